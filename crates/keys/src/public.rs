@@ -1,0 +1,169 @@
+//! Public keys, one type per role, each printed and parsed with its role's prefix so that a key
+//! pasted into the wrong place is refused instead of believed.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Why a printed public key could not be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum KeyParseError {
+    /// The prefix names another role, or is missing.
+    #[error("expected a key that starts with `{0}`")]
+    Prefix(&'static str),
+    /// What follows the prefix is not an encoding of 32 bytes.
+    #[error("not 32 bytes in {0}")]
+    Encoding(&'static str),
+}
+
+macro_rules! ed25519_id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        ///
+        /// 32 bytes: an Ed25519 public key (RFC 8032). Printed as lower-case hex behind its prefix.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub struct $name(pub [u8; 32]);
+
+        impl $name {
+            /// What the printed form starts with.
+            pub const PREFIX: &'static str = $prefix;
+
+            /// The first 8 hex digits, for tables and logs; not unique by construction.
+            pub fn short(&self) -> String {
+                self.0.iter().take(4).map(|b| format!("{b:02x}")).collect()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(Self::PREFIX)?;
+                write_hex(f, &self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = KeyParseError;
+            fn from_str(text: &str) -> Result<Self, KeyParseError> {
+                let hex = text.strip_prefix(Self::PREFIX).ok_or(KeyParseError::Prefix(Self::PREFIX))?;
+                parse_hex(hex).map(Self).ok_or(KeyParseError::Encoding("hex"))
+            }
+        }
+    };
+}
+
+ed25519_id!(
+    /// Who a node is: the public half of its identity key, for QUIC and for evidence.
+    NodeId, "node:");
+ed25519_id!(
+    /// The controller's connection key, which nodes pin for QUIC.
+    ControllerId, "controller:");
+ed25519_id!(
+    /// The key that signs epoch updates.
+    AuthorityId, "authority:");
+ed25519_id!(
+    /// A key whose evidence a policy may accept beside a node's own.
+    EvaluatorId, "evaluator:");
+
+/// A WireGuard static public key: 32 bytes, X25519 (RFC 7748). Printed in base64 behind `wg:`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WgPublicKey(pub [u8; 32]);
+
+impl WgPublicKey {
+    /// What the printed form starts with.
+    pub const PREFIX: &'static str = "wg:";
+
+    /// The form that `wg(8)` reads and writes: bare base64, 44 characters.
+    pub fn to_base64(&self) -> String {
+        STANDARD.encode(self.0)
+    }
+}
+
+impl fmt::Display for WgPublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", Self::PREFIX, self.to_base64())
+    }
+}
+
+impl fmt::Debug for WgPublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for WgPublicKey {
+    type Err = KeyParseError;
+    fn from_str(text: &str) -> Result<Self, KeyParseError> {
+        let base64 = text
+            .strip_prefix(Self::PREFIX)
+            .ok_or(KeyParseError::Prefix(Self::PREFIX))?;
+        let bytes = STANDARD
+            .decode(base64)
+            .map_err(|_| KeyParseError::Encoding("base64"))?;
+        bytes
+            .try_into()
+            .map(Self)
+            .map_err(|_| KeyParseError::Encoding("base64"))
+    }
+}
+
+pub(crate) fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))
+}
+
+fn parse_hex(hex: &str) -> Option<[u8; 32]> {
+    // One encoding per key: upper case would be a second one.
+    let lower = |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b);
+    if hex.len() != 64 || !hex.as_bytes().iter().all(lower) {
+        return None;
+    }
+    let mut out = [0; 32];
+    for (byte, pair) in out.iter_mut().zip(hex.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_printed_key_reads_back(bytes: [u8; 32]) {
+            let node = NodeId(bytes);
+            let wg = WgPublicKey(bytes);
+            prop_assert_eq!(node.to_string().parse(), Ok(node));
+            prop_assert_eq!(wg.to_string().parse(), Ok(wg));
+        }
+
+        #[test]
+        fn any_text_is_a_key_or_an_error(text: String) {
+            let _ = text.parse::<NodeId>();
+            let _ = text.parse::<WgPublicKey>();
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_role_is_refused() {
+        let authority = AuthorityId([7; 32]).to_string();
+        assert_eq!(
+            authority.parse::<NodeId>(),
+            Err(KeyParseError::Prefix("node:"))
+        );
+    }
+
+    #[test]
+    fn a_second_encoding_of_one_identity_is_refused() {
+        let upper = format!("node:{}", "AB".repeat(32));
+        assert_eq!(upper.parse::<NodeId>(), Err(KeyParseError::Encoding("hex")));
+    }
+}

@@ -1,0 +1,62 @@
+//! What a key belongs to: a mesh, a segment of it, an epoch of that segment. Refuses to hold keys.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A mesh: 16 random bytes that its controller drew once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MeshId(pub [u8; 16]);
+
+/// A segment of a mesh: its own roster, secret and policy. One segment, `0`, exists today.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub struct SegmentId(pub u32);
+
+/// An epoch's number within its segment. Never goes back.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The epoch after this one; saturates, which at one epoch per second takes 5 × 10^11 years.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+/// The HKDF salt of everything derived in one epoch: mesh ‖ segment ‖ epoch, 28 bytes, big-endian.
+pub(crate) fn salt(mesh: MeshId, segment: SegmentId, epoch: Epoch) -> [u8; 28] {
+    let mut salt = [0; 28];
+    salt[..16].copy_from_slice(&mesh.0);
+    salt[16..20].copy_from_slice(&segment.0.to_be_bytes());
+    salt[20..].copy_from_slice(&epoch.0.to_be_bytes());
+    salt
+}
+
+impl fmt::Display for MeshId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("mesh:")?;
+        crate::public::write_hex(f, &self.0)
+    }
+}
+
+impl fmt::Debug for MeshId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
