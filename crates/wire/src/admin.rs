@@ -1,0 +1,513 @@
+//! The JSON of the admin sockets (HTTP over a Unix socket) and of `status.json`.
+//!
+//! | Controller | |
+//! |---|---|
+//! | `GET /v1/status` | [`ControllerStatus`], the content of `status.json` |
+//! | `GET /v1/nodes/{name}/explain` | [`Explanation`] |
+//! | `POST /v1/nodes/{name}/evict` | [`EvictRequest`] → [`EpochChange`] |
+//! | `POST /v1/nodes/{name}/readmit` | → [`NodeStatus`] |
+//! | `POST /v1/epoch/rotate` | [`RotateRequest`] → [`EpochChange`] |
+//! | `GET /v1/tokens`, `POST /v1/tokens`, `DELETE /v1/tokens/{id}` | [`TokenInfo`], [`TokenRequest`] → [`TokenCreated`] |
+//! | `GET /v1/events?after=SEQ&limit=N` | [`EventList`] |
+//!
+//! | Node | |
+//! |---|---|
+//! | `GET /v1/status` | [`NodeDaemonStatus`] |
+//! | `POST /v1/score` | [`ScoreRequest`]: changes a running mock emitter |
+//! | `POST /v1/export/{peer}` | → [`WgExport`]: holds secrets |
+//!
+//! Every refusal is an [`ApiError`] with a 4xx or 5xx status. Times are RFC 3339 in UTC.
+
+use crate::name::NodeName;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Version of these forms; a new field does not change it, a changed meaning does.
+pub const SCHEMA: u32 = 1;
+
+/// Which daemon answers on a socket.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "role", rename_all = "lowercase")]
+pub enum Status {
+    /// A controller.
+    Controller(Box<ControllerStatus>),
+    /// A node.
+    Node(Box<NodeDaemonStatus>),
+}
+
+/// A refusal, with the way out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiError {
+    /// What is wrong.
+    pub error: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// Whether a node is a member of the epoch in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Membership {
+    /// In the roster.
+    Allowed,
+    /// Not in the roster.
+    Denied,
+}
+
+/// A node's state in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum NodeState {
+    /// Member on the strength of its evidence.
+    Active,
+    /// Member because it is newly enrolled.
+    Probation,
+    /// Connected, not a member.
+    Quarantined,
+    /// Not connected.
+    Offline,
+    /// Excluded by an operator.
+    Evicted,
+}
+
+/// Whether an epoch's PSKs are in a node's hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PskState {
+    /// The node acknowledged the epoch in force and its secret.
+    Valid,
+    /// It did not, or was not given the secret.
+    None,
+}
+
+/// State of a control connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Control {
+    /// Open, and heard within the idle timeout.
+    Connected,
+    /// Closed or silent.
+    Disconnected,
+}
+
+/// `status.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ControllerStatus {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The controller's version.
+    pub version: String,
+    /// The mesh, `mesh:…`.
+    pub mesh: String,
+    /// When this was written.
+    pub generated_utc: String,
+    /// The epoch in force.
+    pub epoch: EpochStatus,
+    /// The policy in force.
+    pub policy: PolicyStatus,
+    /// Every enrolled node, by name.
+    pub nodes: BTreeMap<NodeName, NodeStatus>,
+}
+
+/// The epoch in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpochStatus {
+    /// Its number.
+    pub id: u64,
+    /// When it began.
+    pub activated_utc: String,
+    /// When it is scheduled to end.
+    pub expiry_utc: String,
+    /// Commitment to its secret, `sha256:…`.
+    pub secret_hash: String,
+    /// Digest of its signed update, `sha256:…`.
+    pub update: String,
+    /// Members.
+    pub members: usize,
+    /// An epoch that is published and not yet in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<NextEpoch>,
+    /// Names whose removal waits for an operator's word (sanity floor); still members.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<NodeName>,
+}
+
+/// An epoch on its way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NextEpoch {
+    /// Its number.
+    pub id: u64,
+    /// When it begins.
+    pub activates_utc: String,
+}
+
+/// The policy in force, as far as a reader of the status needs it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// Least overall score of a member.
+    pub threshold: f64,
+    /// Oldest evidence that counts, in seconds.
+    pub max_benchmark_age: u64,
+    /// Scheduled length of an epoch, in seconds.
+    pub epoch_seconds: u64,
+    /// SHA-256 of the whole policy, `sha256:…`.
+    pub digest: String,
+}
+
+/// One node, as its controller sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Identity, `node:…`.
+    pub node: String,
+    /// Membership in the epoch in force.
+    pub membership: Membership,
+    /// State in words.
+    pub state: NodeState,
+    /// Newest accepted evidence.
+    pub last_benchmark: Option<BenchmarkStatus>,
+    /// Whether the node holds the PSKs of the epoch in force.
+    pub psk: PskState,
+    /// Why it is denied, or why it soon will be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Its control connection.
+    pub control: Control,
+    /// Its IPv4 address inside the mesh.
+    pub v4: Ipv4Addr,
+    /// Its IPv6 address inside the mesh.
+    pub v6: Ipv6Addr,
+    /// Its WireGuard key, base64.
+    pub wireguard: String,
+    /// Where its peers are told to reach it, best first.
+    pub endpoints: Vec<SocketAddr>,
+    /// Newest epoch that it acknowledged as active.
+    pub epoch: Option<u64>,
+    /// Scheduled rotations for which it stays on probation.
+    pub probation_left: u32,
+    /// Its wall clock minus the controller's, in milliseconds, at its last connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_skew_ms: Option<i64>,
+    /// Its software version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub software: Option<String>,
+    /// When it was enrolled.
+    pub enrolled_utc: String,
+    /// What it last reported about its peers, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub observes: BTreeMap<NodeName, Observation>,
+}
+
+/// Newest accepted evidence of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BenchmarkStatus {
+    /// Overall score, 0 to 1.
+    pub overall: f64,
+    /// When the run finished.
+    pub timestamp: String,
+    /// The suite.
+    pub suite: String,
+    /// The suite's version.
+    pub suite_version: String,
+    /// Who vouches: `self` or `evaluator:…`.
+    pub signer: String,
+    /// SHA-256 of the statement, `sha256:…`.
+    pub digest: String,
+}
+
+/// What one node observes about another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Observation {
+    /// Epoch of the newest live session.
+    pub session_epoch: Option<u64>,
+    /// Round trip of the last IPv4 echo, in milliseconds.
+    pub rtt_v4_ms: Option<f64>,
+    /// Round trip of the last IPv6 echo, in milliseconds.
+    pub rtt_v6_ms: Option<f64>,
+}
+
+/// Why a node is where it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The node as it stands.
+    pub name: NodeName,
+    /// The node as it stands.
+    pub status: NodeStatus,
+    /// What the policy would decide now.
+    pub decision: DecisionStatus,
+    /// The rules, one line each, with what they were held against and whether they hold.
+    pub rules: Vec<RuleStatus>,
+}
+
+/// A decision with what it rests on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DecisionStatus {
+    /// The decision.
+    pub membership: Membership,
+    /// The reason, where denied.
+    pub reason: Option<String>,
+    /// The score that was judged.
+    pub score: Option<f64>,
+    /// The evidence's age, in seconds.
+    pub age_seconds: Option<f64>,
+    /// Digest of the evidence.
+    pub evidence: Option<String>,
+    /// When it was decided.
+    pub decided_utc: String,
+}
+
+/// One rule of the policy, held against one node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RuleStatus {
+    /// The rule, as in `overall >= 0.70`.
+    pub rule: String,
+    /// The value it was held against, as in `0.41`.
+    pub value: String,
+    /// Whether it holds.
+    pub holds: bool,
+}
+
+/// Evicts a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvictRequest {
+    /// Why, for the event log.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// Asks for a new epoch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateRequest {
+    /// Without a lead time.
+    #[serde(default)]
+    pub now: bool,
+    /// The operator's word for removals that the sanity floor holds back.
+    #[serde(default)]
+    pub confirm_removals: bool,
+}
+
+/// What a request did to the epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochChange {
+    /// The epoch that was published.
+    pub epoch: u64,
+    /// Milliseconds until it is in force.
+    pub activates_in_ms: u64,
+    /// Members in it.
+    pub members: usize,
+    /// Nodes that it excludes, by name, with the reason.
+    pub excluded: BTreeMap<NodeName, String>,
+    /// Names whose removal waits for an operator's word.
+    #[serde(default)]
+    pub held: Vec<NodeName>,
+}
+
+/// Asks for an enrolment token.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// The only name that it admits; also lets an existing name enrol with a new key.
+    #[serde(default)]
+    pub name: Option<NodeName>,
+    /// Seconds until it ends; one hour unless told.
+    #[serde(default)]
+    pub ttl_seconds: Option<u64>,
+}
+
+/// A new token. Holds a secret.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenCreated {
+    /// What lists and revocations call it.
+    pub id: String,
+    /// The string for `meshd --role node --join`. A secret.
+    pub token: String,
+    /// When it ends.
+    pub expires_utc: String,
+}
+
+/// A token in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenInfo {
+    /// What lists and revocations call it.
+    pub id: String,
+    /// The only name that it admits.
+    pub name: Option<NodeName>,
+    /// `open`, `used`, `revoked` or `expired`.
+    pub state: String,
+    /// When it was created.
+    pub created_utc: String,
+    /// When it ends.
+    pub expires_utc: String,
+    /// The node that used it.
+    pub used_by: Option<NodeName>,
+}
+
+/// A page of the event log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventList {
+    /// The events, oldest first.
+    pub events: Vec<EventInfo>,
+    /// Sequence number of the newest event in the log.
+    pub head: u64,
+}
+
+/// One event of the log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventInfo {
+    /// Its place in the log, from 1.
+    pub seq: u64,
+    /// When it was written.
+    pub at_utc: String,
+    /// Its kind, as in `evidence_accepted`.
+    pub kind: String,
+    /// What happened, as fields.
+    pub body: serde_json::Value,
+    /// Chain hash up to and with this event, `sha256:…`.
+    pub hash: String,
+}
+
+/// Status of a node daemon: what it has observed itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeDaemonStatus {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The node's version.
+    pub version: String,
+    /// When this was made.
+    pub generated_utc: String,
+    /// Identity, `node:…`.
+    pub node: String,
+    /// The node's name, once it is enrolled.
+    pub name: Option<NodeName>,
+    /// The node's WireGuard key, base64.
+    pub wireguard: String,
+    /// The node's IPv4 address inside the mesh.
+    pub v4: Option<Ipv4Addr>,
+    /// The node's IPv6 address inside the mesh.
+    pub v6: Option<Ipv6Addr>,
+    /// Its control connection.
+    pub control: Control,
+    /// The controller's address in use, or last tried.
+    pub controller: Option<String>,
+    /// Why the control connection is down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_error: Option<String>,
+    /// The node's wall clock minus the controller's, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_skew_ms: Option<i64>,
+    /// Membership in the epoch that the node has in force; `None` before the first.
+    pub membership: Option<Membership>,
+    /// Why the node has no peers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The epoch that the node has in force.
+    pub epoch: Option<u64>,
+    /// An epoch that is installed and not yet in force.
+    pub next_epoch: Option<u64>,
+    /// Seconds until the lease ends; negative: it has ended and the segment's policy is to stay open.
+    pub lease_seconds: Option<f64>,
+    /// The interface.
+    pub interface: Option<InterfaceStatus>,
+    /// Newest evidence that was sent, and what became of it.
+    pub last_evidence: Option<EvidenceStatus>,
+    /// Every node of the roster and every excluded one, by name.
+    pub peers: BTreeMap<NodeName, PeerStatus>,
+    /// Packets that were not carried, by reason; every reason is there from zero.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+/// The TUN interface and the UDP socket.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Name of the interface.
+    pub name: String,
+    /// Its MTU, in bytes.
+    pub mtu: u32,
+    /// The TUN back end in use.
+    pub backend: String,
+    /// UDP port of the WireGuard socket.
+    pub listen_port: u16,
+}
+
+/// Newest evidence that a node sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceStatus {
+    /// Overall score, 0 to 1.
+    pub overall: f64,
+    /// The suite.
+    pub suite: String,
+    /// The suite's version.
+    pub suite_version: String,
+    /// When it was sent.
+    pub sent_utc: String,
+    /// `pending`, `accepted`, or why it was refused.
+    pub result: String,
+}
+
+/// One peer, as a node observes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Identity, `node:…`.
+    pub node: String,
+    /// Membership in the epoch that this node has in force.
+    pub membership: Membership,
+    /// Why it is denied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Its IPv4 address inside the mesh.
+    pub v4: Ipv4Addr,
+    /// Its IPv6 address inside the mesh.
+    pub v6: Ipv6Addr,
+    /// Its WireGuard key, base64; `None` for an excluded node.
+    pub wireguard: Option<String>,
+    /// Where packets to it go.
+    pub endpoint: Option<SocketAddr>,
+    /// Epoch of the newest live session; `None`: no live session.
+    pub session_epoch: Option<u64>,
+    /// Epochs by which the newest live session lags behind the epoch in force.
+    pub lag: Option<u64>,
+    /// Seconds since the newest handshake was completed.
+    pub handshake_seconds: Option<f64>,
+    /// Bytes of inner packets sent to it.
+    pub tx_bytes: u64,
+    /// Bytes of inner packets received from it.
+    pub rx_bytes: u64,
+    /// The last IPv4 echo.
+    pub ping_v4: Option<PingStatus>,
+    /// The last IPv6 echo.
+    pub ping_v6: Option<PingStatus>,
+}
+
+/// Result of an ICMP echo through the tunnel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PingStatus {
+    /// Whether it was answered.
+    pub ok: bool,
+    /// Round trip, in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// When it was sent.
+    pub at_utc: String,
+}
+
+/// Changes the mean of a running mock emitter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScoreRequest {
+    /// The new mean, 0 to 1.
+    pub mean: f64,
+}
+
+/// A `wg`/`wg-quick` configuration for a stock WireGuard in this node's place. Holds secrets.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WgExport {
+    /// The epoch whose PSK it holds; of no use after it.
+    pub epoch: u64,
+    /// The configuration, in the format of `wg-quick(8)`.
+    pub config: String,
+}

@@ -1,0 +1,39 @@
+//! Bytes to messages and back.
+//!
+//! Every decoder here is total: any bytes give a value or a typed error, never a panic, and no
+//! allocation beyond the stated limits. A value that needs a signature comes out as a proof type
+//! ([`Verified`], [`evidence::Attested`]) that nothing else can construct. This crate decides nothing.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`frame`] | the 8-byte header, types and size limits of control-channel frames |
+//! | [`message`] | what node and controller say to each other |
+//! | [`update`] | the epoch update: roster, exclusions, durations |
+//! | [`signed`] | `Signed<T>` → `Verified<T>` |
+//! | [`evidence`] | DSSE envelope around an in-toto statement with the benchmark predicate |
+//! | [`token`] | the enrolment token's one string |
+//! | [`name`] | node names |
+//! | [`admin`] | the JSON of the admin sockets and of `status.json` |
+
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::indexing_slicing))]
+
+pub mod admin;
+pub mod evidence;
+pub mod frame;
+pub mod message;
+pub mod name;
+pub mod signed;
+pub mod token;
+pub mod update;
+
+pub use frame::{Frame, FrameError};
+pub use message::{ToController, ToNode};
+pub use name::NodeName;
+pub use signed::{Digest, Signed, Verified, VerifyError};
+pub use token::Token;
+pub use update::{EpochUpdate, Excluded, LeaseEnd, Member};
+
+/// Version of the control protocol; the first byte of every frame.
+pub const PROTOCOL_VERSION: u8 = 1;

@@ -1,0 +1,367 @@
+//! What node and controller say to each other, one variant per frame type.
+
+use crate::frame::Frame;
+use crate::name::NodeName;
+use crate::signed::Signed;
+use crate::update::EpochUpdate;
+use keys::{Epoch, EpochSecret, MeshId, NodeId, SegmentId, TokenSecret, WgPublicKey};
+use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Most endpoints that a node may announce or be announced with.
+pub const MAX_ENDPOINTS: usize = 8;
+
+/// From a node to its controller.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToController {
+    /// The one thing that an unknown key may say (type 1).
+    Enrol(Enrol),
+    /// The first thing that an enrolled node says on a connection (type 2).
+    Hello(Hello),
+    /// A DSSE envelope, as JSON bytes (type 3).
+    Evidence {
+        /// The envelope; see [`crate::evidence`].
+        #[serde(with = "serde_bytes")]
+        envelope: Vec<u8>,
+    },
+    /// How far the node has come with an epoch (type 4).
+    Ack {
+        /// The epoch.
+        epoch: Epoch,
+        /// What the node did with it.
+        phase: Phase,
+    },
+    /// What the node observes about its peers (type 5).
+    Report {
+        /// One entry per peer that the node knows of.
+        peers: Vec<PeerReport>,
+    },
+    /// Where the node can be reached; sent again when it changes (type 6).
+    Endpoints {
+        /// UDP port of the node's WireGuard socket.
+        listen_port: u16,
+        /// Addresses that the operator configured; empty: the one that the controller sees.
+        advertised: Vec<SocketAddr>,
+    },
+}
+
+/// Asks to be enrolled.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Enrol {
+    /// The token's secret.
+    #[serde(with = "secret")]
+    pub token: TokenSecret,
+    /// The name that the node would like, where the token does not name it.
+    pub name: Option<NodeName>,
+    /// The node's WireGuard key.
+    pub wg: WgPublicKey,
+}
+
+/// Opens a session of an enrolled node.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// Version of the node's software, for the operator's eye. At most 64 bytes.
+    pub software: String,
+    /// UDP port of the node's WireGuard socket.
+    pub listen_port: u16,
+    /// Addresses that the operator configured; empty: the one that the controller sees.
+    pub advertised: Vec<SocketAddr>,
+    /// The newest epoch that the node has accepted; zero before the first.
+    pub epoch: Epoch,
+    /// The node's wall clock, in milliseconds since 1970, to show the skew.
+    pub unix_ms: u64,
+}
+
+/// How far a node has come with an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Verified, PSKs derived, waiting for activation.
+    Installed,
+    /// In force on the node.
+    Activated,
+    /// In force, and this node is not in its roster: it has no peers.
+    Dark,
+}
+
+/// What a node observes about one peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// The peer.
+    pub node: NodeId,
+    /// Epoch of the newest live session; `None`: no live session.
+    pub session_epoch: Option<Epoch>,
+    /// Round trip of the last IPv4 echo, in microseconds; `None`: unanswered.
+    pub rtt_v4_us: Option<u32>,
+    /// Round trip of the last IPv6 echo, in microseconds; `None`: unanswered.
+    pub rtt_v6_us: Option<u32>,
+}
+
+/// From the controller to a node.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToNode {
+    /// Answers [`ToController::Enrol`] (type 1).
+    Enrolled(Place),
+    /// Answers [`ToController::Hello`]: the controller knows this node (type 2).
+    Welcome {
+        /// The node's place in the mesh.
+        place: Place,
+        /// The controller's wall clock, in milliseconds since 1970, to show the skew.
+        unix_ms: u64,
+    },
+    /// An epoch update, with the secret if the node is a member (type 3).
+    Update(Update),
+    /// Where peers can be reached; replaces what was said about the nodes in it (type 4).
+    Endpoints {
+        /// Node and endpoints, best first; at most [`MAX_ENDPOINTS`] each.
+        entries: Vec<(NodeId, Vec<SocketAddr>)>,
+    },
+    /// What became of the evidence with this digest (type 5).
+    EvidenceResult {
+        /// SHA-256 of the DSSE payload.
+        digest: [u8; 32],
+        /// `None`: accepted. Otherwise why not, for the node's log; at most 256 bytes.
+        refused: Option<String>,
+    },
+    /// The last thing on a connection that the controller will not serve (type 6).
+    Refused {
+        /// Why.
+        reason: Refusal,
+    },
+}
+
+/// A node's place in the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// The segment.
+    pub segment: SegmentId,
+    /// The node's name in it.
+    pub name: NodeName,
+    /// The node's IPv4 address inside the mesh and the mesh's prefix length.
+    pub v4: (Ipv4Addr, u8),
+    /// The node's IPv6 address inside the mesh and the mesh's prefix length.
+    pub v6: (Ipv6Addr, u8),
+}
+
+/// A signed update on its way to one node.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Update {
+    /// The signed update.
+    pub signed: Signed<EpochUpdate>,
+    /// The epoch secret; only on a member's stream.
+    #[serde(with = "secret::option")]
+    pub secret: Option<EpochSecret>,
+    /// How long ago the update was signed, in milliseconds: the durations in it count from then.
+    pub age_ms: u64,
+}
+
+/// Why the controller will not serve a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// The key is not enrolled.
+    #[error("this node is not enrolled: start it with a token from `meshctl token create`")]
+    NotEnrolled,
+    /// No such token, or it is used, revoked or expired.
+    #[error("the token is unknown, used, revoked or expired: ask for a new one")]
+    BadToken,
+    /// Another node has the name.
+    #[error("the name is taken by another node: choose another, or create the token with --name")]
+    NameTaken,
+    /// Another node has the WireGuard key.
+    #[error("another node has this WireGuard key: remove wireguard.key and start again")]
+    KeyTaken,
+    /// The mesh's address range is used up.
+    #[error("the mesh has no free address: enlarge its range")]
+    MeshFull,
+    /// Another connection of the same node took over.
+    #[error("a newer connection of this node took over")]
+    Superseded,
+    /// What the node said does not belong here.
+    #[error("protocol violation")]
+    Protocol,
+    /// Too many unknown keys ask at once.
+    #[error("too many enrolments at once: try again later")]
+    Busy,
+    /// The controller is stopping.
+    #[error("the controller is stopping")]
+    Stopping,
+}
+
+const SMALL: usize = 4 << 10;
+const EVIDENCE: usize = crate::evidence::MAX_ENVELOPE_LEN + 16;
+/// Room for 10,000 nodes in a roster, a report or a list of endpoints.
+const FLEET: usize = 4 << 20;
+
+impl Frame for ToController {
+    fn frame_type(&self) -> u8 {
+        match self {
+            Self::Enrol(_) => 1,
+            Self::Hello(_) => 2,
+            Self::Evidence { .. } => 3,
+            Self::Ack { .. } => 4,
+            Self::Report { .. } => 5,
+            Self::Endpoints { .. } => 6,
+        }
+    }
+
+    fn limit(frame_type: u8) -> Option<usize> {
+        match frame_type {
+            1 | 2 | 4 | 6 => Some(SMALL),
+            3 => Some(EVIDENCE),
+            5 => Some(FLEET),
+            _ => None,
+        }
+    }
+}
+
+impl Frame for ToNode {
+    fn frame_type(&self) -> u8 {
+        match self {
+            Self::Enrolled(_) => 1,
+            Self::Welcome { .. } => 2,
+            Self::Update(_) => 3,
+            Self::Endpoints { .. } => 4,
+            Self::EvidenceResult { .. } => 5,
+            Self::Refused { .. } => 6,
+        }
+    }
+
+    fn limit(frame_type: u8) -> Option<usize> {
+        match frame_type {
+            1 | 2 | 5 | 6 => Some(SMALL),
+            3 | 4 => Some(FLEET),
+            _ => None,
+        }
+    }
+}
+
+/// Secrets inside messages: raw bytes on the wire, wiped where we own the copy.
+mod secret {
+    use keys::TokenSecret;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+    use zeroize::Zeroizing;
+
+    pub(super) fn serialize<S: Serializer>(secret: &TokenSecret, to: S) -> Result<S::Ok, S::Error> {
+        secret.expose().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<TokenSecret, D::Error> {
+        let bytes = Zeroizing::new(<[u8; 32]>::deserialize(from)?);
+        Ok(TokenSecret::from_bytes(*bytes))
+    }
+
+    pub(super) mod option {
+        use keys::EpochSecret;
+        use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+        use zeroize::Zeroizing;
+
+        pub(in super::super) fn serialize<S: Serializer>(
+            secret: &Option<EpochSecret>,
+            to: S,
+        ) -> Result<S::Ok, S::Error> {
+            secret.as_ref().map(EpochSecret::expose).serialize(to)
+        }
+
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+            from: D,
+        ) -> Result<Option<EpochSecret>, D::Error> {
+            let bytes = Zeroizing::new(Option::<[u8; 32]>::deserialize(from)?);
+            Ok(bytes.map(EpochSecret::from_bytes))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{self, FrameError, HEADER_LEN};
+    use proptest::prelude::*;
+
+    fn hello() -> ToController {
+        ToController::Hello(Hello {
+            software: "0.1.0".into(),
+            listen_port: 51820,
+            advertised: vec!["[fd00::1]:51820".parse().unwrap()],
+            epoch: Epoch(9),
+            unix_ms: 1,
+        })
+    }
+
+    #[test]
+    fn a_message_reads_back_and_what_follows_is_left() {
+        let mut bytes = frame::encode(&hello()).unwrap();
+        let whole = bytes.len();
+        bytes.extend_from_slice(b"next");
+        let (message, rest) = frame::decode::<ToController>(&bytes).unwrap().unwrap();
+        assert_eq!(format!("{message:?}"), format!("{:?}", hello()));
+        assert_eq!(rest, b"next");
+        for cut in 0..whole {
+            assert!(
+                frame::decode::<ToController>(&bytes[..cut])
+                    .unwrap()
+                    .is_none()
+            );
+        }
+    }
+
+    #[test]
+    fn a_frame_over_its_types_limit_is_refused_before_its_payload() {
+        let mut header = [crate::PROTOCOL_VERSION, 2, 0, 0, 0, 0, 0x10, 1];
+        let error = frame::decode_header::<ToController>(header).unwrap_err();
+        assert_eq!(
+            error,
+            FrameError::TooLarge {
+                frame_type: 2,
+                len: 4097,
+                limit: 4096
+            }
+        );
+        header[0] = 2;
+        assert_eq!(
+            frame::decode_header::<ToController>(header).unwrap_err(),
+            FrameError::Version(2)
+        );
+    }
+
+    #[test]
+    fn a_payload_of_another_type_or_with_a_tail_is_refused() {
+        let bytes = frame::encode(&hello()).unwrap();
+        let mut relabelled = bytes.clone();
+        relabelled[1] = 4;
+        assert_eq!(
+            frame::decode::<ToController>(&relabelled).unwrap_err(),
+            FrameError::Payload(4)
+        );
+        let mut longer = bytes;
+        longer.push(0);
+        let len = u32::try_from(longer.len() - HEADER_LEN).unwrap();
+        longer[4..8].copy_from_slice(&len.to_be_bytes());
+        assert_eq!(
+            frame::decode::<ToController>(&longer).unwrap_err(),
+            FrameError::Payload(2)
+        );
+    }
+
+    #[test]
+    fn secrets_in_messages_do_not_print() {
+        let enrol = Enrol {
+            token: TokenSecret::from_bytes([0xAB; 32]),
+            name: None,
+            wg: WgPublicKey([1; 32]),
+        };
+        assert!(format!("{enrol:?}").contains("TokenSecret(..)"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_message_an_error_or_incomplete(bytes in proptest::collection::vec(any::<u8>(), 0..512), kind in 0u8..8) {
+            let mut framed = vec![crate::PROTOCOL_VERSION, kind, 0, 0];
+            framed.extend_from_slice(&u32::try_from(bytes.len()).unwrap().to_be_bytes());
+            framed.extend_from_slice(&bytes);
+            let _ = frame::decode::<ToController>(&framed);
+            let _ = frame::decode::<ToNode>(&framed);
+            let _ = frame::decode::<ToController>(&bytes);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Node names: one DNS label, so that a name can become a host name, a file name or a metric label
+//! without quoting. One encoding per name: lower case only.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Longest name, in bytes (RFC 1035, section 2.3.4).
+pub const MAX_NAME_LEN: usize = 63;
+
+/// A node's name: 1 to 63 of `a`–`z`, `0`–`9` and `-`, with no `-` at either end.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NodeName(String);
+
+/// The text is not a node name.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a node name is 1 to 63 of a-z, 0-9 and '-', with no '-' at either end")]
+pub struct NameError;
+
+impl NodeName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for NodeName {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<Self, NameError> {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let ok = (1..=MAX_NAME_LEN).contains(&text.len())
+            && text.bytes().all(allowed)
+            && !text.starts_with('-')
+            && !text.ends_with('-');
+        if ok { Ok(Self(text)) } else { Err(NameError) }
+    }
+}
+
+impl FromStr for NodeName {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl From<NodeName> for String {
+    fn from(name: NodeName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_dns_labels() {
+        for good in ["a", "node-a", "9", &"x".repeat(63)] {
+            assert!(good.parse::<NodeName>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "A",
+            "a.b",
+            "a b",
+            "é",
+            "../x",
+            &"x".repeat(64),
+        ] {
+            assert!(bad.parse::<NodeName>().is_err(), "{bad}");
+        }
+    }
+}

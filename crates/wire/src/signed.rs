@@ -1,0 +1,142 @@
+//! Signatures of the authority: [`Signed<T>`] travels, [`Verified<T>`] is what verification leaves.
+
+use keys::{AuthorityId, AuthoritySecret, Signature};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+/// SHA-256 of a signed payload: the update's name in chains and logs.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Digest(pub [u8; 32]);
+
+/// A value that an authority signs.
+pub trait Signable: Serialize + DeserializeOwned {
+    /// Separates this type's signatures from all others'.
+    const LABEL: &'static [u8];
+
+    /// Checks what the encoding cannot say; runs after the signature has been verified.
+    ///
+    /// # Errors
+    /// Names the first rule that does not hold.
+    fn check(&self) -> Result<(), &'static str>;
+}
+
+/// Encoded `T` with an authority's signature over `LABEL ‖ length ‖ payload`. Not yet believed.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Signed<T> {
+    #[serde(with = "serde_bytes")]
+    payload: Vec<u8>,
+    signer: AuthorityId,
+    #[serde(with = "serde_bytes")]
+    signature: [u8; 64],
+    #[serde(skip)]
+    of: PhantomData<fn() -> T>,
+}
+
+/// Proof that a trusted authority signed this value and that it is well formed.
+#[derive(Debug, Clone)]
+pub struct Verified<T> {
+    value: T,
+    digest: Digest,
+}
+
+/// Why a signed value is not believed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum VerifyError {
+    /// The key that signed is not one that is trusted here.
+    #[error("signed by {0}, which is not trusted here")]
+    UnknownSigner(AuthorityId),
+    /// The signature does not fit the payload.
+    #[error("the signature does not verify")]
+    BadSignature,
+    /// The payload is not a value of the type.
+    #[error("malformed payload")]
+    Malformed,
+    /// The value breaks a rule of its type.
+    #[error("{0}")]
+    Invalid(&'static str),
+}
+
+impl<T: Signable> Signed<T> {
+    /// Encodes and signs `value`.
+    ///
+    /// # Errors
+    /// [`VerifyError::Invalid`] when the value breaks a rule of its type: nothing is signed that a
+    /// receiver would have to refuse.
+    pub fn sign(value: &T, authority: &AuthoritySecret) -> Result<Self, VerifyError> {
+        value.check().map_err(VerifyError::Invalid)?;
+        let payload = postcard::to_stdvec(value).map_err(|_| VerifyError::Malformed)?;
+        let signature = authority.sign(T::LABEL, &payload).0;
+        Ok(Self {
+            payload,
+            signer: authority.public(),
+            signature,
+            of: PhantomData,
+        })
+    }
+
+    /// Believes the value if one of `trusted` signed it.
+    ///
+    /// # Errors
+    /// [`VerifyError`]; the order of the checks is signer, signature, encoding, rules.
+    pub fn verify(&self, trusted: &[AuthorityId]) -> Result<Verified<T>, VerifyError> {
+        if !trusted.contains(&self.signer) {
+            return Err(VerifyError::UnknownSigner(self.signer));
+        }
+        if !self
+            .signer
+            .verifies(T::LABEL, &self.payload, &Signature(self.signature))
+        {
+            return Err(VerifyError::BadSignature);
+        }
+        let Ok((value, [])) = postcard::take_from_bytes::<T>(&self.payload) else {
+            return Err(VerifyError::Malformed);
+        };
+        value.check().map_err(VerifyError::Invalid)?;
+        Ok(Verified {
+            value,
+            digest: self.digest(),
+        })
+    }
+
+    /// SHA-256 of the payload.
+    pub fn digest(&self) -> Digest {
+        Digest(sha2::Sha256::digest(&self.payload).into())
+    }
+}
+
+impl<T> Verified<T> {
+    /// SHA-256 of the payload that was verified.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+impl<T> Deref for Verified<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> fmt::Debug for Signed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signed({} bytes by {})", self.payload.len(), self.signer)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

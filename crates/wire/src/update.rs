@@ -1,0 +1,295 @@
+//! The epoch update: who is a member from when, for how long, and who is not and why.
+
+use crate::name::NodeName;
+use crate::signed::{Digest, Signable};
+use keys::{Commitment, Epoch, MeshId, NodeId, SegmentId, WgPublicKey};
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+/// Most nodes in a roster, and most in the list of the excluded.
+pub const MAX_ROSTER: usize = 10_000;
+/// Longest reason of an exclusion, in bytes.
+pub const MAX_REASON_LEN: usize = 200;
+/// Longest duration in an update: 400 days. Keeps sums of durations far from overflow.
+pub const MAX_DURATION_MS: u64 = 400 * 24 * 3600 * 1000;
+
+/// A membership decision for one segment and one epoch. Durations count from the moment of signing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochUpdate {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// The segment.
+    pub segment: SegmentId,
+    /// The epoch that this update begins.
+    pub epoch: Epoch,
+    /// Digest of the update before this one; zeros for the first.
+    pub previous: Digest,
+    /// The members, in strictly increasing order of [`NodeId`].
+    pub roster: Vec<Member>,
+    /// Enrolled nodes that are not members, in strictly increasing order of [`NodeId`].
+    pub excluded: Vec<Excluded>,
+    /// Commitment to the epoch secret.
+    pub commitment: Commitment,
+    /// Milliseconds until the epoch begins.
+    pub activate_in_ms: u64,
+    /// Milliseconds from the epoch's beginning to its scheduled end.
+    pub epoch_ms: u64,
+    /// Milliseconds from the epoch's beginning after which a node without a newer update must act
+    /// on [`Self::on_lease_end`].
+    pub lease_ms: u64,
+    /// Milliseconds for which the previous epoch's sessions are still accepted.
+    pub grace_ms: u64,
+    /// What a node does when the lease ends.
+    pub on_lease_end: LeaseEnd,
+    /// SHA-256 of the policy under which this was decided.
+    pub policy: Digest,
+}
+
+/// A member of an epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The node's identity.
+    pub node: NodeId,
+    /// The node's name.
+    pub name: NodeName,
+    /// The node's WireGuard key.
+    pub wg: WgPublicKey,
+    /// The node's IPv4 address inside the mesh.
+    pub v4: Ipv4Addr,
+    /// The node's IPv6 address inside the mesh.
+    pub v6: Ipv6Addr,
+}
+
+/// An enrolled node that is not a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Excluded {
+    /// The node's identity.
+    pub node: NodeId,
+    /// The node's name.
+    pub name: NodeName,
+    /// The address that it would have inside the mesh.
+    pub v4: Ipv4Addr,
+    /// The address that it would have inside the mesh.
+    pub v6: Ipv6Addr,
+    /// Why it is excluded, in words; at most [`MAX_REASON_LEN`] bytes.
+    pub reason: String,
+}
+
+/// What a node does when the lease of its last update ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LeaseEnd {
+    /// Drop all peers until a newer update arrives.
+    Close,
+    /// Go on with the last epoch, and say so.
+    Open,
+}
+
+impl EpochUpdate {
+    /// The member with this identity.
+    pub fn member(&self, node: &NodeId) -> Option<&Member> {
+        let at = self.roster.binary_search_by_key(&node, |m| &m.node).ok()?;
+        self.roster.get(at)
+    }
+
+    /// The exclusion of this identity.
+    pub fn exclusion(&self, node: &NodeId) -> Option<&Excluded> {
+        let at = self
+            .excluded
+            .binary_search_by_key(&node, |e| &e.node)
+            .ok()?;
+        self.excluded.get(at)
+    }
+
+    /// Time from signing to activation.
+    pub fn activate_in(&self) -> Duration {
+        Duration::from_millis(self.activate_in_ms)
+    }
+
+    /// Time from activation to the end of the lease.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
+    }
+
+    /// Time from activation to the scheduled end of the epoch.
+    pub fn length(&self) -> Duration {
+        Duration::from_millis(self.epoch_ms)
+    }
+
+    /// Time from activation for which the epoch before stays acceptable.
+    pub fn grace(&self) -> Duration {
+        Duration::from_millis(self.grace_ms)
+    }
+}
+
+impl Signable for EpochUpdate {
+    const LABEL: &'static [u8] = b"meshd/v1 epoch update";
+
+    fn check(&self) -> Result<(), &'static str> {
+        let ordered = |ids: &mut dyn Iterator<Item = &NodeId>| ids.is_sorted_by(|a, b| a < b);
+        let durations = [
+            self.activate_in_ms,
+            self.epoch_ms,
+            self.lease_ms,
+            self.grace_ms,
+        ];
+        let rules = [
+            (self.epoch > Epoch(0), "epoch zero does not exist"),
+            (self.roster.len() <= MAX_ROSTER, "too many members"),
+            (self.excluded.len() <= MAX_ROSTER, "too many excluded nodes"),
+            (
+                durations.iter().all(|ms| *ms <= MAX_DURATION_MS),
+                "a duration is too long",
+            ),
+            (self.epoch_ms > 0, "an epoch of no length"),
+            (self.lease_ms > 0, "a lease of no length"),
+            (
+                ordered(&mut self.roster.iter().map(|m| &m.node)),
+                "roster out of order",
+            ),
+            (
+                ordered(&mut self.excluded.iter().map(|e| &e.node)),
+                "exclusions out of order",
+            ),
+            (
+                self.roster
+                    .iter()
+                    .all(|m| self.exclusion(&m.node).is_none()),
+                "a member is excluded too",
+            ),
+            (
+                all_differ(self.roster.iter().map(|m| m.wg)),
+                "two members share a WireGuard key",
+            ),
+            (
+                all_differ(self.roster.iter().map(|m| &m.name)),
+                "two members share a name",
+            ),
+            (
+                all_differ(self.roster.iter().map(|m| m.v4)),
+                "two members share an IPv4 address",
+            ),
+            (
+                all_differ(self.roster.iter().map(|m| m.v6)),
+                "two members share an IPv6 address",
+            ),
+            (
+                self.excluded
+                    .iter()
+                    .all(|e| e.reason.len() <= MAX_REASON_LEN),
+                "a reason is too long",
+            ),
+        ];
+        rules
+            .iter()
+            .find(|(holds, _)| !holds)
+            .map_or(Ok(()), |(_, rule)| Err(*rule))
+    }
+}
+
+fn all_differ<T: Eq + Hash>(mut values: impl Iterator<Item = T>) -> bool {
+    let mut seen = HashSet::new();
+    values.all(|value| seen.insert(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signed::{Signed, VerifyError};
+    use keys::AuthoritySecret;
+    use rand_core::OsRng;
+
+    fn member(byte: u8) -> Member {
+        Member {
+            node: NodeId([byte; 32]),
+            name: format!("node-{byte}").parse().unwrap(),
+            wg: WgPublicKey([byte; 32]),
+            v4: Ipv4Addr::new(10, 0, 0, byte),
+            v6: Ipv6Addr::from(u128::from(byte)),
+        }
+    }
+
+    fn update() -> EpochUpdate {
+        EpochUpdate {
+            mesh: MeshId([1; 16]),
+            segment: SegmentId(0),
+            epoch: Epoch(3),
+            previous: Digest([2; 32]),
+            roster: vec![member(1), member(2)],
+            excluded: vec![Excluded {
+                node: NodeId([3; 32]),
+                name: "node-3".parse().unwrap(),
+                v4: Ipv4Addr::LOCALHOST,
+                v6: Ipv6Addr::LOCALHOST,
+                reason: "score below threshold".into(),
+            }],
+            commitment: Commitment([4; 32]),
+            activate_in_ms: 5_000,
+            epoch_ms: 60_000,
+            lease_ms: 300_000,
+            grace_ms: 2_000,
+            on_lease_end: LeaseEnd::Close,
+            policy: Digest::default(),
+        }
+    }
+
+    #[test]
+    fn only_a_trusted_authority_is_believed() {
+        let (authority, other) = (
+            AuthoritySecret::generate(&mut OsRng),
+            AuthoritySecret::generate(&mut OsRng),
+        );
+        let signed = Signed::sign(&update(), &authority).unwrap();
+        assert_eq!(*signed.verify(&[authority.public()]).unwrap(), update());
+        assert_eq!(
+            signed.verify(&[other.public()]).unwrap_err(),
+            VerifyError::UnknownSigner(authority.public())
+        );
+    }
+
+    #[test]
+    fn one_changed_bit_anywhere_is_noticed() {
+        let authority = AuthoritySecret::generate(&mut OsRng);
+        let bytes = postcard::to_stdvec(&Signed::sign(&update(), &authority).unwrap()).unwrap();
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            if let Ok(signed) = postcard::from_bytes::<Signed<EpochUpdate>>(&changed) {
+                assert!(signed.verify(&[authority.public()]).is_err(), "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn rules_that_the_encoding_cannot_say_are_checked() {
+        let authority = AuthoritySecret::generate(&mut OsRng);
+        let breakages: [(fn(&mut EpochUpdate), &str); 6] = [
+            (|u| u.roster.reverse(), "roster out of order"),
+            (
+                |u| u.roster[1].wg = u.roster[0].wg,
+                "two members share a WireGuard key",
+            ),
+            (
+                |u| u.roster[1].v4 = u.roster[0].v4,
+                "two members share an IPv4 address",
+            ),
+            (
+                |u| u.excluded[0].node = u.roster[0].node,
+                "a member is excluded too",
+            ),
+            (|u| u.lease_ms = u64::MAX, "a duration is too long"),
+            (|u| u.epoch = Epoch(0), "epoch zero does not exist"),
+        ];
+        for (breakage, rule) in breakages {
+            let mut broken = update();
+            breakage(&mut broken);
+            assert_eq!(
+                Signed::sign(&broken, &authority).unwrap_err(),
+                VerifyError::Invalid(rule)
+            );
+        }
+    }
+}
