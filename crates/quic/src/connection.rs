@@ -1,0 +1,217 @@
+//! A connection with a proven key on the other side, and its one bidirectional stream of frames.
+
+use crate::tls::key_of_spki;
+use quinn::VarInt;
+use rustls::pki_types::CertificateDer;
+use std::marker::PhantomData;
+use std::net::{IpAddr, SocketAddr};
+use wire::frame::{self, Frame, FrameError, HEADER_LEN};
+
+/// A live connection.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    inner: quinn::Connection,
+    peer: [u8; 32],
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// The attempt could not even start.
+    #[error("cannot connect: {0}")]
+    Connect(#[from] quinn::ConnectError),
+    /// The handshake failed, or the connection ended.
+    #[error(transparent)]
+    Lost(#[from] quinn::ConnectionError),
+    /// The other side proved no Ed25519 key.
+    #[error("the other side did not prove an Ed25519 key")]
+    NoKey,
+    /// The handshake took too long.
+    #[error("no answer within {0:?}")]
+    Timeout(std::time::Duration),
+}
+
+/// Why a frame was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The message does not fit its frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The stream is gone.
+    #[error(transparent)]
+    Stream(#[from] quinn::WriteError),
+}
+
+/// Why no frame was received.
+#[derive(Debug, thiserror::Error)]
+pub enum RecvError {
+    /// The bytes are not a frame of the expected kind.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The stream is gone.
+    #[error(transparent)]
+    Stream(#[from] quinn::ReadError),
+    /// The stream ended inside a frame.
+    #[error("the stream ended inside a frame")]
+    Cut,
+}
+
+/// The sending half of the stream.
+#[derive(Debug)]
+pub struct Sender<M> {
+    inner: quinn::SendStream,
+    of: PhantomData<fn(M)>,
+}
+
+/// The receiving half of the stream.
+#[derive(Debug)]
+pub struct Receiver<M> {
+    inner: quinn::RecvStream,
+    of: PhantomData<fn() -> M>,
+}
+
+impl Connection {
+    pub(crate) fn new(inner: quinn::Connection) -> Result<Self, ConnectionError> {
+        let identity = inner.peer_identity().ok_or(ConnectionError::NoKey)?;
+        let chain = identity
+            .downcast::<Vec<CertificateDer<'static>>>()
+            .map_err(|_| ConnectionError::NoKey)?;
+        let peer = chain
+            .first()
+            .and_then(|spki| key_of_spki(spki))
+            .ok_or(ConnectionError::NoKey)?;
+        Ok(Self { inner, peer })
+    }
+
+    /// The Ed25519 key that the other side proved to hold.
+    pub fn peer(&self) -> [u8; 32] {
+        self.peer
+    }
+
+    /// Where the other side is seen; follows its migration. IPv4 is never shown as IPv6-mapped.
+    pub fn remote(&self) -> SocketAddr {
+        canonical(self.inner.remote_address())
+    }
+
+    /// Opens the connection's stream; the node's side.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub async fn open_stream<S: Frame, R: Frame>(
+        &self,
+    ) -> Result<(Sender<S>, Receiver<R>), ConnectionError> {
+        Ok(halves(self.inner.open_bi().await?))
+    }
+
+    /// Takes the stream that the other side opened; the controller's side. It appears with its
+    /// first bytes.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub async fn accept_stream<S: Frame, R: Frame>(
+        &self,
+    ) -> Result<(Sender<S>, Receiver<R>), ConnectionError> {
+        Ok(halves(self.inner.accept_bi().await?))
+    }
+
+    /// Ends the connection at once; `reason` is for the other side's log.
+    pub fn close(&self, reason: &str) {
+        self.inner.close(VarInt::from_u32(0), reason.as_bytes());
+    }
+
+    /// Resolves when the connection has ended, with the reason.
+    pub async fn closed(&self) -> ConnectionError {
+        self.inner.closed().await.into()
+    }
+
+    /// Smoothed round trip.
+    pub fn rtt(&self) -> std::time::Duration {
+        self.inner.rtt()
+    }
+}
+
+impl<M: Frame> Sender<M> {
+    /// Sends one frame; returns when it is in the stream's window.
+    ///
+    /// # Errors
+    /// When the message does not fit its frame, or the stream is gone.
+    pub async fn send(&mut self, message: &M) -> Result<(), SendError> {
+        let bytes = zeroize::Zeroizing::new(frame::encode(message)?);
+        Ok(self.inner.write_all(&bytes).await?)
+    }
+
+    /// Says that no further frame follows and waits until the other side has everything.
+    ///
+    /// The wait ends when the connection does; bound it where that may be never.
+    pub async fn finish(mut self) {
+        if self.inner.finish().is_ok() {
+            let _ = self.inner.stopped().await;
+        }
+    }
+}
+
+impl<M: Frame> Receiver<M> {
+    /// Receives one frame; `None` when the other side has finished.
+    ///
+    /// Not safe to cancel between frames' bytes: poll it from one task of its own.
+    ///
+    /// # Errors
+    /// When the bytes are not a frame, or the stream is gone.
+    pub async fn recv(&mut self) -> Result<Option<M>, RecvError> {
+        let mut header = [0; HEADER_LEN];
+        match self.inner.read_exact(&mut header).await {
+            Ok(()) => {}
+            Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        let header = frame::decode_header::<M>(header)?;
+        // Grows as bytes arrive, so that an announced length alone reserves nothing.
+        let mut payload = zeroize::Zeroizing::new(Vec::with_capacity(header.len.min(CHUNK)));
+        while payload.len() < header.len {
+            let want = (header.len - payload.len()).min(CHUNK);
+            let chunk = self
+                .inner
+                .read_chunk(want, true)
+                .await?
+                .ok_or(RecvError::Cut)?;
+            payload.extend_from_slice(&chunk.bytes);
+        }
+        Ok(Some(frame::decode_payload(header, &payload)?))
+    }
+}
+
+impl From<quinn::ReadExactError> for RecvError {
+    fn from(error: quinn::ReadExactError) -> Self {
+        match error {
+            quinn::ReadExactError::FinishedEarly(_) => Self::Cut,
+            quinn::ReadExactError::ReadError(error) => Self::Stream(error),
+        }
+    }
+}
+
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V6(v6) => v6
+            .to_ipv4_mapped()
+            .map_or(address, |v4| SocketAddr::new(v4.into(), address.port())),
+        IpAddr::V4(_) => address,
+    }
+}
+
+fn halves<S, R>(
+    (send, receive): (quinn::SendStream, quinn::RecvStream),
+) -> (Sender<S>, Receiver<R>) {
+    (
+        Sender {
+            inner: send,
+            of: PhantomData,
+        },
+        Receiver {
+            inner: receive,
+            of: PhantomData,
+        },
+    )
+}
+
+/// Most bytes of a payload that are reserved ahead of their arrival.
+const CHUNK: usize = 16 << 10;
