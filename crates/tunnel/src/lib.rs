@@ -1,1 +1,43 @@
-//! Under construction.
+//! The WireGuard data plane, sans-IO: bytes and the time go in, bytes and the next timeout come out.
+//!
+//! # The way of a packet
+//!
+//! ```text
+//! TUN → UDP   Tunnel::handle_tun                       UDP → TUN   Tunnel::handle_udp
+//!  1 destination address      → malformed               1 type and length           → malformed
+//!  2 allowed IPs              → no_route                2 receiver index            → unknown_index
+//!  3 peer's endpoint          → no_endpoint             3 generation, open (AEAD)   → replayed, bad_aead
+//!  4 generation with a live session; none: queue the    4 source address against    → source_not_allowed
+//!    packet, shake hands      → no_session                allowed IPs of the peer
+//!  5 pad to 16 bytes, seal                              5 deliver
+//! ```
+//!
+//! A *generation* is the WireGuard state of one peer under one epoch's PSK. A peer has up to three:
+//! `previous` (accepted for the grace), `current` (used to send once its handshake is done), `next`
+//! (shaking hands ahead of its activation). What lives inside one is in `generation.rs`.
+//!
+//! boringtun's `Tunn` does the Noise handshake and the AEAD; everything that has to do with time,
+//! retries, roaming, allowed IPs, replay across generations and the choice of a session is decided
+//! here. `Tunn::update_timers` is never called. No `Tunn` and no `TunnResult` is ever formatted:
+//! their `Debug` prints the preshared key.
+//!
+//! This crate reads no clock and owns no socket. One breach is known: boringtun draws ephemeral keys
+//! and TAI64N timestamps from the operating system, so that simulations replay behaviour, not bytes.
+
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::indexing_slicing))]
+
+mod allowed_ips;
+mod drops;
+mod generation;
+mod initiation;
+mod limits;
+mod packet;
+mod peer;
+mod tunnel;
+
+pub use drops::{DropReason, Drops};
+pub use limits::*;
+pub use peer::PeerSnapshot;
+pub use tunnel::{Config, Event, Inbound, Outbound, PeerSpec, Transmit, Tunnel};

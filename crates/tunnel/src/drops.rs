@@ -1,0 +1,99 @@
+//! Why a packet was not carried. A dropped packet is no error: it is counted.
+
+/// Why a packet was not carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DropReason {
+    /// Neither IP inside nor WireGuard outside.
+    Malformed,
+    /// No peer has the destination among its allowed IPs.
+    NoRoute,
+    /// Nobody knows where the peer is.
+    NoEndpoint,
+    /// No live session, and the queue for one is full or was given up.
+    NoSession,
+    /// The initiation's index names no generation of ours, and a stock peer's allowance is used up.
+    NoGeneration,
+    /// The inner source address is not among the peer's allowed IPs.
+    SourceNotAllowed,
+    /// The receiver index is not ours, or no longer.
+    UnknownIndex,
+    /// The initiation is by a key that is no peer.
+    UnknownPeer,
+    /// MAC1 does not fit: not meant for us.
+    BadMac,
+    /// The handshake message does not open: wrong PSK, or forged.
+    BadHandshake,
+    /// The data does not open: forged or damaged.
+    BadAead,
+    /// The counter or the timestamp was seen before.
+    Replayed,
+    /// Over what the buffers hold.
+    TooLarge,
+    /// Too many handshakes per second; a cookie was asked for.
+    UnderLoad,
+}
+
+impl DropReason {
+    /// All reasons, in the order of [`Drops::iter`].
+    pub const ALL: [Self; 14] = [
+        Self::Malformed,
+        Self::NoRoute,
+        Self::NoEndpoint,
+        Self::NoSession,
+        Self::NoGeneration,
+        Self::SourceNotAllowed,
+        Self::UnknownIndex,
+        Self::UnknownPeer,
+        Self::BadMac,
+        Self::BadHandshake,
+        Self::BadAead,
+        Self::Replayed,
+        Self::TooLarge,
+        Self::UnderLoad,
+    ];
+
+    /// The reason as status and metrics spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::NoRoute => "no_route",
+            Self::NoEndpoint => "no_endpoint",
+            Self::NoSession => "no_session",
+            Self::NoGeneration => "no_generation",
+            Self::SourceNotAllowed => "source_not_allowed",
+            Self::UnknownIndex => "unknown_index",
+            Self::UnknownPeer => "unknown_peer",
+            Self::BadMac => "bad_mac",
+            Self::BadHandshake => "bad_handshake",
+            Self::BadAead => "bad_aead",
+            Self::Replayed => "replayed",
+            Self::TooLarge => "too_large",
+            Self::UnderLoad => "under_load",
+        }
+    }
+}
+
+/// Dropped packets by reason, since start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drops([u64; DropReason::ALL.len()]);
+
+impl Drops {
+    pub(crate) fn count(&mut self, reason: DropReason) {
+        if let Some(count) = self.0.get_mut(reason as usize) {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// Packets dropped for `reason`.
+    pub fn get(&self, reason: DropReason) -> u64 {
+        self.0.get(reason as usize).copied().unwrap_or(0)
+    }
+
+    /// Every reason with its count, zeros included.
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL
+            .iter()
+            .map(|reason| (*reason, self.get(*reason)))
+    }
+}

@@ -1,0 +1,169 @@
+//! Opens a handshake initiation before any `Tunn` sees it: who sent it, and when it was made.
+//!
+//! boringtun remembers the greatest timestamp per `Tunn`; a fresh generation would accept recorded
+//! initiations again. The memory therefore lives with the peer, and the message is opened here
+//! first: Noise IKpsk2, the initiator's first message (whitepaper, section 5.4.2). No PSK is mixed
+//! into that message, so the same opening serves every generation.
+
+use blake2::{Blake2s256, Digest as _};
+use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
+use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
+use hmac::{Mac as _, SimpleHmac};
+use keys::{SharedSecret, WgPublicKey};
+use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::Zeroizing;
+
+/// A TAI64N label, 12 bytes, compared as bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Timestamp([u8; 12]);
+
+/// An initiation whose sender is known and not yet believed: anybody can make one for any key.
+pub(crate) struct Claimed {
+    pub(crate) sender: WgPublicKey,
+    chaining_key: Zeroizing<[u8; 32]>,
+    hash: [u8; 32],
+    encrypted_timestamp: [u8; 28],
+}
+
+/// What of our own key enters every opening.
+pub(crate) struct Opener {
+    secret: StaticSecret,
+    /// HASH(HASH(HASH(construction) ‖ identifier) ‖ our public key)
+    initial_hash: [u8; 32],
+    initial_key: [u8; 32],
+}
+
+impl Opener {
+    pub(crate) fn new(secret: StaticSecret) -> Self {
+        let initial_key = hash(&[CONSTRUCTION]);
+        let public = PublicKey::from(&secret);
+        let initial_hash = hash(&[&hash(&[&initial_key, IDENTIFIER]), public.as_bytes()]);
+        Self {
+            secret,
+            initial_hash,
+            initial_key,
+        }
+    }
+
+    /// Decrypts the sender's static key. One X25519.
+    pub(crate) fn claim(&self, datagram: &[u8]) -> Option<Claimed> {
+        let ephemeral: [u8; 32] = *datagram.get(8..)?.first_chunk()?;
+        let encrypted_static: [u8; 48] = *datagram.get(40..)?.first_chunk()?;
+        let encrypted_timestamp: [u8; 28] = *datagram.get(88..)?.first_chunk()?;
+
+        let hash_e = hash(&[&self.initial_hash, &ephemeral]);
+        let (chaining_key, _) = kdf(&self.initial_key, &ephemeral);
+        let shared = self.secret.diffie_hellman(&PublicKey::from(ephemeral));
+        let (chaining_key, key) = kdf(&chaining_key, shared.as_bytes());
+        let opened = open(&key, &encrypted_static, &hash_e)?;
+        Some(Claimed {
+            sender: WgPublicKey(opened.as_slice().try_into().ok()?),
+            chaining_key,
+            hash: hash(&[&hash_e, &encrypted_static]),
+            encrypted_timestamp,
+        })
+    }
+}
+
+impl Claimed {
+    /// Decrypts the timestamp, which proves that the sender holds the static key. `shared` is the
+    /// static-static secret of the pair.
+    pub(crate) fn timestamp(&self, shared: &SharedSecret) -> Option<Timestamp> {
+        let (_, key) = kdf(&self.chaining_key, shared.expose());
+        let opened = open(&key, &self.encrypted_timestamp, &self.hash)?;
+        Some(Timestamp(opened.as_slice().try_into().ok()?))
+    }
+}
+
+/// KDF2 of the whitepaper (section 5.4): HKDF with HMAC-BLAKE2s.
+fn kdf(key: &[u8; 32], input: &[u8]) -> (Zeroizing<[u8; 32]>, Zeroizing<[u8; 32]>) {
+    let prk = hmac(key, &[input]);
+    let first = hmac(&prk, &[&[1]]);
+    let second = hmac(&prk, &[first.as_slice(), &[2]]);
+    (first, second)
+}
+
+fn hash(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Blake2s256::new();
+    parts.iter().for_each(|part| hash.update(part));
+    hash.finalize().into()
+}
+
+fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+    let mut mac = <SimpleHmac<Blake2s256> as hmac::Mac>::new_from_slice(key)
+        .expect("HMAC takes any key length");
+    parts.iter().for_each(|part| mac.update(part));
+    Zeroizing::new(mac.finalize().into_bytes().into())
+}
+
+fn open(key: &[u8; 32], ciphertext: &[u8], aad: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let cipher = ChaCha20Poly1305::new(Key::from_slice(key));
+    let payload = Payload {
+        msg: ciphertext,
+        aad,
+    };
+    cipher
+        .decrypt(&Nonce::default(), payload)
+        .ok()
+        .map(Zeroizing::new)
+}
+
+const CONSTRUCTION: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
+const IDENTIFIER: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use boringtun::noise::{Tunn, TunnResult};
+    use keys::WgSecret;
+    use rand_core::OsRng;
+
+    fn initiation(from: &WgSecret, to: &WgPublicKey) -> Vec<u8> {
+        let secret = StaticSecret::from(*from.expose());
+        let mut tunn = Tunn::new(secret, PublicKey::from(to.0), Some([9; 32]), None, 1, None);
+        let mut buffer = [0; 148];
+        match tunn.format_handshake_initiation(&mut buffer, true) {
+            TunnResult::WriteToNetwork(message) => message.to_vec(),
+            _ => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn what_boringtun_seals_is_opened() {
+        let (a, b) = (
+            WgSecret::generate(&mut OsRng),
+            WgSecret::generate(&mut OsRng),
+        );
+        let opener = Opener::new(StaticSecret::from(*b.expose()));
+        let shared = b.shared_with(&a.public()).unwrap();
+        let first = opener.claim(&initiation(&a, &b.public())).unwrap();
+        let second = opener.claim(&initiation(&a, &b.public())).unwrap();
+        assert_eq!(first.sender, a.public());
+        assert!(first.timestamp(&shared).unwrap() < second.timestamp(&shared).unwrap());
+    }
+
+    #[test]
+    fn a_message_for_another_or_with_a_changed_bit_is_not() {
+        let (a, b, c) = (
+            WgSecret::generate(&mut OsRng),
+            WgSecret::generate(&mut OsRng),
+            WgSecret::generate(&mut OsRng),
+        );
+        let message = initiation(&a, &b.public());
+        assert!(
+            Opener::new(StaticSecret::from(*c.expose()))
+                .claim(&message)
+                .is_none()
+        );
+        let opener = Opener::new(StaticSecret::from(*b.expose()));
+        let shared = b.shared_with(&a.public()).unwrap();
+        for at in 8..116 {
+            let mut changed = message.clone();
+            changed[at] ^= 1;
+            let stamp = opener
+                .claim(&changed)
+                .and_then(|claimed| claimed.timestamp(&shared));
+            assert!(stamp.is_none(), "byte {at}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Sizes and times, with their sources: the WireGuard whitepaper (section 6.1) where it says so,
+//! ours where they are.
+
+use std::time::Duration;
+
+/// Bytes that WireGuard adds to an inner packet: 16 of header, 16 of tag (whitepaper, section 5.4.6).
+pub const DATA_OVERHEAD: usize = 32;
+/// The smallest buffer that any message is written to: a handshake initiation.
+pub const MIN_BUFFER: usize = 148;
+/// Inner packets are padded to a multiple of this (whitepaper, section 5.4.6).
+pub const PADDING: usize = 16;
+/// Largest UDP payload over IPv4.
+pub const MAX_DATAGRAM: usize = 65_507;
+
+/// A session that sent is renewed after this (whitepaper, section 6.1).
+pub const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
+/// A session is of no use after this (whitepaper, section 6.1).
+pub const REJECT_AFTER_TIME: Duration = Duration::from_secs(180);
+/// A handshake that nobody waits for is given up after this (whitepaper, section 6.1).
+pub const REKEY_ATTEMPT_TIME: Duration = Duration::from_secs(90);
+/// Having received and not sent for this long, a keepalive is sent (whitepaper, section 6.1).
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Having sent and not received for this long, the session is taken for dead: KEEPALIVE_TIMEOUT plus
+/// the whitepaper's REKEY_TIMEOUT of 5 s (section 6.5).
+pub const DEAD_AFTER: Duration = Duration::from_secs(15);
+
+/// The side that does not renew a session steps in when the other has not by then.
+pub const RENEW_FALLBACK: Duration = Duration::from_secs(150);
+/// A pair with data within this time shakes hands ahead of an epoch; others when they need to.
+pub const ACTIVE_FOR: Duration = Duration::from_secs(60);
+/// First wait for an answer to an initiation; doubled for each further one.
+pub const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// Longest wait for an answer to an initiation: the whitepaper's REKEY_TIMEOUT.
+pub const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long the side that does not initiate rotations waits after an activation before it does.
+pub const RESPONDER_PAUSE: Duration = Duration::from_millis(400);
+/// Packets that wait for a session, per peer.
+pub const MAX_QUEUED: usize = 64;
+/// Endpoints that are remembered, per peer.
+pub const MAX_ENDPOINTS: usize = 8;
+/// Indices that one owner uses with one PSK.
+pub const INDEX_VARIANTS: u8 = 8;
+/// Unconfirmed answers on one `Tunn` before it is replaced: its ring holds eight sessions.
+pub const MAX_ANSWERS: u8 = 6;
+/// Initiations per second and peer whose index names no generation of ours: stock WireGuard.
+pub const STOCK_INITIATIONS_PER_SECOND: u32 = 2;

@@ -1,0 +1,581 @@
+//! Tunnels that talk over a network made of a vector, in virtual time.
+
+use keys::{Epoch, Psk, WgPublicKey, WgSecret};
+use rand_core::OsRng;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use tunnel::{Config, DropReason, Inbound, Outbound, PeerSpec, Tunnel};
+
+/// One side of a pair.
+struct Side {
+    tunnel: Tunnel,
+    key: WgPublicKey,
+    inner: Ipv4Addr,
+    outer: SocketAddr,
+    delivered: Vec<Vec<u8>>,
+    sent: Vec<Vec<u8>>,
+}
+
+struct Pair {
+    a: Side,
+    b: Side,
+    now: Duration,
+    /// Of how many datagrams one is lost, at random; 0: none.
+    lose_one_in: u64,
+    random: u64,
+    carried: usize,
+}
+
+fn side(host: u8) -> Side {
+    let secret = WgSecret::generate(&mut OsRng);
+    let key = secret.public();
+    let tunnel = Tunnel::new(Config {
+        secret,
+        mtu: 1420,
+        handshakes_per_second: u64::MAX,
+        seed: host.into(),
+    });
+    Side {
+        tunnel,
+        key,
+        inner: Ipv4Addr::new(10, 0, 0, host),
+        outer: SocketAddr::from(([192, 0, 2, host], 51820)),
+        delivered: Vec::new(),
+        sent: Vec::new(),
+    }
+}
+
+fn psk(epoch: Epoch) -> Psk {
+    Psk::from_bytes([epoch.0 as u8; 32])
+}
+
+fn ipv4(from: Ipv4Addr, to: Ipv4Addr, len: usize) -> Vec<u8> {
+    let mut packet = vec![0xA5; len];
+    packet[0] = 0x45;
+    packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+    packet[12..16].copy_from_slice(&from.octets());
+    packet[16..20].copy_from_slice(&to.octets());
+    packet
+}
+
+impl Side {
+    fn install(&mut self, peer: &Spec, epoch: Epoch, lead: Duration, now: Duration) {
+        let spec = PeerSpec {
+            key: peer.key,
+            allowed: vec![IpAddr::V4(peer.inner)],
+        };
+        assert!(
+            self.tunnel
+                .install(epoch, vec![(spec, psk(epoch))], lead, now)
+                .is_empty()
+        );
+        self.tunnel.set_endpoints(&peer.key, vec![peer.outer], now);
+    }
+
+    /// Sends one inner packet; returns the datagrams that leave at once.
+    fn send(&mut self, packet: &[u8], now: Duration) -> Outbound {
+        let mut buffer = packet.to_vec();
+        buffer.resize(packet.len() + 15, 0xFF);
+        let mut out = vec![0; 2048];
+        let outbound = self
+            .tunnel
+            .handle_tun(&mut buffer, packet.len(), &mut out, now);
+        if let Outbound::Send { len, .. } = outbound {
+            self.sent.push(out[..len].to_vec());
+        }
+        outbound
+    }
+
+    fn receive(&mut self, from: SocketAddr, datagram: &[u8], now: Duration) -> Inbound {
+        let mut out = vec![0; 2048];
+        let inbound = self.tunnel.handle_udp(from, datagram, &mut out, now);
+        if let Inbound::Deliver { len } = inbound {
+            self.delivered.push(out[..len].to_vec());
+        }
+        inbound
+    }
+
+    fn outgoing(&mut self) -> Vec<Vec<u8>> {
+        let mut all = std::mem::take(&mut self.sent);
+        all.extend(std::iter::from_fn(|| self.tunnel.poll_transmit()).map(|t| t.payload));
+        all
+    }
+}
+
+/// What one side knows of the other.
+struct Spec {
+    key: WgPublicKey,
+    inner: Ipv4Addr,
+    outer: SocketAddr,
+}
+
+impl Pair {
+    fn new() -> Self {
+        Self {
+            a: side(1),
+            b: side(2),
+            now: Duration::from_secs(1000),
+            lose_one_in: 0,
+            random: 1,
+            carried: 0,
+        }
+    }
+
+    fn specs(&self) -> (Spec, Spec) {
+        let spec = |side: &Side| Spec {
+            key: side.key,
+            inner: side.inner,
+            outer: side.outer,
+        };
+        (spec(&self.a), spec(&self.b))
+    }
+
+    fn install(&mut self, epoch: u64, lead: Duration) {
+        let (a, b) = self.specs();
+        self.a.install(&b, Epoch(epoch), lead, self.now);
+        self.b.install(&a, Epoch(epoch), lead, self.now);
+    }
+
+    fn activate(&mut self, epoch: u64) {
+        self.a.tunnel.activate(Epoch(epoch), self.now);
+        self.b.tunnel.activate(Epoch(epoch), self.now);
+    }
+
+    /// Carries datagrams until both sides are silent; returns every datagram seen.
+    fn carry(&mut self) -> Vec<Vec<u8>> {
+        let mut seen = Vec::new();
+        loop {
+            let (from_a, from_b) = (self.a.outgoing(), self.b.outgoing());
+            if from_a.is_empty() && from_b.is_empty() {
+                return seen;
+            }
+            let (outer_a, outer_b) = (self.a.outer, self.b.outer);
+            for datagram in from_a {
+                if self.survives() {
+                    self.b.receive(outer_a, &datagram, self.now);
+                }
+                seen.push(datagram);
+            }
+            for datagram in from_b {
+                if self.survives() {
+                    self.a.receive(outer_b, &datagram, self.now);
+                }
+                seen.push(datagram);
+            }
+        }
+    }
+
+    fn survives(&mut self) -> bool {
+        self.carried += 1;
+        // Knuth's linear congruential generator: the same losses in every run.
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        self.lose_one_in == 0 || !(self.random >> 33).is_multiple_of(self.lose_one_in)
+    }
+
+    /// Lets `time` pass in steps, carrying whatever is due.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            let due = [self.a.tunnel.poll_timeout(), self.b.tunnel.poll_timeout()];
+            let next = due.into_iter().flatten().min().unwrap_or(end);
+            self.now = next.clamp(self.now + Duration::from_millis(1), end);
+            self.a.tunnel.handle_timeout(self.now);
+            self.b.tunnel.handle_timeout(self.now);
+            self.carry();
+        }
+    }
+
+    fn a_to_b(&mut self, len: usize) -> Outbound {
+        let packet = ipv4(self.a.inner, self.b.inner, len);
+        let outbound = self.a.send(&packet, self.now);
+        self.carry();
+        outbound
+    }
+
+    fn b_to_a(&mut self, len: usize) -> Outbound {
+        let packet = ipv4(self.b.inner, self.a.inner, len);
+        let outbound = self.b.send(&packet, self.now);
+        self.carry();
+        outbound
+    }
+
+    fn connected() -> Self {
+        let mut pair = Self::new();
+        pair.install(1, Duration::ZERO);
+        pair.activate(1);
+        pair.a_to_b(100);
+        pair.b_to_a(100);
+        assert_eq!((pair.a.delivered.len(), pair.b.delivered.len()), (1, 1));
+        pair
+    }
+
+    fn session_epochs(&self) -> (Option<u64>, Option<u64>) {
+        let epoch = |side: &Side| {
+            side.tunnel
+                .snapshot(self.now)
+                .first()
+                .and_then(|p| p.session_epoch)
+                .map(|e| e.0)
+        };
+        (epoch(&self.a), epoch(&self.b))
+    }
+}
+
+#[test]
+fn the_first_packet_waits_for_the_handshake_and_arrives() {
+    let mut pair = Pair::new();
+    pair.install(1, Duration::ZERO);
+    pair.activate(1);
+    assert_eq!(pair.a_to_b(333), Outbound::Queued);
+    assert_eq!(
+        pair.b.delivered,
+        [ipv4(pair.a.inner, pair.b.inner, 333)],
+        "the padding is cut off again"
+    );
+    assert_eq!(
+        pair.b.send(&[0x45], pair.now),
+        Outbound::Dropped(DropReason::Malformed)
+    );
+    assert!(matches!(
+        pair.b_to_a(1420),
+        Outbound::Send { len: 1452, .. }
+    ));
+}
+
+#[test]
+fn data_is_padded_to_sixteen_bytes() {
+    let mut pair = Pair::connected();
+    let Outbound::Send { len, .. } = pair.a_to_b(100) else {
+        panic!("there is a session")
+    };
+    assert_eq!(len, 112 + 32);
+}
+
+#[test]
+fn a_rotation_with_lead_loses_nothing_and_moves_both_sides() {
+    let mut pair = Pair::connected();
+    for epoch in 2..30 {
+        pair.install(epoch, Duration::from_secs(5));
+        for _ in 0..50 {
+            pair.pass(Duration::from_millis(100));
+            assert!(matches!(pair.a_to_b(100), Outbound::Send { .. }));
+            assert!(matches!(pair.b_to_a(100), Outbound::Send { .. }));
+        }
+        // One side is late by a push.
+        pair.a.tunnel.activate(Epoch(epoch), pair.now);
+        assert!(matches!(pair.a_to_b(100), Outbound::Send { .. }));
+        assert!(matches!(pair.b_to_a(100), Outbound::Send { .. }));
+        pair.b.tunnel.activate(Epoch(epoch), pair.now);
+        assert_eq!(pair.session_epochs(), (Some(epoch), Some(epoch)));
+        pair.pass(Duration::from_secs(2));
+        pair.a.tunnel.discard_previous();
+        pair.b.tunnel.discard_previous();
+    }
+    assert_eq!(pair.a.delivered.len(), 1 + 28 * 51);
+    assert_eq!(pair.b.delivered.len(), 1 + 28 * 51);
+}
+
+#[test]
+fn a_rotation_without_lead_loses_nothing() {
+    let mut pair = Pair::connected();
+    for epoch in 2..20 {
+        pair.install(epoch, Duration::ZERO);
+        pair.activate(epoch);
+        let (sent_a, sent_b) = (pair.a_to_b(100), pair.b_to_a(100));
+        assert!(matches!(
+            (sent_a, sent_b),
+            (Outbound::Send { .. }, Outbound::Send { .. })
+        ));
+        pair.pass(Duration::from_secs(1));
+        assert_eq!(pair.session_epochs(), (Some(epoch), Some(epoch)));
+    }
+    assert_eq!((pair.a.delivered.len(), pair.b.delivered.len()), (19, 19));
+}
+
+#[test]
+fn epochs_in_quick_succession_keep_the_only_session() {
+    let mut pair = Pair::connected();
+    for epoch in 2..6 {
+        pair.install(epoch, Duration::ZERO);
+        pair.activate(epoch);
+    }
+    assert!(matches!(pair.a_to_b(100), Outbound::Send { .. }));
+    assert_eq!(pair.b.delivered.len(), 2);
+}
+
+#[test]
+fn a_pair_without_traffic_does_nothing_for_an_epoch() {
+    let mut pair = Pair::connected();
+    pair.pass(tunnel::ACTIVE_FOR + Duration::from_secs(20));
+    let before = pair.carried;
+    pair.install(2, Duration::from_secs(5));
+    pair.pass(Duration::from_secs(5));
+    pair.activate(2);
+    pair.pass(Duration::from_secs(30));
+    assert_eq!(pair.carried, before);
+    pair.a_to_b(100);
+    assert_eq!(
+        pair.b.delivered.len(),
+        2,
+        "and shakes hands when it has something to say"
+    );
+}
+
+#[test]
+fn handshakes_heal_through_loss() {
+    for lose_one_in in 3..6 {
+        let mut pair = Pair::connected();
+        pair.lose_one_in = lose_one_in;
+        for epoch in 2..12 {
+            pair.install(epoch, Duration::from_secs(5));
+            pair.pass(Duration::from_secs(5));
+            pair.a_to_b(100);
+            pair.b_to_a(100);
+            pair.activate(epoch);
+            pair.pass(Duration::from_secs(60));
+            assert_eq!(
+                pair.session_epochs(),
+                (Some(epoch), Some(epoch)),
+                "losing one in {lose_one_in}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_is_not_in_the_epoch_is_gone_in_one_step() {
+    let mut pair = Pair::connected();
+    let before = pair.b.tunnel.drops().clone();
+    let packet = ipv4(pair.a.inner, pair.b.inner, 100);
+    pair.a.send(&packet, pair.now);
+    let in_flight = pair.a.outgoing();
+    assert!(
+        pair.b
+            .tunnel
+            .install(Epoch(2), Vec::new(), Duration::ZERO, pair.now)
+            .is_empty()
+    );
+    pair.b.tunnel.activate(Epoch(2), pair.now);
+    for datagram in &in_flight {
+        assert_eq!(
+            pair.b.receive(pair.a.outer, datagram, pair.now),
+            Inbound::Dropped(DropReason::UnknownIndex)
+        );
+    }
+    assert_eq!(pair.b_to_a(100), Outbound::Dropped(DropReason::NoRoute));
+    // It goes on with its live session, then with its old PSK.
+    for _ in 0..100 {
+        pair.pass(Duration::from_secs(1));
+        pair.a_to_b(100);
+    }
+    assert_eq!(pair.b.delivered.len(), 1);
+    assert_eq!(pair.a.delivered.len(), 1, "nor is it answered");
+    assert!(
+        pair.b.tunnel.drops().get(DropReason::UnknownPeer) > before.get(DropReason::UnknownPeer)
+    );
+    assert!(pair.b.tunnel.snapshot(pair.now).is_empty());
+}
+
+#[test]
+fn a_peer_with_an_old_psk_gets_no_session() {
+    let mut pair = Pair::connected();
+    let (a, b) = pair.specs();
+    // b moves on, and a is still a member: but a never learns the new PSK.
+    pair.b.install(&a, Epoch(2), Duration::ZERO, pair.now);
+    pair.b.tunnel.activate(Epoch(2), pair.now);
+    pair.b.tunnel.discard_previous();
+    for _ in 0..100 {
+        pair.pass(Duration::from_secs(1));
+        pair.a_to_b(100);
+        pair.b_to_a(100);
+    }
+    assert_eq!((pair.a.delivered.len(), pair.b.delivered.len()), (1, 1));
+    // It catches up, and the pair heals by itself.
+    pair.a.install(&b, Epoch(2), Duration::ZERO, pair.now);
+    pair.a.tunnel.activate(Epoch(2), pair.now);
+    pair.pass(Duration::from_secs(15));
+    pair.a_to_b(100);
+    pair.b_to_a(100);
+    assert_eq!(pair.session_epochs(), (Some(2), Some(2)));
+}
+
+#[test]
+fn recordings_of_earlier_epochs_change_nothing() {
+    let mut pair = Pair::new();
+    pair.install(1, Duration::ZERO);
+    pair.activate(1);
+    let packet = ipv4(pair.a.inner, pair.b.inner, 100);
+    pair.a.send(&packet, pair.now);
+    let mut recorded = pair.carry();
+    for epoch in 2..=9 {
+        pair.install(epoch, Duration::from_secs(5));
+        for _ in 0..5 {
+            pair.pass(Duration::from_secs(1));
+            let (a, b) = (
+                ipv4(pair.a.inner, pair.b.inner, 50),
+                ipv4(pair.b.inner, pair.a.inner, 50),
+            );
+            pair.a.send(&a, pair.now);
+            pair.b.send(&b, pair.now);
+            recorded.extend(pair.carry());
+        }
+        pair.activate(epoch);
+        pair.pass(Duration::from_secs(2));
+        pair.a.tunnel.discard_previous();
+        pair.b.tunnel.discard_previous();
+    }
+    let delivered = (pair.a.delivered.len(), pair.b.delivered.len());
+    let sessions = pair.session_epochs();
+    for datagram in &recorded {
+        let (outer_a, outer_b) = (pair.a.outer, pair.b.outer);
+        for (side, from) in [(&mut pair.b, outer_a), (&mut pair.a, outer_b)] {
+            assert!(!matches!(
+                side.receive(from, datagram, pair.now),
+                Inbound::Deliver { .. }
+            ));
+            assert!(side.outgoing().is_empty(), "a recording is not answered");
+        }
+    }
+    assert_eq!((pair.a.delivered.len(), pair.b.delivered.len()), delivered);
+    assert_eq!(pair.session_epochs(), sessions);
+    pair.a_to_b(100);
+    pair.b_to_a(100);
+    assert_eq!(
+        (pair.a.delivered.len(), pair.b.delivered.len()),
+        (delivered.0 + 1, delivered.1 + 1)
+    );
+}
+
+#[test]
+fn an_inner_source_that_is_not_the_peers_is_dropped() {
+    let mut pair = Pair::connected();
+    let forged = ipv4(Ipv4Addr::new(10, 0, 0, 9), pair.b.inner, 100);
+    pair.a.send(&forged, pair.now);
+    pair.carry();
+    assert_eq!(pair.b.delivered.len(), 1);
+    assert_eq!(pair.b.tunnel.drops().get(DropReason::SourceNotAllowed), 1);
+}
+
+#[test]
+fn a_session_is_renewed_within_a_long_epoch_and_never_outlives_its_time() {
+    let mut pair = Pair::connected();
+    for second in 0..3600 {
+        pair.pass(Duration::from_secs(1));
+        pair.a_to_b(60);
+        pair.b_to_a(60);
+        let age = pair.a.tunnel.snapshot(pair.now)[0]
+            .session_age
+            .expect("there is always a session");
+        assert!(age < tunnel::REJECT_AFTER_TIME, "second {second}: {age:?}");
+    }
+    assert_eq!(
+        (pair.a.delivered.len(), pair.b.delivered.len()),
+        (3601, 3601)
+    );
+    pair.pass(Duration::from_secs(200));
+    assert_eq!(pair.session_epochs(), (None, None), "idle sessions end");
+}
+
+#[test]
+fn a_peer_that_lost_its_state_is_found_again() {
+    let mut pair = Pair::connected();
+    // b restarts in the same epoch: same key, no sessions. Only a talks.
+    let (a, _) = pair.specs();
+    pair.b.tunnel.clear();
+    pair.b.install(&a, Epoch(1), Duration::ZERO, pair.now);
+    pair.b.tunnel.activate(Epoch(1), pair.now);
+    let before = pair.b.delivered.len();
+    for _ in 0..30 {
+        pair.pass(Duration::from_secs(1));
+        pair.a_to_b(100);
+    }
+    assert!(
+        pair.b.delivered.len() > before,
+        "a notices the silence and shakes hands again"
+    );
+}
+
+#[test]
+fn a_peer_that_moves_is_followed() {
+    let mut pair = Pair::connected();
+    pair.a.outer = SocketAddr::from(([198, 51, 100, 7], 4242));
+    pair.a_to_b(100);
+    assert_eq!(
+        pair.b.tunnel.snapshot(pair.now)[0].endpoint,
+        Some(pair.a.outer)
+    );
+}
+
+#[test]
+fn clear_leaves_nothing_to_send_or_to_deliver() {
+    let mut pair = Pair::connected();
+    let packet = ipv4(pair.a.inner, pair.b.inner, 100);
+    pair.a.send(&packet, pair.now);
+    let in_flight = pair.a.outgoing();
+    pair.b.tunnel.clear();
+    for datagram in &in_flight {
+        assert!(matches!(
+            pair.b.receive(pair.a.outer, datagram, pair.now),
+            Inbound::Dropped(_)
+        ));
+    }
+    assert_eq!(
+        pair.b.tunnel.poll_timeout().map(|_| ()),
+        pair.b.tunnel.poll_timeout().map(|_| ())
+    );
+    assert!(pair.b.tunnel.poll_transmit().is_none());
+    assert_eq!(pair.b_to_a(100), Outbound::Dropped(DropReason::NoRoute));
+}
+
+#[test]
+fn a_stock_wireguard_peer_is_served_under_the_current_psk() {
+    use boringtun::noise::{Tunn, TunnResult};
+    let mut pair = Pair::new();
+    let stock_secret = WgSecret::generate(&mut OsRng);
+    let secret = x25519_dalek::StaticSecret::from(*stock_secret.expose());
+    let spec = PeerSpec {
+        key: stock_secret.public(),
+        allowed: vec![IpAddr::V4(pair.a.inner)],
+    };
+    pair.b.tunnel.install(
+        Epoch(1),
+        vec![(spec, psk(Epoch(1)))],
+        Duration::ZERO,
+        pair.now,
+    );
+    pair.b.tunnel.activate(Epoch(1), pair.now);
+    for index in 0..8 {
+        let peer = x25519_dalek::PublicKey::from(pair.b.key.0);
+        let mut stock = Tunn::new(
+            secret.clone(),
+            peer,
+            Some([1; 32]),
+            None,
+            0x00AB_CD00 | index,
+            None,
+        );
+        let mut buffer = [0; 2048];
+        let TunnResult::WriteToNetwork(initiation) =
+            stock.format_handshake_initiation(&mut buffer, true)
+        else {
+            panic!("an initiation")
+        };
+        let initiation = initiation.to_vec();
+        pair.now += Duration::from_secs(1);
+        pair.b.receive(pair.a.outer, &initiation, pair.now);
+        let response = pair.b.outgoing().pop().expect("an answer");
+        let TunnResult::WriteToNetwork(keepalive) = stock.decapsulate(None, &response, &mut buffer)
+        else {
+            panic!("the stock peer accepts the answer")
+        };
+        let keepalive = keepalive.to_vec();
+        assert_eq!(
+            pair.b.receive(pair.a.outer, &keepalive, pair.now),
+            Inbound::Consumed
+        );
+    }
+    assert_eq!(pair.session_epochs().1, Some(1));
+}
