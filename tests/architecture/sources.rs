@@ -1,0 +1,169 @@
+//! What the sources say: their first line, their crate's attributes, and the names in their code.
+//! Code is read as tokens, so that comments, strings and layout neither hide nor feign a name.
+
+use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+use std::path::{Path, PathBuf};
+
+/// Names that some crates' code may not hold outside `#[cfg(test)]`.
+pub(super) struct Ban {
+    /// The crates.
+    pub(super) within: &'static [&'static str],
+    /// A folder of the crate that is exempt.
+    pub(super) except: Option<&'static str>,
+    /// Paths or single words, as written in code.
+    pub(super) names: &'static [&'static str],
+    pub(super) because: &'static str,
+}
+
+/// One line per banned name and file.
+pub(super) fn named(bans: &[Ban]) -> Vec<String> {
+    let mut found = Vec::new();
+    for ban in bans {
+        for krate in ban.within {
+            let home = root().join("crates").join(krate);
+            let exempt = ban.except.map(|folder| home.join(folder));
+            let files = rust_files(&home.join("src")).into_iter();
+            let files = files.filter(|file| !exempt.as_ref().is_some_and(|e| file.starts_with(e)));
+            for file in files.filter(|file| !is_test_module(file)) {
+                let names = names_in(&read(&file), ban.names);
+                let (file, because) = (shown(&file), ban.because);
+                found.extend(
+                    names
+                        .iter()
+                        .map(|name| format!("{file} names {name}, but {because}")),
+                );
+            }
+        }
+    }
+    found
+}
+
+/// Those of `names` that stand in `source` outside `#[cfg(test)]`.
+pub(super) fn names_in<'a>(source: &str, names: &[&'a str]) -> Vec<&'a str> {
+    let tokens: TokenStream = source.parse().expect("the compiler has read this source");
+    let mut words = Vec::new();
+    product_words(tokens, &mut words);
+    let is_named = |name: &&&str| {
+        let wanted: Vec<&str> = name
+            .split("::")
+            .flat_map(|part| [":", ":", part])
+            .skip(2)
+            .collect();
+        words.windows(wanted.len()).any(|there| there == wanted)
+    };
+    names.iter().filter(is_named).copied().collect()
+}
+
+/// Files below the folders that do not begin with `//!`.
+pub(super) fn without_header(folders: &[&str]) -> Vec<String> {
+    let files = folders
+        .iter()
+        .flat_map(|folder| rust_files(&root().join(folder)));
+    let files = files.filter(|file| !read(file).starts_with("//!"));
+    files.map(|file| shown(&file)).collect()
+}
+
+/// Crates whose root lacks `#![forbid(unsafe_code)]`. A root without any code is let pass: it has
+/// nothing to forbid.
+pub(super) fn without_forbid(crates: &[&str]) -> Vec<String> {
+    let roots = crates
+        .iter()
+        .map(|krate| root().join(format!("crates/{krate}/src/lib.rs")));
+    let lacking = roots.filter(|file| {
+        let source = read(file);
+        let has_code = source
+            .lines()
+            .any(|line| !line.is_empty() && !line.starts_with("//"));
+        has_code && !source.lines().any(|line| line == "#![forbid(unsafe_code)]")
+    });
+    lacking.map(|file| shown(&file)).collect()
+}
+
+/// The words and signs of the code, without those of items behind `#[cfg(test)]`.
+fn product_words(tokens: TokenStream, words: &mut Vec<String>) {
+    let mut tokens = tokens.into_iter().peekable();
+    let mut skips_item = false;
+    while let Some(token) = tokens.next() {
+        let attribute = match (&token, tokens.peek()) {
+            (TokenTree::Punct(sign), Some(TokenTree::Group(group)))
+                if sign.as_char() == '#' && group.delimiter() == Delimiter::Bracket =>
+            {
+                Some(group.clone())
+            }
+            _ => None,
+        };
+        if let Some(group) = attribute {
+            skips_item |= is_cfg_test(&group);
+            if skips_item {
+                tokens.next();
+            }
+            continue;
+        }
+        if skips_item {
+            skips_item = !ends_item(&token);
+            continue;
+        }
+        match token {
+            TokenTree::Group(group) => product_words(group.stream(), words),
+            TokenTree::Ident(word) => words.push(word.to_string()),
+            TokenTree::Punct(sign) => words.push(sign.to_string()),
+            TokenTree::Literal(_) => {}
+        }
+    }
+}
+
+fn is_cfg_test(attribute: &Group) -> bool {
+    let text: String = attribute
+        .stream()
+        .into_iter()
+        .map(|token| token.to_string())
+        .collect();
+    text == "cfg(test)" || text.starts_with("cfg(all(test,")
+}
+
+/// Items end with a block or a semicolon; fields and variants, which may be cut too, with a comma.
+fn ends_item(token: &TokenTree) -> bool {
+    match token {
+        TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
+        TokenTree::Punct(sign) => [';', ','].contains(&sign.as_char()),
+        TokenTree::Ident(_) | TokenTree::Literal(_) => false,
+    }
+}
+
+/// `#[cfg(test)] mod tests;` stands in another file than what it cuts.
+fn is_test_module(file: &Path) -> bool {
+    let is_tests = |part: &std::ffi::OsStr| part == "tests" || part == "tests.rs";
+    file.strip_prefix(root())
+        .is_ok_and(|file| file.iter().any(is_tests))
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder of this repository");
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    paths.sort();
+    let is_built = |path: &Path| path.file_name().is_some_and(|name| name == "target");
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() && !is_built(&path) {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+fn read(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+fn shown(file: &Path) -> String {
+    let inside = file.strip_prefix(root()).unwrap_or(file);
+    inside.display().to_string()
+}
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}

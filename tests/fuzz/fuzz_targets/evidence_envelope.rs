@@ -1,0 +1,4 @@
+//! Evidence as a stranger would forge it.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::evidence::envelope(data));

@@ -1,0 +1,4 @@
+//! What a controller sends to a node.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::frames::to_node(data));

@@ -1,0 +1,26 @@
+//! What must hold for any bytes, one function per fuzz target.
+//!
+//! The functions panic when a property breaks; `fuzz_targets/` hands them libFuzzer's inputs. They
+//! live in a library so that the committed seeds run through them in a plain `cargo test` too.
+//! Refuses anything that differs from run to run: keys are constants, there is no clock.
+//!
+//! | Module | Bytes from |
+//! |---|---|
+//! | [`frames`] | the control channel, either direction |
+//! | [`updates`] | an epoch update, before and behind its signature |
+//! | [`evidence`] | a DSSE envelope, before and behind its signature |
+//! | [`tokens`] | an enrolment token, before and behind its checksum |
+//! | [`seeds`] | the corpus that every run starts from |
+//!
+//! To add a target (the tunnel's packets, say): a function `fn(&[u8])` in a module here, three
+//! lines in `fuzz_targets/`, a `[[bin]]` in `Cargo.toml`, a row with a few seeds in [`seeds::all`]
+//! and in `seeds/`, by `cargo run --example seeds`.
+
+#![forbid(unsafe_code)]
+
+pub mod evidence;
+pub mod fixed;
+pub mod frames;
+pub mod seeds;
+pub mod tokens;
+pub mod updates;

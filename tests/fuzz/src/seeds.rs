@@ -1,0 +1,289 @@
+//! The inputs that every run starts from: one well-formed example of each thing, made by the
+//! product's own encoders. `cargo run --example seeds` writes them; a test compares.
+
+use crate::fixed::{AUTHORITY, EVALUATOR, NODE};
+use crate::{evidence, frames, tokens, updates};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use keys::{
+    AuthorityId, Commitment, ControllerId, Epoch, EpochSecret, MeshId, NodeId, SegmentId,
+    TokenSecret, WgPublicKey,
+};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use wire::evidence::{Benchmark, Envelope};
+use wire::frame::{self, Frame};
+use wire::message::{Enrol, Hello, PeerReport, Phase, Place, Refusal, Update};
+use wire::signed::Digest;
+use wire::{EpochUpdate, Excluded, LeaseEnd, Member, Signed, ToController, ToNode, Token};
+
+/// A fuzz target with its seeds.
+pub struct Target {
+    /// Name of the target, of its folder under `seeds/` and of its binary.
+    pub name: &'static str,
+    /// What the target runs.
+    pub run: fn(&[u8]),
+    /// File name and content.
+    pub seeds: Vec<(String, Vec<u8>)>,
+}
+
+/// Every target.
+pub fn all() -> Vec<Target> {
+    let target = |name, run, seeds: Vec<Vec<u8>>| Target {
+        name,
+        run,
+        seeds: (0..).map(|n: u32| format!("{n:02}")).zip(seeds).collect(),
+    };
+    let signed = Signed::sign(&update(), &AUTHORITY).expect("the update keeps the rules");
+    let (by_node, by_evaluator) = (
+        run().attest_self("node-1", &NODE),
+        run().attest_as("node-1", &NODE.public(), &EVALUATOR),
+    );
+    let evidence = [by_node, by_evaluator].map(|e| e.expect("the run keeps the rules"));
+    let token = token().expose().as_bytes().to_vec();
+    vec![
+        target(
+            "to_controller",
+            frames::to_controller,
+            framed(to_controller()),
+        ),
+        target("to_node", frames::to_node, framed(to_node())),
+        target("update_envelope", updates::envelope, vec![encoded(&signed)]),
+        target("update_payload", updates::payload, vec![encoded(&update())]),
+        target(
+            "evidence_statement",
+            evidence::statement,
+            vec![statement(&evidence[0])],
+        ),
+        target("evidence_envelope", evidence::envelope, evidence.to_vec()),
+        target("token_body", tokens::body, vec![token_body(&token)]),
+        target("token_text", tokens::text, vec![token]),
+    ]
+}
+
+/// Each message as a stream has it, then as type byte and payload, then all of them in one stream.
+fn framed<M: Frame>(messages: Vec<M>) -> Vec<Vec<u8>> {
+    let frames: Vec<Vec<u8>> = messages
+        .iter()
+        .map(|m| frame::encode(m).expect("a seed is within its limit"))
+        .collect();
+    let payloads = frames
+        .iter()
+        .map(|f| [&f[1..2], &f[frame::HEADER_LEN..]].concat());
+    let mut seeds = frames.clone();
+    seeds.extend(payloads);
+    seeds.push(frames.concat());
+    seeds
+}
+
+fn to_controller() -> Vec<ToController> {
+    vec![
+        ToController::Enrol(Enrol {
+            token: TokenSecret::from_bytes([5; 32]),
+            name: Some(name(1)),
+            wg: WgPublicKey([6; 32]),
+        }),
+        ToController::Hello(Hello {
+            software: "0.1.0".into(),
+            listen_port: 51820,
+            advertised: addresses(),
+            epoch: Epoch(3),
+            unix_ms: 1_700_000_000_000,
+        }),
+        ToController::Evidence {
+            envelope: b"{}".to_vec(),
+        },
+        ToController::Ack {
+            epoch: Epoch(3),
+            phase: Phase::Installed,
+        },
+        ToController::Report {
+            peers: vec![PeerReport {
+                node: NodeId([2; 32]),
+                session_epoch: Some(Epoch(3)),
+                rtt_v4_us: Some(400),
+                rtt_v6_us: None,
+            }],
+        },
+        ToController::Endpoints {
+            listen_port: 51820,
+            advertised: addresses(),
+        },
+    ]
+}
+
+fn to_node() -> Vec<ToNode> {
+    let signed = Signed::sign(&update(), &AUTHORITY).expect("the update keeps the rules");
+    let member = Update {
+        signed: signed.clone(),
+        secret: Some(EpochSecret::from_bytes([7; 32])),
+        age_ms: 12,
+    };
+    let outsider = Update {
+        signed,
+        secret: None,
+        age_ms: 0,
+    };
+    vec![
+        ToNode::Enrolled(place()),
+        ToNode::Welcome {
+            place: place(),
+            unix_ms: 1_700_000_000_000,
+        },
+        ToNode::Update(member),
+        ToNode::Update(outsider),
+        ToNode::Endpoints {
+            entries: vec![(NodeId([2; 32]), addresses())],
+        },
+        ToNode::EvidenceResult {
+            digest: [8; 32],
+            refused: Some("too old".into()),
+        },
+        ToNode::Refused {
+            reason: Refusal::BadToken,
+        },
+    ]
+}
+
+fn update() -> EpochUpdate {
+    EpochUpdate {
+        mesh: MeshId([1; 16]),
+        segment: SegmentId(0),
+        epoch: Epoch(3),
+        previous: Digest([2; 32]),
+        roster: vec![member(1), member(2)],
+        excluded: vec![Excluded {
+            node: NodeId([3; 32]),
+            name: name(3),
+            v4: Ipv4Addr::new(10, 0, 0, 3),
+            v6: Ipv6Addr::from(3),
+            reason: "score 0.41 below 0.70".into(),
+        }],
+        commitment: Commitment([4; 32]),
+        activate_in_ms: 5_000,
+        epoch_ms: 60_000,
+        lease_ms: 300_000,
+        grace_ms: 2_000,
+        on_lease_end: LeaseEnd::Close,
+        policy: Digest::default(),
+    }
+}
+
+fn member(byte: u8) -> Member {
+    Member {
+        node: NodeId([byte; 32]),
+        name: name(byte),
+        wg: WgPublicKey([byte; 32]),
+        v4: Ipv4Addr::new(10, 0, 0, byte),
+        v6: Ipv6Addr::from(u128::from(byte)),
+    }
+}
+
+fn place() -> Place {
+    Place {
+        mesh: MeshId([1; 16]),
+        segment: SegmentId(0),
+        name: name(1),
+        v4: (Ipv4Addr::new(10, 0, 0, 1), 24),
+        v6: (Ipv6Addr::from(1), 64),
+    }
+}
+
+fn run() -> Benchmark {
+    Benchmark {
+        harness: "mock".into(),
+        suite: "safety".into(),
+        suite_version: "1".into(),
+        metrics: BTreeMap::from([("refusal".into(), 0.9)]),
+        // 16 digits: a reader that rounds a score otherwise than its writer is found out here.
+        overall: 0.9583275921953511,
+        samples_total: 10,
+        samples_completed: 10,
+        started_at: "2026-01-02T03:04:05Z".parse().expect("a time"),
+        finished_at: "2026-01-02T03:04:15.25Z".parse().expect("a time"),
+        nonce: "00112233445566778899aabbccddeeff".into(),
+        log_digest: Some("sha256:00".into()),
+    }
+}
+
+fn statement(envelope: &[u8]) -> Vec<u8> {
+    let envelope: Envelope = serde_json::from_slice(envelope).expect("an envelope");
+    STANDARD.decode(envelope.payload).expect("base64")
+}
+
+fn token() -> Token {
+    Token {
+        controllers: vec!["192.0.2.1:7443".into(), "[2001:db8::1]:7443".into()],
+        controller: ControllerId([1; 32]),
+        authorities: vec![AuthorityId([2; 32])],
+        secret: TokenSecret::from_bytes([3; 32]),
+        expires_unix: 1_700_000_000,
+    }
+}
+
+fn token_body(text: &[u8]) -> Vec<u8> {
+    let text = std::str::from_utf8(text).expect("a token is text");
+    let body = text.split('.').nth(1).expect("prefix, body, checksum");
+    URL_SAFE_NO_PAD.decode(body).expect("base64url")
+}
+
+fn name(byte: u8) -> wire::NodeName {
+    format!("node-{byte}").parse().expect("a name")
+}
+
+fn addresses() -> Vec<SocketAddr> {
+    let parse = |text: &str| text.parse().expect("an address");
+    vec![parse("192.0.2.7:51820"), parse("[2001:db8::7]:51820")]
+}
+
+fn encoded<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_stdvec(value).expect("a seed always encodes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn every_property_holds_for_every_seed() {
+        for target in all() {
+            for (_, seed) in &target.seeds {
+                (target.run)(seed);
+            }
+        }
+    }
+
+    #[test]
+    fn the_committed_seeds_are_the_ones_that_this_code_makes() {
+        for target in all() {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("seeds")
+                .join(target.name);
+            let committed = std::fs::read_dir(&folder).map(Iterator::count);
+            assert_eq!(committed.ok(), Some(target.seeds.len()), "{}", target.name);
+            for (file, seed) in &target.seeds {
+                let path = folder.join(file);
+                let read = std::fs::read(&path).unwrap_or_default();
+                assert!(read == *seed, "{}: run the example `seeds`", path.display());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_signed_or_sealed_here_is_what_the_product_reads() {
+        let trusted = [AUTHORITY.public()];
+        assert!(
+            updates::sign_anything(&encoded(&update()))
+                .verify(&trusted)
+                .is_ok()
+        );
+        let text = token().expose();
+        assert_eq!(tokens::seal(&token_body(text.as_bytes())), *text);
+        let statement = statement(&run().attest_self("n", &NODE).expect("a run"));
+        let sealed =
+            evidence::enclose(&statement, &NODE.sign_encoded(&evidence::pae(&statement)).0);
+        let attested = wire::evidence::Attested::verify(&sealed, &NODE.public(), &[]);
+        assert_eq!(attested.expect("believed").benchmark(), &run());
+    }
+}
