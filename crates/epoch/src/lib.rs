@@ -1,1 +1,18 @@
-//! Under construction.
+//! The life of an epoch, as two machines without IO: time goes in as a duration on the machine's
+//! boot clock, effects come out as values.
+//!
+//! ```text
+//! controller   decide ─▶ persist ─▶ sign ─▶ push                                       authority
+//! node                                      verify ─▶ install ─▶ activate ─▶ discard    member
+//!                                                     next      next→current→previous
+//! ```
+//!
+//! This crate does not know the data plane: [`member::Command`]s are carried out elsewhere, one by
+//! one. It refuses anything that is not a [`wire::Verified`] update.
+
+#![forbid(unsafe_code)]
+
+pub mod authority;
+pub mod member;
+
+pub use member::{Change, Command, Member, PeerPlan, UpdateError};

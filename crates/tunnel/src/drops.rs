@@ -32,11 +32,13 @@ pub enum DropReason {
     TooLarge,
     /// Too many handshakes per second; a cookie was asked for.
     UnderLoad,
+    /// The lease of the epoch in force is over, and its segment fails closed.
+    LeaseOver,
 }
 
 impl DropReason {
     /// All reasons, in the order of [`Drops::iter`].
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Malformed,
         Self::NoRoute,
         Self::NoEndpoint,
@@ -51,6 +53,7 @@ impl DropReason {
         Self::Replayed,
         Self::TooLarge,
         Self::UnderLoad,
+        Self::LeaseOver,
     ];
 
     /// The reason as status and metrics spell it.
@@ -70,6 +73,7 @@ impl DropReason {
             Self::Replayed => "replayed",
             Self::TooLarge => "too_large",
             Self::UnderLoad => "under_load",
+            Self::LeaseOver => "lease_over",
         }
     }
 }

@@ -111,6 +111,8 @@ pub struct Tunnel {
     by_key: HashMap<WgPublicKey, PeerId>,
     allowed: AllowedIps,
     next_tick: Option<Duration>,
+    /// From when on nothing passes any more.
+    closes_at: Option<Duration>,
 }
 
 /// What peers and tunnel share.
@@ -155,6 +157,7 @@ impl Tunnel {
             by_key: HashMap::new(),
             allowed: AllowedIps::default(),
             next_tick: None,
+            closes_at: None,
         }
     }
 
@@ -186,6 +189,7 @@ impl Tunnel {
         out: &mut [u8],
         now: Duration,
     ) -> Result<Outbound, DropReason> {
+        self.check_lease(now)?;
         let packet = buffer.get(..len).ok_or(DropReason::TooLarge)?;
         let destination = packet::destination(packet).ok_or(DropReason::Malformed)?;
         let id = self.allowed.get(destination).ok_or(DropReason::NoRoute)?;
@@ -245,6 +249,7 @@ impl Tunnel {
         out: &mut [u8],
         now: Duration,
     ) -> Result<Inbound, DropReason> {
+        self.check_lease(now)?;
         match packet::parse_message(datagram).ok_or(DropReason::Malformed)? {
             Message::Data { receiver } => self.data(receiver >> 8, from, datagram, out, now),
             Message::Initiation { sender } => {
@@ -454,8 +459,10 @@ impl Tunnel {
     }
 
     /// Begins `epoch`: `next → current → previous`. A peer that is not part of it is gone when this
-    /// returns: sessions, indices, allowed IPs, queued packets, endpoint.
-    pub fn activate(&mut self, epoch: Epoch, now: Duration) {
+    /// returns: sessions, indices, allowed IPs, queued packets, endpoint. From `closes_at` on the
+    /// tunnel carries nothing, even if nobody calls it in time: a machine that slept wakes closed.
+    pub fn activate(&mut self, epoch: Epoch, closes_at: Option<Duration>, now: Duration) {
+        self.closes_at = closes_at;
         for id in 0..self.peers.len() {
             let Some(peer) = self.peers.get_mut(id).and_then(Option::as_mut) else {
                 continue;
@@ -480,6 +487,7 @@ impl Tunnel {
         }
         self.core.transmits.clear();
         self.next_tick = None;
+        self.closes_at = None;
     }
 
     /// Where a peer is said to be, best first. A place where it was heard stays preferred, unless
@@ -565,6 +573,14 @@ impl Tunnel {
     }
 
     // ---- details ----------------------------------------------------------------------------
+
+    fn check_lease(&self, now: Duration) -> Result<(), DropReason> {
+        if self.closes_at.is_some_and(|closes_at| closes_at <= now) {
+            Err(DropReason::LeaseOver)
+        } else {
+            Ok(())
+        }
+    }
 
     fn peer_for(&mut self, spec: &PeerSpec) -> Option<PeerId> {
         let id = match self.by_key.get(&spec.key) {

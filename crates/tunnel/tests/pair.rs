@@ -137,8 +137,8 @@ impl Pair {
     }
 
     fn activate(&mut self, epoch: u64) {
-        self.a.tunnel.activate(Epoch(epoch), self.now);
-        self.b.tunnel.activate(Epoch(epoch), self.now);
+        self.a.tunnel.activate(Epoch(epoch), None, self.now);
+        self.b.tunnel.activate(Epoch(epoch), None, self.now);
     }
 
     /// Carries datagrams until both sides are silent; returns every datagram seen.
@@ -265,10 +265,10 @@ fn a_rotation_with_lead_loses_nothing_and_moves_both_sides() {
             assert!(matches!(pair.b_to_a(100), Outbound::Send { .. }));
         }
         // One side is late by a push.
-        pair.a.tunnel.activate(Epoch(epoch), pair.now);
+        pair.a.tunnel.activate(Epoch(epoch), None, pair.now);
         assert!(matches!(pair.a_to_b(100), Outbound::Send { .. }));
         assert!(matches!(pair.b_to_a(100), Outbound::Send { .. }));
-        pair.b.tunnel.activate(Epoch(epoch), pair.now);
+        pair.b.tunnel.activate(Epoch(epoch), None, pair.now);
         assert_eq!(pair.session_epochs(), (Some(epoch), Some(epoch)));
         pair.pass(Duration::from_secs(2));
         pair.a.tunnel.discard_previous();
@@ -358,7 +358,7 @@ fn a_peer_that_is_not_in_the_epoch_is_gone_in_one_step() {
             .install(Epoch(2), Vec::new(), Duration::ZERO, pair.now)
             .is_empty()
     );
-    pair.b.tunnel.activate(Epoch(2), pair.now);
+    pair.b.tunnel.activate(Epoch(2), None, pair.now);
     for datagram in &in_flight {
         assert_eq!(
             pair.b.receive(pair.a.outer, datagram, pair.now),
@@ -385,7 +385,7 @@ fn a_peer_with_an_old_psk_gets_no_session() {
     let (a, b) = pair.specs();
     // b moves on, and a is still a member: but a never learns the new PSK.
     pair.b.install(&a, Epoch(2), Duration::ZERO, pair.now);
-    pair.b.tunnel.activate(Epoch(2), pair.now);
+    pair.b.tunnel.activate(Epoch(2), None, pair.now);
     pair.b.tunnel.discard_previous();
     for _ in 0..100 {
         pair.pass(Duration::from_secs(1));
@@ -395,7 +395,7 @@ fn a_peer_with_an_old_psk_gets_no_session() {
     assert_eq!((pair.a.delivered.len(), pair.b.delivered.len()), (1, 1));
     // It catches up, and the pair heals by itself.
     pair.a.install(&b, Epoch(2), Duration::ZERO, pair.now);
-    pair.a.tunnel.activate(Epoch(2), pair.now);
+    pair.a.tunnel.activate(Epoch(2), None, pair.now);
     pair.pass(Duration::from_secs(15));
     pair.a_to_b(100);
     pair.b_to_a(100);
@@ -486,7 +486,7 @@ fn a_peer_that_lost_its_state_is_found_again() {
     let (a, _) = pair.specs();
     pair.b.tunnel.clear();
     pair.b.install(&a, Epoch(1), Duration::ZERO, pair.now);
-    pair.b.tunnel.activate(Epoch(1), pair.now);
+    pair.b.tunnel.activate(Epoch(1), None, pair.now);
     let before = pair.b.delivered.len();
     for _ in 0..30 {
         pair.pass(Duration::from_secs(1));
@@ -546,7 +546,7 @@ fn a_stock_wireguard_peer_is_served_under_the_current_psk() {
         Duration::ZERO,
         pair.now,
     );
-    pair.b.tunnel.activate(Epoch(1), pair.now);
+    pair.b.tunnel.activate(Epoch(1), None, pair.now);
     for index in 0..8 {
         let peer = x25519_dalek::PublicKey::from(pair.b.key.0);
         let mut stock = Tunn::new(
@@ -578,4 +578,19 @@ fn a_stock_wireguard_peer_is_served_under_the_current_psk() {
         );
     }
     assert_eq!(pair.session_epochs().1, Some(1));
+}
+
+#[test]
+fn after_the_lease_nothing_passes_even_if_nobody_closed_the_tunnel() {
+    let mut pair = Pair::connected();
+    pair.install(2, Duration::ZERO);
+    let end = pair.now + Duration::from_secs(60);
+    pair.a.tunnel.activate(Epoch(2), Some(end), pair.now);
+    pair.b.tunnel.activate(Epoch(2), None, pair.now);
+    pair.a_to_b(100);
+    assert_eq!(pair.b.delivered.len(), 2);
+    pair.now = end;
+    assert_eq!(pair.a_to_b(100), Outbound::Dropped(DropReason::LeaseOver));
+    pair.b_to_a(100);
+    assert_eq!((pair.a.delivered.len(), pair.b.delivered.len()), (1, 2));
 }

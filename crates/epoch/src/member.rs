@@ -1,0 +1,512 @@
+//! The node's side: takes verified updates, derives PSKs, and says when to install, activate,
+//! discard and close.
+//!
+//! ```text
+//!            update             activation             grace over
+//!  Waiting ─────────▶ pending ─────────────▶ in force ─────────────▶ in force
+//!                        ▲                      │  lease over
+//!                        └── a newer update ────┴─────────────────▶ lapsed
+//! ```
+//!
+//! One update may be pending while another is in force; a newer one supersedes it. The machine
+//! remembers the newest epoch and its digest, also across restarts if the caller persists what
+//! [`Command::Persist`] says, and never goes back.
+
+use keys::{
+    Epoch, EpochSecret, MeshId, NodeId, Psk, SegmentId, SharedSecret, WgPublicKey, WgSecret,
+};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+use wire::message::Phase;
+use wire::update::LeaseEnd;
+use wire::{Digest, EpochUpdate, Verified};
+
+/// Who this node is, in which segment.
+pub struct Identity {
+    /// The node.
+    pub node: NodeId,
+    /// Its WireGuard key.
+    pub wg: WgSecret,
+    /// The mesh whose updates count.
+    pub mesh: MeshId,
+    /// The segment whose updates count.
+    pub segment: SegmentId,
+}
+
+/// The newest update that was ever accepted here; persisted so that a restart does not go back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HighWater {
+    /// Its epoch; zero before the first.
+    pub epoch: Epoch,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug)]
+pub enum Command {
+    /// Remember this across restarts, before anything that follows is carried out.
+    Persist(HighWater),
+    /// Give each peer a generation of this epoch in the slot `next`.
+    Install {
+        /// The epoch.
+        epoch: Epoch,
+        /// Every other member.
+        peers: Vec<PeerPlan>,
+        /// Time until activation.
+        lead: Duration,
+    },
+    /// Begin this epoch; peers that are not part of it are gone.
+    Activate {
+        /// The epoch.
+        epoch: Epoch,
+        /// When the data plane must stop by itself; `None`: it may go on.
+        closes_at: Option<Duration>,
+    },
+    /// Wipe what is left of the epoch before the one in force.
+    DiscardPrevious,
+    /// Drop every peer.
+    Close,
+    /// Tell the controller.
+    Acknowledge {
+        /// The epoch.
+        epoch: Epoch,
+        /// How far this node has come with it.
+        phase: Phase,
+    },
+    /// Tell the operator.
+    Report(Change),
+}
+
+/// A peer of the epoch being installed.
+#[derive(Debug)]
+pub struct PeerPlan {
+    /// The peer, from the roster.
+    pub member: wire::Member,
+    /// The pair's PSK.
+    pub psk: Psk,
+}
+
+/// A change that an operator wants to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// An update is verified and its PSKs are derived.
+    Installed {
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// An epoch is in force here, and this node is a member.
+    Activated {
+        /// The epoch.
+        epoch: Epoch,
+        /// Other members.
+        peers: usize,
+    },
+    /// An epoch is in force here, and this node is not a member.
+    Excluded {
+        /// The epoch.
+        epoch: Epoch,
+        /// Why, in the controller's words.
+        reason: String,
+    },
+    /// The epoch before this one is wiped.
+    Discarded {
+        /// The epoch in force.
+        epoch: Epoch,
+    },
+    /// No newer update came within the lease.
+    LeaseEnded {
+        /// The last epoch.
+        epoch: Epoch,
+        /// What the segment's policy says about it.
+        then: LeaseEnd,
+    },
+    /// A member's key is of low order: no tunnel to it is possible.
+    WeakKey {
+        /// The key.
+        key: WgPublicKey,
+    },
+}
+
+/// Why an update was not taken. Nothing has changed when one of these comes back.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum UpdateError {
+    /// It belongs to another mesh or segment.
+    #[error("the update is for another mesh or segment")]
+    Foreign,
+    /// A newer one was already taken.
+    #[error("the update is for epoch {got}, but epoch {have} was already accepted")]
+    Old {
+        /// The newest accepted epoch.
+        have: Epoch,
+        /// The update's epoch.
+        got: Epoch,
+    },
+    /// Two different updates for one epoch, or one that does not continue the last.
+    #[error("the update for epoch {0} does not continue the history that this node has seen")]
+    Forked(Epoch),
+    /// This node is a member, and the secret is missing.
+    #[error("the update for epoch {0} came without its secret")]
+    NoSecret(Epoch),
+    /// The secret does not fit the commitment in the update.
+    #[error("the secret of epoch {0} does not fit the update's commitment")]
+    WrongSecret(Epoch),
+    /// The roster has another WireGuard key for this node.
+    #[error("the roster of epoch {0} has another WireGuard key for this node: enrol again")]
+    WrongKey(Epoch),
+    /// Its lease is over.
+    #[error("the lease of epoch {0} is over")]
+    LeaseOver(Epoch),
+}
+
+/// The member machine.
+pub struct Member {
+    identity: Identity,
+    high_water: HighWater,
+    state: State,
+    pending: Option<Pending>,
+    /// X25519 with each member's key: costs fifty times the rest of a PSK, and never changes.
+    shared: HashMap<WgPublicKey, SharedSecret>,
+    commands: VecDeque<Command>,
+}
+
+enum State {
+    Waiting,
+    InForce(InForce),
+    Lapsed(Lapsed),
+}
+
+/// An update that will be in force at a time.
+struct Pending {
+    update: Verified<EpochUpdate>,
+    activate_at: Duration,
+    lease_end: Duration,
+}
+
+/// The update in force.
+struct InForce {
+    update: Verified<EpochUpdate>,
+    lease_end: Duration,
+    /// When the epoch before is wiped, if it is not yet.
+    grace_until: Option<Duration>,
+}
+
+/// The update that was in force when its lease ended.
+struct Lapsed {
+    update: Verified<EpochUpdate>,
+}
+
+/// What the machine shows of itself.
+pub struct View<'a> {
+    /// The update in force, or the last one whose lease has ended.
+    pub update: Option<&'a EpochUpdate>,
+    /// The update that is on its way.
+    pub next: Option<&'a EpochUpdate>,
+    /// When the lease ends; `None` when there is none or it has ended.
+    pub lease_end: Option<Duration>,
+    /// Whether the lease has ended.
+    pub lapsed: bool,
+}
+
+impl Member {
+    /// A machine that has nothing in force and never goes behind `high_water`.
+    pub fn new(identity: Identity, high_water: HighWater) -> Self {
+        Self {
+            identity,
+            high_water,
+            state: State::Waiting,
+            pending: None,
+            shared: HashMap::new(),
+            commands: VecDeque::new(),
+        }
+    }
+
+    /// Takes an update that is `age` old. The same update twice is no error and changes nothing.
+    ///
+    /// # Errors
+    /// [`UpdateError`]; nothing has changed then.
+    pub fn handle_update(
+        &mut self,
+        update: Verified<EpochUpdate>,
+        secret: Option<EpochSecret>,
+        age: Duration,
+        now: Duration,
+    ) -> Result<(), UpdateError> {
+        if !self.is_news(&update)? {
+            return Ok(());
+        }
+        let until_activation = update.activate_in().saturating_sub(age);
+        let until_lease_end = (update.activate_in() + update.lease()).saturating_sub(age);
+        if until_lease_end.is_zero() {
+            return Err(UpdateError::LeaseOver(update.epoch));
+        }
+        let peers = self.plan(&update, secret)?;
+
+        let epoch = update.epoch;
+        self.high_water = HighWater {
+            epoch,
+            digest: update.digest(),
+        };
+        self.commands.push_back(Command::Persist(self.high_water));
+        if let Some(peers) = peers {
+            self.commands.push_back(Command::Install {
+                epoch,
+                peers,
+                lead: until_activation,
+            });
+        }
+        self.commands.push_back(Command::Acknowledge {
+            epoch,
+            phase: Phase::Installed,
+        });
+        self.commands
+            .push_back(Command::Report(Change::Installed { epoch }));
+        self.pending = Some(Pending {
+            update,
+            activate_at: now + until_activation,
+            lease_end: now + until_lease_end,
+        });
+        self.handle_timeout(now);
+        Ok(())
+    }
+
+    /// Does what is due: activation, end of the grace, end of the lease.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        if let Some(pending) = self.pending.take_if(|pending| pending.activate_at <= now) {
+            self.activate(pending, now);
+        }
+        let State::InForce(in_force) = &mut self.state else {
+            return;
+        };
+        let epoch = in_force.update.epoch;
+        if in_force
+            .grace_until
+            .take_if(|until| *until <= now)
+            .is_some()
+        {
+            self.commands.push_back(Command::DiscardPrevious);
+            self.commands
+                .push_back(Command::Report(Change::Discarded { epoch }));
+        }
+        if in_force.lease_end <= now {
+            self.lapse();
+        }
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called next.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let activation = self.pending.as_ref().map(|pending| pending.activate_at);
+        let (grace, lease) = match &self.state {
+            State::InForce(in_force) => (in_force.grace_until, Some(in_force.lease_end)),
+            State::Waiting | State::Lapsed(_) => (None, None),
+        };
+        [activation, grace, lease].into_iter().flatten().min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// The newest epoch that was accepted.
+    pub fn high_water(&self) -> HighWater {
+        self.high_water
+    }
+
+    /// What is in force, what comes, and for how long.
+    pub fn view(&self) -> View<'_> {
+        let next = self.pending.as_ref().map(|pending| &*pending.update);
+        match &self.state {
+            State::Waiting => View {
+                update: None,
+                next,
+                lease_end: None,
+                lapsed: false,
+            },
+            State::InForce(in_force) => {
+                let lease_end = Some(in_force.lease_end);
+                View {
+                    update: Some(&in_force.update),
+                    next,
+                    lease_end,
+                    lapsed: false,
+                }
+            }
+            State::Lapsed(lapsed) => View {
+                update: Some(&lapsed.update),
+                next,
+                lease_end: None,
+                lapsed: true,
+            },
+        }
+    }
+
+    // ---- verify -----------------------------------------------------------------------------
+
+    /// Whether the update is newer than what this machine holds; the same again is not news.
+    fn is_news(&self, update: &Verified<EpochUpdate>) -> Result<bool, UpdateError> {
+        if update.mesh != self.identity.mesh || update.segment != self.identity.segment {
+            return Err(UpdateError::Foreign);
+        }
+        let HighWater {
+            epoch: have,
+            digest,
+        } = self.high_water;
+        let got = update.epoch;
+        if got < have {
+            return Err(UpdateError::Old { have, got });
+        }
+        if got == have {
+            let same = update.digest() == digest;
+            // After a restart the epoch in force is taken once more; only its digest is remembered.
+            return if same {
+                Ok(!self.holds(got))
+            } else {
+                Err(UpdateError::Forked(got))
+            };
+        }
+        let continues = have == Epoch(0) || got > have.next() || update.previous == digest;
+        if continues {
+            Ok(true)
+        } else {
+            Err(UpdateError::Forked(got))
+        }
+    }
+
+    fn holds(&self, epoch: Epoch) -> bool {
+        let View { update, next, .. } = self.view();
+        [update, next]
+            .into_iter()
+            .flatten()
+            .any(|held| held.epoch == epoch)
+    }
+
+    // ---- install ----------------------------------------------------------------------------
+
+    /// The peers and their PSKs; `None` when this node is not a member.
+    fn plan(
+        &mut self,
+        update: &Verified<EpochUpdate>,
+        secret: Option<EpochSecret>,
+    ) -> Result<Option<Vec<PeerPlan>>, UpdateError> {
+        let Some(own) = update.member(&self.identity.node) else {
+            return Ok(None);
+        };
+        let epoch = update.epoch;
+        if own.wg != self.identity.wg.public() {
+            return Err(UpdateError::WrongKey(epoch));
+        }
+        let secret = secret.ok_or(UpdateError::NoSecret(epoch))?;
+        if secret.commitment() != update.commitment {
+            return Err(UpdateError::WrongSecret(epoch));
+        }
+        let scope = (update.mesh, update.segment, epoch);
+        let node_key =
+            |member: &wire::Member| secret.node_key(scope.0, scope.1, scope.2, &member.node);
+        let own_key = node_key(own);
+        let own_side = keys::schedule::Side {
+            node_key: &own_key,
+            wg: &own.wg,
+        };
+
+        let mut peers = Vec::with_capacity(update.roster.len().saturating_sub(1));
+        for member in update
+            .roster
+            .iter()
+            .filter(|member| member.node != own.node)
+        {
+            let Some(shared) = cached(&mut self.shared, &self.identity.wg, &member.wg) else {
+                self.commands
+                    .push_back(Command::Report(Change::WeakKey { key: member.wg }));
+                continue;
+            };
+            let peer_key = node_key(member);
+            let peer_side = keys::schedule::Side {
+                node_key: &peer_key,
+                wg: &member.wg,
+            };
+            let psk = Psk::derive(scope, &own_side, &peer_side, shared);
+            peers.push(PeerPlan {
+                member: member.clone(),
+                psk,
+            });
+        }
+        Ok(Some(peers))
+    }
+
+    // ---- activate ---------------------------------------------------------------------------
+
+    fn activate(&mut self, pending: Pending, now: Duration) {
+        let Pending {
+            update, lease_end, ..
+        } = pending;
+        let epoch = update.epoch;
+        let is_member = update.member(&self.identity.node).is_some();
+        if is_member {
+            let closes_at = (update.on_lease_end == LeaseEnd::Close).then_some(lease_end);
+            self.commands
+                .push_back(Command::Activate { epoch, closes_at });
+            self.commands.push_back(Command::Acknowledge {
+                epoch,
+                phase: Phase::Activated,
+            });
+            let peers = update.roster.len() - 1;
+            self.commands
+                .push_back(Command::Report(Change::Activated { epoch, peers }));
+        } else {
+            let reason = update
+                .exclusion(&self.identity.node)
+                .map_or("not in the roster", |e| e.reason.as_str());
+            let reason = reason.to_owned();
+            self.commands.push_back(Command::Close);
+            self.commands.push_back(Command::Acknowledge {
+                epoch,
+                phase: Phase::Dark,
+            });
+            self.commands
+                .push_back(Command::Report(Change::Excluded { epoch, reason }));
+        }
+        let members: HashSet<&WgPublicKey> =
+            update.roster.iter().map(|member| &member.wg).collect();
+        self.shared.retain(|key, _| members.contains(key));
+        let grace_until = is_member.then_some(now + update.grace());
+        self.state = State::InForce(InForce {
+            update,
+            lease_end,
+            grace_until,
+        });
+    }
+
+    // ---- close ------------------------------------------------------------------------------
+
+    fn lapse(&mut self) {
+        let State::InForce(in_force) = std::mem::replace(&mut self.state, State::Waiting) else {
+            return;
+        };
+        let then = in_force.update.on_lease_end;
+        if then == LeaseEnd::Close {
+            self.commands.push_back(Command::Close);
+        }
+        self.commands.push_back(Command::Report(Change::LeaseEnded {
+            epoch: in_force.update.epoch,
+            then,
+        }));
+        self.state = State::Lapsed(Lapsed {
+            update: in_force.update,
+        });
+    }
+}
+
+fn cached<'a>(
+    cache: &'a mut HashMap<WgPublicKey, SharedSecret>,
+    own: &WgSecret,
+    peer: &WgPublicKey,
+) -> Option<&'a SharedSecret> {
+    if !cache.contains_key(peer) {
+        cache.insert(*peer, own.shared_with(peer)?);
+    }
+    cache.get(peer)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,404 @@
+//! The member machine against its commands, in virtual time.
+
+use super::*;
+use keys::{AuthoritySecret, Commitment};
+use rand_core::OsRng;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use wire::{Excluded, Signed};
+
+const T0: Duration = Duration::from_secs(1_000);
+const MESH: MeshId = MeshId([1; 16]);
+
+struct Mesh {
+    authority: AuthoritySecret,
+    wg: Vec<WgSecret>,
+    digest: Digest,
+    epoch: u64,
+}
+
+impl Mesh {
+    fn new() -> Self {
+        let wg = (0..3).map(|_| WgSecret::generate(&mut OsRng)).collect();
+        Self {
+            authority: AuthoritySecret::generate(&mut OsRng),
+            wg,
+            digest: Digest::default(),
+            epoch: 0,
+        }
+    }
+
+    fn machine(&self, node: usize, high_water: HighWater) -> Member {
+        let wg = WgSecret::from_base64(&self.wg[node].expose_base64()).unwrap();
+        let identity = Identity {
+            node: id(node),
+            wg,
+            mesh: MESH,
+            segment: SegmentId(0),
+        };
+        Member::new(identity, high_water)
+    }
+
+    fn draft(&self, members: &[usize]) -> EpochUpdate {
+        let v4 = |node: usize| Ipv4Addr::new(10, 0, 0, node as u8 + 2);
+        let v6 = |node: usize| Ipv6Addr::from(node as u128 + 2);
+        let name = |node: usize| format!("node-{node}").parse().unwrap();
+        let member = |node: usize| wire::Member {
+            node: id(node),
+            name: name(node),
+            wg: self.wg[node].public(),
+            v4: v4(node),
+            v6: v6(node),
+        };
+        let excluded = |node: usize| Excluded {
+            node: id(node),
+            name: name(node),
+            v4: v4(node),
+            v6: v6(node),
+            reason: "score below threshold".into(),
+        };
+        EpochUpdate {
+            mesh: MESH,
+            segment: SegmentId(0),
+            epoch: Epoch(self.epoch + 1),
+            previous: self.digest,
+            roster: members.iter().map(|node| member(*node)).collect(),
+            excluded: (0..3)
+                .filter(|node| !members.contains(node))
+                .map(excluded)
+                .collect(),
+            commitment: secret(self.epoch + 1).commitment(),
+            activate_in_ms: 5_000,
+            epoch_ms: 60_000,
+            lease_ms: 300_000,
+            grace_ms: 2_000,
+            on_lease_end: LeaseEnd::Close,
+            policy: Digest::default(),
+        }
+    }
+
+    fn sign(&mut self, draft: &EpochUpdate) -> Verified<EpochUpdate> {
+        let signed = Signed::sign(draft, &self.authority).unwrap();
+        self.digest = signed.digest();
+        self.epoch = draft.epoch.0;
+        signed.verify(&[self.authority.public()]).unwrap()
+    }
+
+    fn publish(&mut self, members: &[usize]) -> Verified<EpochUpdate> {
+        let draft = self.draft(members);
+        self.sign(&draft)
+    }
+}
+
+fn id(node: usize) -> NodeId {
+    NodeId([node as u8 + 1; 32])
+}
+
+fn secret(epoch: u64) -> EpochSecret {
+    EpochSecret::from_bytes([epoch as u8; 32])
+}
+
+fn commands(machine: &mut Member) -> Vec<String> {
+    let name = |command| match command {
+        Command::Persist(high) => format!("persist {}", high.epoch),
+        Command::Install { epoch, peers, lead } => format!(
+            "install {epoch} peers {} lead {}",
+            peers.len(),
+            lead.as_millis()
+        ),
+        Command::Activate { epoch, closes_at } => format!(
+            "activate {epoch} until {:?}",
+            closes_at.map(|t| t.as_secs())
+        ),
+        Command::DiscardPrevious => "discard".into(),
+        Command::Close => "close".into(),
+        Command::Acknowledge { epoch, phase } => format!("ack {epoch} {phase:?}"),
+        Command::Report(change) => format!("report {change:?}")
+            .chars()
+            .take_while(|c| *c != ' ' && *c != '{')
+            .collect(),
+    };
+    std::iter::from_fn(|| machine.poll_command())
+        .map(name)
+        .filter(|text| !text.starts_with("report"))
+        .collect()
+}
+
+#[test]
+fn an_epoch_lives_from_install_to_discard() {
+    let mut mesh = Mesh::new();
+    let mut a = mesh.machine(0, HighWater::default());
+    a.handle_update(
+        mesh.publish(&[0, 1, 2]),
+        Some(secret(1)),
+        Duration::ZERO,
+        T0,
+    )
+    .unwrap();
+    assert_eq!(
+        commands(&mut a),
+        [
+            "persist 1",
+            "install 1 peers 2 lead 5000",
+            "ack 1 Installed"
+        ]
+    );
+    assert_eq!(a.poll_timeout(), Some(T0 + Duration::from_secs(5)));
+    a.handle_timeout(T0 + Duration::from_secs(5));
+    assert_eq!(
+        commands(&mut a),
+        ["activate 1 until Some(1305)", "ack 1 Activated"]
+    );
+    a.handle_timeout(T0 + Duration::from_secs(7));
+    assert_eq!(commands(&mut a), ["discard"]);
+    assert_eq!(a.view().update.unwrap().epoch, Epoch(1));
+}
+
+#[test]
+fn the_two_sides_of_a_pair_get_the_same_psk_and_no_two_pairs_do() {
+    let mut mesh = Mesh::new();
+    let update = mesh.publish(&[0, 1, 2]);
+    let mut psks = HashMap::new();
+    for node in 0..3 {
+        let mut machine = mesh.machine(node, HighWater::default());
+        machine
+            .handle_update(update.clone(), Some(secret(1)), Duration::ZERO, T0)
+            .unwrap();
+        for command in std::iter::from_fn(|| machine.poll_command()) {
+            let Command::Install { peers, .. } = command else {
+                continue;
+            };
+            for plan in peers {
+                let peer = plan.member.node.0[0] as usize - 1;
+                psks.insert((node, peer), *plan.psk.expose());
+            }
+        }
+    }
+    assert_eq!(psks.len(), 6);
+    assert_eq!(psks[&(0, 1)], psks[&(1, 0)]);
+    assert_eq!(psks.values().collect::<HashSet<_>>().len(), 3);
+}
+
+#[test]
+fn an_excluded_node_needs_no_secret_and_closes_at_activation() {
+    let mut mesh = Mesh::new();
+    let mut c = mesh.machine(2, HighWater::default());
+    c.handle_update(
+        mesh.publish(&[0, 1, 2]),
+        Some(secret(1)),
+        Duration::from_secs(5),
+        T0,
+    )
+    .unwrap();
+    commands(&mut c);
+    c.handle_update(
+        mesh.publish(&[0, 1]),
+        None,
+        Duration::ZERO,
+        T0 + Duration::from_secs(55),
+    )
+    .unwrap();
+    assert_eq!(
+        commands(&mut c),
+        ["persist 2", "ack 2 Installed", "discard"],
+        "it stays a member until then"
+    );
+    c.handle_timeout(T0 + Duration::from_secs(60));
+    assert_eq!(commands(&mut c), ["close", "ack 2 Dark"]);
+}
+
+#[test]
+fn a_late_update_counts_from_its_signing() {
+    let mut mesh = Mesh::new();
+    let mut a = mesh.machine(0, HighWater::default());
+    a.handle_update(
+        mesh.publish(&[0, 1]),
+        Some(secret(1)),
+        Duration::from_secs(65),
+        T0,
+    )
+    .unwrap();
+    let expected = [
+        "persist 1",
+        "install 1 peers 1 lead 0",
+        "ack 1 Installed",
+        "activate 1 until Some(1240)",
+        "ack 1 Activated",
+    ];
+    assert_eq!(commands(&mut a), expected);
+    let mut late = mesh.machine(0, HighWater::default());
+    let over = late.handle_update(
+        mesh.publish(&[0, 1]),
+        Some(secret(2)),
+        Duration::from_secs(305),
+        T0,
+    );
+    assert_eq!(over, Err(UpdateError::LeaseOver(Epoch(2))));
+}
+
+#[test]
+fn nothing_old_foreign_or_forked_is_taken() {
+    let mut mesh = Mesh::new();
+    let first = mesh.publish(&[0, 1]);
+    let mut foreign = mesh.draft(&[0, 1]);
+    foreign.mesh = MeshId([9; 16]);
+    let second = mesh.publish(&[0, 1]);
+    let mut a = mesh.machine(0, HighWater::default());
+    let mut take = |update: &Verified<EpochUpdate>, epoch: u64| {
+        a.handle_update(update.clone(), Some(secret(epoch)), Duration::ZERO, T0)
+    };
+    assert_eq!(take(&second, 2), Ok(()));
+    assert_eq!(take(&second, 2), Ok(()), "twice is once");
+    assert_eq!(
+        take(&first, 1),
+        Err(UpdateError::Old {
+            have: Epoch(2),
+            got: Epoch(1)
+        })
+    );
+
+    let mut other = mesh.draft(&[0]);
+    other.epoch = Epoch(2);
+    let fork = Signed::sign(&other, &mesh.authority)
+        .unwrap()
+        .verify(&[mesh.authority.public()])
+        .unwrap();
+    assert_eq!(take(&fork, 2), Err(UpdateError::Forked(Epoch(2))));
+    let mut astray = mesh.draft(&[0, 1]);
+    astray.previous = Digest([9; 32]);
+    let astray = Signed::sign(&astray, &mesh.authority)
+        .unwrap()
+        .verify(&[mesh.authority.public()])
+        .unwrap();
+    assert_eq!(take(&astray, 3), Err(UpdateError::Forked(Epoch(3))));
+    let foreign = Signed::sign(&foreign, &mesh.authority)
+        .unwrap()
+        .verify(&[mesh.authority.public()])
+        .unwrap();
+    assert_eq!(take(&foreign, 2), Err(UpdateError::Foreign));
+    drop(take);
+    assert_eq!(commands(&mut a).len(), 3, "only one of them did anything");
+}
+
+#[test]
+fn a_member_without_the_right_secret_or_key_takes_nothing() {
+    let mut mesh = Mesh::new();
+    let update = mesh.publish(&[0, 1]);
+    let mut a = mesh.machine(0, HighWater::default());
+    let none = a.handle_update(update.clone(), None, Duration::ZERO, T0);
+    assert_eq!(none, Err(UpdateError::NoSecret(Epoch(1))));
+    let wrong = a.handle_update(update.clone(), Some(secret(9)), Duration::ZERO, T0);
+    assert_eq!(wrong, Err(UpdateError::WrongSecret(Epoch(1))));
+    mesh.wg[0] = WgSecret::generate(&mut OsRng);
+    let mut rekeyed = mesh.machine(0, HighWater::default());
+    let key = rekeyed.handle_update(update.clone(), Some(secret(1)), Duration::ZERO, T0);
+    assert_eq!(key, Err(UpdateError::WrongKey(Epoch(1))));
+    assert!(commands(&mut a).is_empty());
+    assert_eq!(
+        a.handle_update(update, Some(secret(1)), Duration::ZERO, T0),
+        Ok(()),
+        "and is not stuck"
+    );
+}
+
+#[test]
+fn a_restarted_node_takes_the_epoch_in_force_again_but_nothing_older() {
+    let mut mesh = Mesh::new();
+    let first = mesh.publish(&[0, 1]);
+    let second = mesh.publish(&[0, 1]);
+    let high = HighWater {
+        epoch: Epoch(2),
+        digest: second.digest(),
+    };
+    let mut a = mesh.machine(0, high);
+    let old = a.handle_update(first, Some(secret(1)), Duration::ZERO, T0);
+    assert_eq!(
+        old,
+        Err(UpdateError::Old {
+            have: Epoch(2),
+            got: Epoch(1)
+        })
+    );
+    assert_eq!(
+        a.handle_update(second, Some(secret(2)), Duration::ZERO, T0),
+        Ok(())
+    );
+    assert_eq!(commands(&mut a).len(), 3);
+}
+
+#[test]
+fn an_early_epoch_supersedes_the_one_that_waits() {
+    let mut mesh = Mesh::new();
+    let mut a = mesh.machine(0, HighWater::default());
+    a.handle_update(
+        mesh.publish(&[0, 1, 2]),
+        Some(secret(1)),
+        Duration::from_secs(5),
+        T0,
+    )
+    .unwrap();
+    a.handle_update(
+        mesh.publish(&[0, 1, 2]),
+        Some(secret(2)),
+        Duration::ZERO,
+        T0,
+    )
+    .unwrap();
+    let mut now = mesh.draft(&[0, 1]);
+    now.activate_in_ms = 0;
+    let now = mesh.sign(&now);
+    a.handle_update(now, Some(secret(3)), Duration::ZERO, T0)
+        .unwrap();
+    commands(&mut a);
+    assert_eq!(a.view().update.unwrap().epoch, Epoch(3));
+    a.handle_timeout(T0 + Duration::from_secs(5));
+    assert_eq!(
+        a.view().update.unwrap().epoch,
+        Epoch(3),
+        "epoch 2 never begins"
+    );
+    assert_eq!(commands(&mut a), ["discard"]);
+}
+
+#[test]
+fn the_lease_ends_closed_or_open_as_the_update_says() {
+    for (then, expected) in [
+        (LeaseEnd::Close, vec!["discard", "close"]),
+        (LeaseEnd::Open, vec!["discard"]),
+    ] {
+        let mut mesh = Mesh::new();
+        let mut draft = mesh.draft(&[0, 1]);
+        draft.on_lease_end = then;
+        let update = mesh.sign(&draft);
+        let mut a = mesh.machine(0, HighWater::default());
+        a.handle_update(update, Some(secret(1)), Duration::from_secs(5), T0)
+            .unwrap();
+        commands(&mut a);
+        a.handle_timeout(T0 + Duration::from_secs(300));
+        assert_eq!(commands(&mut a), expected);
+        assert!(a.view().lapsed);
+        a.handle_update(
+            mesh.publish(&[0, 1]),
+            Some(secret(2)),
+            Duration::from_secs(5),
+            T0 + Duration::from_secs(400),
+        )
+        .unwrap();
+        assert!(!a.view().lapsed, "and a newer update reopens it");
+    }
+}
+
+#[test]
+fn a_node_that_slept_past_activation_and_lease_wakes_closed() {
+    let mut mesh = Mesh::new();
+    let mut a = mesh.machine(0, HighWater::default());
+    a.handle_update(mesh.publish(&[0, 1]), Some(secret(1)), Duration::ZERO, T0)
+        .unwrap();
+    commands(&mut a);
+    a.handle_timeout(T0 + Duration::from_secs(100_000));
+    assert_eq!(commands(&mut a).last().map(String::as_str), Some("close"));
+}
+
+#[test]
+fn a_commitment_is_what_the_secret_is_checked_against() {
+    assert_ne!(secret(1).commitment(), Commitment([0; 32]));
+}
