@@ -46,6 +46,11 @@ impl WgSecret {
         WgPublicKey(PublicKey::from(&self.0).to_bytes())
     }
 
+    /// A second copy, for a second owner; each wipes its own.
+    pub fn duplicate(&self) -> Self {
+        Self(self.0.clone())
+    }
+
     /// The pair's static-static secret: symmetric in the two sides.
     ///
     /// `None` for a public key of low order, with which every secret would give the same value.

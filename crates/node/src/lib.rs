@@ -1,1 +1,337 @@
-//! Under construction.
+//! The enforcement point: enrols, keeps the control channel, applies verified epochs to the data
+//! plane, submits evidence, probes peers and reports what it observes.
+//!
+//! ```text
+//!  session ─┐                                   ┌─▶ outbox ─▶ controller
+//!  emitter ─┤                                   │
+//!  probe   ─┼─▶ Agent: select → apply(Action) ──┼─▶ epoch::Member ─▶ Command ─▶ data thread (apply.rs)
+//!  admin   ─┤                                   │
+//!  timer   ─┘                                   └─▶ status, logs
+//! ```
+//!
+//! [`Node::open`] does everything that can fail for a reason outside; [`Node::serve`] runs.
+
+mod admin;
+mod agent;
+mod apply;
+mod data;
+mod emitter;
+mod io;
+mod persist;
+mod probe;
+mod session;
+mod status;
+
+pub use emitter::Emitter;
+pub use io::interface::InterfaceError;
+pub use io::tun::{Backend, TunError};
+pub use persist::PersistError;
+
+use agent::{Agent, ControlState, Inputs};
+use data::DataPlane;
+use epoch::member::{Identity, Member};
+use io::tun::Tun;
+use keys::{NodeSecret, WgSecret};
+use persist::{Enrolment, StateDir};
+use quic::Dialer;
+use rand::Rng as _;
+use session::Introduction;
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use wire::admin::InterfaceStatus;
+use wire::message::Refusal;
+use wire::{NodeName, Token};
+
+/// A node's settings.
+#[derive(Debug)]
+pub struct Config {
+    /// Where the node keeps what it remembers; exists, and is this node's alone.
+    pub state_dir: PathBuf,
+    /// Enrols with this if the node is not enrolled yet.
+    pub join: Option<Token>,
+    /// The name to ask for.
+    pub name: Option<NodeName>,
+    /// Controller addresses (`host:port`) instead of those of the token.
+    pub controllers: Vec<String>,
+    /// UDP port of the WireGuard socket; 0: any.
+    pub listen_port: u16,
+    /// Addresses to announce to peers instead of the one that the controller sees.
+    pub advertise: Vec<SocketAddr>,
+    /// Name of the TUN interface.
+    pub interface: String,
+    /// MTU of the TUN interface, in bytes.
+    pub mtu: u32,
+    /// TUN back end.
+    pub tun_backend: Backend,
+    /// Where evidence comes from.
+    pub emitter: Emitter,
+    /// How often.
+    pub emit_every: Duration,
+    /// How often every peer is probed; `None`: never.
+    pub probe_every: Option<Duration>,
+}
+
+/// Smallest MTU that IPv6 allows (RFC 8200, section 5).
+pub const MIN_MTU: u32 = 1280;
+/// Largest MTU of the TUN interface: a padded packet still fits a datagram.
+pub const MAX_MTU: u32 = 65_000;
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Not enrolled, and no token.
+    #[error(
+        "this node is not enrolled: create a token with `meshctl token create` at the controller and start the node once with --join @FILE"
+    )]
+    NotEnrolled,
+    /// The token is over.
+    #[error("the token has expired: create a new one with `meshctl token create`")]
+    TokenExpired,
+    /// The WireGuard port cannot be had.
+    #[error("cannot listen on UDP port {port}: {source}; choose another with --listen-port")]
+    Port {
+        /// The port.
+        port: u16,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// No TUN device.
+    #[error(transparent)]
+    Tun(#[from] TunError),
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] PersistError),
+    /// A socket of the control channel.
+    #[error(transparent)]
+    Dialer(#[from] quic::BindError),
+}
+
+/// Why a node ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The controller refused the enrolment.
+    #[error("the controller refuses to enrol this node: {0}")]
+    Enrolment(Refusal),
+    /// What the enrolment brought cannot be kept.
+    #[error(transparent)]
+    State(#[from] PersistError),
+    /// The interface cannot be set up.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// The data plane failed.
+    #[error("the data plane failed: {0}")]
+    Data(std::io::Error),
+    /// A socket of the control channel.
+    #[error(transparent)]
+    Dialer(#[from] quic::BindError),
+}
+
+/// A node that has everything that it needs to run.
+pub struct Node {
+    config: Config,
+    identity: NodeSecret,
+    wg: WgSecret,
+    state: StateDir,
+    enrolment: Option<Enrolment>,
+    high_water: epoch::member::HighWater,
+    udp: std::net::UdpSocket,
+    tun: Box<dyn Tun>,
+    admin: tokio::net::UnixListener,
+}
+
+impl Node {
+    /// Claims port, interface and state. `admin` is the bound admin socket. Must run inside a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// [`OpenError`], each with the cause and the way out; nothing is left behind.
+    pub fn open(
+        config: Config,
+        identity: NodeSecret,
+        wg: WgSecret,
+        admin: tokio::net::UnixListener,
+    ) -> Result<Self, OpenError> {
+        let state = StateDir::new(config.state_dir.clone());
+        let enrolment = state.enrolment()?;
+        let high_water = state.high_water()?;
+        match (&enrolment, &config.join) {
+            (None, None) => return Err(OpenError::NotEnrolled),
+            (None, Some(token))
+                if token.expires_unix.saturating_mul(1000) < io::clock::unix_ms() =>
+            {
+                return Err(OpenError::TokenExpired);
+            }
+            _ => {}
+        }
+        let port = config.listen_port;
+        let udp = io::udp::bind(port).map_err(|source| OpenError::Port { port, source })?;
+        let tun = io::tun::open(&config.interface, config.tun_backend)?;
+        Ok(Self {
+            config,
+            identity,
+            wg,
+            state,
+            enrolment,
+            high_water,
+            udp,
+            tun,
+            admin,
+        })
+    }
+
+    /// Runs until `shutdown` resolves.
+    ///
+    /// # Errors
+    /// [`ServeError`], when going on makes no sense.
+    pub async fn serve(mut self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+        tokio::pin!(shutdown);
+        let enrolment = match self.enrolment.take() {
+            Some(enrolment) => enrolment,
+            None => tokio::select! {
+                enrolled = self.enrol() => enrolled?,
+                () = &mut shutdown => return Ok(()),
+            },
+        };
+        let mtu = self.config.mtu;
+        io::interface::configure(self.tun.name(), &enrolment.place(), mtu).await?;
+        let (agent, inputs) = self.start(enrolment)?;
+        agent.run(inputs, shutdown).await.map_err(ServeError::Data)
+    }
+
+    async fn enrol(&self) -> Result<Enrolment, ServeError> {
+        let Some(token) = &self.config.join else {
+            return Err(ServeError::Enrolment(Refusal::NotEnrolled));
+        };
+        let dialer = Dialer::bind(&self.identity, token.controller)?;
+        let place =
+            session::enrol(&dialer, token, self.config.name.as_ref(), self.wg.public()).await;
+        dialer.close("enrolled").await;
+        let enrolment = Enrolment::new(token, &place.map_err(ServeError::Enrolment)?);
+        self.state.forget_epoch()?;
+        self.state.save_enrolment(&enrolment)?;
+        tracing::info!(name = %enrolment.name, v4 = %enrolment.v4.0, v6 = %enrolment.v6.0, "enrolled");
+        Ok(enrolment)
+    }
+
+    /// Starts the tasks around the agent.
+    fn start(self, enrolment: Enrolment) -> Result<(Agent, Inputs), ServeError> {
+        let Self {
+            config,
+            identity,
+            wg,
+            state,
+            high_water,
+            udp,
+            tun,
+            admin,
+            ..
+        } = self;
+        let listen_port = udp
+            .local_addr()
+            .map_or(config.listen_port, |address| address.port());
+        let interface = InterfaceStatus {
+            name: tun.name().to_owned(),
+            mtu: config.mtu,
+            backend: tun.backend().to_owned(),
+            listen_port,
+        };
+        let identity_of = Identity {
+            node: identity.public(),
+            wg: wg.duplicate(),
+            mesh: enrolment.mesh,
+            segment: enrolment.segment,
+        };
+        let tunnel = tunnel::Tunnel::new(tunnel::Config {
+            secret: wg.duplicate(),
+            mtu: config.mtu as usize,
+            handshakes_per_second: HANDSHAKES_PER_SECOND,
+            seed: rand_core::OsRng.r#gen(),
+        });
+        let data = DataPlane::start(tunnel, tun, udp).map_err(ServeError::Data)?;
+        let dialer = Dialer::bind(&identity, enrolment.controller)?;
+
+        let (session_events, session) = mpsc::channel(QUEUE);
+        let (emission_out, emissions) = mpsc::channel(QUEUE);
+        let (round_out, rounds) = mpsc::channel(QUEUE);
+        let (requests_out, requests) = mpsc::channel(QUEUE);
+        let (announced_epoch, epoch) = watch::channel(high_water.epoch);
+        let (targets, targets_seen) = watch::channel(Vec::new());
+        let (mock_mean, mean) = watch::channel(None);
+
+        let addresses = if config.controllers.is_empty() {
+            enrolment.controllers.clone()
+        } else {
+            config.controllers
+        };
+        let introduction = Introduction {
+            listen_port,
+            advertised: config.advertise,
+            epoch,
+        };
+        tokio::spawn(session::run(
+            dialer,
+            addresses,
+            introduction,
+            session_events,
+        ));
+        let has_mock = matches!(config.emitter, Emitter::Mock { .. });
+        tokio::spawn(emitter::run(
+            config.emitter,
+            config.emit_every,
+            mean,
+            emission_out,
+        ));
+        tokio::spawn(admin::serve(admin, requests_out));
+        if let Some(every) = config.probe_every {
+            match io::icmp::Echo::open(&interface.name, rand_core::OsRng.r#gen()) {
+                Ok(echo) => drop(tokio::spawn(probe::run(
+                    echo,
+                    targets_seen,
+                    every,
+                    round_out,
+                ))),
+                Err(error) => {
+                    tracing::warn!(%error, "peers are not probed: raw ICMP needs CAP_NET_RAW");
+                }
+            }
+        }
+        let agent = Agent {
+            member: Member::new(identity_of, high_water),
+            identity,
+            wg,
+            enrolment,
+            state,
+            data,
+            control: ControlState::Down {
+                address: None,
+                error: None,
+            },
+            evidence: None,
+            pings: HashMap::new(),
+            interface,
+            mock_mean,
+            has_mock,
+            announced_epoch,
+            targets,
+        };
+        Ok((
+            agent,
+            Inputs {
+                session,
+                emissions,
+                rounds,
+                requests,
+            },
+        ))
+    }
+}
+
+/// Handshake messages per second above which strangers must prove their address. A handshake costs
+/// about a quarter of a millisecond: this bounds them to a quarter of a core.
+const HANDSHAKES_PER_SECOND: u64 = 1_000;
+/// Messages that may wait between a task and the agent.
+const QUEUE: usize = 64;

@@ -89,6 +89,10 @@ impl Generation {
         }
     }
 
+    pub(crate) fn psk(&self) -> &Psk {
+        &self.psk
+    }
+
     /// Whether `index` (24 bits) is one that `owner` derives from this generation's PSK.
     pub(crate) fn recognises(&self, index: u32, owner: &WgPublicKey) -> bool {
         index & 3 == tag(self.epoch)

@@ -562,6 +562,12 @@ impl Tunnel {
             .collect()
     }
 
+    /// The epoch that is in force for a peer, and its PSK: for an operator's explicit export.
+    pub fn current_psk(&self, key: &WgPublicKey) -> Option<(Epoch, &Psk)> {
+        let peer = self.peers.get(*self.by_key.get(key)?)?.as_ref()?;
+        peer.generations.current.as_ref().map(|current| (current.epoch, current.psk()))
+    }
+
     /// Packets that were not carried.
     pub fn drops(&self) -> &Drops {
         &self.core.drops

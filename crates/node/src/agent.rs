@@ -1,0 +1,506 @@
+//! The agent: one loop that selects an [`Action`] and applies it. Everything that awaits is in the
+//! tasks around it: control channel, emitter, probe, admin socket, data thread.
+
+use crate::admin::Request;
+use crate::data::{DataCommand, DataPlane, Snapshot};
+use crate::emitter::Emission;
+use crate::io::clock;
+use crate::io::interface::in_range;
+use crate::persist::{Enrolment, StateDir};
+use crate::probe::{Ping, Round, Target};
+use crate::session::{SessionError, SessionEvent};
+use epoch::member::View;
+use epoch::{Change, Command, Member};
+use jiff::Timestamp;
+use keys::{Epoch, NodeId, NodeSecret, WgSecret};
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use wire::evidence::payload_digest;
+use wire::message::{PeerReport, Phase, Update};
+use wire::update::LeaseEnd;
+use wire::{NodeName, ToController, ToNode};
+
+/// What the agent owns.
+pub(crate) struct Agent {
+    pub(crate) identity: NodeSecret,
+    pub(crate) wg: WgSecret,
+    pub(crate) enrolment: Enrolment,
+    pub(crate) state: StateDir,
+    pub(crate) member: Member,
+    pub(crate) data: DataPlane,
+    pub(crate) control: ControlState,
+    pub(crate) evidence: Option<Evidence>,
+    pub(crate) pings: HashMap<NodeId, PingResult>,
+    pub(crate) interface: wire::admin::InterfaceStatus,
+    pub(crate) mock_mean: watch::Sender<Option<f64>>,
+    pub(crate) has_mock: bool,
+    pub(crate) announced_epoch: watch::Sender<Epoch>,
+    pub(crate) targets: watch::Sender<Vec<Target>>,
+}
+
+/// What the agent listens to.
+pub(crate) struct Inputs {
+    pub(crate) session: mpsc::Receiver<SessionEvent>,
+    pub(crate) emissions: mpsc::Receiver<Emission>,
+    pub(crate) rounds: mpsc::Receiver<Round>,
+    pub(crate) requests: mpsc::Receiver<Request>,
+}
+
+/// The control channel as the agent sees it.
+pub(crate) enum ControlState {
+    /// Not connected; the address that was tried last and why it failed.
+    Down {
+        address: Option<String>,
+        error: Option<String>,
+    },
+    /// Welcomed.
+    Up {
+        address: String,
+        skew_ms: i64,
+        outbox: mpsc::Sender<ToController>,
+    },
+}
+
+/// The newest evidence.
+pub(crate) struct Evidence {
+    pub(crate) overall: f64,
+    pub(crate) suite: String,
+    pub(crate) suite_version: String,
+    pub(crate) sent_at: Timestamp,
+    pub(crate) result: EvidenceResult,
+    envelope: Vec<u8>,
+    digest: Option<[u8; 32]>,
+}
+
+/// What became of evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EvidenceResult {
+    Unsent,
+    Pending,
+    Accepted,
+    Refused(String),
+}
+
+/// The last echoes of one peer.
+#[derive(Clone)]
+pub(crate) struct PingResult {
+    pub(crate) v4: Ping,
+    pub(crate) v6: Ping,
+    pub(crate) at: Timestamp,
+    /// The epoch in which the result was last logged, and whether both families answered.
+    logged: (Option<Epoch>, bool, bool),
+}
+
+enum Action {
+    Session(SessionEvent),
+    Emission(Emission),
+    Round(Round),
+    Request(Request),
+    Timeout,
+    DataFailed(std::io::Error),
+    Stop,
+}
+
+/// Clock skew from which on it is worth a warning, in milliseconds.
+const SKEW_WARNING_MS: u64 = 5_000;
+
+impl Agent {
+    /// Runs until `shutdown` resolves or the data plane fails.
+    pub(crate) async fn run(
+        mut self,
+        mut inputs: Inputs,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), std::io::Error> {
+        tokio::pin!(shutdown);
+        loop {
+            let action = tokio::select! {
+                () = &mut shutdown => Action::Stop,
+                error = self.data.failed() => Action::DataFailed(error),
+                Some(event) = inputs.session.recv() => Action::Session(event),
+                () = until(self.member.poll_timeout()) => Action::Timeout,
+                Some(request) = inputs.requests.recv() => Action::Request(request),
+                Some(emission) = inputs.emissions.recv() => Action::Emission(emission),
+                Some(round) = inputs.rounds.recv() => Action::Round(round),
+            };
+            match action {
+                Action::Stop => {
+                    self.data.stop();
+                    return Ok(());
+                }
+                Action::DataFailed(error) => return Err(error),
+                Action::Session(event) => self.session(event),
+                Action::Timeout => self.member.handle_timeout(clock::boot()),
+                Action::Request(request) => self.request(request).await,
+                Action::Emission(emission) => self.emission(emission),
+                Action::Round(round) => {
+                    let snapshot = self.data.snapshot().await;
+                    self.round(round, snapshot);
+                }
+            }
+            self.carry_out();
+        }
+    }
+
+    // ---- control channel --------------------------------------------------------------------
+
+    fn session(&mut self, event: SessionEvent) {
+        match event {
+            SessionEvent::Up {
+                address,
+                place,
+                skew_ms,
+                outbox,
+            } => {
+                if place != self.enrolment.place() {
+                    tracing::error!("the controller gave this node another place: restart it");
+                }
+                tracing::info!(controller = %address, skew_ms, "control channel up");
+                if skew_ms.unsigned_abs() > SKEW_WARNING_MS {
+                    tracing::warn!(
+                        skew_ms,
+                        "this machine's clock differs from the controller's: evidence may be refused"
+                    );
+                }
+                self.control = ControlState::Up {
+                    address,
+                    skew_ms,
+                    outbox,
+                };
+                self.send_evidence();
+            }
+            SessionEvent::Message(message) => self.message(*message),
+            SessionEvent::Down { address, error } => self.control_lost(address, &error),
+        }
+    }
+
+    fn control_lost(&mut self, address: String, error: &SessionError) {
+        let was_up = matches!(self.control, ControlState::Up { .. });
+        let first = matches!(self.control, ControlState::Down { error: None, .. });
+        if was_up || first {
+            tracing::warn!(controller = %address, %error, "control channel down; trying on");
+        } else {
+            tracing::debug!(controller = %address, %error, "no control channel yet");
+        }
+        self.control = ControlState::Down {
+            address: Some(address),
+            error: Some(error.to_string()),
+        };
+        if let Some(evidence) = self
+            .evidence
+            .as_mut()
+            .filter(|e| e.result == EvidenceResult::Pending)
+        {
+            evidence.result = EvidenceResult::Unsent;
+        }
+    }
+
+    fn message(&mut self, message: ToNode) {
+        match message {
+            ToNode::Update(update) => self.update(update),
+            ToNode::Endpoints { entries } => self.endpoints(entries),
+            ToNode::EvidenceResult { digest, refused } => self.evidence_result(digest, refused),
+            ToNode::Enrolled(_) | ToNode::Welcome { .. } | ToNode::Refused { .. } => {
+                tracing::warn!("the controller said something out of turn; ignored");
+            }
+        }
+    }
+
+    fn update(&mut self, update: Update) {
+        let Update {
+            signed,
+            secret,
+            age_ms,
+        } = update;
+        let verified = match signed.verify(&self.enrolment.authorities) {
+            Ok(verified) => verified,
+            Err(reason) => return tracing::warn!(%reason, "update rejected"),
+        };
+        let epoch = verified.epoch;
+        let age = Duration::from_millis(age_ms);
+        if let Err(reason) = self
+            .member
+            .handle_update(verified, secret, age, clock::boot())
+        {
+            tracing::warn!(%epoch, %reason, "update rejected");
+        }
+    }
+
+    fn endpoints(&mut self, entries: Vec<(NodeId, Vec<SocketAddr>)>) {
+        let place = self.enrolment.place();
+        let inside = |address: &SocketAddr| {
+            in_range(address.ip(), IpAddr::V4(place.v4.0), place.v4.1)
+                || in_range(address.ip(), IpAddr::V6(place.v6.0), place.v6.1)
+        };
+        let View { update, next, .. } = self.member.view();
+        let key_of = |node: &NodeId| {
+            [next, update]
+                .into_iter()
+                .flatten()
+                .find_map(|update| update.member(node))
+                .map(|member| member.wg)
+        };
+        let known = entries.into_iter().filter_map(|(node, mut endpoints)| {
+            // An endpoint inside the mesh would send the tunnel's packets into the tunnel.
+            endpoints.retain(|endpoint| !inside(endpoint));
+            Some((key_of(&node)?, endpoints))
+        });
+        self.data.send(DataCommand::Endpoints(known.collect()));
+    }
+
+    fn send(&self, message: ToController) -> bool {
+        match &self.control {
+            ControlState::Up { outbox, .. } => outbox.try_send(message).is_ok(),
+            ControlState::Down { .. } => false,
+        }
+    }
+
+    // ---- evidence ---------------------------------------------------------------------------
+
+    fn emission(&mut self, emission: Emission) {
+        let (overall, suite, suite_version, envelope) = match emission {
+            Emission::Run(run) => {
+                let head = (run.overall, run.suite.clone(), run.suite_version.clone());
+                match run.attest_self(self.enrolment.name.as_str(), &self.identity) {
+                    Ok(envelope) => (head.0, head.1, head.2, envelope),
+                    Err(error) => return tracing::warn!(%error, "evidence not sent"),
+                }
+            }
+            Emission::Envelope(envelope) => {
+                (f64::NAN, "signed elsewhere".into(), String::new(), envelope)
+            }
+        };
+        let digest = payload_digest(&envelope);
+        let sent_at = clock::wall();
+        let result = EvidenceResult::Unsent;
+        self.evidence = Some(Evidence {
+            overall,
+            suite,
+            suite_version,
+            sent_at,
+            result,
+            envelope,
+            digest,
+        });
+        self.send_evidence();
+    }
+
+    fn send_evidence(&mut self) {
+        let Some(envelope) = self
+            .evidence
+            .as_ref()
+            .filter(|e| e.result == EvidenceResult::Unsent)
+        else {
+            return;
+        };
+        if !self.send(ToController::Evidence {
+            envelope: envelope.envelope.clone(),
+        }) {
+            return;
+        }
+        let Some(evidence) = &mut self.evidence else {
+            return;
+        };
+        evidence.result = EvidenceResult::Pending;
+        let Evidence {
+            overall,
+            suite,
+            suite_version,
+            ..
+        } = evidence;
+        tracing::info!(%suite, %suite_version, overall = %format_args!("{overall:.4}"), "SUBMITTED");
+    }
+
+    fn evidence_result(&mut self, digest: [u8; 32], refused: Option<String>) {
+        let Some(evidence) = self.evidence.as_mut().filter(|e| e.digest == Some(digest)) else {
+            return;
+        };
+        evidence.result = match refused {
+            None => EvidenceResult::Accepted,
+            Some(reason) => {
+                tracing::warn!(%reason, "evidence refused");
+                EvidenceResult::Refused(reason)
+            }
+        };
+    }
+
+    // ---- epochs -----------------------------------------------------------------------------
+
+    /// Carries out what the member machine asks for.
+    fn carry_out(&mut self) {
+        while let Some(command) = self.member.poll_command() {
+            match command {
+                Command::Persist(high) => {
+                    if let Err(error) = self.state.save_high_water(high) {
+                        tracing::error!(%error, "the newest epoch is not remembered across a restart");
+                    }
+                    self.announced_epoch.send_replace(high.epoch);
+                }
+                Command::Acknowledge { epoch, phase } => {
+                    self.send(ToController::Ack { epoch, phase });
+                    if phase != Phase::Installed {
+                        self.targets.send_replace(self.current_targets());
+                    }
+                }
+                Command::Report(change) => report(&change),
+                command @ (Command::Install { .. }
+                | Command::Activate { .. }
+                | Command::DiscardPrevious
+                | Command::Close) => self.data.send(DataCommand::Epoch(command)),
+            }
+        }
+    }
+
+    /// Everybody else whom the epoch in force names, members and excluded.
+    fn current_targets(&self) -> Vec<Target> {
+        let Some(update) = self.member.view().update else {
+            return Vec::new();
+        };
+        let members = update.roster.iter().map(|m| (m.node, &m.name, m.v4, m.v6));
+        let excluded = update
+            .excluded
+            .iter()
+            .map(|e| (e.node, &e.name, e.v4, e.v6));
+        let own = self.identity.public();
+        members
+            .chain(excluded)
+            .filter(|(node, ..)| *node != own)
+            .map(|(node, name, v4, v6)| Target {
+                node,
+                name: name.clone(),
+                v4,
+                v6,
+            })
+            .collect()
+    }
+
+    // ---- probes -----------------------------------------------------------------------------
+
+    fn round(&mut self, round: Round, snapshot: Option<Snapshot>) {
+        let epoch = self.member.view().update.map(|update| update.epoch);
+        let mut reports = Vec::with_capacity(round.results.len());
+        let mut pings = HashMap::with_capacity(round.results.len());
+        for (target, v4, v6) in round.results {
+            let now = (epoch, v4.is_ok(), v6.is_ok());
+            let before = self.pings.get(&target.node).map(|ping| ping.logged);
+            if before != Some(now) {
+                self.log_ping(&target.name, &target.node, target.v4.into(), &v4);
+                self.log_ping(&target.name, &target.node, target.v6.into(), &v6);
+            }
+            let micros = |ping: &Ping| {
+                ping.as_ref()
+                    .ok()
+                    .map(|rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX))
+            };
+            reports.push(PeerReport {
+                node: target.node,
+                session_epoch: self.session_epoch(&target.node, snapshot.as_ref()),
+                rtt_v4_us: micros(&v4),
+                rtt_v6_us: micros(&v6),
+            });
+            pings.insert(
+                target.node,
+                PingResult {
+                    v4,
+                    v6,
+                    at: clock::wall(),
+                    logged: now,
+                },
+            );
+        }
+        self.pings = pings;
+        self.send(ToController::Report { peers: reports });
+    }
+
+    fn session_epoch(&self, node: &NodeId, snapshot: Option<&Snapshot>) -> Option<Epoch> {
+        let key = self.member.view().update?.member(node)?.wg;
+        snapshot?
+            .peers
+            .iter()
+            .find(|peer| peer.key == key)?
+            .session_epoch
+    }
+
+    fn log_ping(&self, name: &NodeName, node: &NodeId, address: IpAddr, ping: &Ping) {
+        match ping {
+            Ok(rtt) => {
+                let rtt_ms = rtt.as_secs_f64() * 1e3;
+                tracing::info!(peer = %name, %address, rtt_ms, ok = true, "PING {name} OK ({address})");
+            }
+            Err(_) => {
+                let cause = self.ping_cause(node, ping);
+                tracing::info!(peer = %name, %address, %cause, ok = false, "PING {name} FAIL ({cause})");
+            }
+        }
+    }
+
+    /// Why an echo to `node` failed, with what the epoch says about it.
+    pub(crate) fn ping_cause(&self, node: &NodeId, ping: &Ping) -> String {
+        let View { update, lapsed, .. } = self.member.view();
+        let own = self.identity.public();
+        let closed = |update: &wire::EpochUpdate| lapsed && update.on_lease_end == LeaseEnd::Close;
+        let denied = update.and_then(|update| {
+            if closed(update) {
+                return Some("no tunnel: the lease is over".to_owned());
+            }
+            let excluded = update
+                .exclusion(&own)
+                .map(|e| format!("no tunnel: this node is denied, {}", e.reason));
+            excluded.or_else(|| {
+                update
+                    .exclusion(node)
+                    .map(|e| format!("no tunnel: denied, {}", e.reason))
+            })
+        });
+        let failure = || {
+            ping.as_ref()
+                .err()
+                .map_or_else(String::new, ToString::to_string)
+        };
+        denied.unwrap_or_else(failure)
+    }
+}
+
+fn report(change: &Change) {
+    match change {
+        Change::Installed { epoch } => tracing::info!(%epoch, "epoch installed"),
+        Change::Activated { epoch, peers } => {
+            tracing::info!(%epoch, peers, psk = "****", "APPLIED epoch psk ****");
+            tracing::info!(%epoch, membership = "ALLOWED", "MEMBERSHIP=ALLOWED");
+        }
+        Change::Excluded { epoch, reason } => {
+            tracing::warn!(%epoch, membership = "DENIED", %reason, "MEMBERSHIP=DENIED");
+        }
+        Change::Discarded { epoch } => {
+            tracing::debug!(%epoch, "generation before this epoch discarded")
+        }
+        Change::LeaseEnded {
+            epoch,
+            then: LeaseEnd::Close,
+        } => {
+            tracing::error!(%epoch, "the lease is over and no update came: all tunnels closed");
+        }
+        Change::LeaseEnded {
+            epoch,
+            then: LeaseEnd::Open,
+        } => {
+            tracing::error!(%epoch, "the lease is over and no update came: tunnels stay open, as the policy says");
+        }
+        Change::WeakKey { key } => {
+            tracing::warn!(%key, "a member's key is of low order: no tunnel to it")
+        }
+    }
+}
+
+/// Sleeps until a time on the boot clock; for ever without one.
+async fn until(at: Option<Duration>) {
+    match at {
+        Some(at) => tokio::time::sleep(at.saturating_sub(clock::boot()).min(LONGEST_SLEEP)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// tokio's clock stands still while the machine sleeps; the boot clock is looked at this often.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);

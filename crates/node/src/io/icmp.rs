@@ -1,0 +1,138 @@
+//! Real ICMP echoes (RFC 792, RFC 4443) on raw sockets bound to the TUN interface: what a probe
+//! reports went through the kernel, the tunnel and the peer's kernel.
+
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use tokio::net::UdpSocket;
+
+/// Sends echo requests and receives their replies, for both families.
+pub(crate) struct Echo {
+    v4: UdpSocket,
+    v6: UdpSocket,
+    identifier: u16,
+}
+
+/// An answered echo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reply {
+    pub(crate) from: IpAddr,
+    pub(crate) sequence: u16,
+}
+
+impl Echo {
+    /// Opens both sockets on `interface`. Needs CAP_NET_RAW.
+    pub(crate) fn open(interface: &str, identifier: u16) -> io::Result<Self> {
+        // tokio has no raw socket; its UDP socket passes the same system calls through.
+        let open = |domain, protocol| -> io::Result<UdpSocket> {
+            let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
+            socket.bind_device(Some(interface.as_bytes()))?;
+            socket.set_nonblocking(true)?;
+            UdpSocket::from_std(socket.into())
+        };
+        let (v4, v6) = (
+            open(Domain::IPV4, Protocol::ICMPV4)?,
+            open(Domain::IPV6, Protocol::ICMPV6)?,
+        );
+        Ok(Self { v4, v6, identifier })
+    }
+
+    /// Sends one echo request.
+    pub(crate) async fn send(&self, to: IpAddr, sequence: u16) -> io::Result<()> {
+        let request = request(to.is_ipv4(), self.identifier, sequence);
+        let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+        socket
+            .send_to(&request, SocketAddr::new(to, 0))
+            .await
+            .map(|_| ())
+    }
+
+    /// The next reply to one of our requests.
+    pub(crate) async fn recv(&self) -> io::Result<Reply> {
+        let (mut v4, mut v6) = ([0; 512], [0; 512]);
+        loop {
+            let (sequence, from) = tokio::select! {
+                received = self.v4.recv_from(&mut v4) => {
+                    let (len, from) = received?;
+                    (reply_v4(v4.get(..len).unwrap_or_default(), self.identifier), from)
+                }
+                received = self.v6.recv_from(&mut v6) => {
+                    let (len, from) = received?;
+                    (reply(v6.get(..len).unwrap_or_default(), REPLY_V6, self.identifier), from)
+                }
+            };
+            if let Some(sequence) = sequence {
+                return Ok(Reply {
+                    from: from.ip(),
+                    sequence,
+                });
+            }
+        }
+    }
+}
+
+fn request(is_v4: bool, identifier: u16, sequence: u16) -> [u8; REQUEST_LEN] {
+    let mut message = [0; REQUEST_LEN];
+    message[0] = if is_v4 { REQUEST_V4 } else { REQUEST_V6 };
+    message[4..6].copy_from_slice(&identifier.to_be_bytes());
+    message[6..8].copy_from_slice(&sequence.to_be_bytes());
+    message[8..].copy_from_slice(b"meshd probe 0123456789abcdefghij");
+    if is_v4 {
+        // The kernel fills in the checksum of ICMPv6 only (RFC 3542, section 3.1).
+        let checksum = checksum(&message);
+        message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    }
+    message
+}
+
+/// A raw IPv4 socket delivers the IP header too.
+fn reply_v4(packet: &[u8], identifier: u16) -> Option<u16> {
+    let header = usize::from(packet.first()? & 0x0F) * 4;
+    reply(packet.get(header..)?, REPLY_V4, identifier)
+}
+
+fn reply(message: &[u8], kind: u8, identifier: u16) -> Option<u16> {
+    let [found_kind, 0, _, _, i0, i1, s0, s1] = *message.first_chunk::<8>()? else {
+        return None;
+    };
+    let ours = found_kind == kind && u16::from_be_bytes([i0, i1]) == identifier;
+    ours.then(|| u16::from_be_bytes([s0, s1]))
+}
+
+/// The internet checksum (RFC 1071) of an even number of bytes.
+fn checksum(bytes: &[u8]) -> u16 {
+    let sum: u32 = bytes
+        .chunks_exact(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
+        .sum();
+    let folded = (sum & 0xFFFF) + (sum >> 16);
+    !((folded & 0xFFFF) + (folded >> 16)) as u16
+}
+
+const REQUEST_LEN: usize = 40;
+const REQUEST_V4: u8 = 8;
+const REPLY_V4: u8 = 0;
+const REQUEST_V6: u8 = 128;
+const REPLY_V6: u8 = 129;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_checks_out_and_only_its_own_reply_is_taken() {
+        let mut message = request(true, 0xBEEF, 7);
+        assert_eq!(
+            checksum(&message),
+            0,
+            "with its checksum in place the sum is zero"
+        );
+        message[0] = REPLY_V4;
+        let packet = [&[0x45; 20][..], &message].concat();
+        assert_eq!(reply_v4(&packet, 0xBEEF), Some(7));
+        assert_eq!(reply_v4(&packet, 0xBEEE), None);
+        for len in 0..packet.len() {
+            let _ = reply_v4(&packet[..len], 0xBEEF);
+        }
+    }
+}

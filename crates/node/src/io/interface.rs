@@ -1,0 +1,134 @@
+//! Addresses, MTU and state of the TUN interface, by netlink. The prefix of an address brings the
+//! one route that meshd adds: the mesh range, on its own interface.
+
+use futures_util::TryStreamExt as _;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::{Handle, LinkUnspec};
+use rustix::net::{AddressFamily, SocketType, socket};
+use std::io;
+use std::net::IpAddr;
+use wire::message::Place;
+
+/// Why the interface could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum InterfaceError {
+    /// Another interface has an address in the mesh range.
+    #[error(
+        "the mesh range {range} collides with {address} on another interface of this machine: choose another range (--mesh-v4, --mesh-v6 at the controller)"
+    )]
+    Collision {
+        /// The mesh range.
+        range: String,
+        /// The address in it.
+        address: IpAddr,
+    },
+    /// The interface is gone.
+    #[error("interface {0} is gone")]
+    Gone(String),
+    /// The system refused.
+    #[error("cannot set up interface {name}: {source}")]
+    Refused {
+        /// The interface's name.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The index of an interface by name.
+pub(crate) fn index_of(name: &str) -> io::Result<u32> {
+    let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    Ok(rustix::net::netdevice::name_to_index(&any, name)?)
+}
+
+/// Gives the interface its mesh addresses and MTU, and brings it up.
+pub(crate) async fn configure(name: &str, place: &Place, mtu: u32) -> Result<(), InterfaceError> {
+    let refused = |source: io::Error| InterfaceError::Refused {
+        name: name.to_owned(),
+        source,
+    };
+    let netlink = |error: rtnetlink::Error| refused(io::Error::other(error.to_string()));
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(refused)?;
+    let connection = tokio::spawn(connection);
+    let index = index_of(name).map_err(|_| InterfaceError::Gone(name.to_owned()))?;
+
+    let (v4, v6) = (
+        (IpAddr::V4(place.v4.0), place.v4.1),
+        (IpAddr::V6(place.v6.0), place.v6.1),
+    );
+    refuse_collision(&handle, index, &[v4, v6]).await?;
+    let set = LinkUnspec::new_with_index(index).mtu(mtu).up().build();
+    handle.link().set(set).execute().await.map_err(netlink)?;
+    for (address, prefix) in [v4, v6] {
+        handle
+            .address()
+            .add(index, address, prefix)
+            .execute()
+            .await
+            .map_err(netlink)?;
+    }
+    connection.abort();
+    Ok(())
+}
+
+async fn refuse_collision(
+    handle: &Handle,
+    own: u32,
+    ranges: &[(IpAddr, u8)],
+) -> Result<(), InterfaceError> {
+    let mut addresses = handle.address().get().execute();
+    // Without the list there is nothing to hold against; adding the address will say what is wrong.
+    while let Ok(Some(message)) = addresses.try_next().await {
+        let address = message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            });
+        let Some(address) = address.filter(|_| message.header.index != own) else {
+            continue;
+        };
+        if let Some((base, prefix)) = ranges
+            .iter()
+            .find(|(base, prefix)| in_range(address, *base, *prefix))
+        {
+            return Err(InterfaceError::Collision {
+                range: format!("{base}/{prefix}"),
+                address,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether `address` lies in the range of `base` and `prefix`.
+pub(crate) fn in_range(address: IpAddr, base: IpAddr, prefix: u8) -> bool {
+    match (address, base) {
+        (IpAddr::V4(address), IpAddr::V4(base)) => {
+            let shift = 32 - u32::from(prefix.min(32));
+            u32::from(address).checked_shr(shift) == u32::from(base).checked_shr(shift)
+        }
+        (IpAddr::V6(address), IpAddr::V6(base)) => {
+            let shift = 128 - u32::from(prefix.min(128));
+            u128::from(address).checked_shr(shift) == u128::from(base).checked_shr(shift)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_holds_its_own_addresses_only() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(in_range(ip("10.77.9.9"), ip("10.77.0.2"), 16));
+        assert!(!in_range(ip("10.78.0.1"), ip("10.77.0.2"), 16));
+        assert!(in_range(ip("fd00::9"), ip("fd00::1"), 64));
+        assert!(!in_range(ip("fd00:0:0:1::9"), ip("fd00::1"), 64));
+        assert!(!in_range(ip("10.77.9.9"), ip("fd00::1"), 64));
+        assert!(in_range(ip("8.8.8.8"), ip("10.77.0.2"), 0));
+    }
+}

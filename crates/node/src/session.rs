@@ -1,0 +1,272 @@
+//! The control channel: dials the controller, enrols or says hello, and carries messages until the
+//! connection is lost; then dials again, with backoff and jitter, for ever.
+
+use crate::io::clock;
+use keys::{Epoch, WgPublicKey};
+use quic::{Connection, Dialer};
+use rand::Rng as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::lookup_host;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use wire::message::{Enrol, Hello, Place, Refusal};
+use wire::{NodeName, ToController, ToNode, Token};
+
+/// What the agent hears of the control channel.
+pub(crate) enum SessionEvent {
+    /// The controller has welcomed this node.
+    Up {
+        /// Which of the configured addresses it was.
+        address: String,
+        /// The node's place.
+        place: Place,
+        /// The node's wall clock minus the controller's, in milliseconds.
+        skew_ms: i64,
+        /// Takes messages for the controller; full or closed: they are lost with the connection.
+        outbox: mpsc::Sender<ToController>,
+    },
+    /// The controller says something.
+    Message(Box<ToNode>),
+    /// The connection is lost, or could not be made.
+    Down {
+        /// Which of the configured addresses it was.
+        address: String,
+        /// Why.
+        error: SessionError,
+    },
+}
+
+/// Why there is no control connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    /// The address does not resolve.
+    #[error("cannot resolve {0}")]
+    Resolve(String),
+    /// No connection, or it was lost.
+    #[error(transparent)]
+    Connection(#[from] quic::ConnectionError),
+    /// The stream broke.
+    #[error(transparent)]
+    Send(#[from] quic::SendError),
+    /// The stream broke, or carried something that is no frame.
+    #[error(transparent)]
+    Receive(#[from] quic::RecvError),
+    /// The controller will not serve this node.
+    #[error("the controller refuses: {0}")]
+    Refused(Refusal),
+    /// The controller said something else than it should.
+    #[error("the controller answered out of turn")]
+    OutOfTurn,
+    /// The controller closed the stream.
+    #[error("the controller closed the connection")]
+    Closed,
+    /// The controller does not answer.
+    #[error("the controller does not answer")]
+    Silent,
+}
+
+/// What a hello says that may change from one connection to the next.
+pub(crate) struct Introduction {
+    pub(crate) listen_port: u16,
+    pub(crate) advertised: Vec<SocketAddr>,
+    pub(crate) epoch: watch::Receiver<Epoch>,
+}
+
+/// Keeps the control channel up until the agent is gone.
+pub(crate) async fn run(
+    dialer: Dialer,
+    addresses: Vec<String>,
+    introduction: Introduction,
+    events: mpsc::Sender<SessionEvent>,
+) {
+    let mut backoff = Backoff::default();
+    for address in addresses.iter().cycle() {
+        let error = match once(&dialer, address, &introduction, &events, &mut backoff).await {
+            Ok(()) => SessionError::Closed,
+            Err(error) => error,
+        };
+        let down = SessionEvent::Down {
+            address: address.clone(),
+            error,
+        };
+        if events.send(down).await.is_err() {
+            break;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.next()) => {}
+            () = events.closed() => break,
+        }
+    }
+    dialer.close("the node is stopping").await;
+}
+
+async fn once(
+    dialer: &Dialer,
+    address: &str,
+    introduction: &Introduction,
+    events: &mpsc::Sender<SessionEvent>,
+    backoff: &mut Backoff,
+) -> Result<(), SessionError> {
+    let connection = dial(dialer, address).await?;
+    let (mut send, mut receive) = connection.open_stream::<ToController, ToNode>().await?;
+    let hello = Hello {
+        software: env!("CARGO_PKG_VERSION").into(),
+        listen_port: introduction.listen_port,
+        advertised: introduction.advertised.clone(),
+        epoch: *introduction.epoch.borrow(),
+        unix_ms: clock::unix_ms(),
+    };
+    send.send(&ToController::Hello(hello)).await?;
+    let answer = timeout(ANSWER_TIME, receive.recv())
+        .await
+        .map_err(|_| SessionError::Silent)??;
+    let (place, unix_ms) = match answer {
+        Some(ToNode::Welcome { place, unix_ms }) => (place, unix_ms),
+        Some(ToNode::Refused { reason }) => return Err(SessionError::Refused(reason)),
+        Some(_) => return Err(SessionError::OutOfTurn),
+        None => return Err(SessionError::Closed),
+    };
+    backoff.reset();
+    let skew_ms =
+        i64::try_from(i128::from(clock::unix_ms()) - i128::from(unix_ms)).unwrap_or(i64::MAX);
+    let (outbox, mut outgoing) = mpsc::channel(OUTBOX);
+    let up = SessionEvent::Up {
+        address: address.to_owned(),
+        place,
+        skew_ms,
+        outbox,
+    };
+    if events.send(up).await.is_err() {
+        return Ok(());
+    }
+
+    // Each direction is one future of its own: a half-read frame is never abandoned for the other.
+    let reading = async {
+        while let Some(message) = receive.recv().await? {
+            if let ToNode::Refused { reason } = message {
+                return Err(SessionError::Refused(reason));
+            }
+            if events
+                .send(SessionEvent::Message(Box::new(message)))
+                .await
+                .is_err()
+            {
+                break;
+            }
+        }
+        Ok(())
+    };
+    let writing = async {
+        while let Some(message) = outgoing.recv().await {
+            send.send(&message).await?;
+        }
+        Ok(())
+    };
+    let result = tokio::select! {
+        result = reading => result,
+        result = writing => result,
+        lost = connection.closed() => Err(lost.into()),
+        () = events.closed() => Ok(()),
+    };
+    connection.close("done");
+    result
+}
+
+/// Enrols with a token: tries its addresses until one answers or the controller refuses.
+///
+/// # Errors
+/// The controller's refusal; anything else is tried again.
+pub(crate) async fn enrol(
+    dialer: &Dialer,
+    token: &Token,
+    name: Option<&NodeName>,
+    wg: WgPublicKey,
+) -> Result<Place, Refusal> {
+    let mut backoff = Backoff::default();
+    let mut told = false;
+    for address in token.controllers.iter().cycle() {
+        match enrol_at(dialer, address, token, name, wg).await {
+            Ok(place) => return Ok(place),
+            Err(SessionError::Refused(Refusal::Busy)) => {}
+            Err(SessionError::Refused(reason)) => return Err(reason),
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%address, %error, "cannot reach the controller to enrol; trying on");
+                }
+                tracing::debug!(%address, %error, "enrolment attempt failed");
+            }
+        }
+        tokio::time::sleep(backoff.next()).await;
+    }
+    Err(Refusal::BadToken)
+}
+
+async fn enrol_at(
+    dialer: &Dialer,
+    address: &str,
+    token: &Token,
+    name: Option<&NodeName>,
+    wg: WgPublicKey,
+) -> Result<Place, SessionError> {
+    let connection = dial(dialer, address).await?;
+    let (mut send, mut receive) = connection.open_stream::<ToController, ToNode>().await?;
+    let secret = keys::TokenSecret::from_bytes(*token.secret.expose());
+    send.send(&ToController::Enrol(Enrol {
+        token: secret,
+        name: name.cloned(),
+        wg,
+    }))
+    .await?;
+    let answer = timeout(ANSWER_TIME, receive.recv())
+        .await
+        .map_err(|_| SessionError::Silent)??;
+    connection.close("enrolled");
+    match answer {
+        Some(ToNode::Enrolled(place)) => Ok(place),
+        Some(ToNode::Refused { reason }) => Err(SessionError::Refused(reason)),
+        Some(_) => Err(SessionError::OutOfTurn),
+        None => Err(SessionError::Closed),
+    }
+}
+
+async fn dial(dialer: &Dialer, address: &str) -> Result<Connection, SessionError> {
+    let unresolved = || SessionError::Resolve(address.to_owned());
+    let resolved = timeout(ANSWER_TIME, lookup_host(address))
+        .await
+        .map_err(|_| unresolved())?;
+    let mut last = unresolved();
+    for resolved in resolved.map_err(|_| unresolved())? {
+        match dialer.connect(resolved).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+/// Waits that double from a quarter of a second to ten seconds, with half of jitter.
+#[derive(Default)]
+struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let wait = BACKOFF_FIRST
+            .saturating_mul(1 << self.failures.min(8))
+            .min(BACKOFF_MAX);
+        self.failures = self.failures.saturating_add(1);
+        wait.mul_f64(rand_core::OsRng.gen_range(0.5..1.5))
+    }
+
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+const BACKOFF_FIRST: Duration = Duration::from_millis(250);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Messages that may wait for the stream.
+const OUTBOX: usize = 256;
