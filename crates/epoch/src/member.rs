@@ -33,7 +33,7 @@ pub struct Identity {
     pub segment: SegmentId,
 }
 
-/// The newest update that was ever accepted here; persisted so that a restart does not go back.
+/// The newest update that was ever in force here; persisted so that a restart does not go back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HighWater {
     /// Its epoch; zero before the first.
@@ -45,7 +45,7 @@ pub struct HighWater {
 /// What is to be done, in this order.
 #[derive(Debug)]
 pub enum Command {
-    /// Remember this across restarts, before anything that follows is carried out.
+    /// This is in force from now on: remember it across restarts.
     Persist(HighWater),
     /// Give each peer a generation of this epoch in the slot `next`.
     Install {
@@ -162,7 +162,8 @@ pub enum UpdateError {
 /// The member machine.
 pub struct Member {
     identity: Identity,
-    high_water: HighWater,
+    /// The newest update that was accepted, pending ones included.
+    newest: HighWater,
     state: State,
     pending: Option<Pending>,
     /// X25519 with each member's key: costs fifty times the rest of a PSK, and never changes.
@@ -213,7 +214,7 @@ impl Member {
     pub fn new(identity: Identity, high_water: HighWater) -> Self {
         Self {
             identity,
-            high_water,
+            newest: high_water,
             state: State::Waiting,
             pending: None,
             shared: HashMap::new(),
@@ -308,11 +309,6 @@ impl Member {
         self.commands.pop_front()
     }
 
-    /// The newest epoch that was accepted.
-    pub fn high_water(&self) -> HighWater {
-        self.high_water
-    }
-
     /// What is in force, what comes, and for how long.
     pub fn view(&self) -> View<'_> {
         let next = self.pending.as_ref().map(|pending| &*pending.update);
@@ -373,12 +369,19 @@ impl Member {
         }
     }
 
-    fn holds(&self, epoch: Epoch) -> bool {
-        let View { update, next, .. } = self.view();
-        [update, next]
-            .into_iter()
-            .flatten()
-            .any(|held| held.epoch == epoch)
+    /// Whether exactly this update is pending, in force, or was when its lease ended.
+    fn holds(&self, update: &Verified<EpochUpdate>) -> bool {
+        let digest = update.digest();
+        let pending = self
+            .pending
+            .as_ref()
+            .is_some_and(|pending| pending.update.digest() == digest);
+        pending
+            || match &self.state {
+                State::Waiting => false,
+                State::InForce(in_force) => in_force.update.digest() == digest,
+                State::Lapsed(lapsed) => lapsed.update.digest() == digest,
+            }
     }
 
     // ---- install ----------------------------------------------------------------------------
@@ -441,6 +444,9 @@ impl Member {
             update, lease_end, ..
         } = pending;
         let epoch = update.epoch;
+        let digest = update.digest();
+        self.commands
+            .push_back(Command::Persist(HighWater { epoch, digest }));
         let is_member = update.member(&self.identity.node).is_some();
         if is_member {
             let closes_at = (update.on_lease_end == LeaseEnd::Close).then_some(lease_end);

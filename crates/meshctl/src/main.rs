@@ -1,2 +1,150 @@
-//! Under construction.
-fn main() {}
+//! `meshctl`: the operator's tool, noun and verb, over a daemon's admin socket.
+//!
+//! One file per noun. The answer goes to stdout, everything else to stderr. Exit codes: 0 done,
+//! 1 refused by the daemon, 2 broken (bad arguments, no connection, an unreadable reply). It refuses
+//! to know anything that is not in the [`wire::admin`] forms: it cannot bypass the socket.
+//!
+//! | File | Holds |
+//! |---|---|
+//! | [`client`] | HTTP/1.1 over the Unix socket |
+//! | [`answer`] | where words go: stdout, stderr, `--json` |
+//! | [`failure`] | why a command did not succeed, and the exit code |
+//! | [`files`] | secret files |
+//! | [`table`], [`units`] | how things look |
+//! | the others | one noun each |
+
+#![forbid(unsafe_code)]
+
+mod answer;
+mod client;
+mod epoch;
+mod events;
+mod evidence;
+mod explain;
+mod failure;
+mod files;
+mod key;
+mod node;
+mod peer;
+mod score;
+mod status;
+mod table;
+mod token;
+mod units;
+
+use answer::Answer;
+use clap::{Parser, Subcommand};
+use client::Client;
+use failure::Failure;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use wire::name::NodeName;
+
+/// Operates a meshd controller or node through its admin socket.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100, after_help = AFTER_HELP)]
+struct Cli {
+    /// Admin socket; by default the controller's if there is one on this machine, else the node's.
+    #[arg(long, global = true, env = "MESHCTL_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Print the daemon's answer as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+#[derive(Debug, Subcommand)]
+enum Noun {
+    /// Show the mesh (controller) or this node and its peers (node).
+    Status,
+    /// List, show, evict or readmit nodes.
+    #[command(subcommand)]
+    Node(node::Verb),
+    /// Say why a node is, or is not, a member.
+    Explain {
+        /// The node's name.
+        node: NodeName,
+    },
+    /// Show the epoch in force, or begin a new one.
+    #[command(subcommand)]
+    Epoch(epoch::Verb),
+    /// Create, list or revoke enrolment tokens.
+    #[command(subcommand)]
+    Token(token::Verb),
+    /// Read the controller's event log.
+    Events(events::Args),
+    /// On a node: change the score of a running mock emitter.
+    #[command(subcommand)]
+    Score(score::Verb),
+    /// On a node: hand a pair's configuration to a stock WireGuard.
+    #[command(subcommand)]
+    Peer(peer::Verb),
+    /// Make signing keys; needs no daemon.
+    #[command(subcommand)]
+    Key(key::Verb),
+    /// Sign evidence; needs no daemon.
+    #[command(subcommand)]
+    Evidence(evidence::Verb),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => Err(Failure::broken(
+            format!("cannot start: {error}"),
+            "check the limits on open files (`ulimit -n`)",
+        )),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let client = Client::new(cli.socket.unwrap_or_else(default_socket));
+    let answer = Answer::new(cli.json);
+    match cli.noun {
+        Noun::Status => status::run(&client, &answer).await,
+        Noun::Node(verb) => node::run(verb, &client, &answer).await,
+        Noun::Explain { node } => explain::run(&node, &client, &answer).await,
+        Noun::Epoch(verb) => epoch::run(verb, &client, &answer).await,
+        Noun::Token(verb) => token::run(verb, &client, &answer).await,
+        Noun::Events(args) => events::run(&args, &client, &answer).await,
+        Noun::Score(verb) => score::run(verb, &client, &answer).await,
+        Noun::Peer(verb) => peer::run(verb, &client, &answer).await,
+        Noun::Key(verb) => key::run(&verb, &answer),
+        Noun::Evidence(verb) => evidence::run(&verb, &answer),
+    }
+}
+
+fn default_socket() -> PathBuf {
+    let controller = Path::new(CONTROLLER_SOCKET);
+    if controller.exists() {
+        controller
+    } else {
+        Path::new(NODE_SOCKET)
+    }
+    .to_owned()
+}
+
+const CONTROLLER_SOCKET: &str = "/run/meshd/controller.sock";
+const NODE_SOCKET: &str = "/run/meshd/node.sock";
+const AFTER_HELP: &str =
+    "Exit codes: 0 done, 1 refused by the daemon, 2 broken (arguments, connection, reply).";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,2 +1,152 @@
-//! Under construction.
-fn main() {}
+//! `meshd`: one daemon, two roles. Exit codes: 0 stopped as asked, 1 failed while running, 2 could not
+//! start (settings, rights, ports, state); nothing is left behind then.
+
+#![forbid(unsafe_code)]
+
+use anyhow::Context as _;
+use clap::Parser;
+use keys::{AuthoritySecret, ControllerSecret, NodeSecret, WgSecret};
+use meshd::config::{self, RoleConfig};
+use meshd::settings::Settings;
+use meshd::state_dir::StateDir;
+use meshd::{logging, socket};
+use rand_core::OsRng;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A WireGuard mesh in which membership has to be earned again every epoch.
+///
+/// Every setting can be given in a TOML file, in the environment or as a flag; a flag goes before the
+/// environment, the environment before the file.
+#[derive(Parser)]
+#[command(name = "meshd", version, max_term_width = 100)]
+struct Cli {
+    /// Settings file (TOML)
+    #[arg(long, env = "MESHD_CONFIG")]
+    config: Option<PathBuf>,
+    /// Check the settings and exit
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            say(&format!("meshd: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    let file = cli
+        .config
+        .map(config::read_file)
+        .transpose()?
+        .unwrap_or_default();
+    let settings = cli.settings.or(file);
+    let (format, level) = (
+        settings.log_format.unwrap_or_default(),
+        settings.log_level.clone(),
+    );
+    let config = config::resolve(settings)?;
+    if cli.check {
+        say("meshd: the settings are good");
+        return Ok(ExitCode::SUCCESS);
+    }
+    logging::install(format, level.as_deref().unwrap_or("info")).context("`log_level`")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(run(config))
+}
+
+/// Opens everything, then serves. What fails in opening is an error; what fails in serving is logged.
+async fn run(config: config::Config) -> anyhow::Result<ExitCode> {
+    let state = StateDir::open(&config.state_dir)?;
+    let shutdown = shutdown()?;
+    let served = match config.role {
+        RoleConfig::Controller(role) => {
+            let connection = state.key(
+                "connection.key",
+                ControllerSecret::from_base64,
+                ControllerSecret::expose_base64,
+                || ControllerSecret::generate(&mut OsRng),
+            )?;
+            let authority = state.key(
+                "authority.key",
+                AuthoritySecret::from_base64,
+                AuthoritySecret::expose_base64,
+                || AuthoritySecret::generate(&mut OsRng),
+            )?;
+            let role = controller::Config {
+                socket: config.socket,
+                ..*role
+            };
+            let controller = controller::Controller::open(role, connection, authority)?;
+            controller
+                .serve(shutdown)
+                .await
+                .map_err(anyhow::Error::from)
+        }
+        RoleConfig::Node(role) => {
+            let identity = state.key(
+                "identity.key",
+                NodeSecret::from_base64,
+                NodeSecret::expose_base64,
+                || NodeSecret::generate(&mut OsRng),
+            )?;
+            let wg = state.key(
+                "wireguard.key",
+                WgSecret::from_base64,
+                WgSecret::expose_base64,
+                || WgSecret::generate(&mut OsRng),
+            )?;
+            let (_socket, admin) = socket::bind(&config.socket)?;
+            let node = node::Node::open(*role, identity, wg, admin)?;
+            match node.serve(shutdown).await {
+                // A refused enrolment is a start that failed.
+                Err(error @ (node::ServeError::Enrolment(_) | node::ServeError::Interface(_))) => {
+                    return Err(error.into());
+                }
+                served => served.map_err(anyhow::Error::from),
+            }
+        }
+    };
+    Ok(match served {
+        Ok(()) => {
+            tracing::info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "ended");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// Resolves at SIGTERM or SIGINT.
+fn shutdown() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "before the log is set up there is nothing else to speak through"
+)]
+fn say(line: &str) {
+    eprintln!("{line}");
+}

@@ -125,6 +125,9 @@ pub enum ServeError {
     /// The data plane failed.
     #[error("the data plane failed: {0}")]
     Data(std::io::Error),
+    /// The admin socket failed.
+    #[error("the admin socket failed: {0}")]
+    Admin(std::io::Error),
     /// A socket of the control channel.
     #[error(transparent)]
     Dialer(#[from] quic::BindError),
@@ -140,12 +143,11 @@ pub struct Node {
     high_water: epoch::member::HighWater,
     udp: std::net::UdpSocket,
     tun: Box<dyn Tun>,
-    admin: tokio::net::UnixListener,
+    admin: std::os::unix::net::UnixListener,
 }
 
 impl Node {
-    /// Claims port, interface and state. `admin` is the bound admin socket. Must run inside a tokio
-    /// runtime.
+    /// Claims port, interface and state. `admin` is the bound admin socket, non-blocking.
     ///
     /// # Errors
     /// [`OpenError`], each with the cause and the way out; nothing is left behind.
@@ -153,7 +155,7 @@ impl Node {
         config: Config,
         identity: NodeSecret,
         wg: WgSecret,
-        admin: tokio::net::UnixListener,
+        admin: std::os::unix::net::UnixListener,
     ) -> Result<Self, OpenError> {
         let state = StateDir::new(config.state_dir.clone());
         let enrolment = state.enrolment()?;
@@ -285,6 +287,7 @@ impl Node {
             mean,
             emission_out,
         ));
+        let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
         tokio::spawn(admin::serve(admin, requests_out));
         if let Some(every) = config.probe_every {
             match io::icmp::Echo::open(&interface.name, rand_core::OsRng.r#gen()) {

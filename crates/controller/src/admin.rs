@@ -1,0 +1,230 @@
+//! The admin socket: HTTP on a Unix socket that only its owner may open. Translates requests to
+//! [`Request`] and back; decides nothing.
+
+use crate::operator::{Answer, Refused, Request};
+use crate::serve::Input;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::fs::{DirBuilder, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener as StdListener, UnixStream};
+use std::path::{Path, PathBuf};
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, oneshot};
+use wire::NodeName;
+
+/// A bound admin socket; its file goes with it.
+#[derive(Debug)]
+pub struct Socket {
+    listener: StdListener,
+    path: PathBuf,
+}
+
+/// Why there is no admin socket.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Somebody answers on it.
+    #[error("another daemon answers on it: stop that one, or set another path")]
+    InUse,
+    /// Something else has its name.
+    #[error("a file that is no socket has this name: remove it, or set another path")]
+    NotASocket,
+    /// The system refuses.
+    #[error("{0}; make its directory writable, or set another path")]
+    Io(#[from] std::io::Error),
+}
+
+/// Binds the socket. Creates its directory (0700) if there is none, and replaces a socket on which
+/// nobody answers.
+///
+/// # Errors
+/// [`SocketError`], with the way out.
+pub fn bind(path: &Path) -> Result<Socket, SocketError> {
+    let dir = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !dir.exists() {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => return Err(SocketError::NotASocket),
+        Ok(_) if answers(path)? => return Err(SocketError::InUse),
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    // Made in a directory that nobody else may enter and then moved: at no time can another user
+    // open it, whatever the umask.
+    let private = tempfile::Builder::new().prefix(".s").tempdir_in(dir)?;
+    let made = private.path().join("s");
+    let listener = StdListener::bind(&made)?;
+    std::fs::set_permissions(&made, Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    std::fs::rename(&made, path)?;
+    Ok(Socket {
+        listener,
+        path: path.to_owned(),
+    })
+}
+
+fn answers(path: &Path) -> Result<bool, SocketError> {
+    match UnixStream::connect(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Serves the socket; returns only when it has failed.
+pub(crate) async fn serve(socket: &Socket, inputs: mpsc::Sender<Input>) {
+    let listener = socket.listener.try_clone();
+    let listener = listener.and_then(UnixListener::from_std);
+    let Ok(listener) = listener else {
+        return;
+    };
+    let _ = axum::serve(listener, router(Engine { inputs })).await;
+}
+
+/// The way to the one task that owns the state.
+#[derive(Debug, Clone)]
+struct Engine {
+    inputs: mpsc::Sender<Input>,
+}
+
+impl Engine {
+    async fn ask(&self, request: Request) -> Reply {
+        let (answer, answered) = oneshot::channel();
+        let stopping = || Refused::new(503, "the controller is stopping", "start it again");
+        let sent = self.inputs.send(Input::Operator { request, answer }).await;
+        sent.map_err(|_| stopping())?;
+        answered.await.map_err(|_| stopping())?.map(Json)
+    }
+}
+
+type Reply = Result<Json<Answer>, Refused>;
+type Body = Result<Bytes, BytesRejection>;
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Page {
+    after: u64,
+    limit: u64,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self {
+            after: 0,
+            limit: 100,
+        }
+    }
+}
+
+fn router(engine: Engine) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/nodes/{name}/explain", get(explain))
+        .route("/v1/nodes/{name}/evict", post(evict))
+        .route("/v1/nodes/{name}/readmit", post(readmit))
+        .route("/v1/epoch/rotate", post(rotate))
+        .route("/v1/tokens", get(tokens).post(create_token))
+        .route("/v1/tokens/{id}", delete(revoke_token))
+        .route("/v1/events", get(events))
+        .fallback(async || -> Reply { Err(Refused::new(404, NO_SUCH_PATH, HINT)) })
+        .method_not_allowed_fallback(async || -> Reply {
+            Err(Refused::new(405, "this path takes another method", HINT))
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(engine)
+}
+
+async fn status(State(engine): State<Engine>) -> Reply {
+    engine.ask(Request::Status).await
+}
+
+async fn explain(State(engine): State<Engine>, UrlPath(name): UrlPath<String>) -> Reply {
+    engine.ask(Request::Explain(node(name)?)).await
+}
+
+async fn evict(State(engine): State<Engine>, UrlPath(name): UrlPath<String>, body: Body) -> Reply {
+    let request = Request::Evict(node(name)?, form(body)?);
+    engine.ask(request).await
+}
+
+async fn readmit(State(engine): State<Engine>, UrlPath(name): UrlPath<String>) -> Reply {
+    engine.ask(Request::Readmit(node(name)?)).await
+}
+
+async fn rotate(State(engine): State<Engine>, body: Body) -> Reply {
+    engine.ask(Request::Rotate(form(body)?)).await
+}
+
+async fn tokens(State(engine): State<Engine>) -> Reply {
+    engine.ask(Request::Tokens).await
+}
+
+async fn create_token(State(engine): State<Engine>, body: Body) -> Reply {
+    engine.ask(Request::CreateToken(form(body)?)).await
+}
+
+async fn revoke_token(State(engine): State<Engine>, UrlPath(id): UrlPath<String>) -> Reply {
+    engine.ask(Request::RevokeToken(id)).await
+}
+
+async fn events(State(engine): State<Engine>, page: Result<Query<Page>, QueryRejection>) -> Reply {
+    let Query(Page { after, limit }) = page.map_err(|error| {
+        let hint = "`after` and `limit` are numbers, as in /v1/events?after=0&limit=100";
+        Refused::new(400, error.body_text(), hint)
+    })?;
+    engine.ask(Request::Events { after, limit }).await
+}
+
+fn node(name: String) -> Result<NodeName, Refused> {
+    NodeName::try_from(name).map_err(|error| {
+        let hint = "`meshctl node list` shows the nodes that are enrolled";
+        Refused::new(400, error.to_string(), hint)
+    })
+}
+
+/// A form's fields; no body at all is a form without any.
+fn form<T: DeserializeOwned + Default>(body: Body) -> Result<T, Refused> {
+    let body = body.map_err(|error| {
+        let hint = format!("a body has at most {MAX_BODY} bytes");
+        Refused::new(error.status().as_u16(), error.body_text(), hint)
+    })?;
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(&body).map_err(|error| {
+        let hint = "the body is a JSON object with the fields of this request";
+        Refused::new(400, format!("the body cannot be read: {error}"), hint)
+    })
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status);
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(self.error)).into_response()
+    }
+}
+
+const MAX_BODY: usize = 64 << 10;
+const NO_SUCH_PATH: &str = "this is a controller's socket, and it has no such path";
+const HINT: &str = "`meshctl --help` lists what a controller can be asked; scores and exports are \
+    asked of a node's socket";

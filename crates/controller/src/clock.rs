@@ -1,0 +1,71 @@
+//! The controller's one clock. Epochs run on the boot-time clock, which no operator sets and which
+//! goes on while the machine sleeps; the wall clock is for evidence, tokens and people.
+
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// One moment, on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Since the machine booted, its sleep included.
+    pub boot: Duration,
+    /// By the calendar.
+    pub wall: Timestamp,
+}
+
+impl Now {
+    /// Reads both clocks.
+    pub fn read() -> Self {
+        Self {
+            boot: boot(),
+            wall: Timestamp::now(),
+        }
+    }
+
+    /// Milliseconds since 1970.
+    pub fn unix_ms(&self) -> u64 {
+        u64::try_from(self.wall.as_millisecond()).unwrap_or(0)
+    }
+
+    /// Seconds since 1970.
+    pub fn unix(&self) -> u64 {
+        u64::try_from(self.wall.as_second()).unwrap_or(0)
+    }
+
+    /// Milliseconds on the boot-time clock.
+    pub fn boot_ms(&self) -> i64 {
+        i64::try_from(self.boot.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// What tells this boot of the machine from every other.
+pub fn boot_id() -> String {
+    // Without it, a restart falls back on the wall clock: correct to its error, never unsafe.
+    std::fs::read_to_string(BOOT_ID).map_or_else(|_| String::new(), |id| id.trim().to_owned())
+}
+
+#[expect(unsafe_code, reason = "the standard library has no boot-time clock")]
+fn boot() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a valid, writable timespec for the duration of the call.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    assert_eq!(result, 0, "Linux has had CLOCK_BOOTTIME since 2.6.39");
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_boot_clock_runs_forward() {
+        let (first, second) = (Now::read(), Now::read());
+        assert!(first.boot > Duration::ZERO && second.boot >= first.boot);
+    }
+}

@@ -1,0 +1,193 @@
+//! Who is a member of the next epoch: the policy, asked about every node, under the epoch's cause.
+//! Pure: the same fleet, policy, cause and time give the same ballot.
+
+use crate::event::Verdict;
+use crate::fleet::{Fleet, Node};
+use jiff::Timestamp;
+use policy::{Decision, Policy, Reason, Standing, State, floor, judge};
+use std::collections::{BTreeMap, BTreeSet};
+use wire::NodeName;
+use wire::admin::Membership;
+
+/// Why an epoch is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The epoch before ends.
+    Scheduled,
+    /// An operator asked for a rotation, and perhaps confirmed the removals that were held.
+    Operator {
+        /// The operator's word for removals beyond the sanity floor.
+        confirmed: bool,
+    },
+    /// Nodes that were never judged may be members.
+    Join,
+    /// A member fails, and the policy revokes at once.
+    Revocation,
+    /// An operator excluded a member.
+    Eviction,
+    /// A member got new keys.
+    Rekey,
+    /// The update in force was lost or signed by another authority.
+    Recovery,
+}
+
+/// The outcome.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ballot {
+    /// The members.
+    pub roster: BTreeSet<NodeName>,
+    /// All other enrolled nodes, and why.
+    pub excluded: BTreeMap<NodeName, String>,
+    /// Members only because an operator has not confirmed their removal.
+    pub held: BTreeSet<NodeName>,
+    /// What the log records.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// How far an epoch's cause lets the policy go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// Every node is judged, and it counts.
+    All,
+    /// Members that fail leave; new nodes join.
+    Failing,
+    /// Members stay unless they are evicted; new nodes join.
+    Joining,
+}
+
+impl Cause {
+    /// Whether it counts for hysteresis and probation.
+    pub fn counts(self) -> bool {
+        self.scope() == Scope::All
+    }
+
+    /// Whether members stay whatever their evidence says.
+    pub fn keeps_members(self) -> bool {
+        self.scope() == Scope::Joining
+    }
+
+    /// The word for logs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Operator { .. } => "operator",
+            Self::Join => "join",
+            Self::Revocation => "revocation",
+            Self::Eviction => "eviction",
+            Self::Rekey => "rekey",
+            Self::Recovery => "recovery",
+        }
+    }
+
+    fn scope(self) -> Scope {
+        match self {
+            Self::Scheduled | Self::Operator { .. } => Scope::All,
+            Self::Revocation => Scope::Failing,
+            Self::Join | Self::Eviction | Self::Rekey | Self::Recovery => Scope::Joining,
+        }
+    }
+
+    fn confirmed(self) -> bool {
+        self == Self::Operator { confirmed: true }
+    }
+}
+
+/// Decides who is a member of the next epoch.
+pub fn decide(fleet: &Fleet, policy: &Policy, cause: Cause, now: Timestamp) -> Ballot {
+    let judged: BTreeMap<&NodeName, (&Node, Decision)> = fleet
+        .nodes()
+        .iter()
+        .map(|(name, node)| (name, (node, judge(policy, &node.record(), now))))
+        .collect();
+    let member = |name: &NodeName| fleet.roster().contains(name);
+    let wanted = |name: &NodeName, node: &Node, decision: &Decision| match cause.scope() {
+        Scope::All => decision.allowed(),
+        Scope::Failing if member(name) => decision.allowed(),
+        Scope::Joining if member(name) => !node.evicted(),
+        Scope::Failing | Scope::Joining => joins(node, decision),
+    };
+    let failing: BTreeSet<NodeName> = judged
+        .iter()
+        .filter(|(name, (node, decision))| {
+            member(name) && !node.evicted() && !wanted(name, node, decision)
+        })
+        .map(|(name, _)| (*name).clone())
+        .collect();
+    let held = floor::held(policy, fleet.roster().len(), failing, cause.confirmed());
+
+    let mut ballot = Ballot {
+        roster: BTreeSet::new(),
+        excluded: BTreeMap::new(),
+        held,
+        verdicts: Vec::new(),
+    };
+    for (name, (node, decision)) in judged {
+        let held = ballot.held.contains(name);
+        let admitted = held || wanted(name, node, &decision);
+        if cause.counts() || admitted != member(name) {
+            let verdict = verdict(name, node, &decision, cause, admitted, held);
+            ballot.verdicts.push(verdict);
+        }
+        if admitted {
+            ballot.roster.insert(name.clone());
+        } else {
+            ballot.excluded.insert(name.clone(), why_not(&decision));
+        }
+    }
+    ballot
+}
+
+/// Whether a node that is no member may become one without waiting for a scheduled rotation.
+pub fn joins(node: &Node, decision: &Decision) -> bool {
+    node.standing() == Standing::New && decision.allowed()
+}
+
+/// The reason of an exclusion, in words.
+pub fn why_not(decision: &Decision) -> String {
+    decision
+        .reason
+        .as_ref()
+        .filter(|_| !decision.allowed())
+        .map_or_else(|| WAITING.to_owned(), Reason::to_string)
+}
+
+fn verdict(
+    name: &NodeName,
+    node: &Node,
+    decision: &Decision,
+    cause: Cause,
+    admitted: bool,
+    held: bool,
+) -> Verdict {
+    let (state, standing) = match (admitted, held, node.standing()) {
+        // A held node stays a member, and its failures go on counting.
+        (true, true, Standing::In { failures }) => {
+            let failures = failures.saturating_add(1);
+            (State::Active, Standing::In { failures })
+        }
+        (true, true, Standing::New | Standing::Out { .. }) => {
+            (State::Active, Standing::In { failures: 1 })
+        }
+        _ => (decision.state, decision.standing),
+    };
+    let left = node.probation_left();
+    let reason = decision.reason.as_ref().map(Reason::to_string);
+    Verdict {
+        name: name.clone(),
+        membership: if admitted {
+            Membership::Allowed
+        } else {
+            Membership::Denied
+        },
+        state,
+        reason,
+        score: decision.score,
+        evidence: decision.evidence.map(|digest| digest.to_string()),
+        standing,
+        probation_left: left.saturating_sub(u32::from(cause.counts())),
+        held,
+    }
+}
+
+/// Said of a node that passes, but was quarantined and returns with a scheduled rotation.
+const WAITING: &str = "passes again: returns at the next scheduled rotation";

@@ -1,0 +1,333 @@
+//! What can happen, as the event log keeps it. Every change of durable state is one of these; the
+//! state is their fold ([`crate::fleet`]). Names and keys are stored as printed, so that the log can be
+//! read without this program.
+
+use jiff::Timestamp;
+use keys::{Epoch, MeshId, NodeId, TokenHash, WgPublicKey};
+use policy::{Standing, State};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use wire::admin::Membership;
+use wire::evidence::Signer;
+use wire::{Digest, NodeName};
+
+/// One event. Its kind and its body are columns of their own in the log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "body", rename_all = "snake_case")]
+pub enum Event {
+    /// The mesh's identity was drawn; always the first event.
+    MeshCreated {
+        /// The identity.
+        #[serde(with = "bytes")]
+        mesh: MeshId,
+    },
+    /// An enrolment token was made; its secret is not kept.
+    TokenCreated {
+        /// What lists call it.
+        id: String,
+        /// What stands for its secret.
+        #[serde(with = "bytes")]
+        hash: TokenHash,
+        /// The only name that it admits.
+        name: Option<NodeName>,
+        /// When it ends, in seconds since 1970.
+        expires_unix: u64,
+    },
+    /// A token was withdrawn.
+    TokenRevoked {
+        /// The token.
+        id: String,
+    },
+    /// A node was enrolled, and the token used up.
+    NodeEnrolled {
+        /// Its name.
+        name: NodeName,
+        /// Its identity.
+        #[serde(with = "text")]
+        node: NodeId,
+        /// Its WireGuard key.
+        #[serde(with = "text")]
+        wg: WgPublicKey,
+        /// Its number in the mesh's address ranges.
+        host: u32,
+        /// The token.
+        token: String,
+        /// Scheduled rotations for which it is admitted regardless.
+        probation: u32,
+    },
+    /// A node got new keys, and the token was used up.
+    NodeRekeyed {
+        /// Its name.
+        name: NodeName,
+        /// Its identity from now on.
+        #[serde(with = "text")]
+        node: NodeId,
+        /// Its WireGuard key from now on.
+        #[serde(with = "text")]
+        wg: WgPublicKey,
+        /// The token.
+        token: String,
+    },
+    /// Evidence entered a node's record.
+    EvidenceAccepted(Box<Accepted>),
+    /// Nodes were judged for an epoch.
+    Decided {
+        /// The epoch.
+        epoch: Epoch,
+        /// Whether it counts for hysteresis and probation.
+        scheduled: bool,
+        /// The verdicts: all nodes if scheduled, else those whose membership changed.
+        nodes: Vec<Verdict>,
+    },
+    /// An epoch was published.
+    EpochPublished(Box<Published>),
+    /// An operator excluded a node.
+    NodeEvicted {
+        /// The node.
+        name: NodeName,
+        /// Why, in the operator's words.
+        reason: Option<String>,
+    },
+    /// An operator ended an exclusion.
+    NodeReadmitted {
+        /// The node.
+        name: NodeName,
+    },
+}
+
+/// Evidence that entered a node's record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The node.
+    pub name: NodeName,
+    /// SHA-256 of the statement.
+    #[serde(with = "bytes")]
+    pub digest: Digest,
+    /// The run's score.
+    pub overall: f64,
+    /// Score per metric.
+    pub metrics: BTreeMap<String, f64>,
+    /// The suite.
+    pub suite: String,
+    /// The suite's version.
+    pub suite_version: String,
+    /// When the run finished.
+    pub finished_at: Timestamp,
+    /// Who vouches.
+    #[serde(with = "signer")]
+    pub signer: Signer,
+    /// The run's nonce.
+    pub nonce: String,
+    /// The signed envelope as it was received, for whoever audits the log.
+    pub envelope: String,
+}
+
+/// One node's verdict.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The node.
+    pub name: NodeName,
+    /// The decision; `Allowed` where [`Self::held`].
+    pub membership: Membership,
+    /// The node's state from now on.
+    pub state: State,
+    /// Why it is denied, or would be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The score that was judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// Digest of the evidence, `sha256:…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+    /// The node's standing from now on.
+    pub standing: Standing,
+    /// Rotations of probation left from now on.
+    pub probation_left: u32,
+    /// Denied, but kept until an operator confirms.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
+}
+
+/// An epoch that was published.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Published {
+    /// Its number.
+    pub epoch: Epoch,
+    /// Why, in a word.
+    pub cause: String,
+    /// The epoch in force when it was published.
+    pub in_force: Option<Epoch>,
+    /// Digest of the signed update.
+    #[serde(with = "bytes")]
+    pub update: Digest,
+    /// Commitment to the secret, as printed.
+    pub commitment: String,
+    /// Digest of the policy, as printed.
+    pub policy: String,
+    /// Members.
+    pub members: usize,
+    /// Who is a member now and was not before.
+    pub joined: Vec<NodeName>,
+    /// Who was a member before and is not now, and why.
+    pub removed: BTreeMap<NodeName, String>,
+    /// Milliseconds from this event to the epoch's beginning.
+    pub activate_in_ms: u64,
+    /// Milliseconds from its beginning to its scheduled end.
+    pub epoch_ms: u64,
+    /// This event on the boot-time clock, in milliseconds.
+    pub boot_ms: i64,
+    /// Which boot that clock counts from.
+    pub boot_id: String,
+}
+
+impl Event {
+    /// Kind and body, as the log's columns hold them.
+    pub fn columns(&self) -> (String, String) {
+        let value = serde_json::to_value(self).expect("an event always encodes");
+        let kind = value["kind"].as_str().unwrap_or_default().to_owned();
+        (kind, value["body"].to_string())
+    }
+
+    /// Reads the log's columns.
+    ///
+    /// # Errors
+    /// When they are not an event of this version.
+    pub fn from_columns(kind: &str, body: &str) -> Result<Self, serde_json::Error> {
+        let body: serde_json::Value = serde_json::from_str(body)?;
+        serde_json::from_value(serde_json::json!({ "kind": kind, "body": body }))
+    }
+}
+
+/// Keys, in their printed form.
+mod text {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    pub(super) fn serialize<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, D, T>(from: D) -> Result<T, D::Error>
+    where
+        D: Deserializer<'de>,
+        T: FromStr<Err: Display>,
+    {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// Who vouches: `node:…` or `evaluator:…`.
+mod signer {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use wire::evidence::Signer;
+
+    pub(super) fn serialize<S: Serializer>(signer: &Signer, to: S) -> Result<S::Ok, S::Error> {
+        match signer {
+            Signer::Node(node) => to.collect_str(node),
+            Signer::Evaluator(key) => to.collect_str(key),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Signer, D::Error> {
+        let text = String::deserialize(from)?;
+        let node = text.parse().map(Signer::Node);
+        node.or_else(|_| text.parse().map(Signer::Evaluator))
+            .map_err(D::Error::custom)
+    }
+}
+
+/// Identifiers and digests without a parser of their own, in hex.
+mod bytes {
+    use keys::{MeshId, TokenHash};
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use wire::Digest;
+
+    pub(super) trait Bytes: Sized {
+        fn bytes(&self) -> &[u8];
+        fn from_bytes(bytes: &[u8]) -> Option<Self>;
+    }
+
+    macro_rules! bytes {
+        ($($name:ident),*) => {$(
+            impl Bytes for $name {
+                fn bytes(&self) -> &[u8] {
+                    &self.0
+                }
+                fn from_bytes(bytes: &[u8]) -> Option<Self> {
+                    bytes.try_into().ok().map(Self)
+                }
+            }
+        )*};
+    }
+    bytes!(MeshId, TokenHash, Digest);
+
+    pub(super) fn serialize<S: Serializer>(value: &impl Bytes, to: S) -> Result<S::Ok, S::Error> {
+        let hex: String = value.bytes().iter().map(|b| format!("{b:02x}")).collect();
+        to.serialize_str(&hex)
+    }
+
+    pub(super) fn deserialize<'de, D, T>(from: D) -> Result<T, D::Error>
+    where
+        D: Deserializer<'de>,
+        T: Bytes,
+    {
+        let text = String::deserialize(from)?;
+        let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(pair).collect();
+        bytes
+            .and_then(|bytes| T::from_bytes(&bytes))
+            .ok_or_else(|| D::Error::custom("not hex of the right length"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_reads_back_from_its_columns() {
+        let events = [
+            Event::MeshCreated {
+                mesh: MeshId([7; 16]),
+            },
+            Event::NodeEnrolled {
+                name: "node-a".parse().unwrap(),
+                node: NodeId([1; 32]),
+                wg: WgPublicKey([2; 32]),
+                host: 2,
+                token: "t".into(),
+                probation: 1,
+            },
+            Event::Decided {
+                epoch: Epoch(3),
+                scheduled: true,
+                nodes: vec![Verdict {
+                    name: "node-a".parse().unwrap(),
+                    membership: Membership::Denied,
+                    state: State::Quarantined,
+                    reason: Some("no benchmark".into()),
+                    score: None,
+                    evidence: None,
+                    standing: Standing::Out { passes: 1 },
+                    probation_left: 0,
+                    held: false,
+                }],
+            },
+        ];
+        for event in events {
+            let (kind, body) = event.columns();
+            assert_eq!(Event::from_columns(&kind, &body).unwrap(), event);
+            assert!(body.contains(':') && !kind.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_is_an_error() {
+        assert!(Event::from_columns("node_married", "{}").is_err());
+    }
+}

@@ -1,0 +1,367 @@
+//! The fold of the event log: every enrolled node, every token, who is in the newest roster.
+//! [`Fleet::apply`] is the only way in; nothing here reads a clock or decides anything.
+
+use crate::event::{Accepted, Event, Published, Verdict};
+use jiff::Timestamp;
+use keys::{Epoch, MeshId, NodeId, TokenHash, WgPublicKey};
+use policy::{Evidence, Record, Standing};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use wire::NodeName;
+
+/// The durable state.
+#[derive(Debug, Clone, Default)]
+pub struct Fleet {
+    mesh: Option<MeshId>,
+    nodes: BTreeMap<NodeName, Node>,
+    names: BTreeMap<NodeId, NodeName>,
+    tokens: BTreeMap<String, TokenRecord>,
+    roster: BTreeSet<NodeName>,
+    epochs: BTreeMap<Epoch, (Timestamp, Published)>,
+}
+
+/// An enrolled node.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Its identity.
+    pub id: NodeId,
+    /// Its WireGuard key.
+    pub wg: WgPublicKey,
+    /// Its number in the mesh's address ranges.
+    pub host: u32,
+    /// When it was enrolled.
+    pub enrolled_at: Timestamp,
+    /// Its newest accepted evidence.
+    pub evidence: Option<Accepted>,
+    /// What the last decision about it was.
+    pub verdict: Option<Verdict>,
+    evicted: bool,
+    probation_left: u32,
+    standing: Standing,
+    last_finished: Option<Timestamp>,
+    nonces: VecDeque<String>,
+}
+
+/// An enrolment token, without its secret.
+#[derive(Debug, Clone)]
+pub struct TokenRecord {
+    /// What stands for its secret.
+    pub hash: TokenHash,
+    /// The only name that it admits.
+    pub name: Option<NodeName>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it ends, in seconds since 1970.
+    pub expires_unix: u64,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing yet.
+    Open,
+    /// A node enrolled with it.
+    Used(NodeName),
+    /// An operator withdrew it.
+    Revoked,
+}
+
+impl Fleet {
+    /// Folds one event. An event about something unknown, which a verified log does not hold,
+    /// changes nothing.
+    pub fn apply(&mut self, at: Timestamp, event: &Event) {
+        match event {
+            Event::MeshCreated { mesh } => self.mesh = Some(*mesh),
+            Event::TokenCreated {
+                id,
+                hash,
+                name,
+                expires_unix,
+            } => {
+                let record = TokenRecord {
+                    hash: *hash,
+                    name: name.clone(),
+                    created_at: at,
+                    expires_unix: *expires_unix,
+                    fate: Fate::Open,
+                };
+                self.tokens.insert(id.clone(), record);
+            }
+            Event::TokenRevoked { id } => self.set_fate(id, Fate::Revoked),
+            Event::NodeEnrolled {
+                name,
+                node,
+                wg,
+                host,
+                token,
+                probation,
+            } => {
+                self.set_fate(token, Fate::Used(name.clone()));
+                self.names.insert(*node, name.clone());
+                let node = Node::new(*node, *wg, *host, at, *probation);
+                self.nodes.insert(name.clone(), node);
+            }
+            Event::NodeRekeyed {
+                name,
+                node,
+                wg,
+                token,
+            } => {
+                self.set_fate(token, Fate::Used(name.clone()));
+                self.rekey(name, *node, *wg);
+            }
+            Event::EvidenceAccepted(accepted) => {
+                if let Some(node) = self.nodes.get_mut(&accepted.name) {
+                    node.accept(accepted);
+                }
+            }
+            Event::Decided { nodes, .. } => {
+                for verdict in nodes {
+                    if let Some(node) = self.nodes.get_mut(&verdict.name) {
+                        node.standing = verdict.standing;
+                        node.probation_left = verdict.probation_left;
+                        node.verdict = Some(verdict.clone());
+                    }
+                }
+            }
+            Event::EpochPublished(published) => self.publish(at, published),
+            Event::NodeEvicted { name, .. } => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.evicted = true;
+                }
+            }
+            Event::NodeReadmitted { name } => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.evicted = false;
+                    node.standing = Standing::New;
+                }
+            }
+        }
+    }
+
+    /// The mesh, once it was created.
+    pub fn mesh(&self) -> Option<MeshId> {
+        self.mesh
+    }
+
+    /// Every enrolled node, by name.
+    pub fn nodes(&self) -> &BTreeMap<NodeName, Node> {
+        &self.nodes
+    }
+
+    /// The node of this name.
+    pub fn node(&self, name: &NodeName) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    /// The name of this identity.
+    pub fn name_of(&self, id: &NodeId) -> Option<&NodeName> {
+        self.names.get(id)
+    }
+
+    /// Who has this WireGuard key.
+    pub fn owner_of(&self, wg: &WgPublicKey) -> Option<&NodeName> {
+        let mut nodes = self.nodes.iter();
+        nodes.find(|(_, node)| node.wg == *wg).map(|(name, _)| name)
+    }
+
+    /// The members of the newest published epoch.
+    pub fn roster(&self) -> &BTreeSet<NodeName> {
+        &self.roster
+    }
+
+    /// Every token, by what lists call it.
+    pub fn tokens(&self) -> &BTreeMap<String, TokenRecord> {
+        &self.tokens
+    }
+
+    /// The newest published epoch and the one that was in force when it was published.
+    pub fn newest_epoch(&self) -> Option<(&Timestamp, &Published)> {
+        self.epochs.last_key_value().map(|(_, (at, p))| (at, p))
+    }
+
+    /// A published epoch, while it may still be of use.
+    pub fn epoch(&self, epoch: Epoch) -> Option<(&Timestamp, &Published)> {
+        self.epochs.get(&epoch).map(|(at, p)| (at, p))
+    }
+
+    /// The lowest free number in the address ranges, from [`FIRST_HOST`] to `last`.
+    pub fn free_host(&self, last: u32) -> Option<u32> {
+        let taken: BTreeSet<u32> = self.nodes.values().map(|node| node.host).collect();
+        (FIRST_HOST..=last).find(|host| !taken.contains(host))
+    }
+
+    fn set_fate(&mut self, token: &str, fate: Fate) {
+        if let Some(record) = self.tokens.get_mut(token) {
+            record.fate = fate;
+        }
+    }
+
+    fn rekey(&mut self, name: &NodeName, id: NodeId, wg: WgPublicKey) {
+        let Some(node) = self.nodes.get_mut(name) else {
+            return;
+        };
+        node.wg = wg;
+        if node.id == id {
+            return;
+        }
+        // Another identity: nothing that was proved by the old one speaks for it.
+        self.names.remove(&node.id);
+        self.names.insert(id, name.clone());
+        self.roster.remove(name);
+        node.id = id;
+        node.evidence = None;
+        node.last_finished = None;
+        node.nonces.clear();
+        node.standing = match node.standing {
+            Standing::New | Standing::In { .. } => Standing::New,
+            Standing::Out { .. } => Standing::Out { passes: 0 },
+        };
+    }
+
+    fn publish(&mut self, at: Timestamp, published: &Published) {
+        self.roster.extend(published.joined.iter().cloned());
+        for name in published.removed.keys() {
+            self.roster.remove(name);
+        }
+        self.epochs
+            .retain(|epoch, _| Some(*epoch) == published.in_force);
+        self.epochs.insert(published.epoch, (at, published.clone()));
+    }
+}
+
+impl Node {
+    fn new(id: NodeId, wg: WgPublicKey, host: u32, at: Timestamp, probation: u32) -> Self {
+        Self {
+            id,
+            wg,
+            host,
+            enrolled_at: at,
+            evidence: None,
+            verdict: None,
+            evicted: false,
+            probation_left: probation,
+            standing: Standing::New,
+            last_finished: None,
+            nonces: VecDeque::new(),
+        }
+    }
+
+    /// What the policy judges.
+    pub fn record(&self) -> Record {
+        Record {
+            evicted: self.evicted,
+            probation_left: self.probation_left,
+            evidence: self.evidence.as_ref().map(|e| Evidence {
+                overall: e.overall,
+                metrics: e.metrics.clone(),
+                finished_at: e.finished_at,
+                signer: e.signer,
+                digest: e.digest,
+            }),
+            standing: self.standing,
+        }
+    }
+
+    /// Whether an operator has excluded it.
+    pub fn evicted(&self) -> bool {
+        self.evicted
+    }
+
+    /// Rotations of probation left.
+    pub fn probation_left(&self) -> u32 {
+        self.probation_left
+    }
+
+    /// What earlier decisions left behind.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// What was accepted from it before.
+    pub fn history(&self, nonce: &str) -> policy::History {
+        policy::History {
+            last_finished: self.last_finished,
+            nonce_used: self.nonces.iter().any(|n| n.eq_ignore_ascii_case(nonce)),
+        }
+    }
+
+    fn accept(&mut self, accepted: &Accepted) {
+        self.last_finished = Some(accepted.finished_at);
+        self.nonces.push_back(accepted.nonce.clone());
+        if self.nonces.len() > NONCES {
+            self.nonces.pop_front();
+        }
+        let mut evidence = accepted.clone();
+        // The log has the envelope; the state has no use for it.
+        evidence.envelope = String::new();
+        self.evidence = Some(evidence);
+    }
+}
+
+/// Number 1 is reserved for a controller that is part of its mesh.
+pub const FIRST_HOST: u32 = 2;
+/// Nonces that are remembered per node. Older ones need no memory: evidence must be of a later run
+/// than the newest accepted, so that an old envelope is refused by its time.
+const NONCES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at() -> Timestamp {
+        Timestamp::from_second(1_700_000_000).unwrap()
+    }
+
+    fn name(text: &str) -> NodeName {
+        text.parse().unwrap()
+    }
+
+    fn enrol(fleet: &mut Fleet, text: &str, byte: u8, host: u32) {
+        let event = Event::NodeEnrolled {
+            name: name(text),
+            node: NodeId([byte; 32]),
+            wg: WgPublicKey([byte; 32]),
+            host,
+            token: "t".into(),
+            probation: 2,
+        };
+        fleet.apply(at(), &event);
+    }
+
+    #[test]
+    fn the_lowest_free_number_is_given_and_none_beyond_the_range() {
+        let mut fleet = Fleet::default();
+        assert_eq!(fleet.free_host(3), Some(2));
+        enrol(&mut fleet, "a", 1, 2);
+        assert_eq!(fleet.free_host(3), Some(3));
+        enrol(&mut fleet, "b", 2, 3);
+        assert_eq!(fleet.free_host(3), None);
+    }
+
+    #[test]
+    fn a_new_identity_keeps_name_number_and_eviction_but_no_evidence() {
+        let mut fleet = Fleet::default();
+        enrol(&mut fleet, "a", 1, 2);
+        fleet.apply(
+            at(),
+            &Event::NodeEvicted {
+                name: name("a"),
+                reason: None,
+            },
+        );
+        let rekeyed = Event::NodeRekeyed {
+            name: name("a"),
+            node: NodeId([9; 32]),
+            wg: WgPublicKey([9; 32]),
+            token: "u".into(),
+        };
+        fleet.apply(at(), &rekeyed);
+        let node = fleet.node(&name("a")).unwrap();
+        assert!(node.evicted() && node.evidence.is_none());
+        assert_eq!((node.host, node.id), (2, NodeId([9; 32])));
+        assert_eq!(node.probation_left(), 2, "neither renewed nor taken");
+        assert_eq!(fleet.name_of(&NodeId([1; 32])), None);
+    }
+}

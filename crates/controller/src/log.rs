@@ -1,0 +1,453 @@
+//! The append-only event log in SQLite, and beside it the few epochs whose secrets are still of use.
+//!
+//! ```text
+//! hash(seq) = SHA-256("meshd/v1 event" ‖ hash(seq - 1) ‖ seq ‖ at ‖ len(kind) ‖ kind ‖ len(body) ‖ body)
+//! ```
+//!
+//! Integers are big-endian, 8 bytes; `hash(0)` is zeros. The authority signs the head with every
+//! epoch. Opening reads and verifies the whole chain: a log that was changed, cut or torn is refused,
+//! never repaired. One [`Log::append`] is one transaction: all of its events are durable, or none is.
+
+use crate::event::Event;
+use jiff::Timestamp;
+use keys::{AuthorityId, AuthoritySecret, Epoch, EpochSecret, Signature};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, params};
+use sha2::{Digest as _, Sha256};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use wire::admin::{EventInfo, EventList};
+use wire::{Digest, EpochUpdate, Signed};
+use zeroize::Zeroizing;
+
+/// The log, open and locked for this process.
+#[derive(Debug)]
+pub struct Log {
+    db: Connection,
+    head: Head,
+}
+
+/// The newest event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Its number; zero for an empty log.
+    pub seq: u64,
+    /// The chain's hash up to and with it.
+    pub hash: [u8; 32],
+}
+
+/// An event in its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// When it was written.
+    pub at: Timestamp,
+    /// What happened.
+    pub event: Event,
+}
+
+/// An epoch that a node may still need.
+#[derive(Debug)]
+pub struct StoredEpoch {
+    /// Its number.
+    pub epoch: Epoch,
+    /// Its update.
+    pub signed: Signed<EpochUpdate>,
+    /// Its secret.
+    pub secret: EpochSecret,
+}
+
+/// An epoch to store together with the event that publishes it.
+#[derive(Debug)]
+pub struct NewEpoch<'a> {
+    /// Its number.
+    pub epoch: Epoch,
+    /// Its update.
+    pub signed: &'a Signed<EpochUpdate>,
+    /// Its secret.
+    pub secret: &'a EpochSecret,
+    /// The epoch in force, the only other one that is kept.
+    pub keep: Option<Epoch>,
+    /// Signs the log's head.
+    pub authority: &'a AuthoritySecret,
+}
+
+/// What a log holds beside its events.
+#[derive(Debug)]
+pub struct Contents {
+    /// The epochs that are kept, oldest first.
+    pub epochs: Vec<StoredEpoch>,
+    /// Who signed the newest signed head.
+    pub signer: Option<AuthorityId>,
+}
+
+/// Why the log cannot be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// No space.
+    #[error("the disk is full: free some space")]
+    Full,
+    /// No right to write.
+    #[error(
+        "it cannot be written: check its owner, its mode and whether its file system is mounted read-only"
+    )]
+    ReadOnly,
+    /// Another process has it.
+    #[error("another controller uses it: stop that one, or give this one another state directory")]
+    InUse,
+    /// Not a database, or one that is torn.
+    #[error(
+        "the file is damaged ({0}): restore it from a copy; its events cannot be told from forgeries"
+    )]
+    Damaged(String),
+    /// An event does not fit the chain.
+    #[error(
+        "event {seq} does not fit the chain ({what}): the log was changed or cut after it was \
+         written; restore it from a copy"
+    )]
+    Chain {
+        /// The event.
+        seq: u64,
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// An event of a newer version.
+    #[error(
+        "event {0} is of a kind that this version does not know: start the version that wrote it"
+    )]
+    Newer(u64),
+    /// A schema of a newer version.
+    #[error("it has the schema of a newer version: start the version that wrote it")]
+    Schema,
+    /// Anything else that the database says.
+    #[error("{0}")]
+    Database(rusqlite::Error),
+    /// Anything else that the system says.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl Log {
+    /// Opens the log and verifies it; `each` is given every event, oldest first. Creates an empty one
+    /// if there is none.
+    ///
+    /// # Errors
+    /// [`LogError`], with the way out. What `each` was given is then worth nothing.
+    pub fn open(path: &Path, each: impl FnMut(Entry)) -> Result<(Self, Contents), LogError> {
+        create_private(path)?;
+        let db = Connection::open(path)?;
+        db.busy_timeout(BUSY_TIME)?;
+        db.execute_batch(PRAGMAS)?;
+        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version > SCHEMA_VERSION {
+            return Err(LogError::Schema);
+        }
+        db.execute_batch(SCHEMA)?;
+        let signed = signed_head(&db)?;
+        let head = read_chain(&db, signed.map(|(head, _)| head), each)?;
+        let contents = Contents {
+            epochs: read_epochs(&db)?,
+            signer: signed.map(|(_, signer)| signer),
+        };
+        Ok((Self { db, head }, contents))
+    }
+
+    /// The newest event.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// Makes `events` durable, and the epoch that they publish. On an error nothing has changed.
+    ///
+    /// # Errors
+    /// [`LogError`]; the same call may succeed later.
+    pub fn append(
+        &mut self,
+        at: Timestamp,
+        events: &[Event],
+        epoch: Option<&NewEpoch<'_>>,
+    ) -> Result<(), LogError> {
+        let mut head = self.head;
+        let transaction = self.db.transaction()?;
+        for event in events {
+            head = insert(&transaction, head, at, event)?;
+        }
+        if let Some(epoch) = epoch {
+            insert_epoch(&transaction, head, epoch)?;
+        }
+        transaction.commit()?;
+        self.head = head;
+        if epoch.is_some() {
+            // Wiped secrets leave the write-ahead log too; if a reader is in the way, next time.
+            let _ = self
+                .db
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        }
+        Ok(())
+    }
+
+    /// The events after number `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn page(&self, after: u64, limit: u64) -> Result<EventList, LogError> {
+        let mut query = self.db.prepare_cached(
+            "SELECT seq, at_unix_ms, kind, body, hash FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+        )?;
+        let bound = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let rows = query.query_map(params![bound(after), bound(limit)], |row| {
+            let (at, body): (i64, String) = (row.get(1)?, row.get(3)?);
+            Ok(EventInfo {
+                seq: row.get::<_, i64>(0)?.unsigned_abs(),
+                at_utc: Timestamp::from_millisecond(at)
+                    .map_or_else(|_| String::new(), |t| t.to_string()),
+                kind: row.get(2)?,
+                body: serde_json::from_str(&body).unwrap_or(serde_json::Value::Null),
+                hash: Digest(row.get(4)?).to_string(),
+            })
+        })?;
+        Ok(EventList {
+            events: rows.collect::<Result<_, _>>()?,
+            head: self.head.seq,
+        })
+    }
+
+    /// Lets the database grow no further, as a full disk would.
+    #[cfg(test)]
+    pub(crate) fn fill_up(&self) {
+        self.limit_pages("PRAGMA max_page_count = 1");
+    }
+
+    /// Ends [`Self::fill_up`].
+    #[cfg(test)]
+    pub(crate) fn free_up(&self) {
+        self.limit_pages("PRAGMA max_page_count = 1000000");
+    }
+
+    #[cfg(test)]
+    fn limit_pages(&self, pragma: &str) {
+        let set: rusqlite::Result<i64> = self.db.query_row(pragma, [], |row| row.get(0));
+        set.unwrap();
+    }
+}
+
+fn insert(
+    transaction: &Transaction<'_>,
+    head: Head,
+    at: Timestamp,
+    event: &Event,
+) -> Result<Head, LogError> {
+    let (kind, body) = event.columns();
+    let (seq, at) = (head.seq + 1, at.as_millisecond());
+    let hash = chain(&head.hash, seq, at, &kind, &body);
+    transaction
+        .prepare_cached(
+            "INSERT INTO events (seq, at_unix_ms, kind, body, hash) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![seq.cast_signed(), at, kind, body, hash])?;
+    Ok(Head { seq, hash })
+}
+
+fn insert_epoch(
+    transaction: &Transaction<'_>,
+    head: Head,
+    new: &NewEpoch<'_>,
+) -> Result<(), LogError> {
+    let number = |epoch: Epoch| epoch.0.cast_signed();
+    let signed = postcard::to_stdvec(new.signed).map_err(|e| LogError::Damaged(e.to_string()))?;
+    let keep = number(new.keep.unwrap_or_default());
+    transaction.execute("DELETE FROM epochs WHERE epoch <> ?1", [keep])?;
+    transaction.execute(
+        "INSERT INTO epochs (epoch, signed, secret) VALUES (?1, ?2, ?3)",
+        params![number(new.epoch), signed, new.secret.expose()],
+    )?;
+    let signature = new.authority.sign(LABEL_HEAD, &head_bytes(&head)).0;
+    transaction.execute(
+        "INSERT INTO heads (seq, epoch, hash, signer, signature) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
+            head.seq.cast_signed(),
+            number(new.epoch),
+            head.hash,
+            new.authority.public().0,
+            signature
+        ],
+    )?;
+    Ok(())
+}
+
+/// Reads every event against the chain, and the chain against the head that was signed last: a log
+/// cannot lose its end unnoticed beyond the last epoch.
+fn read_chain(
+    db: &Connection,
+    signed: Option<Head>,
+    mut each: impl FnMut(Entry),
+) -> Result<Head, LogError> {
+    let mut query =
+        db.prepare("SELECT seq, at_unix_ms, kind, body, hash FROM events ORDER BY seq")?;
+    let mut rows = query.query([])?;
+    let mut head = Head {
+        seq: 0,
+        hash: [0; 32],
+    };
+    while let Some(row) = rows.next()? {
+        let seq = head.seq + 1;
+        let broken = |what| LogError::Chain { seq, what };
+        if row.get::<_, i64>(0)?.cast_unsigned() != seq {
+            return Err(broken("it is missing"));
+        }
+        let at: i64 = row.get(1)?;
+        let text = |column| row.get::<_, String>(column).map_err(|_| broken("no text"));
+        let (kind, body) = (text(2)?, text(3)?);
+        let hash: [u8; 32] = row.get(4).map_err(|_| broken("no hash"))?;
+        if hash != chain(&head.hash, seq, at, &kind, &body) {
+            return Err(broken("its hash differs"));
+        }
+        head = Head { seq, hash };
+        if signed.is_some_and(|signed| signed.seq == seq && signed != head) {
+            return Err(broken("its signed hash differs"));
+        }
+        let at = Timestamp::from_millisecond(at).map_err(|_| broken("its time is impossible"))?;
+        let event = Event::from_columns(&kind, &body).map_err(|_| LogError::Newer(seq))?;
+        each(Entry { at, event });
+    }
+    match signed {
+        Some(Head { seq, .. }) if seq > head.seq => Err(LogError::Chain {
+            seq,
+            what: "it was signed and is missing",
+        }),
+        Some(_) | None => Ok(head),
+    }
+}
+
+/// The head that was signed last, and by whom.
+fn signed_head(db: &Connection) -> Result<Option<(Head, AuthorityId)>, LogError> {
+    type Row = (i64, [u8; 32], [u8; 32], [u8; 64]);
+    let newest: Option<Row> = db
+        .query_row(
+            "SELECT seq, hash, signer, signature FROM heads ORDER BY seq DESC LIMIT 1",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+        )
+        .optional()?;
+    let Some((seq, hash, signer, signature)) = newest else {
+        return Ok(None);
+    };
+    let (seq, signer) = (seq.cast_unsigned(), AuthorityId(signer));
+    let head = Head { seq, hash };
+    if signer.verifies(LABEL_HEAD, &head_bytes(&head), &Signature(signature)) {
+        Ok(Some((head, signer)))
+    } else {
+        let what = "the signature of its hash does not verify";
+        Err(LogError::Chain { seq, what })
+    }
+}
+
+fn read_epochs(db: &Connection) -> Result<Vec<StoredEpoch>, LogError> {
+    let mut query = db.prepare("SELECT epoch, signed, secret FROM epochs ORDER BY epoch")?;
+    let rows = query.query_map([], |row| {
+        let secret = Zeroizing::new(row.get::<_, [u8; 32]>(2)?);
+        Ok((
+            row.get::<_, i64>(0)?,
+            row.get::<_, Vec<u8>>(1)?,
+            EpochSecret::from_bytes(*secret),
+        ))
+    })?;
+    let mut epochs = Vec::new();
+    for row in rows {
+        let (epoch, signed, secret) = row?;
+        // An update that cannot be read is as good as none: the controller publishes a new one.
+        if let Ok(signed) = postcard::from_bytes(&signed) {
+            let epoch = Epoch(epoch.cast_unsigned());
+            epochs.push(StoredEpoch {
+                epoch,
+                signed,
+                secret,
+            });
+        }
+    }
+    Ok(epochs)
+}
+
+fn chain(previous: &[u8; 32], seq: u64, at: i64, kind: &str, body: &str) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(LABEL_EVENT)
+        .chain_update(previous)
+        .chain_update(seq.to_be_bytes())
+        .chain_update(at.to_be_bytes())
+        .chain_update((kind.len() as u64).to_be_bytes())
+        .chain_update(kind)
+        .chain_update((body.len() as u64).to_be_bytes())
+        .chain_update(body)
+        .finalize()
+        .into()
+}
+
+fn head_bytes(head: &Head) -> Vec<u8> {
+    [head.seq.to_be_bytes().as_slice(), &head.hash].concat()
+}
+
+/// SQLite gives its side files the mode of the main file, which therefore exists first.
+fn create_private(path: &Path) -> Result<(), LogError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(match error.kind() {
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                LogError::ReadOnly
+            }
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => LogError::Full,
+            _ => LogError::Io(error),
+        }),
+    }
+}
+
+impl From<rusqlite::Error> for LogError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                Self::ReadOnly
+            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged(error.to_string())
+            }
+            _ => Self::Database(error),
+        }
+    }
+}
+
+/// Where the log lies in a state directory.
+pub fn path_in(state_dir: &Path) -> PathBuf {
+    state_dir.join("controller.db")
+}
+
+const LABEL_EVENT: &[u8] = b"meshd/v1 event";
+const LABEL_HEAD: &[u8] = b"meshd/v1 log head";
+/// A controller that is just stopping may still have the log.
+const BUSY_TIME: Duration = Duration::from_secs(1);
+const SCHEMA_VERSION: i64 = 1;
+/// Exclusive: one process, and no shared-memory file beside the log.
+const PRAGMAS: &str = "
+    PRAGMA locking_mode = EXCLUSIVE;
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = FULL;
+    PRAGMA secure_delete = ON;
+";
+const SCHEMA: &str = "
+    BEGIN IMMEDIATE;
+    CREATE TABLE IF NOT EXISTS events (
+        seq INTEGER PRIMARY KEY, at_unix_ms INTEGER NOT NULL, kind TEXT NOT NULL,
+        body TEXT NOT NULL, hash BLOB NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS heads (
+        seq INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, hash BLOB NOT NULL,
+        signer BLOB NOT NULL, signature BLOB NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS epochs (
+        epoch INTEGER PRIMARY KEY, signed BLOB NOT NULL, secret BLOB NOT NULL) STRICT;
+    PRAGMA user_version = 1;
+    COMMIT;
+";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! The mesh's address ranges: a node's number in them is its host part, in both families.
+
+use keys::MeshId;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Both ranges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    v4: (Ipv4Addr, u8),
+    v6: (Ipv6Addr, u8),
+}
+
+/// Why ranges cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// No room, or no mesh's worth of it.
+    #[error("the mesh's IPv4 range {0}/{1} must have a prefix length from 8 to 30")]
+    V4(Ipv4Addr, u8),
+    /// Numbers would not fit.
+    #[error("the mesh's IPv6 range {0}/{1} must have a prefix length from 8 to 112")]
+    V6(Ipv6Addr, u8),
+    /// Host bits set: probably a typing error.
+    #[error("{0}/{1} is not the beginning of a range: host bits are set")]
+    HostBits(std::net::IpAddr, u8),
+    /// Nodes have numbers that the range does not hold.
+    #[error(
+        "the mesh has a node with number {0}, but its IPv4 range ends at {1}: enlarge the range"
+    )]
+    TooSmall(u32, u32),
+}
+
+impl Network {
+    /// Checks the ranges. Without one for IPv6, it is `fd` and the first 7 bytes of the mesh's id.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    pub fn new(
+        v4: (Ipv4Addr, u8),
+        v6: Option<(Ipv6Addr, u8)>,
+        mesh: MeshId,
+    ) -> Result<Self, NetworkError> {
+        let v6 = v6.unwrap_or_else(|| (unique_local(mesh), 64));
+        if !(8..=30).contains(&v4.1) {
+            return Err(NetworkError::V4(v4.0, v4.1));
+        }
+        if !(8..=112).contains(&v6.1) {
+            return Err(NetworkError::V6(v6.0, v6.1));
+        }
+        if v4.0.to_bits() & (u32::MAX >> v4.1) != 0 {
+            return Err(NetworkError::HostBits(v4.0.into(), v4.1));
+        }
+        if v6.0.to_bits() & (u128::MAX >> v6.1) != 0 {
+            return Err(NetworkError::HostBits(v6.0.into(), v6.1));
+        }
+        Ok(Self { v4, v6 })
+    }
+
+    /// The highest number that is an address in both ranges; all ones is IPv4's broadcast.
+    pub fn last_host(&self) -> u32 {
+        let v4 = (u32::MAX >> self.v4.1) - 1;
+        let v6 = u32::try_from(u128::MAX >> self.v6.1).unwrap_or(u32::MAX);
+        v4.min(v6)
+    }
+
+    /// The address with this number, and the range's prefix length.
+    pub fn v4(&self, host: u32) -> (Ipv4Addr, u8) {
+        (Ipv4Addr::from_bits(self.v4.0.to_bits() | host), self.v4.1)
+    }
+
+    /// The address with this number, and the range's prefix length.
+    pub fn v6(&self, host: u32) -> (Ipv6Addr, u8) {
+        let bits = self.v6.0.to_bits() | u128::from(host);
+        (Ipv6Addr::from_bits(bits), self.v6.1)
+    }
+}
+
+fn unique_local(mesh: MeshId) -> Ipv6Addr {
+    let mut bytes = [0; 16];
+    bytes[0] = 0xfd;
+    bytes[1..8].copy_from_slice(&mesh.0[..7]);
+    Ipv6Addr::from(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V4: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 77, 0, 0), 16);
+
+    #[test]
+    fn a_number_is_the_same_host_in_both_ranges() {
+        let network = Network::new(V4, None, MeshId([0xab; 16])).unwrap();
+        assert_eq!(network.v4(258), (Ipv4Addr::new(10, 77, 1, 2), 16));
+        let v6: Ipv6Addr = "fdab:abab:abab:abab::102".parse().unwrap();
+        assert_eq!(network.v6(258), (v6, 64));
+        assert_eq!(network.last_host(), 65_534);
+    }
+
+    #[test]
+    fn ranges_without_room_or_with_host_bits_are_refused() {
+        let mesh = MeshId([0; 16]);
+        assert!(Network::new((V4.0, 31), None, mesh).is_err());
+        assert!(Network::new((Ipv4Addr::new(10, 77, 0, 1), 16), None, mesh).is_err());
+        assert!(Network::new(V4, Some((Ipv6Addr::LOCALHOST, 64)), mesh).is_err());
+    }
+}

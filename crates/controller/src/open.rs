@@ -1,0 +1,233 @@
+//! Everything that can fail at the start fails here, before anybody is served, and names the cause
+//! and the way out.
+
+use crate::admin::{self, Socket, SocketError};
+use crate::clock::{self, Now};
+use crate::engine::{Engine, Setup, StartError};
+use crate::fleet::Fleet;
+use crate::log::{self, Log, LogError};
+use crate::status;
+use keys::{AuthoritySecret, ControllerSecret};
+use policy::Policy;
+use quic::Listener;
+use std::fs::DirBuilder;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use wire::token::MAX_ADDRESSES;
+
+/// What a controller is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// UDP address of the QUIC endpoint.
+    pub listen: SocketAddr,
+    /// Where nodes reach it, `host:port`, for tokens. Empty: [`Self::listen`], if that is an address.
+    pub advertise: Vec<String>,
+    /// Holds the event log; 0700.
+    pub state_dir: PathBuf,
+    /// The admin socket; 0600.
+    pub socket: PathBuf,
+    /// `status.json`; world-readable.
+    pub status_file: PathBuf,
+    /// The mesh's IPv4 range and its prefix length.
+    pub mesh_v4: (Ipv4Addr, u8),
+    /// The mesh's IPv6 range and its prefix length. `None`: `fd` and the mesh's id, /64.
+    pub mesh_v6: Option<(Ipv6Addr, u8)>,
+    /// The policy.
+    pub policy: Policy,
+}
+
+/// The default of [`Config::mesh_v4`].
+pub const DEFAULT_MESH_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 77, 0, 0), 16);
+
+/// A controller that can serve.
+#[derive(Debug)]
+pub struct Controller {
+    pub(crate) engine: Engine,
+    pub(crate) listener: Listener,
+    pub(crate) socket: Socket,
+    pub(crate) status_file: PathBuf,
+}
+
+/// Why a controller cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The state directory.
+    #[error("the state directory {path} cannot be used: {what}")]
+    StateDir {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong, and the way out.
+        what: String,
+    },
+    /// The event log.
+    #[error("the event log {path} cannot be used: {source}")]
+    Log {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong, and the way out.
+        source: LogError,
+    },
+    /// The UDP port.
+    #[error("{source}: {hint}")]
+    Listen {
+        /// What the system said.
+        source: quic::BindError,
+        /// The way out.
+        hint: &'static str,
+    },
+    /// The admin socket.
+    #[error("the admin socket {path} cannot be used: {source}")]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong, and the way out.
+        source: SocketError,
+    },
+    /// The status file.
+    #[error(
+        "the status file {path} cannot be written: {source}; create its directory and make it \
+         writable, or set another path"
+    )]
+    StatusFile {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A token could not hold so many addresses.
+    #[error("`advertise` has {0} addresses, but a token holds at most {MAX_ADDRESSES}")]
+    Advertise(usize),
+    /// Nodes could not make sense of an address.
+    #[error("`advertise` has {0:?}, which is not `host:port`")]
+    AdvertisedAddress(String),
+    /// Policy, address ranges or the first epoch.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+impl Controller {
+    /// Does everything that can fail. Must run inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`OpenError`], which names the cause and the way out. Nothing is left bound.
+    pub fn open(
+        config: Config,
+        controller: ControllerSecret,
+        authority: AuthoritySecret,
+    ) -> Result<Self, OpenError> {
+        if config.advertise.len() > MAX_ADDRESSES {
+            return Err(OpenError::Advertise(config.advertise.len()));
+        }
+        if let Some(wrong) = config.advertise.iter().find(|text| !is_host_port(text)) {
+            return Err(OpenError::AdvertisedAddress(wrong.clone()));
+        }
+        config.policy.validate().map_err(StartError::from)?;
+        check_state_dir(&config.state_dir)?;
+        let path = log::path_in(&config.state_dir);
+        let mut fleet = Fleet::default();
+        let (log, contents) = Log::open(&path, |entry| fleet.apply(entry.at, &entry.event))
+            .map_err(|source| OpenError::Log { path, source })?;
+        let listener = Listener::bind(config.listen, &controller).map_err(listen_error)?;
+        let socket = admin::bind(&config.socket).map_err(|source| OpenError::Socket {
+            path: config.socket.clone(),
+            source,
+        })?;
+        let setup = Setup {
+            advertise: advertise(&config, &listener),
+            policy: config.policy,
+            mesh_v4: config.mesh_v4,
+            mesh_v6: config.mesh_v6,
+            controller: controller.public(),
+            authority,
+            boot_id: clock::boot_id(),
+        };
+        let now = Now::read();
+        let engine = Engine::start(setup, log, fleet, contents, now)?;
+        let path = config.status_file;
+        if let Err(source) = status::write(&path, &engine.status(now)) {
+            return Err(OpenError::StatusFile { path, source });
+        }
+        Ok(Self {
+            engine,
+            listener,
+            socket,
+            status_file: path,
+        })
+    }
+
+    /// The address that the QUIC endpoint got.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+fn is_host_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let fits = (1..=MAX_HOST_LEN).contains(&host.len());
+    fits && port.parse().is_ok_and(|port: u16| port != 0)
+}
+
+fn advertise(config: &Config, listener: &Listener) -> Vec<String> {
+    if !config.advertise.is_empty() {
+        return config.advertise.clone();
+    }
+    let bound = listener.local_addr().unwrap_or(config.listen);
+    if bound.ip().is_unspecified() {
+        Vec::new()
+    } else {
+        vec![bound.to_string()]
+    }
+}
+
+fn check_state_dir(path: &Path) -> Result<(), OpenError> {
+    let wrong = |what: String| OpenError::StateDir {
+        path: path.to_owned(),
+        what,
+    };
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
+            created.map_err(|error| {
+                wrong(format!("{error}; create it, or make its parent writable"))
+            })?;
+            return Ok(());
+        }
+        Err(error) => return Err(wrong(format!("{error}; make it readable"))),
+    };
+    if !metadata.is_dir() {
+        return Err(wrong(
+            "it is not a directory; remove the file, or set another path".into(),
+        ));
+    }
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        let what = format!("others may write to it (mode {mode:04o}); run `chmod 700` on it");
+        return Err(wrong(what));
+    }
+    Ok(())
+}
+
+fn listen_error(source: quic::BindError) -> OpenError {
+    let hint = match source.source.kind() {
+        ErrorKind::AddrInUse => {
+            "another program has this port: `ss -lunp` shows which; stop it, or set another port"
+        }
+        ErrorKind::AddrNotAvailable => "it is not an address of this machine: set one that is",
+        ErrorKind::PermissionDenied => {
+            "ports below 1024 take the capability CAP_NET_BIND_SERVICE: grant it, or set another port"
+        }
+        _ => "check the address in the configuration",
+    };
+    OpenError::Listen { source, hint }
+}
+
+/// Longest host name (RFC 1035, section 2.3.4).
+const MAX_HOST_LEN: usize = 255;

@@ -1,0 +1,338 @@
+//! What operators ask through the admin socket. Every refusal says what to do about it.
+
+use crate::clock::Now;
+use crate::decide::Cause;
+use crate::engine::Engine;
+use crate::event::Event;
+use crate::fleet::{Fate, TokenRecord};
+use crate::rotate::Unpublished;
+use crate::status::{utc, utc_unix};
+use epoch::authority::Kind;
+use keys::{Epoch, TokenSecret};
+use policy::judge::{judge, rules};
+use rand_core::{OsRng, RngCore as _};
+use serde::Serialize;
+use std::time::Duration;
+use wire::admin::{
+    ApiError, DecisionStatus, EpochChange, EventList, EvictRequest, Explanation, NodeStatus,
+    RotateRequest, Status, TokenCreated, TokenInfo, TokenRequest,
+};
+use wire::{NodeName, Token};
+
+/// A request.
+#[derive(Debug)]
+pub enum Request {
+    /// The status.
+    Status,
+    /// Why a node is where it is.
+    Explain(NodeName),
+    /// Exclude a node.
+    Evict(NodeName, EvictRequest),
+    /// End an exclusion.
+    Readmit(NodeName),
+    /// A new epoch.
+    Rotate(RotateRequest),
+    /// All tokens.
+    Tokens,
+    /// A new token.
+    CreateToken(TokenRequest),
+    /// Withdraw a token.
+    RevokeToken(String),
+    /// A page of the event log.
+    Events {
+        /// The last event that is known already.
+        after: u64,
+        /// At most so many.
+        limit: u64,
+    },
+}
+
+/// An answer.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Explain`].
+    Explanation(Box<Explanation>),
+    /// To [`Request::Evict`] and [`Request::Rotate`].
+    Change(EpochChange),
+    /// To [`Request::Readmit`].
+    Node(Box<NodeStatus>),
+    /// To [`Request::Tokens`].
+    Tokens(Vec<TokenInfo>),
+    /// To [`Request::CreateToken`]. Holds a secret.
+    Created(TokenCreated),
+    /// To [`Request::RevokeToken`].
+    Token(TokenInfo),
+    /// To [`Request::Events`].
+    Events(EventList),
+}
+
+/// A refusal with its HTTP status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The HTTP status.
+    pub status: u16,
+    /// The words.
+    pub error: ApiError,
+}
+
+impl Refused {
+    /// A refusal with a way out.
+    pub fn new(status: u16, error: impl Into<String>, hint: impl Into<String>) -> Self {
+        let error = ApiError {
+            error: error.into(),
+            hint: Some(hint.into()),
+        };
+        Self { status, error }
+    }
+}
+
+impl Engine {
+    /// Does what an operator asks, or says why not.
+    ///
+    /// # Errors
+    /// [`Refused`]; then nothing has changed.
+    pub fn operator(&mut self, request: Request, now: Now) -> Result<Answer, Refused> {
+        match request {
+            Request::Status => {
+                let status = Box::new(self.status(now));
+                Ok(Answer::Status(Status::Controller(status)))
+            }
+            Request::Explain(name) => self.explain(name, now),
+            Request::Evict(name, form) => self.evict(name, form, now),
+            Request::Readmit(name) => self.readmit(name, now),
+            Request::Rotate(form) => self.rotate(&form, now),
+            Request::Tokens => Ok(Answer::Tokens(self.tokens(now))),
+            Request::CreateToken(form) => self.create_token(form, now),
+            Request::RevokeToken(id) => self.revoke_token(&id, now),
+            Request::Events { after, limit } => {
+                let page = self.log.page(after, limit.min(MAX_EVENTS));
+                page.map(Answer::Events).map_err(|error| {
+                    Refused::new(
+                        500,
+                        format!("the event log cannot be read: {error}"),
+                        RESTART,
+                    )
+                })
+            }
+        }
+    }
+
+    fn explain(&self, name: NodeName, now: Now) -> Result<Answer, Refused> {
+        let node = self.fleet.node(&name).ok_or_else(|| unknown(&name))?;
+        let (record, policy) = (node.record(), &self.setup.policy);
+        let decision = judge(policy, &record, now.wall);
+        let explanation = Explanation {
+            status: self.node_status(&name, node, now),
+            name,
+            decision: DecisionStatus {
+                membership: decision.membership,
+                reason: decision.reason.as_ref().map(ToString::to_string),
+                score: decision.score,
+                age_seconds: decision.age.as_ref().map(Duration::as_secs_f64),
+                evidence: decision.evidence.map(|digest| digest.to_string()),
+                decided_utc: utc(now.wall),
+            },
+            rules: rules(policy, &record, now.wall),
+        };
+        Ok(Answer::Explanation(Box::new(explanation)))
+    }
+
+    fn evict(&mut self, name: NodeName, form: EvictRequest, now: Now) -> Result<Answer, Refused> {
+        let node = self.fleet.node(&name).ok_or_else(|| unknown(&name))?;
+        if node.evicted() {
+            let hint = format!("`meshctl node readmit {name}` would let it return");
+            return Err(Refused::new(
+                409,
+                format!("{name} is evicted already"),
+                hint,
+            ));
+        }
+        if form.reason.as_ref().is_some_and(|r| r.len() > MAX_WORDS) {
+            let error = format!("the reason is over {MAX_WORDS} bytes");
+            return Err(Refused::new(400, error, "say it shorter"));
+        }
+        let member = self.is_member(&node.id);
+        let event = Event::NodeEvicted {
+            name: name.clone(),
+            reason: form.reason,
+        };
+        if member {
+            let published = self.publish(Cause::Eviction, Kind::Immediate, &[event], now);
+            published.map_err(|error| unpublished(&error))?;
+        } else {
+            let committed = self.commit(&[event], now);
+            committed.map_err(|error| unpublished(&error))?;
+        }
+        tracing::info!(node = %name, "node evicted");
+        Ok(Answer::Change(self.change(now)))
+    }
+
+    fn readmit(&mut self, name: NodeName, now: Now) -> Result<Answer, Refused> {
+        let node = self.fleet.node(&name).ok_or_else(|| unknown(&name))?;
+        if !node.evicted() {
+            let error = format!("{name} is not evicted");
+            let hint = format!("`meshctl explain {name}` says why it is where it is");
+            return Err(Refused::new(409, error, hint));
+        }
+        let event = Event::NodeReadmitted { name: name.clone() };
+        let committed = self.commit(&[event], now);
+        committed.map_err(|error| unpublished(&error))?;
+        tracing::info!(node = %name, "node readmitted");
+        let node = self.fleet.node(&name).ok_or_else(|| unknown(&name))?;
+        if self.may_join(node, now) {
+            self.want_join(now);
+        }
+        let node = self.fleet.node(&name).ok_or_else(|| unknown(&name))?;
+        Ok(Answer::Node(Box::new(self.node_status(&name, node, now))))
+    }
+
+    fn rotate(&mut self, form: &RotateRequest, now: Now) -> Result<Answer, Refused> {
+        let confirmed = form.confirm_removals;
+        let cause = Cause::Operator { confirmed };
+        let on_its_way = self
+            .authority
+            .next()
+            .and_then(|next| self.fleet.epoch(next.epoch))
+            .is_some_and(|(_, p)| p.cause == Cause::Scheduled.word() || p.cause == cause.word());
+        let kind = match (form.now, on_its_way) {
+            (true, _) => Kind::Immediate,
+            // What is on its way was decided without the operator's word.
+            (false, true) if confirmed && !self.held.is_empty() => Kind::Immediate,
+            // The rotation that is asked for is on its way already.
+            (false, true) => return Ok(Answer::Change(self.change(now))),
+            (false, false) => Kind::Scheduled,
+        };
+        let published = self.publish(cause, kind, &[], now);
+        published.map_err(|error| unpublished(&error))?;
+        Ok(Answer::Change(self.change(now)))
+    }
+
+    /// The newest epoch, as an answer.
+    fn change(&self, now: Now) -> EpochChange {
+        let newest = self.authority.next().or_else(|| self.authority.in_force());
+        let epoch = newest.map_or(Epoch(0), |span| span.epoch);
+        let wait = newest.map_or(Duration::ZERO, |span| {
+            span.activates.saturating_sub(now.boot)
+        });
+        let update = self.issues.get(&epoch).map(|issue| &issue.update);
+        EpochChange {
+            epoch: epoch.0,
+            activates_in_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            members: self.fleet.roster().len(),
+            excluded: update
+                .into_iter()
+                .flat_map(|update| &update.excluded)
+                .map(|e| (e.name.clone(), e.reason.clone()))
+                .collect(),
+            held: self.held.iter().cloned().collect(),
+        }
+    }
+
+    fn tokens(&self, now: Now) -> Vec<TokenInfo> {
+        let tokens = self.fleet.tokens().iter();
+        tokens.map(|(id, record)| info(id, record, now)).collect()
+    }
+
+    fn create_token(&mut self, form: TokenRequest, now: Now) -> Result<Answer, Refused> {
+        let ttl = form.ttl_seconds.unwrap_or(DEFAULT_TTL);
+        if !(1..=MAX_TTL).contains(&ttl) {
+            let error = format!("a token lives from 1 to {MAX_TTL} seconds, not {ttl}");
+            return Err(Refused::new(400, error, "choose another time"));
+        }
+        if self.setup.advertise.is_empty() {
+            let error = "the controller does not know where nodes can reach it";
+            let hint = "set `advertise` in its configuration to its address and port";
+            return Err(Refused::new(409, error, hint));
+        }
+        let secret = TokenSecret::generate(&mut OsRng);
+        let (id, expires_unix) = (format!("{:08x}", OsRng.next_u32()), now.unix() + ttl);
+        let event = Event::TokenCreated {
+            id: id.clone(),
+            hash: secret.hash(),
+            name: form.name,
+            expires_unix,
+        };
+        let committed = self.commit(&[event], now);
+        committed.map_err(|error| unpublished(&error))?;
+        let token = Token {
+            controllers: self.setup.advertise.clone(),
+            controller: self.setup.controller,
+            authorities: vec![self.setup.authority.public()],
+            secret,
+            expires_unix,
+        };
+        Ok(Answer::Created(TokenCreated {
+            id,
+            token: token.expose().to_string(),
+            expires_utc: utc_unix(expires_unix),
+        }))
+    }
+
+    fn revoke_token(&mut self, id: &str, now: Now) -> Result<Answer, Refused> {
+        let list = "`meshctl token list` shows those that exist";
+        let record = self.fleet.tokens().get(id);
+        let record = record.ok_or_else(|| Refused::new(404, format!("no token {id}"), list))?;
+        match &record.fate {
+            Fate::Used(name) => {
+                let hint = format!("to shut the node out, `meshctl node evict {name}`");
+                return Err(Refused::new(
+                    409,
+                    format!("{name} has used token {id}"),
+                    hint,
+                ));
+            }
+            Fate::Revoked => return Ok(Answer::Token(info(id, record, now))),
+            Fate::Open => {}
+        }
+        let event = Event::TokenRevoked { id: id.to_owned() };
+        let committed = self.commit(&[event], now);
+        committed.map_err(|error| unpublished(&error))?;
+        let record = self.fleet.tokens().get(id);
+        let record = record.ok_or_else(|| Refused::new(404, format!("no token {id}"), list))?;
+        Ok(Answer::Token(info(id, record, now)))
+    }
+}
+
+fn info(id: &str, record: &TokenRecord, now: Now) -> TokenInfo {
+    let (state, used_by) = match &record.fate {
+        Fate::Used(name) => ("used", Some(name.clone())),
+        Fate::Revoked => ("revoked", None),
+        Fate::Open if record.expires_unix <= now.unix() => ("expired", None),
+        Fate::Open => ("open", None),
+    };
+    TokenInfo {
+        id: id.to_owned(),
+        name: record.name.clone(),
+        state: state.to_owned(),
+        created_utc: utc(record.created_at),
+        expires_utc: utc_unix(record.expires_unix),
+        used_by,
+    }
+}
+
+fn unknown(name: &NodeName) -> Refused {
+    let hint = "`meshctl node list` shows the nodes that are enrolled";
+    Refused::new(404, format!("no node {name}"), hint)
+}
+
+fn unpublished(error: &Unpublished) -> Refused {
+    let hint = match error {
+        Unpublished::Log => {
+            "nothing has changed: free disk space or restore write access, then try again"
+        }
+        Unpublished::NotNow(_) => "try again in a few seconds",
+        Unpublished::Rule(_) => "this is a fault of the controller: its log has the details",
+    };
+    Refused::new(503, error.to_string(), hint)
+}
+
+const RESTART: &str = "restart the controller: it verifies its log and says what is wrong";
+/// One hour.
+const DEFAULT_TTL: u64 = 3_600;
+/// Thirty days: a token that lies about longer is a key.
+const MAX_TTL: u64 = 30 * 24 * 3_600;
+const MAX_WORDS: usize = 1_000;
+const MAX_EVENTS: u64 = 1_000;

@@ -1,0 +1,201 @@
+//! What the controller looks like from outside: the admin socket's status and `status.json`.
+
+use crate::clock::Now;
+use crate::decide::why_not;
+use crate::engine::Engine;
+use crate::event::Accepted;
+use crate::fleet::Node;
+use jiff::Timestamp;
+use keys::Epoch;
+use policy::{Reason, State, judge};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use wire::NodeName;
+use wire::admin::{
+    BenchmarkStatus, Control, ControllerStatus, EpochStatus, Membership, NextEpoch, NodeState,
+    NodeStatus, PolicyStatus, PskState, SCHEMA,
+};
+use wire::evidence::Signer;
+use wire::message::Phase;
+
+impl Engine {
+    /// Everything.
+    pub fn status(&self, now: Now) -> ControllerStatus {
+        let policy = &self.setup.policy;
+        let nodes = self.fleet.nodes().iter();
+        ControllerStatus {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mesh: self.mesh.to_string(),
+            generated_utc: utc(now.wall),
+            epoch: self.epoch_status(),
+            policy: PolicyStatus {
+                threshold: policy.threshold,
+                max_benchmark_age: policy.max_benchmark_age,
+                epoch_seconds: policy.epoch_seconds,
+                digest: policy.digest().to_string(),
+            },
+            nodes: nodes
+                .map(|(name, node)| (name.clone(), self.node_status(name, node, now)))
+                .collect(),
+        }
+    }
+
+    /// One node.
+    pub(crate) fn node_status(&self, name: &NodeName, node: &Node, now: Now) -> NodeStatus {
+        let live = self.live.get(name);
+        let current = self.current();
+        let issue = self.issues.get(&current);
+        let member = issue.is_some_and(|issue| issue.update.member(&node.id).is_some());
+        let decision = judge(&self.setup.policy, &node.record(), now.wall);
+        let connected = live.is_some_and(|live| live.connection.is_some());
+        let acked = live.and_then(|live| live.acked);
+        let holds = member && acked == Some((current, Phase::Activated));
+        let state = match node.verdict.as_ref().map(|verdict| verdict.state) {
+            _ if node.evicted() => NodeState::Evicted,
+            _ if !connected => NodeState::Offline,
+            _ if !member => NodeState::Quarantined,
+            Some(State::Probation) => NodeState::Probation,
+            Some(State::Active | State::Quarantined | State::Evicted) | None => NodeState::Active,
+        };
+        NodeStatus {
+            node: node.id.to_string(),
+            membership: if member {
+                Membership::Allowed
+            } else {
+                Membership::Denied
+            },
+            state,
+            last_benchmark: node.evidence.as_ref().map(benchmark),
+            psk: if holds {
+                PskState::Valid
+            } else {
+                PskState::None
+            },
+            reason: if member {
+                decision.reason.as_ref().map(Reason::to_string)
+            } else {
+                Some(why_not(&decision))
+            },
+            control: if connected {
+                Control::Connected
+            } else {
+                Control::Disconnected
+            },
+            v4: self.network.v4(node.host).0,
+            v6: self.network.v6(node.host).0,
+            wireguard: node.wg.to_base64(),
+            endpoints: live.map(|live| live.endpoints.clone()).unwrap_or_default(),
+            epoch: acked.map(|(epoch, _)| epoch.0),
+            probation_left: node.probation_left(),
+            clock_skew_ms: live.and_then(|live| live.clock_skew_ms),
+            software: live.and_then(|live| live.software.clone()),
+            enrolled_utc: utc(node.enrolled_at),
+            observes: live.map(|live| live.observes.clone()).unwrap_or_default(),
+        }
+    }
+
+    fn current(&self) -> Epoch {
+        self.authority
+            .in_force()
+            .map_or(Epoch(0), |span| span.epoch)
+    }
+
+    fn epoch_status(&self) -> EpochStatus {
+        let current = self.current();
+        let times = |epoch: Epoch| {
+            let (at, published) = self.fleet.epoch(epoch)?;
+            let activates = plus(*at, published.activate_in_ms);
+            Some((published, activates, plus(activates, published.epoch_ms)))
+        };
+        let next = self.authority.next().and_then(|span| times(span.epoch));
+        let next = next.map(|(published, activates, _)| NextEpoch {
+            id: published.epoch.0,
+            activates_utc: utc(activates),
+        });
+        let held = self.held.iter().cloned().collect();
+        match times(current) {
+            Some((published, activates, ends)) => EpochStatus {
+                id: current.0,
+                activated_utc: utc(activates),
+                expiry_utc: utc(ends),
+                secret_hash: published.commitment.clone(),
+                update: published.update.to_string(),
+                members: published.members,
+                next,
+                held,
+            },
+            // Cannot be: the engine publishes the first epoch before it serves anybody.
+            None => EpochStatus {
+                id: 0,
+                activated_utc: String::new(),
+                expiry_utc: String::new(),
+                secret_hash: String::new(),
+                update: String::new(),
+                members: 0,
+                next,
+                held,
+            },
+        }
+    }
+}
+
+/// Replaces the file in one step: a reader sees the old content or the new, never a part.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn write(path: &Path, status: &ControllerStatus) -> std::io::Result<()> {
+    let dir = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::Builder::new()
+        .prefix(".status-")
+        .permissions(std::fs::Permissions::from_mode(0o644))
+        .tempfile_in(dir)?;
+    serde_json::to_writer_pretty(&mut file, status)?;
+    file.write_all(b"\n")?;
+    // The mode at creation is subject to the umask.
+    file.as_file()
+        .set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// RFC 3339, to the millisecond.
+pub(crate) fn utc(at: Timestamp) -> String {
+    format!("{at:.3}")
+}
+
+pub(crate) fn utc_unix(seconds: u64) -> String {
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    Timestamp::from_second(seconds).map_or_else(|_| String::new(), |at| at.to_string())
+}
+
+/// The word for logs.
+pub(crate) fn word(membership: Membership) -> &'static str {
+    match membership {
+        Membership::Allowed => "ALLOWED",
+        Membership::Denied => "DENIED",
+    }
+}
+
+fn plus(at: Timestamp, ms: u64) -> Timestamp {
+    at.checked_add(std::time::Duration::from_millis(ms))
+        .unwrap_or(Timestamp::MAX)
+}
+
+fn benchmark(accepted: &Accepted) -> BenchmarkStatus {
+    BenchmarkStatus {
+        overall: accepted.overall,
+        timestamp: accepted.finished_at.to_string(),
+        suite: accepted.suite.clone(),
+        suite_version: accepted.suite_version.clone(),
+        signer: match accepted.signer {
+            Signer::Node(_) => "self".to_owned(),
+            Signer::Evaluator(key) => key.to_string(),
+        },
+        digest: accepted.digest.to_string(),
+    }
+}

@@ -1,0 +1,345 @@
+//! The engine against its effects, in virtual time: a whole controller without sockets or tasks.
+
+mod enrolment;
+mod epochs;
+mod faults;
+mod restart;
+mod socket;
+
+use crate::clock::Now;
+use crate::engine::{ConnectionId, Effect, Engine, Setup, StartError};
+use crate::fleet::Fleet;
+use crate::log::{self, Log};
+use crate::operator::{Answer, Request};
+use jiff::Timestamp;
+use keys::{AuthoritySecret, ControllerId, Epoch, NodeSecret, TokenSecret, WgPublicKey};
+use policy::Policy;
+use rand_core::{OsRng, RngCore as _};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+use wire::admin::{EpochChange, NodeStatus, RotateRequest, Status, TokenRequest};
+use wire::evidence::Benchmark;
+use wire::message::{Enrol, Hello, Phase, Refusal, ToController, ToNode, Update};
+use wire::{EpochUpdate, NodeName, Token};
+
+/// A controller in virtual time.
+struct World {
+    dir: tempfile::TempDir,
+    engine: Engine,
+    authority: String,
+    now: Now,
+    connections: u64,
+    /// What every connection was told, in order.
+    told: BTreeMap<ConnectionId, Vec<ToNode>>,
+    closed: BTreeMap<ConnectionId, Refusal>,
+}
+
+/// A node without a tunnel.
+struct Node {
+    secret: NodeSecret,
+    wg: WgPublicKey,
+    name: NodeName,
+    connection: ConnectionId,
+}
+
+fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+fn wg() -> WgPublicKey {
+    let mut key = WgPublicKey([0; 32]);
+    OsRng.fill_bytes(&mut key.0);
+    key
+}
+
+fn start(
+    path: PathBuf,
+    policy: Policy,
+    authority: &str,
+    boot_id: &str,
+    now: Now,
+) -> Result<Engine, StartError> {
+    let mut fleet = Fleet::default();
+    let (log, contents) = Log::open(&path, |entry| fleet.apply(entry.at, &entry.event))?;
+    let setup = Setup {
+        policy,
+        mesh_v4: crate::open::DEFAULT_MESH_V4,
+        mesh_v6: None,
+        advertise: vec!["192.0.2.1:7443".into()],
+        controller: ControllerId([1; 32]),
+        authority: AuthoritySecret::from_base64(authority).unwrap(),
+        boot_id: boot_id.into(),
+    };
+    Engine::start(setup, log, fleet, contents, now)
+}
+
+impl World {
+    fn new(policy: Policy) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = AuthoritySecret::generate(&mut OsRng)
+            .expose_base64()
+            .to_string();
+        let now = Now {
+            boot: s(1_000),
+            wall: Timestamp::from_second(1_700_000_000).unwrap(),
+        };
+        let path = log::path_in(dir.path());
+        let engine = start(path, policy, &authority, "boot", now).unwrap();
+        Self {
+            dir,
+            engine,
+            authority,
+            now,
+            connections: 0,
+            told: BTreeMap::new(),
+            closed: BTreeMap::new(),
+        }
+    }
+
+    /// Lets time pass, timer by timer.
+    fn pass(&mut self, time: Duration) {
+        let target = self.now.boot + time;
+        for _ in 0..10_000 {
+            self.engine.handle_timeout(self.now);
+            self.collect();
+            let next = self.engine.poll_timeout(self.now);
+            if next > target {
+                self.forward(target - self.now.boot);
+                return;
+            }
+            self.forward(next.saturating_sub(self.now.boot));
+        }
+        panic!("the timers do not advance");
+    }
+
+    fn forward(&mut self, time: Duration) {
+        self.now.boot += time;
+        self.now.wall += time;
+    }
+
+    fn collect(&mut self) {
+        while let Some(effect) = self.engine.poll_effect() {
+            match effect {
+                Effect::Send(id, message) => self.told.entry(id).or_default().push(*message),
+                Effect::Close(id, reason) => {
+                    self.closed.insert(id, reason);
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self, secret: &NodeSecret) -> ConnectionId {
+        self.connections += 1;
+        let id = ConnectionId(self.connections);
+        let remote = format!("198.51.100.{}:9999", self.connections % 250);
+        let (peer, now) = (secret.public(), self.now);
+        self.engine
+            .handle_connected(id, peer, remote.parse().unwrap(), now);
+        self.collect();
+        id
+    }
+
+    fn say(&mut self, id: ConnectionId, message: ToController) {
+        self.engine.handle_message(id, message, self.now);
+        self.engine.handle_timeout(self.now);
+        self.collect();
+    }
+
+    fn ask(&mut self, request: Request) -> Result<Answer, String> {
+        let answer = self.engine.operator(request, self.now);
+        self.collect();
+        answer.map_err(|refused| {
+            assert!(refused.error.hint.is_some(), "every refusal has a way out");
+            refused.error.error
+        })
+    }
+
+    fn token(&mut self, bound: Option<&str>) -> Token {
+        let form = TokenRequest {
+            name: bound.map(name),
+            ttl_seconds: None,
+        };
+        match self.ask(Request::CreateToken(form)) {
+            Ok(Answer::Created(created)) => created.token.parse().unwrap(),
+            _ => panic!("no token"),
+        }
+    }
+
+    /// Asks to be enrolled on a connection of its own.
+    fn try_enrol(
+        &mut self,
+        secret: &NodeSecret,
+        wg: WgPublicKey,
+        wanted: Option<&str>,
+        token: &Token,
+    ) -> Result<(ConnectionId, NodeName), Refusal> {
+        let id = self.connect(secret);
+        let enrol = Enrol {
+            token: TokenSecret::from_bytes(*token.secret.expose()),
+            name: wanted.map(name),
+            wg,
+        };
+        self.say(id, ToController::Enrol(enrol));
+        match self.told.get(&id).and_then(|told| told.last()) {
+            Some(ToNode::Enrolled(place)) => Ok((id, place.name.clone())),
+            _ => Err(self.closed[&id]),
+        }
+    }
+
+    /// A new node, enrolled and connected.
+    fn node(&mut self, wanted: &str) -> Node {
+        let (secret, wg) = (NodeSecret::generate(&mut OsRng), wg());
+        let token = self.token(None);
+        let (connection, name) = self.try_enrol(&secret, wg, Some(wanted), &token).unwrap();
+        self.hello(connection);
+        Node {
+            secret,
+            wg,
+            name,
+            connection,
+        }
+    }
+
+    /// New nodes with good evidence, members.
+    fn members<const N: usize>(&mut self, names: [&str; N]) -> [Node; N] {
+        let nodes = names.map(|name| self.node(name));
+        for node in &nodes {
+            assert_eq!(self.evidence(node, 0.9), None);
+        }
+        self.pass(s(2));
+        nodes
+    }
+
+    fn hello(&mut self, id: ConnectionId) {
+        self.hello_at(id, Epoch(0));
+    }
+
+    fn hello_at(&mut self, id: ConnectionId, epoch: Epoch) {
+        let hello = Hello {
+            software: "test".into(),
+            listen_port: 51820,
+            advertised: Vec::new(),
+            epoch,
+            unix_ms: self.now.unix_ms() + 7,
+        };
+        self.say(id, ToController::Hello(hello));
+    }
+
+    fn reconnect(&mut self, node: &mut Node) {
+        node.connection = self.connect(&node.secret);
+        self.hello(node.connection);
+    }
+
+    /// Sends evidence that finished now; returns why it was refused.
+    fn evidence(&mut self, node: &Node, overall: f64) -> Option<String> {
+        let mut nonce = [0; 16];
+        OsRng.fill_bytes(&mut nonce);
+        let run = Benchmark {
+            harness: "mock".into(),
+            suite: "safety".into(),
+            suite_version: "1".into(),
+            metrics: BTreeMap::new(),
+            overall,
+            samples_total: 1,
+            samples_completed: 1,
+            started_at: self.now.wall,
+            finished_at: self.now.wall,
+            nonce: nonce.iter().map(|b| format!("{b:02x}")).collect(),
+            log_digest: None,
+        };
+        let envelope = run.attest_self(node.name.as_str(), &node.secret).unwrap();
+        self.envelope(node, envelope)
+    }
+
+    fn envelope(&mut self, node: &Node, envelope: Vec<u8>) -> Option<String> {
+        let seen = self.told.get(&node.connection).map_or(0, Vec::len);
+        self.say(node.connection, ToController::Evidence { envelope });
+        let told = self.told[&node.connection].iter().skip(seen);
+        let mut results = told.filter_map(|message| match message {
+            ToNode::EvidenceResult { refused, .. } => Some(refused.clone()),
+            _ => None,
+        });
+        results.next().expect("evidence is answered")
+    }
+
+    fn rotate(&mut self, now: bool, confirm_removals: bool) -> EpochChange {
+        let form = RotateRequest {
+            now,
+            confirm_removals,
+        };
+        match self.ask(Request::Rotate(form)) {
+            Ok(Answer::Change(change)) => change,
+            _ => panic!("no rotation"),
+        }
+    }
+
+    fn status(&mut self) -> wire::admin::ControllerStatus {
+        match self.ask(Request::Status) {
+            Ok(Answer::Status(Status::Controller(status))) => *status,
+            _ => panic!("no status"),
+        }
+    }
+
+    fn status_of(&mut self, node: &Node) -> NodeStatus {
+        self.status().nodes[&node.name].clone()
+    }
+
+    /// The newest update that a node was sent, and whether the secret came with it.
+    fn update(&self, node: &Node) -> (EpochUpdate, bool) {
+        let told = self.told[&node.connection].iter().rev();
+        let mut updates = told.filter_map(|message| match message {
+            ToNode::Update(update) => Some(update),
+            _ => None,
+        });
+        self.open(updates.next().expect("an update was pushed"))
+    }
+
+    fn open(&self, update: &Update) -> (EpochUpdate, bool) {
+        let authority = AuthoritySecret::from_base64(&self.authority).unwrap();
+        let verified = update.signed.verify(&[authority.public()]).unwrap();
+        if let Some(secret) = &update.secret {
+            assert_eq!(secret.commitment().0, verified.commitment.0);
+        }
+        ((*verified).clone(), update.secret.is_some())
+    }
+
+    fn ack(&mut self, node: &Node, phase: Phase) {
+        let epoch = self.update(node).0.epoch;
+        self.say(node.connection, ToController::Ack { epoch, phase });
+    }
+
+    fn epoch(&mut self) -> u64 {
+        self.status().epoch.id
+    }
+
+    /// Stops the controller and starts it again after `away`.
+    fn restart(&mut self, policy: Policy, away: Duration, boot_id: &str) {
+        self.try_restart(policy, away, boot_id).unwrap();
+    }
+
+    fn try_restart(
+        &mut self,
+        policy: Policy,
+        away: Duration,
+        boot_id: &str,
+    ) -> Result<(), StartError> {
+        self.forward(away);
+        let elsewhere = tempfile::tempdir().unwrap();
+        let path = log::path_in(elsewhere.path());
+        let dummy = start(path, policy.clone(), &self.authority, "x", self.now)?;
+        // The old engine has to let go of the log before the new one may have it.
+        drop(std::mem::replace(&mut self.engine, dummy));
+        let path = log::path_in(self.dir.path());
+        self.engine = start(path, policy, &self.authority, boot_id, self.now)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! Who gets in, as whom, and with which token.
+
+use super::*;
+
+fn world() -> World {
+    World::new(Policy::default())
+}
+
+fn secret() -> NodeSecret {
+    NodeSecret::generate(&mut OsRng)
+}
+
+#[test]
+fn an_unknown_key_may_only_enrol() {
+    let mut world = world();
+    let id = world.connect(&secret());
+    world.hello(id);
+    assert_eq!(world.closed[&id], Refusal::NotEnrolled);
+    let id = world.connect(&secret());
+    let report = ToController::Report { peers: Vec::new() };
+    world.say(id, report);
+    assert_eq!(world.closed[&id], Refusal::NotEnrolled);
+    assert!(world.told.is_empty());
+}
+
+#[test]
+fn a_token_admits_one_node_once() {
+    let mut world = world();
+    let token = world.token(None);
+    let first = world.try_enrol(&secret(), wg(), Some("a"), &token);
+    assert!(first.is_ok());
+    let second = world.try_enrol(&secret(), wg(), Some("b"), &token);
+    assert_eq!(second.unwrap_err(), Refusal::BadToken);
+}
+
+#[test]
+fn an_expired_or_revoked_token_admits_nobody() {
+    let mut world = world();
+    let token = world.token(None);
+    world.pass(s(3_600));
+    let refused = world.try_enrol(&secret(), wg(), None, &token);
+    assert_eq!(refused.unwrap_err(), Refusal::BadToken);
+
+    let token = world.token(None);
+    let Ok(Answer::Tokens(list)) = world.ask(Request::Tokens) else {
+        panic!("no list");
+    };
+    let states: Vec<_> = list.iter().map(|t| t.state.as_str()).collect();
+    assert!(states.contains(&"expired") && states.contains(&"open"));
+    for info in list {
+        let _ = world.ask(Request::RevokeToken(info.id));
+    }
+    let refused = world.try_enrol(&secret(), wg(), None, &token);
+    assert_eq!(refused.unwrap_err(), Refusal::BadToken);
+}
+
+#[test]
+fn the_same_key_again_gets_the_same_place_without_a_token() {
+    let mut world = world();
+    let (key, wg_key) = (secret(), wg());
+    let token = world.token(None);
+    let (_, first) = world.try_enrol(&key, wg_key, Some("a"), &token).unwrap();
+    let (_, again) = world.try_enrol(&key, wg_key, Some("b"), &token).unwrap();
+    assert_eq!(first, again);
+    assert_eq!(world.status().nodes.len(), 1);
+}
+
+#[test]
+fn a_taken_name_needs_a_token_that_is_bound_to_it() {
+    let mut world = world();
+    let [old] = world.members(["a"]);
+    let host = world.status_of(&old).v4;
+    let token = world.token(None);
+    let refused = world.try_enrol(&secret(), wg(), Some("a"), &token);
+    assert_eq!(refused.unwrap_err(), Refusal::NameTaken);
+
+    let token = world.token(Some("a"));
+    let key = secret();
+    let (_, enrolled) = world.try_enrol(&key, wg(), Some("z"), &token).unwrap();
+    assert_eq!(enrolled, old.name, "the token's name counts");
+    assert_eq!(world.closed[&old.connection], Refusal::NotEnrolled);
+    let node = world.status_of(&old);
+    assert_eq!(node.node, key.public().to_string());
+    assert_eq!(node.v4, host, "the address stays with the name");
+    assert!(node.last_benchmark.is_none());
+    assert_eq!(node.reason.as_deref(), Some("no benchmark"));
+}
+
+#[test]
+fn a_member_with_new_keys_is_replaced_at_once_and_its_old_connection_gets_no_secret() {
+    let policy = Policy {
+        probation_epochs: 3,
+        ..Policy::default()
+    };
+    let mut world = World::new(policy);
+    let [old, other] = world.members(["a", "b"]);
+    let seen = world.told[&old.connection].len();
+    let epoch = world.epoch();
+    let token = world.token(Some("a"));
+    let key = secret();
+    world.try_enrol(&key, wg(), None, &token).unwrap();
+    assert_eq!(world.epoch(), epoch + 1);
+    let (update, _) = world.update(&other);
+    assert!(update.member(&old.secret.public()).is_none());
+    let secrets = world.told[&old.connection].iter().skip(seen);
+    let leaked = secrets.filter(|m| matches!(m, ToNode::Update(u) if u.secret.is_some()));
+    assert_eq!(leaked.count(), 0);
+    // It is on what is left of its probation, so it may be a member with its new key.
+    assert!(update.member(&key.public()).is_some());
+    world.pass(s(2));
+    let name = &old.name;
+    assert!(world.engine.fleet.roster().contains(name));
+}
+
+#[test]
+fn a_lost_wireguard_key_is_replaced_with_a_token_and_evidence_stays() {
+    let mut world = world();
+    let [node] = world.members(["a"]);
+    let new = wg();
+    let token = world.token(None);
+    world.try_enrol(&node.secret, new, None, &token).unwrap();
+    let status = world.status_of(&node);
+    assert_eq!(status.wireguard, new.to_base64());
+    assert!(status.last_benchmark.is_some());
+    let update = &world.engine.issues.last_key_value().unwrap().1.update;
+    assert_eq!(update.roster[0].wg, new);
+    assert_ne!(new, node.wg);
+}
+
+#[test]
+fn a_wireguard_key_belongs_to_one_node() {
+    let mut world = world();
+    let node = world.node("a");
+    let token = world.token(None);
+    let refused = world.try_enrol(&secret(), node.wg, Some("b"), &token);
+    assert_eq!(refused.unwrap_err(), Refusal::KeyTaken);
+}
+
+#[test]
+fn a_node_without_a_name_is_named_after_its_key() {
+    let mut world = world();
+    let key = secret();
+    let token = world.token(None);
+    let (_, name) = world.try_enrol(&key, wg(), None, &token).unwrap();
+    assert_eq!(name.as_str(), format!("node-{}", key.public().short()));
+}
+
+#[test]
+fn strangers_are_bounded_in_number_and_in_time() {
+    let mut world = world();
+    let ids: Vec<_> = (0..65).map(|_| world.connect(&secret())).collect();
+    assert_eq!(world.closed.get(&ids[64]), Some(&Refusal::Busy));
+    assert_eq!(world.closed.len(), 1);
+    world.pass(s(10));
+    assert_eq!(world.closed.len(), 65);
+}
+
+#[test]
+fn an_eviction_outlives_new_keys() {
+    let mut world = world();
+    let [node] = world.members(["a"]);
+    let evict = Request::Evict(node.name.clone(), Default::default());
+    assert!(world.ask(evict).is_ok());
+    let token = world.token(Some("a"));
+    let key = secret();
+    world.try_enrol(&key, wg(), None, &token).unwrap();
+    world.pass(s(120));
+    let status = world.status_of(&node);
+    assert_eq!(status.state, wire::admin::NodeState::Evicted);
+    assert_eq!(status.reason.as_deref(), Some("evicted"));
+}

@@ -1,0 +1,419 @@
+//! Membership from epoch to epoch.
+
+use super::*;
+use policy::Revoke;
+use wire::admin::{Control, Membership, NodeState, PskState};
+
+fn world() -> World {
+    World::new(Policy::default())
+}
+
+fn passing(world: &mut World, nodes: &[&Node], time: Duration) {
+    let end = world.now.boot + time;
+    while world.now.boot < end {
+        for node in nodes {
+            assert_eq!(world.evidence(node, 0.9), None);
+        }
+        world.pass(s(10).min(end - world.now.boot));
+    }
+}
+
+#[test]
+fn a_mesh_begins_with_an_empty_epoch() {
+    let mut world = world();
+    let status = world.status();
+    assert_eq!((status.epoch.id, status.epoch.members), (1, 0));
+    assert_eq!(status.epoch.activated_utc, "2023-11-14T22:13:20.000Z");
+    assert_eq!(status.epoch.expiry_utc, "2023-11-14T22:14:20.000Z");
+}
+
+#[test]
+fn new_nodes_join_together_and_at_once_where_nobody_was() {
+    let mut world = world();
+    let (a, b) = (world.node("a"), world.node("b"));
+    assert_eq!(world.status_of(&a).state, NodeState::Quarantined);
+    world.evidence(&a, 0.9);
+    world.evidence(&b, 0.9);
+    world.pass(ms(300));
+    assert_eq!(world.epoch(), 2);
+    for node in [&a, &b] {
+        let (update, secret) = world.update(node);
+        assert_eq!((update.roster.len(), update.activate_in_ms), (2, 0));
+        assert!(secret);
+    }
+    let c = world.node("c");
+    world.evidence(&c, 0.9);
+    world.pass(ms(300));
+    let (update, secret) = world.update(&c);
+    assert_eq!((update.epoch.0, update.activate_in_ms), (3, 1_000));
+    assert!(secret);
+    assert_eq!(world.epoch(), 2, "members need a lead");
+    world.pass(s(1));
+    assert_eq!(world.epoch(), 3);
+}
+
+#[test]
+fn who_joins_learns_where_all_are_and_all_learn_where_it_is() {
+    let mut world = world();
+    let [a] = world.members(["a"]);
+    let [b] = world.members(["b"]);
+    let heard = |world: &World, by: &Node, of: &Node| {
+        world.told[&by.connection].iter().any(|message| {
+            matches!(message, ToNode::Endpoints { entries }
+                if entries.iter().any(|(id, _)| *id == of.secret.public()))
+        })
+    };
+    assert!(heard(&world, &a, &b) && heard(&world, &b, &a));
+    let remote = world.status_of(&b).endpoints[0];
+    assert_eq!(remote.port(), 51820, "seen address, announced port");
+}
+
+#[test]
+fn a_failing_node_is_denied_the_next_secret_and_returns_when_it_passes() {
+    let mut world = world();
+    let [a, b, c] = world.members(["a", "b", "c"]);
+    passing(&mut world, &[&a, &b, &c], s(30));
+    world.evidence(&c, 0.41);
+    assert_eq!(world.status_of(&c).membership, Membership::Allowed);
+    let reason = world.status_of(&c).reason;
+    assert_eq!(reason.as_deref(), Some("score below threshold"));
+    world.pass(s(40));
+    let (update, secret) = world.update(&c);
+    assert!(!secret && update.roster.len() == 2);
+    let excluded = update.exclusion(&c.secret.public()).unwrap();
+    assert_eq!(excluded.reason, "score below threshold");
+    assert!(world.update(&a).1);
+    let status = world.status_of(&c);
+    assert_eq!(status.state, NodeState::Quarantined);
+    assert_eq!(status.psk, PskState::None);
+
+    world.evidence(&c, 0.95);
+    world.pass(s(5));
+    assert_eq!(world.status_of(&c).membership, Membership::Denied);
+    passing(&mut world, &[&a, &b, &c], s(60));
+    assert_eq!(world.status_of(&c).membership, Membership::Allowed);
+    assert!(world.update(&c).1);
+}
+
+#[test]
+fn stale_evidence_denies() {
+    let mut world = world();
+    let [a, b] = world.members(["a", "b"]);
+    passing(&mut world, &[&a], s(185));
+    let status = world.status_of(&b);
+    assert_eq!(status.reason.as_deref(), Some("benchmark stale"));
+    assert_eq!(status.membership, Membership::Denied);
+    assert_eq!(world.status_of(&a).membership, Membership::Allowed);
+}
+
+#[test]
+fn probation_lasts_its_rotations_and_no_longer() {
+    let mut world = World::new(Policy {
+        probation_epochs: 2,
+        ..Policy::default()
+    });
+    let node = world.node("a");
+    world.pass(s(1));
+    let status = world.status_of(&node);
+    assert_eq!(status.state, NodeState::Probation);
+    assert_eq!(status.reason.as_deref(), Some("no benchmark"));
+    assert_eq!(
+        status.probation_left, 2,
+        "joining early takes nothing from it"
+    );
+    for left in [1, 0] {
+        world.rotate(true, false);
+        let status = world.status_of(&node);
+        assert_eq!(
+            (status.state, status.probation_left),
+            (NodeState::Probation, left)
+        );
+    }
+    world.rotate(true, false);
+    assert_eq!(world.status_of(&node).state, NodeState::Quarantined);
+}
+
+#[test]
+fn an_eviction_is_immediate_and_a_readmission_soon() {
+    let mut world = world();
+    let [a, b] = world.members(["a", "b"]);
+    let epoch = world.epoch();
+    let evict = Request::Evict(b.name.clone(), Default::default());
+    let Ok(Answer::Change(change)) = world.ask(evict) else {
+        panic!("not evicted");
+    };
+    assert_eq!((change.epoch, change.activates_in_ms), (epoch + 1, 0));
+    assert_eq!(change.excluded[&b.name], "evicted");
+    assert!(world.update(&a).1 && !world.update(&b).1);
+    assert_eq!(world.status_of(&b).control, Control::Connected);
+    let again = Request::Evict(b.name.clone(), Default::default());
+    assert!(world.ask(again).is_err());
+
+    assert!(world.ask(Request::Readmit(b.name.clone())).is_ok());
+    world.pass(s(2));
+    assert_eq!(world.status_of(&b).membership, Membership::Allowed);
+    assert!(world.ask(Request::Readmit(b.name)).is_err());
+}
+
+#[test]
+fn an_eviction_supersedes_an_epoch_on_its_way() {
+    let mut world = world();
+    let [a, b] = world.members(["a", "b"]);
+    passing(&mut world, &[&a, &b], s(50));
+    let wait = world.engine.poll_timeout(world.now) - world.now.boot;
+    world.pass(wait + ms(100));
+    let next = world.status().epoch.next.expect("one is on its way").id;
+    let evict = Request::Evict(b.name, Default::default());
+    assert!(world.ask(evict).is_ok());
+    assert_eq!(world.epoch(), next + 1);
+    assert!(world.status().epoch.next.is_none());
+}
+
+#[test]
+fn revoke_now_drops_a_failing_and_a_silent_member_without_waiting() {
+    let mut world = World::new(Policy {
+        revoke: Revoke::Now,
+        epoch_seconds: 600,
+        ..Policy::default()
+    });
+    let [a, b, c] = world.members(["a", "b", "c"]);
+    let epoch = world.epoch();
+    world.evidence(&b, 0.1);
+    assert_eq!(world.epoch(), epoch + 1);
+    assert_eq!(world.status_of(&b).membership, Membership::Denied);
+    passing(&mut world, &[&a], s(125));
+    assert_eq!(world.status_of(&c).membership, Membership::Denied);
+    assert_eq!(world.status_of(&a).membership, Membership::Allowed);
+    let (update, _) = world.update(&c);
+    let excluded = update.exclusion(&c.secret.public()).unwrap();
+    assert_eq!(excluded.reason, "benchmark stale");
+}
+
+#[test]
+fn too_many_removals_wait_for_an_operators_word() {
+    let mut world = world();
+    let [a, b, c, d] = world.members(["a", "b", "c", "d"]);
+    for node in [&a, &b, &c] {
+        world.evidence(node, 0.1);
+    }
+    world.evidence(&d, 0.9);
+    world.rotate(true, false);
+    let status = world.status();
+    assert_eq!(status.epoch.members, 4);
+    assert_eq!(status.epoch.held, [name("a"), name("b"), name("c")]);
+    assert_eq!(world.status_of(&a).membership, Membership::Allowed);
+    let evict = Request::Evict(a.name.clone(), Default::default());
+    assert!(world.ask(evict).is_ok(), "an eviction is never held");
+    assert_eq!(world.status_of(&a).membership, Membership::Denied);
+    assert_eq!(world.status().epoch.held, [name("b"), name("c")]);
+    world.restart(Policy::default(), s(1), "boot");
+    assert_eq!(world.status().epoch.held, [name("b"), name("c")]);
+    let change = world.rotate(true, true);
+    assert_eq!((change.members, change.held.len()), (1, 0));
+    assert_eq!(world.status().epoch.held, [] as [NodeName; 0]);
+}
+
+#[test]
+fn an_operators_rotation_counts_and_one_on_its_way_is_answered_with() {
+    let mut world = world();
+    let [_a] = world.members(["a"]);
+    let epoch = world.epoch();
+    let change = world.rotate(false, false);
+    assert_eq!((change.epoch, change.activates_in_ms), (epoch + 1, 5_000));
+    assert_eq!(world.rotate(false, false), change);
+    world.pass(s(5));
+    assert_eq!(world.epoch(), epoch + 1);
+}
+
+#[test]
+fn a_node_holds_its_psks_when_it_says_that_the_epoch_is_active() {
+    let mut world = world();
+    let [a] = world.members(["a"]);
+    assert_eq!(world.status_of(&a).psk, PskState::None);
+    world.ack(&a, Phase::Installed);
+    assert_eq!(world.status_of(&a).psk, PskState::None);
+    world.ack(&a, Phase::Activated);
+    let status = world.status_of(&a);
+    assert_eq!(
+        (status.psk, status.state),
+        (PskState::Valid, NodeState::Active)
+    );
+    assert_eq!(status.clock_skew_ms, Some(7));
+    let benchmark = status.last_benchmark.unwrap();
+    assert_eq!(
+        (benchmark.overall, benchmark.signer.as_str()),
+        (0.9, "self")
+    );
+    world.rotate(true, false);
+    assert_eq!(world.status_of(&a).psk, PskState::None);
+}
+
+#[test]
+fn evidence_is_accepted_once_and_only_so_often() {
+    let mut world = world();
+    let [a, b] = world.members(["a", "b"]);
+    assert!(world.evidence(&a, 0.9).is_none());
+    let again = world.evidence(&a, 0.9).unwrap();
+    assert!(again.contains("not newer"), "{again}");
+    let foreign = world.envelope(&b, b"{}".to_vec()).unwrap();
+    assert!(foreign.contains("DSSE"), "{foreign}");
+    let many: Vec<_> = (0..30).filter_map(|_| world.evidence(&b, 0.9)).collect();
+    assert!(many.iter().any(|reason| reason.contains("too much")));
+}
+
+#[test]
+fn a_second_connection_of_a_node_supersedes_the_first() {
+    let mut world = world();
+    let [mut a] = world.members(["a"]);
+    let first = a.connection;
+    world.reconnect(&mut a);
+    assert_eq!(world.closed[&first], Refusal::Superseded);
+    assert_eq!(world.status_of(&a).control, Control::Connected);
+    let told = &world.told[&a.connection];
+    assert!(matches!(told[0], ToNode::Welcome { .. }));
+    let (_, secret) = world.update(&a);
+    assert!(secret);
+    world.engine.handle_disconnected(first);
+    assert_eq!(world.status_of(&a).control, Control::Connected);
+    world.engine.handle_disconnected(a.connection);
+    assert_eq!(world.status_of(&a).state, NodeState::Offline);
+}
+
+#[test]
+fn an_update_that_is_sent_later_says_its_age() {
+    let mut world = world();
+    let [mut a] = world.members(["a"]);
+    let signed = world.now.boot;
+    world.pass(s(7));
+    world.reconnect(&mut a);
+    let ages = world.told[&a.connection].iter().filter_map(|m| match m {
+        ToNode::Update(update) => Some(update.age_ms),
+        _ => None,
+    });
+    let ages: Vec<u64> = ages.collect();
+    let least = u64::try_from((world.now.boot - signed).as_millis()).unwrap();
+    assert!(ages.len() == 1 && ages[0] >= least && ages[0] < least + 2_000);
+}
+
+#[test]
+fn an_explanation_names_the_rule_that_fails() {
+    let mut world = world();
+    let [a] = world.members(["a"]);
+    world.pass(ms(1));
+    world.evidence(&a, 0.41);
+    let Ok(Answer::Explanation(explained)) = world.ask(Request::Explain(a.name.clone())) else {
+        panic!("no explanation");
+    };
+    assert_eq!(explained.decision.membership, Membership::Denied);
+    assert_eq!(explained.decision.score, Some(0.41));
+    let broken: Vec<_> = explained.rules.iter().filter(|r| !r.holds).collect();
+    assert_eq!(broken.len(), 1);
+    assert_eq!(broken[0].rule, "overall >= 0.70");
+    let unknown = world.ask(Request::Explain(name("nobody")));
+    assert!(unknown.is_err());
+}
+
+#[test]
+fn a_node_that_moves_is_followed_and_one_that_advertises_is_believed() {
+    let mut world = world();
+    let [a] = world.members(["a"]);
+    world
+        .engine
+        .handle_moved(a.connection, "203.0.113.9:5".parse().unwrap());
+    let moved = world.status_of(&a).endpoints;
+    assert_eq!(moved, ["203.0.113.9:51820".parse().unwrap()]);
+    let advertised: Vec<std::net::SocketAddr> = vec!["192.0.2.7:1".parse().unwrap()];
+    let message = ToController::Endpoints {
+        listen_port: 51820,
+        advertised: advertised.clone(),
+    };
+    world.say(a.connection, message);
+    assert_eq!(world.status_of(&a).endpoints, advertised);
+    world
+        .engine
+        .handle_moved(a.connection, "203.0.113.8:5".parse().unwrap());
+    assert_eq!(world.status_of(&a).endpoints, advertised);
+}
+
+#[test]
+fn hysteresis_counts_scheduled_decisions_only() {
+    let mut world = World::new(Policy {
+        passes_to_return: 2,
+        failures_to_leave: 2,
+        max_benchmark_age: 1_000,
+        ..Policy::default()
+    });
+    let [a, b] = world.members(["a", "b"]);
+    world.evidence(&b, 0.1);
+    let evict = Request::Evict(a.name.clone(), Default::default());
+    assert!(world.ask(evict).is_ok());
+    assert!(world.ask(Request::Readmit(a.name.clone())).is_ok());
+    world.pass(s(2));
+    let memberships = |world: &mut World, n: usize| -> Vec<bool> {
+        let mut after = Vec::new();
+        for _ in 0..n {
+            world.rotate(true, false);
+            after.push(world.status_of(&b).membership == Membership::Allowed);
+        }
+        after
+    };
+    assert_eq!(memberships(&mut world, 2), [true, false]);
+    world.evidence(&b, 0.9);
+    assert_eq!(memberships(&mut world, 2), [false, true]);
+}
+
+#[test]
+fn every_event_of_a_life_is_in_the_log() {
+    let mut world = world();
+    let [a] = world.members(["a"]);
+    let evict = Request::Evict(a.name.clone(), Default::default());
+    assert!(world.ask(evict).is_ok());
+    assert!(world.ask(Request::Readmit(a.name)).is_ok());
+    let page = Request::Events {
+        after: 0,
+        limit: 100,
+    };
+    let Ok(Answer::Events(list)) = world.ask(page) else {
+        panic!("no events");
+    };
+    let kinds: Vec<&str> = list.events.iter().map(|e| e.kind.as_str()).collect();
+    let life = [
+        "mesh_created",
+        "decided",
+        "epoch_published",
+        "token_created",
+        "node_enrolled",
+        "evidence_accepted",
+        "decided",
+        "epoch_published",
+        "node_evicted",
+        "decided",
+        "epoch_published",
+        "node_readmitted",
+    ];
+    assert_eq!(kinds, life);
+    assert_eq!(list.head, life.len() as u64);
+}
+
+#[test]
+fn a_returning_node_is_sent_nothing_older_than_it_has() {
+    let mut world = world();
+    let [a] = world.members(["a"]);
+    let change = world.rotate(false, false);
+    let updates = |world: &World, id| -> Vec<u64> {
+        let told = world.told[&id].iter().filter_map(|m| match m {
+            ToNode::Update(update) => Some(world.open(update).0.epoch.0),
+            _ => None,
+        });
+        told.collect()
+    };
+    for (seen, sent) in [
+        (0, vec![change.epoch - 1, change.epoch]),
+        (change.epoch, vec![change.epoch]),
+        (change.epoch + 9, vec![change.epoch]),
+    ] {
+        let id = world.connect(&a.secret);
+        world.hello_at(id, Epoch(seen));
+        assert_eq!(updates(&world, id), sent);
+    }
+}

@@ -1,0 +1,129 @@
+//! What a restart may and may not change.
+
+use super::*;
+use wire::admin::Membership;
+
+fn running() -> (World, [Node; 2]) {
+    let mut world = World::new(Policy::default());
+    let nodes = world.members(["a", "b"]);
+    (world, nodes)
+}
+
+#[test]
+fn the_epoch_in_force_is_resumed_with_its_secret() {
+    let (mut world, [mut a, _]) = running();
+    let before = world.status();
+    world.restart(Policy::default(), s(10), "boot");
+    let after = world.status();
+    assert_eq!(after.epoch, before.epoch);
+    assert_eq!(after.mesh, before.mesh);
+    world.reconnect(&mut a);
+    let (update, secret) = world.update(&a);
+    assert_eq!(update.epoch.0, before.epoch.id);
+    assert!(secret);
+}
+
+#[test]
+fn after_a_reboot_the_wall_clock_places_the_epoch() {
+    let (mut world, _) = running();
+    let before = world.status();
+    let left = world.engine.poll_timeout(world.now) - world.now.boot;
+    world.now.boot = s(3);
+    world.restart(Policy::default(), s(20), "another boot");
+    assert_eq!(world.status().epoch, before.epoch);
+    let next = world.engine.poll_timeout(world.now) - world.now.boot;
+    let gone = left - next;
+    assert!(gone > s(19) && gone < s(21), "{gone:?}");
+}
+
+#[test]
+fn an_epoch_on_its_way_is_resumed_too() {
+    let (mut world, [mut a, _]) = running();
+    let change = world.rotate(false, false);
+    let before = world.epoch();
+    world.restart(Policy::default(), s(1), "boot");
+    let status = world.status();
+    assert_eq!(status.epoch.id, before);
+    assert_eq!(status.epoch.next.unwrap().id, change.epoch);
+    world.reconnect(&mut a);
+    let updates = world.told[&a.connection].iter();
+    let updates = updates.filter(|m| matches!(m, ToNode::Update(u) if u.secret.is_some()));
+    assert_eq!(updates.count(), 2);
+    world.pass(s(4));
+    assert_eq!(world.epoch(), change.epoch);
+    world.restart(Policy::default(), s(1), "boot");
+    assert_eq!(world.epoch(), change.epoch);
+}
+
+#[test]
+fn after_a_long_absence_nodes_have_a_moment_to_prove_themselves() {
+    let (mut world, [mut a, mut b]) = running();
+    let before = world.epoch();
+    world.restart(Policy::default(), s(600), "boot");
+    world.pass(s(1));
+    assert_eq!(world.epoch(), before);
+    world.reconnect(&mut a);
+    world.evidence(&a, 0.9);
+    world.reconnect(&mut b);
+    world.evidence(&b, 0.9);
+    world.pass(s(2));
+    assert_eq!(world.epoch(), before + 1, "all have: nothing to wait for");
+    assert_eq!(world.status().epoch.members, 2);
+}
+
+#[test]
+fn who_does_not_come_back_is_judged_without() {
+    let (mut world, [mut a, b]) = running();
+    let before = world.epoch();
+    world.restart(Policy::default(), s(600), "boot");
+    world.reconnect(&mut a);
+    world.evidence(&a, 0.9);
+    world.pass(s(12));
+    assert_eq!(world.epoch(), before + 1);
+    assert_eq!(world.status_of(&a).membership, Membership::Allowed);
+    assert_eq!(world.status_of(&b).membership, Membership::Denied);
+}
+
+#[test]
+fn replay_gives_the_state_that_was_left() {
+    let (mut world, [a, b]) = running();
+    world.evidence(&a, 0.2);
+    world.rotate(true, false);
+    let evict = Request::Evict(b.name.clone(), Default::default());
+    assert!(world.ask(evict).is_ok());
+    let before = world.engine.fleet.clone();
+    world.restart(Policy::default(), s(1), "boot");
+    let after = &world.engine.fleet;
+    assert_eq!(after.roster(), before.roster());
+    for (name, node) in before.nodes() {
+        let again = after.node(name).unwrap();
+        assert_eq!(again.record(), node.record());
+        assert_eq!(again.verdict, node.verdict);
+    }
+}
+
+#[test]
+fn a_new_authority_key_begins_a_new_epoch_at_once() {
+    let (mut world, _) = running();
+    let before = world.epoch();
+    let fresh = AuthoritySecret::generate(&mut OsRng);
+    world.authority = fresh.expose_base64().to_string();
+    world.restart(Policy::default(), s(1), "boot");
+    world.pass(ms(10));
+    let status = world.status();
+    assert_eq!((status.epoch.id, status.epoch.members), (before + 1, 2));
+}
+
+#[test]
+fn only_epochs_that_are_of_use_are_kept() {
+    let (mut world, _) = running();
+    for _ in 0..5 {
+        world.rotate(true, false);
+    }
+    let path = log::path_in(world.dir.path());
+    let in_force = world.epoch();
+    drop(world.engine);
+    let (_, contents) = Log::open(&path, |_| {}).unwrap();
+    let kept: Vec<u64> = contents.epochs.iter().map(|e| e.epoch.0).collect();
+    assert_eq!(kept, [in_force]);
+}

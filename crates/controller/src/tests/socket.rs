@@ -1,0 +1,206 @@
+//! A whole controller with its sockets, on loopback.
+
+use super::*;
+use crate::admin::{self, SocketError};
+use crate::{Config, Controller, OpenError};
+use keys::ControllerSecret;
+use quic::Dialer;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use wire::admin::ApiError;
+
+fn config(dir: &Path) -> Config {
+    Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        advertise: Vec::new(),
+        state_dir: dir.join("state"),
+        socket: dir.join("run/controller.sock"),
+        status_file: dir.join("status.json"),
+        mesh_v4: crate::open::DEFAULT_MESH_V4,
+        mesh_v6: None,
+        policy: Policy::default(),
+    }
+}
+
+fn open(config: Config) -> Result<Controller, OpenError> {
+    let authority = AuthoritySecret::from_base64(&format!("{}=", "A".repeat(43))).unwrap();
+    Controller::open(config, ControllerSecret::generate(&mut OsRng), authority)
+}
+
+async fn http(socket: &Path, method: &str, path: &str, body: &str) -> (u16, String) {
+    let mut stream = UnixStream::connect(socket).await.unwrap();
+    let len = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await.unwrap();
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+    (head[9..12].parse().unwrap(), body.to_owned())
+}
+
+#[tokio::test]
+async fn a_node_enrols_and_an_operator_asks_through_the_real_sockets() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let (socket, status_file) = (config.socket.clone(), config.status_file.clone());
+    let controller = open(config).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(controller.serve(async {
+        let _ = stopped.await;
+    }));
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&socket), mode(&status_file)), (0o600, 0o644));
+
+    let (code, body) = http(&socket, "POST", "/v1/tokens", "").await;
+    assert_eq!(code, 200);
+    let created: wire::admin::TokenCreated = serde_json::from_str(&body).unwrap();
+    let token: Token = created.token.parse().unwrap();
+
+    let node = NodeSecret::generate(&mut OsRng);
+    let dialer = Dialer::bind(&node, token.controller).unwrap();
+    let connection = dialer
+        .connect(token.controllers[0].parse().unwrap())
+        .await
+        .unwrap();
+    let (mut sender, mut receiver) = connection
+        .open_stream::<ToController, ToNode>()
+        .await
+        .unwrap();
+    let enrol = Enrol {
+        token: token.secret,
+        name: Some(name("node-a")),
+        wg: wg(),
+    };
+    sender.send(&ToController::Enrol(enrol)).await.unwrap();
+    let answer = receiver.recv().await.unwrap();
+    assert!(matches!(answer, Some(ToNode::Enrolled(place)) if place.name.as_str() == "node-a"));
+    let hello = Hello {
+        software: "test".into(),
+        listen_port: 1,
+        advertised: Vec::new(),
+        epoch: Epoch(0),
+        unix_ms: 0,
+    };
+    sender.send(&ToController::Hello(hello)).await.unwrap();
+    assert!(matches!(
+        receiver.recv().await.unwrap(),
+        Some(ToNode::Welcome { .. })
+    ));
+    assert!(matches!(
+        receiver.recv().await.unwrap(),
+        Some(ToNode::Update(_))
+    ));
+
+    let (code, body) = http(&socket, "GET", "/v1/status", "").await;
+    let status: Status = serde_json::from_str(&body).unwrap();
+    let Status::Controller(status) = status else {
+        panic!("{body}");
+    };
+    assert_eq!((code, status.nodes.len()), (200, 1));
+    refusals(&socket).await;
+
+    stop.send(()).unwrap();
+    let last = receiver.recv().await.unwrap();
+    assert!(matches!(
+        last,
+        Some(ToNode::Refused {
+            reason: Refusal::Stopping
+        })
+    ));
+    // A node that has had the last word closes.
+    drop((sender, receiver));
+    connection.close("");
+    serving.await.unwrap().unwrap();
+    assert!(!socket.exists());
+    let written = std::fs::read_to_string(&status_file).unwrap();
+    let written: wire::admin::ControllerStatus = serde_json::from_str(&written).unwrap();
+    assert_eq!(written.nodes.len(), 1);
+}
+
+async fn refusals(socket: &Path) {
+    let long = "x".repeat(70_000);
+    let refused = [
+        ("GET", "/v1/nothing", "", 404),
+        ("POST", "/v1/score", r#"{"mean": 1}"#, 404),
+        ("POST", "/v1/status", "", 405),
+        ("GET", "/v1/nodes/nobody/explain", "", 404),
+        ("GET", "/v1/nodes/No%20Name/explain", "", 400),
+        ("POST", "/v1/epoch/rotate", "{", 400),
+        ("POST", "/v1/epoch/rotate", r#"{"later": true}"#, 400),
+        ("POST", "/v1/tokens", long.as_str(), 413),
+        ("DELETE", "/v1/tokens/none", "", 404),
+        ("GET", "/v1/events?after=x", "", 400),
+    ];
+    for (method, path, body, code) in refused {
+        let (got, reply) = http(socket, method, path, body).await;
+        assert_eq!(got, code, "{method} {path}: {reply}");
+        let error: ApiError = serde_json::from_str(&reply).unwrap();
+        assert!(error.hint.is_some(), "{path}");
+    }
+    let (code, body) = http(socket, "GET", "/v1/events?limit=2", "").await;
+    let page: wire::admin::EventList = serde_json::from_str(&body).unwrap();
+    assert_eq!((code, page.events.len()), (200, 2));
+    assert_eq!(page.events[0].kind, "mesh_created");
+}
+
+#[tokio::test]
+async fn what_cannot_be_opened_is_named_with_a_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(config(dir.path())).unwrap();
+    let message = |config: Config| open(config).unwrap_err().to_string();
+
+    let in_use = message(config(dir.path()));
+    assert!(in_use.contains("another controller"), "{in_use}");
+
+    let other = tempfile::tempdir().unwrap();
+    let taken = Config {
+        listen: first.local_addr().unwrap(),
+        ..config(other.path())
+    };
+    let taken = message(taken);
+    assert!(taken.contains("another program has this port"), "{taken}");
+
+    let answered = Config {
+        socket: dir.path().join("run/controller.sock"),
+        ..config(other.path())
+    };
+    let answered = message(answered);
+    assert!(answered.contains("another daemon answers"), "{answered}");
+
+    let file = other.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let not_a_directory = Config {
+        state_dir: file,
+        ..config(other.path())
+    };
+    let not_a_directory = message(not_a_directory);
+    assert!(
+        not_a_directory.contains("not a directory"),
+        "{not_a_directory}"
+    );
+
+    let no_status = Config {
+        status_file: other.path().join("missing/status.json"),
+        ..config(other.path())
+    };
+    let no_status = message(no_status);
+    assert!(no_status.contains("status file"), "{no_status}");
+}
+
+#[tokio::test]
+async fn a_stale_socket_is_replaced_and_a_file_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let socket = admin::bind(&path).unwrap();
+    assert!(matches!(admin::bind(&path), Err(SocketError::InUse)));
+    drop(socket);
+    assert!(!path.exists());
+    std::fs::write(&path, "").unwrap();
+    assert!(matches!(admin::bind(&path), Err(SocketError::NotASocket)));
+}

@@ -1,0 +1,56 @@
+//! Where words go: the answer to stdout, in text or as JSON; remarks to stderr.
+
+use crate::client::Reply;
+use crate::failure::Failure;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::io::{self, Write as _};
+
+/// Writes one command's answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    json: bool,
+}
+
+impl Answer {
+    /// Answers as JSON if `json`, else in text.
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether the answer is to be JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints the reply as it came, or what `render` makes of its form.
+    pub(crate) fn show<T: DeserializeOwned>(
+        &self,
+        reply: &Reply,
+        render: impl FnOnce(T) -> String,
+    ) -> Result<(), Failure> {
+        if self.json {
+            self.value(reply.raw())
+        } else {
+            self.text(&render(reply.form()?))
+        }
+    }
+
+    /// Prints `value`, indented.
+    pub(crate) fn value(&self, value: &Value) -> Result<(), Failure> {
+        self.text(&format!("{value:#}"))
+    }
+
+    /// Prints text as it is, ended by one line feed.
+    pub(crate) fn text(&self, text: &str) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "{}", text.trim_end_matches('\n'))
+            .and_then(|()| stdout.flush())
+            .map_err(|error| Failure::stdout(&error))
+    }
+
+    /// Remarks on stderr; a remark that nobody reads is no failure.
+    pub(crate) fn remark(&self, text: &str) {
+        let _ = writeln!(io::stderr(), "{}", crate::table::clean(text));
+    }
+}

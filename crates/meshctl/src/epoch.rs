@@ -1,0 +1,74 @@
+//! `meshctl epoch`: the epoch in force, and new ones before their time.
+
+use crate::answer::Answer;
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::status;
+use clap::Subcommand;
+use wire::admin::{EpochChange, RotateRequest};
+
+/// What to do about epochs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Show the epoch in force.
+    Show,
+    /// Begin a new epoch before the schedule does.
+    Rotate {
+        /// Without the lead time in which peers shake hands ahead.
+        #[arg(long)]
+        now: bool,
+        /// Remove the nodes whose removal the sanity floor holds back.
+        #[arg(long)]
+        confirm_removals: bool,
+    },
+}
+
+/// Runs the command.
+pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<(), Failure> {
+    match verb {
+        Verb::Show => {
+            let (reply, status) = client.controller_status().await?;
+            if answer.is_json() {
+                return answer.value(&reply.raw()["epoch"]);
+            }
+            let mut fields = status::epoch_fields(&status);
+            fields.field("began", &status.epoch.activated_utc);
+            fields.field("secret", &status.epoch.secret_hash);
+            fields.field("update", &status.epoch.update);
+            fields.field("policy is", &status.policy.digest);
+            answer.text(&fields.render())
+        }
+        Verb::Rotate {
+            now,
+            confirm_removals,
+        } => {
+            let form = RotateRequest {
+                now,
+                confirm_removals,
+            };
+            let reply = client.post_form("/v1/epoch/rotate", &form).await?;
+            answer.show(&reply, |epoch| change(&epoch))
+        }
+    }
+}
+
+/// What a request did to the epoch, in words.
+pub(crate) fn change(change: &EpochChange) -> String {
+    let when = match change.activates_in_ms {
+        0 => "is in force".into(),
+        ms => format!("will be in force in {:.1} s", ms as f64 / 1000.0),
+    };
+    let members = match change.members {
+        1 => "1 member".into(),
+        n => format!("{n} members"),
+    };
+    let mut lines = vec![format!("epoch {} {when}, with {members}", change.epoch)];
+    lines.extend(
+        change
+            .excluded
+            .iter()
+            .map(|(name, reason)| format!("excluded: {name}, {}", crate::table::clean(reason))),
+    );
+    lines.extend(status::held(&change.held).map(|held| format!("held: {held}")));
+    lines.join("\n")
+}

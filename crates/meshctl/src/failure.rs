@@ -1,0 +1,71 @@
+//! Why a command did not succeed: who refused, what to do next, and the exit code that says so.
+
+use std::fmt::Display;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The daemon, or this tool on its behalf, said no.
+    Refused(Words),
+    /// Nobody could be asked, or the answer makes no sense.
+    Broken(Words),
+    /// The reader of stdout went away, which is its right.
+    Closed,
+}
+
+/// What is wrong and what to do about it.
+#[derive(Debug)]
+pub(crate) struct Words {
+    error: String,
+    hint: String,
+}
+
+impl Failure {
+    /// A refusal.
+    pub(crate) fn refused(error: impl Display, hint: impl Display) -> Self {
+        Self::Refused(Words::new(error, hint))
+    }
+
+    /// A breakage.
+    pub(crate) fn broken(error: impl Display, hint: impl Display) -> Self {
+        Self::Broken(Words::new(error, hint))
+    }
+
+    /// A failed write to stdout.
+    pub(crate) fn stdout(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::broken(
+                format!("cannot write the answer: {error}"),
+                "check where stdout goes",
+            ),
+        }
+    }
+
+    /// Says it on stderr and gives the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        let (words, code) = match self {
+            Self::Refused(words) => (words, REFUSED),
+            Self::Broken(words) => (words, BROKEN),
+            Self::Closed => return ExitCode::SUCCESS,
+        };
+        // Nobody is left to tell when stderr is gone as well.
+        let _ = writeln!(io::stderr(), "error: {}\nhint: {}", words.error, words.hint);
+        ExitCode::from(code)
+    }
+}
+
+impl Words {
+    fn new(error: impl Display, hint: impl Display) -> Self {
+        let line = |text: String| crate::table::clean(text.trim_end()).into_owned();
+        Self {
+            error: line(error.to_string()),
+            hint: line(hint.to_string()),
+        }
+    }
+}
+
+const REFUSED: u8 = 1;
+const BROKEN: u8 = 2;

@@ -1,0 +1,205 @@
+//! `meshctl node`: the controller's nodes, and an operator's word on them.
+
+use crate::answer::Answer;
+use crate::client::Client;
+use crate::epoch;
+use crate::failure::Failure;
+use crate::status::{control, membership};
+use crate::table::{Fields, Rows, or_dash};
+use crate::units;
+use clap::Subcommand;
+use wire::admin::{
+    BenchmarkStatus, ControllerStatus, EvictRequest, NodeState, NodeStatus, PskState,
+};
+use wire::name::NodeName;
+
+/// What to do about nodes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// List every enrolled node.
+    List,
+    /// Show one node in full.
+    Show {
+        /// The node's name.
+        name: NodeName,
+    },
+    /// Exclude a node now, until it is readmitted.
+    Evict {
+        /// The node's name.
+        name: NodeName,
+        /// Why, for the event log.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// End an eviction; the node's evidence decides again.
+    Readmit {
+        /// The node's name.
+        name: NodeName,
+    },
+}
+
+/// Runs the command.
+pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<(), Failure> {
+    match verb {
+        Verb::List => {
+            let (reply, status) = client.controller_status().await?;
+            if answer.is_json() {
+                answer.value(&reply.raw()["nodes"])
+            } else {
+                answer.text(&table(&status))
+            }
+        }
+        Verb::Show { name } => show(&name, client, answer).await,
+        Verb::Evict { name, reason } => {
+            let form = EvictRequest { reason };
+            let path = format!("/v1/nodes/{name}/evict");
+            let reply = client.post_form(&path, &form).await?;
+            answer.show(&reply, |change| {
+                format!("{name} is evicted: {}", epoch::change(&change))
+            })
+        }
+        Verb::Readmit { name } => {
+            let reply = client.post(&format!("/v1/nodes/{name}/readmit")).await?;
+            answer.show(&reply, |node: NodeStatus| {
+                format!(
+                    "{name} may earn its membership again; it is {} and {}",
+                    membership(node.membership),
+                    state(node.state)
+                )
+            })
+        }
+    }
+}
+
+/// The table of nodes.
+pub(crate) fn table(status: &ControllerStatus) -> String {
+    let mut rows = Rows::new(&HEADER);
+    for (name, node) in &status.nodes {
+        let benchmark = node.last_benchmark.as_ref();
+        rows.row([
+            name.to_string(),
+            membership(node.membership).into(),
+            state(node.state).into(),
+            or_dash(benchmark.map(|b| units::score(b.overall))),
+            or_dash(benchmark.map(|b| units::age(&status.generated_utc, &b.timestamp))),
+            psk(node.psk).into(),
+            control(node.control).into(),
+            or_dash(node.epoch),
+            node.v4.to_string(),
+            or_dash(node.reason.as_ref()),
+        ]);
+    }
+    rows.render("No nodes are enrolled; `meshctl token create` admits one.")
+}
+
+/// One node as labelled fields.
+pub(crate) fn fields(name: &NodeName, node: &NodeStatus) -> Fields {
+    let mut fields = Fields::default();
+    fields.field("node", format!("{name}, {}", node.node));
+    fields.field("membership", membership(node.membership));
+    fields.field("state", state(node.state));
+    fields.maybe("reason", node.reason.as_ref());
+    fields.maybe("evidence", node.last_benchmark.as_ref().map(benchmark));
+    fields.field(
+        "control",
+        format!("{}, PSK {}", control(node.control), psk(node.psk)),
+    );
+    fields.field("epoch", or_dash(node.epoch));
+    fields.field(
+        "probation",
+        match node.probation_left {
+            0 => "over".into(),
+            1 => "1 scheduled rotation".into(),
+            n => format!("{n} scheduled rotations"),
+        },
+    );
+    fields.field("addresses", format!("{} {}", node.v4, node.v6));
+    let endpoints: Vec<String> = node.endpoints.iter().map(ToString::to_string).collect();
+    fields.maybe(
+        "endpoints",
+        (!endpoints.is_empty()).then(|| endpoints.join(", ")),
+    );
+    fields.field("wireguard", &node.wireguard);
+    fields.maybe(
+        "clock",
+        node.clock_skew_ms
+            .map(|ms| format!("{ms:+} ms against the controller's")),
+    );
+    fields.maybe("software", node.software.as_ref());
+    fields.field("enrolled", &node.enrolled_utc);
+    fields
+}
+
+async fn show(name: &NodeName, client: &Client, answer: &Answer) -> Result<(), Failure> {
+    let (reply, status) = client.controller_status().await?;
+    let node = status.nodes.get(name).ok_or_else(|| {
+        Failure::refused(
+            format!("no node is called {name}"),
+            "`meshctl node list` lists them",
+        )
+    })?;
+    if answer.is_json() {
+        answer.value(&reply.raw()["nodes"][name.as_str()])
+    } else {
+        answer.text(&format!(
+            "{}\n{}",
+            fields(name, node).render(),
+            observations(node)
+        ))
+    }
+}
+
+fn observations(node: &NodeStatus) -> String {
+    let mut rows = Rows::new(&["PEER", "SESSION EPOCH", "PING v4", "PING v6"]);
+    for (peer, seen) in &node.observes {
+        rows.row([
+            peer.to_string(),
+            or_dash(seen.session_epoch),
+            or_dash(seen.rtt_v4_ms.map(units::milliseconds)),
+            or_dash(seen.rtt_v6_ms.map(units::milliseconds)),
+        ]);
+    }
+    rows.render("It has reported no peers.")
+}
+
+fn benchmark(benchmark: &BenchmarkStatus) -> String {
+    format!(
+        "{} in {} {} at {}, vouched for by {}, {}",
+        units::score(benchmark.overall),
+        benchmark.suite,
+        benchmark.suite_version,
+        benchmark.timestamp,
+        benchmark.signer,
+        benchmark.digest
+    )
+}
+
+fn state(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Active => "ACTIVE",
+        NodeState::Probation => "PROBATION",
+        NodeState::Quarantined => "QUARANTINED",
+        NodeState::Offline => "OFFLINE",
+        NodeState::Evicted => "EVICTED",
+    }
+}
+
+fn psk(psk: PskState) -> &'static str {
+    match psk {
+        PskState::Valid => "valid",
+        PskState::None => "none",
+    }
+}
+
+const HEADER: [&str; 10] = [
+    "NODE",
+    "MEMBERSHIP",
+    "STATE",
+    "SCORE",
+    "AGE",
+    "PSK",
+    "CONTROL",
+    "EPOCH",
+    "ADDRESS",
+    "REASON",
+];

@@ -1,0 +1,233 @@
+//! `meshctl status`: the mesh, as its controller sees it; or one node, as it sees itself.
+
+use crate::answer::Answer;
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::node;
+use crate::table::{DASH, Fields, Rows, or_dash};
+use crate::units;
+use wire::admin::{
+    Control, ControllerStatus, Membership, NodeDaemonStatus, PeerStatus, PingStatus, Status,
+};
+use wire::name::NodeName;
+
+/// Runs the command.
+pub(crate) async fn run(client: &Client, answer: &Answer) -> Result<(), Failure> {
+    let reply = client.get("/v1/status").await?;
+    answer.show(&reply, |status| match status {
+        Status::Controller(status) => controller(&status),
+        Status::Node(status) => daemon(&status),
+    })
+}
+
+/// `ALLOWED` or `DENIED`.
+pub(crate) fn membership(membership: Membership) -> &'static str {
+    match membership {
+        Membership::Allowed => "ALLOWED",
+        Membership::Denied => "DENIED",
+    }
+}
+
+/// `connected` or `disconnected`.
+pub(crate) fn control(control: Control) -> &'static str {
+    match control {
+        Control::Connected => "connected",
+        Control::Disconnected => "disconnected",
+    }
+}
+
+/// The epoch in force and the policy, as fields.
+pub(crate) fn epoch_fields(status: &ControllerStatus) -> Fields {
+    let (now, epoch, policy) = (&status.generated_utc, &status.epoch, &status.policy);
+    let until = |then: &str| or_dash(units::seconds_until(now, then).map(units::relative));
+    let mut fields = Fields::default();
+    fields.field(
+        "epoch",
+        format!("{}, ends {}", epoch.id, until(&epoch.expiry_utc)),
+    );
+    fields.field(
+        "members",
+        format!("{} of {}", epoch.members, status.nodes.len()),
+    );
+    fields.maybe(
+        "next",
+        epoch
+            .next
+            .as_ref()
+            .map(|next| format!("epoch {}, begins {}", next.id, until(&next.activates_utc))),
+    );
+    fields.maybe("held", held(&epoch.held));
+    fields.field(
+        "policy",
+        format!(
+            "overall score at least {}, evidence at most {} old, epochs of {}",
+            policy.threshold,
+            units::span(policy.max_benchmark_age as f64),
+            units::span(policy.epoch_seconds as f64),
+        ),
+    );
+    fields
+}
+
+/// Removals that wait for an operator, in words.
+pub(crate) fn held(names: &[NodeName]) -> Option<String> {
+    let listed = names.iter().map(NodeName::as_str).collect::<Vec<_>>();
+    (!listed.is_empty()).then(|| {
+        format!(
+            "{} (still members: removing so many at once takes `meshctl epoch rotate --confirm-removals`)",
+            listed.join(", ")
+        )
+    })
+}
+
+fn controller(status: &ControllerStatus) -> String {
+    format!(
+        "controller of {}, meshd {}, {}\n{}\n{}",
+        crate::table::clean(&status.mesh),
+        crate::table::clean(&status.version),
+        crate::table::clean(&status.generated_utc),
+        epoch_fields(status).render(),
+        node::table(status),
+    )
+}
+
+fn daemon(status: &NodeDaemonStatus) -> String {
+    let mut parts = vec![daemon_fields(status).render(), peers(status)];
+    let drops: Vec<String> = status
+        .dropped
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(reason, count)| format!("{} {count}", crate::table::clean(reason)))
+        .collect();
+    if !drops.is_empty() {
+        parts.push(format!("packets dropped: {}\n", drops.join(", ")));
+    }
+    parts.join("\n")
+}
+
+fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
+    let mut fields = Fields::default();
+    let name = status
+        .name
+        .as_ref()
+        .map_or("(not enrolled)", |n| n.as_str());
+    fields.field(
+        "node",
+        format!("{name}, {}, meshd {}", status.node, status.version),
+    );
+    fields.field(
+        "membership",
+        match (status.membership, &status.reason) {
+            (None, _) => "none yet".into(),
+            (Some(m), None) => membership(m).to_owned(),
+            (Some(m), Some(reason)) => format!("{}: {reason}", membership(m)),
+        },
+    );
+    fields.field("control", control_words(status));
+    fields.field("epoch", or_dash(status.epoch));
+    fields.maybe("next epoch", status.next_epoch);
+    fields.field(
+        "lease",
+        status.lease_seconds.map_or(DASH.into(), |s| {
+            let verb = if s < 0.0 { "ended" } else { "ends" };
+            format!("{verb} {}", units::relative(s))
+        }),
+    );
+    fields.maybe(
+        "interface",
+        status.interface.as_ref().map(|i| {
+            format!(
+                "{}, MTU {}, {}, UDP port {}",
+                i.name, i.mtu, i.backend, i.listen_port
+            )
+        }),
+    );
+    fields.field(
+        "addresses",
+        format!("{} {}", or_dash(status.v4), or_dash(status.v6)),
+    );
+    fields.maybe(
+        "evidence",
+        status.last_evidence.as_ref().map(|e| {
+            format!(
+                "{} in {} {}: {}",
+                units::score(e.overall),
+                e.suite,
+                e.suite_version,
+                e.result
+            )
+        }),
+    );
+    fields.maybe(
+        "clock",
+        status
+            .clock_skew_ms
+            .map(|ms| format!("{ms:+} ms against the controller's")),
+    );
+    fields
+}
+
+fn control_words(status: &NodeDaemonStatus) -> String {
+    let mut words = control(status.control).to_owned();
+    if let Some(address) = &status.controller {
+        words = format!("{words}, {address}");
+    }
+    if let Some(error) = &status.control_error {
+        words = format!("{words}: {error}");
+    }
+    words
+}
+
+fn peers(status: &NodeDaemonStatus) -> String {
+    let mut rows = Rows::new(&PEER_HEADER);
+    for (name, peer) in &status.peers {
+        rows.row([
+            name.to_string(),
+            membership(peer.membership).into(),
+            session(peer),
+            or_dash(
+                peer.handshake_seconds
+                    .map(|s| format!("{} ago", units::span(s))),
+            ),
+            ping(peer.ping_v4.as_ref()),
+            ping(peer.ping_v6.as_ref()),
+            units::bytes(peer.tx_bytes),
+            units::bytes(peer.rx_bytes),
+            or_dash(peer.endpoint),
+            or_dash(peer.reason.as_ref()),
+        ]);
+    }
+    rows.render("No peers.")
+}
+
+fn session(peer: &PeerStatus) -> String {
+    match (peer.session_epoch, peer.lag) {
+        (Some(epoch), Some(lag)) if lag > 0 => format!("{epoch} ({lag} behind)"),
+        (epoch, _) => or_dash(epoch),
+    }
+}
+
+fn ping(ping: Option<&PingStatus>) -> String {
+    match ping {
+        None => DASH.into(),
+        Some(PingStatus {
+            ok: true, rtt_ms, ..
+        }) => rtt_ms.map_or("ok".into(), units::milliseconds),
+        Some(PingStatus { cause, .. }) => cause
+            .as_ref()
+            .map_or("failed".into(), |cause| format!("failed: {cause}")),
+    }
+}
+
+const PEER_HEADER: [&str; 10] = [
+    "PEER",
+    "MEMBERSHIP",
+    "SESSION EPOCH",
+    "HANDSHAKE",
+    "PING v4",
+    "PING v6",
+    "TX",
+    "RX",
+    "ENDPOINT",
+    "REASON",
+];

@@ -1,0 +1,404 @@
+//! The real binary against a daemon that answers from a script: exit codes, streams and looks.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use serde_json::{Value, json};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread::JoinHandle;
+use tempfile::TempDir;
+
+/// Answers one connection per scripted reply, and remembers what it was asked.
+struct Daemon {
+    folder: TempDir,
+    asked: JoinHandle<Vec<Asked>>,
+}
+
+/// A request as it came.
+struct Asked {
+    line: String,
+    body: String,
+}
+
+impl Daemon {
+    fn answering(replies: Vec<(u16, String)>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("s")).unwrap();
+        let asked = std::thread::spawn(move || {
+            replies
+                .iter()
+                .map(|(status, body)| serve(&listener, *status, body))
+                .collect()
+        });
+        Self { folder, asked }
+    }
+
+    fn with(status: u16, body: &Value) -> Self {
+        Self::answering(vec![(status, body.to_string())])
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("s")
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        meshctl(&self.socket(), args)
+    }
+
+    fn asked(self) -> Vec<Asked> {
+        self.asked.join().unwrap()
+    }
+}
+
+fn serve(listener: &UnixListener, status: u16, body: &str) -> Asked {
+    let (stream, _) = listener.accept().unwrap();
+    let mut reader = BufReader::new(&stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    let mut length = 0;
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).unwrap();
+        let header = header.trim().to_ascii_lowercase();
+        if header.is_empty() {
+            break;
+        }
+        if let Some(value) = header.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    let mut asked = vec![0; length];
+    reader.read_exact(&mut asked).unwrap();
+    write!(
+        &stream,
+        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    Asked {
+        line: line.trim().into(),
+        body: String::from_utf8(asked).unwrap(),
+    }
+}
+
+fn meshctl(socket: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_meshctl"))
+        .env("MESHCTL_SOCKET", socket)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn node(membership: &str, overall: f64, reason: Option<&str>) -> Value {
+    let mut node = json!({
+        "node": format!("node:{}", "ab".repeat(32)),
+        "membership": membership,
+        "state": if membership == "ALLOWED" { "ACTIVE" } else { "QUARANTINED" },
+        "last_benchmark": {
+            "overall": overall, "timestamp": "2031-01-01T00:00:48Z", "suite": "mock",
+            "suite_version": "1", "signer": "self", "digest": "sha256:00"
+        },
+        "psk": if membership == "ALLOWED" { "valid" } else { "none" },
+        "control": "connected",
+        "v4": "10.90.0.2", "v6": "fd00::2",
+        "wireguard": "AAAA", "endpoints": [], "epoch": 12,
+        "probation_left": 0, "enrolled_utc": "2031-01-01T00:00:00Z"
+    });
+    if let Some(reason) = reason {
+        node["reason"] = json!(reason);
+    }
+    node
+}
+
+fn controller() -> Value {
+    json!({
+        "role": "controller", "schema": 1, "version": "0.1.0", "mesh": "mesh:00",
+        "generated_utc": "2031-01-01T00:01:00Z",
+        "epoch": {
+            "id": 12, "activated_utc": "2031-01-01T00:00:42Z", "expiry_utc": "2031-01-01T00:01:42Z",
+            "secret_hash": "sha256:01", "update": "sha256:02", "members": 1,
+            "next": { "id": 13, "activates_utc": "2031-01-01T00:01:05Z" },
+            "held": ["node-c"]
+        },
+        "policy": { "threshold": 0.7, "max_benchmark_age": 120, "epoch_seconds": 60, "digest": "sha256:03" },
+        "nodes": {
+            "node-a": node("ALLOWED", 0.912, None),
+            "node-c": node("DENIED", 0.69999, Some("score below threshold\u{1b}[2J"))
+        }
+    })
+}
+
+fn daemon() -> Value {
+    json!({
+        "role": "node", "schema": 1, "version": "0.1.0", "generated_utc": "2031-01-01T00:01:00Z",
+        "node": format!("node:{}", "ab".repeat(32)), "name": "node-a", "wireguard": "AAAA",
+        "v4": "10.90.0.1", "v6": "fd00::1", "control": "connected", "controller": "198.18.0.1:7443",
+        "membership": "ALLOWED", "epoch": 12, "next_epoch": null, "lease_seconds": 100.0,
+        "interface": { "name": "meshd0", "mtu": 1420, "backend": "tun-tap", "listen_port": 51820 },
+        "last_evidence": null,
+        "peers": {
+            "node-b": {
+                "node": "node:00", "membership": "ALLOWED", "v4": "10.90.0.2", "v6": "fd00::2",
+                "wireguard": "BBBB", "endpoint": "198.18.1.2:51820", "session_epoch": 11, "lag": 1,
+                "handshake_seconds": 3.2, "tx_bytes": 1536, "rx_bytes": 10,
+                "ping_v4": { "ok": true, "rtt_ms": 0.52, "at_utc": "2031-01-01T00:00:59Z" },
+                "ping_v6": { "ok": false, "rtt_ms": null, "cause": "timeout", "at_utc": "2031-01-01T00:00:59Z" }
+            }
+        },
+        "dropped": { "no_route": 3, "replayed": 0 }
+    })
+}
+
+#[test]
+fn the_status_of_a_controller_is_a_header_and_a_table() {
+    let output = Daemon::with(200, &controller()).run(&["status"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let expected = "\
+controller of mesh:00, meshd 0.1.0, 2031-01-01T00:01:00Z
+epoch    12, ends in 42 s
+members  1 of 2
+next     epoch 13, begins in 5 s
+held     node-c (still members: removing so many at once takes `meshctl epoch rotate --confirm-removals`)
+policy   overall score at least 0.7, evidence at most 2 min 0 s old, epochs of 1 min 0 s
+
+NODE    MEMBERSHIP  STATE        SCORE  AGE   PSK    CONTROL    EPOCH  ADDRESS    REASON
+node-a  ALLOWED     ACTIVE       0.912  12 s  valid  connected  12     10.90.0.2  -
+node-c  DENIED      QUARANTINED  0.699  12 s  none   connected  12     10.90.0.2  score below threshold\u{fffd}[2J
+";
+    assert_eq!(stdout(&output), expected);
+}
+
+#[test]
+fn the_status_of_a_node_shows_its_peers_and_what_it_dropped() {
+    let shown = stdout(&Daemon::with(200, &daemon()).run(&["status"]));
+    assert!(
+        shown.contains("lease       ends in 1 min 40 s\n"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains(
+            "node-b  ALLOWED     11 (1 behind)  3 s ago    0.5 ms   failed: timeout  1.5 KiB  10 B  198.18.1.2:51820  -\n"
+        ),
+        "{shown}"
+    );
+    assert!(shown.ends_with("packets dropped: no_route 3\n"), "{shown}");
+}
+
+#[test]
+fn json_is_the_form_as_it_came_with_what_this_version_does_not_know() {
+    let mut status = controller();
+    status["new_in_a_later_version"] = json!([1]);
+    let output = Daemon::with(200, &status).run(&["--json", "status"]);
+    assert_eq!(
+        serde_json::from_slice::<Value>(&output.stdout).unwrap(),
+        status
+    );
+    let output = Daemon::with(200, &status).run(&["node", "show", "node-c", "--json"]);
+    assert_eq!(
+        serde_json::from_slice::<Value>(&output.stdout).unwrap(),
+        status["nodes"]["node-c"]
+    );
+}
+
+#[test]
+fn a_refusal_exits_with_1_and_a_hint() {
+    let refusal = json!({ "error": "no node is called x", "hint": "try another" });
+    let output = Daemon::with(404, &refusal).run(&["explain", "x"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stdout(&output), "");
+    assert_eq!(
+        stderr(&output),
+        "error: no node is called x\nhint: try another\n"
+    );
+
+    let output = Daemon::answering(vec![(404, String::new())]).run(&["epoch", "rotate"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("\nhint: "));
+}
+
+#[test]
+fn a_nodes_socket_refuses_a_controllers_commands_by_name() {
+    let output = Daemon::with(200, &daemon()).run(&["node", "list"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("is a node's socket"));
+}
+
+#[test]
+fn breakages_exit_with_2_and_a_hint() {
+    let nowhere = meshctl(Path::new("/nonexistent/s"), &["status"]);
+    let cases = [
+        nowhere,
+        Daemon::with(503, &json!({ "error": "starting" })).run(&["status"]),
+        Daemon::answering(vec![(200, "no json".into())]).run(&["status"]),
+        Daemon::with(200, &json!({ "role": "other" })).run(&["status"]),
+    ];
+    for output in cases {
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains("\nhint: "), "{}", stderr(&output));
+    }
+    for args in [
+        &["explain", "../status"][..],
+        &["score", "set", "1.1"],
+        &["token", "revoke", "a/b"],
+    ] {
+        assert_eq!(
+            meshctl(Path::new("/nonexistent/s"), args).status.code(),
+            Some(2)
+        );
+    }
+}
+
+#[test]
+fn a_token_stands_alone_on_stdout() {
+    let created = json!({ "id": "t1", "token": "SECRET", "expires_utc": "2031-01-01T01:00:00Z" });
+    let mesh = Daemon::with(201, &created);
+    let output = mesh.run(&["token", "create", "--name", "node-a", "--ttl-seconds", "60"]);
+    assert_eq!(stdout(&output), "SECRET\n");
+    assert!(!stderr(&output).contains("SECRET"));
+    let asked = mesh.asked();
+    assert_eq!(asked[0].line, "POST /v1/tokens HTTP/1.1");
+    assert_eq!(
+        serde_json::from_str::<Value>(&asked[0].body).unwrap(),
+        json!({ "name": "node-a", "ttl_seconds": 60 })
+    );
+}
+
+#[test]
+fn requests_carry_what_was_asked_for() {
+    let change = json!({ "epoch": 13, "activates_in_ms": 0, "members": 1, "excluded": { "node-c": "evicted" } });
+    let mesh = Daemon::with(200, &change);
+    let output = mesh.run(&["node", "evict", "node-c", "--reason", "leaked"]);
+    assert_eq!(
+        stdout(&output),
+        "node-c is evicted: epoch 13 is in force, with 1 member\nexcluded: node-c, evicted\n"
+    );
+    let asked = mesh.asked();
+    assert_eq!(asked[0].line, "POST /v1/nodes/node-c/evict HTTP/1.1");
+    assert_eq!(asked[0].body, r#"{"reason":"leaked"}"#);
+
+    let mesh = Daemon::with(200, &change);
+    mesh.run(&["epoch", "rotate", "--now"]);
+    assert_eq!(
+        mesh.asked()[0].body,
+        r#"{"now":true,"confirm_removals":false}"#
+    );
+
+    let mesh = Daemon::answering(vec![(204, String::new())]);
+    let output = mesh.run(&["score", "set", "0.4"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(mesh.asked()[0].body, r#"{"mean":0.4}"#);
+}
+
+#[test]
+fn events_begin_with_the_newest_unless_told() {
+    let event = json!({
+        "seq": 99, "at_utc": "2031-01-01T00:00:00Z", "kind": "evidence_accepted",
+        "body": { "name": "node-a", "overall": 0.9, "note": "two words" }, "hash": "sha256:00"
+    });
+    let mesh = Daemon::answering(vec![
+        (200, json!({ "events": [], "head": 100 }).to_string()),
+        (200, json!({ "events": [event], "head": 100 }).to_string()),
+    ]);
+    let output = mesh.run(&["events", "--limit", "2"]);
+    assert_eq!(
+        stdout(&output),
+        "    99  2031-01-01T00:00:00Z  evidence_accepted  name=node-a  note=\"two words\"  overall=0.9\n"
+    );
+    assert_eq!(
+        mesh.asked()[1].line,
+        "GET /v1/events?after=98&limit=2 HTTP/1.1"
+    );
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mesh = Daemon::with(200, &controller());
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_meshctl"))
+        .args(["status", "--socket"])
+        .arg(mesh.socket())
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn an_export_is_for_root_and_lands_in_a_file_of_its_own() {
+    let export = json!({ "epoch": 12, "config": "[Interface]\n" });
+    let mesh = Daemon::with(200, &export);
+    let file = mesh.folder.path().join("wg.conf");
+    let args = [
+        "peer",
+        "export",
+        "node-b",
+        "--output",
+        file.to_str().unwrap(),
+    ];
+    let output = mesh.run(&args);
+    if output.status.code() == Some(1) {
+        assert!(stderr(&output).contains("for root only"));
+        return;
+    }
+    assert_eq!(stdout(&output), "");
+    assert!(stderr(&output).contains("valid for epoch 12 only"));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "[Interface]\n");
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn evidence_signed_offline_is_believed_under_the_printed_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, result) = (folder.path().join("key"), folder.path().join("result.json"));
+    let generate = [
+        "key",
+        "generate",
+        "evaluator",
+        "--output",
+        key.to_str().unwrap(),
+    ];
+    let nowhere = Path::new("/nonexistent/s");
+    let generated = meshctl(nowhere, &generate);
+    let evaluator = stdout(&generated).trim().parse().unwrap();
+    assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        meshctl(nowhere, &generate).status.code(),
+        Some(2),
+        "overwrote a key"
+    );
+
+    let run = json!({
+        "harness": "h", "suite": "s", "suiteVersion": "1", "overall": 0.9,
+        "samplesTotal": 1, "samplesCompleted": 1, "nonce": "00112233445566778899aabbccddeeff",
+        "startedAt": "2031-01-01T00:00:00Z", "finishedAt": "2031-01-01T00:00:10Z"
+    });
+    std::fs::write(&result, run.to_string()).unwrap();
+    let node = keys::NodeId([7; 32]);
+    let sign = |result: &Path| {
+        let (key, node) = (key.to_str().unwrap(), node.to_string());
+        let args = [
+            "evidence", "sign", "--key", key, "--node", &node, "--name", "node-a",
+        ];
+        meshctl(nowhere, &[&args[..], &[result.to_str().unwrap()]].concat())
+    };
+    let signed = sign(&result);
+    assert_eq!(signed.status.code(), Some(0), "{}", stderr(&signed));
+    let attested = wire::evidence::Attested::verify(&signed.stdout, &node, &[evaluator]).unwrap();
+    assert_eq!(attested.benchmark().suite, "s");
+    assert_eq!(sign(&key).status.code(), Some(2));
+}

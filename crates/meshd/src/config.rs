@@ -1,0 +1,451 @@
+//! Settings to configurations: everything is parsed and held against its rules before any socket is
+//! bound or any file is written.
+
+use crate::settings::{Role, Settings};
+use keys::EvaluatorId;
+use node::{Backend, Emitter};
+use policy::{Policy, RequiredSigner, Revoke};
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+use wire::update::LeaseEnd;
+use wire::{NodeName, Token};
+use zeroize::Zeroizing;
+
+/// Why settings make no configuration. Names the setting and the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not a configuration.
+    #[error("{path}: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: toml::de::Error,
+    },
+    /// Nobody said which role.
+    #[error("which role? say --role controller or --role node")]
+    NoRole,
+    /// A setting of the other role.
+    #[error("`{0}` is not a setting of this role: remove it")]
+    Misplaced(&'static str),
+    /// A value that does not fit.
+    #[error("`{setting}`: {why}")]
+    Value {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// The policy as a whole.
+    #[error(transparent)]
+    Policy(#[from] policy::PolicyError),
+}
+
+/// A daemon's configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// Directory for keys and state.
+    pub state_dir: PathBuf,
+    /// Admin socket.
+    pub socket: PathBuf,
+    /// What the role needs.
+    pub role: RoleConfig,
+}
+
+/// What a role needs.
+#[derive(Debug)]
+pub enum RoleConfig {
+    /// A controller.
+    Controller(Box<controller::Config>),
+    /// A node.
+    Node(Box<node::Config>),
+}
+
+/// Reads a TOML file.
+///
+/// # Errors
+/// When it cannot be read, or has a setting that does not exist.
+pub fn read_file(path: PathBuf) -> Result<Settings, ConfigError> {
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(source) => return Err(ConfigError::Read { path, source }),
+    };
+    toml::from_str(&text).map_err(|source| ConfigError::Parse { path, source })
+}
+
+/// Makes a configuration of settings.
+///
+/// # Errors
+/// [`ConfigError`], for the first setting that does not fit.
+pub fn resolve(settings: Settings) -> Result<Config, ConfigError> {
+    let role = settings.role.ok_or(ConfigError::NoRole)?;
+    if let Some(name) = settings.misplaced(role) {
+        return Err(ConfigError::Misplaced(name));
+    }
+    let (state, socket) = match role {
+        Role::Controller => ("/var/lib/meshd/controller", "/run/meshd/controller.sock"),
+        Role::Node => ("/var/lib/meshd/node", "/run/meshd/node.sock"),
+    };
+    let state_dir = settings.state_dir.clone().unwrap_or_else(|| state.into());
+    let socket = settings.socket.clone().unwrap_or_else(|| socket.into());
+    let role = match role {
+        Role::Controller => RoleConfig::Controller(Box::new(controller(settings, &state_dir)?)),
+        Role::Node => RoleConfig::Node(Box::new(node(settings, &state_dir)?)),
+    };
+    Ok(Config {
+        state_dir,
+        socket,
+        role,
+    })
+}
+
+fn controller(
+    settings: Settings,
+    state_dir: &std::path::Path,
+) -> Result<controller::Config, ConfigError> {
+    let policy = policy_of(&settings)?;
+    policy.validate()?;
+    let listen = settings.listen.as_deref().unwrap_or("[::]:7443");
+    let v4 = settings.mesh_v4.as_deref().unwrap_or("10.77.0.0/16");
+    let mesh_v4 = match range("mesh_v4", v4)? {
+        (IpAddr::V4(base), prefix) => (base, prefix),
+        (IpAddr::V6(_), _) => return Err(wrong("mesh_v4", "not an IPv4 range")),
+    };
+    let mesh_v6 = match settings
+        .mesh_v6
+        .as_deref()
+        .map(|text| range("mesh_v6", text))
+        .transpose()?
+    {
+        Some((IpAddr::V6(base), prefix)) => Some((base, prefix)),
+        Some((IpAddr::V4(_), _)) => return Err(wrong("mesh_v6", "not an IPv6 range")),
+        None => None,
+    };
+    let advertise = settings.advertise.unwrap_or_default();
+    if let Some(bad) = advertise.iter().find(|address| !is_host_port(address)) {
+        return Err(wrong("advertise", format!("`{bad}` is not HOST:PORT")));
+    }
+    Ok(controller::Config {
+        listen: parse("listen", listen)?,
+        advertise,
+        socket: PathBuf::new(),
+        state_dir: state_dir.to_owned(),
+        status_file: settings
+            .status_file
+            .unwrap_or_else(|| state_dir.join("status.json")),
+        mesh_v4,
+        mesh_v6,
+        policy,
+    })
+}
+
+fn policy_of(settings: &Settings) -> Result<Policy, ConfigError> {
+    let defaults = Policy::default();
+    let mut metric_minimum = BTreeMap::new();
+    for entry in settings.metric_minimum.iter().flatten() {
+        let (name, score) = entry
+            .split_once('=')
+            .ok_or_else(|| wrong("metric_minimum", format!("`{entry}` is not NAME=SCORE")))?;
+        metric_minimum.insert(name.to_owned(), parse("metric_minimum", score)?);
+    }
+    let evaluators: Result<Vec<EvaluatorId>, _> = settings
+        .evaluator
+        .iter()
+        .flatten()
+        .map(|key| parse("evaluator", key))
+        .collect();
+    Ok(Policy {
+        threshold: settings.threshold.unwrap_or(defaults.threshold),
+        max_benchmark_age: settings
+            .max_benchmark_age
+            .unwrap_or(defaults.max_benchmark_age),
+        metric_minimum,
+        required_signer: choice(
+            "required_signer",
+            settings.required_signer.as_deref(),
+            &[
+                ("any", RequiredSigner::Any),
+                ("self", RequiredSigner::Own),
+                ("evaluator", RequiredSigner::Evaluator),
+            ],
+        )?,
+        evaluators: evaluators?,
+        passes_to_return: settings
+            .passes_to_return
+            .unwrap_or(defaults.passes_to_return),
+        failures_to_leave: settings
+            .failures_to_leave
+            .unwrap_or(defaults.failures_to_leave),
+        probation_epochs: settings
+            .probation_epochs
+            .unwrap_or(defaults.probation_epochs),
+        revoke: choice(
+            "revoke",
+            settings.revoke.as_deref(),
+            &[("epoch", Revoke::Epoch), ("now", Revoke::Now)],
+        )?,
+        floor_share: settings.floor_share.unwrap_or(defaults.floor_share),
+        floor_nodes: settings.floor_nodes.unwrap_or(defaults.floor_nodes),
+        epoch_seconds: settings.epoch_seconds.unwrap_or(defaults.epoch_seconds),
+        lease_seconds: settings.lease_seconds.unwrap_or(defaults.lease_seconds),
+        on_lease_end: choice(
+            "on_lease_end",
+            settings.on_lease_end.as_deref(),
+            &[("close", LeaseEnd::Close), ("open", LeaseEnd::Open)],
+        )?,
+        max_future_skew: defaults.max_future_skew,
+    })
+}
+
+fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config, ConfigError> {
+    let emitter = emitter(&settings)?;
+    let mtu = settings.mtu.unwrap_or(DEFAULT_MTU);
+    if !(node::MIN_MTU..=node::MAX_MTU).contains(&mtu) {
+        let why = format!(
+            "{mtu} is not between {} (below it IPv6 stops working) and {}",
+            node::MIN_MTU,
+            node::MAX_MTU
+        );
+        return Err(wrong("mtu", why));
+    }
+    let controllers = settings.controller.unwrap_or_default();
+    if let Some(bad) = controllers.iter().find(|address| !is_host_port(address)) {
+        return Err(wrong("controller", format!("`{bad}` is not HOST:PORT")));
+    }
+    let advertise: Result<Vec<SocketAddr>, _> = settings
+        .advertise
+        .iter()
+        .flatten()
+        .map(|address| parse("advertise", address))
+        .collect();
+    let emit_seconds = settings.emit_seconds.unwrap_or(30);
+    if emit_seconds == 0 {
+        return Err(wrong("emit_seconds", "must be at least 1"));
+    }
+    let probe_seconds = settings.probe_seconds.unwrap_or(10);
+    // A token that was used is of no interest to a node that is enrolled, and may be gone.
+    let enrolled = state_dir.join("enrolment.json").exists();
+    let join = settings
+        .join
+        .filter(|_| !enrolled)
+        .map(|join| token(&join))
+        .transpose()?;
+    Ok(node::Config {
+        state_dir: state_dir.to_owned(),
+        join,
+        name: settings
+            .name
+            .map(|name| parse::<NodeName>("name", &name))
+            .transpose()?,
+        controllers,
+        listen_port: settings.listen_port.unwrap_or(51_820),
+        advertise: advertise?,
+        interface: settings.interface.unwrap_or_else(|| "meshd0".into()),
+        mtu,
+        tun_backend: choice(
+            "tun_backend",
+            settings.tun_backend.as_deref(),
+            &[("auto", Backend::Auto), ("tun-tap", Backend::TunTap)],
+        )?,
+        emitter,
+        emit_every: Duration::from_secs(emit_seconds),
+        probe_every: (probe_seconds > 0).then(|| Duration::from_secs(probe_seconds)),
+    })
+}
+
+fn emitter(settings: &Settings) -> Result<Emitter, ConfigError> {
+    #[derive(Clone, Copy)]
+    enum Kind {
+        None,
+        Mock,
+        Command,
+        File,
+    }
+    let kinds = [
+        ("none", Kind::None),
+        ("mock", Kind::Mock),
+        ("command", Kind::Command),
+        ("file", Kind::File),
+    ];
+    let kind = choice("emitter", settings.emitter.as_deref(), &kinds)?;
+    let unit = |setting, value: f64| {
+        if (0.0..=1.0).contains(&value) {
+            Ok(value)
+        } else {
+            Err(wrong(setting, format!("{value} is not between 0 and 1")))
+        }
+    };
+    Ok(match kind {
+        Kind::None => Emitter::None,
+        Kind::Mock => Emitter::Mock {
+            mean: unit("mock_mean", settings.mock_mean.unwrap_or(0.9))?,
+            jitter: unit("mock_jitter", settings.mock_jitter.unwrap_or(0.03))?,
+        },
+        Kind::Command => {
+            let argv = settings.benchmark_command.clone().unwrap_or_default();
+            if argv.is_empty() {
+                return Err(wrong(
+                    "benchmark_command",
+                    "the command emitter needs a program",
+                ));
+            }
+            Emitter::Command {
+                argv,
+                timeout: Duration::from_secs(settings.benchmark_timeout_seconds.unwrap_or(300)),
+            }
+        }
+        Kind::File => {
+            let path = settings.benchmark_file.clone();
+            Emitter::File {
+                path: path
+                    .ok_or_else(|| wrong("benchmark_file", "the file emitter needs a path"))?,
+            }
+        }
+    })
+}
+
+/// A token from its string, from a file (`@PATH`) or from standard input (`-`).
+fn token(join: &str) -> Result<Token, ConfigError> {
+    let refused =
+        |what: &str, error: std::io::Error| wrong("join", format!("cannot read {what}: {error}"));
+    let limit = wire::token::MAX_TOKEN_LEN as u64 + 1;
+    let mut text = Zeroizing::new(String::new());
+    match join.strip_prefix('@') {
+        Some(path) => {
+            let file = std::fs::File::open(path).map_err(|error| refused(path, error))?;
+            file.take(limit)
+                .read_to_string(&mut text)
+                .map_err(|error| refused(path, error))?;
+        }
+        None if join == "-" => {
+            let input = std::io::stdin().lock();
+            input
+                .take(limit)
+                .read_to_string(&mut text)
+                .map_err(|error| refused("standard input", error))?;
+        }
+        None => text.push_str(join),
+    }
+    text.parse()
+        .map_err(|error: wire::token::TokenError| wrong("join", error.to_string()))
+}
+
+fn range(setting: &'static str, text: &str) -> Result<(IpAddr, u8), ConfigError> {
+    let parsed = text
+        .split_once('/')
+        .and_then(|(base, prefix)| Some((base.parse().ok()?, prefix.parse().ok()?)));
+    parsed.ok_or_else(|| wrong(setting, format!("`{text}` is not ADDRESS/PREFIX")))
+}
+
+fn is_host_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
+fn parse<T: FromStr<Err: std::fmt::Display>>(
+    setting: &'static str,
+    text: &str,
+) -> Result<T, ConfigError> {
+    text.parse()
+        .map_err(|error| wrong(setting, format!("`{text}`: {error}")))
+}
+
+/// The value of the named choice; without a name the first.
+fn choice<T: Copy>(
+    setting: &'static str,
+    text: Option<&str>,
+    choices: &[(&str, T)],
+) -> Result<T, ConfigError> {
+    let found = match text {
+        None => choices.first(),
+        Some(text) => choices.iter().find(|(name, _)| *name == text),
+    };
+    let names = || {
+        choices
+            .iter()
+            .map(|(name, _)| *name)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    found
+        .map(|(_, value)| *value)
+        .ok_or_else(|| wrong(setting, format!("not one of: {}", names())))
+}
+
+fn wrong(setting: &'static str, why: impl Into<String>) -> ConfigError {
+    ConfigError::Value {
+        setting,
+        why: why.into(),
+    }
+}
+
+/// Leaves room for WireGuard over IPv6 in an underlay of 1500.
+const DEFAULT_MTU: u32 = 1_420;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve_text(text: &str) -> Result<Config, ConfigError> {
+        resolve(toml::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn the_defaults_are_a_configuration_of_each_role() {
+        assert!(resolve_text("role = \"controller\"").is_ok());
+        let RoleConfig::Node(node) = resolve_text("role = \"node\"").unwrap().role else {
+            panic!("a node")
+        };
+        assert_eq!(
+            (node.mtu, node.listen_port, node.emitter),
+            (1420, 51820, Emitter::None)
+        );
+    }
+
+    #[test]
+    fn each_error_names_its_setting() {
+        for (text, expected) in [
+            ("", "--role"),
+            (
+                "role = \"node\"\nthreshold = 0.5",
+                "`threshold` is not a setting of this role",
+            ),
+            ("role = \"node\"\nmtu = 1279", "`mtu`"),
+            (
+                "role = \"node\"\nemitter = \"magic\"",
+                "`emitter`: not one of: none, mock, command, file",
+            ),
+            ("role = \"node\"\nemitter = \"file\"", "`benchmark_file`"),
+            ("role = \"node\"\nname = \"Node A\"", "`name`"),
+            (
+                "role = \"node\"\njoin = \"@/no/such/file\"",
+                "cannot read /no/such/file",
+            ),
+            ("role = \"node\"\njoin = \"hello\"", "not a meshd token"),
+            ("role = \"controller\"\nlisten = \"here\"", "`listen`"),
+            ("role = \"controller\"\nthreshold = 1.5", "threshold"),
+            ("role = \"controller\"\nmesh_v4 = \"10.0.0.0\"", "`mesh_v4`"),
+            ("role = \"controller\"\nepoch_seconds = 0", "epoch"),
+            (
+                "role = \"controller\"\nadvertise = [\"nowhere\"]",
+                "`advertise`",
+            ),
+        ] {
+            let error = resolve_text(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

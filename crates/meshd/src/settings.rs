@@ -1,0 +1,185 @@
+//! Every setting once: its name in TOML, as flag and as environment variable are one declaration.
+//!
+//! `epoch_seconds` in the file, `--epoch-seconds` on the command line, `MESHD_EPOCH_SECONDS` in the
+//! environment. The command line goes before the environment, the environment before the file, the
+//! file before the default. Unknown settings, and settings of the other role, are errors.
+
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// What this daemon is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Judges evidence and publishes epochs.
+    Controller,
+    /// Carries packets among members.
+    Node,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line of text.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// Declares [`Settings`]: `role name: type = "value name"`, each optional.
+macro_rules! settings {
+    ($($(#[$doc:meta])* [$role:ident] $name:ident: $type:ty, $env:literal;)*) => {
+        /// All settings, each as far as it was given.
+        #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Settings {
+            $($(#[$doc])* #[arg(long, env = $env, hide_env_values = true)] pub $name: Option<$type>,)*
+        }
+
+        impl Settings {
+            /// What is missing here, from `other`.
+            #[must_use]
+            pub fn or(self, other: Self) -> Self {
+                Self { $($name: self.$name.or(other.$name),)* }
+            }
+
+            /// The first setting that does not belong to `role`.
+            pub fn misplaced(&self, role: Role) -> Option<&'static str> {
+                let given = [$((stringify!($name), Owner::$role, self.$name.is_some())),*];
+                given.iter().find(|(_, owner, set)| *set && !owner.serves(role)).map(|(name, ..)| *name)
+            }
+        }
+    };
+}
+
+/// Which role a setting belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Both,
+    Controller,
+    Node,
+}
+
+impl Owner {
+    fn serves(self, role: Role) -> bool {
+        match self {
+            Self::Both => true,
+            Self::Controller => role == Role::Controller,
+            Self::Node => role == Role::Node,
+        }
+    }
+}
+
+settings! {
+    /// What this daemon is
+    [Both] role: Role, "MESHD_ROLE";
+    /// Directory for keys and state, 0700 [default: /var/lib/meshd/ROLE]
+    [Both] state_dir: PathBuf, "MESHD_STATE_DIR";
+    /// Admin socket, 0600 [default: /run/meshd/ROLE.sock]
+    [Both] socket: PathBuf, "MESHD_SOCKET";
+    /// How log lines look [default: text]
+    [Both] log_format: LogFormat, "MESHD_LOG_FORMAT";
+    /// Log filter, as in `debug` or `info,tunnel=debug` [default: info]
+    [Both] log_level: String, "MESHD_LOG_LEVEL";
+
+    /// Controller: UDP address to listen on [default: [::]:7443]
+    [Controller] listen: String, "MESHD_LISTEN";
+    /// Both roles: where others reach this daemon; a controller's go into tokens as HOST:PORT, a
+    /// node's go to its peers as IP:PORT; repeatable
+    [Both] advertise: Vec<String>, "MESHD_ADVERTISE";
+    /// Controller: status file [default: status.json in the state directory]
+    [Controller] status_file: PathBuf, "MESHD_STATUS_FILE";
+    /// Controller: the mesh's IPv4 range [default: 10.77.0.0/16]
+    [Controller] mesh_v4: String, "MESHD_MESH_V4";
+    /// Controller: the mesh's IPv6 range [default: derived from the mesh's id, in fd00::/8]
+    [Controller] mesh_v6: String, "MESHD_MESH_V6";
+    /// Controller: length of an epoch, 1 to 86400 [default: 60]
+    [Controller] epoch_seconds: u64, "MESHD_EPOCH_SECONDS";
+    /// Controller: least overall score of a member [default: 0.70]
+    [Controller] threshold: f64, "MESHD_THRESHOLD";
+    /// Controller: oldest evidence that counts, in seconds [default: 120]
+    [Controller] max_benchmark_age: u64, "MESHD_MAX_BENCHMARK_AGE";
+    /// Controller: least score of one metric, NAME=SCORE; repeatable
+    [Controller] metric_minimum: Vec<String>, "MESHD_METRIC_MINIMUM";
+    /// Controller: whose evidence counts: any, self or evaluator [default: any]
+    [Controller] required_signer: String, "MESHD_REQUIRED_SIGNER";
+    /// Controller: key of an evaluator, evaluator:HEX; repeatable
+    [Controller] evaluator: Vec<String>, "MESHD_EVALUATOR";
+    /// Controller: scheduled rotations for which a newly enrolled node is admitted regardless [default: 0]
+    [Controller] probation_epochs: u32, "MESHD_PROBATION_EPOCHS";
+    /// Controller: consecutive passes that bring a quarantined node back [default: 1]
+    [Controller] passes_to_return: u32, "MESHD_PASSES_TO_RETURN";
+    /// Controller: consecutive failures that remove a member [default: 1]
+    [Controller] failures_to_leave: u32, "MESHD_FAILURES_TO_LEAVE";
+    /// Controller: when a failing member is dropped: epoch (the next one) or now [default: epoch]
+    [Controller] revoke: String, "MESHD_REVOKE";
+    /// Controller: how long nodes go on without news, in seconds [default: 5 epochs, at least 60]
+    [Controller] lease_seconds: u64, "MESHD_LEASE_SECONDS";
+    /// Controller: what nodes do then: close or open [default: close]
+    [Controller] on_lease_end: String, "MESHD_ON_LEASE_END";
+    /// Controller: share of members above which removals in one epoch wait for an operator [default: 0.5]
+    [Controller] floor_share: f64, "MESHD_FLOOR_SHARE";
+    /// Controller: fewest removals in one epoch that wait for an operator [default: 3]
+    [Controller] floor_nodes: usize, "MESHD_FLOOR_NODES";
+
+    /// Node: enrolment token, or @FILE, or - for standard input; once
+    [Node] join: String, "MESHD_JOIN";
+    /// Node: the name to ask for
+    [Node] name: String, "MESHD_NAME";
+    /// Node: controller address HOST:PORT instead of the token's; repeatable
+    [Node] controller: Vec<String>, "MESHD_CONTROLLER";
+    /// Node: UDP port of WireGuard, 0 for any [default: 51820]
+    [Node] listen_port: u16, "MESHD_LISTEN_PORT";
+    /// Node: name of the TUN interface [default: meshd0]
+    [Node] interface: String, "MESHD_INTERFACE";
+    /// Node: MTU of the TUN interface, 1280 to 65000 [default: 1420]
+    [Node] mtu: u32, "MESHD_MTU";
+    /// Node: TUN back end: auto or tun-tap [default: auto]
+    [Node] tun_backend: String, "MESHD_TUN_BACKEND";
+    /// Node: where evidence comes from: none, mock, command or file [default: none]
+    [Node] emitter: String, "MESHD_EMITTER";
+    /// Node: seconds between two runs of the emitter [default: 30]
+    [Node] emit_seconds: u64, "MESHD_EMIT_SECONDS";
+    /// Node: mean of the mock emitter's scores [default: 0.9]
+    [Node] mock_mean: f64, "MESHD_MOCK_MEAN";
+    /// Node: greatest distance of a mock score from the mean [default: 0.03]
+    [Node] mock_jitter: f64, "MESHD_MOCK_JITTER";
+    /// Node: program of the command emitter and its arguments; repeatable
+    [Node] benchmark_command: Vec<String>, "MESHD_BENCHMARK_COMMAND";
+    /// Node: seconds after which that program is killed [default: 300]
+    [Node] benchmark_timeout_seconds: u64, "MESHD_BENCHMARK_TIMEOUT_SECONDS";
+    /// Node: file that the file emitter watches
+    [Node] benchmark_file: PathBuf, "MESHD_BENCHMARK_FILE";
+    /// Node: seconds between two probes of every peer, 0 for none [default: 10]
+    [Node] probe_seconds: u64, "MESHD_PROBE_SECONDS";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_first_wins() {
+        let flags = Settings {
+            threshold: Some(0.9),
+            ..Settings::default()
+        };
+        let file: Settings = toml::from_str("threshold = 0.5\nepoch_seconds = 10").unwrap();
+        let merged = flags.or(file);
+        assert_eq!(
+            (merged.threshold, merged.epoch_seconds),
+            (Some(0.9), Some(10))
+        );
+    }
+
+    #[test]
+    fn a_typo_and_a_setting_of_the_other_role_are_errors() {
+        assert!(toml::from_str::<Settings>("treshold = 0.5").is_err());
+        let node: Settings = toml::from_str("threshold = 0.5").unwrap();
+        assert_eq!(node.misplaced(Role::Node), Some("threshold"));
+        assert_eq!(node.misplaced(Role::Controller), None);
+    }
+}

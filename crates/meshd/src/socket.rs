@@ -1,0 +1,123 @@
+//! The admin socket: a Unix socket of 0600. Replaces one that a dead daemon left, never a live one.
+
+use std::fs::{DirBuilder, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+/// A bound socket; its file goes when this is dropped.
+#[derive(Debug)]
+pub struct Socket {
+    path: PathBuf,
+}
+
+/// Why there is no admin socket.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Something else is there.
+    #[error("{0} exists and is no socket: remove it, or choose another path with --socket")]
+    NotASocket(PathBuf),
+    /// A daemon answers on it.
+    #[error("another daemon answers on {0}: stop it, or choose another path with --socket")]
+    InUse(PathBuf),
+    /// The path does not fit a socket address.
+    #[error("{0} is longer than a socket path may be (107 bytes): choose another with --socket")]
+    TooLong(PathBuf),
+    /// The system refused.
+    #[error("cannot bind {path}: {source}; choose another path with --socket")]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Binds `path`. Creates its directory (0700) if there is none.
+///
+/// # Errors
+/// [`SocketError`], with the way out.
+pub fn bind(path: &Path) -> Result<(Socket, UnixListener), SocketError> {
+    if path.as_os_str().len() > MAX_PATH {
+        return Err(SocketError::TooLong(path.to_owned()));
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if !meta.file_type().is_socket() => {
+            return Err(SocketError::NotASocket(path.to_owned()));
+        }
+        Ok(_) if UnixStream::connect(path).is_ok() => {
+            return Err(SocketError::InUse(path.to_owned()));
+        }
+        Ok(_) | Err(_) => {}
+    }
+    let listener = bind_private(path).map_err(|source| SocketError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok((
+        Socket {
+            path: path.to_owned(),
+        },
+        listener,
+    ))
+}
+
+/// Made in a directory that nobody else may enter, then moved: at no time can another user open it,
+/// whatever the umask.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    let dir = path
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    if !dir.exists() {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    }
+    let private = tempfile::Builder::new()
+        .prefix(".")
+        .rand_bytes(6)
+        .tempdir_in(dir)?;
+    let made = private.path().join("s");
+    let listener = UnixListener::bind(&made).map_err(|error| match error.kind() {
+        ErrorKind::InvalidInput => io::Error::other("the path is too long for a socket"),
+        _ => error,
+    })?;
+    std::fs::set_permissions(&made, Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    std::fs::rename(&made, path)?;
+    Ok(listener)
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// `sun_path` of `unix(7)`, less the terminating zero.
+const MAX_PATH: usize = 107;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/admin.sock");
+        let (socket, listener) = bind(&path).unwrap();
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert!(matches!(bind(&path), Err(SocketError::InUse(_))));
+        std::mem::forget(socket);
+        drop(listener);
+        let (socket, _listener) = bind(&path).expect("nobody answers any more");
+        drop(socket);
+        assert!(!path.exists());
+        std::fs::write(&path, "text").unwrap();
+        assert!(matches!(bind(&path), Err(SocketError::NotASocket(_))));
+    }
+}

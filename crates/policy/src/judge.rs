@@ -1,0 +1,341 @@
+//! One node's record, held against the rules.
+//!
+//! [`judge`] answers what a scheduled decision taken at this moment would be. The caller keeps
+//! [`Decision::standing`] only when it takes that decision; a look in between changes nothing.
+
+use crate::settings::{Policy, RequiredSigner};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+use wire::Digest;
+use wire::admin::{Membership, RuleStatus};
+use wire::evidence::Signer;
+
+/// What is known about a node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// An operator has excluded it.
+    pub evicted: bool,
+    /// Scheduled rotations for which it is still admitted regardless.
+    pub probation_left: u32,
+    /// Its newest accepted evidence.
+    pub evidence: Option<Evidence>,
+    /// What earlier scheduled decisions left behind.
+    pub standing: Standing,
+}
+
+/// Accepted evidence, as far as a decision needs it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evidence {
+    /// The run's score.
+    pub overall: f64,
+    /// Score per metric.
+    pub metrics: BTreeMap<String, f64>,
+    /// When the run finished.
+    pub finished_at: Timestamp,
+    /// Who vouches.
+    pub signer: Signer,
+    /// SHA-256 of the statement.
+    pub digest: Digest,
+}
+
+/// What earlier scheduled decisions left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// Never judged on evidence: it may join as soon as it passes.
+    New,
+    /// A member, and how many scheduled decisions in a row it has failed.
+    In {
+        /// Failures in a row.
+        failures: u32,
+    },
+    /// Quarantined, and how many scheduled decisions in a row it has passed.
+    Out {
+        /// Passes in a row.
+        passes: u32,
+    },
+}
+
+/// What a node is after a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Admitted regardless, because it is newly enrolled.
+    Probation,
+    /// Admitted on the strength of its evidence.
+    Active,
+    /// Not admitted.
+    Quarantined,
+    /// Excluded by an operator.
+    Evicted,
+}
+
+/// A decision with what it rests on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// The decision.
+    pub membership: Membership,
+    /// The node's state if the decision is taken.
+    pub state: State,
+    /// Why it is denied, or, where it is not, what would deny it without probation or patience.
+    pub reason: Option<Reason>,
+    /// The score that was judged.
+    pub score: Option<f64>,
+    /// The evidence's age; zero for evidence from a clock ahead of ours.
+    pub age: Option<Duration>,
+    /// Digest of the evidence.
+    pub evidence: Option<Digest>,
+    /// The node's standing if this is taken as a scheduled decision.
+    pub standing: Standing,
+}
+
+/// Why a node is denied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// Excluded by an operator.
+    Evicted,
+    /// No accepted evidence of a signer that counts.
+    NoBenchmark,
+    /// The newest evidence is too old.
+    BenchmarkStale,
+    /// The overall score is too low.
+    ScoreBelowThreshold,
+    /// A metric that the policy names is too low, or is not there.
+    MetricBelowMinimum(String),
+    /// It passes, but not yet often enough in a row to return.
+    OnTrial {
+        /// Passes in a row, with the present one.
+        passes: u32,
+        /// Passes that it takes.
+        needed: u32,
+    },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Evicted => f.write_str("evicted"),
+            Self::NoBenchmark => f.write_str("no benchmark"),
+            Self::BenchmarkStale => f.write_str("benchmark stale"),
+            Self::ScoreBelowThreshold => f.write_str("score below threshold"),
+            Self::MetricBelowMinimum(name) => write!(f, "metric {name} below minimum"),
+            Self::OnTrial { passes, needed } => write!(f, "on trial: {passes} of {needed} passes"),
+        }
+    }
+}
+
+impl Decision {
+    /// Whether the node is admitted.
+    pub fn allowed(&self) -> bool {
+        self.membership == Membership::Allowed
+    }
+}
+
+/// What a scheduled decision about this node would be at `now`.
+pub fn judge(policy: &Policy, record: &Record, now: Timestamp) -> Decision {
+    let evidence = counting(policy, record);
+    let failure = failure(policy, evidence, now);
+    let (state, reason, standing) = if record.evicted {
+        let out = Standing::Out { passes: 0 };
+        (State::Evicted, Some(Reason::Evicted), out)
+    } else if record.probation_left > 0 {
+        let standing = on_probation(record.standing, failure.as_ref());
+        (State::Probation, failure, standing)
+    } else {
+        by_evidence(policy, record.standing, failure)
+    };
+    Decision {
+        membership: match state {
+            State::Probation | State::Active => Membership::Allowed,
+            State::Quarantined | State::Evicted => Membership::Denied,
+        },
+        state,
+        reason,
+        score: evidence.map(|e| e.overall),
+        age: evidence.map(|e| age(e, now)),
+        evidence: evidence.map(|e| e.digest),
+        standing,
+    }
+}
+
+/// When a node's evidence turns stale, if it has any that counts.
+pub fn stale_at(policy: &Policy, record: &Record) -> Option<Timestamp> {
+    let limit = Duration::from_secs(policy.max_benchmark_age);
+    counting(policy, record)?
+        .finished_at
+        .checked_add(limit)
+        .ok()
+}
+
+/// The rules, one by one, with what they were held against.
+pub fn rules(policy: &Policy, record: &Record, now: Timestamp) -> Vec<RuleStatus> {
+    let evidence = counting(policy, record);
+    let mut rules = vec![
+        rule("not evicted", word(!record.evicted), !record.evicted),
+        signer_rule(policy, record),
+    ];
+    let limit = policy.max_benchmark_age;
+    rules.push(match evidence.map(|e| age(e, now)) {
+        Some(age) => rule(
+            format!("benchmark age <= {limit} s"),
+            format!("{:.0} s", age.as_secs_f64()),
+            age <= Duration::from_secs(limit),
+        ),
+        None => rule(format!("benchmark age <= {limit} s"), "no benchmark", false),
+    });
+    rules.push(score_rule(
+        "overall",
+        policy.threshold,
+        evidence.map(|e| e.overall),
+    ));
+    for (metric, least) in &policy.metric_minimum {
+        let score = evidence.and_then(|e| e.metrics.get(metric).copied());
+        rules.push(score_rule(&format!("metric {metric}"), *least, score));
+    }
+    rules.extend(patience_rule(policy, record, now));
+    rules
+}
+
+/// The record's evidence, if its signer counts under the policy of today.
+fn counting<'a>(policy: &Policy, record: &'a Record) -> Option<&'a Evidence> {
+    let evidence = record.evidence.as_ref()?;
+    policy.counts(&evidence.signer).then_some(evidence)
+}
+
+fn age(evidence: &Evidence, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(evidence.finished_at)).unwrap_or(Duration::ZERO)
+}
+
+/// The first rule that the evidence breaks.
+fn failure(policy: &Policy, evidence: Option<&Evidence>, now: Timestamp) -> Option<Reason> {
+    let Some(evidence) = evidence else {
+        return Some(Reason::NoBenchmark);
+    };
+    if age(evidence, now) > Duration::from_secs(policy.max_benchmark_age) {
+        return Some(Reason::BenchmarkStale);
+    }
+    // Written so that a NaN, wherever it came from, fails.
+    let reaches = |score: f64, least: f64| score >= least;
+    if !reaches(evidence.overall, policy.threshold) {
+        return Some(Reason::ScoreBelowThreshold);
+    }
+    let score = |metric: &str| evidence.metrics.get(metric).copied().unwrap_or(f64::NAN);
+    let mut minima = policy.metric_minimum.iter();
+    minima
+        .find(|(metric, least)| !reaches(score(metric), **least))
+        .map(|(metric, _)| Reason::MetricBelowMinimum(metric.clone()))
+}
+
+fn on_probation(standing: Standing, failure: Option<&Reason>) -> Standing {
+    match (standing, failure) {
+        // Not judged on evidence yet, so that it may still join when probation ends without any.
+        (Standing::New, Some(Reason::NoBenchmark)) => Standing::New,
+        (Standing::In { failures }, Some(_)) => Standing::In {
+            failures: failures.saturating_add(1),
+        },
+        (Standing::New | Standing::Out { .. }, Some(_)) => Standing::In { failures: 1 },
+        (_, None) => Standing::In { failures: 0 },
+    }
+}
+
+fn by_evidence(
+    policy: &Policy,
+    standing: Standing,
+    failure: Option<Reason>,
+) -> (State, Option<Reason>, Standing) {
+    let out = Standing::Out { passes: 0 };
+    match (standing, failure) {
+        (Standing::New, Some(Reason::NoBenchmark)) => {
+            (State::Quarantined, Some(Reason::NoBenchmark), Standing::New)
+        }
+        (Standing::New | Standing::Out { .. }, Some(reason)) => {
+            (State::Quarantined, Some(reason), out)
+        }
+        (Standing::New | Standing::In { .. }, None) => {
+            (State::Active, None, Standing::In { failures: 0 })
+        }
+        (Standing::In { failures }, Some(reason)) => {
+            let failures = failures.saturating_add(1);
+            if failures < policy.failures_to_leave {
+                (State::Active, Some(reason), Standing::In { failures })
+            } else {
+                (State::Quarantined, Some(reason), out)
+            }
+        }
+        (Standing::Out { passes }, None) => {
+            let (passes, needed) = (passes.saturating_add(1), policy.passes_to_return);
+            if passes < needed {
+                let trial = Reason::OnTrial { passes, needed };
+                (State::Quarantined, Some(trial), Standing::Out { passes })
+            } else {
+                (State::Active, None, Standing::In { failures: 0 })
+            }
+        }
+    }
+}
+
+fn signer_rule(policy: &Policy, record: &Record) -> RuleStatus {
+    let wanted = match policy.required_signer {
+        RequiredSigner::Any => "signed by the node or an evaluator",
+        RequiredSigner::Own => "signed by the node",
+        RequiredSigner::Evaluator => "signed by an evaluator",
+    };
+    let evidence = record.evidence.as_ref();
+    let value = match evidence.map(|e| e.signer) {
+        None => "no benchmark".to_owned(),
+        Some(Signer::Node(_)) => "self".to_owned(),
+        Some(Signer::Evaluator(key)) => key.to_string(),
+    };
+    let holds = evidence.is_some_and(|e| policy.counts(&e.signer));
+    rule(wanted, value, holds)
+}
+
+fn score_rule(what: &str, least: f64, score: Option<f64>) -> RuleStatus {
+    let text = format!("{what} >= {least:.2}");
+    match score {
+        Some(score) => rule(text, format!("{score:.2}"), score >= least),
+        None => rule(text, "none", false),
+    }
+}
+
+/// Probation or hysteresis, where either plays a part.
+fn patience_rule(policy: &Policy, record: &Record, now: Timestamp) -> Option<RuleStatus> {
+    if record.probation_left > 0 {
+        let left = format!("{} rotations left", record.probation_left);
+        return Some(rule("on probation: admitted regardless", left, true));
+    }
+    let failing = failure(policy, counting(policy, record), now).is_some();
+    match record.standing {
+        Standing::New => None,
+        Standing::In { failures } => {
+            let most = policy.failures_to_leave;
+            let seen = failures.saturating_add(u32::from(failing));
+            let text = format!("fewer than {most} failures in a row");
+            (most > 1).then(|| rule(text, seen.to_string(), seen < most))
+        }
+        Standing::Out { passes } => {
+            let needed = policy.passes_to_return;
+            let seen = if failing { 0 } else { passes.saturating_add(1) };
+            let text = format!("{needed} passes in a row");
+            (needed > 1).then(|| rule(text, seen.to_string(), seen >= needed))
+        }
+    }
+}
+
+fn rule(rule: impl Into<String>, value: impl Into<String>, holds: bool) -> RuleStatus {
+    RuleStatus {
+        rule: rule.into(),
+        value: value.into(),
+        holds,
+    }
+}
+
+fn word(holds: bool) -> &'static str {
+    if holds { "not evicted" } else { "evicted" }
+}
+
+#[cfg(test)]
+mod tests;
