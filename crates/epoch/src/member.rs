@@ -244,11 +244,10 @@ impl Member {
         let peers = self.plan(&update, secret)?;
 
         let epoch = update.epoch;
-        self.high_water = HighWater {
+        self.newest = HighWater {
             epoch,
             digest: update.digest(),
         };
-        self.commands.push_back(Command::Persist(self.high_water));
         if let Some(peers) = peers {
             self.commands.push_back(Command::Install {
                 epoch,
@@ -347,19 +346,18 @@ impl Member {
         let HighWater {
             epoch: have,
             digest,
-        } = self.high_water;
+        } = self.newest;
         let got = update.epoch;
+        if self.holds(update) {
+            return Ok(false);
+        }
         if got < have {
             return Err(UpdateError::Old { have, got });
         }
         if got == have {
-            let same = update.digest() == digest;
             // After a restart the epoch in force is taken once more; only its digest is remembered.
-            return if same {
-                Ok(!self.holds(got))
-            } else {
-                Err(UpdateError::Forked(got))
-            };
+            let same = update.digest() == digest;
+            return if same { Ok(true) } else { Err(UpdateError::Forked(got)) };
         }
         let continues = have == Epoch(0) || got > have.next() || update.previous == digest;
         if continues {
