@@ -12,92 +12,16 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use std::fs::{DirBuilder, Permissions};
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixListener as StdListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixListener as StdListener;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use wire::NodeName;
 
-/// A bound admin socket; its file goes with it.
-#[derive(Debug)]
-pub struct Socket {
-    listener: StdListener,
-    path: PathBuf,
-}
-
-/// Why there is no admin socket.
-#[derive(Debug, thiserror::Error)]
-pub enum SocketError {
-    /// Somebody answers on it.
-    #[error("another daemon answers on it: stop that one, or set another path")]
-    InUse,
-    /// Something else has its name.
-    #[error("a file that is no socket has this name: remove it, or set another path")]
-    NotASocket,
-    /// The system refuses.
-    #[error("{0}; make its directory writable, or set another path")]
-    Io(#[from] std::io::Error),
-}
-
-/// Binds the socket. Creates its directory (0700) if there is none, and replaces a socket on which
-/// nobody answers.
-///
-/// # Errors
-/// [`SocketError`], with the way out.
-pub fn bind(path: &Path) -> Result<Socket, SocketError> {
-    let dir = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if !dir.exists() {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    }
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata) if !metadata.file_type().is_socket() => return Err(SocketError::NotASocket),
-        Ok(_) if answers(path)? => return Err(SocketError::InUse),
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error.into()),
-    }
-    // Made in a directory that nobody else may enter and then moved: at no time can another user
-    // open it, whatever the umask.
-    let private = tempfile::Builder::new().prefix(".s").tempdir_in(dir)?;
-    let made = private.path().join("s");
-    let listener = StdListener::bind(&made)?;
-    std::fs::set_permissions(&made, Permissions::from_mode(0o600))?;
-    listener.set_nonblocking(true)?;
-    std::fs::rename(&made, path)?;
-    Ok(Socket {
-        listener,
-        path: path.to_owned(),
-    })
-}
-
-fn answers(path: &Path) -> Result<bool, SocketError> {
-    match UnixStream::connect(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
 /// Serves the socket; returns only when it has failed.
-pub(crate) async fn serve(socket: &Socket, inputs: mpsc::Sender<Input>) {
-    let listener = socket.listener.try_clone();
-    let listener = listener.and_then(UnixListener::from_std);
-    let Ok(listener) = listener else {
-        return;
-    };
-    let _ = axum::serve(listener, router(Engine { inputs })).await;
+pub(crate) async fn serve(socket: StdListener, inputs: mpsc::Sender<Input>) {
+    if let Ok(listener) = UnixListener::from_std(socket) {
+        let _ = axum::serve(listener, router(Engine { inputs })).await;
+    }
 }
 
 /// The way to the one task that owns the state.

@@ -1,7 +1,6 @@
 //! Everything that can fail at the start fails here, before anybody is served, and names the cause
 //! and the way out.
 
-use crate::admin::{self, Socket, SocketError};
 use crate::clock::{self, Now};
 use crate::engine::{Engine, Setup, StartError};
 use crate::fleet::Fleet;
@@ -14,6 +13,7 @@ use std::fs::DirBuilder;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use wire::token::MAX_ADDRESSES;
 
@@ -26,8 +26,6 @@ pub struct Config {
     pub advertise: Vec<String>,
     /// Holds the event log; 0700.
     pub state_dir: PathBuf,
-    /// The admin socket; 0600.
-    pub socket: PathBuf,
     /// `status.json`; world-readable.
     pub status_file: PathBuf,
     /// The mesh's IPv4 range and its prefix length.
@@ -46,7 +44,7 @@ pub const DEFAULT_MESH_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 77, 0, 0), 16);
 pub struct Controller {
     pub(crate) engine: Engine,
     pub(crate) listener: Listener,
-    pub(crate) socket: Socket,
+    pub(crate) admin: UnixListener,
     pub(crate) status_file: PathBuf,
 }
 
@@ -77,14 +75,6 @@ pub enum OpenError {
         /// The way out.
         hint: &'static str,
     },
-    /// The admin socket.
-    #[error("the admin socket {path} cannot be used: {source}")]
-    Socket {
-        /// Its path.
-        path: PathBuf,
-        /// What is wrong, and the way out.
-        source: SocketError,
-    },
     /// The status file.
     #[error(
         "the status file {path} cannot be written: {source}; create its directory and make it \
@@ -108,7 +98,8 @@ pub enum OpenError {
 }
 
 impl Controller {
-    /// Does everything that can fail. Must run inside a tokio runtime.
+    /// Does everything that can fail. `admin` is the bound admin socket, non-blocking. Must run
+    /// inside a tokio runtime.
     ///
     /// # Errors
     /// [`OpenError`], which names the cause and the way out. Nothing is left bound.
@@ -116,6 +107,7 @@ impl Controller {
         config: Config,
         controller: ControllerSecret,
         authority: AuthoritySecret,
+        admin: UnixListener,
     ) -> Result<Self, OpenError> {
         if config.advertise.len() > MAX_ADDRESSES {
             return Err(OpenError::Advertise(config.advertise.len()));
@@ -130,10 +122,6 @@ impl Controller {
         let (log, contents) = Log::open(&path, |entry| fleet.apply(entry.at, &entry.event))
             .map_err(|source| OpenError::Log { path, source })?;
         let listener = Listener::bind(config.listen, &controller).map_err(listen_error)?;
-        let socket = admin::bind(&config.socket).map_err(|source| OpenError::Socket {
-            path: config.socket.clone(),
-            source,
-        })?;
         let setup = Setup {
             advertise: advertise(&config, &listener),
             policy: config.policy,
@@ -152,7 +140,7 @@ impl Controller {
         Ok(Self {
             engine,
             listener,
-            socket,
+            admin,
             status_file: path,
         })
     }

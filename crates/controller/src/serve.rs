@@ -70,7 +70,7 @@ impl Controller {
         let result = tokio::select! {
             () = shell.run(&mut queue, shutdown) => Ok(()),
             () = accept(&self.listener, inputs.clone()) => Err(ServeError::Endpoint),
-            () = admin::serve(&self.socket, inputs) => Err(ServeError::Admin),
+            () = admin::serve(self.admin, inputs) => Err(ServeError::Admin),
         };
         self.listener.close("the controller is stopping").await;
         result

@@ -72,18 +72,27 @@ fn line(event: &EventInfo) -> String {
     match &event.body {
         Value::Object(fields) => {
             for (key, value) in fields {
-                match value {
-                    Value::String(text) if !text.contains(' ') => {
-                        line.push_str(&format!("  {key}={text}"));
-                    }
-                    other => line.push_str(&format!("  {key}={other}")),
-                }
+                line.push_str(&format!("  {key}={}", short(value)));
             }
         }
         Value::Null => {}
-        other => line.push_str(&format!("  {other}")),
+        other => line.push_str(&format!("  {}", short(other))),
     }
     clean(&line).into_owned()
+}
+
+/// A value as JSON, with quotes only where they are needed, and cut where it is long: an envelope
+/// would hide everything else.
+fn short(value: &Value) -> String {
+    let mut text = match value {
+        Value::String(text) if !text.contains([' ', '"']) => text.clone(),
+        other => other.to_string(),
+    };
+    if let Some((cut, _)) = text.char_indices().nth(MAX_VALUE_LEN) {
+        text.truncate(cut);
+        text.push('…');
+    }
+    text
 }
 
 fn json_lines(events: &[EventInfo]) -> String {
@@ -94,5 +103,7 @@ fn json_lines(events: &[EventInfo]) -> String {
     lines.join("\n")
 }
 
+/// Longest value of a line, in characters; --json shows all of it.
+const MAX_VALUE_LEN: usize = 160;
 /// Pause between looks at a log that has not grown.
 const POLL: Duration = Duration::from_secs(1);

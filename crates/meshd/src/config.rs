@@ -140,7 +140,6 @@ fn controller(
     Ok(controller::Config {
         listen: parse("listen", listen)?,
         advertise,
-        socket: PathBuf::new(),
         state_dir: state_dir.to_owned(),
         status_file: settings
             .status_file

@@ -85,11 +85,8 @@ async fn run(config: config::Config) -> anyhow::Result<ExitCode> {
                 AuthoritySecret::expose_base64,
                 || AuthoritySecret::generate(&mut OsRng),
             )?;
-            let role = controller::Config {
-                socket: config.socket,
-                ..*role
-            };
-            let controller = controller::Controller::open(role, connection, authority)?;
+            let (_socket, admin) = socket::bind(&config.socket)?;
+            let controller = controller::Controller::open(*role, connection, authority, admin)?;
             controller
                 .serve(shutdown)
                 .await

@@ -1,12 +1,12 @@
 //! A whole controller with its sockets, on loopback.
 
 use super::*;
-use crate::admin::{self, SocketError};
 use crate::{Config, Controller, OpenError};
 use keys::ControllerSecret;
 use quic::Dialer;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use wire::admin::ApiError;
@@ -16,7 +16,6 @@ fn config(dir: &Path) -> Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         advertise: Vec::new(),
         state_dir: dir.join("state"),
-        socket: dir.join("run/controller.sock"),
         status_file: dir.join("status.json"),
         mesh_v4: crate::open::DEFAULT_MESH_V4,
         mesh_v6: None,
@@ -24,9 +23,23 @@ fn config(dir: &Path) -> Config {
     }
 }
 
+/// The socket is beside the state directory, as the daemon would bind it.
 fn open(config: Config) -> Result<Controller, OpenError> {
+    let socket = socket_of(&config);
+    let _ = std::fs::remove_file(&socket);
+    let admin = UnixListener::bind(socket).unwrap();
+    admin.set_nonblocking(true).unwrap();
     let authority = AuthoritySecret::from_base64(&format!("{}=", "A".repeat(43))).unwrap();
-    Controller::open(config, ControllerSecret::generate(&mut OsRng), authority)
+    Controller::open(
+        config,
+        ControllerSecret::generate(&mut OsRng),
+        authority,
+        admin,
+    )
+}
+
+fn socket_of(config: &Config) -> PathBuf {
+    config.state_dir.with_file_name("admin.sock")
 }
 
 async fn http(socket: &Path, method: &str, path: &str, body: &str) -> (u16, String) {
@@ -46,14 +59,14 @@ async fn http(socket: &Path, method: &str, path: &str, body: &str) -> (u16, Stri
 async fn a_node_enrols_and_an_operator_asks_through_the_real_sockets() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
-    let (socket, status_file) = (config.socket.clone(), config.status_file.clone());
+    let (socket, status_file) = (socket_of(&config), config.status_file.clone());
     let controller = open(config).unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(controller.serve(async {
         let _ = stopped.await;
     }));
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&socket), mode(&status_file)), (0o600, 0o644));
+    assert_eq!(mode(&status_file), 0o644);
 
     let (code, body) = http(&socket, "POST", "/v1/tokens", "").await;
     assert_eq!(code, 200);
@@ -115,7 +128,6 @@ async fn a_node_enrols_and_an_operator_asks_through_the_real_sockets() {
     drop((sender, receiver));
     connection.close("");
     serving.await.unwrap().unwrap();
-    assert!(!socket.exists());
     let written = std::fs::read_to_string(&status_file).unwrap();
     let written: wire::admin::ControllerStatus = serde_json::from_str(&written).unwrap();
     assert_eq!(written.nodes.len(), 1);
@@ -164,13 +176,6 @@ async fn what_cannot_be_opened_is_named_with_a_way_out() {
     let taken = message(taken);
     assert!(taken.contains("another program has this port"), "{taken}");
 
-    let answered = Config {
-        socket: dir.path().join("run/controller.sock"),
-        ..config(other.path())
-    };
-    let answered = message(answered);
-    assert!(answered.contains("another daemon answers"), "{answered}");
-
     let file = other.path().join("file");
     std::fs::write(&file, "").unwrap();
     let not_a_directory = Config {
@@ -189,18 +194,4 @@ async fn what_cannot_be_opened_is_named_with_a_way_out() {
     };
     let no_status = message(no_status);
     assert!(no_status.contains("status file"), "{no_status}");
-}
-
-#[tokio::test]
-async fn a_stale_socket_is_replaced_and_a_file_is_not() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("s.sock");
-    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    assert!(path.exists());
-    let socket = admin::bind(&path).unwrap();
-    assert!(matches!(admin::bind(&path), Err(SocketError::InUse)));
-    drop(socket);
-    assert!(!path.exists());
-    std::fs::write(&path, "").unwrap();
-    assert!(matches!(admin::bind(&path), Err(SocketError::NotASocket)));
 }
