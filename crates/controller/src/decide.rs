@@ -94,12 +94,21 @@ impl Cause {
 
 /// Decides who is a member of the next epoch.
 pub fn decide(fleet: &Fleet, policy: &Policy, cause: Cause, now: Timestamp) -> Ballot {
-    let judged: BTreeMap<&NodeName, (&Node, Decision)> = fleet
+    let member = |name: &NodeName| fleet.roster().contains(name);
+    let judged: BTreeMap<&NodeName, (&Node, Decision, u32)> = fleet
         .nodes()
         .iter()
-        .map(|(name, node)| (name, (node, judge(policy, &node.record(), now))))
+        .map(|(name, node)| {
+            let mut record = node.record();
+            // A member has had its epoch; one that is about to join begins its first.
+            let spent = u32::from(cause.counts() && member(name));
+            record.probation_left = record.probation_left.saturating_sub(spent);
+            (
+                name,
+                (node, judge(policy, &record, now), record.probation_left),
+            )
+        })
         .collect();
-    let member = |name: &NodeName| fleet.roster().contains(name);
     let wanted = |name: &NodeName, node: &Node, decision: &Decision| match cause.scope() {
         Scope::All => decision.allowed(),
         Scope::Failing if member(name) => decision.allowed(),
@@ -108,7 +117,7 @@ pub fn decide(fleet: &Fleet, policy: &Policy, cause: Cause, now: Timestamp) -> B
     };
     let failing: BTreeSet<NodeName> = judged
         .iter()
-        .filter(|(name, (node, decision))| {
+        .filter(|(name, (node, decision, _))| {
             member(name) && !node.evicted() && !wanted(name, node, decision)
         })
         .map(|(name, _)| (*name).clone())
@@ -121,12 +130,15 @@ pub fn decide(fleet: &Fleet, policy: &Policy, cause: Cause, now: Timestamp) -> B
         held,
         verdicts: Vec::new(),
     };
-    for (name, (node, decision)) in judged {
+    for (name, (node, decision, probation_left)) in judged {
         let held = ballot.held.contains(name);
         let admitted = held || wanted(name, node, &decision);
         if cause.counts() || admitted != member(name) {
-            let verdict = verdict(name, node, &decision, cause, admitted, held);
-            ballot.verdicts.push(verdict);
+            let verdict = verdict(name, node, &decision, admitted, held);
+            ballot.verdicts.push(Verdict {
+                probation_left,
+                ..verdict
+            });
         }
         if admitted {
             ballot.roster.insert(name.clone());
@@ -155,7 +167,6 @@ fn verdict(
     name: &NodeName,
     node: &Node,
     decision: &Decision,
-    cause: Cause,
     admitted: bool,
     held: bool,
 ) -> Verdict {
@@ -170,7 +181,6 @@ fn verdict(
         }
         _ => (decision.state, decision.standing),
     };
-    let left = node.probation_left();
     let reason = decision.reason.as_ref().map(Reason::to_string);
     Verdict {
         name: name.clone(),
@@ -184,7 +194,7 @@ fn verdict(
         score: decision.score,
         evidence: decision.evidence.map(|digest| digest.to_string()),
         standing,
-        probation_left: left.saturating_sub(u32::from(cause.counts())),
+        probation_left: node.probation_left(),
         held,
     }
 }

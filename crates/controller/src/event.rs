@@ -142,7 +142,7 @@ pub struct Verdict {
     pub evidence: Option<String>,
     /// The node's standing from now on.
     pub standing: Standing,
-    /// Rotations of probation left from now on.
+    /// Epochs of probation left, the one decided on included.
     pub probation_left: u32,
     /// Denied, but kept until an operator confirms.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -269,7 +269,7 @@ impl Node {
         self.evicted
     }
 
-    /// Rotations of probation left.
+    /// Epochs of probation left, the one in force included.
     pub fn probation_left(&self) -> u32 {
         self.probation_left
     }

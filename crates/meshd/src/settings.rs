@@ -108,7 +108,7 @@ settings! {
     [Controller] required_signer: String, "MESHD_REQUIRED_SIGNER";
     /// Controller: key of an evaluator, evaluator:HEX; repeatable
     [Controller] evaluator: Vec<String>, "MESHD_EVALUATOR";
-    /// Controller: scheduled rotations for which a newly enrolled node is admitted regardless [default: 0]
+    /// Controller: epochs, the one it joins included, for which a newly enrolled node is admitted regardless [default: 0]
     [Controller] probation_epochs: u32, "MESHD_PROBATION_EPOCHS";
     /// Controller: consecutive passes that bring a quarantined node back [default: 1]
     [Controller] passes_to_return: u32, "MESHD_PASSES_TO_RETURN";

@@ -18,7 +18,7 @@ use wire::evidence::Signer;
 pub struct Record {
     /// An operator has excluded it.
     pub evicted: bool,
-    /// Scheduled rotations for which it is still admitted regardless.
+    /// Epochs for which it is still admitted regardless, the one decided on included.
     pub probation_left: u32,
     /// Its newest accepted evidence.
     pub evidence: Option<Evidence>,
@@ -304,7 +304,7 @@ fn score_rule(what: &str, least: f64, score: Option<f64>) -> RuleStatus {
 /// Probation or hysteresis, where either plays a part.
 fn patience_rule(policy: &Policy, record: &Record, now: Timestamp) -> Option<RuleStatus> {
     if record.probation_left > 0 {
-        let left = format!("{} rotations left", record.probation_left);
+        let left = format!("{} epochs left", record.probation_left);
         return Some(rule("on probation: admitted regardless", left, true));
     }
     let failing = failure(policy, counting(policy, record), now).is_some();

@@ -28,7 +28,7 @@ pub struct Policy {
     pub passes_to_return: u32,
     /// Consecutive scheduled decisions that a member must fail to leave.
     pub failures_to_leave: u32,
-    /// Scheduled rotations after its enrolment for which a node is admitted regardless.
+    /// Epochs, the one it joins included, for which a newly enrolled node is admitted regardless.
     pub probation_epochs: u32,
     /// When a member that fails is dropped.
     pub revoke: Revoke,

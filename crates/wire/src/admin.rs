@@ -184,7 +184,7 @@ pub struct NodeStatus {
     pub endpoints: Vec<SocketAddr>,
     /// Newest epoch that it acknowledged as active.
     pub epoch: Option<u64>,
-    /// Scheduled rotations for which it stays on probation.
+    /// Epochs for which it stays on probation, the one in force included.
     pub probation_left: u32,
     /// Its wall clock minus the controller's, in milliseconds, at its last connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
