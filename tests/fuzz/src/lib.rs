@@ -10,9 +10,10 @@
 //! | [`updates`] | an epoch update, before and behind its signature |
 //! | [`evidence`] | a DSSE envelope, before and behind its signature |
 //! | [`tokens`] | an enrolment token, before and behind its checksum |
+//! | [`tunnels`] | strangers on UDP, a peer behind its seal, the TUN device |
 //! | [`seeds`] | the corpus that every run starts from |
 //!
-//! To add a target (the tunnel's packets, say): a function `fn(&[u8])` in a module here, three
+//! To add a target: a function `fn(&[u8])` in a module here, three
 //! lines in `fuzz_targets/`, a `[[bin]]` in `Cargo.toml`, a row with a few seeds in [`seeds::all`]
 //! and in `seeds/`, by `cargo run --example seeds`.
 
@@ -23,4 +24,5 @@ pub mod fixed;
 pub mod frames;
 pub mod seeds;
 pub mod tokens;
+pub mod tunnels;
 pub mod updates;

@@ -2,7 +2,7 @@
 //! product's own encoders. `cargo run --example seeds` writes them; a test compares.
 
 use crate::fixed::{AUTHORITY, EVALUATOR, NODE};
-use crate::{evidence, frames, tokens, updates};
+use crate::{evidence, frames, tokens, tunnels, updates};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use keys::{
@@ -58,6 +58,9 @@ pub fn all() -> Vec<Target> {
         target("evidence_envelope", evidence::envelope, evidence.to_vec()),
         target("token_body", tokens::body, vec![token_body(&token)]),
         target("token_text", tokens::text, vec![token]),
+        target("tunnel_datagram", tunnels::datagram, datagrams()),
+        target("tunnel_inner", tunnels::inner, inner_packets()),
+        target("tunnel_outbound", tunnels::outbound, inner_packets()),
     ]
 }
 
@@ -74,6 +77,29 @@ fn framed<M: Frame>(messages: Vec<M>) -> Vec<Vec<u8>> {
     seeds.extend(payloads);
     seeds.push(frames.concat());
     seeds
+}
+
+/// The four kinds of WireGuard message, by type and length.
+fn datagrams() -> Vec<Vec<u8>> {
+    let of = |kind: u8, len: usize| [&[kind, 0, 0, 0][..], &vec![0x5A; len - 4]].concat();
+    vec![of(1, 148), of(2, 92), of(3, 64), of(4, 32), of(4, 1452)]
+}
+
+/// From the fuzzed pair's peer and to it, in both families.
+fn inner_packets() -> Vec<Vec<u8>> {
+    let mut v4 = vec![0; 28];
+    v4[0] = 0x45;
+    v4[3] = 28;
+    v4[12..16].copy_from_slice(&[10, 77, 0, 2]);
+    v4[16..20].copy_from_slice(&[10, 77, 0, 2]);
+    let mut v6 = vec![0; 48];
+    v6[0] = 0x60;
+    v6[5] = 8;
+    for at in [8, 24] {
+        v6[at] = 0xfd;
+        v6[at + 15] = 2;
+    }
+    vec![v4, v6]
 }
 
 fn to_controller() -> Vec<ToController> {

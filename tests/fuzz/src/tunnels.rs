@@ -1,0 +1,180 @@
+//! Whatever comes at a tunnel with a live session: from strangers on UDP, from the peer behind its
+//! seal, from the kernel on the TUN device.
+
+use boringtun::noise::{Tunn, TunnResult};
+use boringtun::x25519::{PublicKey, StaticSecret};
+use keys::{Epoch, Psk, WgSecret};
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+use tunnel::{Config, Inbound, Outbound, PeerSpec, Tunnel};
+
+const MTU: usize = 1420;
+const PEER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+const PEER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+
+/// A tunnel and, as its peer, boringtun by itself, which seals anything.
+struct Pair {
+    tunnel: Tunnel,
+    peer: Tunn,
+    now: Duration,
+}
+
+thread_local! {
+    static PAIR: RefCell<Pair> = RefCell::new(Pair::connected());
+}
+
+fn outer() -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 2], 51820))
+}
+
+fn secret(byte: u8) -> (WgSecret, StaticSecret) {
+    let wg = WgSecret::from_base64(&{
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.encode([byte; 32])
+    })
+    .expect("32 bytes");
+    (wg, StaticSecret::from([byte; 32]))
+}
+
+impl Pair {
+    fn connected() -> Self {
+        let ((own, own_static), (peer, peer_static)) = (secret(1), secret(2));
+        let mut tunnel = Tunnel::new(Config {
+            secret: own,
+            mtu: MTU,
+            handshakes_per_second: u64::MAX,
+            seed: 1,
+        });
+        let now = Duration::from_secs(1_000);
+        let allowed = vec![IpAddr::V4(PEER_V4), IpAddr::V6(PEER_V6)];
+        let spec = PeerSpec {
+            key: peer.public(),
+            allowed,
+        };
+        tunnel.install(
+            Epoch(1),
+            vec![(spec, Psk::from_bytes([9; 32]))],
+            Duration::ZERO,
+            now,
+        );
+        tunnel.activate(Epoch(1), None, now);
+        let own_public = PublicKey::from(&own_static);
+        let peer = Tunn::new(peer_static, own_public, Some([9; 32]), None, 77, None);
+        let mut pair = Self { tunnel, peer, now };
+        pair.shake_hands();
+        pair
+    }
+
+    fn shake_hands(&mut self) {
+        let (mut there, mut back) = ([0; 2048], [0; 2048]);
+        let TunnResult::WriteToNetwork(init) =
+            self.peer.format_handshake_initiation(&mut there, true)
+        else {
+            panic!("an initiation");
+        };
+        self.tunnel.handle_udp(outer(), init, &mut back, self.now);
+        let response = self.tunnel.poll_transmit().expect("a response").payload;
+        let TunnResult::WriteToNetwork(keepalive) =
+            self.peer.decapsulate(None, &response, &mut there)
+        else {
+            panic!("a keepalive");
+        };
+        assert_eq!(
+            self.tunnel
+                .handle_udp(outer(), keepalive, &mut back, self.now),
+            Inbound::Consumed
+        );
+    }
+
+    fn drain(&mut self) {
+        while self.tunnel.poll_transmit().is_some() {}
+        while self.tunnel.poll_event().is_some() {}
+    }
+}
+
+/// A datagram from anywhere: delivers nothing, whatever it is.
+pub fn datagram(data: &[u8]) {
+    PAIR.with_borrow_mut(|pair| {
+        if pair
+            .tunnel
+            .snapshot(pair.now)
+            .iter()
+            .all(|peer| peer.session_epoch.is_none())
+        {
+            pair.shake_hands();
+        }
+        let mut out = vec![0; data.len().max(2048)];
+        let inbound = pair.tunnel.handle_udp(outer(), data, &mut out, pair.now);
+        assert!(
+            !matches!(inbound, Inbound::Deliver { .. }),
+            "nobody sealed this"
+        );
+        pair.now += Duration::from_millis(1);
+        pair.tunnel.handle_timeout(pair.now);
+        pair.drain();
+    });
+}
+
+/// An inner packet that the peer sealed: what is delivered is IP, no longer than what was sealed, and
+/// from the peer's own addresses.
+pub fn inner(data: &[u8]) {
+    let data = data.get(..data.len().min(MTU)).unwrap_or_default();
+    PAIR.with_borrow_mut(|pair| {
+        let (mut sealed, mut out) = ([0; 2048], [0; 2048]);
+        let TunnResult::WriteToNetwork(datagram) = pair.peer.encapsulate(data, &mut sealed) else {
+            panic!("there is a session");
+        };
+        if let Inbound::Deliver { len } =
+            pair.tunnel
+                .handle_udp(outer(), datagram, &mut out, pair.now)
+        {
+            assert!(len <= data.len());
+            assert_eq!(&out[..len], &data[..len]);
+            let source = match out[0] >> 4 {
+                4 => IpAddr::V4(
+                    out[12..16]
+                        .first_chunk::<4>()
+                        .copied()
+                        .expect("a header")
+                        .into(),
+                ),
+                _ => IpAddr::V6(
+                    out[8..24]
+                        .first_chunk::<16>()
+                        .copied()
+                        .expect("a header")
+                        .into(),
+                ),
+            };
+            assert!(source == IpAddr::V4(PEER_V4) || source == IpAddr::V6(PEER_V6));
+        }
+        pair.drain();
+    });
+}
+
+/// A packet from the kernel: what is sent is sealed for the peer and opens to the same bytes.
+pub fn outbound(data: &[u8]) {
+    let data = data.get(..data.len().min(MTU)).unwrap_or_default();
+    PAIR.with_borrow_mut(|pair| {
+        let mut buffer = data.to_vec();
+        buffer.resize(data.len() + tunnel::PADDING, 0xFF);
+        let (mut sealed, mut opened) = ([0; 2048], [0; 2048]);
+        let outbound = pair
+            .tunnel
+            .handle_tun(&mut buffer, data.len(), &mut sealed, pair.now);
+        if let Outbound::Send { to, len } = outbound {
+            assert_eq!(to, outer());
+            // boringtun cuts the padding by the length that the packet claims.
+            match pair.peer.decapsulate(None, &sealed[..len], &mut opened) {
+                TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
+                    let shorter = packet.len().min(data.len());
+                    assert_eq!(&packet[..shorter], &data[..shorter]);
+                }
+                TunnResult::Done | TunnResult::Err(_) => {}
+                TunnResult::WriteToNetwork(_) => panic!("data is no handshake"),
+            }
+        }
+        pair.drain();
+    });
+}
