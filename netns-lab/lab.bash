@@ -1,0 +1,266 @@
+# shellcheck shell=bash
+# What every script of the lab needs: its settings, its names and addresses, its daemons and a few
+# questions to the controller. Sourced, never run; it changes nothing by being sourced.
+#
+# A lab is up while artifacts/lab.env exists: that file remembers the settings it was started with.
+#
+# The scripts use what looks unused here, and jq's variables are not the shell's:
+# shellcheck disable=SC2034,SC2016
+
+LAB=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+REPO=$(dirname -- "$LAB")
+ARTIFACTS=$LAB/artifacts
+ENV_FILE=$ARTIFACTS/lab.env
+CONFIG=$ARTIFACTS/config       # one TOML file per daemon
+LOGS=$ARTIFACTS/logs           # one log per daemon
+PIDS=$ARTIFACTS/run            # one pid file per daemon
+SECRETS=$ARTIFACTS/state       # keys and state, 0700
+STATUS_FILE=$ARTIFACTS/status.json
+SOCKETS=/run/meshlab           # a path of a Unix socket has at most 107 bytes, so not in artifacts
+NS=meshlab                     # every namespace is called meshlab-…
+BIN=${MESHD_BIN_DIR:-${CARGO_TARGET_DIR:-$REPO/target}/release}
+
+readonly SETTINGS=(
+    NUM_NODES THRESHOLD EPOCH_SECONDS MAX_BENCHMARK_AGE SCORE_JITTER PROBE_SECONDS LOG_FORMAT
+    PROBATION_EPOCHS
+)
+readonly MAX_NODES=676
+
+# --- words ----------------------------------------------------------------------------------------
+
+say() { printf '%s\n' "$*"; }
+warn() { printf 'warning: %s\n' "$*" >&2; }
+
+# die ERROR [HINT]
+die() {
+    printf 'error: %s\n' "$1" >&2
+    if [[ -n ${2-} ]]; then printf 'hint: %s\n' "$2" >&2; fi
+    exit 1
+}
+
+# Prints the comment at the top of the calling script.
+usage() { sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"; }
+
+require_root() {
+    ((EUID == 0)) || die "network namespaces need root" "sudo $0 (settings go behind sudo: sudo NUM_NODES=5 $0)"
+}
+
+# require_tools TOOL…
+require_tools() {
+    local tool missing=()
+    for tool in "$@"; do command -v "$tool" >/dev/null || missing+=("$tool"); done
+    ((${#missing[@]} == 0)) ||
+        die "missing: ${missing[*]}" "on Debian or Ubuntu: apt-get install iproute2 iputils-ping jq util-linux"
+}
+
+# --- settings -------------------------------------------------------------------------------------
+
+default_of() {
+    case $1 in
+        NUM_NODES) say 3 ;;
+        THRESHOLD) say 0.70 ;;
+        EPOCH_SECONDS) say 60 ;;
+        MAX_BENCHMARK_AGE) say 120 ;;
+        SCORE_JITTER) say 0.03 ;;
+        PROBE_SECONDS) say 2 ;;
+        LOG_FORMAT) say text ;;
+        PROBATION_EPOCHS) say 1 ;;
+        NODE_A_SCORE_MEAN) say 0.90 ;;
+        NODE_C_SCORE_MEAN) say 0.40 ;;
+        NODE_*_SCORE_MEAN) say 0.85 ;;
+    esac
+}
+
+pattern_of() {
+    case $1 in
+        LOG_FORMAT) say '^(text|json)$' ;;
+        THRESHOLD | SCORE_JITTER | *_SCORE_MEAN) say '^(0(\.[0-9]+)?|1(\.0+)?)$' ;;
+        PROBATION_EPOCHS) say '^(0|[1-9][0-9]{0,3})$' ;;
+        *) say '^[1-9][0-9]{0,5}$' ;;
+    esac
+}
+
+# Names of all settings, of the first NUM_NODES nodes' means too.
+setting_names() {
+    printf '%s\n' "${SETTINGS[@]}"
+    local i
+    for ((i = 0; i < NUM_NODES; i++)); do mean_setting "$(node_name "$i")"; done
+}
+
+# settle NAME: takes NAME from the environment or from its default, and checks it.
+settle() {
+    local name=$1 value
+    value=${!name:-$(default_of "$name")}
+    [[ $value =~ $(pattern_of "$name") ]] || die "$name=$value makes no sense" "$LAB/up.sh --help lists the settings"
+    printf -v "$name" '%s' "$value"
+}
+
+settings_from_environment() {
+    settle NUM_NODES
+    ((NUM_NODES <= MAX_NODES)) || die "NUM_NODES=$NUM_NODES is over $MAX_NODES" "run fewer nodes"
+    local name
+    while read -r name; do settle "$name"; done < <(setting_names)
+}
+
+save_settings() {
+    local name
+    while read -r name; do printf '%s=%s\n' "$name" "${!name}"; done < <(setting_names) >"$ENV_FILE"
+}
+
+is_up() { [[ -e $ENV_FILE ]]; }
+
+require_up() { is_up || die "the lab is down" "$LAB/up.sh"; }
+
+# Names of settings that the environment wants otherwise than the lab that is up has them.
+settings_that_differ() {
+    local name value
+    while IFS='=' read -r name value; do
+        if [[ -n ${!name-} && ${!name} != "$value" ]]; then say "$name"; fi
+    done <"$ENV_FILE"
+}
+
+# Takes over the settings of the lab that is up. The file is read as data and not run.
+settings_of_the_lab() {
+    local name value
+    while IFS='=' read -r name value; do
+        [[ $name =~ ^[A-Z_]+$ && $value =~ $(pattern_of "$name") ]] || die "cannot read $ENV_FILE" "$LAB/down.sh"
+        printf -v "$name" '%s' "$value"
+    done <"$ENV_FILE"
+    settings_from_environment
+}
+
+# Benchmarks arrive often enough for every epoch, and not faster than somebody can follow.
+emit_seconds() {
+    local s=$((EPOCH_SECONDS / 3))
+    if ((s < 1)); then s=1; fi
+    if ((s > 15)); then s=15; fi
+    say "$s"
+}
+
+# --- names and addresses --------------------------------------------------------------------------
+
+# node_name INDEX: node-a … node-z, node-aa …
+node_name() {
+    local letters=abcdefghijklmnopqrstuvwxyz i=$1
+    if ((i < 26)); then
+        say "node-${letters:i:1}"
+    else
+        say "node-${letters:i/26-1:1}${letters:i%26:1}"
+    fi
+}
+
+node_names() {
+    local i
+    for ((i = 0; i < NUM_NODES; i++)); do node_name "$i"; done
+}
+
+daemon_names() {
+    say controller
+    node_names
+}
+
+mean_setting() {
+    local letters=${1#node-}
+    say "NODE_${letters^^}_SCORE_MEAN"
+}
+
+# Addresses outside the mesh: 198.18.0.0/15 is set aside for tests (RFC 2544), fd00::/8 for everybody.
+# underlay_v4 INDEX, where -1 is the controller
+underlay_v4() {
+    local i=$1
+    if ((i < 0)); then say 198.18.0.1; else say "198.18.$((1 + i / 250)).$((1 + i % 250))"; fi
+}
+
+underlay_v6() {
+    local i=$1
+    if ((i < 0)); then say fd00:6d65:7368::1; else printf 'fd00:6d65:7368::1:%x\n' $((i + 1)); fi
+}
+
+require_daemon_name() {
+    local name
+    while read -r name; do
+        if [[ $name == "$1" ]]; then return; fi
+    done < <(daemon_names)
+    die "the lab has no $1" "it has: $(daemon_names | tr '\n' ' ')"
+}
+
+inside() {
+    local name=$1
+    shift
+    ip netns exec "$NS-$name" "$@"
+}
+
+# --- daemons --------------------------------------------------------------------------------------
+
+# is_ours PID NAME: whether this process is the lab's daemon NAME; pids are used again, so the
+# program and its configuration have to fit.
+is_ours() {
+    local pid=$1 name=$2 exe argv=() arg
+    exe=$(readlink "/proc/$pid/exe" 2>/dev/null) || return 1
+    exe=${exe% (deleted)}
+    [[ ${exe##*/} == meshd ]] || return 1
+    mapfile -d '' -t argv <"/proc/$pid/cmdline" 2>/dev/null || return 1
+    for arg in "${argv[@]}"; do
+        if [[ $arg == "$CONFIG/$name.toml" ]]; then return 0; fi
+    done
+    return 1
+}
+
+# pid_of NAME: the running daemon's pid, or failure.
+pid_of() {
+    local pid
+    pid=$(cat "$PIDS/$1.pid" 2>/dev/null) || return 1
+    [[ $pid =~ ^[1-9][0-9]*$ ]] && is_ours "$pid" "$1" && say "$pid"
+}
+
+is_running() { pid_of "$1" >/dev/null; }
+
+# --- questions ------------------------------------------------------------------------------------
+
+# meshctl_of NAME ARG…
+meshctl_of() {
+    local name=$1
+    shift
+    [[ -x $BIN/meshctl ]] || die "no $BIN/meshctl" "$LAB/up.sh builds it; MESHD_BIN_DIR names another folder"
+    "$BIN/meshctl" --socket "$SOCKETS/$name.sock" "$@"
+}
+
+# ask FILTER: the controller's status through a jq filter.
+ask() { meshctl_of controller --json status | jq -r "$1"; }
+
+# of NODE FIELD: one field of one node's status.
+of() { ask ".nodes[\"$1\"]$2"; }
+
+epoch_id() { ask .epoch.id; }
+
+# wait_until SECONDS COMMAND…: succeeds as soon as the command does, fails after SECONDS.
+wait_until() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@" 2>/dev/null; do
+        if ((SECONDS >= deadline)); then return 1; fi
+        sleep 0.25
+    done
+}
+
+# Where the mesh stands: epoch, enrolled nodes, members, pairs of members that answer on IPv4 and IPv6,
+# pairs of members, and nodes that are on their way: not connected, or outside although their
+# probation or their score lets them in with an epoch to come.
+progress() {
+    ask '.nodes as $nodes | .policy.threshold as $threshold
+        | [$nodes | to_entries[] | select(.value.membership == "ALLOWED") | .key] as $members
+        | [$members[] as $a | $members[] as $b | select($a != $b) | $nodes[$a].observes[$b]
+            | select(.rtt_v4_ms != null and .rtt_v6_ms != null)] as $answering
+        | [$nodes[] | select(.control != "connected"
+            or (.membership == "DENIED" and .state != "EVICTED" and (.probation_left > 0
+                or .last_benchmark == null or .last_benchmark.overall >= $threshold)))] as $on_their_way
+        | [.epoch.id, ($nodes | length), ($members | length), ($answering | length),
+           ($members | length | . * . - .), ($on_their_way | length)] | map(tostring) | join(" ")'
+}
+
+# Nobody is on the way, and every member answers every other.
+is_ready() {
+    local enrolled answering pairs on_their_way
+    read -r _ enrolled _ answering pairs on_their_way < <(progress) || return 1
+    ((enrolled == NUM_NODES && answering == pairs && on_their_way == 0))
+}
