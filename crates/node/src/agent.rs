@@ -18,7 +18,7 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use wire::evidence::payload_digest;
+use wire::evidence::{Benchmark, payload_digest, peek};
 use wire::message::{PeerReport, Phase, Update};
 use wire::update::LeaseEnd;
 use wire::{NodeName, ToController, ToNode};
@@ -72,7 +72,7 @@ pub(crate) struct Evidence {
     pub(crate) sent_at: Timestamp,
     pub(crate) result: EvidenceResult,
     envelope: Vec<u8>,
-    digest: Option<[u8; 32]>,
+    digest: [u8; 32],
 }
 
 /// What became of evidence.
@@ -260,19 +260,23 @@ impl Agent {
     // ---- evidence ---------------------------------------------------------------------------
 
     fn emission(&mut self, emission: Emission) {
-        let (overall, suite, suite_version, envelope) = match emission {
-            Emission::Run(run) => {
-                let head = (run.overall, run.suite.clone(), run.suite_version.clone());
-                match run.attest_self(self.enrolment.name.as_str(), &self.identity) {
-                    Ok(envelope) => (head.0, head.1, head.2, envelope),
-                    Err(error) => return tracing::warn!(%error, "evidence not sent"),
-                }
-            }
-            Emission::Envelope(envelope) => {
-                (f64::NAN, "signed elsewhere".into(), String::new(), envelope)
-            }
+        let envelope = match emission {
+            Emission::Run(run) => run.attest_self(self.enrolment.name.as_str(), &self.identity),
+            Emission::Envelope(envelope) => Ok(envelope),
         };
-        let digest = payload_digest(&envelope);
+        let envelope = match envelope {
+            Ok(envelope) => envelope,
+            Err(error) => return tracing::warn!(%error, "evidence not sent"),
+        };
+        let Some((run, digest)) = peek(&envelope).zip(payload_digest(&envelope)) else {
+            return tracing::warn!("evidence not sent: the envelope holds no benchmark statement");
+        };
+        let Benchmark {
+            overall,
+            suite,
+            suite_version,
+            ..
+        } = run;
         let sent_at = clock::wall();
         let result = EvidenceResult::Unsent;
         self.evidence = Some(Evidence {
@@ -314,7 +318,7 @@ impl Agent {
     }
 
     fn evidence_result(&mut self, digest: [u8; 32], refused: Option<String>) {
-        let Some(evidence) = self.evidence.as_mut().filter(|e| e.digest == Some(digest)) else {
+        let Some(evidence) = self.evidence.as_mut().filter(|e| e.digest == digest) else {
             return;
         };
         evidence.result = match refused {
@@ -426,7 +430,7 @@ impl Agent {
     fn log_ping(&self, name: &NodeName, node: &NodeId, address: IpAddr, ping: &Ping) {
         match ping {
             Ok(rtt) => {
-                let rtt_ms = rtt.as_secs_f64() * 1e3;
+                let rtt_ms = (rtt.as_secs_f64() * 1e6).round() / 1e3;
                 tracing::info!(peer = %name, %address, rtt_ms, ok = true, "PING {name} OK ({address})");
             }
             Err(_) => {

@@ -337,6 +337,15 @@ pub fn payload_digest(envelope: &[u8]) -> Option<[u8; 32]> {
     Some(Sha256::digest(STANDARD.decode(envelope.payload).ok()?).into())
 }
 
+/// What an envelope says, without believing it: for the sender, to show what it sends.
+pub fn peek(envelope: &[u8]) -> Option<Benchmark> {
+    let envelope: Envelope = serde_json::from_slice(envelope).ok()?;
+    let payload = STANDARD.decode(envelope.payload).ok()?;
+    let statement: Statement = serde_json::from_slice(&payload).ok()?;
+    statement.predicate.check().ok()?;
+    Some(statement.predicate)
+}
+
 fn signer_of(
     signature: &EnvelopeSignature,
     pae: &[u8],
@@ -436,7 +445,8 @@ mod tests {
     #[test]
     fn runs_that_prove_nothing_are_refused() {
         let node = NodeSecret::generate(&mut OsRng);
-        let breakages: [(fn(&mut Benchmark), &str); 5] = [
+        type Breakage = (fn(&mut Benchmark), &'static str);
+        let breakages: [Breakage; 5] = [
             (
                 |r| r.overall = f64::NAN,
                 "the overall score is not between 0 and 1",

@@ -266,7 +266,8 @@ mod tests {
     #[test]
     fn rules_that_the_encoding_cannot_say_are_checked() {
         let authority = AuthoritySecret::generate(&mut OsRng);
-        let breakages: [(fn(&mut EpochUpdate), &str); 6] = [
+        type Breakage = (fn(&mut EpochUpdate), &'static str);
+        let breakages: [Breakage; 6] = [
             (|u| u.roster.reverse(), "roster out of order"),
             (
                 |u| u.roster[1].wg = u.roster[0].wg,
