@@ -143,7 +143,9 @@ pub fn decide(fleet: &Fleet, policy: &Policy, cause: Cause, now: Timestamp) -> B
         if admitted {
             ballot.roster.insert(name.clone());
         } else {
-            ballot.excluded.insert(name.clone(), why_not(&decision));
+            ballot
+                .excluded
+                .insert(name.clone(), why_not(node, &decision));
         }
     }
     ballot
@@ -155,12 +157,19 @@ pub fn joins(node: &Node, decision: &Decision) -> bool {
 }
 
 /// The reason of an exclusion, in words.
-pub fn why_not(decision: &Decision) -> String {
-    decision
-        .reason
-        .as_ref()
-        .filter(|_| !decision.allowed())
-        .map_or_else(|| WAITING.to_owned(), Reason::to_string)
+pub fn why_not(node: &Node, decision: &Decision) -> String {
+    let denied = decision.reason.as_ref().filter(|_| !decision.allowed());
+    denied.map_or_else(
+        || {
+            if joins(node, decision) {
+                JOINING
+            } else {
+                WAITING
+            }
+            .to_owned()
+        },
+        Reason::to_string,
+    )
 }
 
 fn verdict(
@@ -199,5 +208,7 @@ fn verdict(
     }
 }
 
+/// Said of a node that passes and was never judged before.
+const JOINING: &str = "joins with the next epoch";
 /// Said of a node that passes, but was quarantined and returns with a scheduled rotation.
 const WAITING: &str = "passes again: returns at the next scheduled rotation";

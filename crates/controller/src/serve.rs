@@ -14,7 +14,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
-use wire::admin::ControllerStatus;
+use wire::NodeName;
+use wire::admin::{ControllerStatus, Membership, NodeState};
 use wire::message::ToController;
 
 /// Why serving ended without being told to.
@@ -254,7 +255,12 @@ impl StatusFile {
         }
         match status::write(&self.path, &status) {
             Ok(()) => {
-                tracing::debug!(epoch = status.epoch.id, "status written");
+                let (before, after) = (self.written.as_ref().map(standing), standing(&status));
+                if before.as_ref() == Some(&after) {
+                    tracing::debug!(epoch = status.epoch.id, "status written");
+                } else {
+                    tracing::info!(epoch = status.epoch.id, "status written");
+                }
                 self.failed = false;
                 self.written = Some(status);
             }
@@ -266,6 +272,13 @@ impl StatusFile {
             }
         }
     }
+}
+
+/// What of a status is worth a line: the epoch, and where each node stands in it.
+fn standing(status: &ControllerStatus) -> (u64, Vec<(NodeName, Membership, NodeState)>) {
+    let nodes = status.nodes.iter();
+    let nodes = nodes.map(|(name, node)| (name.clone(), node.membership, node.state));
+    (status.epoch.id, nodes.collect())
 }
 
 /// Inputs that may wait; beyond that, connections wait.

@@ -76,7 +76,7 @@ impl Engine {
             reason: if member {
                 decision.reason.as_ref().map(Reason::to_string)
             } else {
-                Some(why_not(&decision))
+                Some(why_not(node, &decision))
             },
             control: if connected {
                 Control::Connected

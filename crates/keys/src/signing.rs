@@ -5,6 +5,7 @@ use crate::secret::{SecretParseError, parse_base64, to_base64};
 use ed25519_dalek::pkcs8::EncodePrivateKey as _;
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use rand_core::{CryptoRng, RngCore};
+use sha2::{Digest as _, Sha256};
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -41,6 +42,12 @@ macro_rules! signing_secret {
             pub fn expose_pkcs8(&self) -> Zeroizing<Vec<u8>> {
                 let der = self.0.to_pkcs8_der().expect("an Ed25519 key always encodes");
                 Zeroizing::new(der.as_bytes().to_vec())
+            }
+
+            /// 32 bytes that only the holder of this secret can derive: SHA-256(label ‖ seed).
+            pub fn expose_derived(&self, label: &[u8]) -> Zeroizing<[u8; 32]> {
+                let hash = Sha256::new().chain_update(label).chain_update(self.0.as_bytes());
+                Zeroizing::new(hash.finalize().into())
             }
 
             /// The public half.

@@ -17,6 +17,7 @@ pub mod connection;
 pub mod dialer;
 pub mod listener;
 
+mod restart;
 mod tls;
 
 pub use connection::{Connection, ConnectionError, Receiver, RecvError, SendError, Sender};

@@ -2,11 +2,10 @@
 //! and bounds how many can be half open.
 
 use crate::connection::{Connection, ConnectionError, canonical};
+use crate::restart;
 use crate::tls::server_config;
 use keys::ControllerSecret;
-use quinn::{
-    Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt,
-};
+use quinn::{Endpoint, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,7 +47,7 @@ impl Listener {
         config.max_incoming(MAX_HALF_OPEN);
         let socket = udp_socket(address).map_err(refused)?;
         let endpoint = Endpoint::new(
-            EndpointConfig::default(),
+            restart::endpoint_config(secret),
             Some(config),
             socket,
             Arc::new(TokioRuntime),

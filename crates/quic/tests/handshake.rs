@@ -135,3 +135,35 @@ async fn a_closed_connection_says_why() {
     let reason = there.closed().await.to_string();
     assert!(reason.contains("revoked"), "{reason}");
 }
+
+#[tokio::test]
+async fn a_restarted_controller_tells_its_nodes_long_before_the_idle_timeout() {
+    let secret = ControllerSecret::generate(&mut OsRng);
+    let dialer = Dialer::bind(&NodeSecret::generate(&mut OsRng), secret.public()).unwrap();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let (connected, wait) = std::sync::mpsc::channel::<()>();
+    let first = ControllerSecret::from_base64(&secret.expose_base64()).unwrap();
+    let crash = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let alive = runtime.block_on(async {
+            let listener = Listener::bind(LOOPBACK.parse().unwrap(), &first).unwrap();
+            tell.send(listener.local_addr().unwrap()).unwrap();
+            let connection = listener.accept().await.unwrap().handshake().await.unwrap();
+            (listener, connection)
+        });
+        wait.recv().unwrap();
+        // Without its runtime nothing can say farewell: a crash.
+        drop(runtime);
+        drop(alive);
+    });
+    let address = told.await.unwrap();
+    let there = dialer.connect(address).await.unwrap();
+    connected.send(()).unwrap();
+    crash.join().unwrap();
+    let _second = Listener::bind(address, &secret).unwrap();
+    let lost = there.closed().await.to_string();
+    assert!(lost.contains("reset"), "{lost}");
+}

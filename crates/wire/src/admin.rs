@@ -245,7 +245,7 @@ pub struct Explanation {
 pub struct DecisionStatus {
     /// The decision.
     pub membership: Membership,
-    /// The reason, where denied.
+    /// Why it is denied, or what would deny it without probation or patience.
     pub reason: Option<String>,
     /// The score that was judged.
     pub score: Option<f64>,
