@@ -1,1 +1,6 @@
-//! Under construction.
+//! harness: ready
+//!
+//! What the tests with real processes share. The tests themselves are in `e2e/`, `interop/` and
+//! `hostile/`; what needs no process is in `sim/` and beside the code.
+
+pub mod harness;

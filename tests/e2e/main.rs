@@ -1,0 +1,53 @@
+//! Real daemons in network namespaces: what an operator would see. One file per kind of trouble.
+
+mod abuse;
+mod crashes;
+mod eviction;
+mod membership;
+mod partition;
+mod secrets;
+mod startup;
+
+use std::time::Duration;
+use tests::harness::{CONTROLLER, Mesh, poll};
+use wire::admin::NodeState;
+
+/// A command's exit code and what it said on stderr; `None` if it had to be ended after 30 seconds.
+fn outcome(mut command: std::process::Command) -> (Option<i32>, String) {
+    let log = tempfile::NamedTempFile::new().expect("there is a place for temporary files");
+    let stderr = log.reopen().expect("a file can be opened twice");
+    let mut child = command
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(stderr)
+        .spawn()
+        .expect("the tests need `ip` (iproute2)");
+    let ended = poll(Duration::from_secs(30), || {
+        child.try_wait().is_ok_and(|status| status.is_some())
+    });
+    if !ended {
+        let _ = child.kill();
+    }
+    let status = child.wait().expect("it has ended");
+    let said = std::fs::read_to_string(log.path()).unwrap_or_default();
+    (status.code().filter(|_| ended), said)
+}
+
+/// The states of a node that is shut out and knows it.
+fn is_shut_out(mesh: &Mesh, node: &str) -> bool {
+    let status = mesh.node(node);
+    status.state == NodeState::Quarantined
+}
+
+/// A whole mesh of one-hour epochs: nothing happens in it but what the test does.
+fn quiet_mesh() -> Mesh {
+    let builder = Mesh::builder().epoch_seconds(3600);
+    builder
+        .controller_setting("max_benchmark_age", 3600)
+        .start()
+}
+
+/// Words of the controller's log, for a failed assertion.
+fn controller_said(mesh: &Mesh) -> String {
+    mesh.log(CONTROLLER)
+}

@@ -1,0 +1,20 @@
+//! "Cut off means cut off", against real daemons: a node that ignores its exclusion, a node that was
+//! never enrolled, and a controller's connection in the wrong hands.
+//!
+//! | File | Holds |
+//! |---|---|
+//! | `cut_off.rs` | a member turns hostile and is excluded, or evicted |
+//! | `stranger.rs` | a node that was never enrolled |
+//! | `updates.rs` | updates that no node may believe |
+//! | `node.rs`, `arsenal.rs` | the hostile node and what it tries |
+//! | `fake_controller.rs` | the controller's key, in the wrong hands |
+//! | `witness.rs`, `packets.rs` | what the survivors' kernels see of it |
+
+mod arsenal;
+mod cut_off;
+mod fake_controller;
+mod node;
+mod packets;
+mod stranger;
+mod updates;
+mod witness;

@@ -1,0 +1,546 @@
+//! A node with an agenda: enrols like any other, earns its membership, exchanges packets and records
+//! everything; from the moment that an update excludes it, it goes on as if it had not heard.
+//!
+//! It runs on a thread inside a namespace, on the same crates as a real node: the machine that derives
+//! its PSKs is [`epoch::Member`], its data plane is [`tunnel::Tunnel`]. What it does differently is
+//! here and in `arsenal.rs`: it takes no update that excludes it, never discards and never closes.
+
+use crate::arsenal::{Arsenal, Recording, Shot, seal, tunnel_of};
+use crate::packets::{echo, is_data, is_response};
+use crate::witness::inside;
+use anyhow::{Context as _, anyhow, bail, ensure};
+use epoch::member::{HighWater, Identity};
+use epoch::{Command, Member, PeerPlan};
+use keys::{Epoch, EpochSecret, NodeId, NodeSecret, Psk, WgSecret};
+use quic::{Dialer, Receiver, Sender};
+use rand_core::OsRng;
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tunnel::{Event, Inbound, PeerSpec, Tunnel};
+use wire::evidence::Benchmark;
+use wire::message::{Enrol, Hello, Place, Update};
+use wire::{EpochUpdate, Signed, ToController, ToNode, Token};
+
+/// Boot time, as the daemons have it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock;
+
+impl Clock {
+    pub(crate) fn now(self) -> Duration {
+        let time = clock_gettime(ClockId::Boottime);
+        let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+        Duration::new(time.tv_sec.unsigned_abs(), nanos)
+    }
+}
+
+/// What the hostile node counts of its own doings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Count {
+    /// Transport data on sessions that it has.
+    LiveData,
+    /// Transport data under other receiver indices.
+    ForgedIndex,
+    /// Handshake messages.
+    Handshake,
+    /// Initiations under other sender indices.
+    ForgedTag,
+    /// Datagrams sent once more.
+    Replay,
+    /// Inner packets that it was sent and could open.
+    Delivered,
+    /// Handshakes that it completed.
+    Completed,
+    /// Handshake responses and transport data that came to its sockets.
+    Answers,
+    /// Times that it had read everything that had come.
+    Rounds,
+}
+
+/// Who it is, once enrolled.
+#[derive(Debug, Clone)]
+pub(crate) struct Scope {
+    pub(crate) node: NodeId,
+    pub(crate) place: Place,
+}
+
+/// A PSK that it had, and where the other end is.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub(crate) epoch: Epoch,
+    pub(crate) member: wire::Member,
+    pub(crate) psk: [u8; 32],
+    pub(crate) endpoint: Option<SocketAddr>,
+}
+
+/// An update as it came, kept for later.
+#[derive(Clone)]
+pub(crate) struct RecordedUpdate {
+    pub(crate) update: EpochUpdate,
+    pub(crate) signed: Signed<EpochUpdate>,
+    pub(crate) secret: Option<[u8; 32]>,
+}
+
+/// The running node, from outside.
+pub(crate) struct Hostile {
+    pub(crate) scope: Scope,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    counts: Mutex<BTreeMap<Count, u64>>,
+    updates: Mutex<Vec<RecordedUpdate>>,
+    score: Mutex<f64>,
+    attacking: AtomicU64,
+    stopping: AtomicU64,
+}
+
+impl Hostile {
+    /// Enrols with `token` from within `netns` and begins as a model member with the given score.
+    pub(crate) fn start(netns: &Path, token: Token, score: f64) -> anyhow::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        *shared.score.lock().expect("no holder panics") = score;
+        let (told, place) = std::sync::mpsc::channel();
+        let (of_thread, netns) = (shared.clone(), netns.to_owned());
+        let thread = std::thread::spawn(move || {
+            inside(&netns, move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(live(token, of_thread, told))
+            })?
+        });
+        match place.recv_timeout(PATIENCE) {
+            Ok(scope) => Ok(Self {
+                scope,
+                shared,
+                thread: Some(thread),
+            }),
+            Err(_) if thread.is_finished() => Err(thread
+                .join()
+                .map_err(|_| anyhow!("the hostile node panicked"))?
+                .err()
+                .context("the hostile node ended")?),
+            Err(_) => bail!("the hostile node was not enrolled in time"),
+        }
+    }
+
+    /// How often something has happened so far.
+    pub(crate) fn count(&self, of: Count) -> u64 {
+        self.shared.counts.lock().expect("no holder panics").get(&of).copied().unwrap_or(0)
+    }
+
+    /// The updates that it was sent, oldest first.
+    pub(crate) fn updates(&self) -> Vec<RecordedUpdate> {
+        self.shared.updates.lock().expect("no holder panics").clone()
+    }
+
+    /// What its next evidence says.
+    pub(crate) fn set_score(&self, score: f64) {
+        *self.shared.score.lock().expect("no holder panics") = score;
+    }
+
+    /// Whether it uses the whole arsenal from here on, or behaves like a member.
+    pub(crate) fn set_attacking(&self, attacking: bool) {
+        self.shared.attacking.store(u64::from(attacking), Ordering::SeqCst);
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Ends it; an error if it has ended by itself.
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> anyhow::Result<()> {
+        self.shared.stopping.store(1, Ordering::SeqCst);
+        match self.thread.take() {
+            Some(thread) => thread.join().map_err(|_| anyhow!("the hostile node panicked"))?,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Hostile {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
+impl Scope {
+    pub(crate) fn addresses(&self) -> [IpAddr; 2] {
+        [self.place.v4.0.into(), self.place.v6.0.into()]
+    }
+}
+
+/// Enrols and then runs until it is told to stop.
+async fn live(
+    token: Token,
+    shared: Arc<Shared>,
+    told: std::sync::mpsc::Sender<Scope>,
+) -> anyhow::Result<()> {
+    let (identity, wg) = (NodeSecret::generate(&mut OsRng), WgSecret::generate(&mut OsRng));
+    let dialer = Dialer::bind(&identity, token.controller)?;
+    let controller: SocketAddr = token.controllers[0].parse().context("controller address")?;
+    let place = enrol(&dialer, controller, &token, &wg).await.context("enrolment")?;
+    let scope = Scope {
+        node: identity.public(),
+        place,
+    };
+    let sockets = [
+        UdpSocket::bind("[::]:0").await?,
+        UdpSocket::bind("[::]:0").await?,
+    ];
+    let (to_loop, inbox) = mpsc::channel(64);
+    let hello = Introduction {
+        listen_port: sockets[0].local_addr()?.port(),
+        identity,
+        name: scope.place.name.to_string(),
+    };
+    let control = tokio::spawn(control(dialer, controller, hello, shared.clone(), to_loop));
+    let member = Member::new(
+        Identity {
+            node: scope.node,
+            wg: wg.duplicate(),
+            mesh: scope.place.mesh,
+            segment: scope.place.segment,
+        },
+        HighWater::default(),
+    );
+    let _ = told.send(scope.clone());
+    let result = Life {
+        tunnel: tunnel_of(&wg, 1),
+        arsenal: Arsenal::new(scope, wg),
+        authorities: token.authorities,
+        member,
+        endpoints: HashMap::new(),
+        newest: Epoch(0),
+        sequence: 0,
+        sockets,
+        shared,
+    };
+    let result = result.run(inbox).await;
+    control.abort();
+    result
+}
+
+struct Introduction {
+    identity: NodeSecret,
+    listen_port: u16,
+    name: String,
+}
+
+async fn enrol(
+    dialer: &Dialer,
+    controller: SocketAddr,
+    token: &Token,
+    wg: &WgSecret,
+) -> anyhow::Result<Place> {
+    let connection = dialer.connect(controller).await?;
+    let (mut send, mut receive) = connection.open_stream::<ToController, ToNode>().await?;
+    send.send(&ToController::Enrol(Enrol {
+        token: keys::TokenSecret::from_bytes(*token.secret.expose()),
+        name: None,
+        wg: wg.public(),
+    }))
+    .await?;
+    match receive.recv().await? {
+        Some(ToNode::Enrolled(place)) => Ok(place),
+        other => bail!("instead of a place: {other:?}"),
+    }
+}
+
+/// Keeps the control channel, hands in evidence, passes on what comes.
+async fn control(
+    dialer: Dialer,
+    controller: SocketAddr,
+    hello: Introduction,
+    shared: Arc<Shared>,
+    to_loop: mpsc::Sender<ToNode>,
+) {
+    loop {
+        // Whatever ended it: a hostile node comes back.
+        let _ = session(&dialer, controller, &hello, &shared, &to_loop).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+async fn session(
+    dialer: &Dialer,
+    controller: SocketAddr,
+    introduction: &Introduction,
+    shared: &Shared,
+    to_loop: &mpsc::Sender<ToNode>,
+) -> anyhow::Result<()> {
+    let connection = dialer.connect(controller).await?;
+    let (mut send, mut receive): (Sender<ToController>, Receiver<ToNode>) =
+        connection.open_stream().await?;
+    let hello = Hello {
+        software: "hostile".into(),
+        listen_port: introduction.listen_port,
+        advertised: Vec::new(),
+        epoch: Epoch(0),
+        unix_ms: u64::try_from(jiff::Timestamp::now().as_millisecond())?,
+    };
+    send.send(&ToController::Hello(hello)).await?;
+    let welcome = receive.recv().await?;
+    ensure!(matches!(welcome, Some(ToNode::Welcome { .. })), "no welcome: {welcome:?}");
+    let reading = async {
+        while let Some(message) = receive.recv().await? {
+            to_loop.send(message).await?;
+        }
+        anyhow::Ok(())
+    };
+    let writing = async {
+        let mut said = None;
+        loop {
+            let score = *shared.score.lock().expect("no holder panics");
+            if said != Some(score) {
+                let envelope = run(score).attest_self(&introduction.name, &introduction.identity)?;
+                send.send(&ToController::Evidence { envelope }).await?;
+                said = Some(score);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        result = reading => result,
+        result = writing => result,
+    }
+}
+
+fn run(overall: f64) -> Benchmark {
+    let now = jiff::Timestamp::now();
+    Benchmark {
+        harness: "hostile".into(),
+        suite: "s".into(),
+        suite_version: "1".into(),
+        metrics: BTreeMap::new(),
+        overall,
+        samples_total: 1,
+        samples_completed: 1,
+        started_at: now,
+        finished_at: now,
+        nonce: format!("{:032x}", rand::Rng::r#gen::<u128>(&mut OsRng)),
+        log_digest: None,
+    }
+}
+
+/// The loop's state.
+struct Life {
+    tunnel: Tunnel,
+    arsenal: Arsenal,
+    authorities: Vec<keys::AuthorityId>,
+    member: Member,
+    endpoints: HashMap<NodeId, SocketAddr>,
+    newest: Epoch,
+    sequence: u16,
+    sockets: [UdpSocket; 2],
+    shared: Arc<Shared>,
+}
+
+impl Life {
+    async fn run(mut self, mut inbox: mpsc::Receiver<ToNode>) -> anyhow::Result<()> {
+        let mut ticks = tokio::time::interval(TICK);
+        while self.shared.stopping.load(Ordering::SeqCst) == 0 {
+            tokio::select! {
+                Some(message) = inbox.recv() => self.message(message)?,
+                ready = self.sockets[0].readable() => ready.map(|()| self.drain(0))?,
+                ready = self.sockets[1].readable() => ready.map(|()| self.drain(1))?,
+                _ = ticks.tick() => self.tick(),
+            }
+            self.carry_out();
+            self.flush();
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, message: ToNode) -> anyhow::Result<()> {
+        match message {
+            ToNode::Update(update) => self.update(update),
+            ToNode::Endpoints { entries } => {
+                for (node, endpoints) in entries {
+                    self.endpoints.extend(endpoints.first().map(|first| (node, *first)));
+                }
+                self.place_peers();
+                Ok(())
+            }
+            ToNode::EvidenceResult { refused: Some(reason), .. } => bail!("evidence refused: {reason}"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes what makes it a member, and only that.
+    fn update(&mut self, update: Update) -> anyhow::Result<()> {
+        let verified = update.signed.verify(&self.authorities)?;
+        let secret = update.secret.as_ref().map(|secret| *secret.expose());
+        self.newest = self.newest.max(verified.epoch);
+        let recorded = RecordedUpdate {
+            update: (*verified).clone(),
+            signed: update.signed,
+            secret,
+        };
+        self.shared.updates.lock().expect("no holder panics").push(recorded);
+        let Some(secret) = secret else { return Ok(()) };
+        self.arsenal.secrets.insert(0, (verified.epoch, secret));
+        let (secret, age) = (EpochSecret::from_bytes(secret), Duration::from_millis(update.age_ms));
+        // One that it has had before, after a reconnect, is refused.
+        let _ = self.member.handle_update(verified, Some(secret), age, Clock.now());
+        Ok(())
+    }
+
+    fn carry_out(&mut self) {
+        self.member.handle_timeout(Clock.now());
+        while let Some(command) = self.member.poll_command() {
+            match command {
+                Command::Install { epoch, peers, lead } => self.install(epoch, peers, lead),
+                // The lease of the epoch is for those who obey.
+                Command::Activate { epoch, .. } => self.tunnel.activate(epoch, None, Clock.now()),
+                Command::DiscardPrevious
+                | Command::Close
+                | Command::Persist(_)
+                | Command::Acknowledge { .. }
+                | Command::Report(_) => {}
+            }
+        }
+    }
+
+    fn install(&mut self, epoch: Epoch, peers: Vec<PeerPlan>, lead: Duration) {
+        let mut specs = Vec::new();
+        for PeerPlan { member, psk } in peers {
+            let key = member.wg;
+            let allowed = vec![IpAddr::V4(member.v4), IpAddr::V6(member.v6)];
+            let known = Known {
+                epoch,
+                member,
+                psk: *psk.expose(),
+                endpoint: None,
+            };
+            specs.push((PeerSpec { key, allowed }, Psk::from_bytes(known.psk)));
+            self.arsenal.known.insert(0, known);
+        }
+        self.tunnel.install(epoch, specs, lead, Clock.now());
+        self.place_peers();
+    }
+
+    /// Tells tunnel and arsenal where peers are.
+    fn place_peers(&mut self) {
+        for known in &mut self.arsenal.known {
+            if let Some(endpoint) = self.endpoints.get(&known.member.node) {
+                known.endpoint = Some(*endpoint);
+                self.tunnel.set_endpoints(&known.member.wg, vec![*endpoint], Clock.now());
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.drain(0);
+        self.drain(1);
+        self.add(Count::Rounds, 1);
+        self.tunnel.handle_timeout(Clock.now());
+        self.sequence = self.sequence.wrapping_add(1);
+        if self.shared.attacking.load(Ordering::SeqCst) == 1 {
+            let shots = self.arsenal.strike(&mut self.tunnel, self.newest, Clock);
+            self.fire(shots);
+        } else if self.sequence.is_multiple_of(2) {
+            self.converse();
+        }
+    }
+
+    /// A model member's traffic: an echo request per peer and family; and one under a false address.
+    fn converse(&mut self) {
+        let Some(epoch) = self.arsenal.known.first().map(|known| known.epoch) else {
+            return;
+        };
+        let members = self.arsenal.known.iter().filter(|known| known.epoch == epoch);
+        let members: Vec<wire::Member> = members.map(|known| known.member.clone()).collect();
+        let [v4, v6] = self.arsenal.scope.addresses();
+        let false_v4 = members.last().map_or(v4, |last| last.v4.into());
+        for member in &members {
+            let mut packets = vec![
+                echo(v4, member.v4.into(), self.sequence),
+                echo(v6, member.v6.into(), self.sequence),
+            ];
+            if false_v4 != IpAddr::V4(member.v4) {
+                packets.push(echo(false_v4, member.v4.into(), self.sequence));
+            }
+            for packet in packets {
+                if let Some((to, datagram)) = seal(&mut self.tunnel, &packet, Clock.now()) {
+                    self.send(0, to, datagram, Count::LiveData);
+                }
+            }
+        }
+    }
+
+    fn drain(&mut self, socket: usize) {
+        let mut datagram = [0; 2048];
+        let mut out = [0; 2048];
+        while let Ok((len, from)) = self.sockets[socket].try_recv_from(&mut datagram) {
+            let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+            let datagram = &datagram[..len];
+            self.record(from, datagram);
+            if is_data(datagram) || is_response(datagram) {
+                self.add(Count::Answers, 1);
+            }
+            let inbound = self.tunnel.handle_udp(from, datagram, &mut out, Clock.now());
+            self.add(Count::Delivered, u64::from(matches!(inbound, Inbound::Deliver { .. })));
+            let (shots, delivered, handshakes) = self.arsenal.hear(from, datagram, Clock);
+            self.add(Count::Delivered, delivered);
+            self.add(Count::Completed, handshakes);
+            self.fire(shots);
+        }
+    }
+
+    fn flush(&mut self) {
+        while let Some(transmit) = self.tunnel.poll_transmit() {
+            self.send(0, transmit.to, transmit.payload, Count::Handshake);
+        }
+        while let Some(event) = self.tunnel.poll_event() {
+            self.add(Count::Completed, u64::from(matches!(event, Event::Handshake { .. })));
+        }
+    }
+
+    fn fire(&mut self, shots: Vec<Shot>) {
+        for Shot { socket, to, datagram, kind } in shots {
+            self.send(socket, to, datagram, kind);
+        }
+    }
+
+    fn send(&mut self, socket: usize, to: SocketAddr, datagram: Vec<u8>, kind: Count) {
+        let mapped = match to.ip() {
+            IpAddr::V4(v4) => SocketAddr::new(v4.to_ipv6_mapped().into(), to.port()),
+            IpAddr::V6(_) => to,
+        };
+        if self.sockets[socket].try_send_to(&datagram, mapped).is_ok() {
+            self.add(kind, 1);
+        }
+        self.record(to, &datagram);
+    }
+
+    fn record(&mut self, peer: SocketAddr, datagram: &[u8]) {
+        let recordings = &mut self.arsenal.recordings;
+        let attacking = self.shared.attacking.load(Ordering::SeqCst) == 1;
+        if !attacking && recordings.len() < MAX_RECORDINGS {
+            let datagram = datagram.to_vec();
+            recordings.push(Recording { peer, datagram });
+        }
+    }
+
+    fn add(&self, to: Count, more: u64) {
+        *self.shared.counts.lock().expect("no holder panics").entry(to).or_default() += more;
+    }
+}
+
+const TICK: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_secs(20);
+const MAX_RECORDINGS: usize = 2_000;

@@ -1,0 +1,380 @@
+//! Updates that no node may believe, pushed over a connection that the node does believe: the fake
+//! controller holds the real connection key, and for some cases even the authority's.
+
+use crate::cut_off::netns;
+use crate::fake_controller::FakeController;
+use crate::node::{Hostile, RecordedUpdate};
+use keys::{
+    AuthorityId, AuthoritySecret, ControllerSecret, Epoch, EpochSecret, MeshId, NodeId, SegmentId,
+    WgPublicKey,
+};
+use rand_core::OsRng;
+use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use tests::harness::mesh::{CONTROLLER, CONTROLLER_PORT};
+use tests::harness::{Mesh, poll, PATIENCE};
+use wire::admin::{Control, NodeDaemonStatus};
+use wire::message::{Place, Update};
+use wire::signed::Signable as _;
+use wire::{Digest, EpochUpdate, Excluded, NodeName, Signed, ToNode};
+
+/// A node, the update that it has in force, and whoever sits at its controller's address.
+struct Scene {
+    mesh: Mesh,
+    authority: AuthoritySecret,
+    /// The last updates, oldest first; the last one is in force.
+    genuine: Vec<RecordedUpdate>,
+    /// Its secret is [`Self::secret`].
+    next: EpochUpdate,
+    secret: [u8; 32],
+}
+
+/// A case: what is pushed, and the reason with which it has to be refused.
+type Case = (&'static str, Update, &'static str);
+
+#[test]
+fn a_node_refuses_every_update_that_is_not_its_authoritys_next() {
+    let scene = Scene::new();
+    let fake = scene.fake(scene.key("connection.key", ControllerSecret::from_base64));
+    scene.wait_until("the node is welcomed", || scene.status().control == Control::Connected);
+    let before = essence(&scene.status());
+    for (case, update, reason) in scene.cases() {
+        let told = scene.rejections().len();
+        fake.push(&ToNode::Update(update));
+        scene.wait_until(case, || scene.rejections().len() > told);
+        let rejections = scene.rejections();
+        let said = rejections.last().cloned().unwrap_or_default();
+        assert!(said.contains(reason), "{case}: {said}");
+        assert_eq!(essence(&scene.status()), before, "{case} has changed the node");
+    }
+    assert_eq!(fake.welcomed(), 1, "a refused update has cost the connection");
+
+    // The same way, with nothing wrong: the node goes on, so the refusals above were earned.
+    fake.push(&scene.update(&scene.next, &scene.authority, Some(scene.secret)));
+    scene.wait_until("the good update is in force", || {
+        scene.status().epoch == Some(scene.next.epoch.0)
+    });
+    fake.stop().expect("it served to the end");
+}
+
+#[test]
+fn a_node_drops_a_connection_that_carries_garbage_and_stays_as_it_is() {
+    let scene = Scene::new();
+    let fake = scene.fake(scene.key("connection.key", ControllerSecret::from_base64));
+    scene.wait_until("the node is welcomed", || scene.status().control == Control::Connected);
+    let before = essence(&scene.status());
+    let good = scene.update(&scene.next, &scene.authority, Some(scene.secret));
+    let payload = postcard::to_stdvec(&good).expect("an update encodes");
+    let half = payload[..payload.len() / 2].to_vec();
+    let longer = [&payload[..], b"tail"].concat();
+    for (frame_type, garbage) in [(3, half), (3, longer), (3, Vec::new()), (9, payload)] {
+        let welcomed = fake.welcomed();
+        fake.push_raw(frame_type, garbage);
+        scene.wait_until("the node has come back", || {
+            fake.welcomed() > welcomed && scene.status().control == Control::Connected
+        });
+        assert_eq!(essence(&scene.status()), before, "garbage has changed the node");
+    }
+    fake.stop().expect("it served to the end");
+}
+
+#[test]
+fn a_node_does_not_talk_to_a_controller_with_another_key() {
+    let scene = Scene::new();
+    let before = essence(&scene.status());
+    let fake = scene.fake(ControllerSecret::generate(&mut OsRng));
+    scene.wait_until("the node has tried twice", || fake.spurned() >= 2);
+    assert_eq!(fake.welcomed(), 0, "the node has said hello to a stranger");
+    let status = scene.status();
+    assert_eq!(status.control, Control::Disconnected);
+    assert_eq!(essence(&status), before);
+    fake.stop().expect("it served to the end");
+}
+
+impl Scene {
+    /// A node in an epoch that lasts, its controller gone, and its last updates.
+    fn new() -> Self {
+        let builder = Mesh::builder().nodes(1).epoch_seconds(3600).lease_seconds(7200);
+        let mut mesh = builder.probation_epochs(0).start();
+        mesh.add_host("node-r", 1);
+        let token = mesh.token("node-r").parse().expect("a token");
+        let recorder = Hostile::start(&netns(&mesh, "node-r"), token, 0.95).expect("it enrols");
+        let is_member = |update: &RecordedUpdate| update.secret.is_some();
+        let came = poll(PATIENCE, || {
+            if recorder.updates().iter().filter(|update| is_member(update)).count() >= 3 {
+                return true;
+            }
+            mesh.rotate_now();
+            false
+        });
+        assert!(came, "the recorder hears of no epoch");
+        mesh.stop(CONTROLLER);
+        wait_until_settled(&mesh, &recorder);
+        let mut genuine = recorder.updates();
+        genuine.retain(is_member);
+        genuine.sort_by_key(|update| update.update.epoch);
+        recorder.stop().expect("it ran to the end");
+
+        let in_force = genuine.last().expect("there are three");
+        let secret = EpochSecret::generate(&mut OsRng);
+        let next = EpochUpdate {
+            epoch: in_force.update.epoch.next(),
+            previous: in_force.signed.digest(),
+            commitment: secret.commitment(),
+            activate_in_ms: 200,
+            ..in_force.update.clone()
+        };
+        let authority = key_in(&mesh, "authority.key", AuthoritySecret::from_base64);
+        Self {
+            mesh,
+            authority,
+            genuine,
+            next,
+            secret: *secret.expose(),
+        }
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let next = &self.next;
+        let secret = Some(self.secret);
+        let other = AuthoritySecret::generate(&mut OsRng);
+        let own = self.node();
+        let changed = |change: &dyn Fn(&mut EpochUpdate)| {
+            let mut update = next.clone();
+            change(&mut update);
+            self.bare(&update, &self.authority, secret)
+        };
+        let [older, in_force] = [2, 1].map(|back| &self.genuine[self.genuine.len() - back]);
+        let again = |genuine: &RecordedUpdate| Update {
+            signed: genuine.signed.clone(),
+            secret: genuine.secret.map(EpochSecret::from_bytes),
+            age_ms: 0,
+        };
+        vec![
+            ("another authority's", self.bare(next, &other, secret), "not trusted here"),
+            (
+                "another authority's under the name of the right one",
+                self.patched(next, &other, |parts| parts.signer = self.authority.public()),
+                "does not verify",
+            ),
+            ("an older one, replayed", again(older), "was already accepted"),
+            (
+                "another one for the epoch in force",
+                changed(&|update| {
+                    update.epoch = in_force.update.epoch;
+                    update.previous = in_force.update.previous;
+                }),
+                "does not continue the history",
+            ),
+            (
+                "one that follows another history",
+                changed(&|update| update.previous = Digest([7; 32])),
+                "does not continue the history",
+            ),
+            (
+                "one of another mesh",
+                changed(&|update| update.mesh = MeshId([7; 16])),
+                "for another mesh or segment",
+            ),
+            (
+                "one of another segment",
+                changed(&|update| update.segment = SegmentId(7)),
+                "for another mesh or segment",
+            ),
+            (
+                "a truncated one",
+                self.patched(next, &self.authority, |parts| {
+                    parts.payload.truncate(parts.payload.len() / 2);
+                }),
+                "does not verify",
+            ),
+            (
+                "a truncated one that is signed as it is",
+                self.patched(next, &self.authority, |parts| {
+                    parts.payload.truncate(parts.payload.len() / 2);
+                    parts.sign(&self.authority);
+                }),
+                "malformed payload",
+            ),
+            (
+                "one that has a member among the excluded",
+                self.patched(next, &self.authority, |parts| {
+                    let mut update = next.clone();
+                    update.excluded = excluding(next);
+                    parts.payload = postcard::to_stdvec(&update).expect("it encodes");
+                    parts.sign(&self.authority);
+                }),
+                "a member is excluded too",
+            ),
+            ("one without its secret", self.bare(next, &self.authority, None), "without its secret"),
+            (
+                "one with another secret",
+                self.bare(next, &self.authority, Some([7; 32])),
+                "does not fit the update's commitment",
+            ),
+            (
+                "one with another key for the node itself",
+                changed(&|update| {
+                    let mut roster = update.roster.iter_mut();
+                    let own = roster.find(|member| member.node == own);
+                    own.expect("it is a member").wg = WgPublicKey([9; 32]);
+                }),
+                "another WireGuard key",
+            ),
+            (
+                "one whose lease is over",
+                Update {
+                    age_ms: next.activate_in_ms + next.lease_ms,
+                    ..self.bare(next, &self.authority, secret)
+                },
+                "is over",
+            ),
+        ]
+    }
+
+    fn bare(&self, update: &EpochUpdate, authority: &AuthoritySecret, secret: Option<[u8; 32]>) -> Update {
+        Update {
+            signed: Signed::sign(update, authority).expect("it keeps the rules"),
+            secret: secret.map(EpochSecret::from_bytes),
+            age_ms: 0,
+        }
+    }
+
+    fn update(&self, update: &EpochUpdate, authority: &AuthoritySecret, secret: Option<[u8; 32]>) -> ToNode {
+        ToNode::Update(self.bare(update, authority, secret))
+    }
+
+    /// A signed update, changed where its type does not let anybody in.
+    fn patched(
+        &self,
+        update: &EpochUpdate,
+        authority: &AuthoritySecret,
+        change: impl FnOnce(&mut Parts),
+    ) -> Update {
+        let good = self.bare(update, authority, Some(self.secret));
+        let bytes = postcard::to_stdvec(&good.signed).expect("it encodes");
+        let mut parts: Parts = postcard::from_bytes(&bytes).expect("the same form");
+        change(&mut parts);
+        let bytes = postcard::to_stdvec(&parts).expect("it encodes");
+        Update {
+            signed: postcard::from_bytes(&bytes).expect("the same form"),
+            ..good
+        }
+    }
+
+    fn fake(&self, secret: ControllerSecret) -> FakeController {
+        let address = ([0, 0, 0, 0], CONTROLLER_PORT).into();
+        let enrolment = std::fs::read(self.mesh.state_dir(NODE).join("enrolment.json"));
+        let place: Enrolment =
+            serde_json::from_slice(&enrolment.expect("the node is enrolled")).expect("its place");
+        FakeController::start(&netns(&self.mesh, CONTROLLER), address, secret, self.node(), place.into())
+    }
+
+    fn node(&self) -> NodeId {
+        self.status().node.parse().expect("an identity")
+    }
+
+    fn status(&self) -> NodeDaemonStatus {
+        self.mesh.node_status(NODE)
+    }
+
+    fn key<T, E: std::fmt::Debug>(&self, file: &str, read: impl Fn(&str) -> Result<T, E>) -> T {
+        key_in(&self.mesh, file, read)
+    }
+
+    /// The lines in which the node has refused an update.
+    fn rejections(&self) -> Vec<String> {
+        let log = self.mesh.log(NODE);
+        let lines = log.lines().filter(|line| line.contains("update rejected"));
+        lines.map(str::to_owned).collect()
+    }
+
+    fn wait_until(&self, what: &str, condition: impl FnMut() -> bool) {
+        assert!(poll(PATIENCE, condition), "not in time: {what}\n{}", self.mesh.log(NODE));
+    }
+}
+
+/// Waits until node and recorder have the same epoch in force and none on its way.
+fn wait_until_settled(mesh: &Mesh, recorder: &Hostile) {
+    let settled = poll(PATIENCE, || {
+        let status = mesh.node_status(NODE);
+        let newest = recorder.updates().iter().map(|update| update.update.epoch).max();
+        status.epoch.map(Epoch) == newest
+            && status.next_epoch.is_none()
+            && status.control == Control::Disconnected
+    });
+    assert!(settled, "node and recorder differ");
+}
+
+/// What an update could change.
+fn essence(status: &NodeDaemonStatus) -> String {
+    let peers = status.peers.iter().map(|(name, peer)| {
+        format!("{name} {:?} {:?} {:?}", peer.membership, peer.wireguard, peer.reason)
+    });
+    format!(
+        "{:?} {:?} {:?} {:?} {:?}",
+        status.epoch,
+        status.next_epoch,
+        status.membership,
+        status.reason,
+        peers.collect::<Vec<_>>()
+    )
+}
+
+/// The first member, as an excluded node.
+fn excluding(update: &EpochUpdate) -> Vec<Excluded> {
+    let member = update.roster.first().expect("somebody is a member");
+    vec![Excluded {
+        node: member.node,
+        name: member.name.clone(),
+        v4: member.v4,
+        v6: member.v6,
+        reason: "test".into(),
+    }]
+}
+
+fn key_in<T, E: std::fmt::Debug>(
+    mesh: &Mesh,
+    file: &str,
+    read: impl Fn(&str) -> Result<T, E>,
+) -> T {
+    let path = mesh.state_dir(CONTROLLER).join(file);
+    let text = std::fs::read_to_string(Path::new(&path)).expect("the controller keeps its keys there");
+    read(&text).expect("a key")
+}
+
+/// [`Signed`] as it travels, its fields open.
+#[derive(Serialize, Deserialize)]
+struct Parts {
+    #[serde(with = "serde_bytes")]
+    payload: Vec<u8>,
+    signer: AuthorityId,
+    #[serde(with = "serde_bytes")]
+    signature: [u8; 64],
+}
+
+impl Parts {
+    fn sign(&mut self, authority: &AuthoritySecret) {
+        self.signature = authority.sign(EpochUpdate::LABEL, &self.payload).0;
+    }
+}
+
+/// The node's enrolment.json, as far as its place goes.
+#[derive(Deserialize)]
+struct Enrolment {
+    name: NodeName,
+    mesh: MeshId,
+    segment: SegmentId,
+    v4: (Ipv4Addr, u8),
+    v6: (Ipv6Addr, u8),
+}
+
+impl From<Enrolment> for Place {
+    fn from(enrolment: Enrolment) -> Self {
+        let Enrolment { name, mesh, segment, v4, v6 } = enrolment;
+        Self { mesh, segment, name, v4, v6 }
+    }
+}
+
+const NODE: &str = "node-a";

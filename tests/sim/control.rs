@@ -1,0 +1,382 @@
+//! The controller and the control channel: the real engine over a log on disk, and reliable, ordered
+//! messages that are lost with their connection. Every message passes through its real encoding.
+
+use crate::node::{Nature, State};
+use crate::world::{Event, World};
+use controller::clock::Now;
+use controller::engine::{ConnectionId, Effect, Engine, Setup};
+use controller::fleet::Fleet;
+use controller::log::{self, Log};
+use controller::operator::{Answer, Request};
+use keys::{AuthoritySecret, ControllerId, NodeSecret, TokenSecret, WgSecret};
+use policy::Policy;
+use rand::Rng as _;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use wire::admin::TokenRequest;
+use wire::message::{Enrol, Place, Refusal, Update};
+use wire::{EpochUpdate, NodeName, ToController, ToNode, Token, frame};
+
+/// The controller.
+pub(crate) struct Controller {
+    dir: tempfile::TempDir,
+    pub(crate) policy: Policy,
+    pub(crate) authority: AuthoritySecret,
+    /// `None` while it is down.
+    pub(crate) engine: Option<Engine>,
+    pub(crate) boots: u32,
+    pub(crate) timer: Option<Duration>,
+    connections: BTreeMap<ConnectionId, Connection>,
+    last_connection: u64,
+    /// The newest update that went out.
+    pub(crate) published: Option<EpochUpdate>,
+    /// Every kind of update that was ever sent, as it was sent, for those who would send it again.
+    pub(crate) sent: Vec<(usize, Vec<u8>)>,
+}
+
+struct Connection {
+    node: usize,
+    open: bool,
+    to_node: Duration,
+    to_engine: Duration,
+}
+
+impl Controller {
+    pub(crate) fn new(policy: Policy) -> Self {
+        let mut controller = Self {
+            dir: tempfile::tempdir().expect("a temporary directory"),
+            policy,
+            authority: AuthoritySecret::generate(&mut rand_core::OsRng),
+            engine: None,
+            boots: 0,
+            timer: None,
+            connections: BTreeMap::new(),
+            last_connection: 0,
+            published: None,
+            sent: Vec::new(),
+        };
+        controller.start(Duration::ZERO, false);
+        controller
+    }
+
+    /// Starts the process; `rebooted`: the machine too, so that only its wall clock links the lives.
+    pub(crate) fn start(&mut self, now: Duration, rebooted: bool) {
+        self.boots += u32::from(rebooted);
+        let mut fleet = Fleet::default();
+        let path = log::path_in(self.dir.path());
+        let (log, contents) = Log::open(&path, |entry| fleet.apply(entry.at, &entry.event))
+            .expect("the log opens again");
+        let authority = self.authority.expose_base64();
+        let setup = Setup {
+            policy: self.policy.clone(),
+            mesh_v4: (Ipv4Addr::new(10, 77, 0, 0), 16),
+            mesh_v6: None,
+            advertise: vec!["192.0.2.1:7443".into()],
+            controller: ControllerId([1; 32]),
+            authority: AuthoritySecret::from_base64(&authority).expect("it was written just now"),
+            boot_id: format!("boot {}", self.boots),
+        };
+        let engine = Engine::start(setup, log, fleet, contents, clock(now));
+        self.engine = Some(engine.expect("the engine starts"));
+    }
+
+    /// Enrols a node through the front door.
+    pub(crate) fn enrol(
+        &mut self,
+        secret: &NodeSecret,
+        wg: &WgSecret,
+        name: NodeName,
+        now: Duration,
+    ) -> Place {
+        let now = clock(now);
+        let engine = self.engine.as_mut().expect("it was started");
+        let form = TokenRequest {
+            name: Some(name),
+            ttl_seconds: None,
+        };
+        let token = match engine.operator(Request::CreateToken(form), now) {
+            Ok(Answer::Created(created)) => created.token.parse::<Token>().expect("a token"),
+            _ => panic!("no token"),
+        };
+        self.last_connection += 1;
+        let id = ConnectionId(self.last_connection);
+        engine.handle_connected(id, secret.public(), NOWHERE, now);
+        let enrol = Enrol {
+            token: TokenSecret::from_bytes(*token.secret.expose()),
+            name: None,
+            wg: wg.public(),
+        };
+        engine.handle_message(id, ToController::Enrol(enrol), now);
+        let mut place = None;
+        while let Some(effect) = engine.poll_effect() {
+            if let Effect::Send(_, message) = effect
+                && let ToNode::Enrolled(enrolled) = *message
+            {
+                place = Some(enrolled);
+            }
+        }
+        engine.handle_disconnected(id);
+        place.expect("the token was good")
+    }
+}
+
+impl World {
+    /// Asks the running controller for something; refusals are the caller's affair.
+    pub(crate) fn ask(&mut self, request: Request) -> bool {
+        let now = clock(self.now);
+        let Some(engine) = &mut self.controller.engine else {
+            return false;
+        };
+        let done = engine.operator(request, now).is_ok();
+        self.run_engine();
+        done
+    }
+
+    /// Gives the engine a turn and carries out what it wants.
+    pub(crate) fn run_engine(&mut self) {
+        let now = clock(self.now);
+        let Some(engine) = &mut self.controller.engine else {
+            return;
+        };
+        engine.handle_timeout(now);
+        let mut effects = Vec::new();
+        while let Some(effect) = engine.poll_effect() {
+            effects.push(effect);
+        }
+        let due = engine.poll_timeout(now).max(self.now + LEAST_WAIT);
+        if self.controller.timer.is_none_or(|timer| due < timer) {
+            self.controller.timer = Some(due);
+            self.schedule(due, Event::Engine { at: due });
+        }
+        for effect in effects {
+            match effect {
+                Effect::Send(id, message) => self.send_to_node(id, *message),
+                Effect::Close(id, reason) => {
+                    let odd = matches!(reason, Refusal::Protocol | Refusal::NotEnrolled);
+                    assert!(!odd, "the controller refuses an honest agent: {reason}");
+                    self.cut(id);
+                }
+            }
+        }
+    }
+
+    fn send_to_node(&mut self, id: ConnectionId, message: ToNode) {
+        let Some(connection) = self.controller.connections.get_mut(&id) else {
+            return;
+        };
+        let node = connection.node;
+        let bytes = frame::encode(&message).expect("the engine's messages fit");
+        let delay = self.rng.gen_range(MIN_CONTROL_DELAY..self.control_delay);
+        let at = (self.now + delay).max(connection.to_node);
+        connection.to_node = at;
+        if let ToNode::Update(Update { signed, .. }) = &message {
+            let trusted = [self.controller.authority.public()];
+            let update = signed.verify(&trusted).expect("it was signed just now");
+            let newest = self.controller.published.as_ref().map(|u| u.epoch);
+            if newest < Some(update.epoch) {
+                self.note(format!(
+                    "published {} with {} members",
+                    update.epoch,
+                    update.roster.len()
+                ));
+                self.controller.published = Some((*update).clone());
+            }
+            if self.rng.gen_bool(0.05) {
+                self.controller.sent.push((node, bytes.clone()));
+            }
+        }
+        self.schedule(at, Event::ToNode { id, node, bytes });
+    }
+
+    /// A message reaches its node, if the connection still stands and the node runs.
+    pub(crate) fn at_node(&mut self, id: ConnectionId, node: usize, bytes: &[u8]) {
+        if self.nodes[node].link.connection != Some(id) {
+            return;
+        }
+        let message = frame::decode::<ToNode>(bytes);
+        let (message, rest) = message.expect("a frame").expect("a whole frame");
+        assert!(rest.is_empty());
+        match message {
+            ToNode::Welcome { place, .. } => {
+                assert_eq!(place, self.nodes[node].place, "a place is for life");
+                self.nodes[node].link.welcomed = true;
+                self.nodes[node].link.failures = 0;
+                self.emit_evidence(node);
+            }
+            ToNode::Update(update) => self.update_node(node, update),
+            ToNode::Endpoints { entries } => {
+                let now = self.now;
+                self.nodes[node].endpoints(entries, now);
+            }
+            ToNode::EvidenceResult { .. } | ToNode::Enrolled(_) | ToNode::Refused { .. } => {}
+        }
+        self.run_node(node);
+    }
+
+    /// Also what an old message does that is sent again.
+    pub(crate) fn update_node(&mut self, node: usize, update: Update) {
+        if self.nodes[node].nature == Nature::Rogue {
+            return;
+        }
+        let trusted = [self.controller.authority.public()];
+        if let Ok(verified) = update.signed.verify(&trusted) {
+            let age = Duration::from_millis(update.age_ms);
+            self.models[node].delivered(&verified, verified.digest(), age, self.now);
+        }
+        let now = self.now;
+        self.nodes[node].update(update, &trusted, now);
+        self.run_agent(node);
+    }
+
+    pub(crate) fn emit_evidence(&mut self, node: usize) {
+        let nonce = self.rng.r#gen();
+        let evidence = self.nodes[node].evidence(clock(self.now).wall, nonce);
+        self.nodes[node].outbox.push_back(evidence);
+        self.send_outbox(node);
+    }
+
+    /// Sends what the agent has to say; without a connection it is lost.
+    pub(crate) fn send_outbox(&mut self, node: usize) {
+        while let Some(message) = self.nodes[node].outbox.pop_front() {
+            if self.nodes[node].link.welcomed {
+                self.send_to_engine(node, &message);
+            }
+        }
+    }
+
+    fn send_to_engine(&mut self, node: usize, message: &ToController) {
+        let Some(id) = self.nodes[node].link.connection else {
+            return;
+        };
+        let Some(connection) = self.controller.connections.get_mut(&id) else {
+            return;
+        };
+        let bytes = frame::encode(message).expect("the agent's messages fit");
+        let delay = self.rng.gen_range(MIN_CONTROL_DELAY..self.control_delay);
+        let at = (self.now + delay).max(connection.to_engine);
+        connection.to_engine = at;
+        self.schedule(at, Event::ToEngine { id, bytes });
+    }
+
+    pub(crate) fn at_engine(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let open = self.controller.connections.get(&id).is_some_and(|c| c.open);
+        let Some(engine) = self.controller.engine.as_mut().filter(|_| open) else {
+            return;
+        };
+        let message = frame::decode::<ToController>(bytes);
+        let (message, _) = message.expect("a frame").expect("a whole frame");
+        engine.handle_message(id, message, clock(self.now));
+        self.run_engine();
+    }
+
+    // ---- connections --------------------------------------------------------------------------
+
+    /// A node tries to reach the controller.
+    pub(crate) fn dial(&mut self, node: usize) {
+        if self.nodes[node].link.connection.is_some() || self.nodes[node].state != State::Up {
+            return;
+        }
+        let reachable = self.net.controller_reachable(node);
+        let Some(engine) = self.controller.engine.as_mut().filter(|_| reachable) else {
+            return self.dial_later(node);
+        };
+        self.controller.last_connection += 1;
+        let id = ConnectionId(self.controller.last_connection);
+        let (peer, remote) = (self.nodes[node].id, self.nodes[node].address);
+        engine.handle_connected(id, peer, remote, clock(self.now));
+        let connection = Connection {
+            node,
+            open: true,
+            to_node: self.now,
+            to_engine: self.now,
+        };
+        self.controller.connections.insert(id, connection);
+        self.nodes[node].link.connection = Some(id);
+        self.nodes[node].link.welcomed = false;
+        let hello = self.nodes[node].hello(clock(self.now).unix_ms());
+        self.send_to_engine(node, &hello);
+        self.run_engine();
+    }
+
+    fn dial_later(&mut self, node: usize) {
+        let link = &mut self.nodes[node].link;
+        let wait = Duration::from_millis(250).saturating_mul(1 << link.failures.min(5));
+        link.failures += 1;
+        let wait = wait.mul_f64(self.rng.gen_range(0.5..1.5));
+        let life = self.nodes[node].life;
+        self.schedule(self.now + wait, Event::Dial { node, life });
+    }
+
+    /// The path between a node and the controller breaks: each end notices in its own time.
+    pub(crate) fn sever(&mut self, node: usize) {
+        if let Some(id) = self.nodes[node].link.connection {
+            self.cut(id);
+        }
+    }
+
+    fn cut(&mut self, id: ConnectionId) {
+        let Some(connection) = self.controller.connections.get_mut(&id) else {
+            return;
+        };
+        if !std::mem::replace(&mut connection.open, false) {
+            return;
+        }
+        let node = connection.node;
+        let noticed = self.now + Duration::from_millis(self.rng.gen_range(1..3_000));
+        self.schedule(noticed, Event::LinkLost { id, node });
+        let noticed = self.now + Duration::from_millis(self.rng.gen_range(1..10_000));
+        self.schedule(noticed, Event::HungUp { id });
+    }
+
+    pub(crate) fn link_lost(&mut self, id: ConnectionId, node: usize) {
+        let link = &mut self.nodes[node].link;
+        if link.connection == Some(id) {
+            link.connection = None;
+            link.welcomed = false;
+            self.dial_later(node);
+        }
+    }
+
+    pub(crate) fn hung_up(&mut self, id: ConnectionId) {
+        self.controller.connections.remove(&id);
+        if let Some(engine) = &mut self.controller.engine {
+            engine.handle_disconnected(id);
+            self.run_engine();
+        }
+    }
+
+    /// Whether messages on this connection still arrive.
+    pub(crate) fn is_open(&self, id: ConnectionId) -> bool {
+        self.controller.connections.get(&id).is_some_and(|c| c.open)
+    }
+
+    pub(crate) fn stop_controller(&mut self) {
+        self.controller.engine = None;
+        self.controller.timer = None;
+        let all: Vec<ConnectionId> = self.controller.connections.keys().copied().collect();
+        all.into_iter().for_each(|id| self.cut(id));
+    }
+
+    pub(crate) fn start_controller(&mut self, rebooted: bool) {
+        if self.controller.engine.is_none() {
+            self.note(format!("controller starts, machine rebooted: {rebooted}"));
+            self.controller.start(self.now, rebooted);
+            self.run_engine();
+        }
+    }
+}
+
+/// The controller's clocks at a time of the simulation.
+pub(crate) fn clock(now: Duration) -> Now {
+    let wall = jiff::Timestamp::from_second(1_700_000_000).expect("a time after 1970");
+    Now {
+        boot: now,
+        wall: wall + now,
+    }
+}
+
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
+const MIN_CONTROL_DELAY: Duration = Duration::from_millis(1);
+/// A timer that is due and does not go away must not stop the clock.
+const LEAST_WAIT: Duration = Duration::from_millis(1);
