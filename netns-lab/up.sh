@@ -9,7 +9,7 @@
 #   THRESHOLD=0.70         least score of a member
 #   EPOCH_SECONDS=60       length of an epoch
 #   MAX_BENCHMARK_AGE=120  oldest evidence that counts, in seconds
-#   PROBATION_EPOCHS=1     scheduled rotations for which a new node needs no evidence
+#   PROBATION_EPOCHS=1     epochs, the one it joins included, for which a new node needs no evidence
 #   NODE_A_SCORE_MEAN=0.90 NODE_B_SCORE_MEAN=0.85 NODE_C_SCORE_MEAN=0.40, further nodes 0.85
 #   SCORE_JITTER=0.03      how far a score strays from its mean
 #   PROBE_SECONDS=2        pause between a node's pings to its peers

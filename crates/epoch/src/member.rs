@@ -106,8 +106,8 @@ pub enum Change {
     Excluded {
         /// The epoch.
         epoch: Epoch,
-        /// Why, in the controller's words.
-        reason: String,
+        /// Why, in the controller's words; `None`: the epoch was decided before this node was known.
+        reason: Option<String>,
     },
     /// The epoch before this one is wiped.
     Discarded {
@@ -357,7 +357,11 @@ impl Member {
         if got == have {
             // After a restart the epoch in force is taken once more; only its digest is remembered.
             let same = update.digest() == digest;
-            return if same { Ok(true) } else { Err(UpdateError::Forked(got)) };
+            return if same {
+                Ok(true)
+            } else {
+                Err(UpdateError::Forked(got))
+            };
         }
         let continues = have == Epoch(0) || got > have.next() || update.previous == digest;
         if continues {
@@ -458,10 +462,8 @@ impl Member {
             self.commands
                 .push_back(Command::Report(Change::Activated { epoch, peers }));
         } else {
-            let reason = update
-                .exclusion(&self.identity.node)
-                .map_or("not in the roster", |e| e.reason.as_str());
-            let reason = reason.to_owned();
+            let excluded = update.exclusion(&self.identity.node);
+            let reason = excluded.map(|excluded| excluded.reason.clone());
             self.commands.push_back(Command::Close);
             self.commands.push_back(Command::Acknowledge {
                 epoch,

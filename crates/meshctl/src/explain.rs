@@ -7,7 +7,7 @@ use crate::node;
 use crate::status::membership;
 use crate::table::{Fields, Rows};
 use crate::units;
-use wire::admin::{DecisionStatus, Explanation};
+use wire::admin::{DecisionStatus, Explanation, Membership};
 use wire::name::NodeName;
 
 /// Runs the command.
@@ -36,6 +36,9 @@ fn decision(decision: &DecisionStatus) -> Fields {
     fields.field(
         "decision",
         match &decision.reason {
+            Some(reason) if decision.membership == Membership::Allowed => {
+                format!("{verdict}, for now: {reason}")
+            }
             Some(reason) => format!("{verdict}: {reason}"),
             None => verdict.into(),
         },

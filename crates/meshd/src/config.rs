@@ -229,6 +229,11 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         .flatten()
         .map(|address| parse("advertise", address))
         .collect();
+    let advertise = advertise?;
+    if advertise.len() > wire::message::MAX_ENDPOINTS {
+        let why = format!("at most {} addresses", wire::message::MAX_ENDPOINTS);
+        return Err(wrong("advertise", why));
+    }
     let emit_seconds = settings.emit_seconds.unwrap_or(30);
     if emit_seconds == 0 {
         return Err(wrong("emit_seconds", "must be at least 1"));
@@ -250,7 +255,7 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
             .transpose()?,
         controllers,
         listen_port: settings.listen_port.unwrap_or(51_820),
-        advertise: advertise?,
+        advertise,
         interface: settings.interface.unwrap_or_else(|| "meshd0".into()),
         mtu,
         tun_backend: choice(
@@ -300,9 +305,13 @@ fn emitter(settings: &Settings) -> Result<Emitter, ConfigError> {
                     "the command emitter needs a program",
                 ));
             }
+            let limit = settings.benchmark_timeout_seconds.unwrap_or(300);
+            if limit == 0 {
+                return Err(wrong("benchmark_timeout_seconds", "must be at least 1"));
+            }
             Emitter::Command {
                 argv,
-                timeout: Duration::from_secs(settings.benchmark_timeout_seconds.unwrap_or(300)),
+                timeout: Duration::from_secs(limit),
             }
         }
         Kind::File => {

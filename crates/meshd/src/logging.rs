@@ -5,13 +5,17 @@ use std::io::{IsTerminal as _, stderr};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-/// Installs the subscriber. `level` is a filter in the form of `tracing-subscriber`.
+/// Reads a level, or a filter in the form of `tracing-subscriber`.
 ///
 /// # Errors
 /// When `level` is not a filter.
-pub fn install(format: LogFormat, level: &str) -> Result<(), ParseError> {
+pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
     // Libraries speak at WARN unless the operator's filter names them.
-    let filter = EnvFilter::try_new(format!("warn,{}", scoped(level)))?;
+    EnvFilter::try_new(format!("warn,{}", scoped(level)))
+}
+
+/// Installs the subscriber; once per process.
+pub fn install(format: LogFormat, filter: EnvFilter) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)
@@ -24,7 +28,6 @@ pub fn install(format: LogFormat, level: &str) -> Result<(), ParseError> {
             .with_current_span(true)
             .init(),
     }
-    Ok(())
 }
 
 /// A bare level means our own crates.

@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use anyhow::Context as _;
+use anyhow::anyhow;
 use clap::Parser;
 use keys::{AuthoritySecret, ControllerSecret, NodeSecret, WgSecret};
 use meshd::config::{self, RoleConfig};
@@ -37,7 +37,8 @@ fn main() -> ExitCode {
     match start(cli) {
         Ok(code) => code,
         Err(error) => {
-            say(&format!("meshd: {error:#}"));
+            // Errors of ours tell their sources themselves.
+            say(&format!("meshd: {error}"));
             ExitCode::from(2)
         }
     }
@@ -50,16 +51,15 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         .transpose()?
         .unwrap_or_default();
     let settings = cli.settings.or(file);
-    let (format, level) = (
-        settings.log_format.unwrap_or_default(),
-        settings.log_level.clone(),
-    );
+    let format = settings.log_format.unwrap_or_default();
+    let level = settings.log_level.clone().unwrap_or_else(|| "info".into());
+    let filter = logging::filter(&level).map_err(|error| anyhow!("`log_level`: {error}"))?;
     let config = config::resolve(settings)?;
     if cli.check {
         say("meshd: the settings are good");
         return Ok(ExitCode::SUCCESS);
     }
-    logging::install(format, level.as_deref().unwrap_or("info")).context("`log_level`")?;
+    logging::install(format, filter);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -122,7 +122,7 @@ async fn run(config: config::Config) -> anyhow::Result<ExitCode> {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "ended");
+            tracing::error!(%error, "ended");
             ExitCode::FAILURE
         }
     })

@@ -154,10 +154,10 @@ impl Agent {
                 skew_ms,
                 outbox,
             } => {
-                if place != self.enrolment.place() {
-                    tracing::error!("the controller gave this node another place: restart it");
-                }
                 tracing::info!(controller = %address, skew_ms, "control channel up");
+                if place != self.enrolment.place() {
+                    self.moved(&place);
+                }
                 if skew_ms.unsigned_abs() > SKEW_WARNING_MS {
                     tracing::warn!(
                         skew_ms,
@@ -173,6 +173,24 @@ impl Agent {
             }
             SessionEvent::Message(message) => self.message(*message),
             SessionEvent::Down { address, error } => self.control_lost(address, &error),
+        }
+    }
+
+    /// The controller has another place for this node than it had: remembered for the next start,
+    /// because addresses, tunnels and epochs of this run are of the old one.
+    fn moved(&mut self, place: &wire::message::Place) {
+        let enrolment = self.enrolment.moved_to(place);
+        let other_mesh = place.mesh != self.enrolment.mesh;
+        let forgotten = if other_mesh {
+            self.state.forget_epoch()
+        } else {
+            Ok(())
+        };
+        match forgotten.and_then(|()| self.state.save_enrolment(&enrolment)) {
+            Ok(()) => tracing::error!("the controller has another place for this node: restart it"),
+            Err(error) => {
+                tracing::error!(%error, "the controller has another place for this node: enrol it again")
+            }
         }
     }
 
@@ -474,8 +492,17 @@ fn report(change: &Change) {
             tracing::info!(%epoch, peers, psk = "****", "APPLIED epoch psk ****");
             tracing::info!(%epoch, membership = "ALLOWED", "MEMBERSHIP=ALLOWED");
         }
-        Change::Excluded { epoch, reason } => {
+        Change::Excluded {
+            epoch,
+            reason: Some(reason),
+        } => {
             tracing::warn!(%epoch, membership = "DENIED", %reason, "MEMBERSHIP=DENIED");
+        }
+        Change::Excluded {
+            epoch,
+            reason: None,
+        } => {
+            tracing::info!(%epoch, "not a member yet: waiting for the next epoch");
         }
         Change::Discarded { epoch } => {
             tracing::debug!(%epoch, "generation before this epoch discarded")

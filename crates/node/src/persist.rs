@@ -112,6 +112,18 @@ impl Enrolment {
         }
     }
 
+    /// The same controller, another place.
+    pub(crate) fn moved_to(&self, place: &Place) -> Self {
+        Self {
+            name: place.name.clone(),
+            mesh: place.mesh,
+            segment: place.segment,
+            v4: place.v4,
+            v6: place.v6,
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn place(&self) -> Place {
         Place {
             mesh: self.mesh,

@@ -296,7 +296,11 @@ fn signer_rule(policy: &Policy, record: &Record) -> RuleStatus {
 fn score_rule(what: &str, least: f64, score: Option<f64>) -> RuleStatus {
     let text = format!("{what} >= {least:.2}");
     match score {
-        Some(score) => rule(text, format!("{score:.2}"), score >= least),
+        // Cut, not rounded: 0.6999 must not read as the 0.700 that it misses.
+        Some(score) => {
+            let shown = (score * 1_000.0).floor() / 1_000.0;
+            rule(text, format!("{shown:.3}"), score >= least)
+        }
         None => rule(text, "none", false),
     }
 }

@@ -5,7 +5,7 @@ use crate::listener::{BindError, transport, udp_socket};
 use crate::tls::client_config;
 use keys::{ControllerId, NodeSecret};
 use quinn::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -23,24 +23,19 @@ impl Dialer {
     /// # Errors
     /// When no UDP socket can be had.
     pub fn bind(secret: &NodeSecret, controller: ControllerId) -> Result<Self, BindError> {
-        let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let socket = udp_socket(v6)
-            .or_else(|_| udp_socket(v4))
-            .map_err(|source| BindError {
-                address: v4,
-                source,
-            })?;
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        let refused = |source| BindError {
+            address: any,
+            source,
+        };
+        let socket = udp_socket(any).map_err(refused)?;
         let mut endpoint = Endpoint::new(
             EndpointConfig::default(),
             None,
             socket,
             Arc::new(TokioRuntime),
         )
-        .map_err(|source| BindError {
-            address: v4,
-            source,
-        })?;
+        .map_err(refused)?;
         let mut transport = transport();
         transport.keep_alive_interval(Some(KEEP_ALIVE));
         let mut config = ClientConfig::new(Arc::new(client_config(secret, controller)));

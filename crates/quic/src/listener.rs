@@ -7,7 +7,7 @@ use crate::tls::server_config;
 use keys::ControllerSecret;
 use quinn::{Endpoint, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -124,8 +124,19 @@ pub(crate) fn transport() -> TransportConfig {
     transport
 }
 
-/// A UDP socket with buffers large enough for a push to thousands of nodes; dual-stack on `[::]`.
+/// A UDP socket with buffers large enough for a push to thousands of nodes; dual-stack on `[::]`, and
+/// IPv4 alone there on a machine without IPv6.
 pub(crate) fn udp_socket(address: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
+    let any_v6 = address.ip() == Ipv6Addr::UNSPECIFIED;
+    match bound_socket(address) {
+        Err(error) if any_v6 && error.raw_os_error() == Some(EAFNOSUPPORT) => {
+            bound_socket((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        bound => bound,
+    }
+}
+
+fn bound_socket(address: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::DGRAM,
@@ -142,6 +153,8 @@ pub(crate) fn udp_socket(address: SocketAddr) -> std::io::Result<std::net::UdpSo
     Ok(socket.into())
 }
 
+/// `errno(3)` of Linux: no IPv6 in this kernel.
+const EAFNOSUPPORT: i32 = 97;
 /// Handshakes that may be half open; more are refused.
 const MAX_HALF_OPEN: usize = 1024;
 /// Open connections above which a source address must prove itself first.

@@ -1,5 +1,7 @@
 //! Two real endpoints on loopback: who is let in, and what travels.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+
 use keys::{ControllerSecret, Epoch, NodeSecret};
 use quic::{Connection, Dialer, Listener, Receiver, Sender};
 use rand_core::OsRng;

@@ -407,7 +407,7 @@ pub struct NodeDaemonStatus {
     pub epoch: Option<u64>,
     /// An epoch that is installed and not yet in force.
     pub next_epoch: Option<u64>,
-    /// Seconds until the lease ends; negative: it has ended and the segment's policy is to stay open.
+    /// Seconds until the lease ends; `None`: there is none, or it has ended.
     pub lease_seconds: Option<f64>,
     /// The interface.
     pub interface: Option<InterfaceStatus>,

@@ -154,7 +154,7 @@ fn explained_rules_hold_exactly_where_the_node_passes() {
     let broken: Vec<_> = bad.iter().filter(|r| !r.holds).collect();
     assert_eq!(broken.len(), 1);
     assert_eq!(broken[0].rule, "overall >= 0.70");
-    assert_eq!(broken[0].value, "0.41");
+    assert_eq!(broken[0].value, "0.410");
 }
 
 fn any_standing() -> impl Strategy<Value = Standing> {
