@@ -15,7 +15,7 @@ fn path(role: &str) -> PathBuf {
 }
 
 fn text(role: &str) -> String {
-    std::fs::read_to_string(path(role)).unwrap()
+    std::fs::read_to_string(path(role)).expect("each role has an example")
 }
 
 /// The name in a line such as `name = value` or `# name = value`.

@@ -36,6 +36,12 @@ fn a_node_that_scores_too_low_is_shut_out_and_comes_back_while_the_others_lose_n
         own.membership == Some(Membership::Denied)
             && own.reason.as_deref() == Some("score below threshold")
     });
+    let own = mesh.node_status("node-c");
+    let mut peers = own.peers.values();
+    assert!(
+        peers.all(|peer| peer.session_epoch.is_none()),
+        "it drops its own sessions too: {own:?}"
+    );
     assert!(mesh.none_reach("node-c", &["node-a", "node-b"]));
     mesh.wait_epochs(2);
     assert!(mesh.none_reach("node-c", &["node-a", "node-b"]), "still");

@@ -2,12 +2,16 @@
 //! may still work is waited for.
 
 use crate::outcome;
+use keys::{NodeSecret, WgSecret};
+use rand_core::OsRng;
 use std::net::UdpSocket;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt};
 use std::process::Command;
 use std::time::Duration;
 use tests::harness::{CONTROLLER, Mesh, programs::program};
 use wire::admin::{Control, Membership};
+use wire::message::Enrol;
+use wire::{ToController, ToNode};
 
 #[test]
 fn a_start_that_cannot_work_is_refused_with_one_line_and_leaves_nothing() {
@@ -285,6 +289,75 @@ fn enrolment_survives_a_controller_that_is_killed_in_the_middle() {
     );
     let addresses: std::collections::BTreeSet<_> = members.map(|node| node.v4).collect();
     assert_eq!(addresses.len(), 8, "nobody was enrolled twice");
+}
+
+#[test]
+fn a_node_whose_answer_was_lost_enrols_with_the_same_token_and_nobody_else_does() {
+    let mut mesh = Mesh::builder().nodes(2).prepare();
+    mesh.start_controller();
+    mesh.start_node("node-a");
+    let path = mesh.token_file("node-b");
+    let text = std::fs::read_to_string(&path).expect("it was just written");
+    let (identity, wg) = (
+        NodeSecret::generate(&mut OsRng),
+        WgSecret::generate(&mut OsRng),
+    );
+    let state = mesh.state_dir("node-b");
+    let private = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&state);
+    private.expect("the folder can be written");
+    for (file, key) in [
+        ("identity.key", identity.expose_base64()),
+        ("wireguard.key", wg.expose_base64()),
+    ] {
+        let path = state.join(file);
+        std::fs::write(&path, &*key).expect("the folder can be written");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("it is ours");
+    }
+    // An enrolment whose answer node-b never sees.
+    let public = wg.public();
+    let enrolled = mesh.namespace("node-b").enter(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.expect("a runtime can be had");
+        runtime.block_on(enrol(&identity, &text, public))
+    });
+    assert!(
+        enrolled.join().expect("it is answered"),
+        "the token is good"
+    );
+    assert!(mesh.status().nodes.len() == 2);
+
+    // Somebody who found the token.
+    mesh.add_host("bench", 50);
+    let fresh = format!("@{}", path.display());
+    let bench = Bench { mesh: &mesh, fresh };
+    let thief = bench.refused(bench.node("thief", &[]), &["token", "used"]);
+    assert_eq!(thief.err(), None);
+
+    mesh.spawn("node-b", &["--join", &format!("@{}", path.display())]);
+    mesh.wait_until_all_reach_all();
+    assert_eq!(mesh.status().nodes.len(), 2);
+}
+
+async fn enrol(identity: &NodeSecret, token: &str, wg: keys::WgPublicKey) -> bool {
+    let token: wire::Token = token.parse().expect("a token is a token");
+    let dialer = quic::Dialer::bind(identity, token.controller).expect("a port is free");
+    let address = token.controllers[0].parse().expect("the lab has addresses");
+    let connection = dialer.connect(address).await.expect("it is reachable");
+    let stream = connection.open_stream::<ToController, ToNode>().await;
+    let (mut sender, mut receiver) = stream.expect("a stream can be had");
+    let enrol = Enrol {
+        token: token.secret,
+        name: None,
+        wg,
+    };
+    let sent = sender.send(&ToController::Enrol(enrol)).await;
+    sent.expect("it takes a message");
+    matches!(receiver.recv().await, Ok(Some(ToNode::Enrolled(_))))
 }
 
 /// A host on which starts fail.

@@ -11,19 +11,36 @@
 //! | replays | every datagram sent or received while a member, from both ports, to both survivors |
 //! | spoofing | inner packets under another member's address |
 
-use crate::node::{Clock, Count, Known, Scope};
+use crate::node::{Clock, Count};
 use crate::packets::{echo, is_data, is_initiation, with_receiver, with_sender};
-use keys::{Epoch, EpochSecret, Psk, WgPublicKey, WgSecret};
+use keys::{Epoch, EpochSecret, NodeId, Psk, WgPublicKey, WgSecret};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tunnel::{Event, Inbound, Outbound, PeerSpec, Tunnel};
+use wire::message::Place;
+
+/// Who it is, once enrolled.
+#[derive(Debug, Clone)]
+pub(crate) struct Scope {
+    pub(crate) node: NodeId,
+    pub(crate) place: Place,
+}
+
+/// A PSK that it had, and where the other end is.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub(crate) epoch: Epoch,
+    pub(crate) member: wire::Member,
+    pub(crate) psk: [u8; 32],
+    pub(crate) endpoint: Option<SocketAddr>,
+}
 
 /// A datagram and the way that it took.
-pub(crate) struct Recording {
+struct Recording {
     /// The survivor at the other end.
-    pub(crate) peer: SocketAddr,
-    pub(crate) datagram: Vec<u8>,
+    peer: SocketAddr,
+    datagram: Vec<u8>,
 }
 
 /// A datagram to send from one of the node's sockets.
@@ -47,7 +64,8 @@ pub(crate) struct Arsenal {
     /// PSKs that were derived while a member, newest epoch first.
     pub(crate) known: Vec<Known>,
     pub(crate) secrets: Vec<(Epoch, [u8; 32])>,
-    pub(crate) recordings: Vec<Recording>,
+    handshakes: Vec<Recording>,
+    data: Vec<Recording>,
     lanes: VecDeque<Lane>,
     round: usize,
 }
@@ -59,10 +77,22 @@ impl Arsenal {
             wg,
             known: Vec::new(),
             secrets: Vec::new(),
-            recordings: Vec::new(),
+            handshakes: Vec::new(),
+            data: Vec::new(),
             lanes: VecDeque::new(),
             round: 0,
         }
+    }
+
+    /// Keeps a datagram that was sent to or came from `peer`.
+    pub(crate) fn record(&mut self, peer: SocketAddr, datagram: &[u8]) {
+        let datagram = datagram.to_vec();
+        let recordings = if is_data(&datagram) {
+            &mut self.data
+        } else {
+            &mut self.handshakes
+        };
+        recordings.push(Recording { peer, datagram });
     }
 
     /// The next volley. `frozen` is the tunnel as it was when the node was cut off; `newest` is the
@@ -92,7 +122,9 @@ impl Arsenal {
         let (mut shots, mut delivered, mut handshakes) = (Vec::new(), 0, 0);
         let mut out = vec![0; datagram.len().max(tunnel::MIN_BUFFER)];
         for lane in &mut self.lanes {
-            if let Inbound::Deliver { .. } = lane.tunnel.handle_udp(from, datagram, &mut out, clock.now())
+            if let Inbound::Deliver { .. } =
+                lane.tunnel
+                    .handle_udp(from, datagram, &mut out, clock.now())
             {
                 delivered += 1;
             }
@@ -104,8 +136,14 @@ impl Arsenal {
     /// The newest PSK of every survivor whose place is known.
     fn targets(&self) -> Vec<Known> {
         let newest = self.known.first().map(|known| known.epoch);
-        let of_newest = self.known.iter().filter(|known| Some(known.epoch) == newest);
-        of_newest.filter(|known| known.endpoint.is_some()).cloned().collect()
+        let of_newest = self
+            .known
+            .iter()
+            .filter(|known| Some(known.epoch) == newest);
+        of_newest
+            .filter(|known| known.endpoint.is_some())
+            .cloned()
+            .collect()
     }
 
     fn live_data(
@@ -118,14 +156,23 @@ impl Arsenal {
         shots: &mut Vec<Shot>,
     ) {
         let own = self.scope.addresses();
-        let others = all.iter().filter(|other| other.member.wg != target.member.wg);
+        let others = all
+            .iter()
+            .filter(|other| other.member.wg != target.member.wg);
         let mut inner: Vec<Vec<u8>> = Vec::new();
-        for (own, to) in own.iter().zip([IpAddr::V4(target.member.v4), IpAddr::V6(target.member.v6)]) {
+        for (own, to) in own
+            .iter()
+            .zip([IpAddr::V4(target.member.v4), IpAddr::V6(target.member.v6)])
+        {
             inner.push(echo(*own, to, sequence(self.round)));
         }
         // Under another member's address: wrong even while this node is a member.
         inner.extend(others.map(|other| {
-            echo(other.member.v4.into(), target.member.v4.into(), sequence(self.round))
+            echo(
+                other.member.v4.into(),
+                target.member.v4.into(),
+                sequence(self.round),
+            )
         }));
         for packet in inner {
             let Some((to, datagram)) = seal(frozen, &packet, clock.now()) else {
@@ -133,10 +180,19 @@ impl Arsenal {
             };
             let receiver = next_index(target, newest, self.round);
             let stale = u32::from_le_bytes(*datagram[4..].first_chunk().expect("a header"));
-            let shot = |socket, datagram, kind| Shot { socket, to, datagram, kind };
+            let shot = |socket, datagram, kind| Shot {
+                socket,
+                to,
+                datagram,
+                kind,
+            };
             shots.push(shot(1, datagram.clone(), Count::LiveData));
             for receiver in [receiver, receiver ^ 1, stale ^ 0x100, stale.rotate_left(7)] {
-                shots.push(shot(0, with_receiver(&datagram, receiver), Count::ForgedIndex));
+                shots.push(shot(
+                    0,
+                    with_receiver(&datagram, receiver),
+                    Count::ForgedIndex,
+                ));
             }
             shots.push(shot(0, datagram, Count::LiveData));
         }
@@ -156,7 +212,12 @@ impl Arsenal {
             allowed: vec![target.member.v4.into(), target.member.v6.into()],
         };
         let mut tunnel = tunnel_of(&self.wg, turn as u64);
-        tunnel.install(claimed, vec![(spec, Psk::from_bytes(*psk))], Duration::ZERO, clock.now());
+        tunnel.install(
+            claimed,
+            vec![(spec, Psk::from_bytes(*psk))],
+            Duration::ZERO,
+            clock.now(),
+        );
         tunnel.set_endpoints(&target.member.wg, vec![endpoint], clock.now());
         tunnel.activate(claimed, None, clock.now());
         let own = self.scope.addresses();
@@ -181,12 +242,22 @@ impl Arsenal {
 
     /// PSKs to try with one survivor, with the epoch that each is for.
     fn psks(&self, target: &Known, newest: Epoch) -> Vec<(Epoch, [u8; 32])> {
-        let of_target = self.known.iter().filter(|known| known.member.wg == target.member.wg);
-        let mut psks: Vec<_> = of_target.take(OLD_EPOCHS).map(|known| (known.epoch, known.psk)).collect();
+        let of_target = self
+            .known
+            .iter()
+            .filter(|known| known.member.wg == target.member.wg);
+        let mut psks: Vec<_> = of_target
+            .take(OLD_EPOCHS)
+            .map(|known| (known.epoch, known.psk))
+            .collect();
         // The old secret in the schedule of the new epoch, and of the one after.
         if let Some((_, secret)) = self.secrets.first() {
             for epoch in [newest, newest.next()] {
-                psks.extend(self.scope.psk(&self.wg, &target.member, *secret, epoch).map(|psk| (epoch, psk)));
+                psks.extend(
+                    self.scope
+                        .psk(&self.wg, &target.member, *secret, epoch)
+                        .map(|psk| (epoch, psk)),
+                );
             }
         }
         psks.push((newest, [0; 32]));
@@ -198,7 +269,11 @@ impl Arsenal {
         let Known { psk, .. } = target;
         let bits = Psk::from_bytes(*psk).index_bits(&self.wg.public(), 0) << 2;
         let tags = [newest.0, newest.0 + 1].map(|epoch| (bits | (epoch & 3) as u32) << 8);
-        let indices = [tags[0], tags[1], 0x0BAD_CAFE_u32.rotate_left(self.round as u32)];
+        let indices = [
+            tags[0],
+            tags[1],
+            0x0BAD_CAFE_u32.rotate_left(self.round as u32),
+        ];
         let forged = indices.map(|index| Shot {
             socket: 1 - shot.socket,
             to: shot.to,
@@ -208,28 +283,38 @@ impl Arsenal {
         forged.into_iter().collect()
     }
 
-    /// The next few recordings, whoever sent them.
+    /// The next few recordings, whoever sent them: handshake messages in turn, and data from the
+    /// newest backwards.
     fn replay(&self, target: &Known, shots: &mut Vec<Shot>) {
         let Some(to) = target.endpoint else { return };
-        for at in 0..REPLAYS_PER_ROUND {
-            let at = self.round * REPLAYS_PER_ROUND + at;
-            let Some(recording) = self.recordings.get(at % self.recordings.len().max(1)) else {
-                return;
-            };
-            shots.push(Shot {
-                socket: at / self.recordings.len() % 2,
-                // To whom it went, and to the other one.
-                to: if at.is_multiple_of(2) { recording.peer } else { to },
-                datagram: recording.datagram.clone(),
-                kind: Count::Replay,
-            });
+        for at in self.round * REPLAYS..(self.round + 1) * REPLAYS {
+            let handshake = self
+                .handshakes
+                .iter()
+                .cycle()
+                .nth(at % self.handshakes.len().max(1));
+            let data = self.data.iter().rev().nth(at % self.data.len().max(1));
+            for recording in handshake.into_iter().chain(data) {
+                shots.push(Shot {
+                    socket: at / 2 % 2,
+                    // To whom it went, and to the other one.
+                    to: if at.is_multiple_of(2) {
+                        recording.peer
+                    } else {
+                        to
+                    },
+                    datagram: recording.datagram.clone(),
+                    kind: Count::Replay,
+                });
+            }
         }
     }
 
     /// Lets handshakes retry, and gives up the oldest.
     fn advance(&mut self, clock: Clock, shots: &mut Vec<Shot>) {
         let now = clock.now();
-        self.lanes.retain(|lane| now.saturating_sub(lane.begun) < LANE_LIFE);
+        self.lanes
+            .retain(|lane| now.saturating_sub(lane.begun) < LANE_LIFE);
         for lane in &mut self.lanes {
             lane.tunnel.handle_timeout(now);
             lane.flush(shots);
@@ -241,7 +326,11 @@ impl Lane {
     /// Takes what the tunnel has to send; returns how many handshakes it has completed.
     fn flush(&mut self, shots: &mut Vec<Shot>) -> u64 {
         while let Some(transmit) = self.tunnel.poll_transmit() {
-            let kind = if is_data(&transmit.payload) { Count::LiveData } else { Count::Handshake };
+            let kind = if is_data(&transmit.payload) {
+                Count::LiveData
+            } else {
+                Count::Handshake
+            };
             shots.push(Shot {
                 socket: self.socket,
                 to: transmit.to,
@@ -268,7 +357,11 @@ pub(crate) fn tunnel_of(wg: &WgSecret, seed: u64) -> Tunnel {
 }
 
 /// Seals an inner packet, if there is a session for it.
-pub(crate) fn seal(tunnel: &mut Tunnel, packet: &[u8], now: Duration) -> Option<(SocketAddr, Vec<u8>)> {
+pub(crate) fn seal(
+    tunnel: &mut Tunnel,
+    packet: &[u8],
+    now: Duration,
+) -> Option<(SocketAddr, Vec<u8>)> {
     let mut buffer = packet.to_vec();
     buffer.resize(packet.len() + tunnel::PADDING, 0);
     let mut out = vec![0; 2048];
@@ -293,8 +386,18 @@ fn sequence(round: usize) -> u16 {
 }
 
 impl Scope {
+    pub(crate) fn addresses(&self) -> [IpAddr; 2] {
+        [self.place.v4.0.into(), self.place.v6.0.into()]
+    }
+
     /// The PSK of a pair as the schedule has it for `epoch`, from a secret that may be another's.
-    fn psk(&self, wg: &WgSecret, peer: &wire::Member, secret: [u8; 32], epoch: Epoch) -> Option<[u8; 32]> {
+    fn psk(
+        &self,
+        wg: &WgSecret,
+        peer: &wire::Member,
+        secret: [u8; 32],
+        epoch: Epoch,
+    ) -> Option<[u8; 32]> {
         let secret = EpochSecret::from_bytes(secret);
         let node_key = |node| secret.node_key(self.place.mesh, self.place.segment, epoch, node);
         let (own_key, peer_key) = (node_key(&self.node), node_key(&peer.node));
@@ -314,6 +417,7 @@ impl Scope {
 const HANDSHAKE_ROUNDS: usize = 3;
 /// Epochs before the cut whose PSKs are tried.
 const OLD_EPOCHS: usize = 3;
-const REPLAYS_PER_ROUND: usize = 4;
+/// Recordings of either kind per survivor and round.
+const REPLAYS: usize = 3;
 /// Long enough for a few retries of the tunnel's own.
 const LANE_LIFE: Duration = Duration::from_secs(2);

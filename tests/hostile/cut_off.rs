@@ -34,9 +34,7 @@ fn a_node_that_ignores_its_exclusion_gets_no_packet_through_for_epochs() {
     scene.hostile.set_score(0.1);
     scene.wait_until_denied();
     let first = scene.mesh.epoch();
-    scene.attack(Duration::from_secs(21), |mesh| {
-        mesh.epoch() >= first + 3
-    });
+    scene.attack(Duration::from_secs(21), |mesh| mesh.epoch() >= first + 3);
 }
 
 #[test]
@@ -73,12 +71,15 @@ impl Scene {
     /// While it is a member, the same counters see its packets, and the arsenal's handshakes succeed:
     /// what stays at zero later is no deafness.
     fn control(&mut self) {
-        self.wait_for("the hostile node is a member and heard on both families", |scene| {
-            let heard = |seen: Seen| seen.v4 >= 20 && seen.v6 >= 20;
-            let mut witnesses = scene.witnesses.iter();
-            witnesses.all(|witness| heard(witness.seen().expect("it counts")))
-                && scene.hostile.count(Count::Delivered) >= 80
-        });
+        self.wait_for(
+            "the hostile node is a member and heard on both families",
+            |scene| {
+                let heard = |seen: Seen| seen.v4 >= 20 && seen.v6 >= 20;
+                let mut witnesses = scene.witnesses.iter();
+                witnesses.all(|witness| heard(witness.seen().expect("it counts")))
+                    && scene.hostile.count(Count::Delivered) >= 80
+            },
+        );
         self.hostile.set_attacking(true);
         let before = self.hostile.count(Count::Completed);
         self.wait_for("its extra handshakes succeed", |scene| {
@@ -94,12 +95,17 @@ impl Scene {
             scene.mesh.epoch() >= enough
         });
         let before = self.through();
-        self.wait_for("its sessions of the epoch in force carry packets", |scene| {
-            let now = scene.through();
-            let pairs = now.to_survivors.iter().zip(&before.to_survivors);
-            pairs.into_iter().all(|(now, before)| now.0 >= before.0 + 10 && now.1 >= before.1 + 10)
-                && now.delivered >= before.delivered + 40
-        });
+        self.wait_for(
+            "its sessions of the epoch in force carry packets",
+            |scene| {
+                let now = scene.through();
+                let pairs = now.to_survivors.iter().zip(&before.to_survivors);
+                pairs
+                    .into_iter()
+                    .all(|(now, before)| now.0 >= before.0 + 10 && now.1 >= before.1 + 10)
+                    && now.delivered >= before.delivered + 40
+            },
+        );
         let spoofed: u64 = self.through().to_survivors.iter().map(|to| to.2).sum();
         assert_eq!(spoofed, 0, "packets under a false address were delivered");
     }
@@ -122,9 +128,10 @@ impl Scene {
     fn attack(&mut self, at_least: Duration, mut enough: impl FnMut(&Mesh) -> bool) {
         // What was sent before the cut is read by now, or will never be.
         let rounds = self.hostile.count(Count::Rounds);
-        self.wait_for("the hostile node has read what came before the cut", |scene| {
-            scene.hostile.count(Count::Rounds) >= rounds + 2
-        });
+        self.wait_for(
+            "the hostile node has read what came before the cut",
+            |scene| scene.hostile.count(Count::Rounds) >= rounds + 2,
+        );
         let (before, dropped) = (self.through(), self.dropped());
         let attacks = ATTACKS.map(|kind| self.hostile.count(kind));
         let answers = self.hostile.count(Count::Answers);
@@ -134,7 +141,10 @@ impl Scene {
         let own = self.hostile.scope.addresses();
         let mut unanswered = 0;
         while begun.elapsed() < at_least || !enough(&self.mesh) {
-            assert!(begun.elapsed() < at_least + harness::PATIENCE, "the epochs do not go on");
+            assert!(
+                begun.elapsed() < at_least + harness::PATIENCE,
+                "the epochs do not go on"
+            );
             for (survivor, to) in SURVIVORS.iter().zip(own) {
                 let answered = ping::once(self.mesh.namespace(survivor), to);
                 assert!(!answered, "{survivor} has an answer from {to}");
@@ -144,7 +154,11 @@ impl Scene {
         }
         assert_eq!(self.through(), before, "something got through");
         assert!(self.is_denied(), "the survivors have let it in again");
-        assert_eq!(self.hostile.count(Count::Answers), answers, "a survivor answers a stranger");
+        assert_eq!(
+            self.hostile.count(Count::Answers),
+            answers,
+            "a survivor answers a stranger"
+        );
 
         // It did try, the survivors did notice, and they went on as ever.
         for (kind, before) in ATTACKS.into_iter().zip(attacks) {
@@ -152,11 +166,21 @@ impl Scene {
             assert!(tried >= 100, "only {tried} of {kind:?}");
         }
         for (survivor, (before, now)) in SURVIVORS.iter().zip(dropped.iter().zip(self.dropped())) {
-            assert!(now >= before + 500, "{survivor} has dropped only {}", now - before);
+            assert!(
+                now >= before + 500,
+                "{survivor} has dropped only {}",
+                now - before
+            );
         }
         let losses = pinger.stop();
-        assert!(losses.sent >= 20 && unanswered >= 4, "{losses:?}, {unanswered}");
-        assert_eq!(losses.lost, 0, "the survivors' own traffic suffered: {losses:?}");
+        assert!(
+            losses.sent >= 20 && unanswered >= 4,
+            "{losses:?}, {unanswered}"
+        );
+        assert_eq!(
+            losses.lost, 0,
+            "the survivors' own traffic suffered: {losses:?}"
+        );
     }
 
     fn through(&self) -> Through {
@@ -179,7 +203,9 @@ impl Scene {
     }
 
     fn wait_for(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
-        let came = poll(harness::PATIENCE, || condition(self) || !self.hostile.is_running());
+        let came = poll(harness::PATIENCE, || {
+            condition(self) || !self.hostile.is_running()
+        });
         assert!(self.hostile.is_running(), "the hostile node ended");
         assert!(came, "not in time: {what}; {:?}", self.through());
     }

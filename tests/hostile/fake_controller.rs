@@ -45,7 +45,9 @@ impl FakeController {
         let of_thread = shared.clone();
         let thread = std::thread::spawn(move || {
             inside(&netns, move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()?;
                 runtime.block_on(async {
                     let listener = Listener::bind(address, &secret)?;
                     serve(&listener, node, &place, queue, &of_thread).await;
@@ -70,7 +72,12 @@ impl FakeController {
     /// Pushes a frame with any payload.
     pub(crate) fn push_raw(&self, frame_type: u8, payload: Vec<u8>) {
         let pushes = self.pushes.as_ref().expect("it has not been stopped");
-        pushes.send(Raw { frame_type, payload }).expect("it runs");
+        pushes
+            .send(Raw {
+                frame_type,
+                payload,
+            })
+            .expect("it runs");
     }
 
     /// Connections that got as far as a Hello.
@@ -87,7 +94,9 @@ impl FakeController {
     pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         self.pushes = None;
         let thread = self.thread.take().expect("it is stopped once");
-        thread.join().map_err(|_| anyhow!("the fake controller panicked"))?
+        thread
+            .join()
+            .map_err(|_| anyhow!("the fake controller panicked"))?
     }
 }
 
@@ -152,7 +161,11 @@ async fn carry(
     };
     let payload = postcard::to_stdvec(&welcome)?;
     let frame_type = welcome.frame_type();
-    send.send(&Raw { frame_type, payload }).await?;
+    send.send(&Raw {
+        frame_type,
+        payload,
+    })
+    .await?;
     shared.welcomed.fetch_add(1, Ordering::SeqCst);
     let reading = async { while let Ok(Some(_)) = receive.recv().await {} };
     tokio::pin!(reading);
@@ -188,14 +201,18 @@ impl Serialize for Raw {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         // A tuple of bytes is just these bytes in postcard.
         let mut tuple = to.serialize_tuple(self.payload.len())?;
-        self.payload.iter().try_for_each(|byte| tuple.serialize_element(byte))?;
+        self.payload
+            .iter()
+            .try_for_each(|byte| tuple.serialize_element(byte))?;
         tuple.end()
     }
 }
 
 impl<'de> Deserialize<'de> for Raw {
     fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        Err(serde::de::Error::custom("nobody sends raw frames to a fake controller"))
+        Err(serde::de::Error::custom(
+            "nobody sends raw frames to a fake controller",
+        ))
     }
 }
 

@@ -6,11 +6,12 @@
 //! | `cut_off.rs` | a member turns hostile and is excluded, or evicted |
 //! | `stranger.rs` | a node that was never enrolled |
 //! | `updates.rs` | updates that no node may believe |
-//! | `node.rs`, `arsenal.rs` | the hostile node and what it tries |
+//! | `node.rs`, `control.rs`, `arsenal.rs` | the hostile node and what it tries |
 //! | `fake_controller.rs` | the controller's key, in the wrong hands |
 //! | `witness.rs`, `packets.rs` | what the survivors' kernels see of it |
 
 mod arsenal;
+mod control;
 mod cut_off;
 mod fake_controller;
 mod node;

@@ -5,14 +5,15 @@
 //! its PSKs is [`epoch::Member`], its data plane is [`tunnel::Tunnel`]. What it does differently is
 //! here and in `arsenal.rs`: it takes no update that excludes it, never discards and never closes.
 
-use crate::arsenal::{Arsenal, Recording, Shot, seal, tunnel_of};
+use crate::arsenal::{Arsenal, Known, Scope, Shot, seal, tunnel_of};
+use crate::control;
 use crate::packets::{echo, is_data, is_response};
 use crate::witness::inside;
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, anyhow, bail};
 use epoch::member::{HighWater, Identity};
 use epoch::{Command, Member, PeerPlan};
 use keys::{Epoch, EpochSecret, NodeId, NodeSecret, Psk, WgSecret};
-use quic::{Dialer, Receiver, Sender};
+use quic::Dialer;
 use rand_core::OsRng;
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, HashMap};
@@ -25,9 +26,8 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tunnel::{Event, Inbound, PeerSpec, Tunnel};
-use wire::evidence::Benchmark;
-use wire::message::{Enrol, Hello, Place, Update};
-use wire::{EpochUpdate, Signed, ToController, ToNode, Token};
+use wire::message::Update;
+use wire::{EpochUpdate, Signed, ToNode, Token};
 
 /// Boot time, as the daemons have it.
 #[derive(Debug, Clone, Copy)]
@@ -64,22 +64,6 @@ pub(crate) enum Count {
     Rounds,
 }
 
-/// Who it is, once enrolled.
-#[derive(Debug, Clone)]
-pub(crate) struct Scope {
-    pub(crate) node: NodeId,
-    pub(crate) place: Place,
-}
-
-/// A PSK that it had, and where the other end is.
-#[derive(Clone)]
-pub(crate) struct Known {
-    pub(crate) epoch: Epoch,
-    pub(crate) member: wire::Member,
-    pub(crate) psk: [u8; 32],
-    pub(crate) endpoint: Option<SocketAddr>,
-}
-
 /// An update as it came, kept for later.
 #[derive(Clone)]
 pub(crate) struct RecordedUpdate {
@@ -95,11 +79,12 @@ pub(crate) struct Hostile {
     thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
+/// What thread and handle share.
 #[derive(Default)]
-struct Shared {
+pub(crate) struct Shared {
     counts: Mutex<BTreeMap<Count, u64>>,
     updates: Mutex<Vec<RecordedUpdate>>,
-    score: Mutex<f64>,
+    pub(crate) score: Mutex<f64>,
     attacking: AtomicU64,
     stopping: AtomicU64,
 }
@@ -113,7 +98,9 @@ impl Hostile {
         let (of_thread, netns) = (shared.clone(), netns.to_owned());
         let thread = std::thread::spawn(move || {
             inside(&netns, move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()?;
                 runtime.block_on(live(token, of_thread, told))
             })?
         });
@@ -134,12 +121,22 @@ impl Hostile {
 
     /// How often something has happened so far.
     pub(crate) fn count(&self, of: Count) -> u64 {
-        self.shared.counts.lock().expect("no holder panics").get(&of).copied().unwrap_or(0)
+        self.shared
+            .counts
+            .lock()
+            .expect("no holder panics")
+            .get(&of)
+            .copied()
+            .unwrap_or(0)
     }
 
     /// The updates that it was sent, oldest first.
     pub(crate) fn updates(&self) -> Vec<RecordedUpdate> {
-        self.shared.updates.lock().expect("no holder panics").clone()
+        self.shared
+            .updates
+            .lock()
+            .expect("no holder panics")
+            .clone()
     }
 
     /// What its next evidence says.
@@ -149,12 +146,16 @@ impl Hostile {
 
     /// Whether it uses the whole arsenal from here on, or behaves like a member.
     pub(crate) fn set_attacking(&self, attacking: bool) {
-        self.shared.attacking.store(u64::from(attacking), Ordering::SeqCst);
+        self.shared
+            .attacking
+            .store(u64::from(attacking), Ordering::SeqCst);
     }
 
     /// Whether it still runs.
     pub(crate) fn is_running(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+        self.thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
     }
 
     /// Ends it; an error if it has ended by itself.
@@ -165,7 +166,9 @@ impl Hostile {
     fn end(&mut self) -> anyhow::Result<()> {
         self.shared.stopping.store(1, Ordering::SeqCst);
         match self.thread.take() {
-            Some(thread) => thread.join().map_err(|_| anyhow!("the hostile node panicked"))?,
+            Some(thread) => thread
+                .join()
+                .map_err(|_| anyhow!("the hostile node panicked"))?,
             None => Ok(()),
         }
     }
@@ -177,22 +180,21 @@ impl Drop for Hostile {
     }
 }
 
-impl Scope {
-    pub(crate) fn addresses(&self) -> [IpAddr; 2] {
-        [self.place.v4.0.into(), self.place.v6.0.into()]
-    }
-}
-
 /// Enrols and then runs until it is told to stop.
 async fn live(
     token: Token,
     shared: Arc<Shared>,
     told: std::sync::mpsc::Sender<Scope>,
 ) -> anyhow::Result<()> {
-    let (identity, wg) = (NodeSecret::generate(&mut OsRng), WgSecret::generate(&mut OsRng));
+    let (identity, wg) = (
+        NodeSecret::generate(&mut OsRng),
+        WgSecret::generate(&mut OsRng),
+    );
     let dialer = Dialer::bind(&identity, token.controller)?;
     let controller: SocketAddr = token.controllers[0].parse().context("controller address")?;
-    let place = enrol(&dialer, controller, &token, &wg).await.context("enrolment")?;
+    let place = control::enrol(&dialer, controller, &token, &wg)
+        .await
+        .context("enrolment")?;
     let scope = Scope {
         node: identity.public(),
         place,
@@ -202,12 +204,18 @@ async fn live(
         UdpSocket::bind("[::]:0").await?,
     ];
     let (to_loop, inbox) = mpsc::channel(64);
-    let hello = Introduction {
+    let hello = control::Introduction {
         listen_port: sockets[0].local_addr()?.port(),
         identity,
         name: scope.place.name.to_string(),
     };
-    let control = tokio::spawn(control(dialer, controller, hello, shared.clone(), to_loop));
+    let control = tokio::spawn(control::keep(
+        dialer,
+        controller,
+        hello,
+        shared.clone(),
+        to_loop,
+    ));
     let member = Member::new(
         Identity {
             node: scope.node,
@@ -232,108 +240,6 @@ async fn live(
     let result = result.run(inbox).await;
     control.abort();
     result
-}
-
-struct Introduction {
-    identity: NodeSecret,
-    listen_port: u16,
-    name: String,
-}
-
-async fn enrol(
-    dialer: &Dialer,
-    controller: SocketAddr,
-    token: &Token,
-    wg: &WgSecret,
-) -> anyhow::Result<Place> {
-    let connection = dialer.connect(controller).await?;
-    let (mut send, mut receive) = connection.open_stream::<ToController, ToNode>().await?;
-    send.send(&ToController::Enrol(Enrol {
-        token: keys::TokenSecret::from_bytes(*token.secret.expose()),
-        name: None,
-        wg: wg.public(),
-    }))
-    .await?;
-    match receive.recv().await? {
-        Some(ToNode::Enrolled(place)) => Ok(place),
-        other => bail!("instead of a place: {other:?}"),
-    }
-}
-
-/// Keeps the control channel, hands in evidence, passes on what comes.
-async fn control(
-    dialer: Dialer,
-    controller: SocketAddr,
-    hello: Introduction,
-    shared: Arc<Shared>,
-    to_loop: mpsc::Sender<ToNode>,
-) {
-    loop {
-        // Whatever ended it: a hostile node comes back.
-        let _ = session(&dialer, controller, &hello, &shared, &to_loop).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-}
-
-async fn session(
-    dialer: &Dialer,
-    controller: SocketAddr,
-    introduction: &Introduction,
-    shared: &Shared,
-    to_loop: &mpsc::Sender<ToNode>,
-) -> anyhow::Result<()> {
-    let connection = dialer.connect(controller).await?;
-    let (mut send, mut receive): (Sender<ToController>, Receiver<ToNode>) =
-        connection.open_stream().await?;
-    let hello = Hello {
-        software: "hostile".into(),
-        listen_port: introduction.listen_port,
-        advertised: Vec::new(),
-        epoch: Epoch(0),
-        unix_ms: u64::try_from(jiff::Timestamp::now().as_millisecond())?,
-    };
-    send.send(&ToController::Hello(hello)).await?;
-    let welcome = receive.recv().await?;
-    ensure!(matches!(welcome, Some(ToNode::Welcome { .. })), "no welcome: {welcome:?}");
-    let reading = async {
-        while let Some(message) = receive.recv().await? {
-            to_loop.send(message).await?;
-        }
-        anyhow::Ok(())
-    };
-    let writing = async {
-        let mut said = None;
-        loop {
-            let score = *shared.score.lock().expect("no holder panics");
-            if said != Some(score) {
-                let envelope = run(score).attest_self(&introduction.name, &introduction.identity)?;
-                send.send(&ToController::Evidence { envelope }).await?;
-                said = Some(score);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::select! {
-        result = reading => result,
-        result = writing => result,
-    }
-}
-
-fn run(overall: f64) -> Benchmark {
-    let now = jiff::Timestamp::now();
-    Benchmark {
-        harness: "hostile".into(),
-        suite: "s".into(),
-        suite_version: "1".into(),
-        metrics: BTreeMap::new(),
-        overall,
-        samples_total: 1,
-        samples_completed: 1,
-        started_at: now,
-        finished_at: now,
-        nonce: format!("{:032x}", rand::Rng::r#gen::<u128>(&mut OsRng)),
-        log_digest: None,
-    }
 }
 
 /// The loop's state.
@@ -370,12 +276,16 @@ impl Life {
             ToNode::Update(update) => self.update(update),
             ToNode::Endpoints { entries } => {
                 for (node, endpoints) in entries {
-                    self.endpoints.extend(endpoints.first().map(|first| (node, *first)));
+                    self.endpoints
+                        .extend(endpoints.first().map(|first| (node, *first)));
                 }
                 self.place_peers();
                 Ok(())
             }
-            ToNode::EvidenceResult { refused: Some(reason), .. } => bail!("evidence refused: {reason}"),
+            ToNode::EvidenceResult {
+                refused: Some(reason),
+                ..
+            } => bail!("evidence refused: {reason}"),
             _ => Ok(()),
         }
     }
@@ -390,12 +300,21 @@ impl Life {
             signed: update.signed,
             secret,
         };
-        self.shared.updates.lock().expect("no holder panics").push(recorded);
+        self.shared
+            .updates
+            .lock()
+            .expect("no holder panics")
+            .push(recorded);
         let Some(secret) = secret else { return Ok(()) };
         self.arsenal.secrets.insert(0, (verified.epoch, secret));
-        let (secret, age) = (EpochSecret::from_bytes(secret), Duration::from_millis(update.age_ms));
+        let (secret, age) = (
+            EpochSecret::from_bytes(secret),
+            Duration::from_millis(update.age_ms),
+        );
         // One that it has had before, after a reconnect, is refused.
-        let _ = self.member.handle_update(verified, Some(secret), age, Clock.now());
+        let _ = self
+            .member
+            .handle_update(verified, Some(secret), age, Clock.now());
         Ok(())
     }
 
@@ -438,7 +357,8 @@ impl Life {
         for known in &mut self.arsenal.known {
             if let Some(endpoint) = self.endpoints.get(&known.member.node) {
                 known.endpoint = Some(*endpoint);
-                self.tunnel.set_endpoints(&known.member.wg, vec![*endpoint], Clock.now());
+                self.tunnel
+                    .set_endpoints(&known.member.wg, vec![*endpoint], Clock.now());
             }
         }
     }
@@ -462,7 +382,11 @@ impl Life {
         let Some(epoch) = self.arsenal.known.first().map(|known| known.epoch) else {
             return;
         };
-        let members = self.arsenal.known.iter().filter(|known| known.epoch == epoch);
+        let members = self
+            .arsenal
+            .known
+            .iter()
+            .filter(|known| known.epoch == epoch);
         let members: Vec<wire::Member> = members.map(|known| known.member.clone()).collect();
         let [v4, v6] = self.arsenal.scope.addresses();
         let false_v4 = members.last().map_or(v4, |last| last.v4.into());
@@ -492,8 +416,13 @@ impl Life {
             if is_data(datagram) || is_response(datagram) {
                 self.add(Count::Answers, 1);
             }
-            let inbound = self.tunnel.handle_udp(from, datagram, &mut out, Clock.now());
-            self.add(Count::Delivered, u64::from(matches!(inbound, Inbound::Deliver { .. })));
+            let inbound = self
+                .tunnel
+                .handle_udp(from, datagram, &mut out, Clock.now());
+            self.add(
+                Count::Delivered,
+                u64::from(matches!(inbound, Inbound::Deliver { .. })),
+            );
             let (shots, delivered, handshakes) = self.arsenal.hear(from, datagram, Clock);
             self.add(Count::Delivered, delivered);
             self.add(Count::Completed, handshakes);
@@ -506,12 +435,21 @@ impl Life {
             self.send(0, transmit.to, transmit.payload, Count::Handshake);
         }
         while let Some(event) = self.tunnel.poll_event() {
-            self.add(Count::Completed, u64::from(matches!(event, Event::Handshake { .. })));
+            self.add(
+                Count::Completed,
+                u64::from(matches!(event, Event::Handshake { .. })),
+            );
         }
     }
 
     fn fire(&mut self, shots: Vec<Shot>) {
-        for Shot { socket, to, datagram, kind } in shots {
+        for Shot {
+            socket,
+            to,
+            datagram,
+            kind,
+        } in shots
+        {
             self.send(socket, to, datagram, kind);
         }
     }
@@ -528,19 +466,21 @@ impl Life {
     }
 
     fn record(&mut self, peer: SocketAddr, datagram: &[u8]) {
-        let recordings = &mut self.arsenal.recordings;
-        let attacking = self.shared.attacking.load(Ordering::SeqCst) == 1;
-        if !attacking && recordings.len() < MAX_RECORDINGS {
-            let datagram = datagram.to_vec();
-            recordings.push(Recording { peer, datagram });
+        if self.shared.attacking.load(Ordering::SeqCst) == 0 {
+            self.arsenal.record(peer, datagram);
         }
     }
 
     fn add(&self, to: Count, more: u64) {
-        *self.shared.counts.lock().expect("no holder panics").entry(to).or_default() += more;
+        *self
+            .shared
+            .counts
+            .lock()
+            .expect("no holder panics")
+            .entry(to)
+            .or_default() += more;
     }
 }
 
 const TICK: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(20);
-const MAX_RECORDINGS: usize = 2_000;

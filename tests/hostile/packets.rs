@@ -44,7 +44,16 @@ pub(crate) fn echo(from: IpAddr, to: IpAddr, sequence: u16) -> Vec<u8> {
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
             icmp[0] = 128;
-            let pseudo = [0, 0, len.to_be_bytes()[0], len.to_be_bytes()[1], 0, 0, 0, 58];
+            let pseudo = [
+                0,
+                0,
+                len.to_be_bytes()[0],
+                len.to_be_bytes()[1],
+                0,
+                0,
+                0,
+                58,
+            ];
             let sum = checksum(&[&from.octets(), &to.octets(), &pseudo, &icmp]);
             icmp[2..4].copy_from_slice(&sum.to_be_bytes());
             let mut packet = vec![0x60, 0, 0, 0, 0, 0, 58, 64];
@@ -112,7 +121,10 @@ pub(crate) fn with_receiver(datagram: &[u8], receiver: u32) -> Vec<u8> {
 pub(crate) fn with_sender(datagram: &[u8], sender: u32, responder: &WgPublicKey) -> Vec<u8> {
     let mut forged = datagram.to_vec();
     forged[4..8].copy_from_slice(&sender.to_le_bytes());
-    let key = Blake2s256::new().chain_update(b"mac1----").chain_update(responder.0).finalize();
+    let key = Blake2s256::new()
+        .chain_update(b"mac1----")
+        .chain_update(responder.0)
+        .finalize();
     let mut mac = Blake2sMac::<U16>::new_from_slice(&key).expect("32 bytes are a key");
     mac.update(&forged[..MAC1_AT]);
     forged[MAC1_AT..MAC1_AT + 16].copy_from_slice(&mac.finalize_fixed());

@@ -1,8 +1,8 @@
 //! A node that was never enrolled, though it knows every public key, address and port.
 
-use crate::arsenal::{Arsenal, seal, tunnel_of};
+use crate::arsenal::{Arsenal, Known, Scope, seal, tunnel_of};
 use crate::cut_off::netns;
-use crate::node::{Clock, Known, Scope};
+use crate::node::Clock;
 use crate::packets::echo;
 use crate::witness::{Witness, inside};
 use anyhow::{Context as _, bail};
@@ -40,19 +40,31 @@ fn a_stranger_who_knows_all_public_keys_gets_no_packet_through() {
     let before = dropped();
 
     let newest = Epoch(mesh.epoch());
-    let attack = inside(&netns(&mesh, STRANGER), move || attack(scope, known.into(), newest));
+    let attack = inside(&netns(&mesh, STRANGER), move || {
+        attack(scope, known.into(), newest)
+    });
     let answers = attack.expect("its namespace is there").expect("it attacks");
     assert_eq!(answers, 0, "a member answers a stranger");
 
     for (member, witness) in MEMBERS.iter().zip(&witnesses) {
         let seen = witness.seen().expect("it counts");
-        assert_eq!((seen.v4, seen.v6, seen.spoofed), (0, 0, 0), "delivered at {member}");
+        assert_eq!(
+            (seen.v4, seen.v6, seen.spoofed),
+            (0, 0, 0),
+            "delivered at {member}"
+        );
         assert!(seen.all > 100, "the witness at {member} is deaf");
     }
     for (before, now) in before.into_iter().zip(dropped()) {
-        assert!(now.0 >= before.0 + 50 && now.1 >= before.1 + 50, "{before:?} {now:?}");
+        assert!(
+            now.0 >= before.0 + 50 && now.1 >= before.1 + 50,
+            "{before:?} {now:?}"
+        );
     }
-    assert!(mesh.all_reach(&MEMBERS), "the members' own traffic suffered");
+    assert!(
+        mesh.all_reach(&MEMBERS),
+        "the members' own traffic suffered"
+    );
 }
 
 #[test]
@@ -62,16 +74,26 @@ fn a_stranger_may_say_nothing_to_the_controller_but_enrol_with_a_good_token() {
     let used = std::fs::read_to_string(mesh.folder().join("node-a.token")).expect("it was used");
     let before = mesh.status();
     let asked = inside(&netns(&mesh, STRANGER), move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(ask(used.parse()?))
     });
     let refusals = asked.expect("its namespace is there").expect("it asks");
     assert_eq!(
         refusals,
-        [Refusal::NotEnrolled, Refusal::NotEnrolled, Refusal::BadToken, Refusal::BadToken]
+        [
+            Refusal::NotEnrolled,
+            Refusal::NotEnrolled,
+            Refusal::BadToken,
+            Refusal::BadToken
+        ]
     );
     let after = mesh.status();
-    assert_eq!(before.nodes.keys().collect::<Vec<_>>(), after.nodes.keys().collect::<Vec<_>>());
+    assert_eq!(
+        before.nodes.keys().collect::<Vec<_>>(),
+        after.nodes.keys().collect::<Vec<_>>()
+    );
 }
 
 /// Says what no stranger may; returns the refusals.
@@ -93,7 +115,9 @@ async fn ask(used: Token) -> anyhow::Result<Vec<Refusal>> {
     };
     let attempts = [
         ToController::Hello(hello),
-        ToController::Evidence { envelope: b"{}".to_vec() },
+        ToController::Evidence {
+            envelope: b"{}".to_vec(),
+        },
         enrol(TokenSecret::generate(&mut OsRng)),
         enrol(TokenSecret::from_bytes(*used.secret.expose())),
     ];
@@ -103,7 +127,11 @@ async fn ask(used: Token) -> anyhow::Result<Vec<Refusal>> {
         let connection = dialer.connect(controller).await?;
         let (mut send, mut receive) = connection.open_stream::<ToController, ToNode>().await?;
         send.send(&attempt).await?;
-        match receive.recv().await.with_context(|| format!("after {attempt:?}"))? {
+        match receive
+            .recv()
+            .await
+            .with_context(|| format!("after {attempt:?}"))?
+        {
             Some(ToNode::Refused { reason }) => refusals.push(reason),
             other => bail!("{attempt:?} is answered with {other:?}"),
         }
@@ -114,12 +142,20 @@ async fn ask(used: Token) -> anyhow::Result<Vec<Refusal>> {
 /// Five seconds of everything that takes no secret; returns how many datagrams came back.
 fn attack(scope: Scope, known: Vec<Known>, newest: Epoch) -> anyhow::Result<u64> {
     let sockets = [UdpSocket::bind("0.0.0.0:0")?, UdpSocket::bind("0.0.0.0:0")?];
-    sockets.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
+    sockets
+        .iter()
+        .try_for_each(|socket| socket.set_nonblocking(true))?;
     let wg = WgSecret::generate(&mut OsRng);
     let mut tunnel = tunnel_of(&wg, 1);
     let specs = known.iter().map(|known| {
         let allowed = vec![known.member.v4.into(), known.member.v6.into()];
-        (PeerSpec { key: known.member.wg, allowed }, Psk::from_bytes(known.psk))
+        (
+            PeerSpec {
+                key: known.member.wg,
+                allowed,
+            },
+            Psk::from_bytes(known.psk),
+        )
     });
     tunnel.install(newest, specs.collect(), Duration::ZERO, Clock.now());
     tunnel.activate(newest, None, Clock.now());
@@ -140,7 +176,11 @@ fn attack(scope: Scope, known: Vec<Known>, newest: Epoch) -> anyhow::Result<u64>
             .map(|shot| (shot.socket, shot.to, shot.datagram))
             .collect();
         for known in &known {
-            let _ = seal(&mut tunnel, &echo(own, known.member.v4.into(), 1), Clock.now());
+            let _ = seal(
+                &mut tunnel,
+                &echo(own, known.member.v4.into(), 1),
+                Clock.now(),
+            );
             let to = known.endpoint.context("an endpoint")?;
             let mut noise = vec![0; 96];
             OsRng.fill(&mut noise[..]);

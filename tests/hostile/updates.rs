@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use tests::harness::mesh::{CONTROLLER, CONTROLLER_PORT};
-use tests::harness::{Mesh, poll, PATIENCE};
+use tests::harness::{Mesh, PATIENCE, poll};
 use wire::admin::{Control, NodeDaemonStatus};
 use wire::message::{Place, Update};
 use wire::signed::Signable as _;
@@ -37,7 +37,9 @@ type Case = (&'static str, Update, &'static str);
 fn a_node_refuses_every_update_that_is_not_its_authoritys_next() {
     let scene = Scene::new();
     let fake = scene.fake(scene.key("connection.key", ControllerSecret::from_base64));
-    scene.wait_until("the node is welcomed", || scene.status().control == Control::Connected);
+    scene.wait_until("the node is welcomed", || {
+        scene.status().control == Control::Connected
+    });
     let before = essence(&scene.status());
     for (case, update, reason) in scene.cases() {
         let told = scene.rejections().len();
@@ -46,9 +48,17 @@ fn a_node_refuses_every_update_that_is_not_its_authoritys_next() {
         let rejections = scene.rejections();
         let said = rejections.last().cloned().unwrap_or_default();
         assert!(said.contains(reason), "{case}: {said}");
-        assert_eq!(essence(&scene.status()), before, "{case} has changed the node");
+        assert_eq!(
+            essence(&scene.status()),
+            before,
+            "{case} has changed the node"
+        );
     }
-    assert_eq!(fake.welcomed(), 1, "a refused update has cost the connection");
+    assert_eq!(
+        fake.welcomed(),
+        1,
+        "a refused update has cost the connection"
+    );
 
     // The same way, with nothing wrong: the node goes on, so the refusals above were earned.
     fake.push(&scene.update(&scene.next, &scene.authority, Some(scene.secret)));
@@ -62,7 +72,9 @@ fn a_node_refuses_every_update_that_is_not_its_authoritys_next() {
 fn a_node_drops_a_connection_that_carries_garbage_and_stays_as_it_is() {
     let scene = Scene::new();
     let fake = scene.fake(scene.key("connection.key", ControllerSecret::from_base64));
-    scene.wait_until("the node is welcomed", || scene.status().control == Control::Connected);
+    scene.wait_until("the node is welcomed", || {
+        scene.status().control == Control::Connected
+    });
     let before = essence(&scene.status());
     let good = scene.update(&scene.next, &scene.authority, Some(scene.secret));
     let payload = postcard::to_stdvec(&good).expect("an update encodes");
@@ -74,7 +86,11 @@ fn a_node_drops_a_connection_that_carries_garbage_and_stays_as_it_is() {
         scene.wait_until("the node has come back", || {
             fake.welcomed() > welcomed && scene.status().control == Control::Connected
         });
-        assert_eq!(essence(&scene.status()), before, "garbage has changed the node");
+        assert_eq!(
+            essence(&scene.status()),
+            before,
+            "garbage has changed the node"
+        );
     }
     fake.stop().expect("it served to the end");
 }
@@ -95,14 +111,23 @@ fn a_node_does_not_talk_to_a_controller_with_another_key() {
 impl Scene {
     /// A node in an epoch that lasts, its controller gone, and its last updates.
     fn new() -> Self {
-        let builder = Mesh::builder().nodes(1).epoch_seconds(3600).lease_seconds(7200);
+        let builder = Mesh::builder()
+            .nodes(1)
+            .epoch_seconds(3600)
+            .lease_seconds(7200);
         let mut mesh = builder.probation_epochs(0).start();
         mesh.add_host("node-r", 1);
         let token = mesh.token("node-r").parse().expect("a token");
         let recorder = Hostile::start(&netns(&mesh, "node-r"), token, 0.95).expect("it enrols");
         let is_member = |update: &RecordedUpdate| update.secret.is_some();
         let came = poll(PATIENCE, || {
-            if recorder.updates().iter().filter(|update| is_member(update)).count() >= 3 {
+            if recorder
+                .updates()
+                .iter()
+                .filter(|update| is_member(update))
+                .count()
+                >= 3
+            {
                 return true;
             }
             mesh.rotate_now();
@@ -152,13 +177,21 @@ impl Scene {
             age_ms: 0,
         };
         vec![
-            ("another authority's", self.bare(next, &other, secret), "not trusted here"),
+            (
+                "another authority's",
+                self.bare(next, &other, secret),
+                "not trusted here",
+            ),
             (
                 "another authority's under the name of the right one",
                 self.patched(next, &other, |parts| parts.signer = self.authority.public()),
                 "does not verify",
             ),
-            ("an older one, replayed", again(older), "was already accepted"),
+            (
+                "an older one, replayed",
+                again(older),
+                "was already accepted",
+            ),
             (
                 "another one for the epoch in force",
                 changed(&|update| {
@@ -207,7 +240,11 @@ impl Scene {
                 }),
                 "a member is excluded too",
             ),
-            ("one without its secret", self.bare(next, &self.authority, None), "without its secret"),
+            (
+                "one without its secret",
+                self.bare(next, &self.authority, None),
+                "without its secret",
+            ),
             (
                 "one with another secret",
                 self.bare(next, &self.authority, Some([7; 32])),
@@ -233,7 +270,12 @@ impl Scene {
         ]
     }
 
-    fn bare(&self, update: &EpochUpdate, authority: &AuthoritySecret, secret: Option<[u8; 32]>) -> Update {
+    fn bare(
+        &self,
+        update: &EpochUpdate,
+        authority: &AuthoritySecret,
+        secret: Option<[u8; 32]>,
+    ) -> Update {
         Update {
             signed: Signed::sign(update, authority).expect("it keeps the rules"),
             secret: secret.map(EpochSecret::from_bytes),
@@ -241,7 +283,12 @@ impl Scene {
         }
     }
 
-    fn update(&self, update: &EpochUpdate, authority: &AuthoritySecret, secret: Option<[u8; 32]>) -> ToNode {
+    fn update(
+        &self,
+        update: &EpochUpdate,
+        authority: &AuthoritySecret,
+        secret: Option<[u8; 32]>,
+    ) -> ToNode {
         ToNode::Update(self.bare(update, authority, secret))
     }
 
@@ -268,7 +315,13 @@ impl Scene {
         let enrolment = std::fs::read(self.mesh.state_dir(NODE).join("enrolment.json"));
         let place: Enrolment =
             serde_json::from_slice(&enrolment.expect("the node is enrolled")).expect("its place");
-        FakeController::start(&netns(&self.mesh, CONTROLLER), address, secret, self.node(), place.into())
+        FakeController::start(
+            &netns(&self.mesh, CONTROLLER),
+            address,
+            secret,
+            self.node(),
+            place.into(),
+        )
     }
 
     fn node(&self) -> NodeId {
@@ -291,7 +344,11 @@ impl Scene {
     }
 
     fn wait_until(&self, what: &str, condition: impl FnMut() -> bool) {
-        assert!(poll(PATIENCE, condition), "not in time: {what}\n{}", self.mesh.log(NODE));
+        assert!(
+            poll(PATIENCE, condition),
+            "not in time: {what}\n{}",
+            self.mesh.log(NODE)
+        );
     }
 }
 
@@ -299,7 +356,11 @@ impl Scene {
 fn wait_until_settled(mesh: &Mesh, recorder: &Hostile) {
     let settled = poll(PATIENCE, || {
         let status = mesh.node_status(NODE);
-        let newest = recorder.updates().iter().map(|update| update.update.epoch).max();
+        let newest = recorder
+            .updates()
+            .iter()
+            .map(|update| update.update.epoch)
+            .max();
         status.epoch.map(Epoch) == newest
             && status.next_epoch.is_none()
             && status.control == Control::Disconnected
@@ -310,7 +371,10 @@ fn wait_until_settled(mesh: &Mesh, recorder: &Hostile) {
 /// What an update could change.
 fn essence(status: &NodeDaemonStatus) -> String {
     let peers = status.peers.iter().map(|(name, peer)| {
-        format!("{name} {:?} {:?} {:?}", peer.membership, peer.wireguard, peer.reason)
+        format!(
+            "{name} {:?} {:?} {:?}",
+            peer.membership, peer.wireguard, peer.reason
+        )
     });
     format!(
         "{:?} {:?} {:?} {:?} {:?}",
@@ -340,7 +404,8 @@ fn key_in<T, E: std::fmt::Debug>(
     read: impl Fn(&str) -> Result<T, E>,
 ) -> T {
     let path = mesh.state_dir(CONTROLLER).join(file);
-    let text = std::fs::read_to_string(Path::new(&path)).expect("the controller keeps its keys there");
+    let text =
+        std::fs::read_to_string(Path::new(&path)).expect("the controller keeps its keys there");
     read(&text).expect("a key")
 }
 
@@ -372,8 +437,20 @@ struct Enrolment {
 
 impl From<Enrolment> for Place {
     fn from(enrolment: Enrolment) -> Self {
-        let Enrolment { name, mesh, segment, v4, v6 } = enrolment;
-        Self { mesh, segment, name, v4, v6 }
+        let Enrolment {
+            name,
+            mesh,
+            segment,
+            v4,
+            v6,
+        } = enrolment;
+        Self {
+            mesh,
+            segment,
+            name,
+            v4,
+            v6,
+        }
     }
 }
 

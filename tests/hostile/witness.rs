@@ -46,7 +46,9 @@ impl Witness {
     /// Listens in the network namespace `netns` for packets of a node with the addresses `own`.
     pub(crate) fn new(netns: &Path, own: Vec<IpAddr>) -> anyhow::Result<Self> {
         let all = Protocol::from(i32::from(ETH_P_ALL.to_be()));
-        let socket = inside(netns, move || Socket::new(Domain::PACKET, Type::DGRAM, Some(all)))??;
+        let socket = inside(netns, move || {
+            Socket::new(Domain::PACKET, Type::DGRAM, Some(all))
+        })??;
         socket.set_nonblocking(true)?;
         let state = State {
             socket,
@@ -125,13 +127,16 @@ pub(crate) fn inside<T: Send + 'static>(
     netns: &Path,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> anyhow::Result<T> {
-    let namespace = File::open(netns).with_context(|| format!("no namespace {}", netns.display()))?;
+    let namespace =
+        File::open(netns).with_context(|| format!("no namespace {}", netns.display()))?;
     let thread = std::thread::spawn(move || {
         let network = Some(LinkNameSpaceType::Network);
         move_into_link_name_space(namespace.as_fd(), network)?;
         Ok(work())
     });
-    let result: rustix::io::Result<T> = thread.join().map_err(|_| anyhow!("panicked in {netns:?}"))?;
+    let result: rustix::io::Result<T> = thread
+        .join()
+        .map_err(|_| anyhow!("panicked in {netns:?}"))?;
     result.context("setns")
 }
 

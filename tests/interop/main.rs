@@ -35,39 +35,65 @@ fn serves_for_one_epoch(program: &str, arguments: &[&str]) {
     // The node's daemon is silent from now on, and shall stay a member on its old evidence.
     let builder = Mesh::builder().nodes(2).probation_epochs(0);
     let builder = builder.epoch_seconds(3600).lease_seconds(7200);
-    let mut mesh = builder.controller_setting("max_benchmark_age", 3600).start();
+    let mut mesh = builder
+        .controller_setting("max_benchmark_age", 3600)
+        .start();
     let (node, stand_in) = (mesh.addresses(NODE), mesh.addresses(REPLACED));
     let export = mesh.meshctl(REPLACED, &["peer", "export", NODE]);
     assert!(export.status.success(), "no export: {export:?}");
     let config = String::from_utf8(export.stdout).expect("a configuration is text");
     mesh.stop(REPLACED);
-    assert!(!reaches(&mesh, NODE, stand_in), "somebody answers for a node that is down");
+    assert!(
+        !reaches(&mesh, NODE, stand_in),
+        "somebody answers for a node that is down"
+    );
 
     let epoch = mesh.node_status(NODE).epoch;
     let stock = Stock::start(&mesh, REPLACED, program, arguments);
     stock.configure(&config, &node);
-    mesh.wait_until("the stock WireGuard has shaken hands", |mesh| shook(mesh, &stock));
+    mesh.wait_until("the stock WireGuard has shaken hands", |mesh| {
+        shook(mesh, &stock)
+    });
     mesh.wait_until("it reaches the node", |mesh| reaches(mesh, REPLACED, node));
     assert!(reaches(&mesh, NODE, stand_in), "the node does not reach it");
     assert!(carries(&mesh, REPLACED, node[0]) && carries(&mesh, NODE, stand_in[1]));
     let status = mesh.node_status(NODE);
-    assert_eq!((status.epoch, session(&status)), (epoch, epoch), "another epoch meanwhile");
+    assert_eq!(
+        (status.epoch, session(&status)),
+        (epoch, epoch),
+        "another epoch meanwhile"
+    );
 
     // A restarted stock WireGuard shakes hands again: the same probe as below, with the right PSK.
     let stock = stock.restart(&mesh);
     stock.configure(&config, &node);
     mesh.wait_until("it has shaken hands again", |mesh| shook(mesh, &stock));
-    mesh.wait_until("it reaches the node again", |mesh| reaches(mesh, REPLACED, node));
+    mesh.wait_until("it reaches the node again", |mesh| {
+        reaches(mesh, REPLACED, node)
+    });
 
     let next = mesh.rotate();
     assert_eq!(mesh.node(REPLACED).membership, Membership::Allowed);
-    mesh.wait_until("the node has the next epoch and no session of the last", |mesh| {
-        let status = mesh.node_status(NODE);
-        status.epoch == Some(next.epoch) && session(&status).is_none()
-    });
-    assert_eq!(peer(&mesh.node_status(NODE)).membership, Membership::Allowed, "it is a member");
-    assert!(!reaches_any(&mesh, REPLACED, node), "the last epoch's session still carries");
-    assert!(!reaches_any(&mesh, NODE, stand_in), "the last epoch's session still carries");
+    mesh.wait_until(
+        "the node has the next epoch and no session of the last",
+        |mesh| {
+            let status = mesh.node_status(NODE);
+            status.epoch == Some(next.epoch) && session(&status).is_none()
+        },
+    );
+    assert_eq!(
+        peer(&mesh.node_status(NODE)).membership,
+        Membership::Allowed,
+        "it is a member"
+    );
+    assert!(
+        !reaches_any(&mesh, REPLACED, node),
+        "the last epoch's session still carries"
+    );
+    assert!(
+        !reaches_any(&mesh, NODE, stand_in),
+        "the last epoch's session still carries"
+    );
 
     // The PSK enters a handshake with its response: who initiates finds out that it is the wrong one.
     // Both try, and the node's own attempts are answered and counted.
@@ -75,22 +101,34 @@ fn serves_for_one_epoch(program: &str, arguments: &[&str]) {
     let stock = stock.restart(&mesh);
     stock.configure(&config, &node);
     mesh.wait_until("the node has refused some responses", |mesh| {
-        assert!(!reaches_any(mesh, REPLACED, node), "an old PSK opens the door");
-        assert!(!reaches_any(mesh, NODE, stand_in), "an old PSK opens the door");
+        assert!(
+            !reaches_any(mesh, REPLACED, node),
+            "an old PSK opens the door"
+        );
+        assert!(
+            !reaches_any(mesh, NODE, stand_in),
+            "an old PSK opens the door"
+        );
         mesh.node_status(NODE).dropped["bad_aead"] >= refused + 2
     });
-    assert_eq!(session(&mesh.node_status(NODE)), None, "an old PSK shakes hands");
+    assert_eq!(
+        session(&mesh.node_status(NODE)),
+        None,
+        "an old PSK shakes hands"
+    );
     assert!(!shook(&mesh, &stock), "an old PSK shakes hands");
 }
 
 /// Whether `from` has an answer from both addresses.
 fn reaches(mesh: &Mesh, from: &str, to: [IpAddr; 2]) -> bool {
-    to.into_iter().all(|to| ping::once(mesh.namespace(from), to))
+    to.into_iter()
+        .all(|to| ping::once(mesh.namespace(from), to))
 }
 
 /// Whether `from` has an answer from any of the addresses.
 fn reaches_any(mesh: &Mesh, from: &str, to: [IpAddr; 2]) -> bool {
-    to.into_iter().any(|to| ping::once(mesh.namespace(from), to))
+    to.into_iter()
+        .any(|to| ping::once(mesh.namespace(from), to))
 }
 
 /// Whether twenty pings of nearly the MTU are all answered.

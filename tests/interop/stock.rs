@@ -34,7 +34,11 @@ impl Stock {
         let also = log.try_clone().expect("a file can be shared");
         let mut command = mesh.command(host, program);
         command.args(arguments).arg(&interface);
-        let child = command.stdin(Stdio::null()).stdout(log).stderr(also).spawn();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(also)
+            .spawn();
         let mut stock = Self {
             child: child.expect("the tests need `ip` (iproute2)"),
             started: harness::now(),
@@ -44,8 +48,14 @@ impl Stock {
             program: program.to_owned(),
             arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
         };
-        let up = poll(START, || stock.wg(&["show", &stock.interface]).is_some() || stock.ended());
-        assert!(up && !stock.ended(), "{program} does not start: {}", stock.log(mesh));
+        let up = poll(START, || {
+            stock.wg(&["show", &stock.interface]).is_some() || stock.ended()
+        });
+        assert!(
+            up && !stock.ended(),
+            "{program} does not start: {}",
+            stock.log(mesh)
+        );
         stock
     }
 
@@ -59,26 +69,36 @@ impl Stock {
     /// Applies a wg-quick configuration the way that wg-quick does, towards the addresses `peer`.
     pub(crate) fn configure(&self, config: &str, peer: &[IpAddr]) {
         let quick = |line: &&str| line.starts_with("Address") || line.starts_with("MTU");
-        let stripped: String = config.lines().filter(|line| !quick(line)).fold(
-            String::new(),
-            |mut text, line| {
-                text.push_str(line);
-                text.push('\n');
-                text
-            },
-        );
+        let stripped: String =
+            config
+                .lines()
+                .filter(|line| !quick(line))
+                .fold(String::new(), |mut text, line| {
+                    text.push_str(line);
+                    text.push('\n');
+                    text
+                });
         let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-        file.write_all(stripped.as_bytes()).expect("it can be written");
+        file.write_all(stripped.as_bytes())
+            .expect("it can be written");
         let path = file.path().display().to_string();
-        assert!(self.wg(&["setconf", &self.interface, &path]).is_some(), "wg setconf fails");
+        assert!(
+            self.wg(&["setconf", &self.interface, &path]).is_some(),
+            "wg setconf fails"
+        );
         let value = |key: &str| {
             let line = config.lines().find_map(|line| line.strip_prefix(key));
-            line.and_then(|rest| rest.trim().strip_prefix('=')).expect("the export has it").trim()
+            line.and_then(|rest| rest.trim().strip_prefix('='))
+                .expect("the export has it")
+                .trim()
         };
         let device = &self.interface;
         for address in value("Address").split(',') {
             let at_once = if address.contains(':') { " nodad" } else { "" };
-            self.ip(&format!("addr add {} dev {device}{at_once}", address.trim()));
+            self.ip(&format!(
+                "addr add {} dev {device}{at_once}",
+                address.trim()
+            ));
         }
         self.ip(&format!("link set {device} mtu {} up", value("MTU")));
         for address in peer {
@@ -94,7 +114,9 @@ impl Stock {
     /// `wg` inside the namespace; nothing if it fails.
     fn wg(&self, arguments: &[&str]) -> Option<String> {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace, "wg"]).args(arguments);
+        command
+            .args(["netns", "exec", &self.namespace, "wg"])
+            .args(arguments);
         let output = command.output().expect("the tests need `ip` (iproute2)");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         output.status.success().then_some(text)
@@ -102,7 +124,9 @@ impl Stock {
 
     fn ip(&self, arguments: &str) {
         let mut command = Command::new("ip");
-        command.args(["-n", &self.namespace]).args(arguments.split(' '));
+        command
+            .args(["-n", &self.namespace])
+            .args(arguments.split(' '));
         let output = command.output().expect("the tests need `ip` (iproute2)");
         assert!(output.status.success(), "ip {arguments}: {output:?}");
     }
@@ -124,7 +148,8 @@ impl Stock {
             let _ = self.child.wait();
         }
         for folder in ["/var/run/wireguard", "/run/wireguard"] {
-            let _ = std::fs::remove_file(Path::new(folder).join(format!("{}.sock", self.interface)));
+            let _ =
+                std::fs::remove_file(Path::new(folder).join(format!("{}.sock", self.interface)));
         }
     }
 }
@@ -140,5 +165,8 @@ pub(crate) fn require(program: &str) {
     let found = std::env::var_os("PATH").is_some_and(|path| {
         std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
     });
-    assert!(found, "{program} is missing: `tests/tools {program}` installs it or says how");
+    assert!(
+        found,
+        "{program} is missing: `tests/tools {program}` installs it or says how"
+    );
 }

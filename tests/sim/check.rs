@@ -103,7 +103,6 @@ impl World {
             "node {node} (in force and next: {epochs:?}) delivered a packet of {from}"
         );
         let tag = tag(datagram);
-        if !model.tag_is_fresh(tag) { let v=self.nodes[node].member.view(); eprintln!("DBG lapsed {} lease_end {:?} now {:?} {:?}", v.lapsed, v.lease_end, self.nodes[node].clock(self.now), self.controller.policy); }
         assert!(
             model.tag_is_fresh(tag),
             "node {node} (in force and next: {epochs:?}) took a packet of {from} on a session of an \
@@ -128,7 +127,6 @@ impl World {
             return;
         }
         let lineage = self.models[node].lineage(&self.nodes[datagram.sender].id);
-        let named = self.models[node].tag_is_fresh(tag(&datagram));
         let taken = Taken {
             datagram: Datagram {
                 again: true,
@@ -137,7 +135,6 @@ impl World {
             receiver: node,
             life: self.nodes[node].life,
             lineage,
-            named,
         };
         // Handshakes are rare and worth more than data.
         let at = self.taken.len() as u64;

@@ -45,7 +45,7 @@ struct Connection {
 impl Controller {
     pub(crate) fn new(policy: Policy) -> Self {
         let mut controller = Self {
-            dir: tempfile::tempdir().expect("a temporary directory"),
+            dir: directory(),
             policy,
             authority: AuthoritySecret::generate(&mut rand_core::OsRng),
             engine: None,
@@ -365,6 +365,13 @@ impl World {
             self.run_engine();
         }
     }
+}
+
+/// In memory where that is possible: thousands of events are written, and synced, per run.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a temporary directory")
 }
 
 /// The controller's clocks at a time of the simulation.

@@ -1,7 +1,6 @@
 //! What goes wrong, by the seed: restarts, sleeps, partitions, scores, evictions, replays. Refuses
 //! anything that the design does not promise to survive.
 
-use crate::control::clock;
 use crate::node::{Nature, State};
 use crate::world::{Event, World, address};
 use controller::operator::Request;
@@ -228,14 +227,15 @@ impl World {
         let same_life = self.nodes[taken.receiver].life == taken.life;
         let same_peer = self.models[taken.receiver].lineage(&sender) == taken.lineage;
         // Both promise only as much memory as WireGuard has: a process's, a peer's.
-        let early = taken.datagram.bytes[0] == 1 && !taken.named;
-        if !same_life || !same_peer || (early && !self.replay_early) {
+        if !same_life || !same_peer {
             return;
         }
         let mut datagram = taken.datagram.clone();
         datagram.from = ATTACKER;
         datagram.to = self.nodes[taken.receiver].address;
-        self.schedule(clock(self.now).boot, Event::Datagram(datagram));
+        if self.nodes[taken.receiver].state == State::Up {
+            self.arrive(datagram);
+        }
     }
 }
 

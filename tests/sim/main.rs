@@ -180,7 +180,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 const FIRST_SEED: u64 = 1;
-const RUNS: u64 = 12;
+const RUNS: u64 = 8;
 /// Virtual seconds.
 const EPOCH: u64 = 10;
 const TROUBLE: u64 = 90;

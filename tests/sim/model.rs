@@ -77,6 +77,13 @@ impl NodeModel {
         }
         self.newest = (update.epoch, digest);
         let roster: BTreeSet<NodeId> = update.roster.iter().map(|member| member.node).collect();
+        let gone: Vec<NodeId> = self
+            .known
+            .iter()
+            .filter(|peer| !roster.contains(peer) && !self.in_roster(peer))
+            .copied()
+            .collect();
+        gone.iter().for_each(|peer| self.forget(peer));
         if roster.contains(&self.id) {
             self.known.extend(&roster);
         }

@@ -176,9 +176,7 @@ impl Node {
     /// Where peers are, by their identities.
     pub(crate) fn endpoints(&mut self, entries: Vec<(NodeId, Vec<SocketAddr>)>, now: Duration) {
         for (node, endpoints) in entries {
-            if MEMORY {
-                self.places.insert(node, endpoints.clone());
-            }
+            self.places.insert(node, endpoints.clone());
             self.place(&node, endpoints, now);
         }
     }
@@ -282,6 +280,4 @@ fn process(
     (Member::new(identity, high), Tunnel::new(config))
 }
 
-/// Whether the agent remembers endpoints across epochs.
-const MEMORY: bool = true;
 const MTU: usize = 1420;

@@ -36,8 +36,6 @@ pub(crate) struct World {
     pub(crate) traffic: bool,
     pub(crate) traffic_gap: Duration,
     pub(crate) faults: bool,
-    /// Whether initiations are replayed too that arrived before the update with their generation.
-    pub(crate) replay_early: bool,
     pub(crate) counts: Counts,
     /// The last things that happened, printed with a failure.
     notes: VecDeque<String>,
@@ -111,8 +109,6 @@ pub(crate) struct Taken {
     pub(crate) receiver: usize,
     pub(crate) life: u32,
     pub(crate) lineage: u64,
-    /// Its generation was one of the receiver's.
-    pub(crate) named: bool,
 }
 
 /// That something was tested at all.
@@ -152,7 +148,6 @@ impl World {
             traffic: false,
             traffic_gap: Duration::from_millis(10),
             faults: false,
-            replay_early: false,
             counts: Counts::default(),
             notes: VecDeque::new(),
             queue: BinaryHeap::new(),
@@ -391,7 +386,7 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, datagram: Datagram) {
+    pub(crate) fn arrive(&mut self, datagram: Datagram) {
         let owner = self.net.owners.get(&datagram.to).copied();
         let Some(node) = owner.filter(|node| self.nodes[*node].address == datagram.to) else {
             return;
