@@ -5,12 +5,12 @@ mod crashes;
 mod eviction;
 mod membership;
 mod partition;
+mod refusals;
 mod secrets;
 mod startup;
 
 use std::time::Duration;
-use tests::harness::{CONTROLLER, Mesh, poll};
-use wire::admin::NodeState;
+use tests::harness::{Mesh, poll};
 
 /// A command's exit code and what it said on stderr; `None` if it had to be ended after 30 seconds.
 fn outcome(mut command: std::process::Command) -> (Option<i32>, String) {
@@ -33,21 +33,10 @@ fn outcome(mut command: std::process::Command) -> (Option<i32>, String) {
     (status.code().filter(|_| ended), said)
 }
 
-/// The states of a node that is shut out and knows it.
-fn is_shut_out(mesh: &Mesh, node: &str) -> bool {
-    let status = mesh.node(node);
-    status.state == NodeState::Quarantined
-}
-
 /// A whole mesh of one-hour epochs: nothing happens in it but what the test does.
 fn quiet_mesh() -> Mesh {
     let builder = Mesh::builder().epoch_seconds(3600);
     builder
         .controller_setting("max_benchmark_age", 3600)
         .start()
-}
-
-/// Words of the controller's log, for a failed assertion.
-fn controller_said(mesh: &Mesh) -> String {
-    mesh.log(CONTROLLER)
 }

@@ -1,6 +1,5 @@
 //! Who is a member, and how an operator sees it.
 
-use crate::is_shut_out;
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,7 +44,7 @@ fn a_node_that_scores_too_low_is_shut_out_and_comes_back_while_the_others_lose_n
     assert!(mesh.none_reach("node-c", &["node-a", "node-b"]));
     mesh.wait_epochs(2);
     assert!(mesh.none_reach("node-c", &["node-a", "node-b"]), "still");
-    assert!(is_shut_out(&mesh, "node-c"));
+    assert_eq!(mesh.node("node-c").state, NodeState::Quarantined);
 
     mesh.set_score("node-c", 0.95);
     mesh.wait_until_all_reach_all();

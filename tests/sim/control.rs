@@ -8,7 +8,7 @@ use controller::engine::{ConnectionId, Effect, Engine, Setup};
 use controller::fleet::Fleet;
 use controller::log::{self, Log};
 use controller::operator::{Answer, Request};
-use keys::{AuthoritySecret, ControllerId, NodeSecret, TokenSecret, WgSecret};
+use keys::{AuthoritySecret, ControllerId, NodeId, NodeSecret, TokenSecret, WgSecret};
 use policy::Policy;
 use rand::Rng as _;
 use std::collections::BTreeMap;
@@ -175,6 +175,9 @@ impl World {
             let update = signed.verify(&trusted).expect("it was signed just now");
             let newest = self.controller.published.as_ref().map(|u| u.epoch);
             if newest < Some(update.epoch) {
+                let evicted = |node: &NodeId| self.evicted.contains(node);
+                let kept = update.roster.iter().find(|member| evicted(&member.node));
+                assert!(kept.is_none(), "an evicted node is a member: {kept:?}");
                 self.note(format!(
                     "published {} with {} members",
                     update.epoch,

@@ -151,17 +151,24 @@ impl World {
         self.schedule(self.now + away, Event::BootController { rebooted });
     }
 
-    fn evict(&mut self, node: usize) {
-        let name = self.nodes[node].place.name.clone();
+    pub(crate) fn evict(&mut self, node: usize) {
+        let (id, name) = (self.nodes[node].id, self.nodes[node].place.name.clone());
+        // Before it is asked for: what the answer sets off counts.
+        let first = self.evicted.insert(id);
         if self.ask(Request::Evict(name, EvictRequest { reason: None })) {
             self.note(format!("node {node} is evicted"));
+        } else if first {
+            self.evicted.remove(&id);
         }
     }
 
     pub(crate) fn readmit(&mut self, node: usize) {
-        let name = self.nodes[node].place.name.clone();
+        let (id, name) = (self.nodes[node].id, self.nodes[node].place.name.clone());
+        let before = self.evicted.remove(&id);
         if self.ask(Request::Readmit(name)) {
             self.note(format!("node {node} is readmitted"));
+        } else if before {
+            self.evicted.insert(id);
         }
     }
 

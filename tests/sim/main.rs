@@ -112,7 +112,7 @@ impl World {
     }
 
     /// Every ordered pair of members delivers a fresh packet in time; nobody else does.
-    fn everybody_talks(&mut self) {
+    pub(crate) fn everybody_talks(&mut self) {
         let roster = self.controller.published.as_ref().expect("published");
         let members: BTreeSet<usize> = (0..self.nodes.len())
             .filter(|node| roster.member(&self.nodes[*node].id).is_some())

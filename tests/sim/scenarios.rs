@@ -74,6 +74,49 @@ fn of_twenty_nodes_one_fails_and_is_gone_while_the_others_go_on_under_loss() {
     );
 }
 
+/// Every node has closed by then; what the controller says when it is back must be enough to find
+/// each other again, although nobody is new in the roster.
+#[test]
+fn a_mesh_whose_controller_was_away_for_longer_than_the_lease_finds_together_again() {
+    let policy = Policy {
+        epoch_seconds: 10,
+        lease_seconds: 15,
+        max_benchmark_age: 15,
+        ..Policy::default()
+    };
+    let mut world = World::new(0, 8, policy, &[]);
+    world.traffic = true;
+    world.pass(Duration::from_secs(20));
+    world.stop_controller();
+    world.pass(Duration::from_secs(40));
+    let lapsed = |world: &World| {
+        let lapsed = world.nodes.iter().filter(|node| node.member.view().lapsed);
+        lapsed.count()
+    };
+    assert_eq!(lapsed(&world), 8, "every node has closed");
+    world.start_controller(false);
+    world.pass(Duration::from_secs(30));
+    assert_eq!(lapsed(&world), 0);
+    world.everybody_talks();
+}
+
+/// The lease ends while the next epoch is installed and waits for its activation.
+#[test]
+fn a_lease_that_ends_just_before_the_next_epoch_begins_costs_that_epoch_nothing() {
+    let policy = Policy {
+        epoch_seconds: 10,
+        lease_seconds: 10,
+        max_benchmark_age: 15,
+        ..Policy::default()
+    };
+    let mut world = World::new(0, 8, policy, &[]);
+    world.control_delay = Duration::from_millis(400);
+    world.traffic = true;
+    world.pass(Duration::from_secs(100));
+    assert!(world.counts.lapses > 0, "it happens");
+    world.everybody_talks();
+}
+
 const NODES: usize = 20;
 const FAILING: usize = 7;
 /// Packets that may still be on their way, or lost in the last moment.

@@ -13,7 +13,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use rand_core::{CryptoRng, RngCore};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use tunnel::{Inbound, MIN_BUFFER, Outbound, PADDING};
@@ -36,6 +36,8 @@ pub(crate) struct World {
     pub(crate) traffic: bool,
     pub(crate) traffic_gap: Duration,
     pub(crate) faults: bool,
+    /// Whom an operator has excluded.
+    pub(crate) evicted: BTreeSet<NodeId>,
     pub(crate) counts: Counts,
     /// The last things that happened, printed with a failure.
     notes: VecDeque<String>,
@@ -148,6 +150,7 @@ impl World {
             traffic: false,
             traffic_gap: Duration::from_millis(10),
             faults: false,
+            evicted: BTreeSet::new(),
             counts: Counts::default(),
             notes: VecDeque::new(),
             queue: BinaryHeap::new(),
@@ -436,6 +439,10 @@ impl World {
 }
 
 impl Drop for World {
+    #[expect(
+        clippy::print_stderr,
+        reason = "a failure must say how to see it again"
+    )]
     fn drop(&mut self) {
         if std::thread::panicking() {
             let notes: Vec<&str> = self.notes.iter().map(String::as_str).collect();

@@ -15,7 +15,8 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`builder`] | settings of a mesh |
-//! | [`mesh`] | a mesh: daemons, questions, waiting |
+//! | [`mesh`] | a mesh: daemons, links, waiting, pings |
+//! | [`ask`] | questions and orders, through `meshctl` |
 //! | [`daemon`] | one `meshd` process |
 //! | [`ping`] | single and continuous pings |
 //! | [`namespace`] | namespaces, links, `ip` |
@@ -27,6 +28,7 @@
 //! | `MESHTEST_BIN_DIR` | where `meshd` and `meshctl` are, instead of building them |
 //! | `MESHTEST_KEEP` | set: folders with logs and state stay |
 
+pub mod ask;
 pub mod builder;
 pub mod daemon;
 pub mod entry;
