@@ -65,7 +65,7 @@ pub enum Command {
     },
     /// Wipe what is left of the epoch before the one in force.
     DiscardPrevious,
-    /// Drop every peer.
+    /// End the epoch in force: no peer is left but those that are installed for one to come.
     Close,
     /// Tell the controller.
     Acknowledge {
@@ -233,6 +233,8 @@ impl Member {
         age: Duration,
         now: Duration,
     ) -> Result<(), UpdateError> {
+        // What is due comes first: a newer update must not replace one that should be in force.
+        self.handle_timeout(now);
         if !self.is_news(&update)? {
             return Ok(());
         }
@@ -248,13 +250,12 @@ impl Member {
             epoch,
             digest: update.digest(),
         };
-        if let Some(peers) = peers {
-            self.commands.push_back(Command::Install {
-                epoch,
-                peers,
-                lead: until_activation,
-            });
-        }
+        // Without peers too: what was installed for a superseded epoch must go.
+        self.commands.push_back(Command::Install {
+            epoch,
+            peers: peers.unwrap_or_default(),
+            lead: until_activation,
+        });
         self.commands.push_back(Command::Acknowledge {
             epoch,
             phase: Phase::Installed,
@@ -447,8 +448,6 @@ impl Member {
         } = pending;
         let epoch = update.epoch;
         let digest = update.digest();
-        self.commands
-            .push_back(Command::Persist(HighWater { epoch, digest }));
         let is_member = update.member(&self.identity.node).is_some();
         if is_member {
             let closes_at = (update.on_lease_end == LeaseEnd::Close).then_some(lease_end);
@@ -472,6 +471,9 @@ impl Member {
             self.commands
                 .push_back(Command::Report(Change::Excluded { epoch, reason }));
         }
+        // Last, so that a slow disk delays nobody's revocation.
+        self.commands
+            .push_back(Command::Persist(HighWater { epoch, digest }));
         let members: HashSet<&WgPublicKey> =
             update.roster.iter().map(|member| &member.wg).collect();
         self.shared.retain(|key, _| members.contains(key));
@@ -490,6 +492,9 @@ impl Member {
             return;
         };
         let then = in_force.update.on_lease_end;
+        if in_force.grace_until.is_some() {
+            self.commands.push_back(Command::DiscardPrevious);
+        }
         if then == LeaseEnd::Close {
             self.commands.push_back(Command::Close);
         }

@@ -39,6 +39,8 @@ pub(crate) struct Agent {
     pub(crate) has_mock: bool,
     pub(crate) announced_epoch: watch::Sender<Epoch>,
     pub(crate) targets: watch::Sender<Vec<Target>>,
+    /// Where the controller said that nodes are: a peer that was gone for a while is found again.
+    pub(crate) places: HashMap<NodeId, Vec<SocketAddr>>,
 }
 
 /// What the agent listens to.
@@ -252,19 +254,29 @@ impl Agent {
             in_range(address.ip(), IpAddr::V4(place.v4.0), place.v4.1)
                 || in_range(address.ip(), IpAddr::V6(place.v6.0), place.v6.1)
         };
-        let View { update, next, .. } = self.member.view();
-        let key_of = |node: &NodeId| {
-            [next, update]
-                .into_iter()
-                .flatten()
-                .find_map(|update| update.member(node))
-                .map(|member| member.wg)
-        };
-        let known = entries.into_iter().filter_map(|(node, mut endpoints)| {
+        let known = entries.into_iter().map(|(node, mut endpoints)| {
             // An endpoint inside the mesh would send the tunnel's packets into the tunnel.
             endpoints.retain(|endpoint| !inside(endpoint));
-            Some((key_of(&node)?, endpoints))
+            (node, endpoints)
         });
+        let known: Vec<_> = known.collect();
+        self.places.extend(known.iter().cloned());
+        self.find_peers(known);
+    }
+
+    /// Tells the data plane where nodes are, as far as they are peers.
+    fn find_peers(&self, places: impl IntoIterator<Item = (NodeId, Vec<SocketAddr>)>) {
+        let View { update, next, .. } = self.member.view();
+        let key_of = |node: &NodeId| {
+            let member = [next, update]
+                .into_iter()
+                .flatten()
+                .find_map(|update| update.member(node));
+            member.map(|member| member.wg)
+        };
+        let known = places
+            .into_iter()
+            .filter_map(|(node, endpoints)| Some((key_of(&node)?, endpoints)));
         self.data.send(DataCommand::Endpoints(known.collect()));
     }
 
@@ -363,16 +375,33 @@ impl Agent {
                 Command::Acknowledge { epoch, phase } => {
                     self.send(ToController::Ack { epoch, phase });
                     if phase != Phase::Installed {
+                        self.forget_strangers();
                         self.targets.send_replace(self.current_targets());
                     }
                 }
                 Command::Report(change) => report(&change),
-                command @ (Command::Install { .. }
-                | Command::Activate { .. }
-                | Command::DiscardPrevious
-                | Command::Close) => self.data.send(DataCommand::Epoch(command)),
+                command @ Command::Install { .. } => {
+                    self.data.send(DataCommand::Epoch(command));
+                    self.find_peers(self.places.clone());
+                }
+                command
+                @ (Command::Activate { .. } | Command::DiscardPrevious | Command::Close) => {
+                    self.data.send(DataCommand::Epoch(command));
+                }
             }
         }
+    }
+
+    /// Places of nodes that no update names any more.
+    fn forget_strangers(&mut self) {
+        let View { update, next, .. } = self.member.view();
+        let named = |node: &NodeId| {
+            let names = |update: &wire::EpochUpdate| {
+                update.member(node).is_some() || update.exclusion(node).is_some()
+            };
+            [update, next].into_iter().flatten().any(names)
+        };
+        self.places.retain(|node, _| named(node));
     }
 
     /// Everybody else whom the epoch in force names, members and excluded.

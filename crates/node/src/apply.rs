@@ -25,7 +25,7 @@ pub(crate) fn apply(tunnel: &mut Tunnel, command: Command, now: Duration) -> Vec
         }
         Command::Activate { epoch, closes_at } => tunnel.activate(epoch, closes_at, now),
         Command::DiscardPrevious => tunnel.discard_previous(),
-        Command::Close => tunnel.clear(),
+        Command::Close => tunnel.close(),
         // The agent's own affairs: they never reach the data plane.
         Command::Persist(_) | Command::Acknowledge { .. } | Command::Report(_) => {}
     }

@@ -139,26 +139,33 @@ impl Loop {
         enum Wake {
             Command(Option<DataCommand>),
             Timeout,
-            Tun,
-            Udp,
+            Packets,
         }
         loop {
+            // Looked at on every turn: under load a sleep of no length never gets to complete.
+            let now = clock::boot();
+            if self.tunnel.poll_timeout().is_some_and(|at| at <= now) {
+                self.tunnel.handle_timeout(now);
+            }
+            self.flush();
             let wake = tokio::select! {
                 // Commands first: a revocation does not wait behind traffic.
                 biased;
                 command = inbox.recv() => Wake::Command(command),
+                ready = self.udp.readable() => ready.map(|()| Wake::Packets)?,
+                ready = self.tun.readable() => ready.map(|()| Wake::Packets)?,
                 () = until(self.tunnel.poll_timeout()) => Wake::Timeout,
-                ready = self.udp.readable() => ready.map(|()| Wake::Udp)?,
-                ready = self.tun.readable() => ready.map(|()| Wake::Tun)?,
             };
             match wake {
                 Wake::Command(None) => return Ok(()),
                 Wake::Command(Some(command)) => self.command(command),
-                Wake::Timeout => self.tunnel.handle_timeout(clock::boot()),
-                Wake::Udp => self.drain_udp(),
-                Wake::Tun => self.drain_tun()?,
+                Wake::Timeout => {}
+                // Both directions, whichever woke us: neither starves the other.
+                Wake::Packets => {
+                    self.drain_udp();
+                    self.drain_tun()?;
+                }
             }
-            self.flush();
         }
     }
 

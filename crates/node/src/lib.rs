@@ -194,7 +194,11 @@ impl Node {
         let enrolment = match self.enrolment.take() {
             Some(enrolment) => enrolment,
             None => tokio::select! {
-                enrolled = self.enrol() => enrolled?,
+                enrolled = self.enrol() => {
+                    // What was newest belonged to the mesh before.
+                    self.high_water = epoch::member::HighWater::default();
+                    enrolled?
+                }
                 () = &mut shutdown => return Ok(()),
             },
         };
@@ -320,6 +324,7 @@ impl Node {
             has_mock,
             announced_epoch,
             targets,
+            places: HashMap::new(),
         };
         Ok((
             agent,

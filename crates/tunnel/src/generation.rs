@@ -13,7 +13,7 @@
 
 use crate::allowed_ips::PeerId;
 use crate::initiation::Timestamp;
-use crate::limits::{INDEX_VARIANTS, MAX_ANSWERS, REJECT_AFTER_TIME};
+use crate::limits::{INDEX_VARIANTS, MAX_ANSWERS, REJECT_AFTER_TIME, RESPONDER_PAUSE};
 use boringtun::noise::Tunn;
 use boringtun::noise::rate_limiter::RateLimiter;
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
@@ -58,6 +58,17 @@ pub(crate) struct Initiating {
     pub(crate) next_at: Duration,
 }
 
+impl Initiating {
+    /// From `at` on.
+    pub(crate) fn at(at: Duration) -> Self {
+        Self {
+            since: at,
+            attempts: 0,
+            next_at: at,
+        }
+    }
+}
+
 /// A `Tunn` and its index.
 pub(crate) struct Link {
     pub(crate) tunn: Box<Tunn>,
@@ -97,6 +108,13 @@ impl Generation {
     pub(crate) fn recognises(&self, index: u32, owner: &WgPublicKey) -> bool {
         index & 3 == tag(self.epoch)
             && (0..INDEX_VARIANTS).any(|variant| self.psk.index_bits(owner, variant) == index >> 2)
+    }
+
+    /// The other side's initiation was answered: ours would only cross it.
+    pub(crate) fn step_back(&mut self, now: Duration) {
+        if let Some(initiating) = &mut self.initiating {
+            initiating.next_at = initiating.next_at.max(now + RESPONDER_PAUSE);
+        }
     }
 
     /// The session to send on, unless it is too old.
@@ -141,6 +159,15 @@ impl Generation {
         }
         let fresh = fresh.as_mut().filter(|fresh| fresh.link.index == index)?;
         Some((&mut fresh.link.tunn, true))
+    }
+
+    /// Whether nobody has shaken hands on it, nor tried to.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.links().next().is_none()
+    }
+
+    pub(crate) fn has_session(&self) -> bool {
+        self.live.is_some()
     }
 
     pub(crate) fn owns(&self, index: u32) -> bool {

@@ -12,9 +12,10 @@
 //!  5 pad to 16 bytes, seal                              5 deliver
 //! ```
 //!
-//! A *generation* is the WireGuard state of one peer under one epoch's PSK. A peer has up to three:
-//! `previous` (accepted for the grace), `current` (used to send once its handshake is done), `next`
-//! (shaking hands ahead of its activation). What lives inside one is in `generation.rs`.
+//! A *generation* is the WireGuard state of one peer under one epoch's PSK. A peer has one `current`
+//! (used to send once its handshake is done), perhaps a `next` (shaking hands ahead of its
+//! activation), and those going out (accepted for the grace): `generations.rs`. What lives inside one
+//! is in `generation.rs`.
 //!
 //! boringtun's `Tunn` does the Noise handshake and the AEAD; everything that has to do with time,
 //! retries, roaming, allowed IPs, replay across generations and the choice of a session is decided
@@ -28,16 +29,24 @@
 #![deny(clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::indexing_slicing))]
 
+mod admission;
 mod allowed_ips;
+mod core;
 mod drops;
 mod generation;
+mod generations;
+mod inbound;
 mod initiation;
 mod limits;
+mod outbound;
 mod packet;
 mod peer;
 mod tunnel;
 
+pub use core::{Event, Transmit};
 pub use drops::{DropReason, Drops};
+pub use inbound::Inbound;
 pub use limits::*;
+pub use outbound::Outbound;
 pub use peer::PeerSnapshot;
-pub use tunnel::{Config, Event, Inbound, Outbound, PeerSpec, Transmit, Tunnel};
+pub use tunnel::{Config, PeerSpec, Tunnel};

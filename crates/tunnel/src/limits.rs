@@ -32,6 +32,14 @@ pub const ACTIVE_FOR: Duration = Duration::from_secs(60);
 pub const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Longest wait for an answer to an initiation: the whitepaper's REKEY_TIMEOUT.
 pub const RETRY_MAX: Duration = Duration::from_secs(5);
+/// The same while an older generation still carries the pair's packets.
+pub const RETRY_MAX_IN_USE: Duration = Duration::from_millis(400);
+/// Generations of earlier epochs that are still accepted within the grace, per peer.
+pub const MAX_OUTGOING: usize = 3;
+/// Over how much time a node that starts shakes hands with its peers.
+pub const GREETING_SPREAD: Duration = Duration::from_secs(1);
+/// A counter from which on a session is of no use (whitepaper, section 6.1).
+pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 /// How long the side that does not initiate rotations waits after an activation before it does.
 pub const RESPONDER_PAUSE: Duration = Duration::from_millis(400);
 /// Packets that wait for a session, per peer.
@@ -44,3 +52,5 @@ pub const INDEX_VARIANTS: u8 = 8;
 pub const MAX_ANSWERS: u8 = 6;
 /// Initiations per second and peer whose index names no generation of ours: stock WireGuard.
 pub const STOCK_INITIATIONS_PER_SECOND: u32 = 2;
+/// Initiations that are remembered whose index named no generation when they came.
+pub const MAX_UNNAMED: usize = 16;

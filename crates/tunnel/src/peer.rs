@@ -1,13 +1,14 @@
 //! One peer: where it is, what waits for it, and its generations `previous`, `current`, `next`.
 
 use crate::allowed_ips::PeerId;
+use crate::core::{Core, Event};
+use crate::drops::DropReason;
 use crate::generation::{Generation, Initiating};
+use crate::generations::Generations;
 use crate::initiation::Timestamp;
 use crate::limits::*;
-use crate::tunnel::{Core, Event};
 use boringtun::noise::TunnResult;
 use keys::{Epoch, SharedSecret, WgPublicKey};
-use rand::Rng as _;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -16,6 +17,7 @@ pub(crate) struct Peer {
     pub(crate) id: PeerId,
     pub(crate) key: WgPublicKey,
     pub(crate) shared: SharedSecret,
+    /// Its addresses, as the newest epoch that names it says.
     pub(crate) allowed: Vec<IpAddr>,
     pub(crate) endpoint: Option<SocketAddr>,
     pub(crate) candidates: Vec<SocketAddr>,
@@ -23,24 +25,21 @@ pub(crate) struct Peer {
     /// Newest timestamp of any initiation; what a stock peer's initiations are held against.
     pub(crate) newest: Timestamp,
     pub(crate) stock: Allowance,
+    /// Timestamps of initiations that named no generation when they came: they must not name one
+    /// that is installed later.
+    pub(crate) unnamed: VecDeque<Timestamp>,
     pub(crate) queue: VecDeque<Vec<u8>>,
     activated_at: Duration,
-    last_sent: Option<Duration>,
     last_data_sent: Option<Duration>,
     last_data_received: Option<Duration>,
+    /// Since when data was sent and nothing was heard.
     unanswered_since: Option<Duration>,
-    /// When this peer's next handshake message is due; mirrored in [`Core::due`].
+    /// Since when data was heard and nothing was sent.
+    silent_since: Option<Duration>,
+    /// When this peer's next handshake message is due; mirrored in `Core::due`.
     due: Option<Duration>,
     pub(crate) tx_bytes: u64,
     pub(crate) rx_bytes: u64,
-}
-
-/// The three slots of the key schedule's life on the data plane.
-#[derive(Default)]
-pub(crate) struct Generations {
-    pub(crate) previous: Option<Generation>,
-    pub(crate) current: Option<Generation>,
-    pub(crate) next: Option<Generation>,
 }
 
 /// A small bucket of tokens that refills with time.
@@ -81,12 +80,13 @@ impl Peer {
             generations: Generations::default(),
             newest: Timestamp::default(),
             stock: Allowance::default(),
+            unnamed: VecDeque::new(),
             queue: VecDeque::new(),
             activated_at: Duration::ZERO,
-            last_sent: None,
             last_data_sent: None,
             last_data_received: None,
             unanswered_since: None,
+            silent_since: None,
             due: None,
             tx_bytes: 0,
             rx_bytes: 0,
@@ -103,64 +103,63 @@ impl Peer {
         now: Duration,
         core: &mut Core,
     ) {
-        if let Some(superseded) = self.generations.next.replace(generation) {
-            superseded.retire(&mut core.forge);
-        }
+        self.generations.install(generation, &mut core.forge);
         if self.initiates(core) && self.is_active(now) {
-            let delay = core.jitter(spread(lead));
-            self.schedule_next(now + delay);
+            let at = now + core.jitter(spread(lead));
+            if let Some(next) = &mut self.generations.next {
+                next.initiating = Some(Initiating::at(at));
+            }
         }
         self.reschedule(core);
     }
 
-    /// `next → current → previous`. Returns whether the peer is part of `epoch`.
-    pub(crate) fn activate(&mut self, epoch: Epoch, now: Duration, core: &mut Core) -> bool {
-        let Some(next) = self.generations.next.take_if(|next| next.epoch == epoch) else {
+    /// `next → current → outgoing`. Returns whether the peer is part of `epoch`. With `greet`, a
+    /// handshake is made within that time even without traffic.
+    pub(crate) fn activate(
+        &mut self,
+        epoch: Epoch,
+        greet: Option<Duration>,
+        now: Duration,
+        core: &mut Core,
+    ) -> bool {
+        if !self.generations.activate(epoch, &mut core.forge) {
             return false;
-        };
-        self.retain_newest_live(now, core);
-        self.generations.current = Some(next);
+        }
         self.activated_at = now;
-        let pause = if self.initiates(core) {
-            Duration::ZERO
-        } else {
-            RESPONDER_PAUSE
-        };
-        let ready = self
-            .generations
-            .current
-            .as_ref()
-            .is_some_and(|current| current.is_live(now));
-        if self.is_active(now) {
-            if ready {
-                // The other side must not be left unconfirmed because one keepalive was lost.
+        if self.is_current_live(now) {
+            // The other side must not be left unconfirmed because one keepalive was lost.
+            if self.is_active(now) {
                 self.send_keepalive(now, core);
-            } else {
-                self.want_handshake_at(now + pause + core.jitter(pause));
             }
+        } else if self.is_active(now) {
+            let pause = self.pause(core);
+            // What was tried before the activation may have met a peer that was not there yet.
+            self.restart_handshake_at(now + pause + core.jitter(pause));
+        } else if let Some(spread) = greet {
+            self.restart_handshake_at(now + core.jitter(spread));
         }
         self.flush(now, core);
         self.reschedule(core);
         true
     }
 
-    pub(crate) fn discard_previous(&mut self, core: &mut Core) {
-        if let Some(previous) = self.generations.previous.take() {
-            previous.retire(&mut core.forge);
-        }
+    pub(crate) fn discard_outgoing(&mut self, core: &mut Core) {
+        self.generations.discard_outgoing(&mut core.forge);
         self.reschedule(core);
+    }
+
+    /// Ends what is in force; false when nothing is installed that is to come.
+    pub(crate) fn close(&mut self, core: &mut Core) -> bool {
+        self.generations.close(&mut core.forge);
+        self.drop_queue(core);
+        self.reschedule(core);
+        self.generations.next.is_some()
     }
 
     /// Forgets everything that would let a packet through in either direction.
     pub(crate) fn retire(mut self, core: &mut Core) {
-        let Generations {
-            previous,
-            current,
-            next,
-        } = std::mem::take(&mut self.generations);
-        for generation in [previous, current, next].into_iter().flatten() {
-            generation.retire(&mut core.forge);
-        }
+        self.generations.retire(&mut core.forge);
+        self.drop_queue(core);
         self.reschedule(core);
         let id = self.id;
         core.transmits.retain(|transmit| transmit.peer != Some(id));
@@ -181,7 +180,7 @@ impl Peer {
             return None;
         };
         let sealed = sealed.len();
-        self.last_sent = Some(now);
+        self.silent_since = None;
         if len > 0 {
             self.last_data_sent = Some(now);
             self.unanswered_since.get_or_insert(now);
@@ -192,12 +191,13 @@ impl Peer {
 
     /// Keeps a packet until there is a session, and asks for one. False when the queue is full.
     pub(crate) fn enqueue(&mut self, packet: &[u8], now: Duration, core: &mut Core) -> bool {
-        let fits = self.queue.len() < MAX_QUEUED;
+        // Before its first epoch, or after the last, there is nothing to wait for.
+        let fits = self.generations.current.is_some() && self.queue.len() < MAX_QUEUED;
         if fits {
             self.queue.push_back(packet.to_vec());
         }
         // In a rotation the other side comes first; otherwise whoever has something to say.
-        let rotating = !self.initiates(core) && self.generations.previous.is_some();
+        let rotating = !self.initiates(core) && !self.generations.is_first();
         let pause = if rotating {
             RESPONDER_PAUSE
         } else {
@@ -206,6 +206,19 @@ impl Peer {
         self.want_handshake_at(now.max(self.activated_at + pause));
         self.run_due(now, core);
         fits
+    }
+
+    /// A packet went out on a generation that is about to end: the one in force is wanted soon.
+    pub(crate) fn hurry(&mut self, now: Duration, core: &mut Core) {
+        let idle = self
+            .generations
+            .current
+            .as_ref()
+            .is_some_and(|current| current.initiating.is_none());
+        if idle && self.generations.is_between(now) {
+            self.want_handshake_at(now.max(self.activated_at + self.pause(core)));
+            self.run_due(now, core);
+        }
     }
 
     /// Sends what waited, once there is a session.
@@ -248,6 +261,7 @@ impl Peer {
         self.unanswered_since = None;
         if data_len > 0 {
             self.last_data_received = Some(now);
+            self.silent_since.get_or_insert(now);
             self.rx_bytes += data_len as u64;
         }
     }
@@ -280,6 +294,7 @@ impl Peer {
 
     /// Sends the handshake initiations that are due.
     pub(crate) fn run_due(&mut self, now: Duration, core: &mut Core) {
+        let between = self.generations.is_between(now);
         let Self {
             id,
             key,
@@ -298,10 +313,10 @@ impl Peer {
                 generation.drop_fresh(&mut core.forge);
                 queue
                     .drain(..)
-                    .for_each(|_| core.drops.count(crate::DropReason::NoSession));
+                    .for_each(|_| core.drops.count(DropReason::NoSession));
                 continue;
             }
-            attempt.next_at = now + core.backoff(attempt.attempts);
+            attempt.next_at = now + core.backoff(attempt.attempts, between);
             if let Some(to) = target(*endpoint, candidates, attempt.attempts) {
                 let tunn = generation.initiator((*id, *key), &mut core.forge);
                 let mut buffer = [0; MIN_BUFFER];
@@ -310,7 +325,7 @@ impl Peer {
                 {
                     let message = message.to_vec();
                     core.transmit(*id, to, message);
-                    self.last_sent = Some(now);
+                    self.silent_since = None;
                 }
             }
             attempt.attempts = attempt.attempts.saturating_add(1);
@@ -345,10 +360,9 @@ impl Peer {
                 self.want_handshake_at(now);
             }
         }
-        let owes_keepalive = self.last_data_received.is_some_and(|received| {
-            self.last_sent.is_none_or(|sent| sent < received)
-                && now.saturating_sub(received) >= KEEPALIVE_TIMEOUT
-        });
+        let owes_keepalive = self
+            .silent_since
+            .is_some_and(|since| now.saturating_sub(since) >= KEEPALIVE_TIMEOUT);
         if owes_keepalive {
             self.send_keepalive(now, core);
         }
@@ -356,15 +370,8 @@ impl Peer {
     }
 
     pub(crate) fn snapshot(&self, now: Duration) -> PeerSnapshot {
-        let Generations {
-            previous,
-            current,
-            next,
-        } = &self.generations;
-        let sending = [current, previous]
-            .into_iter()
-            .flatten()
-            .find(|generation| generation.is_live(now));
+        let sending = self.generations.sending(now);
+        let next = self.generations.next.as_ref();
         PeerSnapshot {
             key: self.key,
             endpoint: self.endpoint,
@@ -372,7 +379,7 @@ impl Peer {
             session_age: sending
                 .and_then(|generation| generation.live_age(now))
                 .map(|(age, _)| age),
-            next_ready: next.as_ref().is_some_and(|next| next.is_live(now)),
+            next_ready: next.is_some_and(|next| next.is_live(now)),
             tx_bytes: self.tx_bytes,
             rx_bytes: self.rx_bytes,
         }
@@ -385,56 +392,55 @@ impl Peer {
         core.forge.public < self.key
     }
 
+    /// Of two initiations that cross, the higher key's waits.
+    pub(crate) fn steps_back(&self, core: &Core) -> bool {
+        !self.initiates(core)
+    }
+
     fn is_active(&self, now: Duration) -> bool {
         let recent =
             |at: Option<Duration>| at.is_some_and(|at| now.saturating_sub(at) < ACTIVE_FOR);
         recent(self.last_data_sent) || recent(self.last_data_received) || !self.queue.is_empty()
     }
 
-    fn schedule_next(&mut self, at: Duration) {
-        if let Some(next) = &mut self.generations.next {
-            next.initiating = Some(Initiating {
-                since: at,
-                attempts: 0,
-                next_at: at,
-            });
-        }
-    }
-
-    /// Wants a handshake of `current`, unless one is under way.
-    fn want_handshake_at(&mut self, at: Duration) {
-        if let Some(current) = self
-            .generations
+    fn is_current_live(&self, now: Duration) -> bool {
+        self.generations
             .current
-            .as_mut()
-            .filter(|current| current.initiating.is_none())
-        {
-            current.initiating = Some(Initiating {
-                since: at,
-                attempts: 0,
-                next_at: at,
-            });
+            .as_ref()
+            .is_some_and(|current| current.is_live(now))
+    }
+
+    /// How long this side waits for the other to initiate after an activation.
+    fn pause(&self, core: &Core) -> Duration {
+        if self.initiates(core) {
+            Duration::ZERO
+        } else {
+            RESPONDER_PAUSE
         }
     }
 
-    /// `current → previous`, unless `current` never had a session and `previous` still has one: two
-    /// epochs in quick succession must not cost a healthy pair its only session.
-    fn retain_newest_live(&mut self, now: Duration, core: &mut Core) {
-        let Generations {
-            previous, current, ..
-        } = &mut self.generations;
-        let is_live = |slot: &Option<Generation>| {
-            slot.as_ref()
-                .is_some_and(|generation| generation.is_live(now))
-        };
-        let outgoing = if is_live(previous) && !is_live(current) {
-            current.take()
-        } else {
-            std::mem::replace(previous, current.take())
-        };
-        if let Some(outgoing) = outgoing {
-            outgoing.retire(&mut core.forge);
+    /// Wants a handshake of `current` at `at`, unless one is under way; one that is planned for later
+    /// comes forward.
+    fn want_handshake_at(&mut self, at: Duration) {
+        if let Some(current) = &mut self.generations.current {
+            let under_way = current.initiating.get_or_insert(Initiating::at(at));
+            if under_way.attempts == 0 {
+                under_way.next_at = under_way.next_at.min(at);
+            }
         }
+    }
+
+    /// Wants a handshake of `current`, with the patience of a new one.
+    fn restart_handshake_at(&mut self, at: Duration) {
+        if let Some(current) = &mut self.generations.current {
+            current.initiating = Some(Initiating::at(at));
+        }
+    }
+
+    fn drop_queue(&mut self, core: &mut Core) {
+        self.queue
+            .drain(..)
+            .for_each(|_| core.drops.count(DropReason::NoSession));
     }
 
     fn send_keepalive(&mut self, now: Duration, core: &mut Core) {
@@ -445,8 +451,8 @@ impl Peer {
         }
     }
 
-    /// Brings [`Core::due`] up to date with what the generations want.
-    fn reschedule(&mut self, core: &mut Core) {
+    /// Brings `Core::due` up to date with what the generations want.
+    pub(crate) fn reschedule(&mut self, core: &mut Core) {
         let due = self
             .generations
             .iter_mut()
@@ -464,28 +470,6 @@ impl Peer {
     }
 }
 
-impl Generations {
-    /// The `Tunn` to send on: `current` once it is live, `previous` until then.
-    fn sender(&mut self, now: Duration) -> Option<&mut boringtun::noise::Tunn> {
-        let current_live = self
-            .current
-            .as_ref()
-            .is_some_and(|current| current.is_live(now));
-        let slot = if current_live {
-            &mut self.current
-        } else {
-            &mut self.previous
-        };
-        slot.as_mut()?.sender(now)
-    }
-
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Generation> {
-        [&mut self.current, &mut self.next, &mut self.previous]
-            .into_iter()
-            .flatten()
-    }
-}
-
 impl Allowance {
     /// Takes one of `per_second` tokens.
     pub(crate) fn take(&mut self, per_second: u32, now: Duration) -> bool {
@@ -497,20 +481,6 @@ impl Allowance {
         }
         self.used += 1;
         self.used <= per_second
-    }
-}
-
-impl Core {
-    /// How long to wait for an answer to the `attempt`-th initiation: doubling, with a fifth of jitter.
-    fn backoff(&mut self, attempt: u32) -> Duration {
-        let base = RETRY_FIRST
-            .saturating_mul(1 << attempt.min(6))
-            .min(RETRY_MAX);
-        base.mul_f64(self.forge.rng.gen_range(0.8..1.2))
-    }
-
-    fn jitter(&mut self, spread: Duration) -> Duration {
-        spread.mul_f64(self.forge.rng.r#gen::<f64>())
     }
 }
 

@@ -1,13 +1,14 @@
-//! The tunnel: peers, indices and the two ways of a packet, in the order in which a packet meets them.
+//! The tunnel: its peers, the life of epochs, and time. The two ways of a packet are in
+//! `outbound.rs` and `inbound.rs`.
 
+use crate::admission::Admission;
 use crate::allowed_ips::{AllowedIps, PeerId};
+use crate::core::{Core, Event, Transmit};
 use crate::drops::{DropReason, Drops};
 use crate::generation::{Forge, Generation};
-use crate::initiation::{Claimed, Opener};
+use crate::initiation::{Opener, Timestamp};
 use crate::limits::*;
-use crate::packet::{self, Message};
 use crate::peer::{Peer, PeerSnapshot};
-use boringtun::noise::TunnResult;
 use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::rate_limiter::RateLimiter;
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
@@ -40,91 +41,21 @@ pub struct PeerSpec {
     pub allowed: Vec<IpAddr>,
 }
 
-/// What became of a packet from the TUN device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outbound {
-    /// `len` bytes of the lent buffer are to be sent.
-    Send {
-        /// Where to.
-        to: SocketAddr,
-        /// Bytes in the buffer.
-        len: usize,
-    },
-    /// It waits for a session.
-    Queued,
-    /// It was dropped and counted.
-    Dropped(DropReason),
-}
-
-/// What became of a datagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inbound {
-    /// `len` bytes of the lent buffer are an inner packet for the TUN device.
-    Deliver {
-        /// Bytes in the buffer.
-        len: usize,
-    },
-    /// It was a handshake message or a keepalive.
-    Consumed,
-    /// It was dropped and counted.
-    Dropped(DropReason),
-}
-
-/// A datagram of the tunnel's own: handshake messages, keepalives, packets that had waited.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transmit {
-    /// Where to.
-    pub to: SocketAddr,
-    /// The datagram.
-    pub payload: Vec<u8>,
-    pub(crate) peer: Option<PeerId>,
-}
-
-/// A change that an operator may want to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// A session is established.
-    Handshake {
-        /// With whom.
-        peer: WgPublicKey,
-        /// Of which epoch.
-        epoch: Epoch,
-        /// Whether this side initiated.
-        initiator: bool,
-    },
-    /// The peer is heard from somewhere else.
-    Endpoint {
-        /// The peer.
-        peer: WgPublicKey,
-        /// Its new endpoint.
-        endpoint: SocketAddr,
-    },
-}
-
 /// A WireGuard data plane.
 pub struct Tunnel {
-    core: Core,
-    opener: Opener,
-    limiter: RateLimiter,
-    limiter_used: Option<Duration>,
-    peers: Vec<Option<Peer>>,
-    by_key: HashMap<WgPublicKey, PeerId>,
-    allowed: AllowedIps,
+    pub(crate) core: Core,
+    pub(crate) opener: Opener,
+    pub(crate) admission: Admission,
+    pub(crate) peers: Vec<Option<Peer>>,
+    pub(crate) by_key: HashMap<WgPublicKey, PeerId>,
+    pub(crate) allowed: AllowedIps,
     next_tick: Option<Duration>,
     /// From when on nothing passes any more.
     closes_at: Option<Duration>,
-}
-
-/// What peers and tunnel share.
-pub(crate) struct Core {
-    pub(crate) forge: Forge,
-    pub(crate) mtu: usize,
-    pub(crate) drops: Drops,
-    pub(crate) handshakes: u64,
-    pub(crate) transmits: VecDeque<Transmit>,
-    pub(crate) events: VecDeque<Event>,
-    /// When which peer's next handshake message is due.
-    pub(crate) due: BTreeSet<(Duration, PeerId)>,
+    /// Newest timestamps of peers that are gone: a recording must not pass for news when they return.
+    remembered: HashMap<WgPublicKey, Timestamp>,
+    /// Whether an epoch has been in force since the tunnel was empty.
+    has_greeted: bool,
 }
 
 impl Tunnel {
@@ -151,273 +82,14 @@ impl Tunnel {
                 due: BTreeSet::new(),
             },
             opener: Opener::new(secret),
-            limiter: RateLimiter::new(&public, config.handshakes_per_second),
-            limiter_used: None,
+            admission: Admission::new(&public, config.handshakes_per_second),
             peers: Vec::new(),
             by_key: HashMap::new(),
             allowed: AllowedIps::default(),
             next_tick: None,
             closes_at: None,
-        }
-    }
-
-    // ---- TUN → UDP --------------------------------------------------------------------------
-
-    /// Takes the inner packet in the first `len` bytes of `buffer` and seals it into `out`. The
-    /// bytes of `buffer` behind `len` may be overwritten with padding; 15 of them are enough.
-    /// `out` needs the padded length + [`DATA_OVERHEAD`] bytes and at least [`MIN_BUFFER`].
-    pub fn handle_tun(
-        &mut self,
-        buffer: &mut [u8],
-        len: usize,
-        out: &mut [u8],
-        now: Duration,
-    ) -> Outbound {
-        match self.outbound(buffer, len, out, now) {
-            Ok(outbound) => outbound,
-            Err(reason) => {
-                self.core.drops.count(reason);
-                Outbound::Dropped(reason)
-            }
-        }
-    }
-
-    fn outbound(
-        &mut self,
-        buffer: &mut [u8],
-        len: usize,
-        out: &mut [u8],
-        now: Duration,
-    ) -> Result<Outbound, DropReason> {
-        self.check_lease(now)?;
-        let packet = buffer.get(..len).ok_or(DropReason::TooLarge)?;
-        let destination = packet::destination(packet).ok_or(DropReason::Malformed)?;
-        let id = self.allowed.get(destination).ok_or(DropReason::NoRoute)?;
-        let peer = self
-            .peers
-            .get_mut(id)
-            .and_then(Option::as_mut)
-            .ok_or(DropReason::NoRoute)?;
-        let to = peer
-            .endpoint
-            .or(peer.candidates.first().copied())
-            .ok_or(DropReason::NoEndpoint)?;
-
-        let padded = packet::padded(len, self.core.mtu).min(buffer.len());
-        if out.len() < (padded + DATA_OVERHEAD).max(MIN_BUFFER) {
-            return Err(DropReason::TooLarge);
-        }
-        if let Some(padding) = buffer.get_mut(len..padded) {
-            padding.fill(0);
-        }
-        let plaintext = buffer.get(..padded).ok_or(DropReason::TooLarge)?;
-        if let Some(len) = peer.seal(plaintext, len, out, now) {
-            return Ok(Outbound::Send { to, len });
-        }
-        let packet = buffer.get(..len).ok_or(DropReason::TooLarge)?;
-        if peer.enqueue(packet, now, &mut self.core) {
-            Ok(Outbound::Queued)
-        } else {
-            Err(DropReason::NoSession)
-        }
-    }
-
-    // ---- UDP → TUN --------------------------------------------------------------------------
-
-    /// Takes a datagram that came from `from`; an inner packet in it is opened into `out`, which
-    /// needs the datagram's length.
-    pub fn handle_udp(
-        &mut self,
-        from: SocketAddr,
-        datagram: &[u8],
-        out: &mut [u8],
-        now: Duration,
-    ) -> Inbound {
-        match self.inbound(from, datagram, out, now) {
-            Ok(inbound) => inbound,
-            Err(reason) => {
-                self.core.drops.count(reason);
-                Inbound::Dropped(reason)
-            }
-        }
-    }
-
-    fn inbound(
-        &mut self,
-        from: SocketAddr,
-        datagram: &[u8],
-        out: &mut [u8],
-        now: Duration,
-    ) -> Result<Inbound, DropReason> {
-        self.check_lease(now)?;
-        match packet::parse_message(datagram).ok_or(DropReason::Malformed)? {
-            Message::Data { receiver } => self.data(receiver >> 8, from, datagram, out, now),
-            Message::Initiation { sender } => {
-                self.admit(from, datagram, now)?;
-                self.initiation(sender >> 8, from, datagram, now)
-            }
-            Message::Response { receiver } => {
-                self.admit(from, datagram, now)?;
-                self.response(receiver >> 8, from, datagram, now)
-            }
-            Message::CookieReply { receiver } => self.cookie_reply(receiver >> 8, from, datagram),
-        }
-    }
-
-    fn data(
-        &mut self,
-        index: u32,
-        from: SocketAddr,
-        datagram: &[u8],
-        out: &mut [u8],
-        now: Duration,
-    ) -> Result<Inbound, DropReason> {
-        if out.len() < datagram.len() {
-            return Err(DropReason::TooLarge);
-        }
-        let (peer, core) = peer_at(&mut self.peers, &mut self.core, index)?;
-        let generation = peer.owner_of(index).ok_or(DropReason::UnknownIndex)?;
-        let (tunn, unconfirmed) = generation
-            .opener_at(index, now)
-            .ok_or(DropReason::UnknownIndex)?;
-        let (len, source) = match tunn.decapsulate(Some(from.ip()), datagram, out) {
-            TunnResult::Done => (0, None),
-            TunnResult::WriteToTunnelV4(packet, source) => {
-                (packet.len(), Some(IpAddr::from(source)))
-            }
-            TunnResult::WriteToTunnelV6(packet, source) => {
-                (packet.len(), Some(IpAddr::from(source)))
-            }
-            TunnResult::Err(error) => return Err(reason(&error)),
-            TunnResult::WriteToNetwork(_) => return Err(DropReason::Malformed),
-        };
-        peer.heard(from, len, now, core);
-        if unconfirmed {
-            peer.confirm(index, false, now, core);
-        }
-        match source {
-            None => Ok(Inbound::Consumed),
-            Some(source) if self.allowed.get(source) == Some(peer.id) => {
-                Ok(Inbound::Deliver { len })
-            }
-            Some(_) => Err(DropReason::SourceNotAllowed),
-        }
-    }
-
-    /// MAC1, and MAC2 while there are too many handshakes (whitepaper, section 5.3).
-    fn admit(
-        &mut self,
-        from: SocketAddr,
-        datagram: &[u8],
-        now: Duration,
-    ) -> Result<(), DropReason> {
-        self.limiter_used.get_or_insert(now);
-        let mut cookie = [0; MIN_BUFFER];
-        let refused = match self
-            .limiter
-            .verify_packet(Some(from.ip()), datagram, &mut cookie)
-        {
-            Ok(_) => return Ok(()),
-            Err(refused) => refused,
-        };
-        match refused {
-            TunnResult::WriteToNetwork(reply) => {
-                let payload = reply.to_vec();
-                self.core.transmits.push_back(Transmit {
-                    to: from,
-                    payload,
-                    peer: None,
-                });
-                Err(DropReason::UnderLoad)
-            }
-            TunnResult::Err(error) => Err(reason(&error)),
-            _ => Err(DropReason::Malformed),
-        }
-    }
-
-    fn initiation(
-        &mut self,
-        index: u32,
-        from: SocketAddr,
-        datagram: &[u8],
-        now: Duration,
-    ) -> Result<Inbound, DropReason> {
-        let claimed = self
-            .opener
-            .claim(datagram)
-            .ok_or(DropReason::BadHandshake)?;
-        let id = *self
-            .by_key
-            .get(&claimed.sender)
-            .ok_or(DropReason::UnknownPeer)?;
-        let peer = self
-            .peers
-            .get_mut(id)
-            .and_then(Option::as_mut)
-            .ok_or(DropReason::UnknownPeer)?;
-        let key = (peer.id, peer.key);
-        let generation = choose(peer, &claimed, index, now)?;
-
-        let mut response = [0; MIN_BUFFER];
-        let tunn = generation.responder(key, &mut self.core.forge);
-        match tunn.decapsulate(Some(from.ip()), datagram, &mut response) {
-            TunnResult::WriteToNetwork(message) => {
-                let payload = message.to_vec();
-                peer.heard(from, 0, now, &mut self.core);
-                self.core.transmit(id, from, payload);
-                Ok(Inbound::Consumed)
-            }
-            TunnResult::Err(error) => Err(reason(&error)),
-            _ => Err(DropReason::BadHandshake),
-        }
-    }
-
-    fn response(
-        &mut self,
-        index: u32,
-        from: SocketAddr,
-        datagram: &[u8],
-        now: Duration,
-    ) -> Result<Inbound, DropReason> {
-        let (peer, core) = peer_at(&mut self.peers, &mut self.core, index)?;
-        let fresh = peer
-            .owner_of(index)
-            .and_then(|generation| generation.fresh_at(index));
-        let mut keepalive = [0; MIN_BUFFER];
-        match fresh.ok_or(DropReason::UnknownIndex)?.decapsulate(
-            Some(from.ip()),
-            datagram,
-            &mut keepalive,
-        ) {
-            TunnResult::WriteToNetwork(message) => {
-                let payload = message.to_vec();
-                peer.heard(from, 0, now, core);
-                core.transmit(peer.id, from, payload);
-                peer.confirm(index, true, now, core);
-                Ok(Inbound::Consumed)
-            }
-            TunnResult::Err(error) => Err(reason(&error)),
-            _ => Err(DropReason::BadHandshake),
-        }
-    }
-
-    fn cookie_reply(
-        &mut self,
-        index: u32,
-        from: SocketAddr,
-        datagram: &[u8],
-    ) -> Result<Inbound, DropReason> {
-        let (peer, _) = peer_at(&mut self.peers, &mut self.core, index)?;
-        let fresh = peer
-            .owner_of(index)
-            .and_then(|generation| generation.fresh_at(index));
-        match fresh.ok_or(DropReason::UnknownIndex)?.decapsulate(
-            Some(from.ip()),
-            datagram,
-            &mut [0; MIN_BUFFER],
-        ) {
-            TunnResult::Done => Ok(Inbound::Consumed),
-            _ => Err(DropReason::BadHandshake),
+            remembered: HashMap::new(),
+            has_greeted: false,
         }
     }
 
@@ -434,14 +106,17 @@ impl Tunnel {
         now: Duration,
     ) -> Vec<WgPublicKey> {
         let named: HashSet<WgPublicKey> = peers.iter().map(|(spec, _)| spec.key).collect();
-        for peer in self
-            .peers
-            .iter_mut()
-            .flatten()
-            .filter(|peer| !named.contains(&peer.key))
-        {
+        for id in 0..self.peers.len() {
+            let peer = self.peers.get_mut(id).and_then(Option::as_mut);
+            let Some(peer) = peer.filter(|peer| !named.contains(&peer.key)) else {
+                continue;
+            };
+            // Under the epoch in force it is a peer until the activation; without one it is none.
             if let Some(superseded) = peer.generations.next.take() {
                 superseded.retire(&mut self.core.forge);
+            }
+            if peer.generations.iter_mut().next().is_none() {
+                self.remove(id);
             }
         }
         let mut refused = Vec::new();
@@ -463,31 +138,45 @@ impl Tunnel {
     /// tunnel carries nothing, even if nobody calls it in time: a machine that slept wakes closed.
     pub fn activate(&mut self, epoch: Epoch, closes_at: Option<Duration>, now: Duration) {
         self.closes_at = closes_at;
+        let greet = std::mem::replace(&mut self.has_greeted, true);
+        let greet = (!greet).then_some(GREETING_SPREAD);
         for id in 0..self.peers.len() {
             let Some(peer) = self.peers.get_mut(id).and_then(Option::as_mut) else {
                 continue;
             };
-            if !peer.activate(epoch, now, &mut self.core) {
+            if !peer.activate(epoch, greet, now, &mut self.core) {
                 self.remove(id);
             }
+        }
+        // As this epoch says, whatever was said by one that never came into force.
+        self.allowed = AllowedIps::default();
+        for peer in self.peers.iter().flatten() {
+            peer.allowed
+                .iter()
+                .for_each(|address| self.allowed.insert(*address, peer.id));
         }
     }
 
     /// Ends the grace: what is left of the epoch before the current one is wiped.
     pub fn discard_previous(&mut self) {
         for peer in self.peers.iter_mut().flatten() {
-            peer.discard_previous(&mut self.core);
+            peer.discard_outgoing(&mut self.core);
         }
     }
 
-    /// Drops every peer in one step.
-    pub fn clear(&mut self) {
+    /// Ends the epoch in force and everything before it, in one step. Only what is installed for an
+    /// epoch to come stays, and carries nothing before that begins.
+    pub fn close(&mut self) {
         for id in 0..self.peers.len() {
-            self.remove(id);
+            let Some(peer) = self.peers.get_mut(id).and_then(Option::as_mut) else {
+                continue;
+            };
+            if !peer.close(&mut self.core) {
+                self.remove(id);
+            }
         }
         self.core.transmits.clear();
-        self.next_tick = None;
-        self.closes_at = None;
+        self.has_greeted = false;
     }
 
     /// Where a peer is said to be, best first. A place where it was heard stays preferred, unless
@@ -503,7 +192,10 @@ impl Tunnel {
         peer.candidates = endpoints;
         peer.candidates.truncate(MAX_ENDPOINTS);
         let has_session = peer.snapshot(now).session_epoch.is_some();
-        if peer.endpoint.is_none() || !has_session {
+        let still_named = peer
+            .endpoint
+            .is_some_and(|endpoint| peer.candidates.contains(&endpoint));
+        if !has_session && !still_named {
             peer.endpoint = peer.candidates.first().copied();
         }
     }
@@ -513,7 +205,7 @@ impl Tunnel {
     /// When [`Self::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let due = self.core.due.first().map(|(due, _)| *due);
-        let reset = self.limiter_used.map(|used| used + TICK);
+        let reset = self.admission.reset_at();
         [due, self.next_tick, reset].into_iter().flatten().min()
     }
 
@@ -537,10 +229,7 @@ impl Tunnel {
             }
             self.next_tick = (!self.by_key.is_empty()).then_some(now + TICK);
         }
-        if self.limiter_used.is_some_and(|used| used + TICK <= now) {
-            self.limiter.reset_count();
-            self.limiter_used = None;
-        }
+        self.admission.reset(now);
     }
 
     /// The next datagram to send besides what [`Self::handle_tun`] sealed.
@@ -565,7 +254,10 @@ impl Tunnel {
     /// The epoch that is in force for a peer, and its PSK: for an operator's explicit export.
     pub fn current_psk(&self, key: &WgPublicKey) -> Option<(Epoch, &Psk)> {
         let peer = self.peers.get(*self.by_key.get(key)?)?.as_ref()?;
-        peer.generations.current.as_ref().map(|current| (current.epoch, current.psk()))
+        peer.generations
+            .current
+            .as_ref()
+            .map(|current| (current.epoch, current.psk()))
     }
 
     /// Packets that were not carried.
@@ -580,7 +272,7 @@ impl Tunnel {
 
     // ---- details ----------------------------------------------------------------------------
 
-    fn check_lease(&self, now: Duration) -> Result<(), DropReason> {
+    pub(crate) fn check_lease(&self, now: Duration) -> Result<(), DropReason> {
         if self.closes_at.is_some_and(|closes_at| closes_at <= now) {
             Err(DropReason::LeaseOver)
         } else {
@@ -598,7 +290,8 @@ impl Tunnel {
                     .iter()
                     .position(Option::is_none)
                     .unwrap_or(self.peers.len());
-                let peer = Peer::new(id, spec.key, shared);
+                let mut peer = Peer::new(id, spec.key, shared);
+                peer.newest = self.remembered.remove(&spec.key).unwrap_or_default();
                 match self.peers.get_mut(id) {
                     Some(slot) => *slot = Some(peer),
                     None => self.peers.push(Some(peer)),
@@ -608,12 +301,13 @@ impl Tunnel {
             }
         };
         let peer = self.peers.get_mut(id).and_then(Option::as_mut)?;
-        if peer.allowed != spec.allowed {
-            peer.allowed.clone_from(&spec.allowed);
-            self.allowed.remove_peer(id);
-            spec.allowed
-                .iter()
-                .for_each(|address| self.allowed.insert(*address, id));
+        peer.allowed.clone_from(&spec.allowed);
+        // A newcomer may be heard a moment before its epoch begins here; an address that another
+        // peer has stays with it until then.
+        for address in &spec.allowed {
+            if self.allowed.get(*address).is_none() {
+                self.allowed.insert(*address, id);
+            }
         }
         Some(id)
     }
@@ -621,82 +315,17 @@ impl Tunnel {
     fn remove(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.get_mut(id).and_then(Option::take) {
             self.by_key.remove(&peer.key);
+            if self.remembered.len() >= MAX_REMEMBERED {
+                self.remembered.clear();
+            }
+            self.remembered.insert(peer.key, peer.newest);
             self.allowed.remove_peer(id);
             peer.retire(&mut self.core);
         }
     }
 }
 
-impl Core {
-    pub(crate) fn transmit(&mut self, peer: PeerId, to: SocketAddr, payload: Vec<u8>) {
-        self.transmits.push_back(Transmit {
-            to,
-            payload,
-            peer: Some(peer),
-        });
-    }
-}
-
-/// The generation that an initiation means, its timestamp checked and remembered.
-///
-/// An index that the PSK determines names its generation, and the timestamp is held against that
-/// generation's newest: a stepped wall clock cannot stop a rotation. Any other index is a stock
-/// WireGuard's, or a recording: `current` answers, at a bounded rate, and only to a timestamp newer
-/// than any that this peer has shown.
-fn choose<'a>(
-    peer: &'a mut Peer,
-    claimed: &Claimed,
-    index: u32,
-    now: Duration,
-) -> Result<&'a mut Generation, DropReason> {
-    let timestamp = claimed
-        .timestamp(&peer.shared)
-        .ok_or(DropReason::BadHandshake)?;
-    let newest = peer.newest;
-    peer.newest = newest.max(timestamp);
-    let key = peer.key;
-    let named = peer
-        .generations
-        .iter_mut()
-        .find(|generation| generation.recognises(index, &key))
-        .map(|g| g.epoch);
-    let generation = match named {
-        Some(epoch) => peer
-            .generations
-            .iter_mut()
-            .find(|generation| generation.epoch == epoch),
-        None if timestamp <= newest => return Err(DropReason::Replayed),
-        None if !peer.stock.take(STOCK_INITIATIONS_PER_SECOND, now) => {
-            return Err(DropReason::NoGeneration);
-        }
-        None => peer.generations.current.as_mut(),
-    };
-    let generation = generation.ok_or(DropReason::NoGeneration)?;
-    if timestamp <= generation.newest {
-        return Err(DropReason::Replayed);
-    }
-    generation.newest = timestamp;
-    Ok(generation)
-}
-
-fn peer_at<'a>(
-    peers: &'a mut [Option<Peer>],
-    core: &'a mut Core,
-    index: u32,
-) -> Result<(&'a mut Peer, &'a mut Core), DropReason> {
-    let id = *core
-        .forge
-        .indices
-        .get(&index)
-        .ok_or(DropReason::UnknownIndex)?;
-    let peer = peers
-        .get_mut(id)
-        .and_then(Option::as_mut)
-        .ok_or(DropReason::UnknownIndex)?;
-    Ok((peer, core))
-}
-
-fn reason(error: &WireGuardError) -> DropReason {
+pub(crate) fn reason(error: &WireGuardError) -> DropReason {
     match error {
         WireGuardError::DuplicateCounter
         | WireGuardError::InvalidCounter
@@ -710,5 +339,7 @@ fn reason(error: &WireGuardError) -> DropReason {
     }
 }
 
-/// How often sessions are looked after, and how often the handshake limiter's count starts anew.
+/// Peers that are gone and whose newest timestamp is remembered.
+const MAX_REMEMBERED: usize = 16_384;
+/// How often sessions are looked after.
 const TICK: Duration = Duration::from_secs(1);

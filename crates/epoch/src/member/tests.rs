@@ -143,9 +143,9 @@ fn an_epoch_lives_from_install_to_discard() {
     assert_eq!(
         commands(&mut a),
         [
-            "persist 1",
             "activate 1 until Some(1305)",
-            "ack 1 Activated"
+            "ack 1 Activated",
+            "persist 1"
         ]
     );
     a.handle_timeout(T0 + Duration::from_secs(7));
@@ -199,11 +199,26 @@ fn an_excluded_node_needs_no_secret_and_closes_at_activation() {
     .unwrap();
     assert_eq!(
         commands(&mut c),
-        ["ack 2 Installed", "discard"],
+        ["discard", "install 2 peers 0 lead 5000", "ack 2 Installed"],
         "it stays a member until then"
     );
     c.handle_timeout(T0 + Duration::from_secs(60));
-    assert_eq!(commands(&mut c), ["persist 2", "close", "ack 2 Dark"]);
+    assert_eq!(commands(&mut c), ["close", "ack 2 Dark", "persist 2"]);
+}
+
+#[test]
+fn what_is_due_begins_before_a_newer_update_is_taken() {
+    let mut mesh = Mesh::new();
+    let mut a = mesh.machine(0, HighWater::default());
+    let at = |second| T0 + Duration::from_secs(second);
+    for (epoch, roster, second) in [(1, &[0, 1, 2][..], 5), (2, &[0, 1], 55), (3, &[0, 1], 65)] {
+        // It sleeps from before the second begins until the third is there.
+        let update = mesh.publish(roster);
+        a.handle_update(update, Some(secret(epoch)), Duration::ZERO, at(second))
+            .unwrap();
+    }
+    assert_eq!(a.view().update.unwrap().epoch, Epoch(2));
+    assert_eq!(a.view().next.unwrap().epoch, Epoch(3));
 }
 
 #[test]
@@ -220,9 +235,9 @@ fn a_late_update_counts_from_its_signing() {
     let expected = [
         "install 1 peers 1 lead 0",
         "ack 1 Installed",
-        "persist 1",
         "activate 1 until Some(1240)",
         "ack 1 Activated",
+        "persist 1",
     ];
     assert_eq!(commands(&mut a), expected);
     let mut late = mesh.machine(0, HighWater::default());

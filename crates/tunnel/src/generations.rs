@@ -1,0 +1,129 @@
+//! A peer's generations: `next`, `current`, and those going out, newest first.
+//!
+//! More than one can be going out: two epochs may follow each other within a round trip, and the two
+//! sides of a pair see them at different times. What one side still sends on, the other must still
+//! open. All of them end together, with the grace of the newest epoch. Who is not in that epoch is
+//! gone as a whole, so nothing here can keep a removed peer alive.
+
+use crate::generation::{Forge, Generation};
+use crate::limits::MAX_OUTGOING;
+use boringtun::noise::Tunn;
+use keys::Epoch;
+use std::time::Duration;
+
+#[derive(Default)]
+pub(crate) struct Generations {
+    outgoing: Vec<Generation>,
+    pub(crate) current: Option<Generation>,
+    pub(crate) next: Option<Generation>,
+}
+
+impl Generations {
+    /// Fills the slot `next`. One that is superseded may be in force on the other side already: it
+    /// goes out like any other.
+    pub(crate) fn install(&mut self, generation: Generation, forge: &mut Forge) {
+        if let Some(superseded) = self.next.replace(generation) {
+            self.go_out(superseded, forge);
+        }
+    }
+
+    /// `next → current → outgoing`; false when `next` is not of `epoch`.
+    pub(crate) fn activate(&mut self, epoch: Epoch, forge: &mut Forge) -> bool {
+        let Some(next) = self.next.take_if(|next| next.epoch == epoch) else {
+            return false;
+        };
+        if let Some(before) = self.current.replace(next) {
+            self.go_out(before, forge);
+        }
+        true
+    }
+
+    /// Wipes everything older than `current`.
+    pub(crate) fn discard_outgoing(&mut self, forge: &mut Forge) {
+        self.outgoing
+            .drain(..)
+            .for_each(|generation| generation.retire(forge));
+    }
+
+    /// Wipes everything but `next`.
+    pub(crate) fn close(&mut self, forge: &mut Forge) {
+        self.discard_outgoing(forge);
+        if let Some(current) = self.current.take() {
+            current.retire(forge);
+        }
+    }
+
+    /// Wipes everything.
+    pub(crate) fn retire(&mut self, forge: &mut Forge) {
+        self.close(forge);
+        if let Some(next) = self.next.take() {
+            next.retire(forge);
+        }
+    }
+
+    /// The `Tunn` to send on: `current` once it is live, until then the newest that is.
+    pub(crate) fn sender(&mut self, now: Duration) -> Option<&mut Tunn> {
+        self.sending_mut()
+            .find(|generation| generation.is_live(now))?
+            .sender(now)
+    }
+
+    /// The generation whose `Tunn` [`Self::sender`] gives.
+    pub(crate) fn sending(&self, now: Duration) -> Option<&Generation> {
+        self.current
+            .iter()
+            .chain(&self.outgoing)
+            .find(|generation| generation.is_live(now))
+    }
+
+    /// Whether an older generation carries what `current` cannot yet.
+    pub(crate) fn is_between(&self, now: Duration) -> bool {
+        let current_live = self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.is_live(now));
+        !current_live
+            && self
+                .outgoing
+                .iter()
+                .any(|generation| generation.is_live(now))
+    }
+
+    /// Whether the epoch in force is the first since this peer is known.
+    pub(crate) fn is_first(&self) -> bool {
+        self.outgoing.is_empty()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Generation> {
+        let Self {
+            outgoing,
+            current,
+            next,
+        } = self;
+        current.iter_mut().chain(next).chain(outgoing)
+    }
+
+    fn sending_mut(&mut self) -> impl Iterator<Item = &mut Generation> {
+        self.current.iter_mut().chain(&mut self.outgoing)
+    }
+
+    /// Newest first, by epoch. Without a handshake there is nothing to keep; beyond the limit the
+    /// oldest without a session goes first.
+    fn go_out(&mut self, mut generation: Generation, forge: &mut Forge) {
+        generation.initiating = None;
+        if generation.is_blank() {
+            return generation.retire(forge);
+        }
+        self.outgoing.push(generation);
+        self.outgoing
+            .sort_by_key(|generation| std::cmp::Reverse(generation.epoch));
+        if self.outgoing.len() > MAX_OUTGOING {
+            let idle = self
+                .outgoing
+                .iter()
+                .rposition(|generation| !generation.has_session());
+            let last = self.outgoing.len() - 1;
+            self.outgoing.remove(idle.unwrap_or(last)).retire(forge);
+        }
+    }
+}
