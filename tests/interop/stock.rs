@@ -53,7 +53,8 @@ impl Stock {
         });
         assert!(
             up && !stock.ended(),
-            "{program} does not start: {}",
+            "{program} does not start, {:?}: {}",
+            stock.child.try_wait(),
             stock.log(mesh)
         );
         stock

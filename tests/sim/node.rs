@@ -235,7 +235,7 @@ impl Node {
                 self.tunnel.activate(epoch, closes_at, now);
             }
             Command::DiscardPrevious => self.tunnel.discard_previous(),
-            Command::Close if self.nature == Nature::Honest => self.tunnel.clear(),
+            Command::Close if self.nature == Nature::Honest => self.tunnel.close(),
             // One that breaks the rules keeps what it has when its lease ends or it is excluded.
             Command::Close => {}
             Command::Persist(_) | Command::Acknowledge { .. } | Command::Report(_) => {}
