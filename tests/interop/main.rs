@@ -97,7 +97,7 @@ fn serves_for_one_epoch(program: &str, arguments: &[&str]) {
 
     // The PSK enters a handshake with its response: who initiates finds out that it is the wrong one.
     // Both try, and the node's own attempts are answered and counted.
-    let refused = mesh.node_status(NODE).dropped["bad_aead"];
+    let refused = mesh.node_status(NODE).dropped["bad_handshake"];
     let stock = stock.restart(&mesh);
     stock.configure(&config, &node);
     mesh.wait_until("the node has refused some responses", |mesh| {
@@ -109,7 +109,7 @@ fn serves_for_one_epoch(program: &str, arguments: &[&str]) {
             !reaches_any(mesh, NODE, stand_in),
             "an old PSK opens the door"
         );
-        mesh.node_status(NODE).dropped["bad_aead"] >= refused + 2
+        mesh.node_status(NODE).dropped["bad_handshake"] >= refused + 2
     });
     assert_eq!(
         session(&mesh.node_status(NODE)),

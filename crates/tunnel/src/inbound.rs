@@ -9,6 +9,7 @@ use crate::packet::{self, Message};
 use crate::peer::Peer;
 use crate::tunnel::{Tunnel, reason};
 use boringtun::noise::TunnResult;
+use boringtun::noise::errors::WireGuardError;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -165,7 +166,7 @@ impl Tunnel {
                 self.core.transmit(id, from, payload);
                 Ok(Inbound::Consumed)
             }
-            TunnResult::Err(error) => Err(reason(&error)),
+            TunnResult::Err(error) => Err(handshake_reason(&error)),
             _ => Err(DropReason::BadHandshake),
         }
     }
@@ -194,7 +195,7 @@ impl Tunnel {
                 peer.confirm(index, true, now, core);
                 Ok(Inbound::Consumed)
             }
-            TunnResult::Err(error) => Err(reason(&error)),
+            TunnResult::Err(error) => Err(handshake_reason(&error)),
             _ => Err(DropReason::BadHandshake),
         }
     }
@@ -266,6 +267,14 @@ fn choose<'a>(
     }
     generation.newest = timestamp;
     Ok(generation)
+}
+
+/// In a handshake message, what does not open was made with another PSK, or forged.
+fn handshake_reason(error: &WireGuardError) -> DropReason {
+    match reason(error) {
+        DropReason::BadAead => DropReason::BadHandshake,
+        other => other,
+    }
 }
 
 fn peer_at<'a>(

@@ -63,7 +63,14 @@ impl Pair {
         tunnel.activate(Epoch(1), None, now);
         let own_public = PublicKey::from(&own_static);
         let unlimited = Arc::new(RateLimiter::new(&PublicKey::from(&peer_static), u64::MAX));
-        let peer = Tunn::new(peer_static, own_public, Some([9; 32]), None, 77, Some(unlimited));
+        let peer = Tunn::new(
+            peer_static,
+            own_public,
+            Some([9; 32]),
+            None,
+            77,
+            Some(unlimited),
+        );
         let mut pair = Self { tunnel, peer, now };
         pair.shake_hands();
         pair
