@@ -1,5 +1,3 @@
-//! harness: ready
-//!
 //! What the tests with real processes share. The tests themselves are in `e2e/`, `interop/` and
 //! `hostile/`; what needs no process is in `sim/` and beside the code.
 

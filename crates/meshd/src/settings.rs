@@ -35,6 +35,7 @@ macro_rules! settings {
         /// All settings, each as far as it was given.
         #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
         #[serde(deny_unknown_fields)]
+        #[allow(rustdoc::broken_intra_doc_links, reason = "these are help texts, with brackets as in help texts")]
         pub struct Settings {
             $($(#[$doc])* #[arg(long, env = $env, hide_env_values = true)] pub $name: Option<$type>,)*
         }
