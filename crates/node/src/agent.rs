@@ -2,7 +2,7 @@
 //! tasks around it: control channel, emitter, probe, admin socket, data thread.
 
 use crate::admin::Request;
-use crate::data::{DataCommand, DataPlane, Snapshot};
+use crate::data::{DataCommand, DataPlane};
 use crate::emitter::Emission;
 use crate::io::clock;
 use crate::io::interface::in_range;
@@ -19,9 +19,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use wire::evidence::{Benchmark, payload_digest, peek};
-use wire::message::{PeerReport, Phase, Update};
+use wire::message::{Phase, Update};
 use wire::update::LeaseEnd;
-use wire::{NodeName, ToController, ToNode};
+use wire::{ToController, ToNode};
 
 /// What the agent owns.
 pub(crate) struct Agent {
@@ -93,7 +93,7 @@ pub(crate) struct PingResult {
     pub(crate) v6: Ping,
     pub(crate) at: Timestamp,
     /// The epoch in which the result was last logged, and whether both families answered.
-    logged: (Option<Epoch>, bool, bool),
+    pub(crate) logged: (Option<Epoch>, bool, bool),
 }
 
 enum Action {
@@ -280,7 +280,7 @@ impl Agent {
         self.data.send(DataCommand::Endpoints(known.collect()));
     }
 
-    fn send(&self, message: ToController) -> bool {
+    pub(crate) fn send(&self, message: ToController) -> bool {
         match &self.control {
             ControlState::Up { outbox, .. } => outbox.try_send(message).is_ok(),
             ControlState::Down { .. } => false,
@@ -425,92 +425,6 @@ impl Agent {
                 v6,
             })
             .collect()
-    }
-
-    // ---- probes -----------------------------------------------------------------------------
-
-    fn round(&mut self, round: Round, snapshot: Option<Snapshot>) {
-        let epoch = self.member.view().update.map(|update| update.epoch);
-        let mut reports = Vec::with_capacity(round.results.len());
-        let mut pings = HashMap::with_capacity(round.results.len());
-        for (target, v4, v6) in round.results {
-            let now = (epoch, v4.is_ok(), v6.is_ok());
-            let before = self.pings.get(&target.node).map(|ping| ping.logged);
-            if before != Some(now) {
-                self.log_ping(&target.name, &target.node, target.v4.into(), &v4);
-                self.log_ping(&target.name, &target.node, target.v6.into(), &v6);
-            }
-            let micros = |ping: &Ping| {
-                ping.as_ref()
-                    .ok()
-                    .map(|rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX))
-            };
-            reports.push(PeerReport {
-                node: target.node,
-                session_epoch: self.session_epoch(&target.node, snapshot.as_ref()),
-                rtt_v4_us: micros(&v4),
-                rtt_v6_us: micros(&v6),
-            });
-            pings.insert(
-                target.node,
-                PingResult {
-                    v4,
-                    v6,
-                    at: clock::wall(),
-                    logged: now,
-                },
-            );
-        }
-        self.pings = pings;
-        self.send(ToController::Report { peers: reports });
-    }
-
-    fn session_epoch(&self, node: &NodeId, snapshot: Option<&Snapshot>) -> Option<Epoch> {
-        let key = self.member.view().update?.member(node)?.wg;
-        snapshot?
-            .peers
-            .iter()
-            .find(|peer| peer.key == key)?
-            .session_epoch
-    }
-
-    fn log_ping(&self, name: &NodeName, node: &NodeId, address: IpAddr, ping: &Ping) {
-        match ping {
-            Ok(rtt) => {
-                let rtt_ms = (rtt.as_secs_f64() * 1e6).round() / 1e3;
-                tracing::info!(peer = %name, %address, rtt_ms, ok = true, "PING {name} OK ({address})");
-            }
-            Err(_) => {
-                let cause = self.ping_cause(node, ping);
-                tracing::info!(peer = %name, %address, %cause, ok = false, "PING {name} FAIL ({cause})");
-            }
-        }
-    }
-
-    /// Why an echo to `node` failed, with what the epoch says about it.
-    pub(crate) fn ping_cause(&self, node: &NodeId, ping: &Ping) -> String {
-        let View { update, lapsed, .. } = self.member.view();
-        let own = self.identity.public();
-        let closed = |update: &wire::EpochUpdate| lapsed && update.on_lease_end == LeaseEnd::Close;
-        let denied = update.and_then(|update| {
-            if closed(update) {
-                return Some("no tunnel: the lease is over".to_owned());
-            }
-            let excluded = update
-                .exclusion(&own)
-                .map(|e| format!("no tunnel: this node is denied, {}", e.reason));
-            excluded.or_else(|| {
-                update
-                    .exclusion(node)
-                    .map(|e| format!("no tunnel: denied, {}", e.reason))
-            })
-        });
-        let failure = || {
-            ping.as_ref()
-                .err()
-                .map_or_else(String::new, ToString::to_string)
-        };
-        denied.unwrap_or_else(failure)
     }
 }
 

@@ -17,6 +17,7 @@ mod apply;
 mod data;
 mod emitter;
 mod io;
+mod observe;
 mod persist;
 mod probe;
 mod session;
