@@ -4,7 +4,7 @@
 //! ```text
 //! controller   decide ─▶ persist ─▶ sign ─▶ push                                       authority
 //! node                                      verify ─▶ install ─▶ activate ─▶ discard    member
-//!                                                     next      next→current→previous
+//!                                                     next      next→current→outgoing
 //! ```
 //!
 //! This crate does not know the data plane: [`member::Command`]s are carried out elsewhere, one by

@@ -1,4 +1,4 @@
-//! One peer: where it is, what waits for it, and its generations `previous`, `current`, `next`.
+//! One peer: where it is, what waits for it, and its generations.
 
 use crate::allowed_ips::PeerId;
 use crate::core::{Core, Event};

@@ -133,11 +133,13 @@ impl Tunnel {
         refused
     }
 
-    /// Begins `epoch`: `next → current → previous`. A peer that is not part of it is gone when this
+    /// Begins `epoch`: `next → current → outgoing`. A peer that is not part of it is gone when this
     /// returns: sessions, indices, allowed IPs, queued packets, endpoint. From `closes_at` on the
     /// tunnel carries nothing, even if nobody calls it in time: a machine that slept wakes closed.
     pub fn activate(&mut self, epoch: Epoch, closes_at: Option<Duration>, now: Duration) {
         self.closes_at = closes_at;
+        // Filled anew below, as this epoch says, whatever was said by one that never came into force.
+        self.allowed = AllowedIps::default();
         let greet = std::mem::replace(&mut self.has_greeted, true);
         let greet = (!greet).then_some(GREETING_SPREAD);
         for id in 0..self.peers.len() {
@@ -148,8 +150,6 @@ impl Tunnel {
                 self.remove(id);
             }
         }
-        // As this epoch says, whatever was said by one that never came into force.
-        self.allowed = AllowedIps::default();
         for peer in self.peers.iter().flatten() {
             peer.allowed
                 .iter()
