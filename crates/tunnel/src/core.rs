@@ -1,13 +1,14 @@
 //! What peers and tunnel share: the means to make sessions, and everything that goes out.
 
 use crate::allowed_ips::PeerId;
-use crate::drops::Drops;
+use crate::drops::DropCounters;
 use crate::generation::Forge;
 use crate::limits::{RETRY_FIRST, RETRY_MAX, RETRY_MAX_IN_USE};
 use keys::{Epoch, WgPublicKey};
 use rand::Rng as _;
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// A datagram of the tunnel's own: handshake messages, keepalives, packets that had waited.
@@ -41,13 +42,55 @@ pub enum Event {
     },
 }
 
+/// Inner packets that were carried, and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets sealed.
+    pub tx_packets: u64,
+    /// Bytes of inner packets sealed.
+    pub tx_bytes: u64,
+    /// Packets opened.
+    pub rx_packets: u64,
+    /// Bytes of inner packets opened.
+    pub rx_bytes: u64,
+}
+
+impl Traffic {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.tx_packets += other.tx_packets;
+        self.tx_bytes += other.tx_bytes;
+        self.rx_packets += other.rx_packets;
+        self.rx_bytes += other.rx_bytes;
+    }
+}
+
+/// Events that nobody has fetched yet; beyond the limit the newest are not kept.
+#[derive(Default)]
+pub(crate) struct Events(Mutex<VecDeque<Event>>);
+
+impl Events {
+    pub(crate) fn push(&self, event: Event) {
+        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if events.len() < MAX_EVENTS {
+            events.push_back(event);
+        }
+    }
+
+    pub(crate) fn pop(&self) -> Option<Event> {
+        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        events.pop_front()
+    }
+}
+
 pub(crate) struct Core {
     pub(crate) forge: Forge,
     pub(crate) mtu: usize,
-    pub(crate) drops: Drops,
+    pub(crate) drops: DropCounters,
+    /// What peers that are gone have carried.
+    pub(crate) carried: Traffic,
     pub(crate) handshakes: u64,
     pub(crate) transmits: VecDeque<Transmit>,
-    pub(crate) events: VecDeque<Event>,
+    pub(crate) events: Events,
     /// When which peer's next handshake message is due.
     pub(crate) due: BTreeSet<(Duration, PeerId)>,
 }
@@ -73,3 +116,5 @@ impl Core {
         spread.mul_f64(self.forge.rng.r#gen::<f64>())
     }
 }
+
+const MAX_EVENTS: usize = 1024;

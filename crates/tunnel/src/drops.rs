@@ -1,5 +1,7 @@
 //! Why a packet was not carried. A dropped packet is no error: it is counted.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 /// Why a packet was not carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -83,12 +85,6 @@ impl DropReason {
 pub struct Drops([u64; DropReason::ALL.len()]);
 
 impl Drops {
-    pub(crate) fn count(&mut self, reason: DropReason) {
-        if let Some(count) = self.0.get_mut(reason as usize) {
-            *count = count.saturating_add(1);
-        }
-    }
-
     /// Packets dropped for `reason`.
     pub fn get(&self, reason: DropReason) -> u64 {
         self.0.get(reason as usize).copied().unwrap_or(0)
@@ -99,5 +95,24 @@ impl Drops {
         DropReason::ALL
             .iter()
             .map(|reason| (*reason, self.get(*reason)))
+    }
+}
+
+/// The counters behind [`Drops`]: any thread counts.
+#[derive(Default)]
+pub(crate) struct DropCounters([AtomicU64; DropReason::ALL.len()]);
+
+impl DropCounters {
+    pub(crate) fn add(&self, reason: DropReason, packets: u64) {
+        if let Some(count) = self.0.get(reason as usize) {
+            count.fetch_add(packets, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn read(&self) -> Drops {
+        Drops(std::array::from_fn(|reason| {
+            let count = self.0.get(reason);
+            count.map_or(0, |count| count.load(Ordering::Relaxed))
+        }))
     }
 }

@@ -143,6 +143,13 @@ impl Generation {
         Some(&mut fresh.link.tunn)
     }
 
+    /// Whether data for this 24-bit index would confirm a handshake.
+    pub(crate) fn is_unconfirmed(&self, index: u32) -> bool {
+        self.fresh
+            .as_ref()
+            .is_some_and(|fresh| fresh.link.index == index)
+    }
+
     /// The state that opens data for this 24-bit index, and whether it is yet unconfirmed.
     pub(crate) fn opener_at(&mut self, index: u32, now: Duration) -> Option<(&mut Tunn, bool)> {
         let Self {

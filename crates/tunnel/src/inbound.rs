@@ -1,5 +1,9 @@
 //! UDP → TUN: a datagram becomes an inner packet, a step of a handshake, or a counted drop.
+//!
+//! [`Tunnel::incoming`] is the way for data on live sessions, shared by as many threads as there are;
+//! [`Tunnel::handle_udp`] has the tunnel to itself and can do all that there is to do.
 
+use crate::allowed_ips::AllowedIps;
 use crate::core::Core;
 use crate::drops::DropReason;
 use crate::generation::Generation;
@@ -7,10 +11,12 @@ use crate::initiation::Claimed;
 use crate::limits::*;
 use crate::packet::{self, Message};
 use crate::peer::Peer;
+use crate::peers::Peers;
 use crate::tunnel::{Tunnel, reason};
 use boringtun::noise::TunnResult;
 use boringtun::noise::errors::WireGuardError;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 /// What became of a datagram.
@@ -27,7 +33,111 @@ pub enum Inbound {
     Dropped(DropReason),
 }
 
+/// What became of a datagram on the shared way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// `len` bytes of the lent buffer are an inner packet for the TUN device.
+    Deliver {
+        /// Bytes in the buffer.
+        len: usize,
+    },
+    /// It was a keepalive.
+    Consumed,
+    /// It was dropped and counted.
+    Dropped(DropReason),
+    /// It shakes hands, or confirms a handshake: [`Tunnel::handle_udp`] takes it.
+    Handshake,
+}
+
+/// The way in for one batch of datagrams; holds the peer of the last one. A thread that has one must
+/// give it back before it asks for an [`crate::Outgoing`].
+pub struct Incoming<'t> {
+    tunnel: &'t Tunnel,
+    held: Option<Held<'t>>,
+    now: Duration,
+}
+
+struct Held<'t> {
+    index: u32,
+    peer: MutexGuard<'t, Peer>,
+    /// The source that was found among its allowed IPs last.
+    source: Option<IpAddr>,
+}
+
+/// An opened datagram.
+struct Plain {
+    /// Bytes of the inner packet; 0 for a keepalive.
+    len: usize,
+    source: Option<IpAddr>,
+    is_unconfirmed: bool,
+}
+
+impl Incoming<'_> {
+    /// Takes a datagram that came from `from`; an inner packet in it is opened into `out`, which
+    /// needs the datagram's length.
+    pub fn open(&mut self, from: SocketAddr, datagram: &[u8], out: &mut [u8]) -> Opened {
+        self.opened(from, datagram, out).unwrap_or_else(|reason| {
+            self.tunnel.core.drops.add(reason, 1);
+            Opened::Dropped(reason)
+        })
+    }
+
+    fn opened(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        out: &mut [u8],
+    ) -> Result<Opened, DropReason> {
+        let (tunnel, now) = (self.tunnel, self.now);
+        tunnel.check_lease(now)?;
+        let receiver = match packet::parse_message(datagram).ok_or(DropReason::Malformed)? {
+            Message::Data { receiver } => receiver >> 8,
+            Message::Initiation { .. } | Message::Response { .. } | Message::CookieReply { .. } => {
+                return Ok(Opened::Handshake);
+            }
+        };
+        let held = match self.held.take().filter(|held| held.index == receiver) {
+            Some(held) => held,
+            None => {
+                let id = tunnel.core.forge.indices.get(&receiver);
+                let peer = id.and_then(|id| tunnel.peers.lock(*id));
+                Held {
+                    index: receiver,
+                    peer: peer.ok_or(DropReason::UnknownIndex)?,
+                    source: None,
+                }
+            }
+        };
+        let Held { peer, source, .. } = self.held.insert(held);
+        let generation = peer.owner_of(receiver).ok_or(DropReason::UnknownIndex)?;
+        if generation.is_unconfirmed(receiver) {
+            return Ok(Opened::Handshake);
+        }
+        let plain = open(generation, receiver, from, datagram, out, now)?;
+        peer.heard(from, plain.len, now, &tunnel.core);
+        if plain.source.is_some() && plain.source == *source {
+            return Ok(Opened::Deliver { len: plain.len });
+        }
+        match judge(&plain, &tunnel.allowed, peer)? {
+            Inbound::Deliver { len } => {
+                *source = plain.source;
+                Ok(Opened::Deliver { len })
+            }
+            Inbound::Consumed | Inbound::Dropped(_) => Ok(Opened::Consumed),
+        }
+    }
+}
+
 impl Tunnel {
+    /// The way in for a batch of datagrams.
+    pub fn incoming(&self, now: Duration) -> Incoming<'_> {
+        Incoming {
+            tunnel: self,
+            held: None,
+            now,
+        }
+    }
+
     /// Takes a datagram that came from `from`; an inner packet in it is opened into `out`, which
     /// needs the datagram's length.
     pub fn handle_udp(
@@ -40,7 +150,7 @@ impl Tunnel {
         match self.inbound(from, datagram, out, now) {
             Ok(inbound) => inbound,
             Err(reason) => {
-                self.core.drops.count(reason);
+                self.core.drops.add(reason, 1);
                 Inbound::Dropped(reason)
             }
         }
@@ -77,42 +187,14 @@ impl Tunnel {
         out: &mut [u8],
         now: Duration,
     ) -> Result<Inbound, DropReason> {
-        if out.len() < datagram.len() {
-            return Err(DropReason::TooLarge);
-        }
-        let counter = datagram
-            .get(8..)
-            .and_then(|rest| rest.first_chunk().copied());
-        if counter.is_none_or(|counter| u64::from_le_bytes(counter) >= REJECT_AFTER_MESSAGES) {
-            return Err(DropReason::Malformed);
-        }
         let (peer, core) = peer_at(&mut self.peers, &mut self.core, index)?;
         let generation = peer.owner_of(index).ok_or(DropReason::UnknownIndex)?;
-        let (tunn, unconfirmed) = generation
-            .opener_at(index, now)
-            .ok_or(DropReason::UnknownIndex)?;
-        let (len, source) = match tunn.decapsulate(Some(from.ip()), datagram, out) {
-            TunnResult::Done => (0, None),
-            TunnResult::WriteToTunnelV4(packet, source) => {
-                (packet.len(), Some(IpAddr::from(source)))
-            }
-            TunnResult::WriteToTunnelV6(packet, source) => {
-                (packet.len(), Some(IpAddr::from(source)))
-            }
-            TunnResult::Err(error) => return Err(reason(&error)),
-            TunnResult::WriteToNetwork(_) => return Err(DropReason::Malformed),
-        };
-        peer.heard(from, len, now, core);
-        if unconfirmed {
+        let plain = open(generation, index, from, datagram, out, now)?;
+        peer.heard(from, plain.len, now, core);
+        if plain.is_unconfirmed {
             peer.confirm(index, false, now, core);
         }
-        match source {
-            None => Ok(Inbound::Consumed),
-            Some(source) if self.allowed.get(source) == Some(peer.id) => {
-                Ok(Inbound::Deliver { len })
-            }
-            Some(_) => Err(DropReason::SourceNotAllowed),
-        }
+        judge(&plain, &self.allowed, peer)
     }
 
     fn admit(
@@ -144,11 +226,7 @@ impl Tunnel {
             .by_key
             .get(&claimed.sender)
             .ok_or(DropReason::UnknownPeer)?;
-        let peer = self
-            .peers
-            .get_mut(id)
-            .and_then(Option::as_mut)
-            .ok_or(DropReason::UnknownPeer)?;
+        let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownPeer)?;
         let key = (peer.id, peer.key);
         let steps_back = peer.steps_back(&self.core);
         let generation = choose(peer, &claimed, index, now)?;
@@ -161,7 +239,7 @@ impl Tunnel {
         match tunn.decapsulate(Some(from.ip()), datagram, &mut response) {
             TunnResult::WriteToNetwork(message) => {
                 let payload = message.to_vec();
-                peer.heard(from, 0, now, &mut self.core);
+                peer.heard(from, 0, now, &self.core);
                 peer.reschedule(&mut self.core);
                 self.core.transmit(id, from, payload);
                 Ok(Inbound::Consumed)
@@ -218,6 +296,52 @@ impl Tunnel {
             TunnResult::Done => Ok(Inbound::Consumed),
             _ => Err(DropReason::BadHandshake),
         }
+    }
+}
+
+/// Opens a datagram with the session that has `index`.
+fn open(
+    generation: &mut Generation,
+    index: u32,
+    from: SocketAddr,
+    datagram: &[u8],
+    out: &mut [u8],
+    now: Duration,
+) -> Result<Plain, DropReason> {
+    if out.len() < datagram.len() {
+        return Err(DropReason::TooLarge);
+    }
+    let counter = datagram
+        .get(8..)
+        .and_then(|rest| rest.first_chunk().copied());
+    if counter.is_none_or(|counter| u64::from_le_bytes(counter) >= REJECT_AFTER_MESSAGES) {
+        return Err(DropReason::Malformed);
+    }
+    let (tunn, is_unconfirmed) = generation
+        .opener_at(index, now)
+        .ok_or(DropReason::UnknownIndex)?;
+    let (len, source) = match tunn.decapsulate(Some(from.ip()), datagram, out) {
+        TunnResult::Done => (0, None),
+        TunnResult::WriteToTunnelV4(packet, source) => (packet.len(), Some(source.into())),
+        TunnResult::WriteToTunnelV6(packet, source) => (packet.len(), Some(source.into())),
+        TunnResult::Err(error) => return Err(reason(&error)),
+        TunnResult::WriteToNetwork(_) => return Err(DropReason::Malformed),
+    };
+    Ok(Plain {
+        len,
+        source,
+        is_unconfirmed,
+    })
+}
+
+/// Whether a peer may send what it sent.
+fn judge(plain: &Plain, allowed: &AllowedIps, peer: &Peer) -> Result<Inbound, DropReason> {
+    match plain.source {
+        None => Ok(Inbound::Consumed),
+        Some(source) if allowed.get(source) == Some(peer.id) => {
+            Ok(Inbound::Deliver { len: plain.len })
+        }
+        Some(_) => Err(DropReason::SourceNotAllowed),
     }
 }
 
@@ -278,7 +402,7 @@ fn handshake_reason(error: &WireGuardError) -> DropReason {
 }
 
 fn peer_at<'a>(
-    peers: &'a mut [Option<Peer>],
+    peers: &'a mut Peers,
     core: &'a mut Core,
     index: u32,
 ) -> Result<(&'a mut Peer, &'a mut Core), DropReason> {
@@ -287,9 +411,6 @@ fn peer_at<'a>(
         .indices
         .get(&index)
         .ok_or(DropReason::UnknownIndex)?;
-    let peer = peers
-        .get_mut(id)
-        .and_then(Option::as_mut)
-        .ok_or(DropReason::UnknownIndex)?;
+    let peer = peers.get_mut(id).ok_or(DropReason::UnknownIndex)?;
     Ok((peer, core))
 }

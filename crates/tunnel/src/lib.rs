@@ -3,7 +3,7 @@
 //! # The way of a packet
 //!
 //! ```text
-//! TUN → UDP   Tunnel::handle_tun                       UDP → TUN   Tunnel::handle_udp
+//! TUN → UDP   Tunnel::outgoing, handle_tun             UDP → TUN   Tunnel::incoming, handle_udp
 //!  1 destination address      → malformed               1 type and length           → malformed
 //!  2 allowed IPs              → no_route                2 receiver index            → unknown_index
 //!  3 peer's endpoint          → no_endpoint             3 generation, open (AEAD)   → replayed, bad_aead
@@ -21,6 +21,13 @@
 //! retries, roaming, allowed IPs, replay across generations and the choice of a session is decided
 //! here. `Tunn::update_timers` is never called. No `Tunn` and no `TunnResult` is ever formatted:
 //! their `Debug` prints the preshared key.
+//!
+//! # Threads
+//!
+//! What changes the tunnel (epochs, handshakes, timers) takes it as `&mut`. What merely carries packets
+//! on live sessions, [`Tunnel::outgoing`] and [`Tunnel::incoming`], takes it as `&` and locks one peer
+//! for a batch: an owner that puts the tunnel behind a read-write lock has as many threads carrying as
+//! it likes, and a peer that was removed under the write lock is gone for all of them at once.
 //!
 //! This crate reads no clock and owns no socket. One breach is known: boringtun draws ephemeral keys
 //! and TAI64N timestamps from the operating system, so that simulations replay behaviour, not bytes.
@@ -41,12 +48,14 @@ mod limits;
 mod outbound;
 mod packet;
 mod peer;
+mod peers;
 mod tunnel;
 
-pub use core::{Event, Transmit};
+pub use core::{Event, Traffic, Transmit};
 pub use drops::{DropReason, Drops};
-pub use inbound::Inbound;
+pub use inbound::{Inbound, Incoming, Opened};
 pub use limits::*;
-pub use outbound::Outbound;
+pub use outbound::{Outbound, Outgoing};
+pub use packet::destination;
 pub use peer::PeerSnapshot;
 pub use tunnel::{Config, PeerSpec, Tunnel};

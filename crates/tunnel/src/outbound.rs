@@ -1,10 +1,16 @@
 //! TUN → UDP: an inner packet becomes a datagram, waits for a session, or is a counted drop.
+//!
+//! [`Tunnel::outgoing`] is the way for everything that has a session, shared by as many threads as
+//! there are; [`Tunnel::handle_tun`] has the tunnel to itself and can do all that there is to do.
 
+use crate::core::Core;
 use crate::drops::DropReason;
 use crate::limits::*;
 use crate::packet;
+use crate::peer::Peer;
 use crate::tunnel::Tunnel;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 /// What became of a packet from the TUN device.
@@ -23,10 +29,48 @@ pub enum Outbound {
     Dropped(DropReason),
 }
 
+/// A peer with a live session, held for a batch of packets to it. A thread that has one must give it
+/// back before it asks for another, or for an [`crate::Incoming`].
+pub struct Outgoing<'t> {
+    peer: MutexGuard<'t, Peer>,
+    core: &'t Core,
+    to: SocketAddr,
+    now: Duration,
+}
+
 impl Tunnel {
-    /// Takes the inner packet in the first `len` bytes of `buffer` and seals it into `out`. The
-    /// bytes of `buffer` behind `len` may be overwritten with padding; 15 of them are enough.
-    /// `out` needs the padded length + [`DATA_OVERHEAD`] bytes and at least [`MIN_BUFFER`].
+    /// The peer that packets to `destination` go to; `None` if they need [`Self::handle_tun`],
+    /// because there is no session yet or a handshake is due.
+    ///
+    /// # Errors
+    /// The reason to drop them; [`Self::count_drops`] wants to know how many.
+    pub fn outgoing(
+        &self,
+        destination: IpAddr,
+        now: Duration,
+    ) -> Result<Option<Outgoing<'_>>, DropReason> {
+        self.check_lease(now)?;
+        let id = self.allowed.get(destination).ok_or(DropReason::NoRoute)?;
+        let peer = self.peers.lock(id).ok_or(DropReason::NoRoute)?;
+        let to = peer.target().ok_or(DropReason::NoEndpoint)?;
+        if peer.can_only_drop(now) {
+            return Err(DropReason::NoSession);
+        }
+        Ok(peer.is_ready(now).then_some(Outgoing {
+            peer,
+            core: &self.core,
+            to,
+            now,
+        }))
+    }
+
+    /// Counts packets that were dropped before they got to a peer.
+    pub fn count_drops(&self, reason: DropReason, packets: u64) {
+        self.core.drops.add(reason, packets);
+    }
+
+    /// Takes the inner packet in the first `len` bytes of `buffer` and seals it into `out`, as
+    /// [`Outgoing::seal`] does; without a session it shakes hands, and keeps the packet for then.
     pub fn handle_tun(
         &mut self,
         buffer: &mut [u8],
@@ -37,7 +81,7 @@ impl Tunnel {
         match self.outbound(buffer, len, out, now) {
             Ok(outbound) => outbound,
             Err(reason) => {
-                self.core.drops.count(reason);
+                self.core.drops.add(reason, 1);
                 Outbound::Dropped(reason)
             }
         }
@@ -54,25 +98,10 @@ impl Tunnel {
         let packet = buffer.get(..len).ok_or(DropReason::TooLarge)?;
         let destination = packet::destination(packet).ok_or(DropReason::Malformed)?;
         let id = self.allowed.get(destination).ok_or(DropReason::NoRoute)?;
-        let peer = self
-            .peers
-            .get_mut(id)
-            .and_then(Option::as_mut)
-            .ok_or(DropReason::NoRoute)?;
-        let to = peer
-            .endpoint
-            .or(peer.candidates.first().copied())
-            .ok_or(DropReason::NoEndpoint)?;
+        let peer = self.peers.get_mut(id).ok_or(DropReason::NoRoute)?;
+        let to = peer.target().ok_or(DropReason::NoEndpoint)?;
 
-        let padded = packet::padded(len, self.core.mtu).min(buffer.len());
-        if out.len() < (padded + DATA_OVERHEAD).max(MIN_BUFFER) {
-            return Err(DropReason::TooLarge);
-        }
-        if let Some(padding) = buffer.get_mut(len..padded) {
-            padding.fill(0);
-        }
-        let plaintext = buffer.get(..padded).ok_or(DropReason::TooLarge)?;
-        if let Some(len) = peer.seal(plaintext, len, out, now) {
+        if let Some(len) = seal(peer, self.core.mtu, buffer, len, out, now)? {
             peer.hurry(now, &mut self.core);
             return Ok(Outbound::Send { to, len });
         }
@@ -83,4 +112,49 @@ impl Tunnel {
             Err(DropReason::NoSession)
         }
     }
+}
+
+impl Outgoing<'_> {
+    /// Where sealed packets go.
+    pub fn to(&self) -> SocketAddr {
+        self.to
+    }
+
+    /// Seals the packet in the first `len` bytes of `buffer` into `out`; the bytes of the datagram.
+    /// The bytes of `buffer` behind `len` may be overwritten with padding, 15 of them at most.
+    /// `out` needs the padded length + [`DATA_OVERHEAD`] bytes and at least [`MIN_BUFFER`].
+    ///
+    /// # Errors
+    /// The reason why the packet was dropped; it is counted.
+    pub fn seal(
+        &mut self,
+        buffer: &mut [u8],
+        len: usize,
+        out: &mut [u8],
+    ) -> Result<usize, DropReason> {
+        let sealed = seal(&mut self.peer, self.core.mtu, buffer, len, out, self.now);
+        sealed
+            .and_then(|sealed| sealed.ok_or(DropReason::NoSession))
+            .inspect_err(|reason| self.core.drops.add(*reason, 1))
+    }
+}
+
+/// Pads and seals; `None` without a session.
+fn seal(
+    peer: &mut Peer,
+    mtu: usize,
+    buffer: &mut [u8],
+    len: usize,
+    out: &mut [u8],
+    now: Duration,
+) -> Result<Option<usize>, DropReason> {
+    let padded = packet::padded(len, mtu).min(buffer.len());
+    if out.len() < (padded + DATA_OVERHEAD).max(MIN_BUFFER) {
+        return Err(DropReason::TooLarge);
+    }
+    if let Some(padding) = buffer.get_mut(len..padded) {
+        padding.fill(0);
+    }
+    let plaintext = buffer.get(..padded).ok_or(DropReason::TooLarge)?;
+    Ok(peer.seal(plaintext, len, out, now))
 }

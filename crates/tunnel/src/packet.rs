@@ -50,8 +50,8 @@ pub(crate) fn parse_message(datagram: &[u8]) -> Option<Message> {
     }
 }
 
-/// The destination of an inner packet.
-pub(crate) fn destination(packet: &[u8]) -> Option<IpAddr> {
+/// The destination of an inner packet; `None` if it is none.
+pub fn destination(packet: &[u8]) -> Option<IpAddr> {
     match packet.first()? >> 4 {
         4 if packet.len() >= 20 => {
             Some(Ipv4Addr::from(*packet.get(16..)?.first_chunk::<4>()?).into())

@@ -1,7 +1,7 @@
 //! One peer: where it is, what waits for it, and its generations.
 
 use crate::allowed_ips::PeerId;
-use crate::core::{Core, Event};
+use crate::core::{Core, Event, Traffic};
 use crate::drops::DropReason;
 use crate::generation::{Generation, Initiating};
 use crate::generations::Generations;
@@ -38,8 +38,7 @@ pub(crate) struct Peer {
     silent_since: Option<Duration>,
     /// When this peer's next handshake message is due; mirrored in `Core::due`.
     due: Option<Duration>,
-    pub(crate) tx_bytes: u64,
-    pub(crate) rx_bytes: u64,
+    pub(crate) traffic: Traffic,
 }
 
 /// A small bucket of tokens that refills with time.
@@ -88,8 +87,7 @@ impl Peer {
             unanswered_since: None,
             silent_since: None,
             due: None,
-            tx_bytes: 0,
-            rx_bytes: 0,
+            traffic: Traffic::default(),
         }
     }
 
@@ -161,6 +159,7 @@ impl Peer {
         self.generations.retire(&mut core.forge);
         self.drop_queue(core);
         self.reschedule(core);
+        core.carried.add(self.traffic);
         let id = self.id;
         core.transmits.retain(|transmit| transmit.peer != Some(id));
     }
@@ -184,7 +183,8 @@ impl Peer {
         if len > 0 {
             self.last_data_sent = Some(now);
             self.unanswered_since.get_or_insert(now);
-            self.tx_bytes += len as u64;
+            self.traffic.tx_packets += 1;
+            self.traffic.tx_bytes += len as u64;
         }
         Some(sealed)
     }
@@ -208,14 +208,43 @@ impl Peer {
         fits
     }
 
-    /// A packet went out on a generation that is about to end: the one in force is wanted soon.
-    pub(crate) fn hurry(&mut self, now: Duration, core: &mut Core) {
+    /// Where packets to it go.
+    pub(crate) fn target(&self) -> Option<SocketAddr> {
+        self.endpoint.or(self.candidates.first().copied())
+    }
+
+    /// Whether packets can be sealed, and that is all there is to do.
+    pub(crate) fn is_ready(&self, now: Duration) -> bool {
+        self.generations.sending(now).is_some() && !self.must_hurry(now)
+    }
+
+    /// Whether a packet would find neither a session nor room to wait for one, and a handshake is
+    /// under way.
+    pub(crate) fn can_only_drop(&self, now: Duration) -> bool {
+        let is_under_way = self
+            .generations
+            .current
+            .as_ref()
+            .is_none_or(|current| current.initiating.is_some_and(|i| i.next_at > now));
+        is_under_way
+            && self.generations.sending(now).is_none()
+            && (self.queue.len() >= MAX_QUEUED || self.generations.current.is_none())
+    }
+
+    /// Whether packets go out on a generation that is about to end, and no handshake of the one in
+    /// force is under way.
+    fn must_hurry(&self, now: Duration) -> bool {
         let idle = self
             .generations
             .current
             .as_ref()
             .is_some_and(|current| current.initiating.is_none());
-        if idle && self.generations.is_between(now) {
+        idle && self.generations.is_between(now)
+    }
+
+    /// A packet went out on a generation that is about to end: the one in force is wanted soon.
+    pub(crate) fn hurry(&mut self, now: Duration, core: &mut Core) {
+        if self.must_hurry(now) {
             self.want_handshake_at(now.max(self.activated_at + self.pause(core)));
             self.run_due(now, core);
         }
@@ -244,16 +273,10 @@ impl Peer {
     // ---- receiving --------------------------------------------------------------------------
 
     /// A message of this peer was authenticated.
-    pub(crate) fn heard(
-        &mut self,
-        from: SocketAddr,
-        data_len: usize,
-        now: Duration,
-        core: &mut Core,
-    ) {
+    pub(crate) fn heard(&mut self, from: SocketAddr, data_len: usize, now: Duration, core: &Core) {
         if self.endpoint != Some(from) {
             self.endpoint = Some(from);
-            core.events.push_back(Event::Endpoint {
+            core.events.push(Event::Endpoint {
                 peer: self.key,
                 endpoint: from,
             });
@@ -262,7 +285,8 @@ impl Peer {
         if data_len > 0 {
             self.last_data_received = Some(now);
             self.silent_since.get_or_insert(now);
-            self.rx_bytes += data_len as u64;
+            self.traffic.rx_packets += 1;
+            self.traffic.rx_bytes += data_len as u64;
         }
     }
 
@@ -281,7 +305,7 @@ impl Peer {
         generation.promote(initiator, now, &mut core.forge);
         let epoch = generation.epoch;
         core.handshakes += 1;
-        core.events.push_back(Event::Handshake {
+        core.events.push(Event::Handshake {
             peer: self.key,
             epoch,
             initiator,
@@ -313,7 +337,7 @@ impl Peer {
                 generation.drop_fresh(&mut core.forge);
                 queue
                     .drain(..)
-                    .for_each(|_| core.drops.count(DropReason::NoSession));
+                    .for_each(|_| core.drops.add(DropReason::NoSession, 1));
                 continue;
             }
             attempt.next_at = now + core.backoff(attempt.attempts, between);
@@ -380,8 +404,8 @@ impl Peer {
                 .and_then(|generation| generation.live_age(now))
                 .map(|(age, _)| age),
             next_ready: next.is_some_and(|next| next.is_live(now)),
-            tx_bytes: self.tx_bytes,
-            rx_bytes: self.rx_bytes,
+            tx_bytes: self.traffic.tx_bytes,
+            rx_bytes: self.traffic.rx_bytes,
         }
     }
 
@@ -440,7 +464,7 @@ impl Peer {
     fn drop_queue(&mut self, core: &mut Core) {
         self.queue
             .drain(..)
-            .for_each(|_| core.drops.count(DropReason::NoSession));
+            .for_each(|_| core.drops.add(DropReason::NoSession, 1));
     }
 
     fn send_keepalive(&mut self, now: Duration, core: &mut Core) {

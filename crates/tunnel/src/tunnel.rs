@@ -3,12 +3,13 @@
 
 use crate::admission::Admission;
 use crate::allowed_ips::{AllowedIps, PeerId};
-use crate::core::{Core, Event, Transmit};
-use crate::drops::{DropReason, Drops};
+use crate::core::{Core, Event, Events, Traffic, Transmit};
+use crate::drops::{DropCounters, DropReason, Drops};
 use crate::generation::{Forge, Generation};
 use crate::initiation::{Opener, Timestamp};
 use crate::limits::*;
 use crate::peer::{Peer, PeerSnapshot};
+use crate::peers::Peers;
 use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::rate_limiter::RateLimiter;
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
@@ -46,7 +47,7 @@ pub struct Tunnel {
     pub(crate) core: Core,
     pub(crate) opener: Opener,
     pub(crate) admission: Admission,
-    pub(crate) peers: Vec<Option<Peer>>,
+    pub(crate) peers: Peers,
     pub(crate) by_key: HashMap<WgPublicKey, PeerId>,
     pub(crate) allowed: AllowedIps,
     next_tick: Option<Duration>,
@@ -75,15 +76,16 @@ impl Tunnel {
             core: Core {
                 forge,
                 mtu: config.mtu,
-                drops: Drops::default(),
+                drops: DropCounters::default(),
+                carried: Traffic::default(),
                 handshakes: 0,
                 transmits: VecDeque::new(),
-                events: VecDeque::new(),
+                events: Events::default(),
                 due: BTreeSet::new(),
             },
             opener: Opener::new(secret),
             admission: Admission::new(&public, config.handshakes_per_second),
-            peers: Vec::new(),
+            peers: Peers::default(),
             by_key: HashMap::new(),
             allowed: AllowedIps::default(),
             next_tick: None,
@@ -107,7 +109,7 @@ impl Tunnel {
     ) -> Vec<WgPublicKey> {
         let named: HashSet<WgPublicKey> = peers.iter().map(|(spec, _)| spec.key).collect();
         for id in 0..self.peers.len() {
-            let peer = self.peers.get_mut(id).and_then(Option::as_mut);
+            let peer = self.peers.get_mut(id);
             let Some(peer) = peer.filter(|peer| !named.contains(&peer.key)) else {
                 continue;
             };
@@ -125,7 +127,7 @@ impl Tunnel {
                 refused.push(spec.key);
                 continue;
             };
-            if let Some(peer) = self.peers.get_mut(id).and_then(Option::as_mut) {
+            if let Some(peer) = self.peers.get_mut(id) {
                 peer.install(Generation::new(epoch, psk), lead, now, &mut self.core);
             }
         }
@@ -143,14 +145,14 @@ impl Tunnel {
         let greet = std::mem::replace(&mut self.has_greeted, true);
         let greet = (!greet).then_some(GREETING_SPREAD);
         for id in 0..self.peers.len() {
-            let Some(peer) = self.peers.get_mut(id).and_then(Option::as_mut) else {
+            let Some(peer) = self.peers.get_mut(id) else {
                 continue;
             };
             if !peer.activate(epoch, greet, now, &mut self.core) {
                 self.remove(id);
             }
         }
-        for peer in self.peers.iter().flatten() {
+        for peer in self.peers.iter_mut() {
             peer.allowed
                 .iter()
                 .for_each(|address| self.allowed.insert(*address, peer.id));
@@ -159,7 +161,7 @@ impl Tunnel {
 
     /// Ends the grace: what is left of the epoch before the current one is wiped.
     pub fn discard_previous(&mut self) {
-        for peer in self.peers.iter_mut().flatten() {
+        for peer in self.peers.iter_mut() {
             peer.discard_outgoing(&mut self.core);
         }
     }
@@ -168,7 +170,7 @@ impl Tunnel {
     /// epoch to come stays, and carries nothing before that begins.
     pub fn close(&mut self) {
         for id in 0..self.peers.len() {
-            let Some(peer) = self.peers.get_mut(id).and_then(Option::as_mut) else {
+            let Some(peer) = self.peers.get_mut(id) else {
                 continue;
             };
             if !peer.close(&mut self.core) {
@@ -182,11 +184,7 @@ impl Tunnel {
     /// Where a peer is said to be, best first. A place where it was heard stays preferred, unless
     /// it is not among a new list and the peer has no live session.
     pub fn set_endpoints(&mut self, key: &WgPublicKey, endpoints: Vec<SocketAddr>, now: Duration) {
-        let Some(peer) = self
-            .by_key
-            .get(key)
-            .and_then(|id| self.peers.get_mut(*id)?.as_mut())
-        else {
+        let Some(peer) = self.by_key.get(key).and_then(|id| self.peers.get_mut(*id)) else {
             return;
         };
         peer.candidates = endpoints;
@@ -218,13 +216,13 @@ impl Tunnel {
             .copied()
             .filter(|(due, _)| *due <= now)
         {
-            match self.peers.get_mut(id).and_then(Option::as_mut) {
+            match self.peers.get_mut(id) {
                 Some(peer) => peer.run_due(now, &mut self.core),
                 None => self.core.due.retain(|(_, owner)| *owner != id),
             }
         }
         if self.next_tick.is_some_and(|tick| tick <= now) {
-            for peer in self.peers.iter_mut().flatten() {
+            for peer in self.peers.iter_mut() {
                 peer.tick(now, &mut self.core);
             }
             self.next_tick = (!self.by_key.is_empty()).then_some(now + TICK);
@@ -238,22 +236,18 @@ impl Tunnel {
     }
 
     /// The next change to tell.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        self.core.events.pop_front()
+    pub fn poll_event(&self) -> Option<Event> {
+        self.core.events.pop()
     }
 
     /// Every peer, as observed.
     pub fn snapshot(&self, now: Duration) -> Vec<PeerSnapshot> {
-        self.peers
-            .iter()
-            .flatten()
-            .map(|peer| peer.snapshot(now))
-            .collect()
+        self.peers.iter().map(|peer| peer.snapshot(now)).collect()
     }
 
     /// The epoch that is in force for a peer, and its PSK: for an operator's explicit export.
-    pub fn current_psk(&self, key: &WgPublicKey) -> Option<(Epoch, &Psk)> {
-        let peer = self.peers.get(*self.by_key.get(key)?)?.as_ref()?;
+    pub fn current_psk(&mut self, key: &WgPublicKey) -> Option<(Epoch, &Psk)> {
+        let peer = self.peers.get_mut(*self.by_key.get(key)?)?;
         peer.generations
             .current
             .as_ref()
@@ -261,8 +255,15 @@ impl Tunnel {
     }
 
     /// Packets that were not carried.
-    pub fn drops(&self) -> &Drops {
-        &self.core.drops
+    pub fn drops(&self) -> Drops {
+        self.core.drops.read()
+    }
+
+    /// Packets that were carried since start, peers that are gone included.
+    pub fn traffic(&self) -> Traffic {
+        let mut traffic = self.core.carried;
+        self.peers.iter().for_each(|peer| traffic.add(peer.traffic));
+        traffic
     }
 
     /// Handshakes completed since start, both roles.
@@ -285,22 +286,15 @@ impl Tunnel {
             Some(id) => *id,
             None => {
                 let shared = self.core.forge.wg.shared_with(&spec.key)?;
-                let id = self
-                    .peers
-                    .iter()
-                    .position(Option::is_none)
-                    .unwrap_or(self.peers.len());
+                let id = self.peers.free_slot();
                 let mut peer = Peer::new(id, spec.key, shared);
                 peer.newest = self.remembered.remove(&spec.key).unwrap_or_default();
-                match self.peers.get_mut(id) {
-                    Some(slot) => *slot = Some(peer),
-                    None => self.peers.push(Some(peer)),
-                }
+                self.peers.insert(peer);
                 self.by_key.insert(spec.key, id);
                 id
             }
         };
-        let peer = self.peers.get_mut(id).and_then(Option::as_mut)?;
+        let peer = self.peers.get_mut(id)?;
         peer.allowed.clone_from(&spec.allowed);
         // A newcomer may be heard a moment before its epoch begins here; an address that another
         // peer has stays with it until then.
@@ -313,7 +307,7 @@ impl Tunnel {
     }
 
     fn remove(&mut self, id: PeerId) {
-        if let Some(peer) = self.peers.get_mut(id).and_then(Option::take) {
+        if let Some(peer) = self.peers.take(id) {
             self.by_key.remove(&peer.key);
             if self.remembered.len() >= MAX_REMEMBERED {
                 self.remembered.clear();
