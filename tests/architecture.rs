@@ -13,7 +13,7 @@ use graph::{Breach, Graph, Rule};
 use sources::Ban;
 
 /// Crates that must replay in simulation and fuzzing.
-const PURE: &[&str] = &["keys", "wire", "policy", "epoch", "tunnel"];
+const PURE: &[&str] = &["keys", "wire", "policy", "epoch", "tunnel", "offload"];
 /// What is built for users.
 const PRODUCT: &[&str] = &[
     "keys",
@@ -21,6 +21,7 @@ const PRODUCT: &[&str] = &[
     "policy",
     "epoch",
     "tunnel",
+    "offload",
     "quic",
     "node",
     "controller",

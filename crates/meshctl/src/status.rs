@@ -7,7 +7,8 @@ use crate::node;
 use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::units;
 use wire::admin::{
-    Control, ControllerStatus, Membership, NodeDaemonStatus, PeerStatus, PingStatus, Status,
+    Control, ControllerStatus, InterfaceStatus, Membership, NodeDaemonStatus, PeerStatus,
+    PingStatus, Status,
 };
 use wire::name::NodeName;
 
@@ -142,6 +143,7 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
             )
         }),
     );
+    fields.maybe("offloads", status.interface.as_ref().map(offloads));
     fields.field(
         "addresses",
         format!("{} {}", or_dash(status.v4), or_dash(status.v6)),
@@ -165,6 +167,22 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
             .map(|ms| format!("{ms:+} ms against the controller's")),
     );
     fields
+}
+
+/// What is on, and what is off for which reason.
+fn offloads(interface: &InterfaceStatus) -> String {
+    let each = interface
+        .offloads
+        .iter()
+        .map(|offload| match &offload.reason {
+            None => offload.name.clone(),
+            Some(reason) => format!("no {} ({reason})", offload.name),
+        });
+    format!(
+        "{}; {} threads",
+        each.collect::<Vec<_>>().join(", "),
+        interface.threads
+    )
 }
 
 fn control_words(status: &NodeDaemonStatus) -> String {

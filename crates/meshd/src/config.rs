@@ -3,7 +3,7 @@
 
 use crate::settings::{Role, Settings};
 use keys::EvaluatorId;
-use node::{Backend, Emitter};
+use node::{Backend, Emitter, OffloadSwitches};
 use policy::{Policy, RequiredSigner, Revoke};
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -239,6 +239,14 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         return Err(wrong("emit_seconds", "must be at least 1"));
     }
     let probe_seconds = settings.probe_seconds.unwrap_or(10);
+    let data_threads = settings.data_threads.unwrap_or_else(|| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        cores.min(DEFAULT_MAX_THREADS)
+    });
+    if !(1..=MAX_THREADS).contains(&data_threads) {
+        let why = format!("{data_threads} is not between 1 and {MAX_THREADS}");
+        return Err(wrong("data_threads", why));
+    }
     // A token that was used is of no interest to a node that is enrolled, and may be gone.
     let enrolled = state_dir.join("enrolment.json").exists();
     let join = settings
@@ -261,8 +269,19 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         tun_backend: choice(
             "tun_backend",
             settings.tun_backend.as_deref(),
-            &[("auto", Backend::Auto), ("tun-tap", Backend::TunTap)],
+            &[
+                ("auto", Backend::Auto),
+                ("offload", Backend::Offload),
+                ("tun-tap", Backend::TunTap),
+            ],
         )?,
+        offloads: OffloadSwitches {
+            tun_tcp: settings.tun_tcp_offload.unwrap_or(true),
+            tun_udp: settings.tun_udp_offload.unwrap_or(true),
+            udp_gso: settings.udp_gso.unwrap_or(true),
+            udp_gro: settings.udp_gro.unwrap_or(true),
+        },
+        data_threads,
         emitter,
         emit_every: Duration::from_secs(emit_seconds),
         probe_every: (probe_seconds > 0).then(|| Duration::from_secs(probe_seconds)),
@@ -401,6 +420,9 @@ fn wrong(setting: &'static str, why: impl Into<String>) -> ConfigError {
 }
 
 /// Leaves room for WireGuard over IPv6 in an underlay of 1500.
+/// Threads that carry packets, where nobody says.
+const DEFAULT_MAX_THREADS: usize = 16;
+const MAX_THREADS: usize = 64;
 const DEFAULT_MTU: u32 = 1_420;
 
 #[cfg(test)]

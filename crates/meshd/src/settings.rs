@@ -138,8 +138,18 @@ settings! {
     [Node] interface: String, "MESHD_INTERFACE";
     /// Node: MTU of the TUN interface, 1280 to 65000 [default: 1420]
     [Node] mtu: u32, "MESHD_MTU";
-    /// Node: TUN back end: auto or tun-tap [default: auto]
+    /// Node: TUN back end: auto, offload or tun-tap [default: auto]
     [Node] tun_backend: String, "MESHD_TUN_BACKEND";
+    /// Node: whether TCP goes through the TUN device in super-packets, where that works [default: true]
+    [Node] tun_tcp_offload: bool, "MESHD_TUN_TCP_OFFLOAD";
+    /// Node: whether UDP goes through the TUN device in super-packets, where that works [default: true]
+    [Node] tun_udp_offload: bool, "MESHD_TUN_UDP_OFFLOAD";
+    /// Node: whether datagrams are sent in batches (GSO), where that works [default: true]
+    [Node] udp_gso: bool, "MESHD_UDP_GSO";
+    /// Node: whether datagrams are received in batches (GRO), where that works [default: true]
+    [Node] udp_gro: bool, "MESHD_UDP_GRO";
+    /// Node: threads that carry packets, 1 to 64 [default: one per core, at most 16]
+    [Node] data_threads: usize, "MESHD_DATA_THREADS";
     /// Node: where evidence comes from: none, mock, command or file [default: none]
     [Node] emitter: String, "MESHD_EMITTER";
     /// Node: seconds between two runs of the emitter [default: 30]

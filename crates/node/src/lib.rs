@@ -25,12 +25,14 @@ mod status;
 
 pub use emitter::Emitter;
 pub use io::interface::InterfaceError;
+pub use io::offload::OffloadSwitches;
 pub use io::tun::{Backend, TunError};
 pub use persist::PersistError;
 
 use agent::{Agent, ControlState, Inputs};
 use data::DataPlane;
 use epoch::member::{Identity, Member};
+use io::offload::Offloads;
 use io::tun::Tun;
 use keys::{NodeSecret, WgSecret};
 use persist::{Enrolment, StateDir};
@@ -41,6 +43,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use wire::admin::InterfaceStatus;
@@ -68,6 +71,10 @@ pub struct Config {
     pub mtu: u32,
     /// TUN back end.
     pub tun_backend: Backend,
+    /// Which offloads may be used.
+    pub offloads: OffloadSwitches,
+    /// Threads that carry packets, at least one; as many as the TUN back end has queues for.
+    pub data_threads: usize,
     /// Where evidence comes from.
     pub emitter: Emitter,
     /// How often.
@@ -142,8 +149,9 @@ pub struct Node {
     state: StateDir,
     enrolment: Option<Enrolment>,
     high_water: epoch::member::HighWater,
-    udp: std::net::UdpSocket,
-    tun: Box<dyn Tun>,
+    /// One of each for every data thread.
+    queues: Vec<(Box<dyn Tun>, std::net::UdpSocket)>,
+    offloads: Arc<Offloads>,
     admin: std::os::unix::net::UnixListener,
 }
 
@@ -171,8 +179,18 @@ impl Node {
             _ => {}
         }
         let port = config.listen_port;
-        let udp = io::udp::bind(port).map_err(|source| OpenError::Port { port, source })?;
-        let tun = io::tun::open(&config.interface, config.tun_backend)?;
+        let offloads = Arc::new(Offloads::new(config.offloads));
+        let tuns = io::tun::open(
+            &config.interface,
+            config.tun_backend,
+            config.data_threads,
+            &offloads,
+        )?;
+        if let Err(error) = io::udp::probe(&offloads) {
+            tracing::debug!(%error, "batches of datagrams could not be tried");
+        }
+        let sockets =
+            io::udp::bind(port, tuns.len()).map_err(|source| OpenError::Port { port, source })?;
         Ok(Self {
             config,
             identity,
@@ -180,8 +198,8 @@ impl Node {
             state,
             enrolment,
             high_water,
-            udp,
-            tun,
+            queues: tuns.into_iter().zip(sockets).collect(),
+            offloads,
             admin,
         })
     }
@@ -204,7 +222,7 @@ impl Node {
             },
         };
         let mtu = self.config.mtu;
-        io::interface::configure(self.tun.name(), &enrolment.place(), mtu).await?;
+        io::interface::configure(&self.config.interface, &enrolment.place(), mtu).await?;
         let (agent, inputs) = self.start(enrolment)?;
         agent.run(inputs, shutdown).await.map_err(ServeError::Data)
     }
@@ -232,19 +250,23 @@ impl Node {
             wg,
             state,
             high_water,
-            udp,
-            tun,
+            queues,
+            offloads,
             admin,
             ..
         } = self;
-        let listen_port = udp
-            .local_addr()
+        let first = queues.first();
+        let listen_port = first
+            .and_then(|(_, udp)| udp.local_addr().ok())
             .map_or(config.listen_port, |address| address.port());
+        let backend = first.map_or("none", |(tun, _)| tun.backend()).to_owned();
         let interface = InterfaceStatus {
-            name: tun.name().to_owned(),
+            name: config.interface.clone(),
             mtu: config.mtu,
-            backend: tun.backend().to_owned(),
+            backend,
             listen_port,
+            threads: queues.len(),
+            offloads: offloads.status(),
         };
         let identity_of = Identity {
             node: identity.public(),
@@ -258,7 +280,7 @@ impl Node {
             handshakes_per_second: HANDSHAKES_PER_SECOND,
             seed: rand_core::OsRng.r#gen(),
         });
-        let data = DataPlane::start(tunnel, tun, udp).map_err(ServeError::Data)?;
+        let data = DataPlane::start(tunnel, queues, offloads).map_err(ServeError::Data)?;
         let dialer = Dialer::bind(&identity, enrolment.controller)?;
 
         let (session_events, session) = mpsc::channel(QUEUE);

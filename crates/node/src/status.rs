@@ -12,7 +12,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use tunnel::PeerSnapshot;
 use wire::NodeName;
 use wire::admin::{
-    Control, EvidenceStatus, Membership, NodeDaemonStatus, PeerStatus, PingStatus, SCHEMA,
+    Control, EvidenceStatus, InterfaceStatus, Membership, NodeDaemonStatus, PeerStatus, PingStatus,
+    SCHEMA,
 };
 use wire::update::LeaseEnd;
 
@@ -71,11 +72,20 @@ impl Agent {
             epoch: update.map(|update| update.epoch.0),
             next_epoch: next.map(|next| next.epoch.0),
             lease_seconds: lease_end.map(|end| end.saturating_sub(clock::boot()).as_secs_f64()),
-            interface: Some(self.interface.clone()),
+            interface: Some(self.interface_status(snapshot)),
             last_evidence: self.evidence_status(),
             peers: self.peer_statuses(snapshot),
             dropped: dropped(snapshot),
         }
+    }
+
+    fn interface_status(&self, snapshot: Option<&Snapshot>) -> InterfaceStatus {
+        let mut interface = self.interface.clone();
+        if let Some(snapshot) = snapshot {
+            interface.threads = snapshot.threads;
+            interface.offloads.clone_from(&snapshot.offloads);
+        }
+        interface
     }
 
     fn evidence_status(&self) -> Option<EvidenceStatus> {

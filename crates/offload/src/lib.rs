@@ -21,9 +21,11 @@
 mod checksum;
 mod coalesce;
 mod headers;
+mod probe;
 mod split;
 mod virtio;
 
 pub use coalesce::{Coalescer, MAX_SEGMENTS, Verdict};
+pub use probe::martian;
 pub use split::{MAX_HEADERS, Malformed, SPARE, Segment, Split};
 pub use virtio::{VNET_HEADER_LEN, VnetHeader};

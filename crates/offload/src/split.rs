@@ -85,6 +85,15 @@ impl<'b> Split<'b> {
         })
     }
 
+    /// Packets that are still to come.
+    pub fn remaining(&self) -> usize {
+        match &self.kind {
+            Kind::Done => 0,
+            Kind::One { .. } => 1,
+            Kind::Many(many) => (many.end - many.at).div_ceil(many.gso_size),
+        }
+    }
+
     /// The next packet.
     pub fn next_segment(&mut self) -> Option<Segment<'_>> {
         if let Some((at, saved)) = self.saved.take() {

@@ -53,6 +53,11 @@ impl VnetHeader {
         [self.flags, self.gso_type, h0, h1, g0, g1, s0, s1, o0, o1]
     }
 
+    /// Whether it is a TCP super-packet's.
+    pub fn is_tcp(&self) -> bool {
+        matches!(self.gso_type & !GSO_ECN, GSO_TCPV4 | GSO_TCPV6)
+    }
+
     /// Whether a packet with this header stands for more than one.
     pub fn is_super_packet(&self) -> bool {
         self.gso_type & !GSO_ECN != GSO_NONE

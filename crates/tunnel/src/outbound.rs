@@ -120,6 +120,11 @@ impl Outgoing<'_> {
         self.to
     }
 
+    /// Bytes of the datagram that a packet of `len` bytes becomes.
+    pub fn datagram_len(&self, len: usize) -> usize {
+        packet::padded(len, self.core.mtu) + DATA_OVERHEAD
+    }
+
     /// Seals the packet in the first `len` bytes of `buffer` into `out`; the bytes of the datagram.
     /// The bytes of `buffer` behind `len` may be overwritten with padding, 15 of them at most.
     /// `out` needs the padded length + [`DATA_OVERHEAD`] bytes and at least [`MIN_BUFFER`].

@@ -430,6 +430,24 @@ pub struct InterfaceStatus {
     pub backend: String,
     /// UDP port of the WireGuard socket.
     pub listen_port: u16,
+    /// Threads that carry packets.
+    #[serde(default)]
+    pub threads: usize,
+    /// Every offload, and why it is off if it is.
+    #[serde(default)]
+    pub offloads: Vec<OffloadStatus>,
+}
+
+/// One kind of offload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffloadStatus {
+    /// Its name, as in `udp_gso`.
+    pub name: String,
+    /// Whether it is in use.
+    pub enabled: bool,
+    /// Why it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Newest evidence that a node sent.

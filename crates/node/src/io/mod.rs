@@ -4,5 +4,6 @@
 pub(crate) mod clock;
 pub(crate) mod icmp;
 pub(crate) mod interface;
+pub(crate) mod offload;
 pub(crate) mod tun;
 pub(crate) mod udp;

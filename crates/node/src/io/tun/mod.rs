@@ -1,7 +1,12 @@
-//! TUN back ends behind one trait, packet by packet.
+//! TUN back ends behind one trait: `tap.rs`, packet by packet, runs anywhere; `vnet.rs` trades
+//! super-packets with the kernel.
 
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+mod tap;
+mod vnet;
+
+use super::offload::Offloads;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, RawFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -11,20 +16,22 @@ pub enum Backend {
     /// The best that works here.
     #[default]
     Auto,
+    /// Super-packets, by `IFF_VNET_HDR`.
+    Offload,
     /// One packet per system call; runs anywhere.
     TunTap,
 }
 
-/// A TUN device that is open, and not yet up. Never blocks.
+/// One queue of a TUN device that is open, and not yet up. Never blocks.
 pub(crate) trait Tun: AsRawFd + Send {
-    /// The interface's name.
-    fn name(&self) -> &str;
     /// What status calls the back end.
     fn backend(&self) -> &'static str;
+    /// Whether a [`offload::VnetHeader`] goes in front of each packet.
+    fn has_vnet_header(&self) -> bool;
     /// Reads one packet; `WouldBlock` when there is none.
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize>;
-    /// Writes one packet.
-    fn send(&self, packet: &[u8]) -> io::Result<()>;
+    /// Writes one packet, given in slices.
+    fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<()>;
 }
 
 /// Why there is no TUN device.
@@ -52,8 +59,13 @@ pub enum TunError {
     },
 }
 
-/// Creates the TUN interface `name`.
-pub(crate) fn open(name: &str, backend: Backend) -> Result<Box<dyn Tun>, TunError> {
+/// Creates the TUN interface `name` with up to `queues` queues; at least one.
+pub(crate) fn open(
+    name: &str,
+    backend: Backend,
+    queues: usize,
+    offloads: &Offloads,
+) -> Result<Vec<Box<dyn Tun>>, TunError> {
     let fits = (1..=15).contains(&name.len())
         && !name.contains(|c: char| {
             c == '/' || c == ':' || c == '%' || c.is_whitespace() || c.is_control()
@@ -61,8 +73,38 @@ pub(crate) fn open(name: &str, backend: Backend) -> Result<Box<dyn Tun>, TunErro
     if !fits || name == "." || name == ".." {
         return Err(TunError::Name(name.to_owned()));
     }
+    let plain = || -> Result<Vec<Box<dyn Tun>>, TunError> {
+        offloads.no_vnet_header();
+        Ok(vec![Box::new(tap::TunTap::open(name)?)])
+    };
     match backend {
-        Backend::Auto | Backend::TunTap => Ok(Box::new(TunTap::open(name)?)),
+        Backend::TunTap => plain(),
+        Backend::Offload => vnet::open(name, queues, offloads),
+        Backend::Auto => match vnet::open(name, queues, offloads) {
+            Err(TunError::Other { source, .. }) => {
+                tracing::info!(error = %source, "no super-packets here: the interface goes packet by packet");
+                plain()
+            }
+            opened => opened,
+        },
+    }
+}
+
+/// The error for what the system said when the interface `name` was to be made.
+fn refused(name: &str, source: io::Error) -> TunError {
+    match source
+        .raw_os_error()
+        .map(rustix::io::Errno::from_raw_os_error)
+    {
+        Some(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => {
+            TunError::Denied(name.to_owned())
+        }
+        Some(rustix::io::Errno::BUSY) => TunError::Taken(name.to_owned()),
+        Some(rustix::io::Errno::NOENT | rustix::io::Errno::NODEV) => TunError::NoDriver,
+        _ => TunError::Other {
+            name: name.to_owned(),
+            source,
+        },
     }
 }
 
@@ -100,74 +142,20 @@ impl AsyncTun {
             .map(|mut ready| ready.retain_ready())
     }
 
-    /// Reads one packet; `WouldBlock` when there is none. Finding none clears the readiness under
+    /// Reads one packet or super-packet; `WouldBlock` when there is none. Finding none clears the readiness under
     /// which it was looked for, and no other.
     pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0
             .try_io(Interest::READABLE, |device| device.0.recv(buffer))
     }
 
-    /// Writes one packet.
-    pub(crate) fn send(&self, packet: &[u8]) -> io::Result<()> {
-        self.0.get_ref().0.send(packet)
-    }
-}
-
-struct TunTap(tun_tap::Iface);
-
-impl TunTap {
-    fn open(name: &str) -> Result<Self, TunError> {
-        // The driver would hand us a persistent interface of this name; a taken name is an error here.
-        if super::interface::index_of(name).is_ok() {
-            return Err(TunError::Taken(name.to_owned()));
-        }
-        let refused = |source: io::Error| match source
-            .raw_os_error()
-            .map(rustix::io::Errno::from_raw_os_error)
-        {
-            Some(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => {
-                TunError::Denied(name.to_owned())
-            }
-            Some(rustix::io::Errno::BUSY) => TunError::Taken(name.to_owned()),
-            Some(rustix::io::Errno::NOENT | rustix::io::Errno::NODEV) => TunError::NoDriver,
-            _ => TunError::Other {
-                name: name.to_owned(),
-                source,
-            },
-        };
-        let iface =
-            tun_tap::Iface::without_packet_info(name, tun_tap::Mode::Tun).map_err(refused)?;
-        #[expect(
-            unsafe_code,
-            reason = "tun_tap owns the descriptor, but does not implement AsFd"
-        )]
-        // SAFETY: `iface` lives until after this borrow, so the descriptor stays open.
-        let fd = unsafe { BorrowedFd::borrow_raw(iface.as_raw_fd()) };
-        rustix::io::ioctl_fionbio(fd, true).map_err(|errno| refused(errno.into()))?;
-        Ok(Self(iface))
-    }
-}
-
-impl AsRawFd for TunTap {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-impl Tun for TunTap {
-    fn name(&self) -> &str {
-        self.0.name()
+    /// Writes one packet, given in slices.
+    pub(crate) fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        self.0.get_ref().0.send(slices)
     }
 
-    fn backend(&self) -> &'static str {
-        "tun-tap"
-    }
-
-    fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.recv(buffer)
-    }
-
-    fn send(&self, packet: &[u8]) -> io::Result<()> {
-        self.0.send(packet).map(|_| ())
+    /// Whether a [`offload::VnetHeader`] goes in front of each packet.
+    pub(crate) fn has_vnet_header(&self) -> bool {
+        self.0.get_ref().0.has_vnet_header()
     }
 }

@@ -1,0 +1,295 @@
+//! The data plane: threads that carry packets, and the one among them that also does the rest.
+//!
+//! ```text
+//! agent ──commands──▶ main thread ──write lock──▶ Tunnel ◀──read lock── every thread, per turn
+//! ```
+//!
+//! Each thread is a direct loop over its own TUN queue and its own UDP socket: `worker.rs`. The main
+//! thread also takes the agent's commands, before packets, and looks after the tunnel's timers. The
+//! kernel keeps a sender's datagrams on one socket and, having seen them come in by its queue, a
+//! flow's packets on one TUN queue: nothing is reordered, and peers spread over threads.
+
+mod batch;
+mod worker;
+
+use crate::apply::apply;
+use crate::io::clock;
+use crate::io::offload::Offloads;
+use crate::io::tun::Tun;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use keys::{Epoch, WgPublicKey};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tunnel::{Drops, PeerSnapshot, Traffic, Tunnel};
+use wire::admin::OffloadStatus;
+use worker::Worker;
+use zeroize::Zeroizing;
+
+/// What the agent asks of the data plane.
+pub(crate) enum DataCommand {
+    /// One step of an epoch's life.
+    Epoch(epoch::Command),
+    /// Where peers are said to be.
+    Endpoints(Vec<(WgPublicKey, Vec<SocketAddr>)>),
+    /// What there is to see.
+    Snapshot(oneshot::Sender<Snapshot>),
+    /// The PSK in force with one peer, base64: for an operator's explicit export.
+    ExportPsk(
+        WgPublicKey,
+        oneshot::Sender<Option<(Epoch, Zeroizing<String>)>>,
+    ),
+}
+
+/// The data plane as observed.
+pub(crate) struct Snapshot {
+    pub(crate) peers: Vec<PeerSnapshot>,
+    pub(crate) drops: Drops,
+    pub(crate) io: IoFailures,
+    pub(crate) traffic: Traffic,
+    pub(crate) handshakes: u64,
+    pub(crate) offloads: Vec<OffloadStatus>,
+    pub(crate) threads: usize,
+}
+
+/// Packets that the system did not take.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct IoFailures {
+    pub(crate) tun_write: u64,
+    pub(crate) udp_send: u64,
+}
+
+/// The agent's end of the data threads.
+pub(crate) struct DataPlane {
+    commands: mpsc::UnboundedSender<DataCommand>,
+    /// Dropped to end the threads that have no commands.
+    stop: watch::Sender<()>,
+    ended: FuturesUnordered<oneshot::Receiver<io::Result<()>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the data threads share.
+struct Shared {
+    tunnel: RwLock<Tunnel>,
+    offloads: Arc<Offloads>,
+    threads: usize,
+    /// Packets that the system did not take.
+    tun_write: AtomicU64,
+    udp_send: AtomicU64,
+    /// Another thread may have brought the tunnel's next deadline forward.
+    deadline: Notify,
+}
+
+impl DataPlane {
+    /// Starts a thread for each queue and its socket. They end when this is dropped.
+    pub(crate) fn start(
+        tunnel: Tunnel,
+        queues: Vec<(Box<dyn Tun>, std::net::UdpSocket)>,
+        offloads: Arc<Offloads>,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            tunnel: RwLock::new(tunnel),
+            offloads,
+            threads: queues.len(),
+            tun_write: AtomicU64::new(0),
+            udp_send: AtomicU64::new(0),
+            deadline: Notify::new(),
+        });
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let (stop, stopped) = watch::channel(());
+        let mut inbox = Some(inbox);
+        let mut plane = Self {
+            commands,
+            stop,
+            ended: FuturesUnordered::new(),
+            threads: Vec::new(),
+        };
+        for (number, (tun, udp)) in queues.into_iter().enumerate() {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let (ending, ended) = oneshot::channel();
+            let (shared, inbox, stopped) = (Arc::clone(&shared), inbox.take(), stopped.clone());
+            let run = move || {
+                let result = runtime.block_on(async {
+                    let worker = Worker::new(Arc::clone(&shared), tun, udp)?;
+                    match inbox {
+                        Some(inbox) => run_main(worker, &shared, inbox).await,
+                        None => run_other(worker, stopped).await,
+                    }
+                });
+                // Nobody listens any more when the agent has ended first.
+                let _ = ending.send(result);
+            };
+            let thread = std::thread::Builder::new().name(format!("meshd-data{number}"));
+            plane.threads.push(thread.spawn(run)?);
+            plane.ended.push(ended);
+        }
+        Ok(plane)
+    }
+
+    pub(crate) fn send(&self, command: DataCommand) {
+        // A data plane that has ended is noticed in `ended`.
+        let _ = self.commands.send(command);
+    }
+
+    /// What there is to see; `None` when the data plane has ended.
+    pub(crate) async fn snapshot(&self) -> Option<Snapshot> {
+        let (answer, snapshot) = oneshot::channel();
+        self.send(DataCommand::Snapshot(answer));
+        snapshot.await.ok()
+    }
+
+    /// Resolves when the data plane has failed.
+    pub(crate) async fn failed(&mut self) -> io::Error {
+        match self.ended.next().await {
+            Some(Ok(Err(error))) => error,
+            Some(Ok(Ok(())) | Err(_)) | None => io::Error::other("a data thread ended"),
+        }
+    }
+
+    /// Ends the threads and waits for them: when this returns, the interface is gone.
+    pub(crate) fn stop(self) {
+        drop((self.commands, self.stop));
+        for thread in self.threads {
+            // A panic of the thread has been reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn read(&self) -> RwLockReadGuard<'_, Tunnel> {
+        self.tunnel.read().expect("no data thread has panicked")
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Tunnel> {
+        self.tunnel.write().expect("no data thread has panicked")
+    }
+
+    fn deadline_changed(&self) {
+        self.deadline.notify_one();
+    }
+}
+
+/// Carries packets until the plane is stopped.
+async fn run_other(mut worker: Worker, mut stopped: watch::Receiver<()>) -> io::Result<()> {
+    loop {
+        tokio::select! {
+            biased;
+            // An error means that the sender is gone.
+            _ = stopped.changed() => return Ok(()),
+            ready = worker.ready() => ready?,
+        }
+        worker.carry()?;
+    }
+}
+
+/// The same, and the agent's commands, and time.
+async fn run_main(
+    mut worker: Worker,
+    shared: &Shared,
+    mut inbox: mpsc::UnboundedReceiver<DataCommand>,
+) -> io::Result<()> {
+    enum Wake {
+        Command(Option<DataCommand>),
+        Timeout,
+        Packets,
+    }
+    worker.probe_tun();
+    loop {
+        let deadline = look_after(&worker, shared);
+        let wake = tokio::select! {
+            // Commands first: a revocation does not wait behind traffic.
+            biased;
+            command = inbox.recv() => Wake::Command(command),
+            ready = worker.ready() => ready.map(|()| Wake::Packets)?,
+            () = until(deadline) => Wake::Timeout,
+            () = shared.deadline.notified() => Wake::Timeout,
+        };
+        match wake {
+            Wake::Command(None) => return Ok(()),
+            Wake::Command(Some(command)) => {
+                let mut tunnel = shared.write();
+                carry_out(command, &mut tunnel, shared);
+                worker.flush(&mut tunnel);
+            }
+            Wake::Timeout => {}
+            Wake::Packets => worker.carry()?,
+        }
+    }
+}
+
+/// Does what is due; when the next thing is. Looked at on every turn: under load a sleep of no length
+/// never gets to complete.
+fn look_after(worker: &Worker, shared: &Shared) -> Option<Duration> {
+    let now = clock::boot();
+    let deadline = shared.read().poll_timeout();
+    if deadline.is_none_or(|at| at > now) {
+        return deadline;
+    }
+    let mut tunnel = shared.write();
+    tunnel.handle_timeout(now);
+    worker.flush(&mut tunnel);
+    tunnel.poll_timeout()
+}
+
+fn carry_out(command: DataCommand, tunnel: &mut Tunnel, shared: &Shared) {
+    let now = clock::boot();
+    // An answer that nobody waits for any more is dropped.
+    match command {
+        DataCommand::Epoch(command) => {
+            for key in apply(tunnel, command, now) {
+                tracing::warn!(%key, "no tunnel is possible with this key");
+            }
+        }
+        DataCommand::Endpoints(entries) => {
+            for (key, endpoints) in entries {
+                tunnel.set_endpoints(&key, endpoints, now);
+            }
+        }
+        DataCommand::Snapshot(answer) => {
+            let io = IoFailures {
+                tun_write: shared.tun_write.load(Ordering::Relaxed),
+                udp_send: shared.udp_send.load(Ordering::Relaxed),
+            };
+            let _ = answer.send(Snapshot {
+                peers: tunnel.snapshot(now),
+                drops: tunnel.drops(),
+                io,
+                traffic: tunnel.traffic(),
+                handshakes: tunnel.handshakes(),
+                offloads: shared.offloads.status(),
+                threads: shared.threads,
+            });
+        }
+        DataCommand::ExportPsk(key, answer) => {
+            let psk = tunnel
+                .current_psk(&key)
+                .map(|(epoch, psk)| (epoch, psk.expose_base64()));
+            let _ = answer.send(psk);
+        }
+    }
+}
+
+fn count(counter: &AtomicU64, packets: u64) {
+    if packets > 0 {
+        counter.fetch_add(packets, Ordering::Relaxed);
+    }
+}
+
+/// Sleeps until a time on the boot clock; for ever without one. Looks again once a minute, because
+/// tokio's clock stands still while the machine sleeps and the boot clock does not.
+async fn until(at: Option<Duration>) {
+    match at {
+        Some(at) => tokio::time::sleep(at.saturating_sub(clock::boot()).min(LONGEST_SLEEP)).await,
+        None => std::future::pending().await,
+    }
+}
+
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
