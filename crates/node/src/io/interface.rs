@@ -78,7 +78,8 @@ pub(crate) async fn configure(name: &str, place: &Place, mtu: u32) -> Result<(),
     Ok(())
 }
 
-/// Packets that may wait for a data thread: 10 ms of the smallest at a rate that one core seals.
+/// Packets that may wait while no core runs the data thread. The driver's 500 are gone in some
+/// milliseconds of a fast UDP flow.
 const QUEUE_LEN: u32 = 4_000;
 
 /// Packets of the interface's MTU that fit one batch of datagrams: 64, or one datagram's most bytes.
