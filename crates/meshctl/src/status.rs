@@ -144,6 +144,7 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
         }),
     );
     fields.maybe("offloads", status.interface.as_ref().map(offloads));
+    fields.maybe("underlay", status.interface.as_ref().and_then(underlay));
     fields.field(
         "addresses",
         format!("{} {}", or_dash(status.v4), or_dash(status.v6)),
@@ -183,6 +184,15 @@ fn offloads(interface: &InterfaceStatus) -> String {
         each.collect::<Vec<_>>().join(", "),
         interface.threads
     )
+}
+
+fn underlay(interface: &InterfaceStatus) -> Option<String> {
+    let mtu = interface.underlay_mtu?;
+    Some(if interface.fragments {
+        format!("MTU {mtu}: too narrow for full packets, their datagrams are fragmented")
+    } else {
+        format!("MTU {mtu}")
+    })
 }
 
 fn control_words(status: &NodeDaemonStatus) -> String {

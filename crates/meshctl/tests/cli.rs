@@ -146,7 +146,10 @@ fn daemon() -> Value {
         "node": format!("node:{}", "ab".repeat(32)), "name": "node-a", "wireguard": "AAAA",
         "v4": "10.90.0.1", "v6": "fd00::1", "control": "connected", "controller": "198.18.0.1:7443",
         "membership": "ALLOWED", "epoch": 12, "next_epoch": null, "lease_seconds": 100.0,
-        "interface": { "name": "meshd0", "mtu": 1420, "backend": "tun-tap", "listen_port": 51820 },
+        "interface": {
+            "name": "meshd0", "mtu": 1440, "underlay_mtu": 1500, "fragments": false,
+            "backend": "tun-tap", "listen_port": 51820
+        },
         "last_evidence": null,
         "peers": {
             "node-b": {
@@ -194,6 +197,36 @@ fn the_status_of_a_node_shows_its_peers_and_what_it_dropped() {
         "{shown}"
     );
     assert!(shown.ends_with("packets dropped: no_route 3\n"), "{shown}");
+}
+
+#[test]
+fn the_status_of_a_node_shows_its_mtu_and_what_the_underlay_makes_of_it() {
+    let interface = |status: &Value| {
+        let shown = stdout(&Daemon::with(200, status).run(&["status"]));
+        let lines = shown.lines().filter(|line| line.contains("MTU"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut status = daemon();
+    let expected = [
+        "interface   meshd0, MTU 1440, tun-tap, UDP port 51820",
+        "underlay    MTU 1500",
+    ];
+    assert_eq!(interface(&status), expected);
+    status["interface"] = json!({
+        "name": "meshd0", "mtu": 1280, "underlay_mtu": 1280, "fragments": true,
+        "backend": "tun-tap", "listen_port": 51820
+    });
+    let expected = [
+        "interface   meshd0, MTU 1280, tun-tap, UDP port 51820",
+        "underlay    MTU 1280: too narrow for full packets, their datagrams are fragmented",
+    ];
+    assert_eq!(interface(&status), expected);
+    // An older daemon does not tell.
+    status["interface"] = json!({
+        "name": "meshd0", "mtu": 1420, "backend": "tun-tap", "listen_port": 51820
+    });
+    let expected = ["interface   meshd0, MTU 1420, tun-tap, UDP port 51820"];
+    assert_eq!(interface(&status), expected);
 }
 
 #[test]

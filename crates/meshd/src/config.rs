@@ -3,7 +3,7 @@
 
 use crate::settings::{Role, Settings};
 use keys::EvaluatorId;
-use node::{Backend, Emitter, OffloadSwitches};
+use node::{Backend, Emitter, Mtu, OffloadSwitches};
 use policy::{Policy, RequiredSigner, Revoke};
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -210,15 +210,6 @@ fn policy_of(settings: &Settings) -> Result<Policy, ConfigError> {
 
 fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config, ConfigError> {
     let emitter = emitter(&settings)?;
-    let mtu = settings.mtu.unwrap_or(DEFAULT_MTU);
-    if !(node::MIN_MTU..=node::MAX_MTU).contains(&mtu) {
-        let why = format!(
-            "{mtu} is not between {} (below it IPv6 stops working) and {}",
-            node::MIN_MTU,
-            node::MAX_MTU
-        );
-        return Err(wrong("mtu", why));
-    }
     let controllers = settings.controller.unwrap_or_default();
     if let Some(bad) = controllers.iter().find(|address| !is_host_port(address)) {
         return Err(wrong("controller", format!("`{bad}` is not HOST:PORT")));
@@ -265,7 +256,11 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         listen_port: settings.listen_port.unwrap_or(51_820),
         advertise,
         interface: settings.interface.unwrap_or_else(|| "meshd0".into()),
-        mtu,
+        mtu: settings
+            .mtu
+            .map(|mtu| parse::<Mtu>("mtu", &mtu.0))
+            .transpose()?
+            .unwrap_or_default(),
         tun_backend: choice(
             "tun_backend",
             settings.tun_backend.as_deref(),
@@ -419,11 +414,9 @@ fn wrong(setting: &'static str, why: impl Into<String>) -> ConfigError {
     }
 }
 
-/// Leaves room for WireGuard over IPv6 in an underlay of 1500.
 /// Threads that carry packets, where nobody says.
 const DEFAULT_MAX_THREADS: usize = 16;
 const MAX_THREADS: usize = 64;
-const DEFAULT_MTU: u32 = 1_420;
 
 #[cfg(test)]
 mod tests {
@@ -441,8 +434,25 @@ mod tests {
         };
         assert_eq!(
             (node.mtu, node.listen_port, node.emitter),
-            (1420, 51820, Emitter::None)
+            (Mtu::Auto, 51820, Emitter::None)
         );
+    }
+
+    #[test]
+    fn an_mtu_is_a_number_or_auto_with_and_without_quotes() {
+        for (text, expected) in [
+            ("mtu = 1400", Mtu::Fixed(1400)),
+            ("mtu = \"1400\"", Mtu::Fixed(1400)),
+            ("mtu = \"auto\"", Mtu::Auto),
+        ] {
+            let config = resolve_text(&format!("role = \"node\"\n{text}")).unwrap();
+            let RoleConfig::Node(node) = config.role else {
+                panic!("a node")
+            };
+            assert_eq!(node.mtu, expected, "{text}");
+        }
+        let error = toml::from_str::<Settings>("mtu = true").unwrap_err();
+        assert!(error.to_string().contains("a number or a word"), "{error}");
     }
 
     #[test]
@@ -453,7 +463,14 @@ mod tests {
                 "role = \"node\"\nthreshold = 0.5",
                 "`threshold` is not a setting of this role",
             ),
-            ("role = \"node\"\nmtu = 1279", "`mtu`"),
+            (
+                "role = \"node\"\nmtu = 1279",
+                "`mtu`: `1279`: not between 1280",
+            ),
+            (
+                "role = \"node\"\nmtu = \"large\"",
+                "`mtu`: `large`: neither auto nor a number",
+            ),
             (
                 "role = \"node\"\nemitter = \"magic\"",
                 "`emitter`: not one of: none, mock, command, file",

@@ -29,6 +29,33 @@ pub enum LogFormat {
     Json,
 }
 
+/// A number, or a word in place of one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "Untagged")]
+pub struct NumberOrWord(pub String);
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a number or a word in quotes")]
+enum Untagged {
+    Number(i64),
+    Word(String),
+}
+
+impl From<Untagged> for NumberOrWord {
+    fn from(value: Untagged) -> Self {
+        match value {
+            Untagged::Number(number) => Self(number.to_string()),
+            Untagged::Word(word) => Self(word),
+        }
+    }
+}
+
+impl From<String> for NumberOrWord {
+    fn from(word: String) -> Self {
+        Self(word)
+    }
+}
+
 /// Declares [`Settings`]: `role name: type = "value name"`, each optional.
 macro_rules! settings {
     ($($(#[$doc:meta])* [$role:ident] $name:ident: $type:ty, $env:literal;)*) => {
@@ -136,8 +163,8 @@ settings! {
     [Node] listen_port: u16, "MESHD_LISTEN_PORT";
     /// Node: name of the TUN interface [default: meshd0]
     [Node] interface: String, "MESHD_INTERFACE";
-    /// Node: MTU of the TUN interface, 1280 to 65000 [default: 1420]
-    [Node] mtu: u32, "MESHD_MTU";
+    /// Node: MTU of the TUN interface: auto, or 1280 to 65000 [default: auto]
+    [Node] mtu: NumberOrWord, "MESHD_MTU";
     /// Node: TUN back end: auto, offload or tun-tap [default: auto]
     [Node] tun_backend: String, "MESHD_TUN_BACKEND";
     /// Node: whether TCP goes through the TUN device in super-packets, where that works [default: true]

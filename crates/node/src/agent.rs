@@ -9,6 +9,7 @@ use crate::io::interface::in_range;
 use crate::persist::{Enrolment, StateDir};
 use crate::probe::{Ping, Round, Target};
 use crate::session::{SessionError, SessionEvent};
+use crate::underlay::{Fit, Mtu};
 use epoch::member::View;
 use epoch::{Change, Command, Member};
 use jiff::Timestamp;
@@ -19,7 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use wire::evidence::{Benchmark, payload_digest, peek};
-use wire::message::{Phase, Update};
+use wire::message::{Phase, Place, Update};
 use wire::update::LeaseEnd;
 use wire::{ToController, ToNode};
 
@@ -35,6 +36,12 @@ pub(crate) struct Agent {
     pub(crate) evidence: Option<Evidence>,
     pub(crate) pings: HashMap<NodeId, PingResult>,
     pub(crate) interface: wire::admin::InterfaceStatus,
+    /// The setting.
+    pub(crate) mtu: Mtu,
+    /// What the underlay makes of it.
+    pub(crate) fit: Fit,
+    /// Whether to look at the underlay again.
+    pub(crate) underlay_changed: bool,
     pub(crate) mock_mean: watch::Sender<Option<f64>>,
     pub(crate) has_mock: bool,
     pub(crate) announced_epoch: watch::Sender<Epoch>,
@@ -49,6 +56,7 @@ pub(crate) struct Inputs {
     pub(crate) emissions: mpsc::Receiver<Emission>,
     pub(crate) rounds: mpsc::Receiver<Round>,
     pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) underlay: mpsc::Receiver<()>,
 }
 
 /// The control channel as the agent sees it.
@@ -61,6 +69,7 @@ pub(crate) enum ControlState {
     /// Welcomed.
     Up {
         address: String,
+        remote: SocketAddr,
         skew_ms: i64,
         outbox: mpsc::Sender<ToController>,
     },
@@ -101,6 +110,7 @@ enum Action {
     Emission(Emission),
     Round(Round),
     Request(Request),
+    Underlay,
     Timeout,
     DataFailed(std::io::Error),
     Stop,
@@ -126,6 +136,7 @@ impl Agent {
                 Some(request) = inputs.requests.recv() => Action::Request(request),
                 Some(emission) = inputs.emissions.recv() => Action::Emission(emission),
                 Some(round) = inputs.rounds.recv() => Action::Round(round),
+                Some(()) = inputs.underlay.recv() => Action::Underlay,
             };
             match action {
                 Action::Stop => {
@@ -141,8 +152,12 @@ impl Agent {
                     let snapshot = self.data.snapshot().await;
                     self.round(round, snapshot);
                 }
+                Action::Underlay => self.underlay_changed = true,
             }
             self.carry_out();
+            if std::mem::take(&mut self.underlay_changed) {
+                self.follow_underlay().await;
+            }
         }
     }
 
@@ -152,6 +167,7 @@ impl Agent {
         match event {
             SessionEvent::Up {
                 address,
+                remote,
                 place,
                 skew_ms,
                 outbox,
@@ -168,9 +184,11 @@ impl Agent {
                 }
                 self.control = ControlState::Up {
                     address,
+                    remote,
                     skew_ms,
                     outbox,
                 };
+                self.underlay_changed = true;
                 self.send_evidence();
             }
             SessionEvent::Message(message) => self.message(*message),
@@ -180,7 +198,7 @@ impl Agent {
 
     /// The controller has another place for this node than it had: remembered for the next start,
     /// because addresses, tunnels and epochs of this run are of the old one.
-    fn moved(&mut self, place: &wire::message::Place) {
+    fn moved(&mut self, place: &Place) {
         let enrolment = self.enrolment.moved_to(place);
         let other_mesh = place.mesh != self.enrolment.mesh;
         let forgotten = if other_mesh {
@@ -249,19 +267,21 @@ impl Agent {
     }
 
     fn endpoints(&mut self, entries: Vec<(NodeId, Vec<SocketAddr>)>) {
-        let place = self.enrolment.place();
-        let inside = |address: &SocketAddr| {
-            in_range(address.ip(), IpAddr::V4(place.v4.0), place.v4.1)
-                || in_range(address.ip(), IpAddr::V6(place.v6.0), place.v6.1)
-        };
         let known = entries.into_iter().map(|(node, mut endpoints)| {
             // An endpoint inside the mesh would send the tunnel's packets into the tunnel.
-            endpoints.retain(|endpoint| !inside(endpoint));
+            endpoints.retain(|endpoint| !self.is_inside(endpoint.ip()));
             (node, endpoints)
         });
         let known: Vec<_> = known.collect();
         self.places.extend(known.iter().cloned());
         self.find_peers(known);
+        self.underlay_changed = true;
+    }
+
+    /// Whether an address is one of the mesh.
+    pub(crate) fn is_inside(&self, address: IpAddr) -> bool {
+        let Place { v4, v6, .. } = self.enrolment.place();
+        in_range(address, IpAddr::V4(v4.0), v4.1) || in_range(address, IpAddr::V6(v6.0), v6.1)
     }
 
     /// Tells the data plane where nodes are, as far as they are peers.
@@ -374,6 +394,7 @@ impl Agent {
                 }
                 Command::Acknowledge { epoch, phase } => {
                     self.send(ToController::Ack { epoch, phase });
+                    self.underlay_changed = true;
                     if phase != Phase::Installed {
                         self.forget_strangers();
                         self.targets.send_replace(self.current_targets());

@@ -6,6 +6,7 @@
 //!  emitter ─┤                                   │
 //!  probe   ─┼─▶ Agent: select → apply(Action) ──┼─▶ epoch::Member ─▶ Command ─▶ data thread (apply.rs)
 //!  admin   ─┤                                   │
+//!  links   ─┤                                   │
 //!  timer   ─┘                                   └─▶ status, logs
 //! ```
 //!
@@ -22,12 +23,14 @@ mod persist;
 mod probe;
 mod session;
 mod status;
+mod underlay;
 
 pub use emitter::Emitter;
 pub use io::interface::InterfaceError;
 pub use io::offload::OffloadSwitches;
 pub use io::tun::{Backend, TunError};
 pub use persist::PersistError;
+pub use underlay::{MAX_MTU, MIN_MTU, Mtu, MtuError};
 
 use agent::{Agent, ControlState, Inputs};
 use data::DataPlane;
@@ -46,6 +49,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use underlay::Fit;
 use wire::admin::InterfaceStatus;
 use wire::message::Refusal;
 use wire::{NodeName, Token};
@@ -67,8 +71,8 @@ pub struct Config {
     pub advertise: Vec<SocketAddr>,
     /// Name of the TUN interface.
     pub interface: String,
-    /// MTU of the TUN interface, in bytes.
-    pub mtu: u32,
+    /// MTU of the TUN interface.
+    pub mtu: Mtu,
     /// TUN back end.
     pub tun_backend: Backend,
     /// Which offloads may be used.
@@ -82,11 +86,6 @@ pub struct Config {
     /// How often every peer is probed; `None`: never.
     pub probe_every: Option<Duration>,
 }
-
-/// Smallest MTU that IPv6 allows (RFC 8200, section 5).
-pub const MIN_MTU: u32 = 1280;
-/// Largest MTU of the TUN interface: a padded packet still fits a datagram.
-pub const MAX_MTU: u32 = 65_000;
 
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -221,7 +220,7 @@ impl Node {
                 () = &mut shutdown => return Ok(()),
             },
         };
-        let mtu = self.config.mtu;
+        let mtu = Fit::unknown(self.config.mtu).mtu;
         io::interface::configure(&self.config.interface, &enrolment.place(), mtu).await?;
         let (agent, inputs) = self.start(enrolment)?;
         agent.run(inputs, shutdown).await.map_err(ServeError::Data)
@@ -260,9 +259,12 @@ impl Node {
             .and_then(|(_, udp)| udp.local_addr().ok())
             .map_or(config.listen_port, |address| address.port());
         let backend = first.map_or("none", |(tun, _)| tun.backend()).to_owned();
+        let fit = Fit::unknown(config.mtu);
         let interface = InterfaceStatus {
             name: config.interface.clone(),
-            mtu: config.mtu,
+            mtu: fit.mtu,
+            underlay_mtu: fit.underlay,
+            fragments: fit.fragments,
             backend,
             listen_port,
             threads: queues.len(),
@@ -276,7 +278,7 @@ impl Node {
         };
         let tunnel = tunnel::Tunnel::new(tunnel::Config {
             secret: wg.duplicate(),
-            mtu: config.mtu as usize,
+            mtu: fit.mtu as usize,
             handshakes_per_second: HANDSHAKES_PER_SECOND,
             seed: rand_core::OsRng.r#gen(),
         });
@@ -287,6 +289,7 @@ impl Node {
         let (emission_out, emissions) = mpsc::channel(QUEUE);
         let (round_out, rounds) = mpsc::channel(QUEUE);
         let (requests_out, requests) = mpsc::channel(QUEUE);
+        let (underlay_out, underlay) = mpsc::channel(1);
         let (announced_epoch, epoch) = watch::channel(high_water.epoch);
         let (targets, targets_seen) = watch::channel(Vec::new());
         let (mock_mean, mean) = watch::channel(None);
@@ -329,6 +332,7 @@ impl Node {
                 }
             }
         }
+        tokio::spawn(io::mtu::watch(underlay_out));
         let agent = Agent {
             member: Member::new(identity_of, high_water),
             identity,
@@ -343,6 +347,9 @@ impl Node {
             evidence: None,
             pings: HashMap::new(),
             interface,
+            mtu: config.mtu,
+            fit,
+            underlay_changed: false,
             mock_mean,
             has_mock,
             announced_epoch,
@@ -356,6 +363,7 @@ impl Node {
                 emissions,
                 rounds,
                 requests,
+                underlay,
             },
         ))
     }

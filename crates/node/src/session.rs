@@ -19,6 +19,8 @@ pub(crate) enum SessionEvent {
     Up {
         /// Which of the configured addresses it was.
         address: String,
+        /// Where the controller is.
+        remote: SocketAddr,
         /// The node's place.
         place: Place,
         /// The node's wall clock minus the controller's, in milliseconds.
@@ -133,6 +135,7 @@ async fn once(
     let (outbox, mut outgoing) = mpsc::channel(OUTBOX);
     let up = SessionEvent::Up {
         address: address.to_owned(),
+        remote: connection.remote(),
         place,
         skew_ms,
         outbox,

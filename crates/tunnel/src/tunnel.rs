@@ -95,6 +95,11 @@ impl Tunnel {
         }
     }
 
+    /// The interface's MTU from now on, in bytes: the most that padding may reach.
+    pub fn set_mtu(&mut self, mtu: usize) {
+        self.core.mtu = mtu;
+    }
+
     // ---- epochs -----------------------------------------------------------------------------
 
     /// Prepares `epoch`: gives each peer a generation in the slot `next`, replacing one that was

@@ -426,6 +426,12 @@ pub struct InterfaceStatus {
     pub name: String,
     /// Its MTU, in bytes.
     pub mtu: u32,
+    /// MTU of the narrowest path of the underlay, in bytes; `None` while no path is known.
+    #[serde(default)]
+    pub underlay_mtu: Option<u32>,
+    /// Whether the datagrams of full packets are too large for that path, so that IP fragments them.
+    #[serde(default)]
+    pub fragments: bool,
     /// The TUN back end in use.
     pub backend: String,
     /// UDP port of the WireGuard socket.

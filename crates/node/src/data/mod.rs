@@ -37,6 +37,8 @@ pub(crate) enum DataCommand {
     Epoch(epoch::Command),
     /// Where peers are said to be.
     Endpoints(Vec<(WgPublicKey, Vec<SocketAddr>)>),
+    /// The interface's MTU from now on.
+    Mtu(usize),
     /// What there is to see.
     Snapshot(oneshot::Sender<Snapshot>),
     /// The PSK in force with one peer, base64: for an operator's explicit export.
@@ -253,6 +255,7 @@ fn carry_out(command: DataCommand, tunnel: &mut Tunnel, shared: &Shared) {
                 tunnel.set_endpoints(&key, endpoints, now);
             }
         }
+        DataCommand::Mtu(mtu) => tunnel.set_mtu(mtu),
         DataCommand::Snapshot(answer) => {
             let io = IoFailures {
                 tun_write: shared.tun_write.load(Ordering::Relaxed),

@@ -4,7 +4,7 @@
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::LinkAttribute;
-use rtnetlink::{Handle, LinkUnspec};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
 use rustix::net::{AddressFamily, SocketType, socket};
 use std::io;
 use std::net::IpAddr;
@@ -42,13 +42,9 @@ pub(crate) fn index_of(name: &str) -> io::Result<u32> {
     Ok(rustix::net::netdevice::name_to_index(&any, name)?)
 }
 
-/// Gives the interface its mesh addresses and MTU, and brings it up. Super-packets are made to fit
-/// one batch of datagrams.
+/// Gives the interface its mesh addresses and MTU, and brings it up.
 pub(crate) async fn configure(name: &str, place: &Place, mtu: u32) -> Result<(), InterfaceError> {
-    let refused = |source: io::Error| InterfaceError::Refused {
-        name: name.to_owned(),
-        source,
-    };
+    let refused = |source| refused(name, source);
     let netlink = |error: rtnetlink::Error| refused(io::Error::other(error.to_string()));
     let (connection, handle, _) = rtnetlink::new_connection().map_err(refused)?;
     let connection = tokio::spawn(connection);
@@ -59,9 +55,7 @@ pub(crate) async fn configure(name: &str, place: &Place, mtu: u32) -> Result<(),
         (IpAddr::V6(place.v6.0), place.v6.1),
     );
     refuse_collision(&handle, index, &[v4, v6]).await?;
-    let set = LinkUnspec::new_with_index(index)
-        .mtu(mtu)
-        .append_extra_attribute(LinkAttribute::GsoMaxSegs(batch_segments(mtu)))
+    let set = with_mtu(index, mtu)
         .append_extra_attribute(LinkAttribute::TxQueueLen(QUEUE_LEN))
         .up()
         .build();
@@ -78,14 +72,36 @@ pub(crate) async fn configure(name: &str, place: &Place, mtu: u32) -> Result<(),
     Ok(())
 }
 
-/// Packets that may wait while no core runs the data thread. The driver's 500 are gone in some
-/// milliseconds of a fast UDP flow.
-const QUEUE_LEN: u32 = 4_000;
+/// The interface with another MTU; super-packets are made to fit one batch of datagrams.
+fn with_mtu(index: u32, mtu: u32) -> LinkMessageBuilder<LinkUnspec> {
+    LinkUnspec::new_with_index(index)
+        .mtu(mtu)
+        .append_extra_attribute(LinkAttribute::GsoMaxSegs(batch_segments(mtu)))
+}
 
 /// Packets of the interface's MTU that fit one batch of datagrams: 64, or one datagram's most bytes.
 fn batch_segments(mtu: u32) -> u32 {
     let datagram = mtu + tunnel::DATA_OVERHEAD as u32;
     (tunnel::MAX_DATAGRAM as u32 / datagram).clamp(1, 64)
+}
+
+/// Gives the interface another MTU.
+pub(crate) async fn set_mtu(name: &str, mtu: u32) -> Result<(), InterfaceError> {
+    let index = index_of(name).map_err(|_| InterfaceError::Gone(name.to_owned()))?;
+    let (connection, handle, _) =
+        rtnetlink::new_connection().map_err(|error| refused(name, error))?;
+    let connection = tokio::spawn(connection);
+    let set = with_mtu(index, mtu).build();
+    let result = handle.link().set(set).execute().await;
+    connection.abort();
+    result.map_err(|error| refused(name, io::Error::other(error.to_string())))
+}
+
+fn refused(name: &str, source: io::Error) -> InterfaceError {
+    InterfaceError::Refused {
+        name: name.to_owned(),
+        source,
+    }
 }
 
 async fn refuse_collision(
@@ -133,6 +149,10 @@ pub(crate) fn in_range(address: IpAddr, base: IpAddr, prefix: u8) -> bool {
         _ => false,
     }
 }
+
+/// Packets that may wait while no core runs the data thread. The driver's 500 are gone in some
+/// milliseconds of a fast UDP flow.
+const QUEUE_LEN: u32 = 4_000;
 
 #[cfg(test)]
 mod tests {
