@@ -54,8 +54,8 @@ fn a_start_that_cannot_work_is_refused_with_one_line_and_leaves_nothing() {
     expect("no role", file(""), &["--role"]);
     expect(
         "bad value",
-        bench.node("v", &["--mtu", "100"]),
-        &["mtu", "100"],
+        bench.node("v", &["--mtu", "1279"]),
+        &["mtu", "1279", "not between 1280"],
     );
     expect(
         "bad log level",

@@ -209,6 +209,13 @@ impl Mesh {
     pub fn link_up(&self, host: &str) {
         self.network.set_link(host, true);
     }
+
+    /// Gives every link of the controller and the nodes this MTU; 1500 unless told.
+    pub fn set_underlay_mtu(&self, mtu: u32) {
+        for host in self.hosts() {
+            self.network.set_mtu(&host, mtu);
+        }
+    }
 }
 
 /// Waiting.

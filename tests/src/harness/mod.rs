@@ -19,6 +19,7 @@
 //! | [`ask`] | questions and orders, through `meshctl` |
 //! | [`daemon`] | one `meshd` process |
 //! | [`ping`] | single and continuous pings |
+//! | [`transfer`] | bytes over TCP |
 //! | [`namespace`] | namespaces, links, `ip` |
 //! | [`programs`] | the programs under test, built once |
 //! | [`entry`] | being root, or becoming it in a user namespace |
@@ -36,6 +37,7 @@ pub mod mesh;
 pub mod namespace;
 pub mod ping;
 pub mod programs;
+pub mod transfer;
 
 pub use builder::Builder;
 pub use entry::enter;

@@ -66,6 +66,14 @@ impl Network {
         self.underlay
             .ip(&format!("link set {} {master}", port(host)));
     }
+
+    /// Gives both ends of the link of `host` another MTU. The bridge drops what is too large for a
+    /// port, as a switch does, and answers nothing.
+    pub fn set_mtu(&self, host: &str, mtu: u32) {
+        self.host(host).ip(&format!("link set eth0 mtu {mtu}"));
+        let port = port(host);
+        self.underlay.ip(&format!("link set {port} mtu {mtu}"));
+    }
 }
 
 impl Default for Network {
