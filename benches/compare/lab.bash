@@ -53,6 +53,9 @@ begin_lab() {
     WORK=$(mktemp -d /tmp/meshcmp.XXXXXX)
     at_least net.core.rmem_max $LEAST_SOCKET_BUFFER
     at_least net.core.wmem_max $LEAST_SOCKET_BUFFER
+    if compgen -G '/run/netns/meshcmp-*' >/dev/null; then
+        warn "there are namespaces of another run, or of one that was killed: $(echo /run/netns/meshcmp-*)"
+    fi
     namespace net
     ip -n "$NS-net" link add br0 type bridge forward_delay 0 mcast_snooping 0
     ip -n "$NS-net" link set br0 up
@@ -177,13 +180,26 @@ bring_up() {
 trouble() {
     local last=''
     if [[ -n ${3-} ]]; then
-        last=$(sed 's/\x1b\[[0-9;]*m//g' "$WORK/$1.$3.log" 2>/dev/null | grep -v '^[[:space:]]*$' | tail -n 1) || true
+        # A line that begins with a blank goes on with the one before it.
+        last=$(sed 's/\x1b\[[0-9;]*m//g; s/|/ /g' "$WORK/$1.$3.log" 2>/dev/null | grep '^[^[:space:]]' | tail -n 1) || true
     fi
     TROUBLE[$1]=$2${last:+; it said: $last}
     return 1
 }
 
-running() {
+# await IMPL HOST SECONDS REASON COMMAND…: until the command succeeds, a daemon ends, or it is too late.
+await() {
+    local impl=$1 host=$2 seconds=$3 reason=$4 deadline=$((SECONDS + $3))
+    shift 4
+    until "$@" &>/dev/null; do
+        all_alive "$impl" || return 1
+        if ((SECONDS >= deadline)); then trouble "$impl" "$reason within $seconds s" "$host" || return 1; fi
+        sleep 0.1
+    done
+}
+
+# started IMPL: nothing is wrong with it any more.
+started() {
     unset "TROUBLE[$1]"
     return 0
 }
@@ -211,11 +227,11 @@ remove_socket() { rm -f -- "/var/run/wireguard/$(device "${1%/*}" "${1#*/}").soc
 
 # all_alive IMPL: whether every daemon of it still runs; says which does not.
 all_alive() {
-    local key
+    local key code=0
     for key in "${!PIDS[@]}"; do
         if [[ $key == "$1/"* ]] && ! is_alive "${PIDS[$key]}"; then
-            trouble "$1" "the daemon on host ${key#*/} ended" "${key#*/}"
-            return 1
+            wait "${PIDS[$key]}" 2>/dev/null || code=$?
+            trouble "$1" "the daemon on host ${key#*/} ended with exit code $code" "${key#*/}" || return 1
         fi
     done
 }
@@ -247,12 +263,11 @@ start_stock() {
             wireguard-go) launch "$impl" $host "$WIREGUARD_GO" --foreground "$dev" ;;
             kernel) ip -n "$NS-$host" link add "$dev" type wireguard || return 1 ;;
         esac
-        wait_until 10 on $host wg show "$dev" ||
-            { trouble "$impl" "no answer on the socket of $dev within 10 s" $host || return 1; }
+        await "$impl" $host 10 "no answer to wg show" on $host wg show "$dev" || return 1
     done
     configure_stock "$impl" "$outer" || return 1
-    wait_until 10 answers "$impl" 1 || { trouble "$impl" "no ping through the tunnel within 10 s" 0 || return 1; }
-    running "$impl"
+    await "$impl" 0 10 "no ping through the tunnel" answers "$impl" 1 || return 1
+    started "$impl"
 }
 
 configure_stock() {
@@ -273,7 +288,7 @@ PresharedKey = $(<"$dir/psk")
 AllowedIPs = 10.$((100 + n)).0.$((other + 1))/32, fd77:6d65:$n::$((other + 1))/128
 Endpoint = $(endpoint "$outer" $other "$(port "$impl")")
 CONF
-        on $host wg setconf "$dev" "$dir/$host.conf" || { trouble "$impl" "wg setconf failed" $host || return 1; }
+        on $host wg setconf "$dev" "$dir/$host.conf" || trouble "$impl" "wg setconf failed" $host || return 1
         ip -n "$NS-$host" addr add "${INSIDE4[$impl/$host]}/16" dev "$dev" || return 1
         ip -n "$NS-$host" addr add "${INSIDE6[$impl/$host]}/64" dev "$dev" nodad || return 1
         ip -n "$NS-$host" link set "$dev" mtu $MTU up || return 1
@@ -288,24 +303,23 @@ start_meshd() {
     mkdir -p -m 0700 "$dir" || return 1
     controller_config "$impl" "$outer" >"$dir/c.toml"
     launch "$impl" c "$BIN/meshd" --config "$dir/c.toml"
-    wait_until 20 meshctl_of "$impl" c status || { trouble "$impl" "the controller does not answer" c || return 1; }
+    await "$impl" c 20 "no answer from the controller" meshctl_of "$impl" c status || return 1
     for ((host = 0; host <= senders; host++)); do
         attach "$host"
         (umask 077 && meshctl_of "$impl" c token create --name "host-$host" >"$dir/$host.token" 2>/dev/null) ||
-            { trouble "$impl" "no token for host $host" c || return 1; }
+            trouble "$impl" "no token for host $host" c || return 1
         node_config "$impl" "$outer" "$host" >"$dir/$host.toml"
         launch "$impl" "$host" "$BIN/meshd" --config "$dir/$host.toml"
     done
     for ((host = 0; host <= senders; host++)); do
-        wait_until 20 addresses_of "$impl" "$host" || { trouble "$impl" "host $host is not enrolled after 20 s" "$host" || return 1; }
-        addresses_of "$impl" "$host"
+        await "$impl" "$host" 20 "host $host is no member" addresses_of "$impl" "$host" || return 1
     done
     for ((host = 1; host <= senders; host++)); do
-        wait_until 20 answers "$impl" "$host" || { trouble "$impl" "no ping from host $host within 20 s" "$host" || return 1; }
+        await "$impl" "$host" 20 "no ping from host $host" answers "$impl" "$host" || return 1
     done
     goes_over "$impl" "$outer" || return 1
     meshctl_of "$impl" 0 --json status | jq -r .interface.backend >"$WORK/$impl.backend"
-    running "$impl"
+    started "$impl"
 }
 
 controller_config() {

@@ -48,7 +48,7 @@ STYLE = """
 
 
 def draw(run):
-    panels = [(s, m) for s in SCENARIOS if s.key in run["summary"] for m in s.metrics]
+    panels = [(s, m) for s in SCENARIOS if s.key in run["summary"] for m in s.drawn]
     implementations = run["settings"]["implementations"].split()
     height_of_panel = HEAD + ROW * len(implementations) + 18
     rows = math.ceil(len(panels) / COLUMNS)

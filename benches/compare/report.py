@@ -96,7 +96,7 @@ def by_round(run, scenario, impl, metric):
     return {
         record["round"]: record["figures"][metric]
         for record in run["records"]
-        if (record["scenario"], record["impl"]) == (scenario, impl) and "figures" in record
+        if (record["scenario"], record["impl"]) == (scenario, impl) and metric in record.get("figures", {})
     }
 
 
@@ -130,7 +130,7 @@ def circumstances(run):
     lines = [
         f"{run['date'][:10]}, {m['cpu']}, {m['processors']} processors ({m['architecture']}), "
         f"{m['memory_gb']} GB, Linux {m['kernel']}. Load before the start: {m['load_at_start']}.",
-        f"{s['rounds']} rounds of {s['seconds_per_run']} s per run. TCP: {', '.join(congestions(run))}.",
+        f"Rounds: {s['rounds']}, of {s['seconds_per_run']} s per run. TCP: {', '.join(congestions(run))}.",
     ]
     raws = [record["raw"] for record in run["records"] if "raw" in record]
     if raws:
@@ -140,7 +140,9 @@ def circumstances(run):
             f"All other daemons together used at most {other:.1%} of one processor during a run; the "
             f"hypervisor took at most {stolen:.1%}."
         )
-    lines += [f"Back end of {name_of(impl)}: {backend}." for impl, backend in run["backends"].items()]
+    for impl, backend in run["backends"].items():
+        begun = sum(r["raw"].get("epochs_begun", 0) for r in run["records"] if r["impl"] == impl and "raw" in r)
+        lines.append(f"{name_of(impl)}: TUN back end {backend}; epochs that began during its runs: {begun}.")
     return lines + [""]
 
 
@@ -168,10 +170,10 @@ def section(run, scenario):
 
 
 def cells_of(found, metric, impl):
-    if found["value"] is None:
-        return ["failed", "–"]
     if metric.key.startswith("cpu_") and impl == "kernel":
         return ["no daemon", "–"]
+    if found["value"] is None:
+        return ["failed", "–"]
     return [range_of(found["value"], metric.digits), range_of(found["ratio"], 2)]
 
 
