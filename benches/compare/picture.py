@@ -93,11 +93,12 @@ def panel(run, scenario, metric, implementations, x, y):
         elif values[impl] is None:
             parts.append(text(left + 6, middle + 4, shorten(failure(found[impl])), "failed"))
         else:
-            parts += bar(values[impl], metric, impl, left, middle, room / most, own)
+            parts += bar(found[impl], metric, impl, left, middle, room / most, own)
     return parts
 
 
-def bar(value, metric, impl, left, middle, scale, own):
+def bar(row, metric, impl, left, middle, scale, own):
+    value, failed = row["metrics"][metric.key]["value"], sum(row["failures"].values())
     kind = own or (" variant" if impl.startswith("meshd-") else "")
     least, most = left + value["min"] * scale, left + value["max"] * scale
     width = max(value["median"] * scale, 1)
@@ -107,7 +108,8 @@ def bar(value, metric, impl, left, middle, scale, own):
         line(least, middle - 4, least, middle + 4, "whisker"),
         line(most, middle - 4, most, middle + 4, "whisker"),
     ]
-    return parts + [text(max(most, left + width) + 8, middle + 4, f"{value['median']:,.{metric.digits}f}", f"value{own}")]
+    words = f"{value['median']:,.{metric.digits}f}" + (f" ({failed} failed)" if failed else "")
+    return parts + [text(max(most, left + width) + 8, middle + 4, words, f"value{own}")]
 
 
 def failure(row):

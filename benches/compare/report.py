@@ -140,7 +140,10 @@ def circumstances(run):
             f"All other daemons together used at most {other:.1%} of one processor during a run; the "
             f"hypervisor took at most {stolen:.1%}."
         )
+    ran = {record["impl"] for record in run["records"]}
     for impl, backend in run["backends"].items():
+        if impl not in ran:
+            continue
         begun = sum(r["raw"].get("epochs_begun", 0) for r in run["records"] if r["impl"] == impl and "raw" in r)
         lines.append(f"{name_of(impl)}: TUN back end {backend}; epochs that began during its runs: {begun}.")
     return lines + [""]
