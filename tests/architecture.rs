@@ -23,6 +23,7 @@ const PRODUCT: &[&str] = &[
     "tunnel",
     "offload",
     "quic",
+    "exposition",
     "node",
     "controller",
     "meshd",
@@ -46,7 +47,7 @@ const EDGES: &[Rule] = &[
     },
     Rule::Reach {
         from: PURE,
-        never: &["quic", "node", "controller"],
+        never: &["quic", "exposition", "node", "controller"],
         because: REPLAY,
     },
     Rule::Reach {
@@ -76,6 +77,7 @@ const EDGES: &[Rule] = &[
             "epoch",
             "tunnel",
             "quic",
+            "exposition",
             "node",
             "controller",
             "meshd",
@@ -95,6 +97,11 @@ const EDGES: &[Rule] = &[
     Rule::OnlyBy {
         to: &["quinn", "quinn-proto", "rustls"],
         by: &["quic"],
+        because: ONE_FILE,
+    },
+    Rule::OnlyBy {
+        to: &["prometheus-client"],
+        by: &["exposition"],
         because: ONE_FILE,
     },
     Rule::OnlyBy {
@@ -250,6 +257,7 @@ mod the_checker_itself {
             ("controller", "quinn"),
             ("meshd", "rustls"),
             ("quic", "tun-tap"),
+            ("node", "prometheus-client"),
             ("meshd", "tests"),
         ] {
             let broken = broken_by(&[(from, &[to]), (to, &[])]);

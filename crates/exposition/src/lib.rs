@@ -1,0 +1,25 @@
+//! Metrics: how a role declares them, how they are written out, and the TCP address that serves them.
+//!
+//! A role declares its metrics once, with [`metrics!`], and fills a [`Page`] from what it observes
+//! whenever somebody asks: this crate keeps no values, but for the [`Tally`] of what nothing else
+//! counts. It refuses labels whose values are not known when the program is built: every value of a
+//! label is exported from zero, and no peer, name or address can become one.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`metric`] | the declaration |
+//! | [`page`] | values, and the OpenMetrics text |
+//! | [`tally`] | counts by label value |
+//! | [`listener`] | HTTP on TCP: `GET /metrics` and nothing else |
+
+#![forbid(unsafe_code)]
+
+pub mod listener;
+pub mod metric;
+pub mod page;
+pub mod tally;
+
+pub use listener::{BindError, Listener};
+pub use metric::{Kind, Metric};
+pub use page::{CONTENT_TYPE, Page, Value};
+pub use tally::Tally;

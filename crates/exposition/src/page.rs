@@ -1,0 +1,177 @@
+//! What one scrape answers: values in the order of their declaration, and the OpenMetrics text.
+
+use crate::metric::{Kind, Metric, TOTAL};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use std::fmt;
+
+/// The media type of [`Page::text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Metrics with their values at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Page {
+    families: Vec<(Metric, Vec<Sample>)>,
+}
+
+/// A label's value, if the metric has a label, and what it stands at.
+pub type Sample = (Option<&'static str>, Value);
+
+/// What a metric stands at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value {
+    /// A number of things.
+    Count(u64),
+    /// An amount.
+    Amount(f64),
+}
+
+impl Page {
+    /// Adds a metric without a label.
+    pub fn put(&mut self, metric: Metric, value: impl Into<Value>) {
+        debug_assert!(metric.label.is_none(), "{} has a label", metric.name);
+        self.families.push((metric, vec![(None, value.into())]));
+    }
+
+    /// Adds a metric with every value of its label.
+    pub fn put_each<V: Into<Value>>(
+        &mut self,
+        metric: Metric,
+        samples: impl IntoIterator<Item = (&'static str, V)>,
+    ) {
+        debug_assert!(metric.label.is_some(), "{} has no label", metric.name);
+        let samples = samples.into_iter();
+        let samples = samples.map(|(label, value)| (Some(label), value.into()));
+        self.families.push((metric, samples.collect()));
+    }
+
+    /// Everything that was added, in order.
+    pub fn families(&self) -> impl Iterator<Item = (&Metric, &[Sample])> {
+        self.families
+            .iter()
+            .map(|(metric, samples)| (metric, samples.as_slice()))
+    }
+
+    /// The page as [`CONTENT_TYPE`].
+    pub fn text(self) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry)
+            .expect("a string takes whatever is written");
+        text
+    }
+}
+
+impl Collector for Page {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (metric, samples) in &self.families {
+            let (name, kind) = match metric.kind {
+                // The encoder writes the suffix itself.
+                Kind::Counter => (
+                    metric.name.strip_suffix(TOTAL).unwrap_or(metric.name),
+                    MetricType::Counter,
+                ),
+                Kind::Gauge => (metric.name, MetricType::Gauge),
+            };
+            let mut family = encoder.encode_descriptor(name, metric.help, None, kind)?;
+            for (label, value) in samples {
+                match metric.label.zip(*label) {
+                    Some(pair) => value.write(metric.kind, &mut family.encode_family(&[pair])?)?,
+                    None => value.write(metric.kind, &mut family)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Value {
+    fn write(self, kind: Kind, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
+        match (kind, self) {
+            (Kind::Counter, Self::Count(count)) => {
+                encoder.encode_counter::<NoLabelSet, _, u64>(&count, None)
+            }
+            (Kind::Counter, Self::Amount(amount)) => {
+                encoder.encode_counter::<NoLabelSet, _, u64>(&amount, None)
+            }
+            // The library counts gauges with a sign.
+            (Kind::Gauge, Self::Count(count)) => {
+                encoder.encode_gauge(&i64::try_from(count).unwrap_or(i64::MAX))
+            }
+            (Kind::Gauge, Self::Amount(amount)) => encoder.encode_gauge(&amount),
+        }
+    }
+}
+
+impl From<u64> for Value {
+    fn from(count: u64) -> Self {
+        Self::Count(count)
+    }
+}
+
+impl From<usize> for Value {
+    fn from(count: usize) -> Self {
+        Self::Count(u64::try_from(count).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<bool> for Value {
+    fn from(yes: bool) -> Self {
+        Self::Count(u64::from(yes))
+    }
+}
+
+impl From<f64> for Value {
+    fn from(amount: f64) -> Self {
+        Self::Amount(amount)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::metrics! {
+        /// Things,
+        /// by kind
+        THINGS: Counter = "meshd_things_total" by "kind";
+        /// Whether it is on
+        ON: Gauge = "meshd_on";
+        /// Time left
+        LEFT: Gauge = "meshd_left_seconds";
+    }
+
+    #[test]
+    fn a_page_is_openmetrics_text_in_the_order_of_its_making() {
+        let mut page = Page::default();
+        page.put_each(THINGS, [("odd", 3_u64), ("even", 0)]);
+        page.put(ON, true);
+        page.put(LEFT, 1.5);
+        let made: Vec<Metric> = page.families().map(|(metric, _)| *metric).collect();
+        assert_eq!(made, ALL);
+        assert_eq!(
+            page.text(),
+            "# HELP meshd_things Things, by kind\n\
+             # TYPE meshd_things counter\n\
+             meshd_things_total{kind=\"odd\"} 3\n\
+             meshd_things_total{kind=\"even\"} 0\n\
+             # HELP meshd_on Whether it is on\n\
+             # TYPE meshd_on gauge\n\
+             meshd_on 1\n\
+             # HELP meshd_left_seconds Time left\n\
+             # TYPE meshd_left_seconds gauge\n\
+             meshd_left_seconds 1.5\n\
+             # EOF\n"
+        );
+    }
+
+    #[test]
+    fn a_count_beyond_what_a_gauge_holds_stays_at_its_end() {
+        let mut page = Page::default();
+        page.put(ON, u64::MAX);
+        assert!(page.text().contains("meshd_on 9223372036854775807\n"));
+    }
+}

@@ -1,0 +1,173 @@
+//! The TCP address, with clients as they come: scrapers, the curious, the slow and the many. Time is
+//! the runtime's own and passes when nothing else is left to do.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use exposition::{CONTENT_TYPE, Listener, Page};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+
+exposition::metrics! {
+    /// Whether it is on
+    ON: Gauge = "meshd_on";
+}
+
+async fn page() -> Option<Page> {
+    let mut page = Page::default();
+    page.put(ON, true);
+    Some(page)
+}
+
+fn any() -> Listener {
+    Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap()
+}
+
+/// Serves a page to everybody.
+fn serving() -> SocketAddr {
+    let listener = any();
+    let address = listener.local_addr();
+    tokio::spawn(listener.serve(page));
+    address
+}
+
+async fn say(address: SocketAddr, words: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(words.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Everything until the other side closes; a reset ends it too.
+async fn heard(mut stream: TcpStream) -> String {
+    let mut reply = Vec::new();
+    let _ = stream.read_to_end(&mut reply).await;
+    String::from_utf8(reply).unwrap()
+}
+
+async fn ask(address: SocketAddr, line: &str) -> String {
+    heard(say(address, &format!("{line} HTTP/1.1\r\nhost: x\r\n\r\n")).await).await
+}
+
+const GET: &str = "GET /metrics";
+
+#[tokio::test(start_paused = true)]
+async fn a_scraper_gets_the_page_and_the_connection_ends() {
+    let reply = ask(serving(), GET).await;
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert!(
+        head.contains(&format!("content-type: {CONTENT_TYPE}\r\n")),
+        "{head}"
+    );
+    assert!(head.contains("connection: close"), "{head}");
+    assert_eq!(body, page().await.unwrap().text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_else_is_served() {
+    let address = serving();
+    for (line, status) in [
+        ("GET /", 404),
+        ("GET /v1/status", 404),
+        ("POST /v1/score", 404),
+        ("POST /metrics", 405),
+        ("PUT /metrics", 405),
+        ("HEAD /metrics", 405),
+        ("GET /metrics/", 404),
+    ] {
+        let reply = ask(address, line).await;
+        assert!(
+            reply.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{line}: {reply}"
+        );
+        assert!(!reply.contains("meshd_on"), "{line}: {reply}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_that_stops_says_so() {
+    let listener = any();
+    let address = listener.local_addr();
+    tokio::spawn(listener.serve(async || None));
+    assert!(ask(address, GET).await.starts_with("HTTP/1.1 503 "));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_finish_a_request_is_dropped_in_time() {
+    let address = serving();
+    for words in ["", "GET /met", "GET /metrics HTTP/1.1\r\nhost: x\r\n"] {
+        let began = Instant::now();
+        let reply = heard(say(address, words).await).await;
+        assert!(!reply.contains("meshd_on"), "{words:?}: {reply}");
+        let waited = began.elapsed();
+        assert!(waited <= Duration::from_secs(6), "{words:?}: {waited:?}");
+        assert!(waited >= Duration::from_secs(4), "{words:?}: {waited:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_end_is_refused_and_not_kept() {
+    let address = serving();
+    let began = Instant::now();
+    let long = format!("GET /metrics HTTP/1.1\r\nx: {}", "x".repeat(1 << 16));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // It may be closed before all of it is written.
+    let _ = stream.write_all(long.as_bytes()).await;
+    let reply = heard(stream).await;
+    assert!(!reply.contains("meshd_on"), "{reply}");
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_are_served_at_once_and_no_more_and_the_others_wait() {
+    let (arrivals, mut arrived) = mpsc::unbounded_channel();
+    let (open, gate) = watch::channel(false);
+    let listener = any();
+    let address = listener.local_addr();
+    tokio::spawn(listener.serve(move || {
+        arrivals.send(()).unwrap();
+        let mut gate = gate.clone();
+        async move {
+            gate.wait_for(|open| *open).await.unwrap();
+            page().await
+        }
+    }));
+    let mut scrapers = Vec::new();
+    for _ in 0..20 {
+        scrapers.push(tokio::spawn(ask(address, GET)));
+    }
+    // All that can happen without time has happened then.
+    sleep(Duration::from_secs(1)).await;
+    let mut inside = 0;
+    while arrived.try_recv().is_ok() {
+        inside += 1;
+    }
+    assert_eq!(inside, 16);
+    open.send(true).unwrap();
+    for scraper in scrapers {
+        assert!(scraper.await.unwrap().starts_with("HTTP/1.1 200 "));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scrape_that_hangs_takes_no_place_for_ever() {
+    let listener = any();
+    let address = listener.local_addr();
+    tokio::spawn(listener.serve(std::future::pending));
+    let began = Instant::now();
+    assert_eq!(ask(address, GET).await, "");
+    assert!(began.elapsed() <= Duration::from_secs(11));
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_had_is_named_with_a_way_out() {
+    let first = any();
+    for address in [first.local_addr(), "192.0.2.1:0".parse().unwrap()] {
+        let error = Listener::bind(address).unwrap_err().to_string();
+        assert!(error.contains(&address.to_string()), "{error}");
+        assert!(error.contains("--metrics-listen"), "{error}");
+    }
+}
