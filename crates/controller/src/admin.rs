@@ -1,17 +1,19 @@
-//! The admin socket: HTTP on a Unix socket that only its owner may open. Translates requests to
-//! [`Request`] and back; decides nothing.
+//! The admin socket: HTTP on a Unix socket that only its owner may open, and the address for scrapers.
+//! Translates requests to [`Request`] and back; decides nothing.
 
 use crate::operator::{Answer, Refused, Request};
 use crate::serve::Input;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use exposition::{Listener, Page as Metrics};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::convert::Infallible;
 use std::os::unix::net::UnixListener as StdListener;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
@@ -24,6 +26,22 @@ pub(crate) async fn serve(socket: StdListener, inputs: mpsc::Sender<Input>) {
     }
 }
 
+/// Serves `GET /metrics` on the listener, if there is one, until it is dropped.
+pub(crate) async fn serve_metrics(
+    listener: Option<Listener>,
+    inputs: mpsc::Sender<Input>,
+) -> Infallible {
+    let Some(listener) = listener else {
+        return std::future::pending().await;
+    };
+    let engine = Engine { inputs };
+    let scrape = move || {
+        let engine = engine.clone();
+        async move { engine.scrape().await.ok() }
+    };
+    listener.serve(scrape).await
+}
+
 /// The way to the one task that owns the state.
 #[derive(Debug, Clone)]
 struct Engine {
@@ -33,11 +51,21 @@ struct Engine {
 impl Engine {
     async fn ask(&self, request: Request) -> Reply {
         let (answer, answered) = oneshot::channel();
-        let stopping = || Refused::new(503, "the controller is stopping", "start it again");
         let sent = self.inputs.send(Input::Operator { request, answer }).await;
         sent.map_err(|_| stopping())?;
         answered.await.map_err(|_| stopping())?.map(Json)
     }
+
+    async fn scrape(&self) -> Result<Metrics, Refused> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.inputs.send(Input::Metrics { answer }).await;
+        sent.map_err(|_| stopping())?;
+        answered.await.map_err(|_| stopping())
+    }
+}
+
+fn stopping() -> Refused {
+    Refused::new(503, "the controller is stopping", "start it again")
 }
 
 type Reply = Result<Json<Answer>, Refused>;
@@ -69,6 +97,7 @@ fn router(engine: Engine) -> Router {
         .route("/v1/tokens", get(tokens).post(create_token))
         .route("/v1/tokens/{id}", delete(revoke_token))
         .route("/v1/events", get(events))
+        .route("/metrics", get(metrics))
         .fallback(async || -> Reply { Err(Refused::new(404, NO_SUCH_PATH, HINT)) })
         .method_not_allowed_fallback(async || -> Reply {
             Err(Refused::new(405, "this path takes another method", HINT))
@@ -116,6 +145,14 @@ async fn events(State(engine): State<Engine>, page: Result<Query<Page>, QueryRej
         Refused::new(400, error.body_text(), hint)
     })?;
     engine.ask(Request::Events { after, limit }).await
+}
+
+async fn metrics(State(engine): State<Engine>) -> Result<impl IntoResponse, Refused> {
+    let page = engine.scrape().await?;
+    Ok((
+        [(header::CONTENT_TYPE, exposition::CONTENT_TYPE)],
+        page.text(),
+    ))
 }
 
 fn node(name: String) -> Result<NodeName, Refused> {

@@ -9,7 +9,7 @@
 //! | [`crate::ingest`] | what enrolled nodes say |
 //! | [`crate::push`] | what nodes are told |
 //! | [`crate::operator`] | what operators ask |
-//! | [`crate::status`] | what all of that looks like from outside |
+//! | [`crate::status`], [`crate::metrics`] | what all of that looks like from outside |
 
 use crate::bucket::Bucket;
 use crate::clock::Now;
@@ -17,6 +17,7 @@ use crate::decide::Cause;
 use crate::event::Event;
 use crate::fleet::Fleet;
 use crate::log::{Contents, Log, LogError, NewEpoch};
+use crate::metrics::Counts;
 use crate::network::{Network, NetworkError};
 use crate::rotate::{Issue, Unpublished};
 use epoch::authority::{Authority, Kind, NotNow, Timer, Timing};
@@ -95,6 +96,7 @@ pub struct Engine {
     pub(crate) live: BTreeMap<NodeName, Live>,
     pub(crate) enrolments: Bucket,
     pub(crate) effects: VecDeque<Effect>,
+    pub(crate) counts: Counts,
     join_at: Option<Duration>,
     recover: bool,
     settle_until: Duration,
@@ -188,6 +190,7 @@ impl Engine {
             live: BTreeMap::new(),
             enrolments: Bucket::new(ENROLMENTS_PER_SECOND, ENROLMENT_BURST),
             effects: VecDeque::new(),
+            counts: Counts::default(),
             join_at: None,
             recover: false,
             settle_until: Duration::ZERO,
@@ -348,6 +351,11 @@ impl Engine {
                 Err(Unpublished::Log)
             }
         }
+    }
+
+    /// Whether the log took what it was given last.
+    pub(crate) fn log_writable(&self) -> bool {
+        !self.write_failed
     }
 
     /// Makes nothing worse: what failed is not tried again before this.

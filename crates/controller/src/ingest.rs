@@ -5,11 +5,13 @@ use crate::clock::Now;
 use crate::engine::{ConnectionId, Engine, Session, Stage};
 use crate::enrol::{MAX_UNKNOWN, OPENING_TIME};
 use crate::event::{Accepted, Event};
+use crate::metrics::EvidenceResult;
 use keys::{Epoch, NodeId};
+use policy::Unacceptable;
 use std::net::SocketAddr;
 use wire::NodeName;
 use wire::admin::Observation;
-use wire::evidence::{Attested, payload_digest};
+use wire::evidence::{Attested, EvidenceError, payload_digest};
 use wire::message::{Hello, MAX_ENDPOINTS, PeerReport, Phase, Refusal, ToController, ToNode};
 
 impl Engine {
@@ -248,7 +250,11 @@ impl Engine {
     fn evidence(&mut self, id: ConnectionId, name: &NodeName, envelope: &[u8], now: Now) {
         let digest = payload_digest(envelope).unwrap_or_default();
         let result = self.accept_evidence(name, envelope, now);
-        let refused = result.err().map(|mut reason| {
+        let counted = result.as_ref().err().map(EvidenceResult::from);
+        let counted = counted.unwrap_or(EvidenceResult::Accepted);
+        self.counts.evidence.count(counted);
+        let refused = result.err().map(|error| {
+            let mut reason = error.to_string();
             reason.truncate(reason.floor_char_boundary(MAX_REFUSAL_LEN));
             reason
         });
@@ -266,22 +272,21 @@ impl Engine {
         name: &NodeName,
         envelope: &[u8],
         now: Now,
-    ) -> Result<(), String> {
+    ) -> Result<(), NotAccepted> {
         if !self.live_mut(name).evidence.take(now.boot) {
-            return Err("too much evidence at once: emit it less often".to_owned());
+            return Err(NotAccepted::TooMuch);
         }
-        let node = self.fleet.node(name).ok_or("this node is not enrolled")?;
+        let node = self.fleet.node(name).ok_or(NotAccepted::NotEnrolled)?;
         let policy = &self.setup.policy;
-        let attested = Attested::verify(envelope, &node.id, &policy.evaluators)
-            .map_err(|error| error.to_string())?;
+        let attested = Attested::verify(envelope, &node.id, &policy.evaluators)?;
         let history = node.history(&attested.benchmark().nonce);
-        policy::accept(policy, &history, &attested, now.wall).map_err(|error| error.to_string())?;
+        policy::accept(policy, &history, &attested, now.wall)?;
 
         let accepted = accepted(name, &attested, envelope);
         tracing::debug!(node = %name, score = accepted.overall, suite = accepted.suite, "evidence accepted");
         let event = Event::EvidenceAccepted(Box::new(accepted));
         self.commit(&[event], now)
-            .map_err(|_| "the controller cannot write its log: try again later".to_owned())?;
+            .map_err(|_| NotAccepted::Unwritten)?;
         let joins = !self.fleet.roster().contains(name)
             && self
                 .fleet
@@ -291,6 +296,33 @@ impl Engine {
             self.want_join(now);
         }
         Ok(())
+    }
+}
+
+/// Why evidence does not enter a node's record, in words for its operator.
+#[derive(Debug, thiserror::Error)]
+enum NotAccepted {
+    #[error("too much evidence at once: emit it less often")]
+    TooMuch,
+    #[error("this node is not enrolled")]
+    NotEnrolled,
+    #[error(transparent)]
+    Unverified(#[from] EvidenceError),
+    #[error(transparent)]
+    Unacceptable(#[from] Unacceptable),
+    #[error("the controller cannot write its log: try again later")]
+    Unwritten,
+}
+
+impl From<&NotAccepted> for EvidenceResult {
+    fn from(error: &NotAccepted) -> Self {
+        match error {
+            NotAccepted::TooMuch => Self::TooMuch,
+            NotAccepted::NotEnrolled => Self::NotEnrolled,
+            NotAccepted::Unverified(error) => error.into(),
+            NotAccepted::Unacceptable(error) => error.into(),
+            NotAccepted::Unwritten => Self::Unwritten,
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 //! | [`log`](mod@log), [`event`], [`fleet`] | the event log, what is in it, what it folds to |
 //! | [`network`] | the mesh's address ranges |
 //! | [`session`], [`admin`], [`status`] | QUIC connection, admin socket, `status.json` |
+//! | [`metrics`] | what is counted and measured, for scrapers |
 //! | [`clock`] | the one clock |
 
 pub mod admin;
@@ -26,6 +27,7 @@ pub mod event;
 pub mod fleet;
 pub mod ingest;
 pub mod log;
+pub mod metrics;
 pub mod network;
 pub mod open;
 pub mod operator;

@@ -34,6 +34,8 @@ pub struct Config {
     pub mesh_v6: Option<(Ipv6Addr, u8)>,
     /// The policy.
     pub policy: Policy,
+    /// TCP address that serves metrics, to whoever reaches it. `None`: only the admin socket does.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// The default of [`Config::mesh_v4`].
@@ -45,6 +47,7 @@ pub struct Controller {
     pub(crate) engine: Engine,
     pub(crate) listener: Listener,
     pub(crate) admin: UnixListener,
+    pub(crate) metrics: Option<exposition::Listener>,
     pub(crate) status_file: PathBuf,
 }
 
@@ -92,6 +95,9 @@ pub enum OpenError {
     /// Nodes could not make sense of an address.
     #[error("`advertise` has {0:?}, which is not `host:port`")]
     AdvertisedAddress(String),
+    /// The address for metrics.
+    #[error(transparent)]
+    Metrics(#[from] exposition::BindError),
     /// Policy, address ranges or the first epoch.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -122,6 +128,8 @@ impl Controller {
         let (log, contents) = Log::open(&path, |entry| fleet.apply(entry.at, &entry.event))
             .map_err(|source| OpenError::Log { path, source })?;
         let listener = Listener::bind(config.listen, &controller).map_err(listen_error)?;
+        let metrics = config.metrics_listen.map(exposition::Listener::bind);
+        let metrics = metrics.transpose()?;
         let setup = Setup {
             advertise: advertise(&config, &listener),
             policy: config.policy,
@@ -141,6 +149,7 @@ impl Controller {
             engine,
             listener,
             admin,
+            metrics,
             status_file: path,
         })
     }

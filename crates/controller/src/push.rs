@@ -27,6 +27,7 @@ impl Engine {
             tracing::info!(node = %name, %reason, "node disconnected");
             self.touch();
         }
+        self.counts.refusals.count(reason);
         self.effects.push_back(Effect::Close(id, reason));
     }
 
@@ -34,6 +35,7 @@ impl Engine {
     pub fn stop(&mut self) {
         let all: Vec<ConnectionId> = self.sessions.keys().copied().collect();
         for id in all {
+            self.counts.refusals.count(Refusal::Stopping);
             self.effects.push_back(Effect::Close(id, Refusal::Stopping));
         }
         self.sessions.clear();

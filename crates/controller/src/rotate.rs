@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::event::{Event, Published, Verdict};
 use crate::fleet::{Fleet, Node};
 use crate::log::Contents;
+use crate::metrics::UpdateResult;
 use crate::status::{utc, word};
 use epoch::authority::{Authority, Kind, NotNow, Schedule, Span, Timing};
 use keys::{Epoch, EpochSecret, SegmentId};
@@ -56,6 +57,18 @@ impl Engine {
         events: &[Event],
         now: Now,
     ) -> Result<(), Unpublished> {
+        let result = self.try_publish(cause, kind, events, now);
+        self.counts.updates.count(UpdateResult::of(&result));
+        result
+    }
+
+    fn try_publish(
+        &mut self,
+        cause: Cause,
+        kind: Kind,
+        events: &[Event],
+        now: Now,
+    ) -> Result<(), Unpublished> {
         let before = self.fleet.roster().clone();
         let mut fleet = self.fleet.clone();
         for event in events {
@@ -85,6 +98,7 @@ impl Engine {
         self.fleet = fleet;
         self.authority.publish(&schedule, issue.signed.digest());
         self.report(&ballot, &before, cause, &issue, now);
+        self.counts.ballot(&ballot);
         self.held = ballot.held;
         let in_force = self.authority.in_force().map(|span| span.epoch);
         self.issues.retain(|epoch, _| Some(*epoch) == in_force);

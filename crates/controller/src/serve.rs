@@ -6,6 +6,7 @@ use crate::open::Controller;
 use crate::operator::{Answer, Refused, Request};
 use crate::session::{self, Outbound};
 use crate::{admin, status};
+use exposition::Page;
 use keys::NodeId;
 use quic::{Connection, Listener};
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +54,8 @@ pub(crate) enum Input {
         request: Request,
         answer: oneshot::Sender<Result<Answer, Refused>>,
     },
+    /// A scraper asks.
+    Metrics { answer: oneshot::Sender<Page> },
 }
 
 impl Controller {
@@ -71,7 +74,8 @@ impl Controller {
         let result = tokio::select! {
             () = shell.run(&mut queue, shutdown) => Ok(()),
             () = accept(&self.listener, inputs.clone()) => Err(ServeError::Endpoint),
-            () = admin::serve(self.admin, inputs) => Err(ServeError::Admin),
+            () = admin::serve(self.admin, inputs.clone()) => Err(ServeError::Admin),
+            never = admin::serve_metrics(self.metrics, inputs) => match never {},
         };
         self.listener.close("the controller is stopping").await;
         result
@@ -161,6 +165,10 @@ impl Shell {
                 // An operator who has gone away has been served all the same.
                 let _ = answer.send(self.engine.operator(request, now));
             }
+            Input::Metrics { answer } => {
+                // Nor is a scraper waited for.
+                let _ = answer.send(self.engine.metrics(now));
+            }
         }
     }
 
@@ -195,7 +203,8 @@ impl Shell {
                     Input::Connected { .. }
                     | Input::Message { .. }
                     | Input::Malformed { .. }
-                    | Input::Operator { .. },
+                    | Input::Operator { .. }
+                    | Input::Metrics { .. },
                 ) => {}
                 None => return,
             }

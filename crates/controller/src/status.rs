@@ -46,19 +46,12 @@ impl Engine {
     pub(crate) fn node_status(&self, name: &NodeName, node: &Node, now: Now) -> NodeStatus {
         let live = self.live.get(name);
         let current = self.current();
-        let issue = self.issues.get(&current);
-        let member = issue.is_some_and(|issue| issue.update.member(&node.id).is_some());
+        let member = self.in_roster(node);
         let decision = judge(&self.setup.policy, &node.record(), now.wall);
         let connected = live.is_some_and(|live| live.connection.is_some());
+        let state = self.state_of(name, node);
         let acked = live.and_then(|live| live.acked);
         let holds = member && acked == Some((current, Phase::Activated));
-        let state = match node.verdict.as_ref().map(|verdict| verdict.state) {
-            _ if node.evicted() => NodeState::Evicted,
-            _ if !connected => NodeState::Offline,
-            _ if !member => NodeState::Quarantined,
-            Some(State::Probation) => NodeState::Probation,
-            Some(State::Active | State::Quarantined | State::Evicted) | None => NodeState::Active,
-        };
         NodeStatus {
             node: node.id.to_string(),
             membership: if member {
@@ -94,6 +87,25 @@ impl Engine {
             enrolled_utc: utc(node.enrolled_at),
             observes: live.map(|live| live.observes.clone()).unwrap_or_default(),
         }
+    }
+
+    /// One node's state in words.
+    pub(crate) fn state_of(&self, name: &NodeName, node: &Node) -> NodeState {
+        let live = self.live.get(name);
+        let connected = live.is_some_and(|live| live.connection.is_some());
+        match node.verdict.as_ref().map(|verdict| verdict.state) {
+            _ if node.evicted() => NodeState::Evicted,
+            _ if !connected => NodeState::Offline,
+            _ if !self.in_roster(node) => NodeState::Quarantined,
+            Some(State::Probation) => NodeState::Probation,
+            Some(State::Active | State::Quarantined | State::Evicted) | None => NodeState::Active,
+        }
+    }
+
+    /// Whether the epoch in force has it as a member.
+    fn in_roster(&self, node: &Node) -> bool {
+        let issue = self.issues.get(&self.current());
+        issue.is_some_and(|issue| issue.update.member(&node.id).is_some())
     }
 
     fn current(&self) -> Epoch {

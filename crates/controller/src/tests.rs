@@ -3,6 +3,7 @@
 mod enrolment;
 mod epochs;
 mod faults;
+mod metrics;
 mod restart;
 mod socket;
 
@@ -241,23 +242,31 @@ impl World {
 
     /// Sends evidence that finished now; returns why it was refused.
     fn evidence(&mut self, node: &Node, overall: f64) -> Option<String> {
+        let run = Benchmark {
+            overall,
+            ..self.run()
+        };
+        let envelope = run.attest_self(node.name.as_str(), &node.secret).unwrap();
+        self.envelope(node, envelope)
+    }
+
+    /// A good run that finished now.
+    fn run(&self) -> Benchmark {
         let mut nonce = [0; 16];
         OsRng.fill_bytes(&mut nonce);
-        let run = Benchmark {
+        Benchmark {
             harness: "mock".into(),
             suite: "safety".into(),
             suite_version: "1".into(),
             metrics: BTreeMap::new(),
-            overall,
+            overall: 0.9,
             samples_total: 1,
             samples_completed: 1,
             started_at: self.now.wall,
             finished_at: self.now.wall,
             nonce: nonce.iter().map(|b| format!("{b:02x}")).collect(),
             log_digest: None,
-        };
-        let envelope = run.attest_self(node.name.as_str(), &node.secret).unwrap();
-        self.envelope(node, envelope)
+        }
     }
 
     fn envelope(&mut self, node: &Node, envelope: Vec<u8>) -> Option<String> {

@@ -133,6 +133,7 @@ fn controller(
         Some((IpAddr::V4(_), _)) => return Err(wrong("mesh_v6", "not an IPv6 range")),
         None => None,
     };
+    let metrics_listen = metrics_listen(&settings)?;
     let advertise = settings.advertise.unwrap_or_default();
     if let Some(bad) = advertise.iter().find(|address| !is_host_port(address)) {
         return Err(wrong("advertise", format!("`{bad}` is not HOST:PORT")));
@@ -147,6 +148,7 @@ fn controller(
         mesh_v4,
         mesh_v6,
         policy,
+        metrics_listen,
     })
 }
 
@@ -364,6 +366,15 @@ fn token(join: &str) -> Result<Token, ConfigError> {
         .map_err(|error: wire::token::TokenError| wrong("join", error.to_string()))
 }
 
+fn metrics_listen(settings: &Settings) -> Result<Option<SocketAddr>, ConfigError> {
+    let given = settings.metrics_listen.as_deref();
+    let address = given.map(|text| {
+        let why = || format!("`{text}` is not IP:PORT, as in 127.0.0.1:9743");
+        text.parse().map_err(|_| wrong("metrics_listen", why()))
+    });
+    address.transpose()
+}
+
 fn range(setting: &'static str, text: &str) -> Result<(IpAddr, u8), ConfigError> {
     let parsed = text
         .split_once('/')
@@ -483,6 +494,10 @@ mod tests {
             ),
             ("role = \"node\"\njoin = \"hello\"", "not a meshd token"),
             ("role = \"controller\"\nlisten = \"here\"", "`listen`"),
+            (
+                "role = \"controller\"\nmetrics_listen = \"localhost:9743\"",
+                "`metrics_listen`: `localhost:9743` is not IP:PORT",
+            ),
             ("role = \"controller\"\nthreshold = 1.5", "threshold"),
             ("role = \"controller\"\nmesh_v4 = \"10.0.0.0\"", "`mesh_v4`"),
             ("role = \"controller\"\nepoch_seconds = 0", "epoch"),

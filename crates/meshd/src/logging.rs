@@ -38,7 +38,7 @@ fn scoped(level: &str) -> String {
     OURS.map(|name| format!("{name}={level}")).join(",")
 }
 
-const OURS: [&str; 7] = [
+const OURS: [&str; 8] = [
     "meshd",
     "node",
     "controller",
@@ -46,4 +46,5 @@ const OURS: [&str; 7] = [
     "policy",
     "quic",
     "tunnel",
+    "exposition",
 ];

@@ -20,6 +20,7 @@ fn config(dir: &Path) -> Config {
         mesh_v4: crate::open::DEFAULT_MESH_V4,
         mesh_v6: None,
         policy: Policy::default(),
+        metrics_listen: None,
     }
 }
 
@@ -133,6 +134,37 @@ async fn a_node_enrols_and_an_operator_asks_through_the_real_sockets() {
     assert_eq!(written.nodes.len(), 1);
 }
 
+#[tokio::test]
+async fn metrics_are_served_on_the_admin_socket_and_on_the_address_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config {
+        metrics_listen: "127.0.0.1:0".parse().ok(),
+        ..config(dir.path())
+    };
+    let socket = socket_of(&config);
+    let controller = open(config).unwrap();
+    let address = controller.metrics.as_ref().unwrap().local_addr();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(controller.serve(async {
+        let _ = stopped.await;
+    }));
+    let (code, inside) = http(&socket, "GET", "/metrics", "").await;
+    assert_eq!(code, 200);
+    assert!(inside.contains("\nmeshd_epoch_current 1\n"), "{inside}");
+    assert!(inside.ends_with("\n# EOF\n"), "{inside}");
+
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut outside = String::new();
+    stream.read_to_string(&mut outside).await.unwrap();
+    let head = format!("content-type: {}\r\n", exposition::CONTENT_TYPE);
+    assert!(outside.contains(&head), "{outside}");
+    assert!(outside.contains("\nmeshd_epoch_current 1\n"), "{outside}");
+    stop.send(()).unwrap();
+    serving.await.unwrap().unwrap();
+}
+
 async fn refusals(socket: &Path) {
     let long = "x".repeat(70_000);
     let refused = [
@@ -175,6 +207,14 @@ async fn what_cannot_be_opened_is_named_with_a_way_out() {
     };
     let taken = message(taken);
     assert!(taken.contains("another program has this port"), "{taken}");
+
+    let metrics = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let no_metrics = Config {
+        metrics_listen: metrics.local_addr().ok(),
+        ..config(other.path())
+    };
+    let no_metrics = message(no_metrics);
+    assert!(no_metrics.contains("--metrics-listen"), "{no_metrics}");
 
     let file = other.path().join("file");
     std::fs::write(&file, "").unwrap();
