@@ -212,6 +212,7 @@ fn policy_of(settings: &Settings) -> Result<Policy, ConfigError> {
 
 fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config, ConfigError> {
     let emitter = emitter(&settings)?;
+    let metrics_listen = metrics_listen(&settings)?;
     let controllers = settings.controller.unwrap_or_default();
     if let Some(bad) = controllers.iter().find(|address| !is_host_port(address)) {
         return Err(wrong("controller", format!("`{bad}` is not HOST:PORT")));
@@ -282,6 +283,7 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         emitter,
         emit_every: Duration::from_secs(emit_seconds),
         probe_every: (probe_seconds > 0).then(|| Duration::from_secs(probe_seconds)),
+        metrics_listen,
     })
 }
 
@@ -494,6 +496,10 @@ mod tests {
             ),
             ("role = \"node\"\njoin = \"hello\"", "not a meshd token"),
             ("role = \"controller\"\nlisten = \"here\"", "`listen`"),
+            (
+                "role = \"node\"\nmetrics_listen = \"9744\"",
+                "`metrics_listen`",
+            ),
             (
                 "role = \"controller\"\nmetrics_listen = \"localhost:9743\"",
                 "`metrics_listen`: `localhost:9743` is not IP:PORT",

@@ -112,8 +112,8 @@ settings! {
     [Both] log_format: LogFormat, "MESHD_LOG_FORMAT";
     /// Log filter, as in `debug` or `info,tunnel=debug` [default: info]
     [Both] log_level: String, "MESHD_LOG_LEVEL";
-    /// Controller: TCP address IP:PORT for metrics, which anyone may read who reaches it [default: none]
-    [Controller] metrics_listen: String, "MESHD_METRICS_LISTEN";
+    /// TCP address IP:PORT for metrics, which anyone may read who reaches it [default: none]
+    [Both] metrics_listen: String, "MESHD_METRICS_LISTEN";
 
     /// Controller: UDP address to listen on [default: [::]:7443]
     [Controller] listen: String, "MESHD_LISTEN";

@@ -1,12 +1,14 @@
-//! The node's admin socket: JSON over HTTP. Forms and paths: [`wire::admin`].
+//! The node's admin socket: JSON over HTTP, forms and paths in [`wire::admin`]; and the address for
+//! scrapers.
 
 use crate::agent::Agent;
 use crate::data::DataCommand;
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use exposition::{Listener, Page};
 use std::net::IpAddr;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +20,7 @@ pub(crate) enum Request {
     Status(oneshot::Sender<Status>),
     Score(f64, oneshot::Sender<Answer<()>>),
     Export(NodeName, oneshot::Sender<Answer<WgExport>>),
+    Metrics(oneshot::Sender<Answer<Page>>),
 }
 
 /// A refusal carries its HTTP status.
@@ -29,6 +32,7 @@ pub(crate) async fn serve(listener: UnixListener, agent: mpsc::Sender<Request>) 
         .route("/v1/status", get(status))
         .route("/v1/score", post(score))
         .route("/v1/export/{peer}", post(export))
+        .route("/metrics", get(metrics))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(agent.clone());
@@ -38,6 +42,19 @@ pub(crate) async fn serve(listener: UnixListener, agent: mpsc::Sender<Request>) 
                 tracing::error!(%error, "the admin socket failed");
             }
         }
+        () = agent.closed() => {}
+    }
+}
+
+/// Serves `GET /metrics` on the listener until the agent is gone.
+pub(crate) async fn serve_metrics(listener: Listener, agent: mpsc::Sender<Request>) {
+    let asked = agent.clone();
+    let scrape = move || {
+        let agent = asked.clone();
+        async move { ask(&agent, Request::Metrics).await.ok()?.ok() }
+    };
+    tokio::select! {
+        never = listener.serve(scrape) => match never {},
         () = agent.closed() => {}
     }
 }
@@ -86,6 +103,18 @@ async fn export(State(agent): State<mpsc::Sender<Request>>, Path(peer): Path<Str
     }
 }
 
+async fn metrics(State(agent): State<mpsc::Sender<Request>>) -> Response {
+    let page = ask(&agent, Request::Metrics).await;
+    match page.and_then(|page| page) {
+        Ok(page) => (
+            [(header::CONTENT_TYPE, exposition::CONTENT_TYPE)],
+            page.text(),
+        )
+            .into_response(),
+        Err(refusal) => refuse(refusal),
+    }
+}
+
 async fn unknown() -> Response {
     let hint = "this is a node's socket; epochs, tokens and events are the controller's";
     refuse(refusal(
@@ -99,16 +128,14 @@ async fn ask<T>(
     agent: &mpsc::Sender<Request>,
     request: impl FnOnce(oneshot::Sender<T>) -> Request,
 ) -> Answer<T> {
-    let stopping = || {
-        refusal(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the node is stopping".into(),
-            None,
-        )
-    };
     let (answer, answered) = oneshot::channel();
     agent.send(request(answer)).await.map_err(|_| stopping())?;
     answered.await.map_err(|_| stopping())
+}
+
+fn stopping() -> (StatusCode, ApiError) {
+    let error = "the node is stopping".into();
+    refusal(StatusCode::SERVICE_UNAVAILABLE, error, None)
 }
 
 fn refuse((status, error): (StatusCode, ApiError)) -> Response {
@@ -138,6 +165,11 @@ impl Agent {
             }
             Request::Export(peer, answer) => {
                 let _ = answer.send(self.export(&peer).await);
+            }
+            Request::Metrics(answer) => {
+                // Without a data plane: counters that went back to zero would be a lie.
+                let snapshot = self.data.snapshot().await.ok_or_else(stopping);
+                let _ = answer.send(snapshot.map(|snapshot| self.metrics(&snapshot)));
             }
         }
     }

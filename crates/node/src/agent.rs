@@ -6,6 +6,7 @@ use crate::data::{DataCommand, DataPlane};
 use crate::emitter::Emission;
 use crate::io::clock;
 use crate::io::interface::in_range;
+use crate::metrics::{Counts, EvidenceAnswer, UpdateResult};
 use crate::persist::{Enrolment, StateDir};
 use crate::probe::{Ping, Round, Target};
 use crate::session::{SessionError, SessionEvent};
@@ -48,6 +49,7 @@ pub(crate) struct Agent {
     pub(crate) targets: watch::Sender<Vec<Target>>,
     /// Where the controller said that nodes are: a peer that was gone for a while is found again.
     pub(crate) places: HashMap<NodeId, Vec<SocketAddr>>,
+    pub(crate) counts: Counts,
 }
 
 /// What the agent listens to.
@@ -173,6 +175,7 @@ impl Agent {
                 outbox,
             } => {
                 tracing::info!(controller = %address, skew_ms, "control channel up");
+                self.counts.control_connections += 1;
                 if place != self.enrolment.place() {
                     self.moved(&place);
                 }
@@ -254,14 +257,21 @@ impl Agent {
         } = update;
         let verified = match signed.verify(&self.enrolment.authorities) {
             Ok(verified) => verified,
-            Err(reason) => return tracing::warn!(%reason, "update rejected"),
+            Err(reason) => {
+                self.counts.updates.count(UpdateResult::Unverified);
+                return tracing::warn!(%reason, "update rejected");
+            }
         };
         let epoch = verified.epoch;
         let age = Duration::from_millis(age_ms);
-        if let Err(reason) = self
+        let taken = self
             .member
-            .handle_update(verified, secret, age, clock::boot())
-        {
+            .handle_update(verified, secret, age, clock::boot());
+        self.counts.updates.count(match taken {
+            Ok(()) => UpdateResult::Accepted,
+            Err(_) => UpdateResult::Rejected,
+        });
+        if let Err(reason) = taken {
             tracing::warn!(%epoch, %reason, "update rejected");
         }
     }
@@ -372,8 +382,12 @@ impl Agent {
             return;
         };
         evidence.result = match refused {
-            None => EvidenceResult::Accepted,
+            None => {
+                self.counts.evidence.count(EvidenceAnswer::Accepted);
+                EvidenceResult::Accepted
+            }
             Some(reason) => {
+                self.counts.evidence.count(EvidenceAnswer::Refused);
                 tracing::warn!(%reason, "evidence refused");
                 EvidenceResult::Refused(reason)
             }

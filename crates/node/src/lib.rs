@@ -18,6 +18,7 @@ mod apply;
 mod data;
 mod emitter;
 mod io;
+pub mod metrics;
 mod observe;
 mod persist;
 mod probe;
@@ -38,6 +39,7 @@ use epoch::member::{Identity, Member};
 use io::offload::Offloads;
 use io::tun::Tun;
 use keys::{NodeSecret, WgSecret};
+use metrics::Counts;
 use persist::{Enrolment, StateDir};
 use quic::Dialer;
 use rand::Rng as _;
@@ -85,6 +87,8 @@ pub struct Config {
     pub emit_every: Duration,
     /// How often every peer is probed; `None`: never.
     pub probe_every: Option<Duration>,
+    /// TCP address that serves metrics, to whoever reaches it. `None`: only the admin socket does.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// Why a node cannot start.
@@ -106,6 +110,9 @@ pub enum OpenError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The address for metrics.
+    #[error(transparent)]
+    Metrics(#[from] exposition::BindError),
     /// No TUN device.
     #[error(transparent)]
     Tun(#[from] TunError),
@@ -152,10 +159,12 @@ pub struct Node {
     queues: Vec<(Box<dyn Tun>, std::net::UdpSocket)>,
     offloads: Arc<Offloads>,
     admin: std::os::unix::net::UnixListener,
+    metrics: Option<exposition::Listener>,
 }
 
 impl Node {
-    /// Claims port, interface and state. `admin` is the bound admin socket, non-blocking.
+    /// Claims ports, interface and state. `admin` is the bound admin socket, non-blocking. Must run
+    /// inside a tokio runtime.
     ///
     /// # Errors
     /// [`OpenError`], each with the cause and the way out; nothing is left behind.
@@ -178,6 +187,8 @@ impl Node {
             _ => {}
         }
         let port = config.listen_port;
+        let metrics = config.metrics_listen.map(exposition::Listener::bind);
+        let metrics = metrics.transpose()?;
         let offloads = Arc::new(Offloads::new(config.offloads));
         let tuns = io::tun::open(
             &config.interface,
@@ -200,6 +211,7 @@ impl Node {
             queues: tuns.into_iter().zip(sockets).collect(),
             offloads,
             admin,
+            metrics,
         })
     }
 
@@ -252,6 +264,7 @@ impl Node {
             queues,
             offloads,
             admin,
+            metrics,
             ..
         } = self;
         let first = queues.first();
@@ -318,6 +331,9 @@ impl Node {
             emission_out,
         ));
         let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
+        if let Some(listener) = metrics {
+            tokio::spawn(admin::serve_metrics(listener, requests_out.clone()));
+        }
         tokio::spawn(admin::serve(admin, requests_out));
         if let Some(every) = config.probe_every {
             match io::icmp::Echo::open(&interface.name, rand_core::OsRng.r#gen()) {
@@ -355,6 +371,7 @@ impl Node {
             announced_epoch,
             targets,
             places: HashMap::new(),
+            counts: Counts::default(),
         };
         Ok((
             agent,

@@ -10,24 +10,24 @@ use keys::{NodeId, WgPublicKey};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use tunnel::PeerSnapshot;
-use wire::NodeName;
 use wire::admin::{
     Control, EvidenceStatus, InterfaceStatus, Membership, NodeDaemonStatus, PeerStatus, PingStatus,
     SCHEMA,
 };
 use wire::update::LeaseEnd;
+use wire::{EpochUpdate, NodeName};
 
 impl Agent {
     pub(crate) fn status(&self, snapshot: Option<&Snapshot>) -> NodeDaemonStatus {
+        let view = self.member.view();
+        let (closed, member) = (is_closed(&view), self.is_member(&view));
         let View {
             update,
             next,
             lease_end,
-            lapsed,
-        } = self.member.view();
+            ..
+        } = view;
         let own = self.identity.public();
-        let closed = update.is_some_and(|update| lapsed && update.on_lease_end == LeaseEnd::Close);
-        let member = update.map(|update| update.member(&own).is_some() && !closed);
         let (control, controller, control_error, clock_skew_ms) = match &self.control {
             ControlState::Up {
                 address, skew_ms, ..
@@ -86,6 +86,13 @@ impl Agent {
             interface.offloads.clone_from(&snapshot.offloads);
         }
         interface
+    }
+
+    /// Whether this node has peers by what is in force; `None` before the first epoch.
+    pub(crate) fn is_member(&self, view: &View<'_>) -> Option<bool> {
+        let own = self.identity.public();
+        let update = view.update?;
+        Some(update.member(&own).is_some() && !is_closed(view))
     }
 
     fn evidence_status(&self) -> Option<EvidenceStatus> {
@@ -178,6 +185,12 @@ impl Agent {
             ping_v6: pings.map(|pings| ping(&pings.v6, pings.at)),
         }
     }
+}
+
+/// Whether the lease is over, and the policy closes then.
+fn is_closed(view: &View<'_>) -> bool {
+    let closes = |update: &EpochUpdate| update.on_lease_end == LeaseEnd::Close;
+    view.lapsed && view.update.is_some_and(closes)
 }
 
 fn dropped(snapshot: Option<&Snapshot>) -> BTreeMap<String, u64> {

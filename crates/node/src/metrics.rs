@@ -1,0 +1,387 @@
+//! The node's metrics: each declared once, and filled from what the agent sees when somebody asks.
+//! `Counts` holds what nothing else counts; it decides nothing, and nothing reads it but a scrape.
+
+use crate::agent::{Agent, ControlState};
+use crate::data::{IoFailures, Snapshot};
+use crate::io::clock;
+use epoch::member::View;
+use exposition::{Page, Tally};
+use keys::Epoch;
+use std::collections::HashMap;
+use std::time::Duration;
+use tunnel::PeerSnapshot;
+
+exposition::metrics! {
+    /// The version that runs; always 1
+    BUILD_INFO: Gauge = "meshd_build_info" by "version";
+    /// Number of the epoch in force here; 0 before the first
+    EPOCH: Gauge = "meshd_epoch_current";
+    /// Whether this node is a member of that epoch, and its lease is not over
+    MEMBER: Gauge = "meshd_member";
+    /// Time until the lease ends; 0 when it has, and before the first epoch
+    LEASE: Gauge = "meshd_lease_remaining_seconds";
+    /// Updates that the controller pushed, by what became of them
+    EPOCH_UPDATES: Counter = "meshd_epoch_updates_total" by "result";
+    /// Whether the control channel is up
+    CONTROL: Gauge = "meshd_control_connected";
+    /// How often the control channel came up
+    CONTROL_CONNECTIONS: Counter = "meshd_control_connections_total";
+    /// The controller's answers to this node's evidence
+    EVIDENCE: Counter = "meshd_evidence_total" by "result";
+    /// Everybody else whom the epoch in force names, by what this node has with them
+    PEERS: Gauge = "meshd_peers" by "state";
+    /// Members that were probed in the last round, by the IP versions that they answered on
+    PROBED: Gauge = "meshd_probed_peers" by "answered";
+    /// Packets that were not carried, by reason
+    DROPPED: Counter = "meshd_tunnel_dropped_packets_total" by "reason";
+    /// Packets that the kernel did not take, by what was tried
+    IO_FAILURES: Counter = "meshd_io_failures_total" by "kind";
+}
+
+/// What nothing else counts, since the start.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    pub(crate) updates: Tally<UpdateResult>,
+    pub(crate) evidence: Tally<EvidenceAnswer>,
+    pub(crate) control_connections: u64,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            updates: Tally::new(&UpdateResult::ALL),
+            evidence: Tally::new(&EvidenceAnswer::ALL),
+            control_connections: 0,
+        }
+    }
+}
+
+/// What a page is made of.
+struct Observed<'a> {
+    epoch: Option<Epoch>,
+    member: bool,
+    lease: Option<Duration>,
+    connected: bool,
+    peers: Tally<PeerState>,
+    probed: Tally<Answered>,
+    counts: &'a Counts,
+    data: &'a Snapshot,
+}
+
+impl Agent {
+    /// Everything that is measured, as it is now.
+    pub(crate) fn metrics(&self, data: &Snapshot) -> Page {
+        let view = self.member.view();
+        let now = clock::boot();
+        let observed = Observed {
+            epoch: view.update.map(|update| update.epoch),
+            member: self.is_member(&view).unwrap_or(false),
+            lease: view.lease_end.map(|end| end.saturating_sub(now)),
+            connected: matches!(self.control, ControlState::Up { .. }),
+            peers: self.peers(&view, data),
+            probed: self.probed(&view),
+            counts: &self.counts,
+            data,
+        };
+        observed.page()
+    }
+
+    fn peers(&self, view: &View<'_>, data: &Snapshot) -> Tally<PeerState> {
+        let mut peers = Tally::new(&PeerState::ALL);
+        let Some(update) = view.update else {
+            return peers;
+        };
+        let own = self.identity.public();
+        let by_key: HashMap<_, _> = data.peers.iter().map(|peer| (peer.key, peer)).collect();
+        for member in update.roster.iter().filter(|member| member.node != own) {
+            let seen = by_key.get(&member.wg).copied();
+            peers.count(PeerState::of(update.epoch, seen));
+        }
+        for _ in update.excluded.iter().filter(|it| it.node != own) {
+            peers.count(PeerState::Excluded);
+        }
+        peers
+    }
+
+    fn probed(&self, view: &View<'_>) -> Tally<Answered> {
+        let mut probed = Tally::new(&Answered::ALL);
+        let members = view.update.into_iter().flat_map(|update| &update.roster);
+        for pings in members.filter_map(|member| self.pings.get(&member.node)) {
+            probed.count(Answered::of(pings.v4.is_ok(), pings.v6.is_ok()));
+        }
+        probed
+    }
+}
+
+impl Observed<'_> {
+    fn page(&self) -> Page {
+        let mut page = Page::default();
+        page.put_each(BUILD_INFO, [(env!("CARGO_PKG_VERSION"), true)]);
+        page.put(EPOCH, self.epoch.map_or(0, |epoch| epoch.0));
+        page.put(MEMBER, self.member);
+        page.put(LEASE, self.lease.unwrap_or_default().as_secs_f64());
+        let updates = self.counts.updates.iter();
+        page.put_each(EPOCH_UPDATES, updates.map(|(it, n)| (it.name(), n)));
+        page.put(CONTROL, self.connected);
+        page.put(CONTROL_CONNECTIONS, self.counts.control_connections);
+        let evidence = self.counts.evidence.iter();
+        page.put_each(EVIDENCE, evidence.map(|(it, n)| (it.name(), n)));
+        page.put_each(PEERS, self.peers.iter().map(|(it, n)| (it.name(), n)));
+        page.put_each(PROBED, self.probed.iter().map(|(it, n)| (it.name(), n)));
+        let drops = self.data.drops.iter();
+        page.put_each(DROPPED, drops.map(|(reason, n)| (reason.name(), n)));
+        let IoFailures {
+            tun_write,
+            udp_send,
+        } = self.data.io;
+        page.put_each(
+            IO_FAILURES,
+            [("tun_write", tun_write), ("udp_send", udp_send)],
+        );
+        page
+    }
+}
+
+/// What became of an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UpdateResult {
+    Accepted,
+    Unverified,
+    Rejected,
+}
+
+impl UpdateResult {
+    const ALL: [Self; 3] = [Self::Accepted, Self::Unverified, Self::Rejected];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Unverified => "unverified",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// What the controller says to evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EvidenceAnswer {
+    Accepted,
+    Refused,
+}
+
+impl EvidenceAnswer {
+    const ALL: [Self; 2] = [Self::Accepted, Self::Refused];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What this node has with another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PeerState {
+    /// A live session of the epoch in force.
+    Current,
+    /// A live session of an older epoch.
+    Lagging,
+    /// None: broken, or there was nothing to send yet.
+    NoSession,
+    /// It is no member.
+    Excluded,
+}
+
+impl PeerState {
+    const ALL: [Self; 4] = [
+        Self::Current,
+        Self::Lagging,
+        Self::NoSession,
+        Self::Excluded,
+    ];
+
+    /// Of a member of `epoch`.
+    fn of(epoch: Epoch, seen: Option<&PeerSnapshot>) -> Self {
+        match seen.and_then(|peer| peer.session_epoch) {
+            Some(session) if session < epoch => Self::Lagging,
+            Some(_) => Self::Current,
+            None => Self::NoSession,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Lagging => "lagging",
+            Self::NoSession => "no_session",
+            Self::Excluded => "excluded",
+        }
+    }
+}
+
+/// What the last echoes of a member came back on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answered {
+    Both,
+    Ipv4,
+    Ipv6,
+    Neither,
+}
+
+impl Answered {
+    const ALL: [Self; 4] = [Self::Both, Self::Ipv4, Self::Ipv6, Self::Neither];
+
+    fn of(v4: bool, v6: bool) -> Self {
+        match (v4, v6) {
+            (true, true) => Self::Both,
+            (true, false) => Self::Ipv4,
+            (false, true) => Self::Ipv6,
+            (false, false) => Self::Neither,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Both => "both",
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+            Self::Neither => "neither",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use exposition::{Metric, Value};
+    use keys::WgPublicKey;
+    use std::collections::BTreeSet;
+    use tunnel::Drops;
+
+    /// Every value of every label.
+    const VALUES: &[(Metric, &str)] = &[
+        (BUILD_INFO, env!("CARGO_PKG_VERSION")),
+        (EPOCH_UPDATES, "accepted unverified rejected"),
+        (EVIDENCE, "accepted refused"),
+        (PEERS, "current lagging no_session excluded"),
+        (PROBED, "both ipv4 ipv6 neither"),
+        (
+            DROPPED,
+            "malformed no_route no_endpoint no_session no_generation source_not_allowed \
+             unknown_index unknown_peer bad_mac bad_handshake bad_aead replayed too_large \
+             under_load lease_over",
+        ),
+        (IO_FAILURES, "tun_write udp_send"),
+    ];
+
+    fn nothing() -> Snapshot {
+        Snapshot {
+            peers: Vec::new(),
+            drops: Drops::default(),
+            io: IoFailures::default(),
+        }
+    }
+
+    /// A node that has just started.
+    fn started<'a>(counts: &'a Counts, data: &'a Snapshot) -> Observed<'a> {
+        Observed {
+            epoch: None,
+            member: false,
+            lease: None,
+            connected: false,
+            peers: Tally::new(&PeerState::ALL),
+            probed: Tally::new(&Answered::ALL),
+            counts,
+            data,
+        }
+    }
+
+    #[test]
+    fn every_metric_is_exported_from_zero_and_named_by_the_rule() {
+        let (counts, data) = (Counts::default(), nothing());
+        let page = started(&counts, &data).page();
+        let made: Vec<Metric> = page.families().map(|(metric, _)| *metric).collect();
+        assert_eq!(made, ALL, "each once, in the order of their declaration");
+        let names: BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), ALL.len(), "no name twice");
+        for (metric, samples) in page.families() {
+            assert!(metric.is_well_named(), "{}", metric.name);
+            assert!(!metric.help.ends_with('.'), "{}", metric.name);
+            let zero = |value: &Value| [Value::Count(0), Value::Amount(0.0)].contains(value);
+            let zeros = samples.iter().all(|(_, value)| zero(value));
+            assert!(zeros || *metric == BUILD_INFO, "{}", metric.name);
+            let labels: Vec<_> = samples.iter().filter_map(|(label, _)| *label).collect();
+            let expected = VALUES.iter().find(|(it, _)| it == metric);
+            let expected = expected.map_or("", |(_, values)| *values);
+            assert_eq!(labels.join(" "), expected, "{}", metric.name);
+            assert_eq!(
+                metric.label.is_some(),
+                !labels.is_empty(),
+                "{}",
+                metric.name
+            );
+            assert!(!samples.is_empty(), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn what_is_observed_is_what_is_shown() {
+        let mut counts = Counts::default();
+        counts.updates.count(UpdateResult::Rejected);
+        counts.evidence.count(EvidenceAnswer::Refused);
+        counts.control_connections = 3;
+        let mut data = nothing();
+        data.io.udp_send = 7;
+        let mut observed = started(&counts, &data);
+        observed.epoch = Some(Epoch(12));
+        observed.member = true;
+        observed.lease = Some(Duration::from_millis(1_500));
+        observed.connected = true;
+        observed.peers.count(PeerState::Lagging);
+        observed.probed.count(Answered::Ipv6);
+        let text = observed.page().text();
+        let standing: Vec<_> = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.ends_with(" 0"))
+            .collect();
+        let build = format!(
+            "meshd_build_info{{version=\"{}\"}} 1",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(
+            standing,
+            [
+                &build,
+                "meshd_epoch_current 12",
+                "meshd_member 1",
+                "meshd_lease_remaining_seconds 1.5",
+                "meshd_epoch_updates_total{result=\"rejected\"} 1",
+                "meshd_control_connected 1",
+                "meshd_control_connections_total 3",
+                "meshd_evidence_total{result=\"refused\"} 1",
+                "meshd_peers{state=\"lagging\"} 1",
+                "meshd_probed_peers{answered=\"ipv6\"} 1",
+                "meshd_io_failures_total{kind=\"udp_send\"} 7",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_peer_is_current_only_with_a_session_of_the_epoch_in_force() {
+        let with = |session_epoch| PeerSnapshot {
+            key: WgPublicKey([1; 32]),
+            endpoint: None,
+            session_epoch,
+            session_age: None,
+            next_ready: false,
+            tx_bytes: 0,
+            rx_bytes: 0,
+        };
+        let state = |session| PeerState::of(Epoch(7), Some(&with(session)));
+        assert_eq!(state(Some(Epoch(7))), PeerState::Current);
+        assert_eq!(state(Some(Epoch(6))), PeerState::Lagging);
+        assert_eq!(state(None), PeerState::NoSession);
+        assert_eq!(PeerState::of(Epoch(7), None), PeerState::NoSession);
+    }
+}
