@@ -38,6 +38,17 @@ impl Client {
         self.ask(Method::GET, path, None).await
     }
 
+    /// `GET path`, where the reply is text of another kind than JSON.
+    pub(crate) async fn text(&self, path: &str) -> Result<String, Failure> {
+        let body = self.done(Method::GET, path, None).await?;
+        String::from_utf8(body.to_vec()).map_err(|_| {
+            Failure::broken(
+                "the daemon's reply is no text",
+                "are meshctl and meshd of the same version?",
+            )
+        })
+    }
+
     /// `DELETE path`.
     pub(crate) async fn delete(&self, path: &str) -> Result<Reply, Failure> {
         self.ask(Method::DELETE, path, None).await
@@ -79,16 +90,27 @@ impl Client {
         path: &str,
         form: Option<Vec<u8>>,
     ) -> Result<Reply, Failure> {
+        let body = self.done(method, path, form).await?;
+        let value = if body.is_empty() {
+            Value::Object(serde_json::Map::new())
+        } else {
+            serde_json::from_slice(&body).map_err(|error| unreadable(&error))?
+        };
+        Ok(Reply(value))
+    }
+
+    /// The body of a request that the daemon has done.
+    async fn done(
+        &self,
+        method: Method,
+        path: &str,
+        form: Option<Vec<u8>>,
+    ) -> Result<Bytes, Failure> {
         let (status, body) = timeout(TIMEOUT, self.exchange(method, path, form))
             .await
             .map_err(|_| self.silent())??;
         if status.is_success() {
-            let value = if body.is_empty() {
-                Value::Object(serde_json::Map::new())
-            } else {
-                serde_json::from_slice(&body).map_err(|error| unreadable(&error))?
-            };
-            Ok(Reply(value))
+            Ok(body)
         } else {
             Err(refusal(status, &body))
         }

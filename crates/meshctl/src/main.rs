@@ -24,6 +24,7 @@ mod explain;
 mod failure;
 mod files;
 mod key;
+mod metrics;
 mod node;
 mod peer;
 mod score;
@@ -74,6 +75,8 @@ enum Noun {
     Token(token::Verb),
     /// Read the controller's event log.
     Events(events::Args),
+    /// Print what the daemon counts and measures, as OpenMetrics text.
+    Metrics,
     /// On a node: change the score of a running mock emitter.
     #[command(subcommand)]
     Score(score::Verb),
@@ -116,6 +119,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Epoch(verb) => epoch::run(verb, &client, &answer).await,
         Noun::Token(verb) => token::run(verb, &client, &answer).await,
         Noun::Events(args) => events::run(&args, &client, &answer).await,
+        Noun::Metrics => metrics::run(&client, &answer).await,
         Noun::Score(verb) => score::run(verb, &client, &answer).await,
         Noun::Peer(verb) => peer::run(verb, &client, &answer).await,
         Noun::Key(verb) => key::run(&verb, &answer),

@@ -356,6 +356,25 @@ fn events_begin_with_the_newest_unless_told() {
 }
 
 #[test]
+fn metrics_are_printed_as_they_came() {
+    let text = "# TYPE meshd_epoch_current gauge\nmeshd_epoch_current 12\n# EOF\n";
+    let mesh = Daemon::answering(vec![(200, text.into())]);
+    let output = mesh.run(&["metrics"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stdout(&output), text);
+    assert_eq!(mesh.asked()[0].line, "GET /metrics HTTP/1.1");
+
+    let stopping = json!({ "error": "the node is stopping" });
+    let refused = Daemon::with(503, &stopping).run(&["metrics"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).starts_with("error: the node is stopping\nhint: "));
+
+    let no_form = meshctl(Path::new("/nonexistent/s"), &["--json", "metrics"]);
+    assert_eq!(no_form.status.code(), Some(2));
+    assert!(stderr(&no_form).contains("no JSON form"));
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let mesh = Daemon::with(200, &controller());
     let (reader, writer) = std::io::pipe().unwrap();

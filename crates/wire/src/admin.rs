@@ -16,6 +16,8 @@
 //! | `POST /v1/score` | [`ScoreRequest`]: changes a running mock emitter |
 //! | `POST /v1/export/{peer}` | → [`WgExport`]: holds secrets |
 //!
+//! Both answer `GET /metrics` with OpenMetrics text, which has no form here.
+//!
 //! Every refusal is an [`ApiError`] with a 4xx or 5xx status. Times are RFC 3339 in UTC.
 
 use crate::name::NodeName;
