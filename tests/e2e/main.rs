@@ -4,6 +4,7 @@ mod abuse;
 mod crashes;
 mod eviction;
 mod membership;
+mod metrics;
 mod mtu;
 mod partition;
 mod refusals;

@@ -1,7 +1,7 @@
 //! Starts that cannot work: refused with one line and exit code 2, and nothing is left behind.
 
 use crate::outcome;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use tests::harness::{CONTROLLER, Mesh, programs::program};
@@ -111,6 +111,30 @@ fn a_start_that_cannot_work_is_refused_with_one_line_and_leaves_nothing() {
         &["51999"],
     );
     drop(blocker);
+    let scraped = mesh
+        .namespace("bench")
+        .enter(|| TcpListener::bind("127.0.0.1:51998"));
+    let scraped = scraped
+        .join()
+        .expect("a thread ends")
+        .expect("the port is free");
+    let metrics = ["--metrics-listen", "127.0.0.1:51998"];
+    for (role, command) in [
+        ("node", bench.node("m0", &metrics)),
+        ("controller", bench.controller("m1", &metrics)),
+    ] {
+        expect(
+            &format!("taken address for metrics of a {role}"),
+            command,
+            &["127.0.0.1:51998", "in use", "--metrics-listen"],
+        );
+    }
+    drop(scraped);
+    expect(
+        "an address for metrics that is none",
+        bench.controller("m2", &["--metrics-listen", "everywhere"]),
+        &["metrics_listen", "everywhere", "IP:PORT"],
+    );
     mesh.namespace("bench")
         .ip("link add taken0 type veth peer name taken1");
     expect(

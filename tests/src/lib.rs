@@ -2,3 +2,4 @@
 //! `hostile/`; what needs no process is in `sim/` and beside the code.
 
 pub mod harness;
+pub mod metrics;

@@ -16,7 +16,7 @@ exposition::metrics! {
     BUILD_INFO: Gauge = "meshd_build_info" by "version";
     /// Number of the epoch in force here; 0 before the first
     EPOCH: Gauge = "meshd_epoch_current";
-    /// Whether this node is a member of that epoch, and its lease is not over
+    /// Whether this node is a member of that epoch; 0 too when its lease is over and the policy closes
     MEMBER: Gauge = "meshd_member";
     /// Time until the lease ends; 0 when it has, and before the first epoch
     LEASE: Gauge = "meshd_lease_remaining_seconds";
