@@ -84,10 +84,7 @@ impl Engine {
         let decisions = self.counts.decisions.iter();
         page.put_each(DECISIONS, decisions.map(|(it, n)| (it.name(), n)));
         page.put(HELD, self.held.len());
-        page.put_each(
-            NODES,
-            NODE_STATES.map(|state| (word(state), self.in_state(state))),
-        );
+        page.put_each(NODES, self.states().iter().map(|(it, n)| (word(it), n)));
         let evidence = self.counts.evidence.iter();
         page.put_each(EVIDENCE, evidence.map(|(it, n)| (it.name(), n)));
         self.put_connections(&mut page);
@@ -125,10 +122,12 @@ impl Engine {
         page.put_each(REFUSALS, refusals.map(|(it, n)| (refused(it), n)));
     }
 
-    fn in_state(&self, state: NodeState) -> usize {
-        let nodes = self.fleet.nodes().iter();
-        let states = nodes.map(|(name, node)| self.state_of(name, node));
-        states.filter(|it| *it == state).count()
+    fn states(&self) -> Tally<NodeState> {
+        let mut states = Tally::new(&NODE_STATES);
+        for (name, node) in self.fleet.nodes() {
+            states.count(self.state_of(name, node));
+        }
+        states
     }
 }
 
