@@ -281,7 +281,7 @@ impl Node {
             backend,
             listen_port,
             threads: queues.len(),
-            offloads: offloads.status(),
+            offloads: Vec::new(),
         };
         let identity_of = Identity {
             node: identity.public(),

@@ -32,10 +32,20 @@ exposition::metrics! {
     PEERS: Gauge = "meshd_peers" by "state";
     /// Members that were probed in the last round, by the IP versions that they answered on
     PROBED: Gauge = "meshd_probed_peers" by "answered";
+    /// Inner packets that were carried, by direction
+    PACKETS: Counter = "meshd_tunnel_packets_total" by "direction";
+    /// Their bytes
+    BYTES: Counter = "meshd_tunnel_bytes_total" by "direction";
+    /// Handshakes that were completed
+    HANDSHAKES: Counter = "meshd_tunnel_handshakes_total";
     /// Packets that were not carried, by reason
     DROPPED: Counter = "meshd_tunnel_dropped_packets_total" by "reason";
     /// Packets that the kernel did not take, by what was tried
     IO_FAILURES: Counter = "meshd_io_failures_total" by "kind";
+    /// Whether an offload is in use; status says why not
+    OFFLOAD: Gauge = "meshd_offload_enabled" by "offload";
+    /// Threads that carry packets
+    DATA_THREADS: Gauge = "meshd_data_threads";
 }
 
 /// What nothing else counts, since the start.
@@ -128,6 +138,19 @@ impl Observed<'_> {
         page.put_each(EVIDENCE, evidence.map(|(it, n)| (it.name(), n)));
         page.put_each(PEERS, self.peers.iter().map(|(it, n)| (it.name(), n)));
         page.put_each(PROBED, self.probed.iter().map(|(it, n)| (it.name(), n)));
+        let traffic = self.data.traffic;
+        page.put_each(
+            PACKETS,
+            [
+                ("sent", traffic.tx_packets),
+                ("received", traffic.rx_packets),
+            ],
+        );
+        page.put_each(
+            BYTES,
+            [("sent", traffic.tx_bytes), ("received", traffic.rx_bytes)],
+        );
+        page.put(HANDSHAKES, self.data.handshakes);
         let drops = self.data.drops.iter();
         page.put_each(DROPPED, drops.map(|(reason, n)| (reason.name(), n)));
         let IoFailures {
@@ -138,6 +161,9 @@ impl Observed<'_> {
             IO_FAILURES,
             [("tun_write", tun_write), ("udp_send", udp_send)],
         );
+        let offloads = self.data.offloads.iter();
+        page.put_each(OFFLOAD, offloads.map(|(name, off)| (*name, off.is_none())));
+        page.put(DATA_THREADS, self.data.threads as u64);
         page
     }
 }
@@ -254,10 +280,11 @@ impl Answered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::offload::{OffloadSwitches, Offloads};
     use exposition::{Metric, Value};
     use keys::WgPublicKey;
     use std::collections::BTreeSet;
-    use tunnel::Drops;
+    use tunnel::{Drops, Traffic};
 
     /// Every value of every label.
     const VALUES: &[(Metric, &str)] = &[
@@ -272,7 +299,13 @@ mod tests {
              unknown_index unknown_peer bad_mac bad_handshake bad_aead replayed too_large \
              under_load lease_over",
         ),
+        (PACKETS, "sent received"),
+        (BYTES, "sent received"),
         (IO_FAILURES, "tun_write udp_send"),
+        (
+            OFFLOAD,
+            "tun_tso tun_uso tun_tcp_merge tun_udp_merge udp_gso udp_gro",
+        ),
     ];
 
     fn nothing() -> Snapshot {
@@ -280,7 +313,21 @@ mod tests {
             peers: Vec::new(),
             drops: Drops::default(),
             io: IoFailures::default(),
+            traffic: Traffic::default(),
+            handshakes: 0,
+            offloads: all_off(),
+            threads: 0,
         }
+    }
+
+    fn all_off() -> Vec<(&'static str, Option<String>)> {
+        let switches = OffloadSwitches {
+            tun_tcp: false,
+            tun_udp: false,
+            udp_gso: false,
+            udp_gro: false,
+        };
+        Offloads::new(switches).states()
     }
 
     /// A node that has just started.

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use tunnel::PeerSnapshot;
 use wire::admin::{
-    Control, EvidenceStatus, InterfaceStatus, Membership, NodeDaemonStatus, PeerStatus, PingStatus,
-    SCHEMA,
+    Control, EvidenceStatus, InterfaceStatus, Membership, NodeDaemonStatus, OffloadStatus,
+    PeerStatus, PingStatus, SCHEMA,
 };
 use wire::update::LeaseEnd;
 use wire::{EpochUpdate, NodeName};
@@ -83,7 +83,12 @@ impl Agent {
         let mut interface = self.interface.clone();
         if let Some(snapshot) = snapshot {
             interface.threads = snapshot.threads;
-            interface.offloads.clone_from(&snapshot.offloads);
+            let each = snapshot.offloads.iter().map(|(name, off)| OffloadStatus {
+                name: (*name).to_owned(),
+                enabled: off.is_none(),
+                reason: off.clone(),
+            });
+            interface.offloads = each.collect();
         }
         interface
     }

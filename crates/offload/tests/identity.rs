@@ -41,7 +41,7 @@ impl Flow {
         if self.is_tcp {
             segment.extend(tcp.sequence.to_be_bytes());
             segment.extend([0, 0, 0, 9]);
-            segment.push(((20 + self.options.len()) / 4 << 4) as u8);
+            segment.push((20 + self.options.len()) as u8 / 4 * 16);
             segment.push(tcp.flags);
             segment.extend([0x20, 0, 0, 0, 0, 0]);
             segment.extend(&self.options);
@@ -116,6 +116,10 @@ fn flow(is_tcp: impl Strategy<Value = bool>) -> impl Strategy<Value = Flow> {
 
 const ACK: u8 = 0x10;
 
+#[allow(
+    clippy::too_many_arguments,
+    reason = "each is one dimension of the property"
+)]
 /// A run of packets as a super-packet would be split into: equal payloads, the last at most as long.
 fn run(
     flow: &Flow,

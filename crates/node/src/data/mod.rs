@@ -27,7 +27,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tunnel::{Drops, PeerSnapshot, Traffic, Tunnel};
-use wire::admin::OffloadStatus;
 use worker::Worker;
 use zeroize::Zeroizing;
 
@@ -55,7 +54,8 @@ pub(crate) struct Snapshot {
     pub(crate) io: IoFailures,
     pub(crate) traffic: Traffic,
     pub(crate) handshakes: u64,
-    pub(crate) offloads: Vec<OffloadStatus>,
+    /// Every offload by name, and why it is off if it is.
+    pub(crate) offloads: Vec<(&'static str, Option<String>)>,
     pub(crate) threads: usize,
 }
 
@@ -267,7 +267,7 @@ fn carry_out(command: DataCommand, tunnel: &mut Tunnel, shared: &Shared) {
                 io,
                 traffic: tunnel.traffic(),
                 handshakes: tunnel.handshakes(),
-                offloads: shared.offloads.status(),
+                offloads: shared.offloads.states(),
                 threads: shared.threads,
             });
         }

@@ -7,7 +7,6 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use wire::admin::OffloadStatus;
 
 /// The kinds of offload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,20 +159,15 @@ impl Offloads {
         }
     }
 
-    /// Every offload as it is now.
-    pub(crate) fn status(&self) -> Vec<OffloadStatus> {
+    /// Every offload by name, and why it is off if it is.
+    pub(crate) fn states(&self) -> Vec<(&'static str, Option<String>)> {
+        let why = |state: &State| {
+            let why = state.why.lock().unwrap_or_else(PoisonError::into_inner);
+            why.as_ref().map(ToString::to_string)
+        };
         let all = Offload::ALL.iter().zip(&self.0);
-        all.map(|(offload, state)| OffloadStatus {
-            name: offload.name().to_owned(),
-            enabled: state.is_on.load(Ordering::Relaxed),
-            reason: state
-                .why
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .as_ref()
-                .map(ToString::to_string),
-        })
-        .collect()
+        all.map(|(offload, state)| (offload.name(), why(state)))
+            .collect()
     }
 }
 
@@ -259,21 +253,13 @@ mod tests {
             Offload::TunUso,
             Why::Failed(io::Error::from_raw_os_error(22)),
         );
-        let status = offloads.status();
+        let states = offloads.states();
         let reason = |name: &str| {
-            let found = status.iter().find(|offload| offload.name == name);
-            let found = found.expect("every offload is listed");
-            (found.enabled, found.reason.clone())
+            let found = states.iter().find(|(other, _)| *other == name);
+            found.expect("every offload is listed").1.clone()
         };
-        assert_eq!(
-            reason("udp_gso"),
-            (false, Some("off by setting".to_owned()))
-        );
-        assert!(
-            reason("tun_uso")
-                .1
-                .is_some_and(|why| why.starts_with("refused while running"))
-        );
-        assert_eq!(reason("tun_tso"), (true, None));
+        assert_eq!(reason("udp_gso").as_deref(), Some("off by setting"));
+        assert!(reason("tun_uso").is_some_and(|why| why.starts_with("refused while running")));
+        assert_eq!(reason("tun_tso"), None);
     }
 }
