@@ -7,11 +7,14 @@
 //! | [`world`] | the queue of events, and what each does |
 //! | [`node`], [`control`] | a node with its agent; the controller and the control channel |
 //! | [`net`], [`packet`], [`faults`] | the network, what runs over it, what goes wrong |
+//! | [`carry`] | a packet's way through a tunnel, as the product's data threads take it |
 //! | [`model`], [`check`] | what should be, and the comparison after every step |
 //!
 //! `SIM_SEED=n` begins with seed n, `SIM_RUNS=n` does n runs. boringtun draws its keys and timestamps
 //! from the operating system, so a seed replays behaviour, not bytes.
 
+#[path = "../../crates/tunnel/tests/carry/mod.rs"]
+mod carry;
 mod check;
 mod control;
 mod faults;

@@ -1,6 +1,7 @@
 //! The simulation: one queue of events in virtual time, and what each of them does. After everything
 //! that a node does, what it holds is compared with the model ([`crate::check`]).
 
+use crate::carry;
 use crate::control::{Controller, clock};
 use crate::model::NodeModel;
 use crate::net::Net;
@@ -357,9 +358,8 @@ impl World {
         packet.resize(len + PADDING, 0);
         let mut out = vec![0; (packet.len() + tunnel::DATA_OVERHEAD).max(MIN_BUFFER)];
         let clock = self.nodes[from].clock(self.now);
-        let outbound = self.nodes[from]
-            .tunnel
-            .handle_tun(&mut packet, len, &mut out, clock);
+        let tunnel = &mut self.nodes[from].tunnel;
+        let outbound = carry::send(tunnel, &mut packet, len, &mut out, clock);
         if let Outbound::Send { to: address, len } = outbound {
             self.check_sealed(from, to);
             out.truncate(len);
@@ -409,10 +409,8 @@ impl World {
     fn take(&mut self, node: usize, datagram: Datagram) {
         let mut out = vec![0; datagram.bytes.len()];
         let clock = self.nodes[node].clock(self.now);
-        let inbound =
-            self.nodes[node]
-                .tunnel
-                .handle_udp(datagram.from, &datagram.bytes, &mut out, clock);
+        let tunnel = &mut self.nodes[node].tunnel;
+        let inbound = carry::receive(tunnel, datagram.from, &datagram.bytes, &mut out, clock);
         if datagram.again {
             self.check_refused(node, &datagram, inbound);
         } else if let Inbound::Deliver { len } = inbound {

@@ -1,6 +1,8 @@
 //! A pair whose packets take time: what rotations must not cost when epochs come close together,
 //! reach the two sides at different times, or meet a restart. Virtual time, one millisecond a step.
 
+mod carry;
+
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use rand_core::OsRng;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -122,7 +124,7 @@ impl Link {
         let mut out = [0; 256];
         let side = &mut self.sides[at];
         side.sent += 1;
-        let outbound = side.tunnel.handle_tun(&mut packet, 100, &mut out, self.now);
+        let outbound = carry::send(&mut side.tunnel, &mut packet, 100, &mut out, self.now);
         if let Outbound::Send { len, .. } = outbound {
             self.flying
                 .push((self.now + self.one_way, at, out[..len].to_vec()));
@@ -161,9 +163,8 @@ impl Link {
         for (_, at, datagram) in landed {
             let from = self.sides[at].outer;
             let to = &mut self.sides[1 - at];
-            if let Inbound::Deliver { .. } =
-                to.tunnel.handle_udp(from, &datagram, &mut [0; 256], now)
-            {
+            let inbound = carry::receive(&mut to.tunnel, from, &datagram, &mut [0; 256], now);
+            if let Inbound::Deliver { .. } = inbound {
                 to.delivered += 1;
             }
         }
@@ -390,8 +391,7 @@ fn a_counter_at_its_end_is_refused_before_it_can_wrap() {
     let (_, _, mut datagram) = link.flying.pop().expect("a datagram");
     datagram[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
     let from = link.sides[0].outer;
-    let inbound = link.sides[1]
-        .tunnel
-        .handle_udp(from, &datagram, &mut [0; 256], link.now);
+    let tunnel = &mut link.sides[1].tunnel;
+    let inbound = carry::receive(tunnel, from, &datagram, &mut [0; 256], link.now);
     assert_eq!(inbound, Inbound::Dropped(DropReason::Malformed));
 }

@@ -1,5 +1,7 @@
 //! Tunnels that talk over a network made of a vector, in virtual time.
 
+mod carry;
+
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use rand_core::OsRng;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -77,9 +79,8 @@ impl Side {
         let mut buffer = packet.to_vec();
         buffer.resize(packet.len() + 15, 0xFF);
         let mut out = vec![0; 2048];
-        let outbound = self
-            .tunnel
-            .handle_tun(&mut buffer, packet.len(), &mut out, now);
+        let len = packet.len();
+        let outbound = carry::send(&mut self.tunnel, &mut buffer, len, &mut out, now);
         if let Outbound::Send { len, .. } = outbound {
             self.sent.push(out[..len].to_vec());
         }
@@ -88,7 +89,7 @@ impl Side {
 
     fn receive(&mut self, from: SocketAddr, datagram: &[u8], now: Duration) -> Inbound {
         let mut out = vec![0; 2048];
-        let inbound = self.tunnel.handle_udp(from, datagram, &mut out, now);
+        let inbound = carry::receive(&mut self.tunnel, from, datagram, &mut out, now);
         if let Inbound::Deliver { len } = inbound {
             self.delivered.push(out[..len].to_vec());
         }
