@@ -1,11 +1,14 @@
 //! Real daemons in network namespaces: what an operator would see. One file per kind of trouble.
 
 mod abuse;
+mod capture;
 mod crashes;
 mod eviction;
+mod flows;
 mod membership;
 mod metrics;
 mod mtu;
+mod offload;
 mod partition;
 mod refusals;
 mod secrets;

@@ -200,6 +200,17 @@ impl Mesh {
         output.expect("the tests need `ip` (iproute2)")
     }
 
+    /// Addresses of a node in the underlay.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    #[must_use]
+    pub fn underlay(&self, node: &str) -> [String; 2] {
+        let index = self.nodes().iter().position(|name| name == node);
+        let (v4, v6) = underlay(index.unwrap_or_else(|| panic!("no node {node}")));
+        [v4, v6]
+    }
+
     /// Cuts `host` off from the underlay.
     pub fn link_down(&self, host: &str) {
         self.network.set_link(host, false);

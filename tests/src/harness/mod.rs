@@ -60,7 +60,16 @@ pub fn now() -> Instant {
 }
 
 /// Asks until the answer is yes; `false` after `patience`.
-pub fn poll(patience: Duration, mut question: impl FnMut() -> bool) -> bool {
+pub fn poll(patience: Duration, question: impl FnMut() -> bool) -> bool {
+    poll_every(INTERVAL, patience, question)
+}
+
+/// The same, as often as told.
+pub fn poll_every(
+    interval: Duration,
+    patience: Duration,
+    mut question: impl FnMut() -> bool,
+) -> bool {
     let deadline = now() + patience;
     loop {
         if question() {
@@ -69,7 +78,7 @@ pub fn poll(patience: Duration, mut question: impl FnMut() -> bool) -> bool {
         if now() >= deadline {
             return false;
         }
-        std::thread::sleep(INTERVAL);
+        std::thread::sleep(interval);
     }
 }
 
