@@ -5,15 +5,15 @@
 
 use blake2::{Blake2b512, Digest as _};
 use rand::rngs::SmallRng;
-use rand::{RngCore as _, SeedableRng as _};
+use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
-use tests::harness::Mesh;
 use tests::harness::namespace::Namespace;
+use tests::harness::{Mesh, poll_every};
 
 /// From where, to which address of whom.
 #[derive(Clone, Copy)]
@@ -39,7 +39,7 @@ pub(crate) struct Transfer {
 pub(crate) struct Burst {
     pub(crate) size: usize,
     pub(crate) count: usize,
-    /// Size of the last one, at most the others'.
+    /// Size of the last one; with `UDP_SEGMENT`, at most the others'.
     pub(crate) last: usize,
 }
 
@@ -165,6 +165,22 @@ impl Stream {
         stream
     }
 
+    /// Datagrams of changing sizes, close together: what may be merged with what changes all the time.
+    pub(crate) fn mixed() -> Self {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let sizes = [8, 9, 100, 700, 701, LARGEST];
+        let bursts = (0..300).map(|_| Burst {
+            size: sizes[rng.gen_range(0..sizes.len())],
+            count: rng.gen_range(1..5),
+            last: sizes[rng.gen_range(0..sizes.len())],
+        });
+        Self {
+            bursts: bursts.collect(),
+            is_gso: false,
+            window: 40,
+        }
+    }
+
     /// Many datagrams of one size, close together.
     pub(crate) fn steady(size: usize, count: usize) -> Self {
         let burst = Burst {
@@ -259,7 +275,7 @@ fn datagram(number: u64, size: usize) -> Vec<u8> {
     bytes
 }
 
-/// How many were sent.
+/// How many were sent, until some are missing.
 fn say(to: SocketAddr, stream: &Stream, received: &AtomicU64) -> u64 {
     let any: IpAddr = match to {
         SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
@@ -272,9 +288,12 @@ fn say(to: SocketAddr, stream: &Stream, received: &AtomicU64) -> u64 {
     socket.set_nonblocking(false).expect("a socket may block");
     let mut sent = 0;
     for burst in &stream.bursts {
-        tests::harness::poll_every(Duration::from_micros(100), STALL, || {
+        let goes_on = poll_every(Duration::from_micros(100), STALL, || {
             sent <= received.load(Ordering::Relaxed) + stream.window
         });
+        if !goes_on {
+            break;
+        }
         let sizes = (1..=burst.count).map(|n| {
             if n < burst.count {
                 burst.size

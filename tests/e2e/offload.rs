@@ -111,6 +111,7 @@ fn every_combination_of_offloads_carries_the_same_bytes_and_says_what_is_on() {
                     let arrived = way.udp(&Stream::of_all_sizes(is_gso));
                     arrived.assert_whole(&format!("{what}, UDP_SEGMENT {is_gso}"));
                 }
+                way.udp(&Stream::mixed()).assert_whole(&what);
             }
         }
         assert_eq!(offloads(&mesh, &node), expected, "{combination:?}");
@@ -168,6 +169,28 @@ fn a_flow_keeps_its_order_over_any_number_of_threads() {
             let few = (64 << 20) / 1400 / 100;
             assert!(tcp.retransmitted <= few, "{what}: {tcp:?}");
             assert!(tcp.out_of_order <= few, "{what}: {tcp:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_in_a_flow_is_not_covered_up_by_merging_the_rest() {
+    let (receiver, one_by_one) = ("node-b", "node-c");
+    let builder = idle_mesh(3).node_setting(one_by_one, "udp_gso", false);
+    let mesh = start(builder);
+    for rule in [
+        "add table inet loss",
+        "add chain inet loss in { type filter hook input priority 0; }",
+        "add rule inet loss in udp dport 51820 numgen random mod 128 == 0 counter drop",
+    ] {
+        let output = mesh.exec(receiver, &["nft", rule]);
+        assert!(output.status.success(), "nft {rule}: {output:?}");
+    }
+    for from in [HUB, one_by_one] {
+        for is_v6 in [false, true] {
+            let tcp = Way::new(&mesh, from, receiver, is_v6).tcp(24 << 20);
+            assert_eq!(tcp.sent, tcp.received, "from {from}");
+            assert!(tcp.out_of_order > 0, "nothing was missing: {tcp:?}");
         }
     }
 }
