@@ -7,7 +7,7 @@
 //! in the order in which they came. Checksums are verified before packets are merged, because a
 //! super-packet's is taken on trust by the kernel.
 
-use crate::headers::*;
+use crate::headers::{self, *};
 use crate::virtio::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VnetHeader};
 use std::io::IoSlice;
 use std::ops::Range;
@@ -72,7 +72,11 @@ impl Coalescer {
         let Some(packet) = buffer.get(range.clone()) else {
             return;
         };
-        let headers = Headers::parse(packet).filter(|headers| match headers.transport {
+        let headers = Headers::parse(packet);
+        if headers.is_none() {
+            self.close_between(buffer, packet);
+        }
+        let headers = headers.filter(|headers| match headers.transport {
             Transport::Tcp => self.tcp,
             Transport::Udp => self.udp,
         });
@@ -120,6 +124,21 @@ impl Coalescer {
         }
         self.groups.clear();
         self.packets.clear();
+    }
+
+    /// Closes the groups between the packet's addresses: a fragment may belong to any of their flows,
+    /// and what comes later must not overtake it.
+    fn close_between(&mut self, buffer: &[u8], packet: &[u8]) {
+        let Some(between) = headers::addresses(packet) else {
+            return;
+        };
+        for group in self.groups.iter_mut().rev().take(RECENT) {
+            let first = self.packets.get(group.first);
+            let first = first.and_then(|first| buffer.get(first.range.clone()));
+            if group.is_open && first.and_then(headers::addresses) == Some(between) {
+                group.is_open = false;
+            }
+        }
     }
 
     /// The newest group of the packet's flow.

@@ -114,6 +114,15 @@ impl Headers {
     }
 }
 
+/// Source and destination of any IP packet.
+pub(crate) fn addresses(packet: &[u8]) -> Option<&[u8]> {
+    match packet.first()? >> 4 {
+        4 => packet.get(12..20),
+        6 => packet.get(8..40),
+        _ => None,
+    }
+}
+
 /// Length of a TCP header, options included.
 pub(crate) fn tcp_header_len(segment: &[u8]) -> Option<usize> {
     let len = usize::from(segment.get(12)? >> 4) * 4;

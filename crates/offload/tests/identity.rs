@@ -352,6 +352,30 @@ fn a_packet_with_a_wrong_checksum_is_not_covered_up() {
 }
 
 #[test]
+fn a_fragment_is_not_overtaken() {
+    for is_v6 in [false, true] {
+        let flow = Flow {
+            is_v6,
+            is_tcp: false,
+            host: 1,
+            options: vec![],
+            dont_fragment: true,
+            tos: 0,
+        };
+        let mut packets = run(&flow, 1, 1, 100, 4, 100, 0, false);
+        // "More fragments"; in IPv6 the header that says so comes first.
+        if is_v6 {
+            packets[1][6] = 44;
+        } else {
+            packets[1][6] = 0x20;
+        }
+        let written = coalesce(&packets, Verdict::Done);
+        assert_eq!(written.len(), 3, "the last two are one");
+        assert_eq!(split_all(&written), packets);
+    }
+}
+
+#[test]
 fn a_super_packet_stays_within_what_ip_can_say() {
     let flow = Flow {
         is_v6: true,
