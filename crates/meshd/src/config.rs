@@ -235,7 +235,8 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
     let probe_seconds = settings.probe_seconds.unwrap_or(10);
     let data_threads = settings.data_threads.unwrap_or_else(|| {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        cores.min(DEFAULT_MAX_THREADS)
+        // The other half is for what sends and receives, and for the kernel.
+        (cores / 2).clamp(1, DEFAULT_MAX_THREADS)
     });
     if !(1..=MAX_THREADS).contains(&data_threads) {
         let why = format!("{data_threads} is not between 1 and {MAX_THREADS}");

@@ -177,7 +177,7 @@ settings! {
     [Node] udp_gso: bool, "MESHD_UDP_GSO";
     /// Node: whether datagrams are received in batches (GRO), where that works [default: true]
     [Node] udp_gro: bool, "MESHD_UDP_GRO";
-    /// Node: threads that carry packets, 1 to 64 [default: one per core, at most 16]
+    /// Node: threads that carry packets, 1 to 64 [default: half the cores, at least 1, at most 16]
     [Node] data_threads: usize, "MESHD_DATA_THREADS";
     /// Node: where evidence comes from: none, mock, command or file [default: none]
     [Node] emitter: String, "MESHD_EMITTER";

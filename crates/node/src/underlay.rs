@@ -110,6 +110,8 @@ impl Agent {
             .into_iter()
             .filter_map(|to| Some((to.ip(), mtu::path_mtu(to).ok()?)));
         let Some(fit) = Fit::to(self.mtu, paths) else {
+            // What was true of paths that are gone is not said of those to come.
+            (self.interface.underlay_mtu, self.interface.fragments) = (None, false);
             return;
         };
         let before = std::mem::replace(&mut self.fit, fit);

@@ -90,7 +90,7 @@ impl Incoming<'_> {
     ) -> Result<Opened, DropReason> {
         let (tunnel, now) = (self.tunnel, self.now);
         tunnel.check_lease(now)?;
-        let receiver = match packet::parse_message(datagram).ok_or(DropReason::Malformed)? {
+        let receiver = match parse(from, datagram)? {
             Message::Data { receiver } => receiver >> 8,
             Message::Initiation { .. } | Message::Response { .. } | Message::CookieReply { .. } => {
                 return Ok(Opened::Handshake);
@@ -164,7 +164,7 @@ impl Tunnel {
         now: Duration,
     ) -> Result<Inbound, DropReason> {
         self.check_lease(now)?;
-        match packet::parse_message(datagram).ok_or(DropReason::Malformed)? {
+        match parse(from, datagram)? {
             Message::Data { receiver } => self.data(receiver >> 8, from, datagram, out, now),
             Message::Initiation { sender } => {
                 self.admit(from, datagram, now)?;
@@ -299,6 +299,13 @@ impl Tunnel {
     }
 }
 
+/// The message in a datagram. Nothing can be sent to port 0: it must not become an endpoint.
+fn parse(from: SocketAddr, datagram: &[u8]) -> Result<Message, DropReason> {
+    packet::parse_message(datagram)
+        .filter(|_| from.port() != 0)
+        .ok_or(DropReason::Malformed)
+}
+
 /// Opens a datagram with the session that has `index`.
 fn open(
     generation: &mut Generation,
@@ -327,6 +334,10 @@ fn open(
         TunnResult::Err(error) => return Err(reason(&error)),
         TunnResult::WriteToNetwork(_) => return Err(DropReason::Malformed),
     };
+    // boringtun believes IPv4's length field, however small.
+    if source.is_some() && len < IPV4_HEADER {
+        return Err(DropReason::Malformed);
+    }
     Ok(Plain {
         len,
         source,
@@ -414,3 +425,6 @@ fn peer_at<'a>(
     let peer = peers.get_mut(id).ok_or(DropReason::UnknownIndex)?;
     Ok((peer, core))
 }
+
+/// The shortest inner packet (RFC 791, section 3.1).
+const IPV4_HEADER: usize = 20;

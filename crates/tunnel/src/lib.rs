@@ -56,6 +56,6 @@ pub use drops::{DropReason, Drops};
 pub use inbound::{Inbound, Incoming, Opened};
 pub use limits::*;
 pub use outbound::{Outbound, Outgoing};
-pub use packet::destination;
+pub use packet::{destination, is_handshake};
 pub use peer::PeerSnapshot;
 pub use tunnel::{Config, PeerSpec, Tunnel};

@@ -28,6 +28,14 @@ pub(crate) enum Message {
     },
 }
 
+/// Whether a datagram is a handshake message or a cookie reply, by its type and length.
+pub fn is_handshake(datagram: &[u8]) -> bool {
+    matches!(
+        parse_message(datagram),
+        Some(Message::Initiation { .. } | Message::Response { .. } | Message::CookieReply { .. })
+    )
+}
+
 pub(crate) fn parse_message(datagram: &[u8]) -> Option<Message> {
     let u32_at = |at: usize| {
         datagram

@@ -86,10 +86,15 @@ impl Batch {
         match udp.send(to, datagrams, self.segment) {
             Ok(()) => 0,
             Err(error) if count > 1 && is_refusal(&error) => {
-                self.long.refused(to, self.segment, error, offloads);
                 let each = datagrams.chunks(self.segment);
-                each.filter(|datagram| udp.send(to, datagram, datagram.len()).is_err())
-                    .count() as u64
+                let lost = each
+                    .filter(|datagram| udp.send(to, datagram, datagram.len()).is_err())
+                    .count();
+                // Where not even one goes through, the batch is not to blame.
+                if lost < count {
+                    self.long.refused(to, self.segment, error, offloads);
+                }
+                lost as u64
             }
             Err(_) => count as u64,
         }
@@ -112,6 +117,7 @@ impl LongDatagrams {
                 .from_length
                 .get(&to)
                 .is_none_or(|length| segment < *length)
+            || self.is_over(clock::boot())
     }
 
     /// A batch was refused: because its datagrams are long for their path, or altogether.
@@ -126,11 +132,17 @@ impl LongDatagrams {
             return offloads.turn_off(Offload::UdpGso, Why::Failed(error));
         }
         let now = clock::boot();
-        if now.saturating_sub(self.since) > FORGET_AFTER {
+        if self.is_over(now) || self.from_length.len() >= MAX_ADDRESSES {
             self.from_length.clear();
+        }
+        if self.from_length.is_empty() {
             self.since = now;
         }
         self.from_length.insert(to, segment);
+    }
+
+    fn is_over(&self, now: Duration) -> bool {
+        now.saturating_sub(self.since) > FORGET_AFTER
     }
 }
 
@@ -142,3 +154,4 @@ const MAX_BYTES: usize = tunnel::MAX_DATAGRAM;
 /// section 5).
 const FITS_ANY_PATH: usize = 1280 - 48;
 const FORGET_AFTER: Duration = Duration::from_secs(60);
+const MAX_ADDRESSES: usize = 1024;

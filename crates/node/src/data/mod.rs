@@ -6,10 +6,12 @@
 //!
 //! Each thread is a direct loop over its own TUN queue and its own UDP socket: `worker.rs`. The main
 //! thread also takes the agent's commands, before packets, and looks after the tunnel's timers. The
-//! kernel keeps a sender's datagrams on one socket and, having seen them come in by its queue, a
-//! flow's packets on one TUN queue: nothing is reordered, and peers spread over threads.
+//! kernel keeps a sender's datagrams on one socket (`io/udp.rs`) and what goes to a destination on one
+//! TUN queue (`io/tun/steer.rs`): no flow is reordered, and peers spread over threads.
 
 mod batch;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use crate::apply::apply;
@@ -174,8 +176,11 @@ impl Shared {
         self.tunnel.write().expect("no data thread has panicked")
     }
 
-    fn deadline_changed(&self) {
-        self.deadline.notify_one();
+    /// Wakes the main thread if the tunnel's next deadline is not what it was.
+    fn deadline_may_have_changed(&self, before: Option<Duration>, tunnel: &Tunnel) {
+        if tunnel.poll_timeout() != before {
+            self.deadline.notify_one();
+        }
     }
 }
 
@@ -188,7 +193,7 @@ async fn run_other(mut worker: Worker, mut stopped: watch::Receiver<()>) -> io::
             _ = stopped.changed() => return Ok(()),
             ready = worker.ready() => ready?,
         }
-        worker.carry()?;
+        worker.carry().await?;
     }
 }
 
@@ -222,7 +227,7 @@ async fn run_main(
                 worker.flush(&mut tunnel);
             }
             Wake::Timeout => {}
-            Wake::Packets => worker.carry()?,
+            Wake::Packets => worker.carry().await?,
         }
     }
 }

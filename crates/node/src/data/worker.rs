@@ -66,15 +66,22 @@ impl Worker {
         }
     }
 
-    /// Both directions, whichever woke us: neither starves the other.
-    pub(super) fn carry(&mut self) -> io::Result<()> {
-        self.drain_udp();
-        self.drain_tun()
+    /// Both directions, whichever woke us: neither starves the other. Gives way when a direction has
+    /// more to carry than a turn holds: only then does the runtime get to see that the other direction
+    /// has become ready.
+    pub(super) async fn carry(&mut self) -> io::Result<()> {
+        let is_more_from_udp = self.drain_udp();
+        let is_more_from_tun = self.drain_tun()?;
+        if is_more_from_udp || is_more_from_tun {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     // ---- TUN → UDP --------------------------------------------------------------------------
 
-    fn drain_tun(&mut self) -> io::Result<()> {
+    /// Whether there may be more.
+    fn drain_tun(&mut self) -> io::Result<bool> {
         let shared = Arc::clone(&self.shared);
         let mut tunnel = shared.read();
         let mut budget = TURN;
@@ -84,6 +91,12 @@ impl Worker {
                 Ok(len) => len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // A packet that no offload header can describe; the driver has thrown it away.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    tunnel.count_drops(DropReason::Malformed, 1);
+                    budget = budget.saturating_sub(LEAST_COST);
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             budget = budget.saturating_sub(len.max(LEAST_COST));
@@ -116,26 +129,24 @@ impl Worker {
                 }
             };
             if needs_tunnel_alone {
-                drop(tunnel);
                 let lost = self.batch.flush(&self.udp, &shared.offloads);
                 count(&shared.udp_send, lost);
+                drop(tunnel);
                 let mut alone = shared.write();
                 seal_alone(&mut split, &mut alone, &mut self.plain, &self.udp, &shared);
                 drop(alone);
-                shared.deadline_changed();
                 tunnel = shared.read();
             }
         }
-        count(
-            &shared.udp_send,
-            self.batch.flush(&self.udp, &shared.offloads),
-        );
-        Ok(())
+        let lost = self.batch.flush(&self.udp, &shared.offloads);
+        count(&shared.udp_send, lost);
+        Ok(budget == 0)
     }
 
     // ---- UDP → TUN --------------------------------------------------------------------------
 
-    fn drain_udp(&mut self) {
+    /// Whether there may be more.
+    fn drain_udp(&mut self) -> bool {
         let mut budget = TURN;
         while budget > 0 {
             let mut metas = [RecvMeta::default(); SLOTS];
@@ -144,7 +155,7 @@ impl Worker {
                 std::array::from_fn(|_| IoSliceMut::new(slots.next().unwrap_or_default()));
             let received = match self.udp.recv(&mut buffers, &mut metas) {
                 Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // An ICMP error of an earlier datagram; the next call goes on.
                 Err(_) => {
                     budget -= LEAST_COST.min(budget);
@@ -152,17 +163,18 @@ impl Worker {
                 }
             };
             let metas = &metas[..received];
-            let bytes: usize = metas.iter().map(|meta| meta.len).sum();
-            budget = budget.saturating_sub(bytes.max(LEAST_COST));
+            let costs = datagrams(metas).map(|(_, range)| range.len().max(LEAST_COST));
+            budget = budget.saturating_sub(costs.sum::<usize>().max(LEAST_COST));
             self.open_all(metas);
         }
+        true
     }
 
     /// Opens what was received and delivers it. Handshakes go first.
     fn open_all(&mut self, metas: &[RecvMeta]) {
         let shared = Arc::clone(&self.shared);
         for (from, range) in datagrams(metas) {
-            if !is_data(&self.datagrams[range.clone()]) {
+            if tunnel::is_handshake(&self.datagrams[range.clone()]) {
                 self.open_alone(from, range);
             }
         }
@@ -175,7 +187,7 @@ impl Worker {
         let mut incoming = tunnel.incoming(clock::boot());
         for (from, range) in datagrams(metas) {
             let datagram = &self.datagrams[range.clone()];
-            if !is_data(datagram) {
+            if tunnel::is_handshake(datagram) {
                 continue;
             }
             match incoming.open(from, datagram, &mut self.plain[range.clone()]) {
@@ -201,6 +213,7 @@ impl Worker {
     fn open_alone(&mut self, from: SocketAddr, range: Range<usize>) {
         let shared = Arc::clone(&self.shared);
         let mut tunnel = shared.write();
+        let before = tunnel.poll_timeout();
         let (datagram, out) = (&self.datagrams[range.clone()], &mut self.plain[range]);
         let inbound = tunnel.handle_udp(from, datagram, out, clock::boot());
         if let Inbound::Deliver { len } = inbound {
@@ -210,7 +223,7 @@ impl Worker {
             let _ = deliver(&self.tun, &header, &slices, &shared);
         }
         send_control(&mut tunnel, &self.udp, &shared);
-        shared.deadline_changed();
+        shared.deadline_may_have_changed(before, &tunnel);
     }
 
     // ---- what the main thread does besides ----------------------------------------------------
@@ -284,7 +297,7 @@ fn seal_alone(
     udp: &Udp,
     shared: &Shared,
 ) {
-    let now = clock::boot();
+    let (now, before) = (clock::boot(), tunnel.poll_timeout());
     while let Some(segment) = split.next_segment() {
         let outbound = tunnel.handle_tun(segment.bytes, segment.len, out, now);
         if let Outbound::Send { to, len } = outbound
@@ -294,6 +307,7 @@ fn seal_alone(
         }
     }
     send_control(tunnel, udp, shared);
+    shared.deadline_may_have_changed(before, tunnel);
 }
 
 fn send_control(tunnel: &mut Tunnel, udp: &Udp, shared: &Shared) {
@@ -310,6 +324,8 @@ fn deliver(
     slices: &[IoSlice<'_>],
     shared: &Shared,
 ) -> Verdict {
+    // The first slice is the header, each other a packet or what one adds to it.
+    let packets = slices.len() as u64 - 1;
     let slices = if tun.has_vnet_header() {
         slices
     } else {
@@ -325,7 +341,9 @@ fn deliver(
             Verdict::Refused
         }
         sent => {
-            count(&shared.tun_write, u64::from(sent.is_err()));
+            if sent.is_err() {
+                count(&shared.tun_write, packets);
+            }
             Verdict::Done
         }
     }
@@ -343,15 +361,10 @@ fn datagrams(metas: &[RecvMeta]) -> impl Iterator<Item = (SocketAddr, Range<usiz
     })
 }
 
-/// Whether a datagram is transport data (whitepaper, section 5.4.6), to look at in any order.
-fn is_data(datagram: &[u8]) -> bool {
-    datagram.first() == Some(&4)
-}
-
 /// Bytes per turn and direction, before commands and the other direction get theirs.
 const TURN: usize = 512 << 10;
 /// What a packet costs at least, in bytes of a turn.
-const LEAST_COST: usize = 2 << 10;
+const LEAST_COST: usize = 1 << 10;
 /// Receive buffers; each holds one datagram, or what the kernel batched.
 const SLOTS: usize = 4;
 const SLOT: usize = 1 << 16;

@@ -154,8 +154,9 @@ impl Offloads {
         use Offload::{TunTcpMerge, TunTso, TunUdpMerge, TunUso};
         for offload in [TunTso, TunUso, TunTcpMerge, TunUdpMerge] {
             let state = &self.0[offload as usize];
-            state.is_on.store(false, Ordering::Relaxed);
-            *state.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(Why::Backend);
+            if state.is_on.swap(false, Ordering::Relaxed) {
+                *state.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(Why::Backend);
+            }
         }
     }
 

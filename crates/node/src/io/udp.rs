@@ -133,9 +133,9 @@ impl Udp {
             segment_size: (segment < datagrams.len()).then_some(segment),
             src_ip: None,
         };
-        self.socket.try_io(Interest::WRITABLE, || {
-            self.state.try_send((&self.socket).into(), &transmit)
-        })
+        // Not by way of tokio: once the socket has been full, its readiness comes back only when half of
+        // a large buffer is empty, and until then nobody would be sent to.
+        self.state.try_send((&self.socket).into(), &transmit)
     }
 }
 

@@ -1,6 +1,7 @@
 //! TUN back ends behind one trait: `tap.rs`, packet by packet, runs anywhere; `vnet.rs` trades
 //! super-packets with the kernel.
 
+mod steer;
 mod tap;
 mod vnet;
 

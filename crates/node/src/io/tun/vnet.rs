@@ -3,7 +3,7 @@
 //!
 //! Made with the driver's own ioctls: which offloads are asked for must be ours to say, one by one.
 
-use super::{Tun, TunError, refused};
+use super::{Tun, TunError, refused, steer};
 use crate::io::offload::{Offload, Offloads, Why};
 use rustix::ioctl::{IntegerSetter, Setter, opcode};
 use std::fs::File;
@@ -20,6 +20,13 @@ pub(super) fn open(
 ) -> Result<Vec<Box<dyn Tun>>, TunError> {
     let first = queue(name, IFF_TUN_EXCL).map_err(|source| refused(name, source))?;
     ask_for(&first.0, offloads).map_err(|source| refused(name, source))?;
+    let queues = match steer::by_destination(&first.0) {
+        Err(error) if queues > 1 => {
+            tracing::info!(%error, "one data thread: more would need the right to load a BPF program");
+            1
+        }
+        _ => queues,
+    };
     let mut opened: Vec<Box<dyn Tun>> = vec![Box::new(first)];
     while opened.len() < queues {
         match queue(name, 0) {

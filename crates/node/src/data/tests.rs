@@ -1,0 +1,103 @@
+//! The data plane over a device that never rests.
+
+use super::DataPlane;
+use crate::io::offload::{OffloadSwitches, Offloads};
+use crate::io::tun::Tun;
+use crate::io::udp;
+use keys::WgSecret;
+use std::io::{self, IoSlice, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tunnel::{DropReason, Tunnel};
+
+/// A TUN device that always has one more packet, for nobody.
+struct Endless {
+    ready: UnixStream,
+    /// Packets that were read.
+    read: Arc<AtomicU64>,
+}
+
+impl AsRawFd for Endless {
+    fn as_raw_fd(&self) -> RawFd {
+        self.ready.as_raw_fd()
+    }
+}
+
+impl Tun for Endless {
+    fn backend(&self) -> &'static str {
+        "endless"
+    }
+
+    fn has_vnet_header(&self) -> bool {
+        false
+    }
+
+    fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read.fetch_add(1, Ordering::Relaxed);
+        buffer[..60].fill(0);
+        buffer[0] = 0x45;
+        Ok(60)
+    }
+
+    fn send(&self, _: &[IoSlice<'_>]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn start(tun: Box<dyn Tun>) -> (DataPlane, SocketAddr) {
+    let tunnel = Tunnel::new(tunnel::Config {
+        secret: WgSecret::generate(&mut rand_core::OsRng),
+        mtu: 1420,
+        handshakes_per_second: 1_000,
+        seed: 1,
+    });
+    let offloads = Arc::new(Offloads::new(OffloadSwitches::default()));
+    let sockets = udp::bind(0, 1).expect("a port is free");
+    let port = sockets[0].local_addr().expect("it is bound").port();
+    let queues = std::iter::once(tun).zip(sockets).collect();
+    let plane = DataPlane::start(tunnel, queues, offloads).expect("a thread can be started");
+    (plane, (Ipv4Addr::LOCALHOST, port).into())
+}
+
+/// Looks until `holds`, for as long as anybody could want. Not by way of the data plane, which would
+/// give way to whoever asks it.
+fn until(holds: impl Fn() -> bool) -> bool {
+    for _ in 0..3_000 {
+        if holds() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    false
+}
+
+#[tokio::test]
+async fn a_tun_device_that_never_rests_does_not_keep_datagrams_out() {
+    let read = Arc::new(AtomicU64::new(0));
+    let (mut keeper, ready) = UnixStream::pair().expect("there are sockets");
+    keeper.write_all(&[0]).expect("one byte fits");
+    let (plane, address) = start(Box::new(Endless {
+        ready,
+        read: Arc::clone(&read),
+    }));
+    let passed = |packets| {
+        let enough = read.load(Ordering::Relaxed) + packets;
+        until(|| read.load(Ordering::Relaxed) >= enough)
+    };
+    assert!(passed(MANY_TURNS), "it reads the device");
+    let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    sender
+        .send_to(b"garbage", address)
+        .expect("the loopback takes it");
+    assert!(passed(MANY_TURNS), "it goes on");
+    let snapshot = plane.snapshot().await.expect("the data plane runs");
+    assert_eq!(snapshot.drops.get(DropReason::Malformed), 1);
+    plane.stop();
+}
+
+/// Packets that take the data plane a good many turns.
+const MANY_TURNS: u64 = 100_000;
