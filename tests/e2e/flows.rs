@@ -165,10 +165,11 @@ impl Stream {
         stream
     }
 
-    /// Datagrams of changing sizes, close together: what may be merged with what changes all the time.
-    pub(crate) fn mixed() -> Self {
+    /// Datagrams of changing sizes, the longest of them `largest` bytes, close together: what may be
+    /// merged with what changes all the time.
+    pub(crate) fn mixed(largest: usize) -> Self {
         let mut rng = SmallRng::seed_from_u64(1);
-        let sizes = [8, 9, 100, 700, 701, LARGEST];
+        let sizes = [8, 9, 100, 700, 701, largest];
         let bursts = (0..300).map(|_| Burst {
             size: sizes[rng.gen_range(0..sizes.len())],
             count: rng.gen_range(1..5),
@@ -362,7 +363,7 @@ fn take(socket: &UdpSocket, stream: &Stream, received: &AtomicU64, done: &Atomic
 }
 
 /// UDP payload that IPv6 carries in a packet of 1420 bytes.
-const LARGEST: usize = 1420 - 48;
+pub(crate) const LARGEST: usize = 1420 - 48;
 const CHUNK: usize = 1 << 18;
 /// Without a byte for that long, a transfer has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
