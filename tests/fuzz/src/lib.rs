@@ -10,6 +10,7 @@
 //! | [`updates`] | an epoch update, before and behind its signature |
 //! | [`evidence`] | a DSSE envelope, before and behind its signature |
 //! | [`tokens`] | an enrolment token, before and behind its checksum |
+//! | [`offloads`] | the kernel, in super-packets, and peers, to be merged into some |
 //! | [`tunnels`] | strangers on UDP, a peer behind its seal, the TUN device |
 //! | [`seeds`] | the corpus that every run starts from |
 //!
@@ -19,9 +20,12 @@
 
 #![forbid(unsafe_code)]
 
+#[path = "../../../crates/tunnel/tests/carry/mod.rs"]
+mod carry;
 pub mod evidence;
 pub mod fixed;
 pub mod frames;
+pub mod offloads;
 pub mod seeds;
 pub mod tokens;
 pub mod tunnels;

@@ -2,7 +2,7 @@
 //! product's own encoders. `cargo run --example seeds` writes them; a test compares.
 
 use crate::fixed::{AUTHORITY, EVALUATOR, NODE};
-use crate::{evidence, frames, tokens, tunnels, updates};
+use crate::{evidence, frames, offloads, tokens, tunnels, updates};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use keys::{
@@ -58,6 +58,8 @@ pub fn all() -> Vec<Target> {
         target("evidence_envelope", evidence::envelope, evidence.to_vec()),
         target("token_body", tokens::body, vec![token_body(&token)]),
         target("token_text", tokens::text, vec![token]),
+        target("offload_split", offloads::split, super_packets()),
+        target("offload_coalesce", offloads::coalesce, instructions()),
         target("tunnel_datagram", tunnels::datagram, datagrams()),
         target("tunnel_inner", tunnels::inner, inner_packets()),
         target("tunnel_outbound", tunnels::outbound, inner_packets()),
@@ -100,6 +102,37 @@ fn inner_packets() -> Vec<Vec<u8>> {
         v6[at + 15] = 2;
     }
     vec![v4, v6]
+}
+
+/// A super-packet of each transport and family; a packet whose checksum is to be completed.
+fn super_packets() -> Vec<Vec<u8>> {
+    let kinds = [(true, false), (true, true), (false, false), (false, true)];
+    let made = kinds.map(|(is_tcp, is_v6)| {
+        let (header, packet) = offload::martian(is_tcp, is_v6).expect("there is one of each kind");
+        [&header.encode()[..], &packet].concat()
+    });
+    let mut partial = made[2].clone();
+    partial[1] = 0;
+    made.into_iter().chain([partial]).collect()
+}
+
+/// A run of each flow that can be merged; then runs with what ends them: CWR at first, a shorter
+/// packet, PSH, a hole, a wrong byte.
+fn instructions() -> Vec<Vec<u8>> {
+    let run = |flow: u8| (0..5).flat_map(move |_| [flow, 100, 0x10, 0]);
+    let mut seeds: Vec<Vec<u8>> = (0..4).map(|flow| run(flow).collect()).collect();
+    seeds.push(run(14).chain([2, 40, 0x18, 0]).collect());
+    let ended = [
+        [2, 100, 0x90, 0],
+        [2, 100, 0x10, 0],
+        [0, 50, 0, 0],
+        [2, 60, 0x18, 0],
+        [2, 100, 0x10, 1],
+        [0, 20, 0, 0],
+        [0, 20, 0, 3],
+    ];
+    seeds.push(ended.concat());
+    seeds
 }
 
 fn to_controller() -> Vec<ToController> {

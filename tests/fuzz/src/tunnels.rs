@@ -1,6 +1,7 @@
 //! Whatever comes at a tunnel with a live session: from strangers on UDP, from the peer behind its
 //! seal, from the kernel on the TUN device.
 
+use crate::carry;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
@@ -83,7 +84,7 @@ impl Pair {
         else {
             panic!("an initiation");
         };
-        self.tunnel.handle_udp(outer(), init, &mut back, self.now);
+        carry::receive(&mut self.tunnel, outer(), init, &mut back, self.now);
         let response = self.tunnel.poll_transmit().expect("a response").payload;
         let TunnResult::WriteToNetwork(keepalive) =
             self.peer.decapsulate(None, &response, &mut there)
@@ -91,8 +92,7 @@ impl Pair {
             panic!("a keepalive");
         };
         assert_eq!(
-            self.tunnel
-                .handle_udp(outer(), keepalive, &mut back, self.now),
+            carry::receive(&mut self.tunnel, outer(), keepalive, &mut back, self.now),
             Inbound::Consumed
         );
     }
@@ -115,7 +115,7 @@ pub fn datagram(data: &[u8]) {
             pair.shake_hands();
         }
         let mut out = vec![0; data.len().max(2048)];
-        let inbound = pair.tunnel.handle_udp(outer(), data, &mut out, pair.now);
+        let inbound = carry::receive(&mut pair.tunnel, outer(), data, &mut out, pair.now);
         assert!(
             !matches!(inbound, Inbound::Deliver { .. }),
             "nobody sealed this"
@@ -135,10 +135,8 @@ pub fn inner(data: &[u8]) {
         let TunnResult::WriteToNetwork(datagram) = pair.peer.encapsulate(data, &mut sealed) else {
             panic!("there is a session");
         };
-        if let Inbound::Deliver { len } =
-            pair.tunnel
-                .handle_udp(outer(), datagram, &mut out, pair.now)
-        {
+        let inbound = carry::receive(&mut pair.tunnel, outer(), datagram, &mut out, pair.now);
+        if let Inbound::Deliver { len } = inbound {
             assert!(len <= data.len());
             assert_eq!(&out[..len], &data[..len]);
             let source = match out[0] >> 4 {
@@ -170,9 +168,8 @@ pub fn outbound(data: &[u8]) {
         let mut buffer = data.to_vec();
         buffer.resize(data.len() + tunnel::PADDING, 0xFF);
         let (mut sealed, mut opened) = ([0; 2048], [0; 2048]);
-        let outbound = pair
-            .tunnel
-            .handle_tun(&mut buffer, data.len(), &mut sealed, pair.now);
+        let (tunnel, now) = (&mut pair.tunnel, pair.now);
+        let outbound = carry::send(tunnel, &mut buffer, data.len(), &mut sealed, now);
         if let Outbound::Send { to, len } = outbound {
             assert_eq!(to, outer());
             // boringtun cuts the padding by the length that the packet claims.
