@@ -32,10 +32,10 @@ impl Builder {
         builder.epoch_seconds(2).probation_epochs(3)
     }
 
-    /// Number of nodes: node-a, node-b, … at most 26; 3 unless told.
+    /// Number of nodes: node-a, node-b, … node-z, node-aa, … at most 250; 3 unless told.
     #[must_use]
     pub fn nodes(mut self, nodes: usize) -> Self {
-        assert!(nodes <= 26, "at most 26 nodes");
+        assert!(nodes <= 250, "at most 250 nodes");
         self.nodes = nodes;
         self
     }

@@ -162,11 +162,7 @@ impl Mesh {
     /// Names of the nodes.
     #[must_use]
     pub fn nodes(&self) -> Vec<String> {
-        let letters = 'a'..='z';
-        letters
-            .take(self.builder.nodes)
-            .map(|letter| format!("node-{letter}"))
-            .collect()
+        (0..self.builder.nodes).map(node_name).collect()
     }
 
     /// The controller and the nodes.
@@ -181,6 +177,12 @@ impl Mesh {
     #[must_use]
     pub fn namespace(&self, host: &str) -> &Namespace {
         self.network.host(host)
+    }
+
+    /// The namespace that everybody's links lead to, with its bridge.
+    #[must_use]
+    pub fn underlay(&self) -> &Namespace {
+        self.network.underlay()
     }
 
     /// A command inside the namespace of `host`.
@@ -458,6 +460,15 @@ fn pairs<'a>(from: &'a [&str], to: &'a [&str]) -> impl Iterator<Item = (&'a str,
         .iter()
         .flat_map(move |f| to.iter().map(move |t| (*f, *t)));
     all.filter(|(from, to)| from != to)
+}
+
+/// node-a, node-b, … node-z, node-aa, node-ab, …
+fn node_name(index: usize) -> String {
+    let letter = |at: usize| char::from(b"abcdefghijklmnopqrstuvwxyz"[at % 26]);
+    match index / 26 {
+        0 => format!("node-{}", letter(index)),
+        before => format!("node-{}{}", letter(before - 1), letter(index)),
+    }
 }
 
 fn underlay(index: usize) -> (String, String) {

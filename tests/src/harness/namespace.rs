@@ -59,6 +59,12 @@ impl Network {
         &found.unwrap_or_else(|| panic!("no host {host}")).1
     }
 
+    /// The namespace of the bridge.
+    #[must_use]
+    pub fn underlay(&self) -> &Namespace {
+        &self.underlay
+    }
+
     /// Cuts `host` off from the underlay, or connects it again. The host itself does not notice: its
     /// eth0 stays up, as behind a switch that fails.
     pub fn set_link(&self, host: &str, up: bool) {
