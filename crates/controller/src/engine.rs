@@ -223,6 +223,11 @@ impl Engine {
         std::mem::take(&mut self.dirty)
     }
 
+    /// What can wait until the effects are carried out: a revocation does not.
+    pub fn tidy(&mut self) {
+        self.log.wipe();
+    }
+
     /// When [`Self::handle_timeout`] is due, on the boot-time clock.
     pub fn poll_timeout(&self, now: Now) -> Duration {
         let (at, timer) = self.authority.poll_timeout();

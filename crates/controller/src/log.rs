@@ -26,6 +26,8 @@ use zeroize::Zeroizing;
 pub struct Log {
     db: Connection,
     head: Head,
+    /// The write-ahead log still holds secrets that the table has lost.
+    unwiped: bool,
 }
 
 /// The newest event.
@@ -149,7 +151,12 @@ impl Log {
             epochs: read_epochs(&db)?,
             signer: signed.map(|(_, signer)| signer),
         };
-        Ok((Self { db, head }, contents))
+        let log = Self {
+            db,
+            head,
+            unwiped: true,
+        };
+        Ok((log, contents))
     }
 
     /// The newest event.
@@ -177,13 +184,18 @@ impl Log {
         }
         transaction.commit()?;
         self.head = head;
-        if epoch.is_some() {
-            // Wiped secrets leave the write-ahead log too; if a reader is in the way, next time.
+        self.unwiped |= epoch.is_some();
+        Ok(())
+    }
+
+    /// Lets wiped secrets leave the write-ahead log too. Apart from [`Self::append`], because it takes
+    /// as long again and nobody has to wait for it. If it fails, the next epoch's does it.
+    pub fn wipe(&mut self) {
+        if std::mem::take(&mut self.unwiped) {
             let _ = self
                 .db
                 .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         }
-        Ok(())
     }
 
     /// The events after number `after`, at most `limit`.

@@ -110,6 +110,7 @@ impl Shell {
             let now = Now::read();
             self.engine.handle_timeout(now);
             self.carry_out();
+            self.engine.tidy();
             self.status.keep(&mut self.engine, now);
             let wake = self.engine.poll_timeout(now).min(self.status.due());
             // Bounded, because the machine may sleep, which tokio's clock does not count, and the

@@ -352,3 +352,27 @@ impl World {
         Ok(())
     }
 }
+
+#[test]
+fn the_secret_of_an_epoch_that_is_over_is_nowhere_on_disk_once_there_was_time() {
+    let mut world = World::new(Policy::default());
+    let issue = world.engine.issues.values().next().unwrap();
+    let secret = *issue.secret.expose();
+    let on_disk = |world: &World| {
+        let files = std::fs::read_dir(world.dir.path()).unwrap();
+        files
+            .map(|file| std::fs::read(file.unwrap().path()).unwrap())
+            .any(|bytes| bytes.windows(secret.len()).any(|window| window == secret))
+    };
+    let now = RotateRequest {
+        now: true,
+        ..RotateRequest::default()
+    };
+    world
+        .engine
+        .operator(Request::Rotate(now), world.now)
+        .unwrap();
+    assert!(on_disk(&world), "the write-ahead log has it still");
+    world.engine.tidy();
+    assert!(!on_disk(&world));
+}
