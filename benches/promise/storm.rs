@@ -43,11 +43,11 @@ pub(crate) fn measure() -> bool {
     // What the start left to do is done when the probes have gone round once.
     watch(&capture, Duration::from_secs(PROBES));
     let length = Duration::from_secs(epoch_seconds * epochs);
-    let peace = phase("peace", &mesh, &capture, length, None, stranger);
+    let peace = phase(PEACE, &mesh, &capture, length, None, stranger);
     let victim = mesh.nodes()[0].clone();
     let flood = flood(&mesh, stranger, &victim, rate);
     let flooded = phase(
-        "flood",
+        FLOOD,
         &mesh,
         &capture,
         length,
@@ -130,7 +130,7 @@ impl Phase {
         !self.epochs.is_empty()
             && complete
             && self.pairs_behind == 0
-            && self.cookie_replies == 0
+            && (self.cookie_replies == 0 || self.name == FLOOD)
             && self.capture_missed == 0
     }
 
@@ -489,6 +489,8 @@ fn panel(phase: &Phase, epoch_seconds: u64) -> Panel {
     )
 }
 
+const PEACE: &str = "peace";
+const FLOOD: &str = "flood";
 const STRANGER: &str = "stranger";
 /// The number at the end of the first node's address.
 const VICTIM: u16 = 1;
