@@ -11,6 +11,7 @@ mod mtu;
 mod offload;
 mod partition;
 mod refusals;
+mod revocation;
 mod secrets;
 mod startup;
 
@@ -40,7 +41,11 @@ fn outcome(mut command: std::process::Command) -> (Option<i32>, String) {
 
 /// A whole mesh of one-hour epochs: nothing happens in it but what the test does.
 fn quiet_mesh() -> Mesh {
-    let builder = Mesh::builder().epoch_seconds(3600);
+    quiet_mesh_of(3)
+}
+
+fn quiet_mesh_of(nodes: usize) -> Mesh {
+    let builder = Mesh::builder().nodes(nodes).epoch_seconds(3600);
     builder
         .controller_setting("max_benchmark_age", 3600)
         .start()

@@ -223,6 +223,33 @@ impl Mesh {
         self.network.set_link(host, true);
     }
 
+    /// Addresses of a node in the underlay.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    #[must_use]
+    pub fn underlay_of(&self, node: &str) -> [IpAddr; 2] {
+        let index = self.nodes().iter().position(|name| name == node);
+        let (v4, v6) = underlay(index.unwrap_or_else(|| panic!("no node {node}")));
+        [v4, v6].map(|address| address.parse().expect("it is an address"))
+    }
+
+    /// From now on nothing of the controller comes to `node`, which does not hear of its eviction.
+    pub fn deafen(&self, node: &str) {
+        for address in self.underlay_of(node) {
+            let controller = self.namespace(CONTROLLER);
+            controller.ip(&format!("route add blackhole {address}"));
+        }
+    }
+
+    /// `node` hears its controller again.
+    pub fn undeafen(&self, node: &str) {
+        for address in self.underlay_of(node) {
+            let controller = self.namespace(CONTROLLER);
+            controller.ip(&format!("route del blackhole {address}"));
+        }
+    }
+
     /// Gives every link of the controller and the nodes this MTU; 1500 unless told.
     pub fn set_underlay_mtu(&self, mtu: u32) {
         for host in self.hosts() {

@@ -19,6 +19,7 @@
 //! | [`ask`] | questions and orders, through `meshctl` |
 //! | [`daemon`] | one `meshd` process |
 //! | [`ping`] | single and continuous pings |
+//! | [`tally`] | counts of what a host's kernel sees |
 //! | [`transfer`] | bytes over TCP |
 //! | [`namespace`] | namespaces, links, `ip` |
 //! | [`programs`] | the programs under test, built once |
@@ -37,6 +38,7 @@ pub mod mesh;
 pub mod namespace;
 pub mod ping;
 pub mod programs;
+pub mod tally;
 pub mod transfer;
 
 pub use builder::Builder;
