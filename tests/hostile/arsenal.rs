@@ -10,6 +10,9 @@
 //! | forged tags | those initiations with the sender index of a stock peer and of later epochs |
 //! | replays | every datagram sent or received while a member, from both ports, to both survivors |
 //! | spoofing | inner packets under another member's address |
+//!
+//! [`Arsenal::haunt`] is for a node that was readmitted: the sessions of its earlier memberships, and
+//! what it recorded then.
 
 use crate::node::{Clock, Count};
 use crate::packets::{echo, is_data, is_initiation, with_receiver, with_sender};
@@ -109,6 +112,31 @@ impl Arsenal {
             self.replay(target, &mut shots);
         }
         self.advance(clock, &mut shots);
+        shots
+    }
+
+    /// The next volley of a node that is a member again, made of its memberships before: new packets
+    /// on their sessions, and their recordings.
+    pub(crate) fn haunt(&mut self, relics: &mut [Tunnel], clock: Clock) -> Vec<Shot> {
+        let mut shots = Vec::new();
+        self.round += 1;
+        let [v4, v6] = self.scope.addresses();
+        for target in self.targets() {
+            let (to_v4, to_v6) = (target.member.v4.into(), target.member.v6.into());
+            for relic in &mut *relics {
+                for (from, to) in [(v4, to_v4), (v6, to_v6)] {
+                    let packet = echo(from, to, sequence(self.round));
+                    let sealed = seal(relic, &packet, clock.now());
+                    shots.extend(sealed.map(|(to, datagram)| Shot {
+                        socket: self.round % 2,
+                        to,
+                        datagram,
+                        kind: Count::OldSession,
+                    }));
+                }
+            }
+            self.replay(&target, &mut shots);
+        }
         shots
     }
 

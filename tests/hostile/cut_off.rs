@@ -1,7 +1,7 @@
 //! A member that is cut off: not one of its packets is delivered to a survivor any more, and not one
 //! inner packet reaches it, however it goes on.
 
-use crate::node::{Count, Hostile};
+use crate::node::{Conduct, Count, Hostile};
 use crate::witness::{Seen, Witness};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,19 @@ use tests::harness::{self, Mesh, mesh::name, ping, poll};
 use wire::admin::Membership;
 
 /// Two real survivors, one hostile member, and what the survivors' kernels see of it.
-struct Scene {
-    mesh: Mesh,
-    hostile: Hostile,
+pub(crate) struct Scene {
+    pub(crate) mesh: Mesh,
+    pub(crate) hostile: Hostile,
     witnesses: Vec<Witness>,
 }
 
 /// What has got through, in either direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Through {
+pub(crate) struct Through {
     /// To each survivor: IPv4, IPv6, under a false address.
-    to_survivors: Vec<(u64, u64, u64)>,
+    pub(crate) to_survivors: Vec<(u64, u64, u64)>,
     /// Inner packets to the hostile node.
-    delivered: u64,
+    pub(crate) delivered: u64,
     /// Handshakes of the hostile node.
     completed: u64,
 }
@@ -52,7 +52,7 @@ fn an_evicted_node_gets_no_packet_through_from_the_moment_that_the_survivors_kno
 }
 
 impl Scene {
-    fn new(epoch_seconds: u64) -> Self {
+    pub(crate) fn new(epoch_seconds: u64) -> Self {
         let builder = Mesh::builder().nodes(SURVIVORS.len()).probation_epochs(0);
         let mut mesh = builder.epoch_seconds(epoch_seconds).start();
         mesh.add_host(HOSTILE, SURVIVORS.len());
@@ -70,7 +70,7 @@ impl Scene {
 
     /// While it is a member, the same counters see its packets, and the arsenal's handshakes succeed:
     /// what stays at zero later is no deafness.
-    fn control(&mut self) {
+    pub(crate) fn control(&mut self) {
         self.wait_for(
             "the hostile node is a member and heard on both families",
             |scene| {
@@ -80,12 +80,12 @@ impl Scene {
                     && scene.hostile.count(Count::Delivered) >= 80
             },
         );
-        self.hostile.set_attacking(true);
+        self.hostile.set_conduct(Conduct::Attack);
         let before = self.hostile.count(Count::Completed);
         self.wait_for("its extra handshakes succeed", |scene| {
             scene.hostile.count(Count::Completed) >= before + 4
         });
-        self.hostile.set_attacking(false);
+        self.hostile.set_conduct(Conduct::Member);
         // The epochs after that find it with one session per survivor again, and with old PSKs.
         let enough = self.mesh.epoch() + 2;
         self.wait_for("some epochs of membership", |scene| {
@@ -110,13 +110,13 @@ impl Scene {
         assert_eq!(spoofed, 0, "packets under a false address were delivered");
     }
 
-    fn wait_until_denied(&mut self) {
+    pub(crate) fn wait_until_denied(&mut self) {
         self.wait_for("both survivors have the exclusion in force", |scene| {
             scene.is_denied()
         });
     }
 
-    fn is_denied(&self) -> bool {
+    pub(crate) fn is_denied(&self) -> bool {
         SURVIVORS.iter().all(|survivor| {
             let status = self.mesh.node_status(survivor);
             let peer = status.peers.get(&name(HOSTILE));
@@ -136,7 +136,7 @@ impl Scene {
         let attacks = ATTACKS.map(|kind| self.hostile.count(kind));
         let answers = self.hostile.count(Count::Answers);
         let pinger = self.mesh.keep_pinging(SURVIVORS[0], SURVIVORS[1]);
-        self.hostile.set_attacking(true);
+        self.hostile.set_conduct(Conduct::Attack);
         let begun = harness::now();
         let own = self.hostile.scope.addresses();
         let mut unanswered = 0;
@@ -183,7 +183,7 @@ impl Scene {
         );
     }
 
-    fn through(&self) -> Through {
+    pub(crate) fn through(&self) -> Through {
         let seen = |witness: &Witness| witness.seen().expect("it counts");
         let seen = self.witnesses.iter().map(seen);
         Through {
@@ -194,7 +194,7 @@ impl Scene {
     }
 
     /// What each survivor has dropped because of a stranger.
-    fn dropped(&self) -> Vec<u64> {
+    pub(crate) fn dropped(&self) -> Vec<u64> {
         let of = |survivor: &&str| {
             let dropped = self.mesh.node_status(survivor).dropped;
             STRANGERS.iter().map(|reason| dropped[*reason]).sum()
@@ -202,7 +202,7 @@ impl Scene {
         SURVIVORS.iter().map(of).collect()
     }
 
-    fn wait_for(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
+    pub(crate) fn wait_for(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
         let came = poll(harness::PATIENCE, || {
             condition(self) || !self.hostile.is_running()
         });
@@ -216,7 +216,7 @@ pub(crate) fn netns(mesh: &Mesh, host: &str) -> PathBuf {
 }
 
 const SURVIVORS: [&str; 2] = ["node-a", "node-b"];
-const HOSTILE: &str = "node-c";
+pub(crate) const HOSTILE: &str = "node-c";
 const ATTACKS: [Count; 5] = [
     Count::LiveData,
     Count::ForgedIndex,

@@ -4,6 +4,7 @@
 //! | File | Holds |
 //! |---|---|
 //! | `cut_off.rs` | a member turns hostile and is excluded, or evicted |
+//! | `readmitted.rs` | a member that was evicted and came back, with what it kept |
 //! | `stranger.rs` | a node that was never enrolled |
 //! | `updates.rs` | updates that no node may believe |
 //! | `node.rs`, `control.rs`, `arsenal.rs` | the hostile node and what it tries |
@@ -16,6 +17,7 @@ mod cut_off;
 mod fake_controller;
 mod node;
 mod packets;
+mod readmitted;
 mod stranger;
 mod updates;
 mod witness;

@@ -3,7 +3,8 @@
 //!
 //! It runs on a thread inside a namespace, on the same crates as a real node: the machine that derives
 //! its PSKs is [`epoch::Member`], its data plane is [`tunnel::Tunnel`]. What it does differently is
-//! here and in `arsenal.rs`: it takes no update that excludes it, never discards and never closes.
+//! here and in `arsenal.rs`: it takes no update that excludes it, never discards and never closes. When
+//! it is readmitted, it begins anew and keeps its tunnel of before as a relic.
 
 use crate::arsenal::{Arsenal, Known, Scope, Shot, seal, tunnel_of};
 use crate::control;
@@ -60,8 +61,26 @@ pub(crate) enum Count {
     Completed,
     /// Handshake responses and transport data that came to its sockets.
     Answers,
+    /// Transport data on sessions of an earlier membership.
+    OldSession,
+    /// Inner packets that came on sessions of an earlier membership.
+    OldDelivered,
+    /// Handshake responses that came to its sockets.
+    Responses,
     /// Times that it had read everything that had come.
     Rounds,
+}
+
+/// What it does with its time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Conduct {
+    /// What a member does.
+    #[default]
+    Member,
+    /// The whole arsenal.
+    Attack,
+    /// Nothing but what it has of earlier memberships: not even its own handshakes.
+    Haunt,
 }
 
 /// An update as it came, kept for later.
@@ -85,7 +104,7 @@ pub(crate) struct Shared {
     counts: Mutex<BTreeMap<Count, u64>>,
     updates: Mutex<Vec<RecordedUpdate>>,
     pub(crate) score: Mutex<f64>,
-    attacking: AtomicU64,
+    conduct: Mutex<Conduct>,
     stopping: AtomicU64,
 }
 
@@ -144,11 +163,9 @@ impl Hostile {
         *self.shared.score.lock().expect("no holder panics") = score;
     }
 
-    /// Whether it uses the whole arsenal from here on, or behaves like a member.
-    pub(crate) fn set_attacking(&self, attacking: bool) {
-        self.shared
-            .attacking
-            .store(u64::from(attacking), Ordering::SeqCst);
+    /// What it does from here on.
+    pub(crate) fn set_conduct(&self, conduct: Conduct) {
+        *self.shared.conduct.lock().expect("no holder panics") = conduct;
     }
 
     /// Whether it still runs.
@@ -171,6 +188,12 @@ impl Hostile {
                 .map_err(|_| anyhow!("the hostile node panicked"))?,
             None => Ok(()),
         }
+    }
+}
+
+impl Shared {
+    fn conduct(&self) -> Conduct {
+        *self.conduct.lock().expect("no holder panics")
     }
 }
 
@@ -233,6 +256,8 @@ async fn live(
         member,
         endpoints: HashMap::new(),
         newest: Epoch(0),
+        excluded: false,
+        relics: Vec::new(),
         sequence: 0,
         sockets,
         shared,
@@ -250,6 +275,10 @@ struct Life {
     member: Member,
     endpoints: HashMap<NodeId, SocketAddr>,
     newest: Epoch,
+    /// Whether the newest update leaves it out.
+    excluded: bool,
+    /// Its tunnels of earlier memberships.
+    relics: Vec<Tunnel>,
     sequence: u16,
     sockets: [UdpSocket; 2],
     shared: Arc<Shared>,
@@ -305,7 +334,14 @@ impl Life {
             .lock()
             .expect("no holder panics")
             .push(recorded);
-        let Some(secret) = secret else { return Ok(()) };
+        let Some(secret) = secret else {
+            self.excluded = true;
+            return Ok(());
+        };
+        if std::mem::take(&mut self.excluded) && !self.arsenal.known.is_empty() {
+            let anew = tunnel_of(&self.arsenal.wg, 2);
+            self.relics.push(std::mem::replace(&mut self.tunnel, anew));
+        }
         self.arsenal.secrets.insert(0, (verified.epoch, secret));
         let (secret, age) = (
             EpochSecret::from_bytes(secret),
@@ -369,11 +405,17 @@ impl Life {
         self.add(Count::Rounds, 1);
         self.tunnel.handle_timeout(Clock.now());
         self.sequence = self.sequence.wrapping_add(1);
-        if self.shared.attacking.load(Ordering::SeqCst) == 1 {
-            let shots = self.arsenal.strike(&mut self.tunnel, self.newest, Clock);
-            self.fire(shots);
-        } else if self.sequence.is_multiple_of(2) {
-            self.converse();
+        match self.shared.conduct() {
+            Conduct::Member if self.sequence.is_multiple_of(2) => self.converse(),
+            Conduct::Member => {}
+            Conduct::Attack => {
+                let shots = self.arsenal.strike(&mut self.tunnel, self.newest, Clock);
+                self.fire(shots);
+            }
+            Conduct::Haunt => {
+                let shots = self.arsenal.haunt(&mut self.relics, Clock);
+                self.fire(shots);
+            }
         }
     }
 
@@ -415,6 +457,15 @@ impl Life {
             self.record(from, datagram);
             if is_data(datagram) || is_response(datagram) {
                 self.add(Count::Answers, 1);
+                self.add(Count::Responses, u64::from(is_response(datagram)));
+            }
+            for relic in 0..self.relics.len() {
+                let relic = &mut self.relics[relic];
+                let inbound = relic.handle_udp(from, datagram, &mut out, Clock.now());
+                // What it would say is not said: it only listens.
+                while relic.poll_transmit().is_some() {}
+                let delivered = matches!(inbound, Inbound::Deliver { .. });
+                self.add(Count::OldDelivered, u64::from(delivered));
             }
             let inbound = self
                 .tunnel
@@ -431,7 +482,11 @@ impl Life {
     }
 
     fn flush(&mut self) {
+        let silent = self.shared.conduct() == Conduct::Haunt;
         while let Some(transmit) = self.tunnel.poll_transmit() {
+            if silent {
+                continue;
+            }
             self.send(0, transmit.to, transmit.payload, Count::Handshake);
         }
         while let Some(event) = self.tunnel.poll_event() {
@@ -466,7 +521,7 @@ impl Life {
     }
 
     fn record(&mut self, peer: SocketAddr, datagram: &[u8]) {
-        if self.shared.attacking.load(Ordering::SeqCst) == 0 {
+        if self.shared.conduct() == Conduct::Member {
             self.arsenal.record(peer, datagram);
         }
     }
