@@ -117,10 +117,19 @@ impl Scene {
     }
 
     pub(crate) fn is_denied(&self) -> bool {
+        self.has(Membership::Denied)
+    }
+
+    /// Whether the survivors have it as a peer.
+    pub(crate) fn is_peer(&self) -> bool {
+        self.has(Membership::Allowed)
+    }
+
+    fn has(&self, membership: Membership) -> bool {
         SURVIVORS.iter().all(|survivor| {
             let status = self.mesh.node_status(survivor);
             let peer = status.peers.get(&name(HOSTILE));
-            peer.is_some_and(|peer| peer.membership == Membership::Denied)
+            peer.is_some_and(|peer| peer.membership == membership)
         })
     }
 

@@ -79,7 +79,9 @@ pub(crate) enum Conduct {
     Member,
     /// The whole arsenal.
     Attack,
-    /// Nothing but what it has of earlier memberships: not even its own handshakes.
+    /// Nothing at all, not even handshakes.
+    Silent,
+    /// Nothing but what it has of earlier memberships.
     Haunt,
 }
 
@@ -407,7 +409,7 @@ impl Life {
         self.sequence = self.sequence.wrapping_add(1);
         match self.shared.conduct() {
             Conduct::Member if self.sequence.is_multiple_of(2) => self.converse(),
-            Conduct::Member => {}
+            Conduct::Member | Conduct::Silent => {}
             Conduct::Attack => {
                 let shots = self.arsenal.strike(&mut self.tunnel, self.newest, Clock);
                 self.fire(shots);
@@ -482,7 +484,7 @@ impl Life {
     }
 
     fn flush(&mut self) {
-        let silent = self.shared.conduct() == Conduct::Haunt;
+        let silent = matches!(self.shared.conduct(), Conduct::Silent | Conduct::Haunt);
         while let Some(transmit) = self.tunnel.poll_transmit() {
             if silent {
                 continue;

@@ -12,9 +12,15 @@ fn a_readmitted_node_gets_nothing_through_with_what_it_kept_from_before_and_all_
     scene.control();
     for readmissions in 1..=2 {
         evict(&mut scene);
-        scene.mesh.readmit(HOSTILE);
+        // Before it has said a word of its own: no newer timestamp gives its recordings away.
+        haunt(&mut scene, readmissions, |scene| {
+            scene.mesh.readmit(HOSTILE);
+            scene.wait_for("both survivors have it as a peer again", |scene| {
+                scene.is_peer()
+            });
+        });
         wait_until_heard(&mut scene, "readmitted, it is heard again");
-        haunt(&mut scene, readmissions);
+        haunt(&mut scene, readmissions, |_| {});
         wait_until_heard(&mut scene, "its own sessions outlive that");
     }
 }
@@ -35,15 +41,18 @@ fn evict(scene: &mut Scene) {
     assert_eq!(scene.through(), before, "the eviction holds");
 }
 
-/// Nothing but sessions and recordings from before, for a while: nobody is impressed.
-fn haunt(scene: &mut Scene, memberships: u64) {
-    scene.hostile.set_conduct(Conduct::Haunt);
+/// Nothing but sessions and recordings from before, for a while: nobody is impressed. `begin` is how it
+/// comes to that.
+fn haunt(scene: &mut Scene, memberships: u64, begin: impl FnOnce(&mut Scene)) {
+    scene.hostile.set_conduct(Conduct::Silent);
     let read = scene.hostile.count(Count::Rounds) + 2;
-    scene.wait_for("it has begun", |scene| {
+    scene.wait_for("it has fallen silent", |scene| {
         scene.hostile.count(Count::Rounds) >= read
     });
     let before = scene.through().to_survivors;
     let counted = COUNTED.map(|count| scene.hostile.count(count));
+    begin(scene);
+    scene.hostile.set_conduct(Conduct::Haunt);
     let dropped = scene.dropped();
     let tries = TRIES.map(|count| scene.hostile.count(count));
     let begun = harness::now();
@@ -82,4 +91,4 @@ fn wait_until_heard(scene: &mut Scene, what: &str) {
 const COUNTED: [Count; 2] = [Count::OldDelivered, Count::Responses];
 const TRIES: [Count; 2] = [Count::OldSession, Count::Replay];
 /// Longer than the grace, and long enough for every recording that is tried to have its turn.
-const HAUNTING: Duration = Duration::from_secs(4);
+const HAUNTING: Duration = Duration::from_secs(3);

@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use tests::harness::mesh::{CONTROLLER, CONTROLLER_PORT};
 use tests::harness::{Mesh, PATIENCE, poll};
-use wire::admin::{Control, NodeDaemonStatus};
+use wire::admin::{Control, Membership, NodeDaemonStatus};
 use wire::message::{Place, Update};
 use wire::signed::Signable as _;
 use wire::{Digest, EpochUpdate, Excluded, NodeName, Signed, ToNode};
@@ -63,6 +63,98 @@ fn a_node_refuses_every_update_that_is_not_its_authoritys_next() {
     scene.wait_until("the good update is in force", || {
         scene.status().epoch == Some(scene.next.epoch.0)
     });
+    fake.stop().expect("it served to the end");
+}
+
+#[test]
+fn updates_that_come_twice_late_or_out_of_order_change_a_node_once_and_never_back() {
+    let scene = Scene::new();
+    let fake = scene.fake(scene.key("connection.key", ControllerSecret::from_base64));
+    scene.wait_until("the node is welcomed", || {
+        scene.status().control == Control::Connected
+    });
+    let push = |update: &EpochUpdate| {
+        fake.push(&scene.update(update, &scene.authority, Some(scene.secret)));
+    };
+    let unchanged = |what: &str, refused: usize| {
+        let before = essence(&scene.status());
+        // Pushes are taken in order: once this one is refused, those before it were taken.
+        push(&EpochUpdate {
+            mesh: MeshId([7; 16]),
+            ..scene.next.clone()
+        });
+        scene.wait_until(what, || {
+            let last = scene.rejections().last().cloned().unwrap_or_default();
+            last.contains("another mesh") && scene.rejections().len() > refused
+        });
+        let after = (essence(&scene.status()), scene.rejections().len());
+        assert_eq!(after, (before, refused + 1), "{what}");
+        after.1
+    };
+    let in_force = |update: &EpochUpdate| {
+        scene.wait_until("it is in force", || {
+            scene.status().epoch == Some(update.epoch.0)
+        });
+    };
+
+    let now = &scene.genuine.last().expect("it was recorded").update;
+    fake.push(&ToNode::Update(scene.again(now)));
+    let refused = unchanged("the one in force, once more", 0);
+
+    let second = scene.after(&scene.next, 1);
+    let third = scene.after(&second, 1);
+    (0..3).for_each(|_| push(&scene.next));
+    in_force(&scene.next);
+    push(&scene.next);
+    let refused = unchanged("the next one, four times", refused);
+    push(&third);
+    in_force(&third);
+    push(&second);
+    push(&scene.next);
+    push(&third);
+    let refused = unchanged("two of before, and one more time the same", refused + 2);
+
+    // One that waits for its time, one that comes too late for that, one that supersedes it.
+    let waiting = EpochUpdate {
+        activate_in_ms: 3_600_000,
+        ..scene.after(&third, 2)
+    };
+    let late = scene.after(&third, 1);
+    let at_once = EpochUpdate {
+        activate_in_ms: 0,
+        ..scene.after(&waiting, 1)
+    };
+    push(&waiting);
+    scene.wait_until("it waits", || {
+        scene.status().next_epoch == Some(waiting.epoch.0)
+    });
+    push(&late);
+    push(&waiting);
+    let refused = unchanged("one that was overtaken", refused + 1);
+    push(&at_once);
+    in_force(&at_once);
+    push(&waiting);
+    let refused = unchanged("one that was superseded", refused + 1);
+
+    // The node's own eviction, and then its old membership again, secret and all.
+    let without = scene.without_node(&scene.after(&at_once, 1));
+    push(&without);
+    push(&without);
+    in_force(&without);
+    assert_eq!(scene.status().membership, Some(Membership::Denied));
+    push(&at_once);
+    push(&without);
+    push(&third);
+    unchanged("its memberships of before", refused + 2);
+    assert_eq!(scene.status().membership, Some(Membership::Denied));
+    let log = scene.mesh.log(NODE);
+    let said = |words: &str| log.lines().filter(|line| line.contains(words)).count();
+    assert_eq!(said("MEMBERSHIP=DENIED"), 1, "it is told once");
+    for update in [&scene.next, &third, &waiting, &at_once, &without] {
+        let epoch = format!("epoch installed epoch={}", update.epoch);
+        let lines = log.lines().filter(|line| line.ends_with(&epoch));
+        assert_eq!(lines.count(), 1, "{epoch}");
+    }
     fake.stop().expect("it served to the end");
 }
 
@@ -268,6 +360,44 @@ impl Scene {
                 "is over",
             ),
         ]
+    }
+
+    /// The recorded one, as it was sent.
+    fn again(&self, update: &EpochUpdate) -> Update {
+        let of_epoch = |recorded: &&RecordedUpdate| recorded.update.epoch == update.epoch;
+        let recorded = self.genuine.iter().find(of_epoch).expect("it was recorded");
+        Update {
+            signed: recorded.signed.clone(),
+            secret: recorded.secret.map(EpochSecret::from_bytes),
+            age_ms: 0,
+        }
+    }
+
+    /// One that is so many epochs after `update`, and continues it if it is the next.
+    fn after(&self, update: &EpochUpdate, epochs: u64) -> EpochUpdate {
+        let signed = Signed::sign(update, &self.authority).expect("it keeps the rules");
+        EpochUpdate {
+            epoch: Epoch(update.epoch.0 + epochs),
+            previous: signed.digest(),
+            ..self.next.clone()
+        }
+    }
+
+    /// The same with the node among the excluded.
+    fn without_node(&self, update: &EpochUpdate) -> EpochUpdate {
+        let mut without = update.clone();
+        let own = self.node();
+        let of_node = |member: &wire::Member| member.node == own;
+        let at = without.roster.iter().position(of_node);
+        let member = without.roster.remove(at.expect("it is a member"));
+        without.excluded = vec![Excluded {
+            node: member.node,
+            name: member.name,
+            v4: member.v4,
+            v6: member.v6,
+            reason: "evicted".into(),
+        }];
+        without
     }
 
     fn bare(
