@@ -123,7 +123,7 @@ fn every_combination_of_offloads_carries_the_same_bytes_and_says_what_is_on() {
 fn a_batch_that_its_path_refuses_is_sent_one_by_one_and_other_paths_keep_theirs() {
     let mesh = start(idle_mesh(3));
     let (narrow, wide) = ("node-b", "node-c");
-    let [v4, v6] = mesh.underlay(narrow);
+    let [v4, v6] = mesh.underlay_addresses(narrow);
     let hub = mesh.namespace(HUB);
     hub.ip(&format!("route add {v4}/32 dev eth0 mtu 1280"));
     hub.ip(&format!("-6 route add {v6}/128 dev eth0 mtu 1280"));
@@ -136,7 +136,7 @@ fn a_batch_that_its_path_refuses_is_sent_one_by_one_and_other_paths_keep_theirs(
         arrived.assert_whole("the narrow path");
     }
     let sizes = |to: &str| {
-        let [v4, v6] = mesh.underlay(to);
+        let [v4, v6] = mesh.underlay_addresses(to);
         let filter = format!("udp and (dst host {v4} or dst host {v6})");
         let capture = Capture::start(&mesh, HUB, "eth0", &filter);
         let tcp = Way::new(&mesh, HUB, to, false).tcp(16 << 20);

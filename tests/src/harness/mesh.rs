@@ -207,7 +207,7 @@ impl Mesh {
     /// # Panics
     /// When there is no such node.
     #[must_use]
-    pub fn underlay(&self, node: &str) -> [String; 2] {
+    pub fn underlay_addresses(&self, node: &str) -> [String; 2] {
         let index = self.nodes().iter().position(|name| name == node);
         let (v4, v6) = underlay(index.unwrap_or_else(|| panic!("no node {node}")));
         [v4, v6]
