@@ -461,6 +461,33 @@ fn an_inner_source_that_is_not_the_peers_is_dropped() {
 }
 
 #[test]
+fn an_inner_length_below_a_header_is_malformed() {
+    let mut pair = Pair::connected();
+    for len in [0u16, 10, 19] {
+        let mut packet = ipv4(pair.a.inner, pair.b.inner, 100);
+        packet[2..4].copy_from_slice(&len.to_be_bytes());
+        pair.a.send(&packet, pair.now);
+    }
+    pair.carry();
+    assert_eq!(pair.b.delivered.len(), 1, "what connected the pair");
+    assert_eq!(pair.b.tunnel.drops().get(DropReason::Malformed), 3);
+}
+
+#[test]
+fn nobody_is_heard_from_a_port_that_nothing_can_be_sent_to() {
+    let mut pair = Pair::connected();
+    let packet = ipv4(pair.a.inner, pair.b.inner, 100);
+    pair.a.send(&packet, pair.now);
+    let nowhere = SocketAddr::new(pair.a.outer.ip(), 0);
+    for datagram in pair.a.outgoing() {
+        let inbound = pair.b.receive(nowhere, &datagram, pair.now);
+        assert_eq!(inbound, Inbound::Dropped(DropReason::Malformed));
+    }
+    let endpoint = pair.b.tunnel.snapshot(pair.now)[0].endpoint;
+    assert_eq!(endpoint, Some(pair.a.outer));
+}
+
+#[test]
 fn a_session_is_renewed_within_a_long_epoch_and_never_outlives_its_time() {
     let mut pair = Pair::connected();
     for second in 0..3600 {

@@ -3,6 +3,8 @@
 
 mod steer;
 mod tap;
+#[cfg(test)]
+mod tests;
 mod vnet;
 
 use super::offload::Offloads;
