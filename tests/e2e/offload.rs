@@ -156,17 +156,16 @@ fn a_flow_keeps_its_order_over_any_number_of_threads() {
         let mesh = start(idle_mesh(2).every_node_setting("data_threads", threads));
         let interface = mesh.node_status(HUB).interface;
         let interface = interface.expect("it has an interface");
-        assert_eq!(interface.threads, threads);
+        // Without the right to load a BPF program there is one thread.
+        let expected = if may_load_bpf() { threads } else { 1 };
+        assert_eq!(interface.threads, expected);
         for (from, to, is_v6) in [(HUB, "node-b", false), ("node-b", HUB, true)] {
             let what = format!("{threads} threads, from {from}");
             let way = Way::new(&mesh, from, to, is_v6);
             for size in [64, 1200] {
                 way.udp(&Stream::steady(size, 8_000)).assert_whole(&what);
             }
-            if threads == 1 {
-                // Fragments have no ports: over several queues they go their own way.
-                way.udp(&Stream::mixed(3_000)).assert_whole(&what);
-            }
+            way.udp(&Stream::mixed(3_000)).assert_whole(&what);
             let tcp = way.tcp(64 << 20);
             assert_eq!(tcp.sent, tcp.received, "{what}");
             // A queue that was full costs a few; a flow over two threads costs thousands.
@@ -175,6 +174,12 @@ fn a_flow_keeps_its_order_over_any_number_of_threads() {
             assert!(tcp.out_of_order <= few, "{what}: {tcp:?}");
         }
     }
+}
+
+/// Whether these tests run in the machine's own user namespace, and so with all of root's rights.
+fn may_load_bpf() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").expect("it is always there");
+    map.contains("4294967295")
 }
 
 #[test]
