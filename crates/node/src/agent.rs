@@ -284,7 +284,8 @@ impl Agent {
         });
         let known: Vec<_> = known.collect();
         self.places.extend(known.iter().cloned());
-        self.find_peers(known);
+        let found = self.places_of_peers(known);
+        self.data.send(found);
         self.underlay_changed = true;
     }
 
@@ -294,8 +295,11 @@ impl Agent {
         in_range(address, IpAddr::V4(v4.0), v4.1) || in_range(address, IpAddr::V6(v6.0), v6.1)
     }
 
-    /// Tells the data plane where nodes are, as far as they are peers.
-    fn find_peers(&self, places: impl IntoIterator<Item = (NodeId, Vec<SocketAddr>)>) {
+    /// What the data plane shall know of where nodes are, as far as they are peers.
+    fn places_of_peers(
+        &self,
+        places: impl IntoIterator<Item = (NodeId, Vec<SocketAddr>)>,
+    ) -> DataCommand {
         let View { update, next, .. } = self.member.view();
         let key_of = |node: &NodeId| {
             let member = [next, update]
@@ -307,7 +311,7 @@ impl Agent {
         let known = places
             .into_iter()
             .filter_map(|(node, endpoints)| Some((key_of(&node)?, endpoints)));
-        self.data.send(DataCommand::Endpoints(known.collect()));
+        DataCommand::Endpoints(known.collect())
     }
 
     pub(crate) fn send(&self, message: ToController) -> bool {
@@ -398,6 +402,7 @@ impl Agent {
 
     /// Carries out what the member machine asks for.
     fn carry_out(&mut self) {
+        let mut steps = Vec::new();
         while let Some(command) = self.member.poll_command() {
             match command {
                 Command::Persist(high) => {
@@ -416,14 +421,19 @@ impl Agent {
                 }
                 Command::Report(change) => report(&change),
                 command @ Command::Install { .. } => {
-                    self.data.send(DataCommand::Epoch(command));
-                    self.find_peers(self.places.clone());
+                    steps.push(DataCommand::Epoch(command));
+                    steps.push(self.places_of_peers(self.places.clone()));
                 }
                 command
                 @ (Command::Activate { .. } | Command::DiscardPrevious | Command::Close) => {
-                    self.data.send(DataCommand::Epoch(command));
+                    steps.push(DataCommand::Epoch(command));
+                    let steps = std::mem::take(&mut steps);
+                    self.data.send(DataCommand::Together(steps));
                 }
             }
+        }
+        if !steps.is_empty() {
+            self.data.send(DataCommand::Together(steps));
         }
     }
 

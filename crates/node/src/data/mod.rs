@@ -36,6 +36,9 @@ use zeroize::Zeroizing;
 pub(crate) enum DataCommand {
     /// One step of an epoch's life.
     Epoch(epoch::Command),
+    /// Several commands with nothing in between. An epoch without lead is installed and activated so:
+    /// a peer that it leaves out does not stay until the handshakes with all others have begun.
+    Together(Vec<DataCommand>),
     /// Where peers are said to be.
     Endpoints(Vec<(WgPublicKey, Vec<SocketAddr>)>),
     /// The interface's MTU from now on.
@@ -253,6 +256,11 @@ fn carry_out(command: DataCommand, tunnel: &mut Tunnel, shared: &Shared) {
         DataCommand::Epoch(command) => {
             for key in apply(tunnel, command, now) {
                 tracing::warn!(%key, "no tunnel is possible with this key");
+            }
+        }
+        DataCommand::Together(commands) => {
+            for command in commands {
+                carry_out(command, tunnel, shared);
             }
         }
         DataCommand::Endpoints(entries) => {
