@@ -14,6 +14,7 @@ mod refusals;
 mod revocation;
 mod secrets;
 mod startup;
+mod underlay;
 
 use std::time::Duration;
 use tests::harness::{Mesh, poll};

@@ -379,6 +379,13 @@ impl Mesh {
     pub fn keep_pinging(&self, from: &str, to: &str) -> Pinger {
         Pinger::start(self.namespace(from), self.addresses(to)[0], &self.folder)
     }
+
+    /// Pings `to` from `from` twenty times a second on IPv4, with so many bytes.
+    #[must_use]
+    pub fn keep_pinging_fast(&self, from: &str, to: &str, bytes: usize) -> Pinger {
+        let to = self.addresses(to)[0];
+        Pinger::start_with(self.namespace(from), to, &self.folder, "0.05", bytes)
+    }
 }
 
 /// Files.

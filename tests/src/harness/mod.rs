@@ -19,6 +19,7 @@
 //! | [`ask`] | questions and orders, through `meshctl` |
 //! | [`daemon`] | one `meshd` process |
 //! | [`ping`] | single and continuous pings |
+//! | [`relay`] | a bad underlay between nodes |
 //! | [`tally`] | counts of what a host's kernel sees |
 //! | [`transfer`] | bytes over TCP |
 //! | [`namespace`] | namespaces, links, `ip` |
@@ -38,6 +39,7 @@ pub mod mesh;
 pub mod namespace;
 pub mod ping;
 pub mod programs;
+pub mod relay;
 pub mod tally;
 pub mod transfer;
 
@@ -45,6 +47,7 @@ pub use builder::Builder;
 pub use entry::enter;
 pub use mesh::{CONTROLLER, Mesh};
 pub use ping::{Losses, Pinger};
+pub use relay::{Impairment, Relay};
 
 use std::time::{Duration, Instant};
 

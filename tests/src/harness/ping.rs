@@ -31,6 +31,8 @@ pub struct Losses {
     pub sent: usize,
     /// Requests that were not answered.
     pub lost: usize,
+    /// Answers beyond the first one to a request.
+    pub again: usize,
 }
 
 impl Pinger {
@@ -39,11 +41,27 @@ impl Pinger {
     /// # Panics
     /// When `ping` cannot be started.
     pub fn start(from: &Namespace, to: IpAddr, folder: &Path) -> Self {
+        Self::start_with(from, to, folder, "0.2", 56)
+    }
+
+    /// A ping every so many seconds, with so many bytes.
+    ///
+    /// # Panics
+    /// When `ping` cannot be started.
+    pub fn start_with(
+        from: &Namespace,
+        to: IpAddr,
+        folder: &Path,
+        every: &str,
+        bytes: usize,
+    ) -> Self {
         let path = folder.join(format!("{}-to-{to}.ping", from.name()));
+        let bytes = bytes.to_string();
         let file = File::create(&path).expect("the folder can be written");
         let mut command = from.command("ping");
         // The hour is for a test binary that is killed.
-        command.args(["-n", "-i", "0.2", "-w", "3600", &to.to_string()]);
+        let to = to.to_string();
+        command.args(["-n", "-i", every, "-s", &bytes, "-w", "3600", &to]);
         let child = command
             .stdin(Stdio::null())
             .stdout(file)
@@ -76,7 +94,8 @@ impl Pinger {
         let sent = transmitted.saturating_sub(1);
         let answers = answers(&text);
         let lost = (1..=sent).filter(|seq| !answers.contains(seq)).count();
-        Losses { sent, lost }
+        let again = text.lines().filter(|line| line.contains("(DUP!)")).count();
+        Losses { sent, lost, again }
     }
 
     fn text(&self) -> String {
