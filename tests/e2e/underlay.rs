@@ -77,6 +77,46 @@ fn a_pair_whose_underlay_fails_in_one_direction_and_then_in_both_heals_by_itself
 }
 
 #[test]
+fn rotations_in_which_initiations_cross_lose_nothing() {
+    let builder = Mesh::builder().nodes(2).epoch_seconds(3600);
+    let builder = builder.controller_setting("max_benchmark_age", 3600);
+    let (mut mesh, relay) = relayed(builder);
+    let pings = two_ways(&mesh);
+    // As long as the other side waits before it initiates too, and well within the grace.
+    relay.impair_all(Impairment {
+        initiations: Duration::from_millis(500),
+        delay: Duration::from_millis(100),
+        ..Impairment::default()
+    });
+    mesh.wait_until("pings pass", |_| both_answered(&pings, 10));
+    let ways = [("node-a", "node-b"), ("node-b", "node-a")];
+    let mut rotations = 0;
+    while relay.crossed() < 6 {
+        rotations += 1;
+        assert!(rotations < 20, "initiations do not cross");
+        let change = mesh.rotate_now();
+        mesh.wait_until("both send in the new epoch", |mesh| {
+            ways.iter().all(|(from, to)| {
+                let own = mesh.node_status(from);
+                let peer = own.peers.get(&name(to));
+                peer.is_some_and(|peer| peer.session_epoch == Some(change.epoch))
+            })
+        });
+    }
+    // What is under way at the end shall not be lost.
+    relay.impair_all(Impairment::default());
+    let answered = [pings[0].answered() + 20, pings[1].answered() + 20];
+    mesh.wait_until("pings pass at the end", |_| {
+        pings[0].answered() >= answered[0] && pings[1].answered() >= answered[1]
+    });
+    for ping in pings {
+        let losses = ping.stop();
+        assert!(losses.sent > 30, "{losses:?}");
+        assert_eq!((losses.lost, losses.again), (0, 0), "{losses:?}");
+    }
+}
+
+#[test]
 fn a_node_whose_address_changes_in_the_middle_of_a_rotation_is_found_again() {
     // Without probes: node-b says nothing unless it is asked.
     let builder = Mesh::builder().epoch_seconds(4);

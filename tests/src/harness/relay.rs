@@ -118,7 +118,7 @@ impl Relay {
             let way = Way {
                 impairment: Impairment::default(),
                 // Never zero, and another one for each way.
-                dice: (seed << 16 | 1 + (pair.0 << 8 | pair.1) as u64)
+                dice: ((seed << 16) | (1 + ((pair.0 << 8) | pair.1) as u64))
                     .wrapping_mul(0x9E37_79B9_7F4A_7C15),
                 fates: BTreeMap::new(),
             };
