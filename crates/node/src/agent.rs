@@ -7,7 +7,7 @@ use crate::emitter::Emission;
 use crate::io::clock;
 use crate::io::interface::in_range;
 use crate::metrics::{Counts, EvidenceAnswer, UpdateResult};
-use crate::persist::{Enrolment, StateDir};
+use crate::persist::{Enrolment, Keeper, StateDir};
 use crate::probe::{Ping, Round, Target};
 use crate::session::{SessionError, SessionEvent};
 use crate::underlay::{Fit, Mtu};
@@ -31,6 +31,7 @@ pub(crate) struct Agent {
     pub(crate) wg: WgSecret,
     pub(crate) enrolment: Enrolment,
     pub(crate) state: StateDir,
+    pub(crate) keeper: Keeper,
     pub(crate) member: Member,
     pub(crate) data: DataPlane,
     pub(crate) control: ControlState,
@@ -205,6 +206,7 @@ impl Agent {
         let enrolment = self.enrolment.moved_to(place);
         let other_mesh = place.mesh != self.enrolment.mesh;
         let forgotten = if other_mesh {
+            self.keeper.settle();
             self.state.forget_epoch()
         } else {
             Ok(())
@@ -406,9 +408,7 @@ impl Agent {
         while let Some(command) = self.member.poll_command() {
             match command {
                 Command::Persist(high) => {
-                    if let Err(error) = self.state.save_high_water(high) {
-                        tracing::error!(%error, "the newest epoch is not remembered across a restart");
-                    }
+                    self.keeper.keep(high);
                     self.announced_epoch.send_replace(high.epoch);
                 }
                 Command::Acknowledge { epoch, phase } => {

@@ -40,7 +40,7 @@ use io::offload::Offloads;
 use io::tun::Tun;
 use keys::{NodeSecret, WgSecret};
 use metrics::Counts;
-use persist::{Enrolment, StateDir};
+use persist::{Enrolment, Keeper, StateDir};
 use quic::Dialer;
 use rand::Rng as _;
 use session::Introduction;
@@ -354,6 +354,7 @@ impl Node {
             identity,
             wg,
             enrolment,
+            keeper: Keeper::start(state.clone()).map_err(ServeError::Data)?,
             state,
             data,
             control: ControlState::Down {

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 use wire::message::Place;
 use wire::{Digest, NodeName, Token};
 
@@ -95,6 +97,78 @@ impl StateDir {
     /// Forgets an epoch of a mesh that this node has left.
     pub(crate) fn forget_epoch(&self) -> Result<(), PersistError> {
         self.save_high_water(HighWater::default())
+    }
+}
+
+/// Writes the newest epoch on a thread of its own, because a disk that is slow must hold up no epoch.
+/// Of several that wait only the last is written. What waits is written before this is gone.
+pub(crate) struct Keeper {
+    wanted: Option<mpsc::Sender<Wanted>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Wanted {
+    Newest(HighWater),
+    /// Answered when everything before it is written.
+    Pause(mpsc::Sender<()>),
+}
+
+impl Keeper {
+    pub(crate) fn start(state: StateDir) -> io::Result<Self> {
+        let (wanted, inbox) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("meshd-state".into());
+        let thread = thread.spawn(move || keep(&state, &inbox))?;
+        Ok(Self {
+            wanted: Some(wanted),
+            thread: Some(thread),
+        })
+    }
+
+    /// Has `high` written soon. A failure is logged: it matters only after a restart.
+    pub(crate) fn keep(&self, high: HighWater) {
+        self.send(Wanted::Newest(high));
+    }
+
+    /// Waits until nothing is left to write.
+    pub(crate) fn settle(&self) {
+        let (done, wait) = mpsc::channel();
+        self.send(Wanted::Pause(done));
+        // An error means that the thread is gone, and writes nothing any more.
+        let _ = wait.recv();
+    }
+
+    fn send(&self, wanted: Wanted) {
+        if let Some(sender) = &self.wanted {
+            // The thread ends only with the sender.
+            let _ = sender.send(wanted);
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.wanted = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn keep(state: &StateDir, inbox: &mpsc::Receiver<Wanted>) {
+    while let Ok(first) = inbox.recv() {
+        let (mut newest, mut waiting) = (None, Vec::new());
+        for wanted in std::iter::once(first).chain(inbox.try_iter()) {
+            match wanted {
+                Wanted::Newest(high) => newest = Some(high),
+                Wanted::Pause(done) => waiting.push(done),
+            }
+        }
+        if let Some(Err(error)) = newest.map(|high| state.save_high_water(high)) {
+            tracing::error!(%error, "the newest epoch is not remembered across a restart");
+        }
+        // Dropped, and so answered.
+        drop(waiting);
     }
 }
 
@@ -203,5 +277,22 @@ mod tests {
                 .to_string()
                 .contains("epoch.json is damaged")
         );
+    }
+
+    #[test]
+    fn what_was_given_to_keep_last_is_on_disk_once_it_settles_and_when_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path().to_owned());
+        let high = |epoch| HighWater {
+            epoch: Epoch(epoch),
+            digest: Digest([3; 32]),
+        };
+        let keeper = Keeper::start(state.clone()).unwrap();
+        (1..50).for_each(|epoch| keeper.keep(high(epoch)));
+        keeper.settle();
+        assert_eq!(state.high_water().unwrap(), high(49));
+        keeper.keep(high(50));
+        drop(keeper);
+        assert_eq!(state.high_water().unwrap(), high(50));
     }
 }

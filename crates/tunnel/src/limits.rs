@@ -40,6 +40,10 @@ pub const MAX_OUTGOING: usize = 3;
 pub const GREETING_SPREAD: Duration = Duration::from_secs(1);
 /// A counter from which on a session is of no use (whitepaper, section 6.1).
 pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
+/// Over how much time, per peer, the handshakes of an epoch are spread that came without a lead.
+pub const SPREAD_PER_PEER: Duration = Duration::from_millis(8);
+/// Over how much time at most: well within the shortest grace, half a second.
+pub const MAX_SPREAD: Duration = Duration::from_millis(300);
 /// How long the side that does not initiate rotations waits after an activation before it does.
 pub const RESPONDER_PAUSE: Duration = Duration::from_millis(400);
 /// Packets that wait for a session, per peer.

@@ -111,12 +111,13 @@ impl Peer {
         self.reschedule(core);
     }
 
-    /// `next → current → outgoing`. Returns whether the peer is part of `epoch`. With `greet`, a
-    /// handshake is made within that time even without traffic.
+    /// `next → current → outgoing`. Returns whether the peer is part of `epoch`. A handshake that is
+    /// still to be made begins within `spread`; with `greet`, within that time even without traffic.
     pub(crate) fn activate(
         &mut self,
         epoch: Epoch,
         greet: Option<Duration>,
+        spread: Duration,
         now: Duration,
         core: &mut Core,
     ) -> bool {
@@ -132,7 +133,7 @@ impl Peer {
         } else if self.is_active(now) {
             let pause = self.pause(core);
             // What was tried before the activation may have met a peer that was not there yet.
-            self.restart_handshake_at(now + pause + core.jitter(pause));
+            self.restart_handshake_at(now + pause + core.jitter(pause.max(spread)));
         } else if let Some(spread) = greet {
             self.restart_handshake_at(now + core.jitter(spread));
         }

@@ -149,11 +149,14 @@ impl Tunnel {
         self.allowed = AllowedIps::default();
         let greet = std::mem::replace(&mut self.has_greeted, true);
         let greet = (!greet).then_some(GREETING_SPREAD);
+        // Without a lead all pairs want their handshake now, and the mesh's handshakes would keep the
+        // news from those who have not heard it yet.
+        let spread = (SPREAD_PER_PEER * self.by_key.len() as u32).min(MAX_SPREAD);
         for id in 0..self.peers.len() {
             let Some(peer) = self.peers.get_mut(id) else {
                 continue;
             };
-            if !peer.activate(epoch, greet, now, &mut self.core) {
+            if !peer.activate(epoch, greet, spread, now, &mut self.core) {
                 self.remove(id);
             }
         }
