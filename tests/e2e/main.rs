@@ -2,6 +2,7 @@
 
 mod abuse;
 mod capture;
+mod clocks;
 mod crashes;
 mod eviction;
 mod flows;

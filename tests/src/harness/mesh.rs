@@ -89,18 +89,37 @@ impl Mesh {
     /// Starts a node; the first time with a new token, so the controller has to answer then. Does not
     /// wait for anything.
     pub fn start_node(&mut self, node: &str) {
+        self.start_node_under(node, &[]);
+    }
+
+    /// The same, by a program that becomes the daemon, as `env` does.
+    pub fn start_node_under(&mut self, node: &str, wrapper: &[&str]) {
         if self.state_dir(node).join("enrolment.json").exists() {
-            self.spawn(node, &[]);
+            self.spawn_under(node, wrapper, &[]);
         } else {
             let token = self.token_file(node);
-            self.spawn(node, &["--join", &format!("@{}", token.display())]);
+            let join = format!("@{}", token.display());
+            self.spawn_under(node, wrapper, &["--join", &join]);
         }
     }
 
     /// Starts a daemon with its settings and more arguments.
     pub fn spawn(&mut self, host: &str, more: &[&str]) {
+        self.spawn_under(host, &[], more);
+    }
+
+    /// The same, by a program that becomes the daemon, as `env` does.
+    pub fn spawn_under(&mut self, host: &str, wrapper: &[&str], more: &[&str]) {
         assert!(!self.is_running(host), "{host} runs already");
-        let mut command = self.daemon_command(host);
+        let mut command = match wrapper.split_first() {
+            None => self.command(host, program("meshd")),
+            Some((first, rest)) => {
+                let mut command = self.command(host, first);
+                command.args(rest).arg(program("meshd"));
+                command
+            }
+        };
+        command.arg("--config").arg(self.settings_file(host));
         command.args(more);
         let daemon = Daemon::start(command, &self.log_file(host));
         self.daemons.insert(host.into(), daemon);

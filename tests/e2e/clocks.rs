@@ -1,0 +1,188 @@
+//! Clocks that nobody can trust: a machine that slept, one that booted at another time, wall clocks
+//! that are stepped. Epochs and leases run on the boot-time clock, and only on differences of it.
+//!
+//! A boot-time clock that moves while a daemon runs cannot be had: a time namespace keeps its offset
+//! from its first process on. A stopped process stands in for a machine that sleeps: time goes on
+//! without it.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use tests::harness::mesh::name;
+use tests::harness::{CONTROLLER, Mesh};
+use wire::admin::{Membership, NodeState};
+
+#[test]
+fn a_node_that_sleeps_past_its_lease_wakes_closed_to_all_that_waited_for_it_and_recovers() {
+    let builder = Mesh::builder().epoch_seconds(2).lease_seconds(6);
+    let mut mesh = builder.start();
+    mesh.tally_delivered("node-c", "delivered", "node-a");
+    mesh.tally_datagrams("node-c", "waited", "node-a");
+    let others = mesh.keep_pinging("node-a", "node-b");
+    let to_sleeper = mesh.keep_pinging("node-a", "node-c");
+    mesh.wait_until("pings pass", |_| to_sleeper.answered() > 5);
+
+    // It does not hear its controller before it was seen closed.
+    mesh.deafen("node-c");
+    mesh.pause("node-c");
+    let (delivered, came) = (
+        mesh.tallied("node-c", "delivered"),
+        mesh.tallied("node-c", "waited"),
+    );
+    mesh.wait_epochs(5);
+    assert!(mesh.tallied("node-c", "waited") > came + 3, "some waits");
+    mesh.resume("node-c");
+    mesh.wait_until("node-c is closed", |mesh| {
+        let own = mesh.try_node_status("node-c");
+        own.is_some_and(|own| {
+            own.membership == Some(Membership::Denied)
+                && own.reason.is_some_and(|reason| reason.contains("lease"))
+        })
+    });
+    let dropped = mesh.node_status("node-c").dropped["lease_over"];
+    assert!(dropped > 0, "what waited was dropped for that reason");
+    assert!(mesh.none_reach("node-c", &["node-a"]));
+    assert_eq!(mesh.tallied("node-c", "delivered"), delivered);
+
+    mesh.undeafen("node-c");
+    mesh.wait_until_all_reach_all();
+    let losses = others.stop();
+    assert_eq!(losses.lost, 0, "nobody else noticed: {losses:?}");
+}
+
+#[test]
+fn daemons_that_boot_at_different_times_rotate_together() {
+    let mut mesh = Mesh::builder().epoch_seconds(2).prepare();
+    mesh.start_controller();
+    mesh.start_node("node-a");
+    mesh.start_node_under("node-b", &booted("40000000"));
+    mesh.start_node_under("node-c", &booted("5000"));
+    mesh.wait_until_all_reach_all();
+    let ping = mesh.keep_pinging("node-b", "node-c");
+    mesh.wait_epochs(4);
+    let losses = ping.stop();
+    assert!(losses.sent > 20, "{losses:?}");
+    assert_eq!(losses.lost, 0, "{losses:?}");
+
+    // Machines that were started again: their clocks begin somewhere else.
+    let before = mesh.epoch();
+    mesh.kill("node-b");
+    mesh.start_node("node-b");
+    mesh.kill(CONTROLLER);
+    mesh.spawn_under(CONTROLLER, &booted("80000000"), &[]);
+    mesh.wait_until("the controller answers", |mesh| mesh.try_status().is_some());
+    assert!(mesh.epoch() >= before, "no epoch is taken back");
+    mesh.wait_until_all_reach_all();
+    mesh.kill(CONTROLLER);
+    mesh.start_controller();
+    mesh.wait_epochs(2);
+    mesh.wait_until_all_reach_all();
+    for node in mesh.nodes() {
+        let lease = mesh.node_status(&node).lease_seconds;
+        assert!(
+            lease.is_some_and(|lease| lease <= 70.0),
+            "{node}: {lease:?}"
+        );
+    }
+}
+
+#[test]
+fn a_wall_clock_that_is_stepped_by_a_day_disturbs_no_rotation_and_its_skew_is_shown() {
+    let mut mesh = Mesh::builder().nodes(2).epoch_seconds(2).prepare();
+    let wall = Wall::new(&mesh);
+    mesh.start_controller();
+    mesh.start_node("node-a");
+    mesh.start_node_under("node-b", &wall.wrapper());
+    mesh.wait_until_all_reach_all();
+    let pings = [
+        mesh.keep_pinging("node-a", "node-b"),
+        mesh.keep_pinging("node-b", "node-a"),
+    ];
+    for days in [1, -1, 0] {
+        wall.set(days * DAY);
+        let first = mesh.wait_epochs(3);
+        for (from, to) in [("node-a", "node-b"), ("node-b", "node-a")] {
+            let what = format!("{days} days off, {from} sends in new epochs");
+            mesh.wait_until(&what, |mesh| {
+                let own = mesh.node_status(from);
+                let peer = own.peers.get(&name(to));
+                peer.is_some_and(|peer| peer.session_epoch >= Some(first))
+            });
+        }
+        mesh.wait_until("evidence is judged by its time", |mesh| {
+            let evidence = mesh.node_status("node-b").last_evidence;
+            let result = evidence.map(|it| it.result.to_string()).unwrap_or_default();
+            result.starts_with("refused") == (days != 0) && result != "pending"
+        });
+        assert_eq!(mesh.node("node-b").membership, Membership::Allowed);
+    }
+    for ping in pings {
+        let losses = ping.stop();
+        assert!(losses.sent > 50, "{losses:?}");
+        assert_eq!(losses.lost, 0, "{losses:?}");
+    }
+
+    for days in [1, -1] {
+        mesh.stop("node-b");
+        wall.set(days * DAY);
+        mesh.start_node_under("node-b", &wall.wrapper());
+        mesh.wait_until("its skew is shown on both sides", |mesh| {
+            let near = |skew: Option<i64>| {
+                skew.is_some_and(|skew| (skew - days * DAY * 1000).abs() < 60_000)
+            };
+            let own = mesh.try_node_status("node-b");
+            near(mesh.node("node-b").clock_skew_ms)
+                && own.is_some_and(|own| near(own.clock_skew_ms))
+        });
+        mesh.wait_until_all_reach_all();
+    }
+    assert_ne!(mesh.node("node-b").state, NodeState::Evicted);
+}
+
+/// A program that becomes another one, on a machine that booted so many seconds earlier.
+fn booted(earlier: &str) -> [&str; 4] {
+    ["unshare", "-T", "--boottime", earlier]
+}
+
+/// A wall clock that can be set, for one daemon.
+struct Wall {
+    preload: String,
+    offset: PathBuf,
+    variable: String,
+}
+
+impl Wall {
+    fn new(mesh: &Mesh) -> Self {
+        let (library, offset) = (mesh.folder().join("wall.so"), mesh.folder().join("wall"));
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/wall.c");
+        let compiled = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-o"])
+            .arg(&library)
+            .arg(source)
+            .arg("-ldl")
+            .status();
+        assert!(
+            compiled.is_ok_and(|status| status.success()),
+            "the tests need `cc`"
+        );
+        std::fs::write(&offset, 0_i64.to_ne_bytes()).expect("the folder can be written");
+        Self {
+            preload: format!("LD_PRELOAD={}", library.display()),
+            variable: format!("WALL_OFFSET={}", offset.display()),
+            offset,
+        }
+    }
+
+    fn wrapper(&self) -> Vec<&str> {
+        vec!["env", &self.preload, &self.variable]
+    }
+
+    fn set(&self, seconds: i64) {
+        let file = OpenOptions::new().write(true).open(&self.offset);
+        let written = file.and_then(|file| file.write_all_at(&seconds.to_ne_bytes(), 0));
+        written.expect("it is there");
+    }
+}
+
+const DAY: i64 = 86_400;
