@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use tests::harness::mesh::name;
 use tests::harness::{CONTROLLER, Mesh};
-use wire::admin::{Membership, NodeState};
+use wire::admin::Membership;
 
 #[test]
 fn a_node_that_sleeps_past_its_lease_wakes_closed_to_all_that_waited_for_it_and_recovers() {
@@ -90,18 +90,20 @@ fn daemons_that_boot_at_different_times_rotate_together() {
 #[test]
 fn a_wall_clock_that_is_stepped_by_a_day_disturbs_no_rotation_and_its_skew_is_shown() {
     let mut mesh = Mesh::builder().nodes(2).epoch_seconds(2).prepare();
+    // Of both nodes, so that neither can step in where the other's initiation is not believed.
     let wall = Wall::new(&mesh);
     mesh.start_controller();
-    mesh.start_node("node-a");
+    mesh.start_node_under("node-a", &wall.wrapper());
     mesh.start_node_under("node-b", &wall.wrapper());
     mesh.wait_until_all_reach_all();
     let pings = [
         mesh.keep_pinging("node-a", "node-b"),
         mesh.keep_pinging("node-b", "node-a"),
     ];
-    for days in [1, -1, 0] {
+    // Set back twice: the first time, the other side's initiation may be the first that it ever made.
+    for days in [1, 0, -1, 0] {
         wall.set(days * DAY);
-        let first = mesh.wait_epochs(3);
+        let first = mesh.wait_epochs(2);
         for (from, to) in [("node-a", "node-b"), ("node-b", "node-a")] {
             let what = format!("{days} days off, {from} sends in new epochs");
             mesh.wait_until(&what, |mesh| {
@@ -110,12 +112,14 @@ fn a_wall_clock_that_is_stepped_by_a_day_disturbs_no_rotation_and_its_skew_is_sh
                 peer.is_some_and(|peer| peer.session_epoch >= Some(first))
             });
         }
-        mesh.wait_until("evidence is judged by its time", |mesh| {
-            let evidence = mesh.node_status("node-b").last_evidence;
-            let result = evidence.map(|it| it.result.to_string()).unwrap_or_default();
-            result.starts_with("refused") == (days != 0) && result != "pending"
-        });
-        assert_eq!(mesh.node("node-b").membership, Membership::Allowed);
+        for node in ["node-a", "node-b"] {
+            mesh.wait_until("evidence is judged by its time", |mesh| {
+                let evidence = mesh.node_status(node).last_evidence;
+                let result = evidence.map(|it| it.result).unwrap_or_default();
+                result.starts_with("refused") == (days != 0) && result != "pending"
+            });
+            assert_eq!(mesh.node(node).membership, Membership::Allowed);
+        }
     }
     for ping in pings {
         let losses = ping.stop();
@@ -137,7 +141,6 @@ fn a_wall_clock_that_is_stepped_by_a_day_disturbs_no_rotation_and_its_skew_is_sh
         });
         mesh.wait_until_all_reach_all();
     }
-    assert_ne!(mesh.node("node-b").state, NodeState::Evicted);
 }
 
 /// A program that becomes another one, on a machine that booted so many seconds earlier.
@@ -145,7 +148,7 @@ fn booted(earlier: &str) -> [&str; 4] {
     ["unshare", "-T", "--boottime", earlier]
 }
 
-/// A wall clock that can be set, for one daemon.
+/// A wall clock that can be set.
 struct Wall {
     preload: String,
     offset: PathBuf,
