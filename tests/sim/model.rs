@@ -19,6 +19,9 @@ pub(crate) struct NodeModel {
     newest: (Epoch, Digest),
     in_force: Option<Held>,
     pending: Option<Held>,
+    /// Epochs that were announced and superseded before they came into force here, until the next grace
+    /// ends: they may be in force on the other side already.
+    superseded: Vec<Epoch>,
     /// Whether the lease of [`Self::in_force`] is over and the agent has noticed.
     lapsed: bool,
     /// Whether sessions of earlier epochs may still carry packets.
@@ -47,6 +50,7 @@ impl NodeModel {
             newest: Default::default(),
             in_force: None,
             pending: None,
+            superseded: Vec::new(),
             lapsed: false,
             grace: None,
             known: BTreeSet::new(),
@@ -87,6 +91,8 @@ impl NodeModel {
         if roster.contains(&self.id) {
             self.known.extend(&roster);
         }
+        self.superseded
+            .extend(self.pending.as_ref().map(|old| old.epoch));
         self.pending = Some(Held {
             epoch: update.epoch,
             digest,
@@ -105,12 +111,14 @@ impl NodeModel {
         }
         if self.grace.is_some_and(|until| until <= now) {
             self.grace = None;
+            self.superseded.clear();
         }
         let over = |held: &Held| held.lease_end <= now;
         if !self.lapsed && self.in_force.as_ref().is_some_and(over) {
             self.lapsed = true;
             if self.closes() {
                 self.forget_all();
+                self.superseded.clear();
             }
         }
     }
@@ -120,6 +128,7 @@ impl NodeModel {
         self.forget_all();
         self.newest = self.persisted;
         (self.in_force, self.pending, self.grace) = (None, None, None);
+        self.superseded.clear();
         self.lapsed = false;
     }
 
@@ -179,7 +188,8 @@ impl NodeModel {
     /// Whether sessions of an epoch whose number ends on the two bits `tag` may carry packets.
     pub(crate) fn tag_is_fresh(&self, tag: u32) -> bool {
         let held = [&self.in_force, &self.pending];
-        let mut epochs = held.into_iter().flatten().map(|held| held.epoch);
+        let held = held.into_iter().flatten().map(|held| held.epoch);
+        let mut epochs = held.chain(self.superseded.iter().copied());
         self.grace.is_some() || epochs.any(|epoch| epoch.0 & 3 == u64::from(tag))
     }
 
