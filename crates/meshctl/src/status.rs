@@ -179,11 +179,11 @@ fn offloads(interface: &InterfaceStatus) -> String {
             None => offload.name.clone(),
             Some(reason) => format!("no {} ({reason})", offload.name),
         });
-    format!(
-        "{}; {} threads",
-        each.collect::<Vec<_>>().join(", "),
-        interface.threads
-    )
+    let threads = match interface.threads {
+        1 => "1 thread".to_owned(),
+        more => format!("{more} threads"),
+    };
+    format!("{}; {threads}", each.collect::<Vec<_>>().join(", "))
 }
 
 fn underlay(interface: &InterfaceStatus) -> Option<String> {
