@@ -57,17 +57,11 @@ fn bind_to(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 
 /// Past the system's limit where we may; up to it where we may not, which is slower, not wrong.
 fn enlarge_buffers(socket: &Socket) -> io::Result<()> {
-    for (forced, name) in [
-        (libc::SO_RCVBUFFORCE, "receive"),
-        (libc::SO_SNDBUFFORCE, "send"),
-    ] {
-        if set_option(socket, libc::SOL_SOCKET, forced, BUFFER).is_ok() {
-            continue;
-        }
-        match name {
-            "receive" => socket.set_recv_buffer_size(BUFFER as usize)?,
-            _ => socket.set_send_buffer_size(BUFFER as usize)?,
-        }
+    if set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER).is_err() {
+        socket.set_recv_buffer_size(BUFFER as usize)?;
+    }
+    if set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, BUFFER).is_err() {
+        socket.set_send_buffer_size(BUFFER as usize)?;
     }
     Ok(())
 }
