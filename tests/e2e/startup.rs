@@ -111,7 +111,7 @@ fn a_node_whose_answer_was_lost_enrols_with_the_same_token_and_nobody_else_does(
         enrolled.join().expect("it is answered"),
         "the token is good"
     );
-    assert!(mesh.status().nodes.len() == 2);
+    mesh.wait_until("both are enrolled", |mesh| mesh.status().nodes.len() == 2);
 
     // Somebody who found the token.
     mesh.add_host("bench", 50);

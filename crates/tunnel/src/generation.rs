@@ -1,25 +1,28 @@
 //! One peer's WireGuard state under one epoch's PSK.
 //!
 //! ```text
-//!            initiation sent or answered           confirmed: response opened, or first data received
-//!   (none) ───────────────────────────────▶ fresh ─────────────────────────────────────────────────▶ live
-//!                                                                              the live one before becomes old
+//!              response opened
+//!   initiation ────────────────┐
+//!                              ├─▶ session, the first of which is sent on
+//!   answer ────────────────────┘
+//!              first data opened
 //! ```
 //!
-//! Each of the three is a `Tunn` of its own with an index of its own, so that failed or replayed
-//! handshakes can never push a live session out of boringtun's ring of eight. An index is 24 bits: 22
-//! that the PSK determines, then the epoch modulo 4. The other side therefore knows from an
-//! initiation's sender index which generation it means, and a stock WireGuard peer need not care.
+//! Every handshake has a `Tunn` of its own with an index of its own: an answer to any initiation that
+//! is under way is good, however many were sent meanwhile, and no number of handshakes, failed,
+//! repeated or crossing, can push a session out of boringtun's ring of eight. The 24-bit index of an
+//! initiation is 22 bits that the PSK determines, then the epoch modulo 4. The other side therefore
+//! knows from it which generation is meant, and a stock WireGuard peer need not care.
 
 use crate::allowed_ips::PeerId;
 use crate::initiation::Timestamp;
-use crate::limits::{INDEX_VARIANTS, MAX_ANSWERS, REJECT_AFTER_TIME, RESPONDER_PAUSE};
+use crate::limits::*;
 use boringtun::noise::Tunn;
 use boringtun::noise::rate_limiter::RateLimiter;
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use rand::Rng as _;
 use rand::rngs::SmallRng;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -45,9 +48,12 @@ pub(crate) struct Generation {
     /// Set while this side wants a handshake.
     pub(crate) initiating: Option<Initiating>,
     variant: u8,
-    fresh: Option<Fresh>,
-    live: Option<Live>,
-    old: Option<Live>,
+    /// Initiations that were sent, oldest first.
+    initiations: VecDeque<Initiation>,
+    /// Answers that nothing has confirmed yet, oldest first.
+    answers: VecDeque<Link>,
+    /// Confirmed handshakes. The first is sent on; what the other side still sends on may be any.
+    sessions: VecDeque<Session>,
 }
 
 /// A handshake that this side is trying to make.
@@ -69,21 +75,27 @@ impl Initiating {
     }
 }
 
-/// A `Tunn` and its index.
-pub(crate) struct Link {
-    pub(crate) tunn: Box<Tunn>,
-    pub(crate) index: u32,
+/// A `Tunn` of one handshake, and its index.
+struct Link {
+    tunn: Box<Tunn>,
+    index: u32,
+    /// When the first message of the handshake was sent or answered.
+    begun: Duration,
 }
 
-struct Fresh {
+struct Initiation {
     link: Link,
-    answers: u8,
+    /// The other side is under load: only this `Tunn` can make what it will take.
+    has_cookie: bool,
 }
 
-struct Live {
+struct Session {
     link: Link,
     established: Duration,
+    /// Whether this side initiated it.
     initiator: bool,
+    /// Whether the side with the lower key initiated it.
+    by_lower: bool,
 }
 
 impl Generation {
@@ -94,9 +106,9 @@ impl Generation {
             newest: Timestamp::default(),
             initiating: None,
             variant: 0,
-            fresh: None,
-            live: None,
-            old: None,
+            initiations: VecDeque::new(),
+            answers: VecDeque::new(),
+            sessions: VecDeque::new(),
         }
     }
 
@@ -119,53 +131,50 @@ impl Generation {
 
     /// The session to send on, unless it is too old.
     pub(crate) fn sender(&mut self, now: Duration) -> Option<&mut Tunn> {
-        let live = self.live.as_mut().filter(|live| live.is_usable(now))?;
-        Some(&mut live.link.tunn)
+        let session = self.sessions.front_mut().filter(|it| it.is_usable(now))?;
+        Some(&mut session.link.tunn)
     }
 
     pub(crate) fn is_live(&self, now: Duration) -> bool {
-        self.live.as_ref().is_some_and(|live| live.is_usable(now))
+        self.sessions.front().is_some_and(|it| it.is_usable(now))
     }
 
-    /// Age of the live session and whether this side made it.
+    /// Age of the session to send on and whether this side initiated it.
     pub(crate) fn live_age(&self, now: Duration) -> Option<(Duration, bool)> {
-        self.live
-            .as_ref()
-            .map(|live| (now.saturating_sub(live.established), live.initiator))
+        let session = self.sessions.front()?;
+        let age = now.saturating_sub(session.established);
+        Some((age, session.initiator))
     }
 
-    /// The handshake state with this 24-bit index, for a response or a cookie reply.
-    pub(crate) fn fresh_at(&mut self, index: u32) -> Option<&mut Tunn> {
-        let fresh = self
-            .fresh
-            .as_mut()
-            .filter(|fresh| fresh.link.index == index)?;
-        Some(&mut fresh.link.tunn)
+    /// The state that waits for a response or a cookie reply at this 24-bit index.
+    pub(crate) fn initiator_at(&mut self, index: u32) -> Option<&mut Tunn> {
+        let mut initiations = self.initiations.iter_mut();
+        let initiation = initiations.find(|it| it.link.index == index)?;
+        Some(&mut initiation.link.tunn)
+    }
+
+    /// A cookie reply came for this 24-bit index: the next initiation is to have what was in it.
+    pub(crate) fn keep_cookie(&mut self, index: u32) {
+        for initiation in &mut self.initiations {
+            initiation.has_cookie = initiation.link.index == index;
+        }
     }
 
     /// Whether data for this 24-bit index would confirm a handshake.
     pub(crate) fn is_unconfirmed(&self, index: u32) -> bool {
-        self.fresh
-            .as_ref()
-            .is_some_and(|fresh| fresh.link.index == index)
+        self.answers.iter().any(|link| link.index == index)
     }
 
     /// The state that opens data for this 24-bit index, and whether it is yet unconfirmed.
     pub(crate) fn opener_at(&mut self, index: u32, now: Duration) -> Option<(&mut Tunn, bool)> {
-        let Self {
-            fresh, live, old, ..
-        } = self;
-        if let Some(session) = [live, old]
-            .into_iter()
-            .flatten()
-            .find(|live| live.link.index == index)
-        {
+        let mut sessions = self.sessions.iter_mut();
+        if let Some(session) = sessions.find(|it| it.link.index == index) {
             return session
                 .is_usable(now)
                 .then_some((&mut session.link.tunn, false));
         }
-        let fresh = fresh.as_mut().filter(|fresh| fresh.link.index == index)?;
-        Some((&mut fresh.link.tunn, true))
+        let link = self.answers.iter_mut().find(|link| link.index == index)?;
+        Some((&mut link.tunn, true))
     }
 
     /// Whether nobody has shaken hands on it, nor tried to.
@@ -174,76 +183,114 @@ impl Generation {
     }
 
     pub(crate) fn has_session(&self) -> bool {
-        self.live.is_some()
+        !self.sessions.is_empty()
     }
 
     pub(crate) fn owns(&self, index: u32) -> bool {
         self.links().any(|link| link.index == index)
     }
 
-    /// The `Tunn` to initiate with, made if there is none.
+    /// The `Tunn` for the next initiation: one that has a cookie, or a new one.
     pub(crate) fn initiator(
         &mut self,
         peer: (PeerId, WgPublicKey),
+        now: Duration,
         forge: &mut Forge,
     ) -> &mut Tunn {
-        let fresh = self.fresh.take().unwrap_or_else(|| Fresh {
-            link: self.forge(peer, forge),
-            answers: 0,
+        let with_cookie = self.initiations.iter().position(|it| it.has_cookie);
+        let initiation = with_cookie.and_then(|at| self.initiations.remove(at));
+        let initiation = initiation.unwrap_or_else(|| {
+            if self.initiations.len() >= MAX_INITIATIONS {
+                let oldest = self.initiations.pop_front();
+                oldest.map(|it| forge.indices.remove(&it.link.index));
+            }
+            let index = self.free_index(forge);
+            Initiation {
+                link: forge.link(peer, index, &self.psk, now),
+                has_cookie: false,
+            }
         });
-        &mut self.fresh.insert(fresh).link.tunn
+        self.initiations.push_back(initiation);
+        let newest = self.initiations.back_mut().expect("it was just put there");
+        &mut newest.link.tunn
     }
 
-    /// The `Tunn` to answer an initiation with. Replaced before its ring of sessions is full of
-    /// unconfirmed ones.
+    /// The `Tunn` to answer an initiation with.
     pub(crate) fn responder(
         &mut self,
         peer: (PeerId, WgPublicKey),
+        now: Duration,
         forge: &mut Forge,
     ) -> &mut Tunn {
-        if self
-            .fresh
-            .as_ref()
-            .is_some_and(|fresh| fresh.answers >= MAX_ANSWERS)
-        {
-            self.drop_fresh(forge);
+        if self.answers.len() >= MAX_ANSWERS {
+            let oldest = self.answers.pop_front();
+            oldest.map(|link| forge.indices.remove(&link.index));
         }
-        let mut fresh = self.fresh.take().unwrap_or_else(|| Fresh {
-            link: self.forge(peer, forge),
-            answers: 0,
-        });
-        fresh.answers += 1;
-        &mut self.fresh.insert(fresh).link.tunn
+        let index = forge.any_index();
+        let link = forge.link(peer, index, &self.psk, now);
+        self.answers.push_back(link);
+        &mut self.answers.back_mut().expect("it was just put there").tunn
     }
 
-    /// The fresh session is confirmed: it is the live one from here on.
-    pub(crate) fn promote(&mut self, initiator: bool, now: Duration, forge: &mut Forge) {
-        let Some(fresh) = self.fresh.take() else {
-            return;
-        };
-        let live = Live {
-            link: fresh.link,
-            established: now,
-            initiator,
-        };
-        if let Some(older) = std::mem::replace(&mut self.old, self.live.replace(live)) {
-            forge.indices.remove(&older.link.index);
+    /// The handshake with this 24-bit index is confirmed. Its session is the one to send on from here
+    /// on, unless it crossed one that the side with the lower key initiated: both sides choose that.
+    pub(crate) fn promote(&mut self, index: u32, is_lower: bool, now: Duration, forge: &mut Forge) {
+        let answer = self.answers.iter().position(|link| link.index == index);
+        let answer = answer.and_then(|at| self.answers.remove(at));
+        let initiator = answer.is_none();
+        let initiations = self.initiations.drain(..).map(|it| it.link);
+        let (mut confirmed, others): (Vec<_>, Vec<_>) = answer
+            .into_iter()
+            .chain(initiations)
+            .partition(|link| link.index == index);
+        // Who answered the others sends nothing on them before it hears from here.
+        for link in others {
+            forge.indices.remove(&link.index);
         }
         self.initiating = None;
-    }
-
-    /// Drops sessions that are too old to be used.
-    pub(crate) fn expire(&mut self, now: Duration, forge: &mut Forge) {
-        for slot in [&mut self.live, &mut self.old] {
-            if let Some(dead) = slot.take_if(|live| !live.is_usable(now)) {
-                forge.indices.remove(&dead.link.index);
-            }
+        let Some(link) = confirmed.pop() else {
+            return;
+        };
+        let session = Session {
+            link,
+            established: now,
+            initiator,
+            by_lower: initiator == is_lower,
+        };
+        let first = self.sessions.front();
+        let yields = first.is_some_and(|first| {
+            first.by_lower && !session.by_lower && session.link.begun < first.established
+        });
+        self.sessions.insert(usize::from(yields), session);
+        if self.sessions.len() > MAX_SESSIONS {
+            let oldest = self.sessions.pop_back();
+            oldest.map(|it| forge.indices.remove(&it.link.index));
         }
     }
 
-    pub(crate) fn drop_fresh(&mut self, forge: &mut Forge) {
-        if let Some(fresh) = self.fresh.take() {
-            forge.indices.remove(&fresh.link.index);
+    /// Drops sessions that are too old to be used, and answers that nobody confirmed.
+    pub(crate) fn expire(&mut self, now: Duration, forge: &mut Forge) {
+        self.sessions.retain(|it| {
+            let is_usable = it.is_usable(now);
+            if !is_usable {
+                forge.indices.remove(&it.link.index);
+            }
+            is_usable
+        });
+        self.answers.retain(|link| {
+            let may_come = now.saturating_sub(link.begun) <= REKEY_ATTEMPT_TIME;
+            if !may_come {
+                forge.indices.remove(&link.index);
+            }
+            may_come
+        });
+    }
+
+    /// Waits no longer for answers.
+    pub(crate) fn give_up(&mut self, forge: &mut Forge) {
+        self.initiating = None;
+        for initiation in self.initiations.drain(..) {
+            forge.indices.remove(&initiation.link.index);
         }
     }
 
@@ -255,30 +302,12 @@ impl Generation {
     }
 
     fn links(&self) -> impl Iterator<Item = &Link> {
-        let sessions = [&self.live, &self.old]
-            .into_iter()
-            .flatten()
-            .map(|live| &live.link);
-        sessions.chain(self.fresh.iter().map(|fresh| &fresh.link))
+        let sessions = self.sessions.iter().map(|it| &it.link);
+        let initiations = self.initiations.iter().map(|it| &it.link);
+        sessions.chain(&self.answers).chain(initiations)
     }
 
-    fn forge(&mut self, (id, key): (PeerId, WgPublicKey), forge: &mut Forge) -> Link {
-        let index = self.free_index(forge);
-        forge.indices.insert(index, id);
-        let tunn = Tunn::new(
-            forge.secret.clone(),
-            PublicKey::from(key.0),
-            Some(*self.psk.expose()),
-            None,
-            index,
-            Some(forge.limiter.clone()),
-        );
-        Link {
-            tunn: Box::new(tunn),
-            index,
-        }
-    }
-
+    /// An index that names this generation.
     fn free_index(&mut self, forge: &mut Forge) -> u32 {
         for _ in 0..INDEX_VARIANTS {
             let index = self.psk.index_bits(&forge.public, self.variant) << 2 | tag(self.epoch);
@@ -288,16 +317,45 @@ impl Generation {
             }
         }
         // All variants collide with other peers' indices: any free one works, as for a stock peer.
+        forge.any_index()
+    }
+}
+
+impl Forge {
+    fn any_index(&mut self) -> u32 {
         loop {
-            let index = forge.rng.r#gen::<u32>() >> 8;
-            if !forge.indices.contains_key(&index) {
+            let index = self.rng.r#gen::<u32>() >> 8;
+            if !self.indices.contains_key(&index) {
                 return index;
             }
         }
     }
+
+    fn link(
+        &mut self,
+        (id, key): (PeerId, WgPublicKey),
+        index: u32,
+        psk: &Psk,
+        now: Duration,
+    ) -> Link {
+        self.indices.insert(index, id);
+        let tunn = Tunn::new(
+            self.secret.clone(),
+            PublicKey::from(key.0),
+            Some(*psk.expose()),
+            None,
+            index,
+            Some(self.limiter.clone()),
+        );
+        Link {
+            tunn: Box::new(tunn),
+            index,
+            begun: now,
+        }
+    }
 }
 
-impl Live {
+impl Session {
     fn is_usable(&self, now: Duration) -> bool {
         now.saturating_sub(self.established) < REJECT_AFTER_TIME
     }

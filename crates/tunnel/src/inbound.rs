@@ -235,7 +235,7 @@ impl Tunnel {
         }
 
         let mut response = [0; MIN_BUFFER];
-        let tunn = generation.responder(key, &mut self.core.forge);
+        let tunn = generation.responder(key, now, &mut self.core.forge);
         match tunn.decapsulate(Some(from.ip()), datagram, &mut response) {
             TunnResult::WriteToNetwork(message) => {
                 let payload = message.to_vec();
@@ -257,11 +257,11 @@ impl Tunnel {
         now: Duration,
     ) -> Result<Inbound, DropReason> {
         let (peer, core) = peer_at(&mut self.peers, &mut self.core, index)?;
-        let fresh = peer
+        let tunn = peer
             .owner_of(index)
-            .and_then(|generation| generation.fresh_at(index));
+            .and_then(|generation| generation.initiator_at(index));
         let mut keepalive = [0; MIN_BUFFER];
-        match fresh.ok_or(DropReason::UnknownIndex)?.decapsulate(
+        match tunn.ok_or(DropReason::UnknownIndex)?.decapsulate(
             Some(from.ip()),
             datagram,
             &mut keepalive,
@@ -285,15 +285,17 @@ impl Tunnel {
         datagram: &[u8],
     ) -> Result<Inbound, DropReason> {
         let (peer, _) = peer_at(&mut self.peers, &mut self.core, index)?;
-        let fresh = peer
-            .owner_of(index)
-            .and_then(|generation| generation.fresh_at(index));
-        match fresh.ok_or(DropReason::UnknownIndex)?.decapsulate(
+        let generation = peer.owner_of(index).ok_or(DropReason::UnknownIndex)?;
+        let tunn = generation.initiator_at(index);
+        match tunn.ok_or(DropReason::UnknownIndex)?.decapsulate(
             Some(from.ip()),
             datagram,
             &mut [0; MIN_BUFFER],
         ) {
-            TunnResult::Done => Ok(Inbound::Consumed),
+            TunnResult::Done => {
+                generation.keep_cookie(index);
+                Ok(Inbound::Consumed)
+            }
             _ => Err(DropReason::BadHandshake),
         }
     }

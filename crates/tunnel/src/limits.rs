@@ -52,8 +52,12 @@ pub const MAX_QUEUED: usize = 64;
 pub const MAX_ENDPOINTS: usize = 8;
 /// Indices that one owner uses with one PSK.
 pub const INDEX_VARIANTS: u8 = 8;
-/// Unconfirmed answers on one `Tunn` before it is replaced: its ring holds eight sessions.
-pub const MAX_ANSWERS: u8 = 6;
+/// Initiations under way, per generation; with the sessions they lead to, within [`INDEX_VARIANTS`].
+pub const MAX_INITIATIONS: usize = 5;
+/// Answers that nothing has confirmed, per generation.
+pub const MAX_ANSWERS: usize = 6;
+/// Confirmed sessions, per generation: the one to send on, and those that the other side may send on.
+pub const MAX_SESSIONS: usize = 3;
 /// Initiations per second and peer whose index names no generation of ours: stock WireGuard.
 pub const STOCK_INITIATIONS_PER_SECOND: u32 = 2;
 /// Initiations that are remembered whose index named no generation when they came.

@@ -298,12 +298,13 @@ impl Peer {
             .find(|generation| generation.owns(index))
     }
 
-    /// The fresh session of the generation that owns `index` is confirmed.
+    /// The handshake with this 24-bit index is confirmed.
     pub(crate) fn confirm(&mut self, index: u32, initiator: bool, now: Duration, core: &mut Core) {
+        let is_lower = self.initiates(core);
         let Some(generation) = self.owner_of(index) else {
             return;
         };
-        generation.promote(initiator, now, &mut core.forge);
+        generation.promote(index, is_lower, now, &mut core.forge);
         let epoch = generation.epoch;
         core.handshakes += 1;
         core.events.push(Event::Handshake {
@@ -334,8 +335,7 @@ impl Peer {
                 continue;
             };
             if now.saturating_sub(attempt.since) > REKEY_ATTEMPT_TIME {
-                generation.initiating = None;
-                generation.drop_fresh(&mut core.forge);
+                generation.give_up(&mut core.forge);
                 queue
                     .drain(..)
                     .for_each(|_| core.drops.add(DropReason::NoSession, 1));
@@ -343,7 +343,7 @@ impl Peer {
             }
             attempt.next_at = now + core.backoff(attempt.attempts, between);
             if let Some(to) = target(*endpoint, candidates, attempt.attempts) {
-                let tunn = generation.initiator((*id, *key), &mut core.forge);
+                let tunn = generation.initiator((*id, *key), now, &mut core.forge);
                 let mut buffer = [0; MIN_BUFFER];
                 if let TunnResult::WriteToNetwork(message) =
                     tunn.format_handshake_initiation(&mut buffer, true)

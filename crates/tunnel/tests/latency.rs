@@ -24,6 +24,13 @@ struct Link {
     sides: [Side; 2],
     now: Duration,
     one_way: Duration,
+    /// How much longer initiations take.
+    initiations: Duration,
+    /// How often a side gets no processor for a while: once in so many milliseconds; 0: never.
+    stalls: u64,
+    stalled_until: [Duration; 2],
+    /// For everything that is random here.
+    dice: u64,
     flying: Vec<(Duration, usize, Vec<u8>)>,
 }
 
@@ -76,6 +83,10 @@ impl Link {
             sides,
             now: Duration::from_secs(1_000),
             one_way,
+            initiations: Duration::ZERO,
+            stalls: 0,
+            stalled_until: [Duration::ZERO; 2],
+            dice: 1,
             flying: Vec::new(),
         };
         for at in 0..2 {
@@ -136,8 +147,10 @@ impl Link {
     fn collect(&mut self) {
         for at in 0..2 {
             while let Some(transmit) = self.sides[at].tunnel.poll_transmit() {
+                let is_initiation = transmit.payload.len() == INITIATION_LEN;
+                let extra = self.initiations * u32::from(is_initiation);
                 self.flying
-                    .push((self.now + self.one_way, at, transmit.payload));
+                    .push((self.now + self.one_way + extra, at, transmit.payload));
             }
             while self.sides[at].tunnel.poll_event().is_some() {}
         }
@@ -145,11 +158,18 @@ impl Link {
 
     fn tick(&mut self) {
         self.now += ms(1);
-        for side in &mut self.sides {
-            if side
-                .tunnel
-                .poll_timeout()
-                .is_some_and(|due| due <= self.now)
+        for at in 0..2 {
+            if self.stalls > 0 && self.throw(self.stalls) == 0 {
+                self.stalled_until[at] = self.now + ms(self.throw(LONGEST_STALL));
+            }
+        }
+        let stalled = self.stalled_until.map(|until| until > self.now);
+        for (at, side) in self.sides.iter_mut().enumerate() {
+            if !stalled[at]
+                && side
+                    .tunnel
+                    .poll_timeout()
+                    .is_some_and(|due| due <= self.now)
             {
                 side.tunnel.handle_timeout(self.now);
             }
@@ -157,7 +177,7 @@ impl Link {
         let now = self.now;
         let (landed, flying) = std::mem::take(&mut self.flying)
             .into_iter()
-            .partition(|(at, ..)| *at <= now);
+            .partition(|(when, at, _)| *when <= now && !stalled[1 - *at]);
         self.flying = flying;
         let landed: Vec<(Duration, usize, Vec<u8>)> = landed;
         for (_, at, datagram) in landed {
@@ -188,6 +208,15 @@ impl Link {
             }
             self.tick();
         }
+    }
+
+    /// A number below `bound`.
+    fn throw(&mut self, bound: u64) -> u64 {
+        // Xorshift, Marsaglia 2003.
+        self.dice ^= self.dice << 13;
+        self.dice ^= self.dice >> 7;
+        self.dice ^= self.dice << 17;
+        self.dice % bound
     }
 
     /// Packets of each side that never arrived.
@@ -274,6 +303,34 @@ fn an_early_epoch_that_one_side_hears_of_much_later_costs_nothing() {
             link.run(1_000, [0, 0]);
             assert_eq!(link.lost(), [0, 0], "{one_way} ms, side {late} late");
         }
+    }
+}
+
+#[test]
+fn initiations_that_take_long_and_cross_on_machines_that_stall_cost_nothing() {
+    for stalls in [0, 1_000] {
+        let mut link = Link::connected(ms(100));
+        (link.initiations, link.stalls) = (ms(500), stalls);
+        for epoch in 2..60 {
+            let (skew, late) = (link.throw(60), link.throw(2) as usize);
+            let ([one, other], [end, end_too]) = (early(epoch, 0, late, skew), discard(2_000));
+            let steps = [one, other, end, end_too];
+            link.script(100, [50, 50], &steps);
+            let mut passed = 100;
+            // As soon as both are there, or a little later, the next one.
+            while link.session_epochs() != [Some(epoch); 2] || link.throw(2) == 0 {
+                link.script(
+                    50,
+                    [50, 50],
+                    &steps.map(|(when, at, step)| (when.wrapping_sub(passed), at, step)),
+                );
+                passed += 50;
+                assert!(passed < 10_000, "no session of epoch {epoch}");
+            }
+        }
+        link.stalls = 0;
+        link.run(2_000, [0, 0]);
+        assert_eq!(link.lost(), [0, 0], "a stall each {stalls} ms");
     }
 }
 
@@ -395,3 +452,7 @@ fn a_counter_at_its_end_is_refused_before_it_can_wrap() {
     let inbound = carry::receive(tunnel, from, &datagram, &mut [0; 256], link.now);
     assert_eq!(inbound, Inbound::Dropped(DropReason::Malformed));
 }
+
+const INITIATION_LEN: usize = 148;
+/// Milliseconds.
+const LONGEST_STALL: u64 = 400;
