@@ -226,7 +226,7 @@ impl Generation {
             let oldest = self.answers.pop_front();
             oldest.map(|link| forge.indices.remove(&link.index));
         }
-        let index = forge.any_index();
+        let index = forge.any_index(self.epoch);
         let link = forge.link(peer, index, &self.psk, now);
         self.answers.push_back(link);
         &mut self.answers.back_mut().expect("it was just put there").tunn
@@ -317,14 +317,15 @@ impl Generation {
             }
         }
         // All variants collide with other peers' indices: any free one works, as for a stock peer.
-        forge.any_index()
+        forge.any_index(self.epoch)
     }
 }
 
 impl Forge {
-    fn any_index(&mut self) -> u32 {
+    /// A free index that shows its epoch and nothing else.
+    fn any_index(&mut self, epoch: Epoch) -> u32 {
         loop {
-            let index = self.rng.r#gen::<u32>() >> 8;
+            let index = self.rng.r#gen::<u32>() >> 10 << 2 | tag(epoch);
             if !self.indices.contains_key(&index) {
                 return index;
             }

@@ -61,32 +61,29 @@ impl Generations {
         }
     }
 
-    /// The `Tunn` to send on: `current` once it is live, until then the newest that is.
+    /// The `Tunn` to send on: `current` once it is live, until then the newest before it that is.
     pub(crate) fn sender(&mut self, now: Duration) -> Option<&mut Tunn> {
-        self.sending_mut()
-            .find(|generation| generation.is_live(now))?
+        let in_force = self.current.as_ref()?.epoch;
+        self.current
+            .iter_mut()
+            .chain(&mut self.outgoing)
+            .find(|generation| generation.epoch <= in_force && generation.is_live(now))?
             .sender(now)
     }
 
     /// The generation whose `Tunn` [`Self::sender`] gives.
     pub(crate) fn sending(&self, now: Duration) -> Option<&Generation> {
+        let in_force = self.current.as_ref()?.epoch;
         self.current
             .iter()
             .chain(&self.outgoing)
-            .find(|generation| generation.is_live(now))
+            .find(|generation| generation.epoch <= in_force && generation.is_live(now))
     }
 
     /// Whether an older generation carries what `current` cannot yet.
     pub(crate) fn is_between(&self, now: Duration) -> bool {
-        let current_live = self
-            .current
-            .as_ref()
-            .is_some_and(|current| current.is_live(now));
-        !current_live
-            && self
-                .outgoing
-                .iter()
-                .any(|generation| generation.is_live(now))
+        let sending = self.sending(now).map(|generation| generation.epoch);
+        sending.is_some() && sending != self.current.as_ref().map(|current| current.epoch)
     }
 
     /// Whether the epoch in force is the first since this peer is known.
@@ -101,10 +98,6 @@ impl Generations {
             next,
         } = self;
         current.iter_mut().chain(next).chain(outgoing)
-    }
-
-    fn sending_mut(&mut self) -> impl Iterator<Item = &mut Generation> {
-        self.current.iter_mut().chain(&mut self.outgoing)
     }
 
     /// Newest first, by epoch. Without a handshake there is nothing to keep; beyond the limit the

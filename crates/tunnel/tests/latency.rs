@@ -26,6 +26,8 @@ struct Link {
     one_way: Duration,
     /// How much longer initiations take.
     initiations: Duration,
+    /// Initiations of this epoch are lost.
+    lose: Option<u64>,
     /// How often a side gets no processor for a while: once in so many milliseconds; 0: never.
     stalls: u64,
     stalled_until: [Duration; 2],
@@ -84,6 +86,7 @@ impl Link {
             now: Duration::from_secs(1_000),
             one_way,
             initiations: Duration::ZERO,
+            lose: None,
             stalls: 0,
             stalled_until: [Duration::ZERO; 2],
             dice: 1,
@@ -148,6 +151,11 @@ impl Link {
         for at in 0..2 {
             while let Some(transmit) = self.sides[at].tunnel.poll_transmit() {
                 let is_initiation = transmit.payload.len() == INITIATION_LEN;
+                // Bits 8 and 9 of its index.
+                let epoch = u64::from(transmit.payload[5] & 3);
+                if is_initiation && self.lose == Some(epoch) {
+                    continue;
+                }
                 let extra = self.initiations * u32::from(is_initiation);
                 self.flying
                     .push((self.now + self.one_way + extra, at, transmit.payload));
@@ -332,6 +340,37 @@ fn initiations_that_take_long_and_cross_on_machines_that_stall_cost_nothing() {
         link.run(2_000, [0, 0]);
         assert_eq!(link.lost(), [0, 0], "a stall each {stalls} ms");
     }
+}
+
+#[test]
+fn nothing_is_sent_on_an_epoch_that_was_superseded_before_it_came_into_force() {
+    let mut link = Link::connected(ms(1));
+    let secret = link.sides[0].secret.duplicate();
+    let (sent, delivered) = (link.sides[0].sent, link.sides[0].delivered);
+    link.sides[0] = Side {
+        sent,
+        delivered,
+        ..side(1, secret)
+    };
+    link.lose = Some(1);
+    link.step(0, Step::Now(1));
+    assert_eq!(link.send(0), Outbound::Queued);
+    for at in 0..2 {
+        link.step(at, Step::Ahead(2));
+    }
+    link.run(4_000, [100, 0]);
+    assert!(link.sides[0].tunnel.snapshot(link.now)[0].next_ready);
+    for at in 0..2 {
+        link.step(at, Step::Ahead(3));
+    }
+    link.run(10, [5, 0]);
+    assert_eq!(link.session_epochs(), [None, Some(1)]);
+    link.lose = None;
+    for at in 0..2 {
+        link.step(at, Step::Begin(3));
+    }
+    link.run(1_000, [0, 0]);
+    assert_eq!(link.lost(), [0, 0], "what waited was sent then");
 }
 
 #[test]
