@@ -86,7 +86,11 @@ fn install(c: &mut Criterion) {
                     .map(|(at, spec)| (spec.clone(), psk(epoch, at)))
                     .collect();
                 let (now, lead) = (star.now, star::LEAD);
-                black_box(star.hub.tunnel.install(Epoch(epoch), peers, lead, now));
+                black_box(
+                    star.hub
+                        .tunnel
+                        .install(Epoch(epoch), peers, lead, None, now),
+                );
             });
         });
     }

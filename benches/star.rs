@@ -81,11 +81,15 @@ impl Star {
             .enumerate()
             .map(|(at, spoke)| (spec(spoke), psk(epoch.0, at)))
             .collect();
-        self.hub.tunnel.install(epoch, peers, LEAD, now);
+        self.hub.tunnel.install(epoch, peers, LEAD, None, now);
         for (at, spoke) in self.spokes.iter_mut().enumerate() {
-            spoke
-                .tunnel
-                .install(epoch, vec![(spec(&self.hub), psk(epoch.0, at))], LEAD, now);
+            spoke.tunnel.install(
+                epoch,
+                vec![(spec(&self.hub), psk(epoch.0, at))],
+                LEAD,
+                None,
+                now,
+            );
             self.hub
                 .tunnel
                 .set_endpoints(&spoke.key, vec![spoke.outer], now);
@@ -97,10 +101,10 @@ impl Star {
 
     fn activate(&mut self) {
         let epoch = Epoch(self.epoch);
-        self.hub.tunnel.activate(epoch, None, self.now);
+        self.hub.tunnel.activate(epoch, self.now);
         self.spokes
             .iter_mut()
-            .for_each(|spoke| spoke.tunnel.activate(epoch, None, self.now));
+            .for_each(|spoke| spoke.tunnel.activate(epoch, self.now));
     }
 
     fn discard(&mut self) {

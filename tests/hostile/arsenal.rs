@@ -244,10 +244,11 @@ impl Arsenal {
             claimed,
             vec![(spec, Psk::from_bytes(*psk))],
             Duration::ZERO,
+            None,
             clock.now(),
         );
         tunnel.set_endpoints(&target.member.wg, vec![endpoint], clock.now());
-        tunnel.activate(claimed, None, clock.now());
+        tunnel.activate(claimed, clock.now());
         let own = self.scope.addresses();
         let packet = echo(own[0], target.member.v4.into(), sequence(self.round));
         // The packet waits for the session that never comes.

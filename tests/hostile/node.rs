@@ -360,9 +360,11 @@ impl Life {
         self.member.handle_timeout(Clock.now());
         while let Some(command) = self.member.poll_command() {
             match command {
-                Command::Install { epoch, peers, lead } => self.install(epoch, peers, lead),
                 // The lease of the epoch is for those who obey.
-                Command::Activate { epoch, .. } => self.tunnel.activate(epoch, None, Clock.now()),
+                Command::Install {
+                    epoch, peers, lead, ..
+                } => self.install(epoch, peers, lead),
+                Command::Activate { epoch } => self.tunnel.activate(epoch, Clock.now()),
                 Command::DiscardPrevious
                 | Command::Close
                 | Command::Persist(_)
@@ -386,7 +388,7 @@ impl Life {
             specs.push((PeerSpec { key, allowed }, Psk::from_bytes(known.psk)));
             self.arsenal.known.insert(0, known);
         }
-        self.tunnel.install(epoch, specs, lead, Clock.now());
+        self.tunnel.install(epoch, specs, lead, None, Clock.now());
         self.place_peers();
     }
 

@@ -157,8 +157,8 @@ fn attack(scope: Scope, known: Vec<Known>, newest: Epoch) -> anyhow::Result<u64>
             Psk::from_bytes(known.psk),
         )
     });
-    tunnel.install(newest, specs.collect(), Duration::ZERO, Clock.now());
-    tunnel.activate(newest, None, Clock.now());
+    tunnel.install(newest, specs.collect(), Duration::ZERO, None, Clock.now());
+    tunnel.activate(newest, Clock.now());
     for known in &known {
         let endpoints = known.endpoint.into_iter().collect();
         tunnel.set_endpoints(&known.member.wg, endpoints, Clock.now());

@@ -184,6 +184,15 @@ impl World {
         }
     }
 
+    pub(crate) fn confirm_removals(&mut self) {
+        let form = RotateRequest {
+            now: true,
+            confirm_removals: true,
+        };
+        let confirmed = self.ask(Request::Rotate(form));
+        assert!(confirmed, "in peace the controller runs");
+    }
+
     fn weather(&mut self) {
         self.net.loss = *[0.0, 0.01, 0.05, 0.15].choose(&mut self.rng).expect("four");
         self.net.duplication = self.rng.gen_range(0.0..0.1);

@@ -163,10 +163,13 @@ impl NodeModel {
 
     // ---- what follows from it -----------------------------------------------------------------
 
-    /// Whether anything may pass: the lease is not over, or the segment stays open.
+    /// Whether anything may pass: the lease of the epoch in force is not over, or the segment stays open.
+    /// Who is not a member of that one, or has none, may be a member of the one to come.
     pub(crate) fn open_at(&self, now: Duration) -> bool {
-        let over = |held: &Held| held.lease_end <= now;
-        self.lapsed || !self.closes() || !self.in_force.as_ref().is_some_and(over)
+        let is_member = |held: &&Held| held.roster.contains(&self.id) && !self.is_closed();
+        let counts = self.in_force.as_ref().filter(is_member);
+        let over = |held: &Held| held.on_lease_end == LeaseEnd::Close && held.lease_end <= now;
+        !counts.or(self.pending.as_ref()).is_some_and(over)
     }
 
     /// Whether a packet of `peer` may be delivered here. A peer that an update on its way admits may

@@ -222,18 +222,23 @@ impl Node {
     fn apply(&mut self, command: Command, now: Duration) {
         let now = self.clock(now);
         match command {
-            Command::Install { epoch, peers, lead } => {
+            Command::Install {
+                epoch,
+                peers,
+                lead,
+                closes_at,
+            } => {
+                let closes_at = closes_at.filter(|_| self.nature == Nature::Honest);
                 let peers = peers.into_iter().map(|PeerPlan { member, psk }| {
                     let (key, allowed) = (member.wg, vec![member.v4.into(), member.v6.into()]);
                     (PeerSpec { key, allowed }, psk)
                 });
-                let refused = self.tunnel.install(epoch, peers.collect(), lead, now);
+                let refused = self
+                    .tunnel
+                    .install(epoch, peers.collect(), lead, closes_at, now);
                 assert!(refused.is_empty(), "no key here is of low order");
             }
-            Command::Activate { epoch, closes_at } => {
-                let closes_at = closes_at.filter(|_| self.nature == Nature::Honest);
-                self.tunnel.activate(epoch, closes_at, now);
-            }
+            Command::Activate { epoch } => self.tunnel.activate(epoch, now),
             Command::DiscardPrevious => self.tunnel.discard_previous(),
             Command::Close if self.nature == Nature::Honest => self.tunnel.close(),
             // One that breaks the rules keeps what it has when its lease ends or it is excluded.

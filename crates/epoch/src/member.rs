@@ -55,13 +55,13 @@ pub enum Command {
         peers: Vec<PeerPlan>,
         /// Time until activation.
         lead: Duration,
+        /// When the data plane must stop by itself; `None`: it may go on.
+        closes_at: Option<Duration>,
     },
     /// Begin this epoch; peers that are not part of it are gone.
     Activate {
         /// The epoch.
         epoch: Epoch,
-        /// When the data plane must stop by itself; `None`: it may go on.
-        closes_at: Option<Duration>,
     },
     /// Wipe what is left of the epoch before the one in force.
     DiscardPrevious,
@@ -244,6 +244,8 @@ impl Member {
             return Err(UpdateError::LeaseOver(update.epoch));
         }
         let peers = self.plan(&update, secret)?;
+        let lease_end = now + until_lease_end;
+        let closes_at = (update.on_lease_end == LeaseEnd::Close).then_some(lease_end);
 
         let epoch = update.epoch;
         self.newest = HighWater {
@@ -255,6 +257,7 @@ impl Member {
             epoch,
             peers: peers.unwrap_or_default(),
             lead: until_activation,
+            closes_at,
         });
         self.commands.push_back(Command::Acknowledge {
             epoch,
@@ -265,7 +268,7 @@ impl Member {
         self.pending = Some(Pending {
             update,
             activate_at: now + until_activation,
-            lease_end: now + until_lease_end,
+            lease_end,
         });
         self.handle_timeout(now);
         Ok(())
@@ -450,9 +453,7 @@ impl Member {
         let digest = update.digest();
         let is_member = update.member(&self.identity.node).is_some();
         if is_member {
-            let closes_at = (update.on_lease_end == LeaseEnd::Close).then_some(lease_end);
-            self.commands
-                .push_back(Command::Activate { epoch, closes_at });
+            self.commands.push_back(Command::Activate { epoch });
             self.commands.push_back(Command::Acknowledge {
                 epoch,
                 phase: Phase::Activated,

@@ -10,7 +10,12 @@ use tunnel::{PeerSpec, Tunnel};
 /// Carries out `command`; returns the keys that no tunnel is possible with.
 pub(crate) fn apply(tunnel: &mut Tunnel, command: Command, now: Duration) -> Vec<WgPublicKey> {
     match command {
-        Command::Install { epoch, peers, lead } => {
+        Command::Install {
+            epoch,
+            peers,
+            lead,
+            closes_at,
+        } => {
             let peers = peers.into_iter().map(|PeerPlan { member, psk }| {
                 let allowed = vec![IpAddr::V4(member.v4), IpAddr::V6(member.v6)];
                 (
@@ -21,9 +26,9 @@ pub(crate) fn apply(tunnel: &mut Tunnel, command: Command, now: Duration) -> Vec
                     psk,
                 )
             });
-            return tunnel.install(epoch, peers.collect(), lead, now);
+            return tunnel.install(epoch, peers.collect(), lead, closes_at, now);
         }
-        Command::Activate { epoch, closes_at } => tunnel.activate(epoch, closes_at, now),
+        Command::Activate { epoch } => tunnel.activate(epoch, now),
         Command::DiscardPrevious => tunnel.discard_previous(),
         Command::Close => tunnel.close(),
         // The agent's own affairs: they never reach the data plane.

@@ -51,12 +51,13 @@ pub struct Tunnel {
     pub(crate) by_key: HashMap<WgPublicKey, PeerId>,
     pub(crate) allowed: AllowedIps,
     next_tick: Option<Duration>,
-    /// From when on nothing passes any more.
+    /// Whether an epoch has been in force since the tunnel was empty.
+    is_in_force: bool,
+    /// From when on nothing passes any more: the end of the epoch in force; without one, of `next`.
     closes_at: Option<Duration>,
+    next_closes_at: Option<Duration>,
     /// Newest timestamps of peers that are gone: a recording must not pass for news when they return.
     remembered: HashMap<WgPublicKey, Timestamp>,
-    /// Whether an epoch has been in force since the tunnel was empty.
-    has_greeted: bool,
 }
 
 impl Tunnel {
@@ -89,9 +90,10 @@ impl Tunnel {
             by_key: HashMap::new(),
             allowed: AllowedIps::default(),
             next_tick: None,
+            is_in_force: false,
             closes_at: None,
+            next_closes_at: None,
             remembered: HashMap::new(),
-            has_greeted: false,
         }
     }
 
@@ -104,14 +106,20 @@ impl Tunnel {
 
     /// Prepares `epoch`: gives each peer a generation in the slot `next`, replacing one that was
     /// superseded. Pairs with traffic shake hands within `lead`. Peers whose key is of low order
-    /// are left out and returned.
+    /// are left out and returned. From `closes_at` on the epoch carries nothing, even if nobody calls
+    /// [`Self::close`] in time: a machine that slept wakes closed.
     pub fn install(
         &mut self,
         epoch: Epoch,
         peers: Vec<(PeerSpec, Psk)>,
         lead: Duration,
+        closes_at: Option<Duration>,
         now: Duration,
     ) -> Vec<WgPublicKey> {
+        self.next_closes_at = closes_at;
+        if !self.is_in_force {
+            self.closes_at = closes_at;
+        }
         let named: HashSet<WgPublicKey> = peers.iter().map(|(spec, _)| spec.key).collect();
         for id in 0..self.peers.len() {
             let peer = self.peers.get_mut(id);
@@ -141,14 +149,13 @@ impl Tunnel {
     }
 
     /// Begins `epoch`: `next → current → outgoing`. A peer that is not part of it is gone when this
-    /// returns: sessions, indices, allowed IPs, queued packets, endpoint. From `closes_at` on the
-    /// tunnel carries nothing, even if nobody calls it in time: a machine that slept wakes closed.
-    pub fn activate(&mut self, epoch: Epoch, closes_at: Option<Duration>, now: Duration) {
-        self.closes_at = closes_at;
+    /// returns: sessions, indices, allowed IPs, queued packets, endpoint.
+    pub fn activate(&mut self, epoch: Epoch, now: Duration) {
+        self.closes_at = self.next_closes_at;
         // Filled anew below, as this epoch says, whatever was said by one that never came into force.
         self.allowed = AllowedIps::default();
-        let greet = std::mem::replace(&mut self.has_greeted, true);
-        let greet = (!greet).then_some(GREETING_SPREAD);
+        let is_first = !std::mem::replace(&mut self.is_in_force, true);
+        let greet = is_first.then_some(GREETING_SPREAD);
         // Without a lead all pairs want their handshake now, and the mesh's handshakes would keep the
         // news from those who have not heard it yet.
         let spread = (SPREAD_PER_PEER * self.by_key.len() as u32).min(MAX_SPREAD);
@@ -175,7 +182,8 @@ impl Tunnel {
     }
 
     /// Ends the epoch in force and everything before it, in one step. Only what is installed for an
-    /// epoch to come stays, and carries nothing before that begins.
+    /// epoch to come stays: nothing is sent on it before it begins, and what members send that are
+    /// ahead is taken.
     pub fn close(&mut self) {
         for id in 0..self.peers.len() {
             let Some(peer) = self.peers.get_mut(id) else {
@@ -186,7 +194,8 @@ impl Tunnel {
             }
         }
         self.core.transmits.clear();
-        self.has_greeted = false;
+        self.is_in_force = false;
+        self.closes_at = self.next_closes_at;
     }
 
     /// Where a peer is said to be, best first. A place where it was heard stays preferred, unless

@@ -106,10 +106,10 @@ impl Link {
         match step {
             Step::Now(epoch) => {
                 self.install(at, epoch, Duration::ZERO);
-                self.sides[at].tunnel.activate(Epoch(epoch), None, now);
+                self.sides[at].tunnel.activate(Epoch(epoch), now);
             }
             Step::Ahead(epoch) => self.install(at, epoch, Duration::from_secs(5)),
-            Step::Begin(epoch) => self.sides[at].tunnel.activate(Epoch(epoch), None, now),
+            Step::Begin(epoch) => self.sides[at].tunnel.activate(Epoch(epoch), now),
             Step::Discard => self.sides[at].tunnel.discard_previous(),
         }
         self.collect();
@@ -124,7 +124,7 @@ impl Link {
         };
         let psk = Psk::from_bytes([epoch as u8; 32]);
         let tunnel = &mut self.sides[at].tunnel;
-        tunnel.install(Epoch(epoch), vec![(spec, psk)], lead, self.now);
+        tunnel.install(Epoch(epoch), vec![(spec, psk)], lead, None, self.now);
         tunnel.set_endpoints(&key, vec![outer], self.now);
     }
 
@@ -466,6 +466,7 @@ fn an_address_follows_the_epoch_that_came_into_force() {
         Epoch(2),
         vec![(spec, Psk::from_bytes([2; 32]))],
         ms(5_000),
+        None,
         now,
     );
     assert!(

@@ -15,6 +15,8 @@ struct Side {
     inner: Ipv4Addr,
     outer: SocketAddr,
     delivered: Vec<Vec<u8>>,
+    /// When the epochs end that are installed from here on.
+    closes_at: Option<Duration>,
     sent: Vec<Vec<u8>>,
 }
 
@@ -43,6 +45,7 @@ fn side(host: u8) -> Side {
         inner: Ipv4Addr::new(10, 0, 0, host),
         outer: SocketAddr::from(([192, 0, 2, host], 51820)),
         delivered: Vec::new(),
+        closes_at: None,
         sent: Vec::new(),
     }
 }
@@ -68,7 +71,7 @@ impl Side {
         };
         assert!(
             self.tunnel
-                .install(epoch, vec![(spec, psk(epoch))], lead, now)
+                .install(epoch, vec![(spec, psk(epoch))], lead, self.closes_at, now)
                 .is_empty()
         );
         self.tunnel.set_endpoints(&peer.key, vec![peer.outer], now);
@@ -138,8 +141,8 @@ impl Pair {
     }
 
     fn activate(&mut self, epoch: u64) {
-        self.a.tunnel.activate(Epoch(epoch), None, self.now);
-        self.b.tunnel.activate(Epoch(epoch), None, self.now);
+        self.a.tunnel.activate(Epoch(epoch), self.now);
+        self.b.tunnel.activate(Epoch(epoch), self.now);
     }
 
     /// Carries datagrams until both sides are silent; returns every datagram seen.
@@ -266,10 +269,10 @@ fn a_rotation_with_lead_loses_nothing_and_moves_both_sides() {
             assert!(matches!(pair.b_to_a(100), Outbound::Send { .. }));
         }
         // One side is late by a push.
-        pair.a.tunnel.activate(Epoch(epoch), None, pair.now);
+        pair.a.tunnel.activate(Epoch(epoch), pair.now);
         assert!(matches!(pair.a_to_b(100), Outbound::Send { .. }));
         assert!(matches!(pair.b_to_a(100), Outbound::Send { .. }));
-        pair.b.tunnel.activate(Epoch(epoch), None, pair.now);
+        pair.b.tunnel.activate(Epoch(epoch), pair.now);
         assert_eq!(pair.session_epochs(), (Some(epoch), Some(epoch)));
         pair.pass(Duration::from_secs(2));
         pair.a.tunnel.discard_previous();
@@ -398,10 +401,10 @@ fn a_peer_that_is_not_in_the_epoch_is_gone_in_one_step() {
     assert!(
         pair.b
             .tunnel
-            .install(Epoch(2), Vec::new(), Duration::ZERO, pair.now)
+            .install(Epoch(2), Vec::new(), Duration::ZERO, None, pair.now)
             .is_empty()
     );
-    pair.b.tunnel.activate(Epoch(2), None, pair.now);
+    pair.b.tunnel.activate(Epoch(2), pair.now);
     for datagram in &in_flight {
         assert_eq!(
             pair.b.receive(pair.a.outer, datagram, pair.now),
@@ -428,7 +431,7 @@ fn a_peer_with_an_old_psk_gets_no_session() {
     let (a, b) = pair.specs();
     // b moves on, and a is still a member: but a never learns the new PSK.
     pair.b.install(&a, Epoch(2), Duration::ZERO, pair.now);
-    pair.b.tunnel.activate(Epoch(2), None, pair.now);
+    pair.b.tunnel.activate(Epoch(2), pair.now);
     pair.b.tunnel.discard_previous();
     for _ in 0..100 {
         pair.pass(Duration::from_secs(1));
@@ -438,7 +441,7 @@ fn a_peer_with_an_old_psk_gets_no_session() {
     assert_eq!((pair.a.delivered.len(), pair.b.delivered.len()), (1, 1));
     // It catches up, and the pair heals by itself.
     pair.a.install(&b, Epoch(2), Duration::ZERO, pair.now);
-    pair.a.tunnel.activate(Epoch(2), None, pair.now);
+    pair.a.tunnel.activate(Epoch(2), pair.now);
     pair.pass(Duration::from_secs(15));
     pair.a_to_b(100);
     pair.b_to_a(100);
@@ -556,7 +559,7 @@ fn a_peer_that_lost_its_state_is_found_again() {
     let (a, _) = pair.specs();
     pair.b.tunnel.close();
     pair.b.install(&a, Epoch(1), Duration::ZERO, pair.now);
-    pair.b.tunnel.activate(Epoch(1), None, pair.now);
+    pair.b.tunnel.activate(Epoch(1), pair.now);
     let before = pair.b.delivered.len();
     for _ in 0..30 {
         pair.pass(Duration::from_secs(1));
@@ -614,9 +617,10 @@ fn a_stock_wireguard_peer_is_served_under_the_current_psk() {
         Epoch(1),
         vec![(spec, psk(Epoch(1)))],
         Duration::ZERO,
+        None,
         pair.now,
     );
-    pair.b.tunnel.activate(Epoch(1), None, pair.now);
+    pair.b.tunnel.activate(Epoch(1), pair.now);
     for index in 0..8 {
         let peer = x25519_dalek::PublicKey::from(pair.b.key.0);
         let mut stock = Tunn::new(
@@ -653,14 +657,38 @@ fn a_stock_wireguard_peer_is_served_under_the_current_psk() {
 #[test]
 fn after_the_lease_nothing_passes_even_if_nobody_closed_the_tunnel() {
     let mut pair = Pair::connected();
-    pair.install(2, Duration::ZERO);
     let end = pair.now + Duration::from_secs(60);
-    pair.a.tunnel.activate(Epoch(2), Some(end), pair.now);
-    pair.b.tunnel.activate(Epoch(2), None, pair.now);
+    pair.a.closes_at = Some(end);
+    pair.install(2, Duration::ZERO);
+    pair.activate(2);
     pair.a_to_b(100);
     assert_eq!(pair.b.delivered.len(), 2);
     pair.now = end;
     assert_eq!(pair.a_to_b(100), Outbound::Dropped(DropReason::LeaseOver));
     pair.b_to_a(100);
     assert_eq!((pair.a.delivered.len(), pair.b.delivered.len()), (1, 2));
+}
+
+#[test]
+fn an_epoch_to_come_is_over_at_its_end_even_if_it_never_began_here() {
+    for is_first in [false, true] {
+        let mut pair = Pair::connected();
+        if is_first {
+            pair.b.tunnel.close();
+        }
+        let end = pair.now + Duration::from_secs(60);
+        pair.b.closes_at = Some(end);
+        pair.install(2, Duration::from_secs(5));
+        pair.pass(Duration::from_secs(5));
+        // b sleeps from here on.
+        pair.a.tunnel.activate(Epoch(2), pair.now);
+        pair.a_to_b(100);
+        pair.pass(Duration::from_secs(2));
+        let before = pair.b.delivered.len();
+        pair.a_to_b(100);
+        assert_eq!(pair.b.delivered.len(), before + 1, "who is ahead is heard");
+        pair.now = end;
+        pair.a_to_b(100);
+        assert_eq!(pair.b.delivered.len() > before + 1, !is_first);
+    }
 }

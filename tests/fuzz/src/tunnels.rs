@@ -59,9 +59,10 @@ impl Pair {
             Epoch(1),
             vec![(spec, Psk::from_bytes([9; 32]))],
             Duration::ZERO,
+            None,
             now,
         );
-        tunnel.activate(Epoch(1), None, now);
+        tunnel.activate(Epoch(1), now);
         let own_public = PublicKey::from(&own_static);
         let unlimited = Arc::new(RateLimiter::new(&PublicKey::from(&peer_static), u64::MAX));
         let peer = Tunn::new(

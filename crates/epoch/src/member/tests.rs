@@ -100,15 +100,18 @@ fn secret(epoch: u64) -> EpochSecret {
 fn commands(machine: &mut Member) -> Vec<String> {
     let name = |command| match command {
         Command::Persist(high) => format!("persist {}", high.epoch),
-        Command::Install { epoch, peers, lead } => format!(
-            "install {epoch} peers {} lead {}",
+        Command::Install {
+            epoch,
+            peers,
+            lead,
+            closes_at,
+        } => format!(
+            "install {epoch} peers {} lead {} until {:?}",
             peers.len(),
-            lead.as_millis()
-        ),
-        Command::Activate { epoch, closes_at } => format!(
-            "activate {epoch} until {:?}",
+            lead.as_millis(),
             closes_at.map(|t| t.as_secs())
         ),
+        Command::Activate { epoch } => format!("activate {epoch}"),
         Command::DiscardPrevious => "discard".into(),
         Command::Close => "close".into(),
         Command::Acknowledge { epoch, phase } => format!("ack {epoch} {phase:?}"),
@@ -136,17 +139,16 @@ fn an_epoch_lives_from_install_to_discard() {
     .unwrap();
     assert_eq!(
         commands(&mut a),
-        ["install 1 peers 2 lead 5000", "ack 1 Installed"]
+        [
+            "install 1 peers 2 lead 5000 until Some(1305)",
+            "ack 1 Installed"
+        ]
     );
     assert_eq!(a.poll_timeout(), Some(T0 + Duration::from_secs(5)));
     a.handle_timeout(T0 + Duration::from_secs(5));
     assert_eq!(
         commands(&mut a),
-        [
-            "activate 1 until Some(1305)",
-            "ack 1 Activated",
-            "persist 1"
-        ]
+        ["activate 1", "ack 1 Activated", "persist 1"]
     );
     a.handle_timeout(T0 + Duration::from_secs(7));
     assert_eq!(commands(&mut a), ["discard"]);
@@ -199,7 +201,11 @@ fn an_excluded_node_needs_no_secret_and_closes_at_activation() {
     .unwrap();
     assert_eq!(
         commands(&mut c),
-        ["discard", "install 2 peers 0 lead 5000", "ack 2 Installed"],
+        [
+            "discard",
+            "install 2 peers 0 lead 5000 until Some(1360)",
+            "ack 2 Installed"
+        ],
         "it stays a member until then"
     );
     c.handle_timeout(T0 + Duration::from_secs(60));
@@ -233,9 +239,9 @@ fn a_late_update_counts_from_its_signing() {
     )
     .unwrap();
     let expected = [
-        "install 1 peers 1 lead 0",
+        "install 1 peers 1 lead 0 until Some(1240)",
         "ack 1 Installed",
-        "activate 1 until Some(1240)",
+        "activate 1",
         "ack 1 Activated",
         "persist 1",
     ];
@@ -338,7 +344,10 @@ fn a_restarted_node_takes_the_epoch_in_force_again_but_nothing_older() {
     );
     assert_eq!(
         commands(&mut a),
-        ["install 2 peers 1 lead 5000", "ack 2 Installed"]
+        [
+            "install 2 peers 1 lead 5000 until Some(1305)",
+            "ack 2 Installed"
+        ]
     );
 }
 
