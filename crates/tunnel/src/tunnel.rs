@@ -130,7 +130,7 @@ impl Tunnel {
             if let Some(superseded) = peer.generations.next.take() {
                 superseded.retire(&mut self.core.forge);
             }
-            if peer.generations.iter_mut().next().is_none() {
+            if peer.generations.current.is_none() {
                 self.remove(id);
             }
         }

@@ -692,3 +692,21 @@ fn an_epoch_to_come_is_over_at_its_end_even_if_it_never_began_here() {
         assert_eq!(pair.b.delivered.len() > before + 1, !is_first);
     }
 }
+
+#[test]
+fn who_is_a_peer_only_under_superseded_epochs_is_gone_with_the_next_installation() {
+    let mut pair = Pair::connected();
+    pair.b.tunnel.close();
+    pair.install(2, Duration::from_secs(5));
+    pair.a.tunnel.activate(Epoch(2), pair.now);
+    pair.a_to_b(100);
+    pair.pass(Duration::from_secs(2));
+    pair.install(3, Duration::from_secs(5));
+    assert_eq!(pair.b.tunnel.snapshot(pair.now).len(), 1);
+    let (lead, now) = (Duration::from_secs(5), pair.now);
+    pair.b.tunnel.install(Epoch(4), Vec::new(), lead, None, now);
+    assert_eq!(pair.b.tunnel.snapshot(now), []);
+    let before = pair.b.delivered.len();
+    pair.a_to_b(100);
+    assert_eq!(pair.b.delivered.len(), before);
+}
