@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use tests::harness::{Mesh, poll};
+use tests::harness::{Mesh, poll, poll_every};
 
 /// A capture that runs until it is stopped or dropped.
 pub(crate) struct Capture {
@@ -49,8 +49,20 @@ impl Capture {
         capture
     }
 
-    /// Ends it.
+    /// Ends it, once everything that passed is in the file: while the kernel has more for dumpcap, it
+    /// is not at rest.
     pub(crate) fn stop(mut self) -> Captured {
+        let (mut size, mut at_rest) = (0, 0);
+        let taken = poll_every(LOOK, PATIENCE, || {
+            let before = std::mem::replace(&mut size, self.size());
+            at_rest = if self.sleeps() && size == before {
+                at_rest + 1
+            } else {
+                0
+            };
+            at_rest > LOOKS
+        });
+        assert!(taken, "dumpcap never comes to rest");
         let _ = kill_process(Pid::from_child(&self.child), Signal::INT);
         let status = self.child.wait().expect("it ends");
         assert!(status.success(), "dumpcap: {}", self.said());
@@ -61,6 +73,20 @@ impl Capture {
             "packets that were not captured: {said}"
         );
         Captured(self.path.clone())
+    }
+
+    /// Bytes of the file so far; dumpcap writes twice a second.
+    fn size(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |it| it.len())
+    }
+
+    /// Whether dumpcap waits for packets.
+    fn sleeps(&self) -> bool {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(path).unwrap_or_default();
+        stat.rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.starts_with('S'))
     }
 
     fn said(&self) -> String {
@@ -129,3 +155,6 @@ impl Captured {
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(50);
+/// At rest for that long: twice what dumpcap takes to write.
+const LOOKS: usize = 20;

@@ -190,7 +190,7 @@ fn what_is_missing_in_a_flow_is_not_covered_up_by_merging_the_rest() {
     for rule in [
         "add table inet loss",
         "add chain inet loss in { type filter hook input priority 0; }",
-        "add rule inet loss in udp dport 51820 numgen random mod 128 == 0 counter drop",
+        "add rule inet loss in udp dport 51820 numgen random mod 32 == 0 counter drop",
     ] {
         let output = mesh.exec(receiver, &["nft", rule]);
         assert!(output.status.success(), "nft {rule}: {output:?}");
