@@ -121,7 +121,8 @@ fn every_combination_of_offloads_carries_the_same_bytes_and_says_what_is_on() {
 
 #[test]
 fn a_batch_that_its_path_refuses_is_sent_one_by_one_and_other_paths_keep_theirs() {
-    let mesh = start(idle_mesh(3));
+    // Fixed, or it would follow the narrow path as soon as that is noticed.
+    let mesh = start(idle_mesh(3).node_setting(HUB, "mtu", 1440));
     let (narrow, wide) = ("node-b", "node-c");
     let [v4, v6] = mesh.underlay_addresses(narrow);
     let hub = mesh.namespace(HUB);
