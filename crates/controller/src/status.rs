@@ -166,8 +166,11 @@ pub(crate) fn write(path: &Path, status: &ControllerStatus) -> std::io::Result<(
         .prefix(".status-")
         .permissions(std::fs::Permissions::from_mode(0o644))
         .tempfile_in(dir)?;
-    serde_json::to_writer_pretty(&mut file, status)?;
-    file.write_all(b"\n")?;
+    // At once: a write for each token, from the loop that everybody waits for, took a tenth of a
+    // second with 50 nodes.
+    let mut text = serde_json::to_vec_pretty(status)?;
+    text.push(b'\n');
+    file.write_all(&text)?;
     // The mode at creation is subject to the umask.
     file.as_file()
         .set_permissions(std::fs::Permissions::from_mode(0o644))?;

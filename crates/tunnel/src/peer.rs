@@ -131,9 +131,11 @@ impl Peer {
                 self.send_keepalive(now, core);
             }
         } else if self.is_active(now) {
-            let pause = self.pause(core);
+            // The news first: it has yet to reach others, and handshakes would be in its way.
+            let pause = self.pause(core).max(spread / 3);
+            let wait = pause + core.jitter(pause.max(spread - spread / 3));
             // What was tried before the activation may have met a peer that was not there yet.
-            self.restart_handshake_at(now + pause + core.jitter(pause.max(spread)));
+            self.restart_handshake_at(now + wait);
         } else if let Some(spread) = greet {
             self.restart_handshake_at(now + core.jitter(spread));
         }
