@@ -5,12 +5,12 @@
 //! first: Noise IKpsk2, the initiator's first message (whitepaper, section 5.4.2). No PSK is mixed
 //! into that message, so the same opening serves every generation.
 
+use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey, X25519};
 use blake2::{Blake2s256, Digest as _};
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
 use hmac::{Mac as _, SimpleHmac};
-use keys::{SharedSecret, WgPublicKey};
-use x25519_dalek::{PublicKey, StaticSecret};
+use keys::{SharedSecret, WgPublicKey, WgSecret};
 use zeroize::Zeroizing;
 
 /// A TAI64N label, 12 bytes, compared as bytes.
@@ -26,20 +26,25 @@ pub(crate) struct Claimed {
 }
 
 /// What of our own key enters every opening.
+///
+/// The X25519 of an opening is what anybody can make this side compute who knows its public key, and
+/// the one of a rotation that comes on top of boringtun's eight. Hence the library that rustls uses
+/// too: it takes about half of what boringtun's does.
 pub(crate) struct Opener {
-    secret: StaticSecret,
+    secret: PrivateKey,
     /// HASH(HASH(HASH(construction) ‖ identifier) ‖ our public key)
     initial_hash: [u8; 32],
     initial_key: [u8; 32],
 }
 
 impl Opener {
-    pub(crate) fn new(secret: StaticSecret) -> Self {
+    pub(crate) fn new(secret: &WgSecret) -> Self {
         let initial_key = hash(&[CONSTRUCTION]);
-        let public = PublicKey::from(&secret);
-        let initial_hash = hash(&[&hash(&[&initial_key, IDENTIFIER]), public.as_bytes()]);
+        let public = secret.public();
+        let initial_hash = hash(&[&hash(&[&initial_key, IDENTIFIER]), &public.0]);
         Self {
-            secret,
+            secret: PrivateKey::from_private_key(&X25519, secret.expose())
+                .expect("any 32 bytes are a private key (RFC 7748, section 5)"),
             initial_hash,
             initial_key,
         }
@@ -53,8 +58,13 @@ impl Opener {
 
         let hash_e = hash(&[&self.initial_hash, &ephemeral]);
         let (chaining_key, _) = kdf(&self.initial_key, &ephemeral);
-        let shared = self.secret.diffie_hellman(&PublicKey::from(ephemeral));
-        let (chaining_key, key) = kdf(&chaining_key, shared.as_bytes());
+        // An ephemeral key of low order is refused.
+        let theirs = UnparsedPublicKey::new(&X25519, ephemeral);
+        let (chaining_key, key) = agreement::agree(&self.secret, theirs, (), |shared| {
+            let shared: &[u8; 32] = shared.first_chunk().ok_or(())?;
+            Ok(kdf(&chaining_key, shared))
+        })
+        .ok()?;
         let opened = open(&key, &encrypted_static, &hash_e)?;
         Some(Claimed {
             sender: WgPublicKey(opened.as_slice().try_into().ok()?),
@@ -115,8 +125,8 @@ const IDENTIFIER: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
 mod tests {
     use super::*;
     use boringtun::noise::{Tunn, TunnResult};
-    use keys::WgSecret;
     use rand_core::OsRng;
+    use x25519_dalek::{PublicKey, StaticSecret};
 
     fn initiation(from: &WgSecret, to: &WgPublicKey) -> Vec<u8> {
         let secret = StaticSecret::from(*from.expose());
@@ -134,7 +144,7 @@ mod tests {
             WgSecret::generate(&mut OsRng),
             WgSecret::generate(&mut OsRng),
         );
-        let opener = Opener::new(StaticSecret::from(*b.expose()));
+        let opener = Opener::new(&b);
         let shared = b.shared_with(&a.public()).unwrap();
         let first = opener.claim(&initiation(&a, &b.public())).unwrap();
         let second = opener.claim(&initiation(&a, &b.public())).unwrap();
@@ -150,12 +160,8 @@ mod tests {
             WgSecret::generate(&mut OsRng),
         );
         let message = initiation(&a, &b.public());
-        assert!(
-            Opener::new(StaticSecret::from(*c.expose()))
-                .claim(&message)
-                .is_none()
-        );
-        let opener = Opener::new(StaticSecret::from(*b.expose()));
+        assert!(Opener::new(&c).claim(&message).is_none());
+        let opener = Opener::new(&b);
         let shared = b.shared_with(&a.public()).unwrap();
         for at in 8..116 {
             let mut changed = message.clone();

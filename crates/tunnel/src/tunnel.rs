@@ -65,8 +65,9 @@ impl Tunnel {
     pub fn new(config: Config) -> Self {
         let secret = StaticSecret::from(*config.secret.expose());
         let public = PublicKey::from(&secret);
+        let opener = Opener::new(&config.secret);
         let forge = Forge {
-            secret: secret.clone(),
+            secret,
             public: config.secret.public(),
             wg: config.secret,
             limiter: Arc::new(RateLimiter::new(&public, u64::MAX)),
@@ -84,7 +85,7 @@ impl Tunnel {
                 events: Events::default(),
                 due: BTreeSet::new(),
             },
-            opener: Opener::new(secret),
+            opener,
             admission: Admission::new(&public, config.handshakes_per_second),
             peers: Peers::default(),
             by_key: HashMap::new(),
