@@ -159,6 +159,37 @@ fn updates_that_come_twice_late_or_out_of_order_change_a_node_once_and_never_bac
 }
 
 #[test]
+fn a_peer_of_which_an_update_says_nothing_at_all_is_gone() {
+    let scene = Scene::new();
+    let fake = scene.fake(scene.key("connection.key", ControllerSecret::from_base64));
+    scene.wait_until("the node is welcomed", || {
+        scene.status().control == Control::Connected
+    });
+    let peer = scene.status().peers.into_values().next();
+    let peer = peer.expect("the recorder is a member");
+    assert_eq!(peer.membership, Membership::Allowed);
+    let own = scene.node();
+    let mut alone = scene.next.clone();
+    alone.roster.retain(|member| member.node == own);
+    assert_eq!((alone.roster.len(), alone.excluded.len()), (1, 0));
+    fake.push(&scene.update(&alone, &scene.authority, Some(scene.secret)));
+    scene.wait_until("it is in force", || {
+        scene.status().epoch == Some(alone.epoch.0)
+    });
+    assert!(scene.status().peers.is_empty());
+    let to_peer = ["ping", "-c", "1", "-W", "1", &peer.v4.to_string()];
+    assert!(!scene.mesh.exec(NODE, &to_peer).status.success());
+    let metrics = scene.mesh.meshctl(NODE, &["metrics"]).stdout;
+    let metrics = String::from_utf8(metrics).expect("text");
+    let dropped = metrics.lines().find(|line| line.contains("\"no_route\""));
+    assert!(
+        dropped.is_some_and(|line| !line.ends_with(" 0")),
+        "the packet met no peer: {dropped:?}"
+    );
+    fake.stop().expect("it served to the end");
+}
+
+#[test]
 fn a_node_drops_a_connection_that_carries_garbage_and_stays_as_it_is() {
     let scene = Scene::new();
     let fake = scene.fake(scene.key("connection.key", ControllerSecret::from_base64));
