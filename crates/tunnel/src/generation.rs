@@ -91,6 +91,7 @@ struct Initiation {
 
 struct Session {
     link: Link,
+    /// On the side that answered, when it did: no later than the initiator's.
     established: Duration,
     /// Whether this side initiated it.
     initiator: bool,
@@ -131,12 +132,12 @@ impl Generation {
 
     /// The session to send on, unless it is too old.
     pub(crate) fn sender(&mut self, now: Duration) -> Option<&mut Tunn> {
-        let session = self.sessions.front_mut().filter(|it| it.is_usable(now))?;
+        let session = self.sessions.front_mut().filter(|it| it.sends(now))?;
         Some(&mut session.link.tunn)
     }
 
     pub(crate) fn is_live(&self, now: Duration) -> bool {
-        self.sessions.front().is_some_and(|it| it.is_usable(now))
+        self.sessions.front().is_some_and(|it| it.sends(now))
     }
 
     /// Age of the session to send on and whether this side initiated it.
@@ -170,10 +171,11 @@ impl Generation {
         let mut sessions = self.sessions.iter_mut();
         if let Some(session) = sessions.find(|it| it.link.index == index) {
             return session
-                .is_usable(now)
+                .opens(now)
                 .then_some((&mut session.link.tunn, false));
         }
-        let link = self.answers.iter_mut().find(|link| link.index == index)?;
+        let mut answers = self.answers.iter_mut();
+        let link = answers.find(|link| link.index == index && link.may_be_confirmed(now))?;
         Some((&mut link.tunn, true))
     }
 
@@ -252,8 +254,8 @@ impl Generation {
             return;
         };
         let session = Session {
+            established: if initiator { now } else { link.begun },
             link,
-            established: now,
             initiator,
             by_lower: initiator == is_lower,
         };
@@ -271,18 +273,18 @@ impl Generation {
     /// Drops sessions that are too old to be used, and answers that nobody confirmed.
     pub(crate) fn expire(&mut self, now: Duration, forge: &mut Forge) {
         self.sessions.retain(|it| {
-            let is_usable = it.is_usable(now);
-            if !is_usable {
+            let opens = it.opens(now);
+            if !opens {
                 forge.indices.remove(&it.link.index);
             }
-            is_usable
+            opens
         });
         self.answers.retain(|link| {
-            let may_come = now.saturating_sub(link.begun) <= REKEY_ATTEMPT_TIME;
-            if !may_come {
+            let may_be_confirmed = link.may_be_confirmed(now);
+            if !may_be_confirmed {
                 forge.indices.remove(&link.index);
             }
-            may_come
+            may_be_confirmed
         });
     }
 
@@ -356,8 +358,20 @@ impl Forge {
     }
 }
 
+impl Link {
+    /// Whether who initiated it may still send on it: what was to confirm it at once may be lost.
+    fn may_be_confirmed(&self, now: Duration) -> bool {
+        now.saturating_sub(self.begun) < REJECT_AFTER_TIME
+    }
+}
+
 impl Session {
-    fn is_usable(&self, now: Duration) -> bool {
+    /// Whether what is sent on it will arrive before it is of no use there.
+    fn sends(&self, now: Duration) -> bool {
+        now.saturating_sub(self.established) < SEND_FOR
+    }
+
+    fn opens(&self, now: Duration) -> bool {
         now.saturating_sub(self.established) < REJECT_AFTER_TIME
     }
 }

@@ -16,6 +16,9 @@ pub const MAX_DATAGRAM: usize = 65_507;
 pub const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
 /// A session is of no use after this (whitepaper, section 6.1).
 pub const REJECT_AFTER_TIME: Duration = Duration::from_secs(180);
+/// Nothing is sent on a session after this: the other side may have made it a round trip before, and
+/// what is on its way takes time.
+pub const SEND_FOR: Duration = Duration::from_secs(175);
 /// A handshake that nobody waits for is given up after this (whitepaper, section 6.1).
 pub const REKEY_ATTEMPT_TIME: Duration = Duration::from_secs(90);
 /// Having received and not sent for this long, a keepalive is sent (whitepaper, section 6.1).

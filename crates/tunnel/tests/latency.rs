@@ -51,11 +51,11 @@ fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-fn side(host: u8, secret: WgSecret) -> Side {
+fn side(host: u8, secret: WgSecret, handshakes_per_second: u64) -> Side {
     let config = Config {
         secret: secret.duplicate(),
         mtu: 1420,
-        handshakes_per_second: u64::MAX,
+        handshakes_per_second,
         seed: host.into(),
     };
     Side {
@@ -70,7 +70,8 @@ fn side(host: u8, secret: WgSecret) -> Side {
 }
 
 impl Link {
-    fn connected(one_way: Duration) -> Self {
+    /// Two sides that know nothing of each other yet.
+    fn apart(one_way: Duration, handshakes_per_second: u64) -> Self {
         let (one, two) = (
             WgSecret::generate(&mut OsRng),
             WgSecret::generate(&mut OsRng),
@@ -80,8 +81,9 @@ impl Link {
         } else {
             (two, one)
         };
-        let sides = [side(1, low), side(2, high)];
-        let mut link = Self {
+        let new = |host, secret| side(host, secret, handshakes_per_second);
+        let sides = [new(1, low), new(2, high)];
+        Self {
             sides,
             now: Duration::from_secs(1_000),
             one_way,
@@ -91,7 +93,11 @@ impl Link {
             stalled_until: [Duration::ZERO; 2],
             dice: 1,
             flying: Vec::new(),
-        };
+        }
+    }
+
+    fn connected(one_way: Duration) -> Self {
+        let mut link = Self::apart(one_way, u64::MAX);
         for at in 0..2 {
             link.step(at, Step::Now(1));
         }
@@ -350,7 +356,7 @@ fn nothing_is_sent_on_an_epoch_that_was_superseded_before_it_came_into_force() {
     link.sides[0] = Side {
         sent,
         delivered,
-        ..side(1, secret)
+        ..side(1, secret, u64::MAX)
     };
     link.lose = Some(1);
     link.step(0, Step::Now(1));
@@ -409,7 +415,7 @@ fn a_node_that_restarts_is_heard_of_at_once_even_by_one_that_only_talks() {
     link.sides[1] = Side {
         sent,
         delivered,
-        ..side(2, secret)
+        ..side(2, secret, u64::MAX)
     };
     link.step(1, Step::Now(1));
     link.run(5_000, [10, 0]);
@@ -491,6 +497,56 @@ fn a_counter_at_its_end_is_refused_before_it_can_wrap() {
     let tunnel = &mut link.sides[1].tunnel;
     let inbound = carry::receive(tunnel, from, &datagram, &mut [0; 256], link.now);
     assert_eq!(inbound, Inbound::Dropped(DropReason::Malformed));
+}
+
+/// Side 1 has been there for long; side 0 has just come, and its greeting is answered: what confirms
+/// the handshake is on its way.
+fn greeted(one_way: Duration) -> Link {
+    let mut link = Link::apart(one_way, u64::MAX);
+    link.step(1, Step::Now(1));
+    link.run(95_000, [0, 0]);
+    link.step(0, Step::Now(1));
+    while !link.flying.iter().any(|(_, at, it)| *at == 0 && it[0] == 4) {
+        link.tick();
+    }
+    link
+}
+
+#[test]
+fn a_handshake_whose_confirmation_was_lost_serves_as_long_as_its_initiator_thinks() {
+    let mut link = greeted(ms(10));
+    link.flying.clear();
+    link.run(100_000, [0, 0]);
+    link.run(1_000, [20, 0]);
+    link.run(100, [0, 0]);
+    assert_eq!(link.lost(), [0, 0]);
+}
+
+#[test]
+fn a_session_that_was_confirmed_late_ends_no_later() {
+    let mut link = greeted(ms(10));
+    link.flying.clear();
+    link.run(50_000, [0, 0]);
+    link.send(0);
+    link.run(135_000, [0, 0]);
+    link.run(1_000, [0, 20]);
+    link.run(100, [0, 0]);
+    assert_eq!(
+        link.lost(),
+        [0, 0],
+        "what side 0 has dropped is not sent on"
+    );
+}
+
+#[test]
+fn what_is_on_its_way_when_a_session_ends_arrives() {
+    for one_way in [1, 20, 100, 500] {
+        let mut link = greeted(ms(one_way));
+        link.run(179_990, [0, 0]);
+        link.run(1_000, [20, 20]);
+        link.run(one_way * 4, [0, 0]);
+        assert_eq!(link.lost(), [0, 0], "{one_way} ms");
+    }
 }
 
 const INITIATION_LEN: usize = 148;
