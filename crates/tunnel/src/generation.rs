@@ -49,7 +49,7 @@ pub(crate) struct Generation {
     pub(crate) initiating: Option<Initiating>,
     variant: u8,
     /// Initiations that were sent, oldest first.
-    initiations: VecDeque<Initiation>,
+    initiations: VecDeque<Link>,
     /// Answers that nothing has confirmed yet, oldest first.
     answers: VecDeque<Link>,
     /// Confirmed handshakes. The first is sent on; what the other side still sends on may be any.
@@ -81,10 +81,6 @@ struct Link {
     index: u32,
     /// When the first message of the handshake was sent or answered.
     begun: Duration,
-}
-
-struct Initiation {
-    link: Link,
     /// The other side is under load: only this `Tunn` can make what it will take.
     has_cookie: bool,
 }
@@ -147,17 +143,29 @@ impl Generation {
         Some((age, session.initiator))
     }
 
-    /// The state that waits for a response or a cookie reply at this 24-bit index.
+    /// The state that waits for a response at this 24-bit index.
     pub(crate) fn initiator_at(&mut self, index: u32) -> Option<&mut Tunn> {
         let mut initiations = self.initiations.iter_mut();
-        let initiation = initiations.find(|it| it.link.index == index)?;
-        Some(&mut initiation.link.tunn)
+        let initiation = initiations.find(|link| link.index == index)?;
+        Some(&mut initiation.tunn)
     }
 
-    /// A cookie reply came for this 24-bit index: the next initiation is to have what was in it.
+    /// The state whose message at this 24-bit index may have asked for too much of the other side.
+    pub(crate) fn shaking_at(&mut self, index: u32) -> Option<&mut Tunn> {
+        let mut links = self.initiations.iter_mut().chain(&mut self.answers);
+        let link = links.find(|link| link.index == index)?;
+        Some(&mut link.tunn)
+    }
+
+    /// A cookie reply came for this 24-bit index: the next message of its kind is to have what was in
+    /// it.
     pub(crate) fn keep_cookie(&mut self, index: u32) {
-        for initiation in &mut self.initiations {
-            initiation.has_cookie = initiation.link.index == index;
+        for links in [&mut self.initiations, &mut self.answers] {
+            if links.iter().any(|link| link.index == index) {
+                for link in links {
+                    link.has_cookie = link.index == index;
+                }
+            }
         }
     }
 
@@ -199,38 +207,36 @@ impl Generation {
         now: Duration,
         forge: &mut Forge,
     ) -> &mut Tunn {
-        let with_cookie = self.initiations.iter().position(|it| it.has_cookie);
-        let initiation = with_cookie.and_then(|at| self.initiations.remove(at));
-        let initiation = initiation.unwrap_or_else(|| {
+        let initiation = take_with_cookie(&mut self.initiations).unwrap_or_else(|| {
             if self.initiations.len() >= MAX_INITIATIONS {
                 let oldest = self.initiations.pop_front();
-                oldest.map(|it| forge.indices.remove(&it.link.index));
+                oldest.map(|link| forge.indices.remove(&link.index));
             }
             let index = self.free_index(forge);
-            Initiation {
-                link: forge.link(peer, index, &self.psk, now),
-                has_cookie: false,
-            }
+            forge.link(peer, index, &self.psk, now)
         });
         self.initiations.push_back(initiation);
         let newest = self.initiations.back_mut().expect("it was just put there");
-        &mut newest.link.tunn
+        &mut newest.tunn
     }
 
-    /// The `Tunn` to answer an initiation with.
+    /// The `Tunn` to answer an initiation with: one that has a cookie, or a new one.
     pub(crate) fn responder(
         &mut self,
         peer: (PeerId, WgPublicKey),
         now: Duration,
         forge: &mut Forge,
     ) -> &mut Tunn {
-        if self.answers.len() >= MAX_ANSWERS {
-            let oldest = self.answers.pop_front();
-            oldest.map(|link| forge.indices.remove(&link.index));
-        }
-        let index = forge.any_index(self.epoch);
-        let link = forge.link(peer, index, &self.psk, now);
-        self.answers.push_back(link);
+        let mut answer = take_with_cookie(&mut self.answers).unwrap_or_else(|| {
+            if self.answers.len() >= MAX_ANSWERS {
+                let oldest = self.answers.pop_front();
+                oldest.map(|link| forge.indices.remove(&link.index));
+            }
+            let index = forge.any_index(self.epoch);
+            forge.link(peer, index, &self.psk, now)
+        });
+        answer.begun = now;
+        self.answers.push_back(answer);
         &mut self.answers.back_mut().expect("it was just put there").tunn
     }
 
@@ -240,7 +246,7 @@ impl Generation {
         let answer = self.answers.iter().position(|link| link.index == index);
         let answer = answer.and_then(|at| self.answers.remove(at));
         let initiator = answer.is_none();
-        let initiations = self.initiations.drain(..).map(|it| it.link);
+        let initiations = self.initiations.drain(..);
         let (mut confirmed, others): (Vec<_>, Vec<_>) = answer
             .into_iter()
             .chain(initiations)
@@ -292,7 +298,7 @@ impl Generation {
     pub(crate) fn give_up(&mut self, forge: &mut Forge) {
         self.initiating = None;
         for initiation in self.initiations.drain(..) {
-            forge.indices.remove(&initiation.link.index);
+            forge.indices.remove(&initiation.index);
         }
     }
 
@@ -305,8 +311,7 @@ impl Generation {
 
     fn links(&self) -> impl Iterator<Item = &Link> {
         let sessions = self.sessions.iter().map(|it| &it.link);
-        let initiations = self.initiations.iter().map(|it| &it.link);
-        sessions.chain(&self.answers).chain(initiations)
+        sessions.chain(&self.answers).chain(&self.initiations)
     }
 
     /// An index that names this generation.
@@ -354,6 +359,7 @@ impl Forge {
             tunn: Box::new(tunn),
             index,
             begun: now,
+            has_cookie: false,
         }
     }
 }
@@ -374,6 +380,12 @@ impl Session {
     fn opens(&self, now: Duration) -> bool {
         now.saturating_sub(self.established) < REJECT_AFTER_TIME
     }
+}
+
+/// The one link among `links` that can make what a side under load will take.
+fn take_with_cookie(links: &mut VecDeque<Link>) -> Option<Link> {
+    let at = links.iter().position(|link| link.has_cookie)?;
+    links.remove(at)
 }
 
 /// The two bits of an index that name an epoch.

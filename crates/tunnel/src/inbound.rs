@@ -286,7 +286,7 @@ impl Tunnel {
     ) -> Result<Inbound, DropReason> {
         let (peer, _) = peer_at(&mut self.peers, &mut self.core, index)?;
         let generation = peer.owner_of(index).ok_or(DropReason::UnknownIndex)?;
-        let tunn = generation.initiator_at(index);
+        let tunn = generation.shaking_at(index);
         match tunn.ok_or(DropReason::UnknownIndex)?.decapsulate(
             Some(from.ip()),
             datagram,

@@ -71,7 +71,7 @@ fn side(host: u8, secret: WgSecret, handshakes_per_second: u64) -> Side {
 
 impl Link {
     /// Two sides that know nothing of each other yet.
-    fn apart(one_way: Duration, handshakes_per_second: u64) -> Self {
+    fn apart(one_way: Duration) -> Self {
         let (one, two) = (
             WgSecret::generate(&mut OsRng),
             WgSecret::generate(&mut OsRng),
@@ -81,8 +81,7 @@ impl Link {
         } else {
             (two, one)
         };
-        let new = |host, secret| side(host, secret, handshakes_per_second);
-        let sides = [new(1, low), new(2, high)];
+        let sides = [side(1, low, u64::MAX), side(2, high, u64::MAX)];
         Self {
             sides,
             now: Duration::from_secs(1_000),
@@ -97,7 +96,7 @@ impl Link {
     }
 
     fn connected(one_way: Duration) -> Self {
-        let mut link = Self::apart(one_way, u64::MAX);
+        let mut link = Self::apart(one_way);
         for at in 0..2 {
             link.step(at, Step::Now(1));
         }
@@ -208,6 +207,18 @@ impl Link {
     /// Lets `time` milliseconds pass; side `i` sends every `every[i]` of them, 0: never.
     fn run(&mut self, time: u64, every: [u64; 2]) {
         self.script(time, every, &[]);
+    }
+
+    /// Lets `time` milliseconds pass in which nobody says anything, without a step for each.
+    fn idle(&mut self, time: u64) {
+        let end = self.now + ms(time);
+        while self.now < end {
+            let due = self.sides.iter().filter_map(|it| it.tunnel.poll_timeout());
+            let landing = self.flying.iter().map(|(when, ..)| *when);
+            let next = due.chain(landing).min().unwrap_or(end);
+            self.now = next.clamp(self.now + ms(1), end) - ms(1);
+            self.tick();
+        }
     }
 
     fn script(&mut self, time: u64, every: [u64; 2], steps: &[(u64, usize, Step)]) {
@@ -502,9 +513,9 @@ fn a_counter_at_its_end_is_refused_before_it_can_wrap() {
 /// Side 1 has been there for long; side 0 has just come, and its greeting is answered: what confirms
 /// the handshake is on its way.
 fn greeted(one_way: Duration) -> Link {
-    let mut link = Link::apart(one_way, u64::MAX);
+    let mut link = Link::apart(one_way);
     link.step(1, Step::Now(1));
-    link.run(95_000, [0, 0]);
+    link.idle(95_000);
     link.step(0, Step::Now(1));
     while !link.flying.iter().any(|(_, at, it)| *at == 0 && it[0] == 4) {
         link.tick();
@@ -516,7 +527,7 @@ fn greeted(one_way: Duration) -> Link {
 fn a_handshake_whose_confirmation_was_lost_serves_as_long_as_its_initiator_thinks() {
     let mut link = greeted(ms(10));
     link.flying.clear();
-    link.run(100_000, [0, 0]);
+    link.idle(100_000);
     link.run(1_000, [20, 0]);
     link.run(100, [0, 0]);
     assert_eq!(link.lost(), [0, 0]);
@@ -526,9 +537,9 @@ fn a_handshake_whose_confirmation_was_lost_serves_as_long_as_its_initiator_think
 fn a_session_that_was_confirmed_late_ends_no_later() {
     let mut link = greeted(ms(10));
     link.flying.clear();
-    link.run(50_000, [0, 0]);
+    link.idle(50_000);
     link.send(0);
-    link.run(135_000, [0, 0]);
+    link.idle(135_000);
     link.run(1_000, [0, 20]);
     link.run(100, [0, 0]);
     assert_eq!(
@@ -542,11 +553,37 @@ fn a_session_that_was_confirmed_late_ends_no_later() {
 fn what_is_on_its_way_when_a_session_ends_arrives() {
     for one_way in [1, 20, 100, 500] {
         let mut link = greeted(ms(one_way));
-        link.run(179_990, [0, 0]);
+        link.idle(179_990);
         link.run(1_000, [20, 20]);
         link.run(one_way * 4, [0, 0]);
         assert_eq!(link.lost(), [0, 0], "{one_way} ms");
     }
+}
+
+#[test]
+fn who_is_under_load_and_has_something_to_say_gets_an_answer_with_its_cookie() {
+    let mut link = Link::apart(ms(10));
+    link.sides[0] = side(1, link.sides[0].secret.duplicate(), 10);
+    link.step(1, Step::Now(1));
+    let flood = loop {
+        link.tick();
+        if let Some((_, _, initiation)) = link.flying.first() {
+            break initiation.clone();
+        }
+    };
+    link.idle(95_000);
+    link.step(0, Step::Now(1));
+    for port in 1..=20 {
+        let elsewhere = SocketAddr::from(([203, 0, 113, 1], port));
+        let tunnel = &mut link.sides[0].tunnel;
+        carry::receive(tunnel, elsewhere, &flood, &mut [0; 256], link.now);
+        while tunnel.poll_transmit().is_some() {}
+    }
+    link.send(0);
+    link.run(1_000, [0, 0]);
+    let refused = link.sides[0].tunnel.drops().get(DropReason::UnderLoad);
+    assert!(refused > 20, "no answer was refused: {refused}");
+    assert_eq!(link.lost(), [0, 0]);
 }
 
 const INITIATION_LEN: usize = 148;
