@@ -93,6 +93,8 @@ struct Session {
     initiator: bool,
     /// Whether the side with the lower key initiated it.
     by_lower: bool,
+    /// When it was put behind one that it crossed: the other side should soon send on that.
+    yielded: Option<Duration>,
 }
 
 impl Generation {
@@ -187,6 +189,27 @@ impl Generation {
         Some((&mut link.tunn, true))
     }
 
+    /// Something was opened at this 24-bit index. Who still sends on a session that was to yield has
+    /// not got the other one: it may have restarted since it answered.
+    pub(crate) fn opened_at(&mut self, index: u32, now: Duration) {
+        if self
+            .sessions
+            .front()
+            .is_some_and(|it| it.link.index == index)
+        {
+            return;
+        }
+        let insists = |it: &Session| {
+            let since = it.yielded.map(|at| now.saturating_sub(at));
+            it.link.index == index && since.is_some_and(|since| since >= YIELD_FOR)
+        };
+        let at = self.sessions.iter().position(insists);
+        if let Some(mut session) = at.and_then(|at| self.sessions.remove(at)) {
+            session.yielded = None;
+            self.sessions.push_front(session);
+        }
+    }
+
     /// Whether nobody has shaken hands on it, nor tried to.
     pub(crate) fn is_blank(&self) -> bool {
         self.links().next().is_none()
@@ -259,7 +282,8 @@ impl Generation {
         let Some(link) = confirmed.pop() else {
             return;
         };
-        let session = Session {
+        let mut session = Session {
+            yielded: None,
             established: if initiator { now } else { link.begun },
             link,
             initiator,
@@ -269,6 +293,7 @@ impl Generation {
         let yields = first.is_some_and(|first| {
             first.by_lower && !session.by_lower && session.link.begun < first.established
         });
+        session.yielded = yields.then_some(now);
         self.sessions.insert(usize::from(yields), session);
         if self.sessions.len() > MAX_SESSIONS {
             let oldest = self.sessions.pop_back();

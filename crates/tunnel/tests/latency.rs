@@ -586,6 +586,41 @@ fn who_is_under_load_and_has_something_to_say_gets_an_answer_with_its_cookie() {
     assert_eq!(link.lost(), [0, 0]);
 }
 
+#[test]
+fn an_answer_by_one_that_has_restarted_since_is_not_preferred_for_long() {
+    let mut link = Link::apart(ms(5));
+    link.step(1, Step::Now(1));
+    link.idle(95_000);
+    link.step(0, Step::Now(1));
+    let take_answer = |link: &mut Link, by: usize, is_lost: fn(usize) -> bool| loop {
+        link.tick();
+        link.flying
+            .retain(|(_, at, it)| it[0] != 1 || !is_lost(*at));
+        let answer = |(_, at, it): &(Duration, usize, Vec<u8>)| *at == by && it[0] == 2;
+        if let Some(found) = link.flying.iter().position(answer) {
+            break link.flying.remove(found).2;
+        }
+    };
+    let late = take_answer(&mut link, 1, |_| false);
+    let secret = link.sides[1].secret.duplicate();
+    link.sides[1] = side(2, secret, u64::MAX);
+    link.step(1, Step::Now(1));
+    let answer = take_answer(&mut link, 0, |at| at == 0);
+    link.flying.clear();
+    link.tick();
+    let (now, from) = (link.now, [link.sides[0].outer, link.sides[1].outer]);
+    for (at, datagram) in [(0, late), (1, answer)] {
+        let tunnel = &mut link.sides[at].tunnel;
+        carry::receive(tunnel, from[1 - at], &datagram, &mut [0; 256], now);
+    }
+    link.collect();
+    link.run(20_000, [20, 20]);
+    link.run(100, [0, 0]);
+    // Two seconds, and what is on its way.
+    assert_eq!(link.lost()[1], 0);
+    assert!(link.lost()[0] <= 110, "{} of 1000", link.lost()[0]);
+}
+
 const INITIATION_LEN: usize = 148;
 /// Milliseconds.
 const LONGEST_STALL: u64 = 400;
