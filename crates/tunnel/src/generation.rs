@@ -42,6 +42,8 @@ pub(crate) struct Forge {
 
 pub(crate) struct Generation {
     pub(crate) epoch: Epoch,
+    /// Whether it has been in force here: packets of this side and of the other go by it.
+    pub(crate) was_in_force: bool,
     psk: Psk,
     /// Newest timestamp of an initiation that named this generation.
     pub(crate) newest: Timestamp,
@@ -101,6 +103,7 @@ impl Generation {
     pub(crate) fn new(epoch: Epoch, psk: Psk) -> Self {
         Self {
             epoch,
+            was_in_force: false,
             psk,
             newest: Timestamp::default(),
             initiating: None,

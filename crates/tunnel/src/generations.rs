@@ -29,9 +29,10 @@ impl Generations {
 
     /// `next → current → outgoing`; false when `next` is not of `epoch`.
     pub(crate) fn activate(&mut self, epoch: Epoch, forge: &mut Forge) -> bool {
-        let Some(next) = self.next.take_if(|next| next.epoch == epoch) else {
+        let Some(mut next) = self.next.take_if(|next| next.epoch == epoch) else {
             return false;
         };
+        next.was_in_force = true;
         if let Some(before) = self.current.replace(next) {
             self.go_out(before, forge);
         }
@@ -101,7 +102,8 @@ impl Generations {
     }
 
     /// Newest first, by epoch. Without a handshake there is nothing to keep; beyond the limit the
-    /// oldest without a session goes first.
+    /// oldest without a session goes first, then the oldest that never was in force here: any number
+    /// can be superseded while the one in force carries all packets.
     fn go_out(&mut self, mut generation: Generation, forge: &mut Forge) {
         generation.initiating = None;
         if generation.is_blank() {
@@ -111,12 +113,10 @@ impl Generations {
         self.outgoing
             .sort_by_key(|generation| std::cmp::Reverse(generation.epoch));
         if self.outgoing.len() > MAX_OUTGOING {
-            let idle = self
-                .outgoing
-                .iter()
-                .rposition(|generation| !generation.has_session());
             let last = self.outgoing.len() - 1;
-            self.outgoing.remove(idle.unwrap_or(last)).retire(forge);
+            let idle = self.outgoing.iter().rposition(|it| !it.has_session());
+            let least = idle.or_else(|| self.outgoing.iter().rposition(|it| !it.was_in_force));
+            self.outgoing.remove(least.unwrap_or(last)).retire(forge);
         }
     }
 }

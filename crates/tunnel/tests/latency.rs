@@ -391,6 +391,23 @@ fn nothing_is_sent_on_an_epoch_that_was_superseded_before_it_came_into_force() {
 }
 
 #[test]
+fn many_epochs_that_were_superseded_before_they_began_cost_nothing() {
+    for late in [0, 1] {
+        let mut link = Link::connected(ms(20));
+        for epoch in 2..8 {
+            for at in 0..2 {
+                link.step(at, Step::Ahead(epoch));
+            }
+            // Long enough for a session of each.
+            link.run(3_500, [5, 5]);
+        }
+        link.script(4_000, [5, 5], &early(8, 0, late, 30));
+        link.run(1_000, [0, 0]);
+        assert_eq!(link.lost(), [0, 0], "side {late} late");
+    }
+}
+
+#[test]
 fn a_flow_that_begins_within_the_grace_outlives_it() {
     for one_way in [1, 10, 50] {
         for from in [0, 1] {
