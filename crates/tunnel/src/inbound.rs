@@ -376,12 +376,20 @@ fn choose<'a>(
         .ok_or(DropReason::BadHandshake)?;
     let newest = peer.newest;
     peer.newest = newest.max(timestamp);
+    let is_repeated = peer.unnamed.contains(&timestamp);
     let key = peer.key;
     let named = peer
         .generations
         .iter_mut()
         .find(|generation| generation.recognises(index, &key))
         .map(|g| g.epoch);
+    if named.is_none() {
+        // Whatever becomes of it. The newest stay: who repeats old ones cannot push them out.
+        peer.unnamed.insert(timestamp);
+        if peer.unnamed.len() > MAX_UNNAMED {
+            peer.unnamed.pop_first();
+        }
+    }
     let generation = match named {
         Some(epoch) => peer
             .generations
@@ -394,14 +402,8 @@ fn choose<'a>(
         None => peer.generations.current.as_mut(),
     };
     let generation = generation.ok_or(DropReason::NoGeneration)?;
-    if timestamp <= generation.newest || peer.unnamed.contains(&timestamp) {
+    if timestamp <= generation.newest || is_repeated {
         return Err(DropReason::Replayed);
-    }
-    if named.is_none() {
-        peer.unnamed.push_back(timestamp);
-        if peer.unnamed.len() > MAX_UNNAMED {
-            peer.unnamed.pop_front();
-        }
     }
     generation.newest = timestamp;
     Ok(generation)

@@ -65,5 +65,6 @@ pub const MAX_ANSWERS: usize = 6;
 pub const MAX_SESSIONS: usize = 3;
 /// Initiations per second and peer whose index names no generation of ours: stock WireGuard.
 pub const STOCK_INITIATIONS_PER_SECOND: u32 = 2;
-/// Initiations that are remembered whose index named no generation when they came.
-pub const MAX_UNNAMED: usize = 16;
+/// Initiations that are remembered whose index named no generation when they came:
+/// one each 5 s while an update takes five minutes.
+pub const MAX_UNNAMED: usize = 64;

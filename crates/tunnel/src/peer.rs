@@ -9,7 +9,7 @@ use crate::initiation::Timestamp;
 use crate::limits::*;
 use boringtun::noise::TunnResult;
 use keys::{Epoch, SharedSecret, WgPublicKey};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(crate) struct Peer {
     pub(crate) stock: Allowance,
     /// Timestamps of initiations that named no generation when they came: they must not name one
     /// that is installed later.
-    pub(crate) unnamed: VecDeque<Timestamp>,
+    pub(crate) unnamed: BTreeSet<Timestamp>,
     pub(crate) queue: VecDeque<Vec<u8>>,
     activated_at: Duration,
     last_data_sent: Option<Duration>,
@@ -79,7 +79,7 @@ impl Peer {
             generations: Generations::default(),
             newest: Timestamp::default(),
             stock: Allowance::default(),
-            unnamed: VecDeque::new(),
+            unnamed: BTreeSet::new(),
             queue: VecDeque::new(),
             activated_at: Duration::ZERO,
             last_data_sent: None,

@@ -496,6 +496,34 @@ fn recordings_of_earlier_epochs_change_nothing() {
 }
 
 #[test]
+fn no_initiation_that_came_before_its_epoch_is_answered_when_it_comes_again() {
+    let mut pair = Pair::connected();
+    let (_, b) = pair.specs();
+    let now = pair.now;
+    pair.a.install(&b, Epoch(2), Duration::ZERO, now);
+    pair.a.tunnel.activate(Epoch(2), now);
+    pair.a_to_b(100);
+    let mut early = Vec::new();
+    // More within a second than b cares to answer.
+    for _ in 0..1_000 {
+        pair.now += Duration::from_millis(1);
+        pair.a.tunnel.handle_timeout(pair.now);
+        early.extend(pair.carry().into_iter().filter(|it| it.len() == 148));
+    }
+    assert!(early.len() > tunnel::STOCK_INITIATIONS_PER_SECOND as usize);
+    let (a, _) = pair.specs();
+    pair.b.install(&a, Epoch(2), Duration::ZERO, pair.now);
+    pair.b.tunnel.activate(Epoch(2), pair.now);
+    let elsewhere = SocketAddr::from(([203, 0, 113, 1], 1));
+    for initiation in early {
+        let inbound = pair.b.receive(elsewhere, &initiation, pair.now);
+        assert_eq!(inbound, Inbound::Dropped(DropReason::Replayed));
+    }
+    let endpoint = pair.b.tunnel.snapshot(pair.now)[0].endpoint;
+    assert_eq!(endpoint, Some(pair.a.outer));
+}
+
+#[test]
 fn an_inner_source_that_is_not_the_peers_is_dropped() {
     let mut pair = Pair::connected();
     let forged = ipv4(Ipv4Addr::new(10, 0, 0, 9), pair.b.inner, 100);
