@@ -152,7 +152,7 @@ impl Peer {
     /// Ends what is in force; false when nothing is installed that is to come.
     pub(crate) fn close(&mut self, core: &mut Core) -> bool {
         self.generations.close(&mut core.forge);
-        self.drop_queue(core);
+        self.drop_queue(DropReason::NoSession, core);
         self.reschedule(core);
         self.generations.next.is_some()
     }
@@ -160,7 +160,7 @@ impl Peer {
     /// Forgets everything that would let a packet through in either direction.
     pub(crate) fn retire(mut self, core: &mut Core) {
         self.generations.retire(&mut core.forge);
-        self.drop_queue(core);
+        self.drop_queue(DropReason::NoSession, core);
         self.reschedule(core);
         core.carried.add(self.traffic);
         let id = self.id;
@@ -464,10 +464,8 @@ impl Peer {
         }
     }
 
-    fn drop_queue(&mut self, core: &mut Core) {
-        self.queue
-            .drain(..)
-            .for_each(|_| core.drops.add(DropReason::NoSession, 1));
+    pub(crate) fn drop_queue(&mut self, reason: DropReason, core: &mut Core) {
+        self.queue.drain(..).for_each(|_| core.drops.add(reason, 1));
     }
 
     fn send_keepalive(&mut self, now: Duration, core: &mut Core) {

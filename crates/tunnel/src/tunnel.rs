@@ -153,6 +153,8 @@ impl Tunnel {
     /// returns: sessions, indices, allowed IPs, queued packets, endpoint.
     pub fn activate(&mut self, epoch: Epoch, now: Duration) {
         self.closes_at = self.next_closes_at;
+        // A machine that slept may learn of the epoch after its end: what waited is not to be sent.
+        let is_over = self.check_lease(now).is_err();
         // Filled anew below, as this epoch says, whatever was said by one that never came into force.
         self.allowed = AllowedIps::default();
         let is_first = !std::mem::replace(&mut self.is_in_force, true);
@@ -164,6 +166,9 @@ impl Tunnel {
             let Some(peer) = self.peers.get_mut(id) else {
                 continue;
             };
+            if is_over {
+                peer.drop_queue(DropReason::LeaseOver, &mut self.core);
+            }
             if !peer.activate(epoch, greet, spread, now, &mut self.core) {
                 self.remove(id);
             }
@@ -258,9 +263,17 @@ impl Tunnel {
         self.core.events.pop()
     }
 
-    /// Every peer, as observed.
+    /// Every peer, as observed. After the lease no session carries anything: none is shown.
     pub fn snapshot(&self, now: Duration) -> Vec<PeerSnapshot> {
-        self.peers.iter().map(|peer| peer.snapshot(now)).collect()
+        let is_over = self.check_lease(now).is_err();
+        let observed = self.peers.iter().map(|peer| peer.snapshot(now));
+        let shown = |mut peer: PeerSnapshot| {
+            if is_over {
+                (peer.session_epoch, peer.session_age, peer.next_ready) = (None, None, false);
+            }
+            peer
+        };
+        observed.map(shown).collect()
     }
 
     /// The epoch that is in force for a peer, and its PSK: for an operator's explicit export.

@@ -722,6 +722,29 @@ fn an_epoch_to_come_is_over_at_its_end_even_if_it_never_began_here() {
 }
 
 #[test]
+fn an_epoch_that_begins_after_its_lease_sends_nothing_that_waited_and_shows_no_session() {
+    let mut pair = Pair::new();
+    while pair.a.key > pair.b.key {
+        // The lower key is to shake hands ahead of the epoch.
+        pair = Pair::new();
+    }
+    let (_, b) = pair.specs();
+    pair.a.install(&b, Epoch(1), Duration::ZERO, pair.now);
+    pair.a.tunnel.activate(Epoch(1), pair.now);
+    assert_eq!(pair.a_to_b(100), Outbound::Queued);
+    let end = pair.now + Duration::from_secs(60);
+    pair.a.closes_at = Some(end);
+    pair.install(2, Duration::from_secs(5));
+    pair.pass(Duration::from_secs(5));
+    assert!(pair.a.tunnel.snapshot(pair.now)[0].next_ready);
+    pair.now = end;
+    pair.a.tunnel.activate(Epoch(2), end);
+    assert_eq!(pair.a.outgoing(), Vec::<Vec<u8>>::new());
+    assert_eq!(pair.session_epochs().0, None, "none that carries anything");
+    assert_eq!(pair.a.tunnel.drops().get(DropReason::LeaseOver), 1);
+}
+
+#[test]
 fn who_is_a_peer_only_under_superseded_epochs_is_gone_with_the_next_installation() {
     let mut pair = Pair::connected();
     pair.b.tunnel.close();
