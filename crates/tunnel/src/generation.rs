@@ -342,6 +342,15 @@ impl Generation {
         sessions.chain(&self.answers).chain(&self.initiations)
     }
 
+    /// The indices of everything in it, which is bounded.
+    #[cfg(test)]
+    pub(crate) fn checked_indices(&self) -> Vec<u32> {
+        assert!(self.initiations.len() <= MAX_INITIATIONS);
+        assert!(self.answers.len() <= MAX_ANSWERS);
+        assert!(self.sessions.len() <= MAX_SESSIONS);
+        self.links().map(|link| link.index).collect()
+    }
+
     /// An index that names this generation.
     fn free_index(&mut self, forge: &mut Forge) -> u32 {
         for _ in 0..INDEX_VARIANTS {

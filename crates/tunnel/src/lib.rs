@@ -49,6 +49,8 @@ mod outbound;
 mod packet;
 mod peer;
 mod peers;
+#[cfg(test)]
+mod stress;
 mod tunnel;
 
 pub use core::{Event, Traffic, Transmit};
