@@ -178,6 +178,7 @@ impl Tunnel {
                 .iter()
                 .for_each(|address| self.allowed.insert(*address, peer.id));
         }
+        self.hold_back(now);
     }
 
     /// Ends the grace: what is left of the epoch before the current one is wiped.
@@ -251,6 +252,7 @@ impl Tunnel {
             self.next_tick = (!self.by_key.is_empty()).then_some(now + TICK);
         }
         self.admission.reset(now);
+        self.hold_back(now);
     }
 
     /// The next datagram to send besides what [`Self::handle_tun`] sealed.
@@ -309,6 +311,13 @@ impl Tunnel {
             Err(DropReason::LeaseOver)
         } else {
             Ok(())
+        }
+    }
+
+    /// After the lease nothing leaves, whatever is still due: on waking, timers may come first.
+    fn hold_back(&mut self, now: Duration) {
+        if self.check_lease(now).is_err() {
+            self.core.transmits.clear();
         }
     }
 

@@ -722,6 +722,21 @@ fn an_epoch_to_come_is_over_at_its_end_even_if_it_never_began_here() {
 }
 
 #[test]
+fn after_the_lease_not_even_a_keepalive_is_sent() {
+    let mut pair = Pair::connected();
+    let end = pair.now + Duration::from_secs(20);
+    pair.a.closes_at = Some(end);
+    pair.install(2, Duration::ZERO);
+    pair.activate(2);
+    pair.pass(Duration::from_secs(19));
+    pair.b_to_a(100);
+    // a sleeps, and owes a keepalive when it wakes.
+    pair.now = end + Duration::from_secs(20);
+    pair.a.tunnel.handle_timeout(pair.now);
+    assert_eq!(pair.a.outgoing(), Vec::<Vec<u8>>::new());
+}
+
+#[test]
 fn an_epoch_that_begins_after_its_lease_sends_nothing_that_waited_and_shows_no_session() {
     let mut pair = Pair::new();
     while pair.a.key > pair.b.key {
