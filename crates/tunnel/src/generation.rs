@@ -93,10 +93,6 @@ struct Session {
     established: Duration,
     /// Whether this side initiated it.
     initiator: bool,
-    /// Whether the side with the lower key initiated it.
-    by_lower: bool,
-    /// When it was put behind one that it crossed: the other side should soon send on that.
-    yielded: Option<Duration>,
 }
 
 impl Generation {
@@ -192,27 +188,6 @@ impl Generation {
         Some((&mut link.tunn, true))
     }
 
-    /// Something was opened at this 24-bit index. Who still sends on a session that was to yield has
-    /// not got the other one: it may have restarted since it answered.
-    pub(crate) fn opened_at(&mut self, index: u32, now: Duration) {
-        if self
-            .sessions
-            .front()
-            .is_some_and(|it| it.link.index == index)
-        {
-            return;
-        }
-        let insists = |it: &Session| {
-            let since = it.yielded.map(|at| now.saturating_sub(at));
-            it.link.index == index && since.is_some_and(|since| since >= YIELD_FOR)
-        };
-        let at = self.sessions.iter().position(insists);
-        if let Some(mut session) = at.and_then(|at| self.sessions.remove(at)) {
-            session.yielded = None;
-            self.sessions.push_front(session);
-        }
-    }
-
     /// Whether nobody has shaken hands on it, nor tried to.
     pub(crate) fn is_blank(&self) -> bool {
         self.links().next().is_none()
@@ -266,9 +241,9 @@ impl Generation {
         &mut self.answers.back_mut().expect("it was just put there").tunn
     }
 
-    /// The handshake with this 24-bit index is confirmed. Its session is the one to send on from here
-    /// on, unless it crossed one that the side with the lower key initiated: both sides choose that.
-    pub(crate) fn promote(&mut self, index: u32, is_lower: bool, now: Duration, forge: &mut Forge) {
+    /// The handshake with this 24-bit index is confirmed: its session is the one to send on from here on.
+    /// Where two crossed, each side may choose another one, and opens both.
+    pub(crate) fn promote(&mut self, index: u32, now: Duration, forge: &mut Forge) {
         let answer = self.answers.iter().position(|link| link.index == index);
         let answer = answer.and_then(|at| self.answers.remove(at));
         let initiator = answer.is_none();
@@ -285,19 +260,12 @@ impl Generation {
         let Some(link) = confirmed.pop() else {
             return;
         };
-        let mut session = Session {
-            yielded: None,
+        let session = Session {
             established: if initiator { now } else { link.begun },
             link,
             initiator,
-            by_lower: initiator == is_lower,
         };
-        let first = self.sessions.front();
-        let yields = first.is_some_and(|first| {
-            first.by_lower && !session.by_lower && session.link.begun < first.established
-        });
-        session.yielded = yields.then_some(now);
-        self.sessions.insert(usize::from(yields), session);
+        self.sessions.push_front(session);
         if self.sessions.len() > MAX_SESSIONS {
             let oldest = self.sessions.pop_back();
             oldest.map(|it| forge.indices.remove(&it.link.index));

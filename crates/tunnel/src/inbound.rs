@@ -340,7 +340,6 @@ fn open(
     if source.is_some() && len < IPV4_HEADER {
         return Err(DropReason::Malformed);
     }
-    generation.opened_at(index, now);
     Ok(Plain {
         len,
         source,

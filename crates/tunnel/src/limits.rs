@@ -49,8 +49,6 @@ pub const SPREAD_PER_PEER: Duration = Duration::from_millis(8);
 pub const MAX_SPREAD: Duration = Duration::from_millis(300);
 /// How long the side that does not initiate rotations waits after an activation before it does.
 pub const RESPONDER_PAUSE: Duration = Duration::from_millis(400);
-/// How long a session stays behind the one that it crossed while the other side sends on it.
-pub const YIELD_FOR: Duration = Duration::from_secs(2);
 /// Packets that wait for a session, per peer.
 pub const MAX_QUEUED: usize = 64;
 /// Endpoints that are remembered, per peer.

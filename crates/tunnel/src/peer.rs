@@ -302,11 +302,10 @@ impl Peer {
 
     /// The handshake with this 24-bit index is confirmed.
     pub(crate) fn confirm(&mut self, index: u32, initiator: bool, now: Duration, core: &mut Core) {
-        let is_lower = self.initiates(core);
         let Some(generation) = self.owner_of(index) else {
             return;
         };
-        generation.promote(index, is_lower, now, &mut core.forge);
+        generation.promote(index, now, &mut core.forge);
         let epoch = generation.epoch;
         core.handshakes += 1;
         core.events.push(Event::Handshake {
