@@ -60,7 +60,7 @@ fn whatever_goes_wrong_nobody_reaches_whom_the_epoch_does_not_allow_and_it_heals
 fn chaos(seed: u64) -> Counts {
     let mut rng = SmallRng::seed_from_u64(seed ^ 0x5eed);
     // Mostly small ones: what goes wrong goes wrong between few, and more runs fit into the time.
-    let count = if rng.gen_bool(0.04) {
+    let count = if rng.gen_bool(0.01) {
         24
     } else {
         rng.gen_range(5..11)

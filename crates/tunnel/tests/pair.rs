@@ -776,3 +776,26 @@ fn who_is_a_peer_only_under_superseded_epochs_is_gone_with_the_next_installation
     pair.a_to_b(100);
     assert_eq!(pair.b.delivered.len(), before);
 }
+
+#[test]
+fn a_recording_from_before_a_removal_is_not_answered_after_the_return() {
+    let mut pair = Pair::new();
+    pair.install(1, Duration::ZERO);
+    pair.activate(1);
+    let packet = ipv4(pair.a.inner, pair.b.inner, 100);
+    pair.a.send(&packet, pair.now);
+    let recorded = pair.carry().swap_remove(0);
+    let (a, _) = pair.specs();
+    let (none, now) = (Duration::ZERO, pair.now);
+    pair.b.tunnel.install(Epoch(2), Vec::new(), none, None, now);
+    pair.b.tunnel.activate(Epoch(2), now);
+    pair.b.install(&a, Epoch(3), none, now);
+    pair.b.tunnel.activate(Epoch(3), now);
+    pair.b.outgoing();
+    let from = pair.a.outer;
+    assert_eq!(
+        pair.b.receive(from, &recorded, now),
+        Inbound::Dropped(DropReason::Replayed)
+    );
+    assert!(pair.b.outgoing().is_empty());
+}
