@@ -138,10 +138,13 @@ impl NodeModel {
         if next.roster.contains(&self.id) {
             let gone: Vec<NodeId> = self.known.difference(&next.roster).copied().collect();
             gone.iter().for_each(|peer| self.forget(peer));
+            self.grace = Some(now + next.grace);
         } else {
+            // Nothing is left that a grace could end.
             self.forget_all();
+            self.superseded.clear();
+            self.grace = None;
         }
-        self.grace = Some(now + next.grace);
         self.lapsed = false;
         self.in_force = Some(next);
     }
