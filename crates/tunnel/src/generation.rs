@@ -208,7 +208,7 @@ impl Generation {
         now: Duration,
         forge: &mut Forge,
     ) -> &mut Tunn {
-        let initiation = take_with_cookie(&mut self.initiations).unwrap_or_else(|| {
+        let initiation = take(&mut self.initiations, |link| link.has_cookie).unwrap_or_else(|| {
             if self.initiations.len() >= MAX_INITIATIONS {
                 let oldest = self.initiations.pop_front();
                 oldest.map(|link| forge.indices.remove(&link.index));
@@ -228,7 +228,7 @@ impl Generation {
         now: Duration,
         forge: &mut Forge,
     ) -> &mut Tunn {
-        let mut answer = take_with_cookie(&mut self.answers).unwrap_or_else(|| {
+        let mut answer = take(&mut self.answers, |link| link.has_cookie).unwrap_or_else(|| {
             if self.answers.len() >= MAX_ANSWERS {
                 let oldest = self.answers.pop_front();
                 oldest.map(|link| forge.indices.remove(&link.index));
@@ -244,20 +244,12 @@ impl Generation {
     /// The handshake with this 24-bit index is confirmed: its session is the one to send on from here on.
     /// Where two crossed, each side may choose another one, and opens both.
     pub(crate) fn promote(&mut self, index: u32, now: Duration, forge: &mut Forge) {
-        let answer = self.answers.iter().position(|link| link.index == index);
-        let answer = answer.and_then(|at| self.answers.remove(at));
+        let answer = take(&mut self.answers, |link| link.index == index);
         let initiator = answer.is_none();
-        let initiations = self.initiations.drain(..);
-        let (mut confirmed, others): (Vec<_>, Vec<_>) = answer
-            .into_iter()
-            .chain(initiations)
-            .partition(|link| link.index == index);
+        let confirmed = answer.or_else(|| take(&mut self.initiations, |link| link.index == index));
         // Who answered the others sends nothing on them before it hears from here.
-        for link in others {
-            forge.indices.remove(&link.index);
-        }
-        self.initiating = None;
-        let Some(link) = confirmed.pop() else {
+        self.give_up(forge);
+        let Some(link) = confirmed else {
             return;
         };
         let session = Session {
@@ -387,9 +379,9 @@ impl Session {
     }
 }
 
-/// The one link among `links` that can make what a side under load will take.
-fn take_with_cookie(links: &mut VecDeque<Link>) -> Option<Link> {
-    let at = links.iter().position(|link| link.has_cookie)?;
+/// Takes out the first of `links` that is `wanted`.
+fn take(links: &mut VecDeque<Link>, wanted: impl Fn(&Link) -> bool) -> Option<Link> {
+    let at = links.iter().position(wanted)?;
     links.remove(at)
 }
 
