@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use x25519_dalek::{PublicKey, StaticSecret};
 
 /// Why a printed public key could not be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -16,6 +17,9 @@ pub enum KeyParseError {
     /// What follows the prefix is not an encoding of 32 bytes.
     #[error("not 32 bytes in {0}")]
     Encoding(&'static str),
+    /// What follows a mesh's prefix is not hex of 16 bytes.
+    #[error("not 32 digits in lower-case hex")]
+    MeshId,
 }
 
 macro_rules! ed25519_id {
@@ -80,6 +84,15 @@ impl WgPublicKey {
     /// What the printed form starts with.
     pub const PREFIX: &'static str = "wg:";
 
+    /// Whether a tunnel with this key is possible, and no other bytes stand for it: canonically encoded,
+    /// and of no low order, with which every secret would give the same value (RFC 7748, section 6.1).
+    pub fn is_sound(&self) -> bool {
+        let any_secret = StaticSecret::from([0x42; 32]);
+        let shared = any_secret.diffie_hellman(&PublicKey::from(self.0));
+        let top_bit_is_clear = self.0.last().is_some_and(|byte| byte & 0x80 == 0);
+        top_bit_is_clear && is_canonical(&self.0) && shared.was_contributory()
+    }
+
     /// The form that `wg(8)` reads and writes: bare base64, 44 characters.
     pub fn to_base64(&self) -> String {
         STANDARD.encode(self.0)
@@ -114,17 +127,24 @@ impl FromStr for WgPublicKey {
     }
 }
 
+/// Whether 32 bytes, little-endian and without their top bit, are below 2^255 - 19: the one encoding
+/// of a field element that there should be (RFC 7748, section 5; RFC 8032, section 5.1.3).
+pub(crate) fn is_canonical(bytes: &[u8; 32]) -> bool {
+    let [first, middle @ .., last] = bytes;
+    *first < 0xed || middle.iter().any(|byte| *byte != 0xff) || last & 0x7f != 0x7f
+}
+
 pub(crate) fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))
 }
 
-fn parse_hex(hex: &str) -> Option<[u8; 32]> {
+pub(crate) fn parse_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
     // One encoding per key: upper case would be a second one.
     let lower = |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b);
-    if hex.len() != 64 || !hex.as_bytes().iter().all(lower) {
+    if hex.len() != 2 * N || !hex.as_bytes().iter().all(lower) {
         return None;
     }
-    let mut out = [0; 32];
+    let mut out = [0; N];
     for (byte, pair) in out.iter_mut().zip(hex.as_bytes().chunks(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }

@@ -1,7 +1,9 @@
 //! What a key belongs to: a mesh, a segment of it, an epoch of that segment. Refuses to hold keys.
 
+use crate::public::{KeyParseError, parse_hex};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 
 /// A mesh: 16 random bytes that its controller drew once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -36,10 +38,24 @@ pub(crate) fn salt(mesh: MeshId, segment: SegmentId, epoch: Epoch) -> [u8; 28] {
     salt
 }
 
+impl MeshId {
+    /// What the printed form starts with.
+    pub const PREFIX: &'static str = "mesh:";
+}
+
 impl fmt::Display for MeshId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("mesh:")?;
+        f.write_str(Self::PREFIX)?;
         crate::public::write_hex(f, &self.0)
+    }
+}
+
+impl FromStr for MeshId {
+    type Err = KeyParseError;
+    fn from_str(text: &str) -> Result<Self, KeyParseError> {
+        let hex = text.strip_prefix(Self::PREFIX);
+        let hex = hex.ok_or(KeyParseError::Prefix(Self::PREFIX))?;
+        parse_hex(hex).map(Self).ok_or(KeyParseError::MeshId)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Ed25519 secrets (RFC 8032), one type per role. Refuses to sign without a domain label.
 
-use crate::public::{AuthorityId, ControllerId, EvaluatorId, NodeId};
+use crate::public::{AuthorityId, ControllerId, EvaluatorId, NodeId, is_canonical};
 use crate::secret::{SecretParseError, parse_base64, to_base64};
 use ed25519_dalek::pkcs8::EncodePrivateKey as _;
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
@@ -73,6 +73,13 @@ macro_rules! signing_secret {
         }
 
         impl $public {
+            /// Whether a signature by this key proves anything: a canonically encoded point of no small
+            /// order. With a weak key, one signature fits many messages (RFC 8032, section 8.9).
+            pub fn is_sound(&self) -> bool {
+                is_canonical(&self.0)
+                    && VerifyingKey::from_bytes(&self.0).is_ok_and(|key| !key.is_weak())
+            }
+
             /// Whether `signature` is this key's over `label` and `message`. Strict: refuses weak
             /// keys and non-canonical encodings.
             pub fn verifies(&self, label: &[u8], message: &[u8], signature: &Signature) -> bool {
@@ -128,6 +135,29 @@ mod tests {
                 .public()
                 .verifies(b"label", b"message", &signature)
         );
+    }
+
+    #[test]
+    fn weak_keys_and_second_encodings_are_not_sound() {
+        assert!(NodeSecret::generate(&mut OsRng).public().is_sound());
+        // The neutral element, the point of order two, and one of order four (RFC 8032, section 5.1).
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        let mut second = [0xff; 32];
+        (second[0], second[31]) = (0xec, 0x7f);
+        for weak in [neutral, second, [0; 32]] {
+            assert!(!NodeId(weak).is_sound(), "{weak:?}");
+        }
+        // 2^255 - 19 + 3 encodes the same y as 3, which is a point.
+        let (mut three, mut beyond) = ([0; 32], [0xff; 32]);
+        three[0] = 3;
+        (beyond[0], beyond[31]) = (0xf0, 0x7f);
+        assert!(NodeId(three).is_sound());
+        assert!(
+            VerifyingKey::from_bytes(&beyond).is_ok(),
+            "a library takes it"
+        );
+        assert!(!NodeId(beyond).is_sound());
     }
 
     #[test]

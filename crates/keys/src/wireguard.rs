@@ -89,4 +89,18 @@ mod tests {
         let secret = WgSecret::generate(&mut OsRng);
         assert!(secret.shared_with(&WgPublicKey([0; 32])).is_none());
     }
+
+    #[test]
+    fn keys_of_low_order_and_second_encodings_are_not_sound() {
+        let sound = WgSecret::generate(&mut OsRng).public();
+        assert!(sound.is_sound());
+        let mut high = sound;
+        high.0[31] |= 0x80;
+        let (mut one, mut beyond) = ([0; 32], [0xff; 32]);
+        one[0] = 1;
+        (beyond[0], beyond[31]) = (0xf6, 0x7f);
+        for key in [high.0, [0; 32], one, beyond] {
+            assert!(!WgPublicKey(key).is_sound(), "{key:?}");
+        }
+    }
 }
