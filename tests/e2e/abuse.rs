@@ -1,6 +1,6 @@
 //! Strangers at the controller's port: it goes on serving its nodes.
 
-use keys::{ControllerId, Epoch, NodeSecret, WgSecret};
+use keys::{ControllerId, NodeSecret, WgSecret};
 use quic::{Connection, Dialer, Receiver, Sender};
 use rand_core::{OsRng, RngCore as _};
 use serde::{Deserialize, Serialize};
@@ -150,7 +150,7 @@ async fn say(connection: &Connection, turn: usize) -> Option<Streams> {
             software: "stranger".into(),
             listen_port: 51_820,
             advertised: Vec::new(),
-            epoch: Epoch(u64::MAX),
+            newest: None,
             unix_ms: 0,
         });
         let (mut sender, mut receiver): (Sender<ToController>, Receiver<ToNode>) =

@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tunnel::{Event, Inbound, Outbound, PeerSpec, Tunnel};
-use wire::message::Place;
+use wire::Place;
 
 /// Who it is, once enrolled.
 #[derive(Debug, Clone)]

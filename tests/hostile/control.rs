@@ -4,7 +4,7 @@
 use crate::node::Shared;
 use anyhow::{bail, ensure};
 use jiff::Timestamp;
-use keys::{Epoch, NodeSecret, WgSecret};
+use keys::{MeshId, NodeSecret, WgSecret};
 use quic::{Dialer, Receiver, Sender};
 use rand::Rng as _;
 use rand_core::OsRng;
@@ -14,14 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use wire::evidence::Benchmark;
-use wire::message::{Enrol, Hello, Place};
-use wire::{ToController, ToNode, Token};
+use wire::message::{Enrol, Hello};
+use wire::{Place, ToController, ToNode, Token};
 
 /// What a session says of the node.
 pub(crate) struct Introduction {
     pub(crate) identity: NodeSecret,
     pub(crate) listen_port: u16,
     pub(crate) name: String,
+    pub(crate) mesh: MeshId,
 }
 
 /// Enrols with a token.
@@ -40,7 +41,7 @@ pub(crate) async fn enrol(
     }))
     .await?;
     match receive.recv().await? {
-        Some(ToNode::Enrolled(place)) => Ok(place),
+        Some(ToNode::Enrolled(place)) => Ok((*place.verify(&token.authorities)?).clone()),
         other => bail!("instead of a place: {other:?}"),
     }
 }
@@ -74,7 +75,7 @@ async fn session(
         software: "hostile".into(),
         listen_port: introduction.listen_port,
         advertised: Vec::new(),
-        epoch: Epoch(0),
+        newest: None,
         unix_ms: u64::try_from(Timestamp::now().as_millisecond())?,
     };
     send.send(&ToController::Hello(hello)).await?;
@@ -85,6 +86,9 @@ async fn session(
     );
     let reading = async {
         while let Some(message) = receive.recv().await? {
+            if let ToNode::Update(update) = &message {
+                *shared.challenge.lock().expect("no holder panics") = Some(update.signed.digest());
+            }
             to_loop.send(message).await?;
         }
         anyhow::Ok(())
@@ -93,9 +97,11 @@ async fn session(
         let mut said = None;
         loop {
             let score = *shared.score.lock().expect("no holder panics");
-            if said != Some(score) {
-                let envelope =
-                    run(score).attest_self(&introduction.name, &introduction.identity)?;
+            let challenge = *shared.challenge.lock().expect("no holder panics");
+            if said != Some(score) && challenge.is_some() {
+                let envelope = run(score)
+                    .bound_to(introduction.mesh, challenge)
+                    .attest_self(&introduction.name, &introduction.identity)?;
                 send.send(&ToController::Evidence { envelope }).await?;
                 said = Some(score);
             }
@@ -122,5 +128,7 @@ fn run(overall: f64) -> Benchmark {
         finished_at: now,
         nonce: format!("{:032x}", OsRng.r#gen::<u128>()),
         log_digest: None,
+        mesh: None,
+        challenge: None,
     }
 }

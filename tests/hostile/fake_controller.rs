@@ -13,8 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use wire::message::Place;
-use wire::{Frame, ToController, ToNode};
+use wire::{Frame, Place, Signed, ToController, ToNode};
 
 /// A running fake.
 pub(crate) struct FakeController {
@@ -38,7 +37,7 @@ impl FakeController {
         address: SocketAddr,
         secret: ControllerSecret,
         node: NodeId,
-        place: Place,
+        place: Signed<Place>,
     ) -> Self {
         let (pushes, queue) = mpsc::unbounded_channel();
         let (shared, netns) = (Arc::new(Shared::default()), netns.to_owned());
@@ -104,7 +103,7 @@ impl FakeController {
 async fn serve(
     listener: &Listener,
     node: NodeId,
-    place: &Place,
+    place: &Signed<Place>,
     mut queue: mpsc::UnboundedReceiver<Raw>,
     shared: &Shared,
 ) {
@@ -140,7 +139,7 @@ enum End {
 
 async fn carry(
     connection: &Connection,
-    place: &Place,
+    place: &Signed<Place>,
     queue: &mut mpsc::UnboundedReceiver<Raw>,
     shared: &Shared,
 ) -> anyhow::Result<End> {

@@ -28,7 +28,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tunnel::{Event, Inbound, PeerSpec, Tunnel};
 use wire::message::Update;
-use wire::{EpochUpdate, Signed, ToNode, Token};
+use wire::{EpochUpdate, Mark, Signed, ToNode, Token};
 
 /// Boot time, as the daemons have it.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +91,19 @@ pub(crate) struct RecordedUpdate {
     pub(crate) update: EpochUpdate,
     pub(crate) signed: Signed<EpochUpdate>,
     pub(crate) secret: Option<[u8; 32]>,
+    pub(crate) mark: Signed<Mark>,
+}
+
+impl RecordedUpdate {
+    /// The same, as it was sent.
+    pub(crate) fn again(&self) -> Update {
+        Update {
+            signed: self.signed.clone(),
+            secret: self.secret.map(EpochSecret::from_bytes),
+            age_ms: 0,
+            mark: self.mark.clone(),
+        }
+    }
 }
 
 /// The running node, from outside.
@@ -106,6 +119,8 @@ pub(crate) struct Shared {
     counts: Mutex<BTreeMap<Count, u64>>,
     updates: Mutex<Vec<RecordedUpdate>>,
     pub(crate) score: Mutex<f64>,
+    /// The digest of the newest update: evidence answers to it.
+    pub(crate) challenge: Mutex<Option<wire::Digest>>,
     conduct: Mutex<Conduct>,
     stopping: AtomicU64,
 }
@@ -233,6 +248,7 @@ async fn live(
         listen_port: sockets[0].local_addr()?.port(),
         identity,
         name: scope.place.name.to_string(),
+        mesh: scope.place.mesh,
     };
     let control = tokio::spawn(control::keep(
         dialer,
@@ -316,7 +332,7 @@ impl Life {
             ToNode::EvidenceResult {
                 refused: Some(reason),
                 ..
-            } => bail!("evidence refused: {reason}"),
+            } if !reason.contains("evicted") => bail!("evidence refused: {reason}"),
             _ => Ok(()),
         }
     }
@@ -330,6 +346,7 @@ impl Life {
             update: (*verified).clone(),
             signed: update.signed,
             secret,
+            mark: update.mark,
         };
         self.shared
             .updates

@@ -14,25 +14,24 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 use tests::harness::{self, Mesh, mesh::name};
 use tunnel::PeerSpec;
-use wire::message::{Enrol, Hello, Place, Refusal};
-use wire::{ToController, ToNode, Token};
+use wire::message::{Enrol, Hello, Refusal};
+use wire::{Place, ToController, ToNode, Token};
 
 #[test]
 fn a_stranger_who_knows_all_public_keys_gets_no_packet_through() {
     let mut mesh = Mesh::builder().nodes(2).probation_epochs(0).start();
     mesh.add_host(STRANGER, 2);
     let known = MEMBERS.map(|member| known(&mesh, member));
+    let node = NodeSecret::generate(&mut OsRng).public();
     let place = Place {
+        node,
         mesh: keys::MeshId([0; 16]),
         segment: keys::SegmentId(0),
         name: name(STRANGER),
         v4: ([10, 77, 0, 200].into(), 16),
         v6: (known[0].member.v6.to_bits().wrapping_add(0xFFFF).into(), 64),
     };
-    let scope = Scope {
-        node: NodeSecret::generate(&mut OsRng).public(),
-        place,
-    };
+    let scope = Scope { node, place };
     let own = scope.addresses().to_vec();
     let witness = |member| Witness::new(&netns(&mesh, member), own.clone()).expect("it opens");
     let witnesses = MEMBERS.map(witness);
@@ -110,7 +109,7 @@ async fn ask(used: Token) -> anyhow::Result<Vec<Refusal>> {
         software: "stranger".into(),
         listen_port: 51820,
         advertised: Vec::new(),
-        epoch: Epoch(0),
+        newest: None,
         unix_ms: 0,
     };
     let attempts = [

@@ -15,9 +15,9 @@ use std::path::Path;
 use tests::harness::mesh::{CONTROLLER, CONTROLLER_PORT};
 use tests::harness::{Mesh, PATIENCE, poll};
 use wire::admin::{Control, Membership, NodeDaemonStatus};
-use wire::message::{Place, Update};
+use wire::message::Update;
 use wire::signed::Signable as _;
-use wire::{Digest, EpochUpdate, Excluded, NodeName, Signed, ToNode};
+use wire::{Digest, EpochUpdate, Excluded, Mark, NodeName, Place, Signed, ToNode};
 
 /// A node, the update that it has in force, and whoever sits at its controller's address.
 struct Scene {
@@ -294,11 +294,6 @@ impl Scene {
             self.bare(&update, &self.authority, secret)
         };
         let [older, in_force] = [2, 1].map(|back| &self.genuine[self.genuine.len() - back]);
-        let again = |genuine: &RecordedUpdate| Update {
-            signed: genuine.signed.clone(),
-            secret: genuine.secret.map(EpochSecret::from_bytes),
-            age_ms: 0,
-        };
         vec![
             (
                 "another authority's",
@@ -312,7 +307,7 @@ impl Scene {
             ),
             (
                 "an older one, replayed",
-                again(older),
+                older.again(),
                 "was already accepted",
             ),
             (
@@ -397,11 +392,7 @@ impl Scene {
     fn again(&self, update: &EpochUpdate) -> Update {
         let of_epoch = |recorded: &&RecordedUpdate| recorded.update.epoch == update.epoch;
         let recorded = self.genuine.iter().find(of_epoch).expect("it was recorded");
-        Update {
-            signed: recorded.signed.clone(),
-            secret: recorded.secret.map(EpochSecret::from_bytes),
-            age_ms: 0,
-        }
+        recorded.again()
     }
 
     /// One that is so many epochs after `update`, and continues it if it is the next.
@@ -437,8 +428,16 @@ impl Scene {
         authority: &AuthoritySecret,
         secret: Option<[u8; 32]>,
     ) -> Update {
+        let signed = Signed::sign(update, authority).expect("it keeps the rules");
+        let mark = Mark {
+            mesh: update.mesh,
+            segment: update.segment,
+            epoch: update.epoch,
+            update: signed.digest(),
+        };
         Update {
-            signed: Signed::sign(update, authority).expect("it keeps the rules"),
+            mark: Signed::sign(&mark, authority).expect("it keeps the rules"),
+            signed,
             secret: secret.map(EpochSecret::from_bytes),
             age_ms: 0,
         }
@@ -473,16 +472,37 @@ impl Scene {
 
     fn fake(&self, secret: ControllerSecret) -> FakeController {
         let address = ([0, 0, 0, 0], CONTROLLER_PORT).into();
-        let enrolment = std::fs::read(self.mesh.state_dir(NODE).join("enrolment.json"));
-        let place: Enrolment =
-            serde_json::from_slice(&enrolment.expect("the node is enrolled")).expect("its place");
+        // As anybody could have it who has read it once: it is no secret.
+        let place = Signed::sign(&self.place(), &self.authority).expect("it keeps the rules");
         FakeController::start(
             &netns(&self.mesh, CONTROLLER),
             address,
             secret,
             self.node(),
-            place.into(),
+            place,
         )
+    }
+
+    /// The node's place, as it keeps it.
+    fn place(&self) -> Place {
+        let enrolment = std::fs::read(self.mesh.state_dir(NODE).join("enrolment.json"));
+        let enrolment: Enrolment =
+            serde_json::from_slice(&enrolment.expect("the node is enrolled")).expect("its place");
+        let Enrolment {
+            name,
+            mesh,
+            segment,
+            v4,
+            v6,
+        } = enrolment;
+        Place {
+            node: self.node(),
+            mesh,
+            segment,
+            name,
+            v4,
+            v6,
+        }
     }
 
     fn node(&self) -> NodeId {
@@ -594,25 +614,6 @@ struct Enrolment {
     segment: SegmentId,
     v4: (Ipv4Addr, u8),
     v6: (Ipv6Addr, u8),
-}
-
-impl From<Enrolment> for Place {
-    fn from(enrolment: Enrolment) -> Self {
-        let Enrolment {
-            name,
-            mesh,
-            segment,
-            v4,
-            v6,
-        } = enrolment;
-        Self {
-            mesh,
-            segment,
-            name,
-            v4,
-            v6,
-        }
-    }
 }
 
 const NODE: &str = "node-a";

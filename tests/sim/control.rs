@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use wire::admin::TokenRequest;
-use wire::message::{Enrol, Place, Refusal, Update};
-use wire::{EpochUpdate, NodeName, ToController, ToNode, Token, frame};
+use wire::message::{Enrol, Refusal, Update};
+use wire::{EpochUpdate, NodeName, Place, ToController, ToNode, Token, frame};
 
 /// The controller.
 pub(crate) struct Controller {
@@ -65,8 +65,9 @@ impl Controller {
         self.boots += u32::from(rebooted);
         let mut fleet = Fleet::default();
         let path = log::path_in(self.dir.path());
-        let (log, contents) = Log::open(&path, |entry| fleet.apply(entry.at, &entry.event))
-            .expect("the log opens again");
+        let trusted = [self.authority.public()];
+        let opened = Log::open(&path, &trusted, |entry| fleet.apply(entry.at, &entry.event));
+        let (log, epochs) = opened.expect("the log opens again");
         let authority = self.authority.expose_base64();
         let setup = Setup {
             policy: self.policy.clone(),
@@ -77,7 +78,7 @@ impl Controller {
             authority: AuthoritySecret::from_base64(&authority).expect("it was written just now"),
             boot_id: format!("boot {}", self.boots),
         };
-        let engine = Engine::start(setup, log, fleet, contents, clock(now));
+        let engine = Engine::start(setup, log, fleet, epochs, clock(now));
         self.engine = Some(engine.expect("the engine starts"));
     }
 
@@ -113,7 +114,9 @@ impl Controller {
             if let Effect::Send(_, message) = effect
                 && let ToNode::Enrolled(enrolled) = *message
             {
-                place = Some(enrolled);
+                let trusted = [self.authority.public()];
+                let enrolled = enrolled.verify(&trusted).expect("the authority signs it");
+                place = Some((*enrolled).clone());
             }
         }
         engine.handle_disconnected(id);
@@ -207,7 +210,9 @@ impl World {
         assert!(rest.is_empty());
         match message {
             ToNode::Welcome { place, .. } => {
-                assert_eq!(place, self.nodes[node].place, "a place is for life");
+                let trusted = [self.controller.authority.public()];
+                let place = place.verify(&trusted).expect("the authority signs it");
+                assert_eq!(*place, self.nodes[node].place, "a place is for life");
                 self.nodes[node].link.welcomed = true;
                 self.nodes[node].link.failures = 0;
                 self.emit_evidence(node);
@@ -232,12 +237,18 @@ impl World {
             let age = Duration::from_millis(update.age_ms);
             self.models[node].delivered(&verified, verified.digest(), age, self.now);
         }
-        let now = self.now;
+        let (now, could_answer) = (self.now, self.nodes[node].can_answer());
         self.nodes[node].update(update, &trusted, now);
         self.run_agent(node);
+        if !could_answer {
+            self.emit_evidence(node);
+        }
     }
 
     pub(crate) fn emit_evidence(&mut self, node: usize) {
+        if !self.nodes[node].can_answer() {
+            return;
+        }
         let nonce = self.rng.r#gen();
         let evidence = self.nodes[node].evidence(clock(self.now).wall, nonce);
         self.nodes[node].outbox.push_back(evidence);

@@ -6,13 +6,13 @@ use controller::engine::ConnectionId;
 use epoch::member::{HighWater, Identity};
 use epoch::{Command, Member, PeerPlan};
 use keys::{AuthorityId, Epoch, NodeId, NodeSecret, WgSecret};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tunnel::{Config, PeerSpec, Tunnel};
-use wire::ToController;
 use wire::evidence::Benchmark;
-use wire::message::{Hello, Place, Update};
+use wire::message::{Hello, Update};
+use wire::{Digest, Mark, Place, Signed, ToController};
 
 /// A node.
 pub(crate) struct Node {
@@ -35,6 +35,12 @@ pub(crate) struct Node {
     pub(crate) nature: Nature,
     /// Where the controller said that nodes are.
     places: HashMap<NodeId, Vec<SocketAddr>>,
+    /// The digest of the newest update: evidence answers to it.
+    challenge: Option<Digest>,
+    /// The authority's word for updates that may yet be in force here.
+    marks: BTreeMap<Epoch, Signed<Mark>>,
+    /// The same for the newest one that was; the state directory holds it too.
+    announced: Option<Signed<Mark>>,
     /// What it wants to say to the controller.
     pub(crate) outbox: VecDeque<ToController>,
     /// What arrived while it slept.
@@ -99,6 +105,9 @@ impl Node {
             score: 0.9,
             nature,
             places: HashMap::new(),
+            challenge: None,
+            marks: BTreeMap::new(),
+            announced: None,
             outbox: VecDeque::new(),
             waiting: Vec::new(),
             timer: None,
@@ -114,6 +123,8 @@ impl Node {
         self.link = Link::default();
         self.outbox.clear();
         self.places.clear();
+        self.challenge = None;
+        self.marks.clear();
         self.waiting.clear();
         self.timer = None;
         self.state = State::Up;
@@ -137,9 +148,14 @@ impl Node {
             software: "sim".into(),
             listen_port: self.address.port(),
             advertised: Vec::new(),
-            epoch: self.persisted.epoch,
+            newest: self.announced.clone(),
             unix_ms,
         })
+    }
+
+    /// Whether there is an update yet that evidence could answer to.
+    pub(crate) fn can_answer(&self) -> bool {
+        self.challenge.is_some()
     }
 
     pub(crate) fn evidence(&self, wall: jiff::Timestamp, nonce: u128) -> ToController {
@@ -155,6 +171,8 @@ impl Node {
             finished_at: wall,
             nonce: format!("{nonce:032x}"),
             log_digest: None,
+            mesh: Some(self.place.mesh),
+            challenge: self.challenge,
         };
         let envelope = run
             .attest_self(self.place.name.as_str(), &self.secret)
@@ -169,8 +187,13 @@ impl Node {
         };
         let age = Duration::from_millis(update.age_ms);
         let now = self.clock(now);
+        let (epoch, digest) = (verified.epoch, verified.digest());
         // The daemon logs a refusal and goes on; what it must not do is what the model checks.
-        let _ = self.member.handle_update(verified, update.secret, age, now);
+        let taken = self.member.handle_update(verified, update.secret, age, now);
+        if taken.is_ok() {
+            self.challenge = Some(digest);
+            self.marks.insert(epoch, update.mark);
+        }
     }
 
     /// Where peers are, by their identities.
@@ -197,6 +220,8 @@ impl Node {
             match command {
                 Command::Persist(high) => {
                     self.persisted = high;
+                    self.announced = self.marks.remove(&high.epoch);
+                    self.marks.retain(|epoch, _| *epoch > high.epoch);
                     begun.push(high.epoch);
                 }
                 Command::Acknowledge { epoch, phase } => {

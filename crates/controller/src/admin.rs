@@ -2,7 +2,7 @@
 //! Translates requests to [`Request`] and back; decides nothing.
 
 use crate::operator::{Answer, Refused, Request};
-use crate::serve::Input;
+use crate::serve::Question;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State};
@@ -20,21 +20,21 @@ use tokio::sync::{mpsc, oneshot};
 use wire::NodeName;
 
 /// Serves the socket; returns only when it has failed.
-pub(crate) async fn serve(socket: StdListener, inputs: mpsc::Sender<Input>) {
+pub(crate) async fn serve(socket: StdListener, questions: mpsc::Sender<Question>) {
     if let Ok(listener) = UnixListener::from_std(socket) {
-        let _ = axum::serve(listener, router(Engine { inputs })).await;
+        let _ = axum::serve(listener, router(Engine { questions })).await;
     }
 }
 
 /// Serves `GET /metrics` on the listener, if there is one, until it is dropped.
 pub(crate) async fn serve_metrics(
     listener: Option<Listener>,
-    inputs: mpsc::Sender<Input>,
+    questions: mpsc::Sender<Question>,
 ) -> Infallible {
     let Some(listener) = listener else {
         return std::future::pending().await;
     };
-    let engine = Engine { inputs };
+    let engine = Engine { questions };
     let scrape = move || {
         let engine = engine.clone();
         async move { engine.scrape().await.ok() }
@@ -45,20 +45,23 @@ pub(crate) async fn serve_metrics(
 /// The way to the one task that owns the state.
 #[derive(Debug, Clone)]
 struct Engine {
-    inputs: mpsc::Sender<Input>,
+    questions: mpsc::Sender<Question>,
 }
 
 impl Engine {
     async fn ask(&self, request: Request) -> Reply {
         let (answer, answered) = oneshot::channel();
-        let sent = self.inputs.send(Input::Operator { request, answer }).await;
+        let sent = self
+            .questions
+            .send(Question::Operator { request, answer })
+            .await;
         sent.map_err(|_| stopping())?;
         answered.await.map_err(|_| stopping())?.map(Json)
     }
 
     async fn scrape(&self) -> Result<Metrics, Refused> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.inputs.send(Input::Metrics { answer }).await;
+        let sent = self.questions.send(Question::Metrics { answer }).await;
         sent.map_err(|_| stopping())?;
         answered.await.map_err(|_| stopping())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The bucket. Starts full.
 #[derive(Debug, Clone)]
 pub(crate) struct Bucket {
-    per_second: u32,
+    per_second: f64,
     burst: u32,
     level: f64,
     at: Option<Duration>,
@@ -13,8 +13,13 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     pub(crate) fn new(per_second: u32, burst: u32) -> Self {
+        Self::per_ten_seconds(per_second.saturating_mul(10), burst)
+    }
+
+    /// For rates below one a second.
+    pub(crate) fn per_ten_seconds(tokens: u32, burst: u32) -> Self {
         Self {
-            per_second,
+            per_second: f64::from(tokens) / 10.0,
             burst,
             level: f64::from(burst),
             at: None,
@@ -23,15 +28,30 @@ impl Bucket {
 
     /// Takes one, if there is one.
     pub(crate) fn take(&mut self, now: Duration) -> bool {
-        let since = self.at.map_or(Duration::ZERO, |at| now.saturating_sub(at));
-        self.at = Some(now);
-        let gained = since.as_secs_f64() * f64::from(self.per_second);
-        self.level = (self.level + gained).min(f64::from(self.burst));
-        let has = self.level >= 1.0;
+        self.take_many(1, now)
+    }
+
+    /// Takes `tokens`, or none where there are fewer.
+    pub(crate) fn take_many(&mut self, tokens: u32, now: Duration) -> bool {
+        self.refill(now);
+        let has = self.level >= f64::from(tokens);
         if has {
-            self.level -= 1.0;
+            self.level -= f64::from(tokens);
         }
         has
+    }
+
+    /// Whether nothing of it is taken.
+    pub(crate) fn is_full(&mut self, now: Duration) -> bool {
+        self.refill(now);
+        self.level >= f64::from(self.burst)
+    }
+
+    fn refill(&mut self, now: Duration) {
+        let since = self.at.map_or(Duration::ZERO, |at| now.saturating_sub(at));
+        self.at = Some(now);
+        let gained = since.as_secs_f64() * self.per_second;
+        self.level = (self.level + gained).min(f64::from(self.burst));
     }
 }
 

@@ -2,6 +2,7 @@
 //! goes on while the machine sleeps; the wall clock is for evidence, tokens and people.
 
 use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 
 /// One moment, on both clocks.
@@ -44,15 +45,9 @@ pub fn boot_id() -> String {
     std::fs::read_to_string(BOOT_ID).map_or_else(|_| String::new(), |id| id.trim().to_owned())
 }
 
-#[expect(unsafe_code, reason = "the standard library has no boot-time clock")]
-fn boot() -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `time` is a valid, writable timespec for the duration of the call.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
-    assert_eq!(result, 0, "Linux has had CLOCK_BOOTTIME since 2.6.39");
+/// Since the machine booted, its sleep included.
+pub(crate) fn boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -1,9 +1,9 @@
 //! Who is a member of the next epoch: the policy, asked about every node, under the epoch's cause.
 //! Pure: the same fleet, policy, cause and time give the same ballot.
 
+use crate::clock::Now;
 use crate::event::Verdict;
 use crate::fleet::{Fleet, Node};
-use jiff::Timestamp;
 use policy::{Decision, Policy, Reason, Standing, State, floor, judge};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::NodeName;
@@ -93,19 +93,23 @@ impl Cause {
 }
 
 /// Decides who is a member of the next epoch.
-pub fn decide(fleet: &Fleet, policy: &Policy, cause: Cause, now: Timestamp) -> Ballot {
+pub fn decide(fleet: &Fleet, policy: &Policy, cause: Cause, now: Now) -> Ballot {
     let member = |name: &NodeName| fleet.roster().contains(name);
     let judged: BTreeMap<&NodeName, (&Node, Decision, u32)> = fleet
         .nodes()
         .iter()
         .map(|(name, node)| {
-            let mut record = node.record();
+            let mut record = node.record(now);
             // A member has had its epoch; one that is about to join begins its first.
             let spent = u32::from(cause.counts() && member(name));
             record.probation_left = record.probation_left.saturating_sub(spent);
             (
                 name,
-                (node, judge(policy, &record, now), record.probation_left),
+                (
+                    node,
+                    judge(policy, &record, now.wall),
+                    record.probation_left,
+                ),
             )
         })
         .collect();

@@ -16,9 +16,11 @@ use crate::clock::Now;
 use crate::decide::Cause;
 use crate::event::Event;
 use crate::fleet::Fleet;
-use crate::log::{Contents, Log, LogError, NewEpoch};
+use crate::ingest::kept_bytes;
+use crate::log::{Log, LogError, NewEpoch, StoredEpoch};
 use crate::metrics::Counts;
 use crate::network::{Network, NetworkError};
+use crate::push::moves;
 use crate::rotate::{Issue, Unpublished};
 use epoch::authority::{Authority, Kind, NotNow, Timer, Timing};
 use keys::{AuthoritySecret, ControllerId, Epoch, MeshId, NodeId};
@@ -97,6 +99,11 @@ pub struct Engine {
     pub(crate) enrolments: Bucket,
     pub(crate) effects: VecDeque<Effect>,
     pub(crate) counts: Counts,
+    /// When the newest place of a node that moves too often is told.
+    pub(crate) news_due: BTreeMap<NodeName, Duration>,
+    /// A node that holds an epoch of this authority which the log does not know.
+    pub(crate) alarm: Option<(NodeName, Epoch)>,
+    keys_changed: bool,
     join_at: Option<Duration>,
     recover: bool,
     settle_until: Duration,
@@ -111,7 +118,6 @@ pub(crate) struct Session {
     pub(crate) peer: NodeId,
     pub(crate) remote: SocketAddr,
     pub(crate) stage: Stage,
-    pub(crate) messages: Bucket,
 }
 
 /// How far a connection has come.
@@ -142,11 +148,16 @@ pub(crate) struct Live {
     pub(crate) software: Option<String>,
     pub(crate) observes: BTreeMap<NodeName, Observation>,
     pub(crate) evidence: Bucket,
+    /// What may be kept of its evidence, in bytes.
+    pub(crate) kept_bytes: Bucket,
+    /// Moves that its peers are told of at once.
+    pub(crate) moves: Bucket,
     pub(crate) last_refusal: Option<String>,
 }
 
 impl Engine {
-    /// Resumes from what the log holds, with `fleet` as its fold, or starts a mesh.
+    /// Resumes from what the log holds, with `fleet` as its fold and the `epochs` that are kept beside it,
+    /// or starts a mesh.
     ///
     /// # Errors
     /// [`StartError`].
@@ -154,21 +165,22 @@ impl Engine {
         setup: Setup,
         mut log: Log,
         mut fleet: Fleet,
-        contents: Contents,
+        epochs: Vec<StoredEpoch>,
         now: Now,
     ) -> Result<Self, StartError> {
         setup.policy.validate()?;
-        let signer = contents.signer;
-        if signer.is_some_and(|signer| signer != setup.authority.public()) {
-            tracing::warn!("the event log was signed by another authority key until now");
-        }
         if fleet.mesh().is_none() {
             let mut mesh = MeshId([0; 16]);
             OsRng.fill_bytes(&mut mesh.0);
             // Refuse a bad range before it is durable.
             Network::new(setup.mesh_v4, setup.mesh_v6, mesh)?;
             let event = Event::MeshCreated { mesh };
-            log.append(now.wall, std::slice::from_ref(&event), None)?;
+            log.append(
+                now.wall,
+                std::slice::from_ref(&event),
+                None,
+                &setup.authority,
+            )?;
             fleet.apply(now.wall, &event);
         }
         let mesh = fleet.mesh().expect("the mesh was created above");
@@ -177,6 +189,7 @@ impl Engine {
         if let Some(host) = highest.filter(|host| *host > network.last_host()) {
             return Err(NetworkError::TooSmall(host, network.last_host()).into());
         }
+        fleet.start_ageing(now);
         let mut engine = Self {
             authority: Authority::new(timing(&setup.policy)),
             setup,
@@ -191,6 +204,9 @@ impl Engine {
             enrolments: Bucket::new(ENROLMENTS_PER_SECOND, ENROLMENT_BURST),
             effects: VecDeque::new(),
             counts: Counts::default(),
+            news_due: BTreeMap::new(),
+            alarm: None,
+            keys_changed: true,
             join_at: None,
             recover: false,
             settle_until: Duration::ZERO,
@@ -198,7 +214,7 @@ impl Engine {
             write_failed: false,
             dirty: true,
         };
-        engine.resume(contents, now);
+        engine.resume(epochs, now);
         if engine.authority.in_force().is_none() {
             engine.publish(Cause::Scheduled, Kind::Scheduled, &[], now)?;
         } else {
@@ -223,9 +239,19 @@ impl Engine {
         std::mem::take(&mut self.dirty)
     }
 
+    /// The keys of all enrolled nodes.
+    pub fn enrolled(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.fleet.nodes().values().map(|node| node.id)
+    }
+
+    /// Whether [`Self::enrolled`] may have changed since the last call.
+    pub fn take_keys_changed(&mut self) -> bool {
+        std::mem::take(&mut self.keys_changed)
+    }
+
     /// What can wait until the effects are carried out: a revocation does not.
-    pub fn tidy(&mut self) {
-        self.log.wipe();
+    pub fn tidy(&mut self, now: Now) {
+        self.log.tidy(self.fleet.nodes().len(), now.boot);
     }
 
     /// When [`Self::handle_timeout`] is due, on the boot-time clock.
@@ -241,7 +267,8 @@ impl Engine {
             Stage::Opening { deadline } => Some(deadline),
             Stage::Serving { .. } => None,
         });
-        let timers = [join, recover, self.revocation_at(now)];
+        let news = self.news_due.values().min().copied();
+        let timers = [join, recover, self.revocation_at(now), news];
         timers
             .into_iter()
             .flatten()
@@ -257,6 +284,7 @@ impl Engine {
             self.touch();
         }
         self.close_silent(now);
+        self.tell_news(now);
         if now.boot < self.retry_at {
             return;
         }
@@ -301,11 +329,13 @@ impl Engine {
 
     /// Makes events durable and only then folds them. On an error nothing has changed.
     pub(crate) fn commit(&mut self, events: &[Event], now: Now) -> Result<(), Unpublished> {
-        let written = self.log.append(now.wall, events, None);
+        let authority = &self.setup.authority;
+        let written = self.log.append(now.wall, events, None, authority);
         self.written(written, now)?;
         for event in events {
             self.fleet.apply(now.wall, event);
         }
+        self.keys_changed = true;
         self.touch();
         Ok(())
     }
@@ -324,9 +354,10 @@ impl Engine {
             secret: &epoch.secret,
             // An epoch without lead is in force at once: the one before is of no more use.
             keep: keep.filter(|_| epoch.update.activate_in_ms > 0),
-            authority: &self.setup.authority,
         };
-        let written = self.log.append(now.wall, events, Some(&new));
+        let authority = &self.setup.authority;
+        let written = self.log.append(now.wall, events, Some(&new), authority);
+        self.keys_changed = true;
         self.written(written, now)
     }
 
@@ -382,7 +413,7 @@ impl Engine {
     fn all_pass(&self, now: Now) -> bool {
         self.fleet.roster().iter().all(|name| {
             self.fleet.node(name).is_some_and(|node| {
-                policy::judge(&self.setup.policy, &node.record(), now.wall)
+                policy::judge(&self.setup.policy, &node.record(now), now.wall)
                     .reason
                     .is_none()
             })
@@ -391,7 +422,7 @@ impl Engine {
 }
 
 impl Live {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             connection: None,
             announced: (0, Vec::new()),
@@ -401,6 +432,8 @@ impl Live {
             software: None,
             observes: BTreeMap::new(),
             evidence: Bucket::new(EVIDENCE_PER_SECOND, EVIDENCE_BURST),
+            kept_bytes: kept_bytes(),
+            moves: moves(),
             last_refusal: None,
         }
     }

@@ -18,8 +18,9 @@ use epoch::authority::Kind;
 use keys::{NodeId, SegmentId, TokenHash};
 use std::time::Duration;
 use wire::NodeName;
-use wire::message::{Enrol, Place, Refusal, ToNode};
+use wire::message::{Enrol, Refusal, ToNode};
 use wire::update::MAX_ROSTER;
+use wire::{Place, Signed};
 
 impl Engine {
     /// A key asks to be enrolled.
@@ -42,15 +43,20 @@ impl Engine {
     }
 
     /// Where a node belongs.
-    pub(crate) fn place(&self, name: &NodeName) -> Option<Place> {
-        let host = self.fleet.node(name)?.host;
-        Some(Place {
+    pub(crate) fn place(&self, name: &NodeName) -> Option<Signed<Place>> {
+        let node = self.fleet.node(name)?;
+        let place = Place {
+            node: node.id,
             mesh: self.mesh,
             segment: SegmentId(0),
             name: name.clone(),
-            v4: self.network.v4(host),
-            v6: self.network.v6(host),
-        })
+            v4: self.network.v4(node.host),
+            v6: self.network.v6(node.host),
+        };
+        let signed = Signed::sign(&place, &self.setup.authority);
+        signed
+            .inspect_err(|error| tracing::error!(node = %name, %error, "its place breaks a rule"))
+            .ok()
     }
 
     fn admit(&mut self, peer: NodeId, enrol: &Enrol, now: Now) -> Result<NodeName, Refusal> {
@@ -60,6 +66,10 @@ impl Engine {
             if self.fleet.node(name).is_some_and(|n| n.wg == enrol.wg) {
                 return Ok(name.clone());
             }
+        }
+        // A weak key would be another name for somebody else's, or for nobody's.
+        if !peer.is_sound() || !enrol.wg.is_sound() {
+            return Err(Refusal::WeakKey);
         }
         if !self.enrolments.take(now.boot) {
             return Err(Refusal::Busy);
@@ -179,6 +189,4 @@ fn default_name(node: &NodeId) -> NodeName {
 }
 
 /// How long a connection may take to say something that counts.
-pub(crate) const OPENING_TIME: Duration = Duration::from_secs(10);
-/// Connections of unknown keys at a time.
-pub(crate) const MAX_UNKNOWN: usize = 64;
+pub(crate) const OPENING_TIME: Duration = Duration::from_secs(5);

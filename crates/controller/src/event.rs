@@ -107,6 +107,8 @@ pub struct Accepted {
     pub overall: f64,
     /// Score per metric.
     pub metrics: BTreeMap<String, f64>,
+    /// The program that ran the suite.
+    pub harness: String,
     /// The suite.
     pub suite: String,
     /// The suite's version.

@@ -1,12 +1,15 @@
 //! The fold of the event log: every enrolled node, every token, who is in the newest roster.
 //! [`Fleet::apply`] is the only way in; nothing here reads a clock or decides anything.
 
+use crate::clock::Now;
 use crate::event::{Accepted, Event, Published, Verdict};
 use jiff::Timestamp;
 use keys::{Epoch, MeshId, NodeId, TokenHash, WgPublicKey};
 use policy::{Evidence, Record, Standing};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use wire::NodeName;
+use std::time::Duration;
+use wire::evidence::Benchmark;
+use wire::{Digest, NodeName};
 
 /// The durable state.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +20,8 @@ pub struct Fleet {
     tokens: BTreeMap<String, TokenRecord>,
     roster: BTreeSet<NodeName>,
     epochs: BTreeMap<Epoch, (Timestamp, Published)>,
+    /// Digests of the newest updates: what evidence may answer to.
+    challenges: VecDeque<Digest>,
 }
 
 /// An enrolled node.
@@ -37,6 +42,10 @@ pub struct Node {
     evicted: bool,
     probation_left: u32,
     standing: Standing,
+    /// When its newest evidence was accepted, by the calendar.
+    accepted_at: Option<Timestamp>,
+    /// The same on the boot-time clock, in milliseconds; negative: before this boot.
+    accepted_boot_ms: Option<i64>,
     last_finished: Option<Timestamp>,
     nonces: VecDeque<String>,
 }
@@ -113,7 +122,7 @@ impl Fleet {
             }
             Event::EvidenceAccepted(accepted) => {
                 if let Some(node) = self.nodes.get_mut(&accepted.name) {
-                    node.accept(accepted);
+                    node.accept(at, accepted);
                 }
             }
             Event::Decided { nodes, .. } => {
@@ -137,6 +146,27 @@ impl Fleet {
                     node.standing = Standing::New;
                 }
             }
+        }
+    }
+
+    /// Notes on the boot-time clock when evidence was accepted: from then on the wall clock cannot make it
+    /// younger. What was accepted before this start is as old as the calendar says now.
+    pub fn start_ageing(&mut self, now: Now) {
+        for node in self.nodes.values_mut() {
+            if let (Some(at), None) = (node.accepted_at, node.accepted_boot_ms) {
+                let age = now.wall.as_millisecond() - at.as_millisecond();
+                node.accepted_boot_ms = Some(now.boot_ms().saturating_sub(age.max(0)));
+            }
+        }
+    }
+
+    /// What was accepted before from a node, as far as it concerns a run of it.
+    pub fn history(&self, node: &Node, run: &Benchmark) -> policy::History {
+        let used = |nonce: &String| nonce.eq_ignore_ascii_case(&run.nonce);
+        policy::History {
+            last_finished: node.last_finished,
+            nonce_used: node.nonces.iter().any(used),
+            challenge_known: run.challenge.map(|c| self.challenges.contains(&c)),
         }
     }
 
@@ -212,6 +242,7 @@ impl Fleet {
         self.roster.remove(name);
         node.id = id;
         node.evidence = None;
+        (node.accepted_at, node.accepted_boot_ms) = (None, None);
         node.last_finished = None;
         node.nonces.clear();
         node.standing = match node.standing {
@@ -221,6 +252,10 @@ impl Fleet {
     }
 
     fn publish(&mut self, at: Timestamp, published: &Published) {
+        if self.challenges.len() >= CHALLENGES {
+            self.challenges.pop_front();
+        }
+        self.challenges.push_back(published.update);
         self.roster.extend(published.joined.iter().cloned());
         for name in published.removed.keys() {
             self.roster.remove(name);
@@ -243,20 +278,26 @@ impl Node {
             evicted: false,
             probation_left: probation,
             standing: Standing::New,
+            accepted_at: None,
+            accepted_boot_ms: None,
             last_finished: None,
             nonces: VecDeque::new(),
         }
     }
 
     /// What the policy judges.
-    pub fn record(&self) -> Record {
+    pub fn record(&self, now: Now) -> Record {
         Record {
             evicted: self.evicted,
             probation_left: self.probation_left,
             evidence: self.evidence.as_ref().map(|e| Evidence {
                 overall: e.overall,
                 metrics: e.metrics.clone(),
+                harness: e.harness.clone(),
+                suite: e.suite.clone(),
+                suite_version: e.suite_version.clone(),
                 finished_at: e.finished_at,
+                accepted_for: self.accepted_for(now),
                 signer: e.signer,
                 digest: e.digest,
             }),
@@ -279,15 +320,17 @@ impl Node {
         self.standing
     }
 
-    /// What was accepted from it before.
-    pub fn history(&self, nonce: &str) -> policy::History {
-        policy::History {
-            last_finished: self.last_finished,
-            nonce_used: self.nonces.iter().any(|n| n.eq_ignore_ascii_case(nonce)),
-        }
+    fn accepted_for(&self, now: Now) -> Duration {
+        let ms = match (self.accepted_boot_ms, self.accepted_at) {
+            (Some(boot_ms), _) => now.boot_ms().saturating_sub(boot_ms),
+            (None, Some(at)) => now.wall.as_millisecond() - at.as_millisecond(),
+            (None, None) => 0,
+        };
+        Duration::from_millis(u64::try_from(ms).unwrap_or(0))
     }
 
-    fn accept(&mut self, accepted: &Accepted) {
+    fn accept(&mut self, at: Timestamp, accepted: &Accepted) {
+        (self.accepted_at, self.accepted_boot_ms) = (Some(at), None);
         self.last_finished = Some(accepted.finished_at);
         self.nonces.push_back(accepted.nonce.clone());
         if self.nonces.len() > NONCES {
@@ -305,6 +348,8 @@ pub const FIRST_HOST: u32 = 2;
 /// Nonces that are remembered per node. Older ones need no memory: evidence must be of a later run
 /// than the newest accepted, so that an old envelope is refused by its time.
 const NONCES: usize = 64;
+/// Updates that evidence may answer to: four minutes of epochs of a second, four hours of the default.
+const CHALLENGES: usize = 256;
 
 #[cfg(test)]
 mod tests {

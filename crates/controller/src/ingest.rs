@@ -1,9 +1,10 @@
 //! What connections say, judged by who says it and when. An unknown key may only ask to be enrolled; an
 //! enrolled node opens with Hello, and speaks only about itself.
 
+use crate::bucket::Bucket;
 use crate::clock::Now;
-use crate::engine::{ConnectionId, Engine, Session, Stage};
-use crate::enrol::{MAX_UNKNOWN, OPENING_TIME};
+use crate::engine::{ConnectionId, Engine, Live, Session, Stage};
+use crate::enrol::OPENING_TIME;
 use crate::event::{Accepted, Event};
 use crate::metrics::EvidenceResult;
 use keys::{Epoch, NodeId};
@@ -23,12 +24,6 @@ impl Engine {
         remote: SocketAddr,
         now: Now,
     ) {
-        let unknown = |peer: &NodeId| self.fleet.name_of(peer).is_none();
-        let strangers = || self.sessions.values().filter(|s| unknown(&s.peer)).count();
-        if unknown(&peer) && strangers() >= MAX_UNKNOWN {
-            self.close(id, Refusal::Busy);
-            return;
-        }
         // One connection per key that has said nothing yet: a key cannot crowd out others.
         let silent = |s: &Session| s.peer == peer && matches!(s.stage, Stage::Opening { .. });
         let older = self
@@ -45,13 +40,12 @@ impl Engine {
             stage: Stage::Opening {
                 deadline: now.boot + OPENING_TIME,
             },
-            messages: Session::bucket(),
         };
         self.sessions.insert(id, session);
     }
 
     /// A connection is seen at another address.
-    pub fn handle_moved(&mut self, id: ConnectionId, remote: SocketAddr) {
+    pub fn handle_moved(&mut self, id: ConnectionId, remote: SocketAddr, now: Now) {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -60,7 +54,7 @@ impl Engine {
         }
         if let Stage::Serving { name } = &session.stage {
             let name = name.clone();
-            self.relocate(id, &name);
+            self.relocate(id, &name, now);
         }
     }
 
@@ -74,23 +68,30 @@ impl Engine {
         }
     }
 
-    /// A connection carried bytes that are no message.
-    pub fn handle_malformed(&mut self, id: ConnectionId) {
-        if let Some(session) = self.sessions.get(&id) {
-            tracing::info!(key = session.peer.short(), "malformed message");
-            self.close(id, Refusal::Protocol);
+    /// A connection carried something that is not to be read.
+    pub fn handle_refused(&mut self, id: ConnectionId, reason: Refusal) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        let name = self.fleet.name_of(&session.peer).map(ToString::to_string);
+        match (reason, name) {
+            (Refusal::TooMuch, Some(node)) => {
+                tracing::warn!(
+                    node,
+                    "the node says more than its allowance: cut off for a while"
+                );
+            }
+            (Refusal::NotEnrolled, _) => {}
+            _ => tracing::info!(key = session.peer.short(), "malformed message"),
         }
+        self.close(id, reason);
     }
 
     /// A message arrived.
     pub fn handle_message(&mut self, id: ConnectionId, message: ToController, now: Now) {
-        let Some(session) = self.sessions.get_mut(&id) else {
+        let Some(session) = self.sessions.get(&id) else {
             return;
         };
-        if !session.messages.take(now.boot) {
-            self.close(id, Refusal::Protocol);
-            return;
-        }
         let peer = session.peer;
         match &session.stage {
             Stage::Serving { name } => {
@@ -133,7 +134,7 @@ impl Engine {
             ToController::Endpoints {
                 listen_port,
                 advertised,
-            } => self.announce(id, name, listen_port, advertised),
+            } => self.announce(id, name, listen_port, advertised, now),
         }
     }
 
@@ -159,8 +160,8 @@ impl Engine {
         live.software = Some(hello.software);
         tracing::info!(node = %name, skew_ms = skew, "node connected");
         tracing::debug!(node = %name, %remote, "node's address");
-        self.welcome(id, &name, hello.epoch, now);
-        self.announce(id, &name, hello.listen_port, hello.advertised);
+        self.welcome(id, &name, hello.newest, now);
+        self.announce(id, &name, hello.listen_port, hello.advertised, now);
         self.touch();
     }
 
@@ -180,6 +181,7 @@ impl Engine {
         name: &NodeName,
         listen_port: u16,
         mut advertised: Vec<SocketAddr>,
+        now: Now,
     ) {
         if advertised.len() > MAX_ENDPOINTS {
             self.close(id, Refusal::Protocol);
@@ -187,11 +189,11 @@ impl Engine {
         }
         advertised.retain(|e| e.port() != 0 && !e.ip().is_unspecified());
         self.live_mut(name).announced = (listen_port, advertised);
-        self.relocate(id, name);
+        self.relocate(id, name, now);
     }
 
     /// Works out where a node is: where it says, or else where it is seen.
-    fn relocate(&mut self, id: ConnectionId, name: &NodeName) {
+    fn relocate(&mut self, id: ConnectionId, name: &NodeName, now: Now) {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
@@ -204,7 +206,7 @@ impl Engine {
         }
         if live.endpoints != endpoints {
             live.endpoints = endpoints;
-            self.push_endpoints_of(name);
+            self.announce_place(name, now);
             self.touch();
         }
     }
@@ -273,20 +275,31 @@ impl Engine {
         envelope: &[u8],
         now: Now,
     ) -> Result<(), NotAccepted> {
-        if !self.live_mut(name).evidence.take(now.boot) {
+        let node = self.fleet.node(name).ok_or(NotAccepted::NotEnrolled)?;
+        // Nothing that it says could bring it back: only an operator does.
+        if node.evicted() {
+            return Err(NotAccepted::Evicted);
+        }
+        let live = self.live.entry(name.clone()).or_insert_with(Live::new);
+        if !live.evidence.take(now.boot) {
             return Err(NotAccepted::TooMuch);
         }
-        let node = self.fleet.node(name).ok_or(NotAccepted::NotEnrolled)?;
         let policy = &self.setup.policy;
-        let attested = Attested::verify(envelope, &node.id, &policy.evaluators)?;
-        let history = node.history(&attested.benchmark().nonce);
+        let attested = Attested::verify(envelope, &node.id, self.mesh, &policy.evaluators)?;
+        let history = self.fleet.history(node, attested.benchmark());
         policy::accept(policy, &history, &attested, now.wall)?;
+        // What is accepted is kept for ever: the log must not be one node's to fill.
+        let kept = u32::try_from(2 * envelope.len() + EVENT_LEN).unwrap_or(u32::MAX);
+        if !live.kept_bytes.take_many(kept, now.boot) {
+            return Err(NotAccepted::TooMuchToday);
+        }
 
         let accepted = accepted(name, &attested, envelope);
         tracing::debug!(node = %name, score = accepted.overall, suite = accepted.suite, "evidence accepted");
         let event = Event::EvidenceAccepted(Box::new(accepted));
         self.commit(&[event], now)
             .map_err(|_| NotAccepted::Unwritten)?;
+        self.fleet.start_ageing(now);
         let joins = !self.fleet.roster().contains(name)
             && self
                 .fleet
@@ -304,8 +317,12 @@ impl Engine {
 enum NotAccepted {
     #[error("too much evidence at once: emit it less often")]
     TooMuch,
+    #[error("over {MIB_A_DAY} MiB of evidence a day: emit it less often, or smaller")]
+    TooMuchToday,
     #[error("this node is not enrolled")]
     NotEnrolled,
+    #[error("this node is evicted: its evidence is not taken until it is readmitted")]
+    Evicted,
     #[error(transparent)]
     Unverified(#[from] EvidenceError),
     #[error(transparent)]
@@ -317,7 +334,8 @@ enum NotAccepted {
 impl From<&NotAccepted> for EvidenceResult {
     fn from(error: &NotAccepted) -> Self {
         match error {
-            NotAccepted::TooMuch => Self::TooMuch,
+            NotAccepted::TooMuch | NotAccepted::TooMuchToday => Self::TooMuch,
+            NotAccepted::Evicted => Self::Evicted,
             NotAccepted::NotEnrolled => Self::NotEnrolled,
             NotAccepted::Unverified(error) => error.into(),
             NotAccepted::Unacceptable(error) => error.into(),
@@ -333,6 +351,7 @@ fn accepted(name: &NodeName, attested: &Attested, envelope: &[u8]) -> Accepted {
         digest: wire::Digest(attested.digest()),
         overall: run.overall,
         metrics: run.metrics.clone(),
+        harness: run.harness.clone(),
         suite: run.suite.clone(),
         suite_version: run.suite_version.clone(),
         finished_at: run.finished_at,
@@ -342,5 +361,15 @@ fn accepted(name: &NodeName, attested: &Attested, envelope: &[u8]) -> Accepted {
     }
 }
 
+/// What a node may have kept of its evidence, in bytes of the log.
+pub(crate) fn kept_bytes() -> Bucket {
+    Bucket::new((MIB_A_DAY << 20) / DAY_SECONDS, KEPT_BURST)
+}
+
+const MIB_A_DAY: u32 = 64;
+const DAY_SECONDS: u32 = 24 * 3_600;
+const KEPT_BURST: u32 = 8 << 20;
+/// What an event takes beside its envelope and what was read from it.
+const EVENT_LEN: usize = 600;
 const MAX_SOFTWARE_LEN: usize = 64;
 const MAX_REFUSAL_LEN: usize = 256;

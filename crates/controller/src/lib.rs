@@ -14,7 +14,9 @@
 //! | [`enrol`], [`ingest`], [`push`], [`operator`] | what is said to the controller, and by it |
 //! | [`log`](mod@log), [`event`], [`fleet`] | the event log, what is in it, what it folds to |
 //! | [`network`] | the mesh's address ranges |
+//! | `intake`, `outbox` | what a connection may take before the engine hears of it; what waits to be sent on it |
 //! | [`session`], [`admin`], [`status`] | QUIC connection, admin socket, `status.json` |
+//! | `reserve` | room on the disk for what must always be written |
 //! | [`metrics`] | what is counted and measured, for scrapers |
 //! | [`clock`] | the one clock |
 
@@ -38,6 +40,9 @@ pub mod session;
 pub mod status;
 
 mod bucket;
+mod intake;
+mod outbox;
+mod reserve;
 
 pub use open::{Config, Controller, OpenError};
 pub use serve::ServeError;

@@ -4,11 +4,16 @@
 //! hash(seq) = SHA-256("meshd/v1 event" ‖ hash(seq - 1) ‖ seq ‖ at ‖ len(kind) ‖ kind ‖ len(body) ‖ body)
 //! ```
 //!
-//! Integers are big-endian, 8 bytes; `hash(0)` is zeros. The authority signs the head with every
-//! epoch. Opening reads and verifies the whole chain: a log that was changed, cut or torn is refused,
-//! never repaired. One [`Log::append`] is one transaction: all of its events are durable, or none is.
+//! Integers are big-endian, 8 bytes; `hash(0)` is zeros. The authority signs the head, the newest event's
+//! number and hash, with every commit, and only the newest signature is kept: nobody without the key can
+//! append an event, nor cut any off, because no signature of a shorter log is left to end it with. Opening
+//! reads and verifies the whole chain: a log that was changed, cut, lengthened or torn is refused, never
+//! repaired. One [`Log::append`] is one transaction: all of its events are durable, or none is. A whole
+//! copy of an earlier state, with its own signature, cannot be told from the log itself; the nodes can
+//! ([`crate::push`]).
 
 use crate::event::Event;
+use crate::reserve::Reserve;
 use jiff::Timestamp;
 use keys::{AuthorityId, AuthoritySecret, Epoch, EpochSecret, Signature};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, params};
@@ -26,6 +31,7 @@ use zeroize::Zeroizing;
 pub struct Log {
     db: Connection,
     head: Head,
+    reserve: Reserve,
     /// The write-ahead log still holds secrets that the table has lost.
     unwiped: bool,
 }
@@ -70,17 +76,6 @@ pub struct NewEpoch<'a> {
     pub secret: &'a EpochSecret,
     /// The epoch in force, the only other one that is kept.
     pub keep: Option<Epoch>,
-    /// Signs the log's head.
-    pub authority: &'a AuthoritySecret,
-}
-
-/// What a log holds beside its events.
-#[derive(Debug)]
-pub struct Contents {
-    /// The epochs that are kept, oldest first.
-    pub epochs: Vec<StoredEpoch>,
-    /// Who signed the newest signed head.
-    pub signer: Option<AuthorityId>,
 }
 
 /// Why the log cannot be opened, read or written.
@@ -113,13 +108,19 @@ pub enum LogError {
         /// What does not fit.
         what: &'static str,
     },
+    /// Signed by a key that is not this controller's.
+    #[error(
+        "it is signed by {0}, which is not the key in authority.key: restore that key, or, to go on \
+         with a new one on purpose, name the old one in `adopt_log`; all nodes have to enrol again then"
+    )]
+    Signer(AuthorityId),
     /// An event of a newer version.
     #[error(
         "event {0} is of a kind that this version does not know: start the version that wrote it"
     )]
     Newer(u64),
     /// A schema of a newer version.
-    #[error("it has the schema of a newer version: start the version that wrote it")]
+    #[error("it has the schema of another version: start the version that wrote it")]
     Schema,
     /// Anything else that the database says.
     #[error("{0}")]
@@ -131,32 +132,35 @@ pub enum LogError {
 
 impl Log {
     /// Opens the log and verifies it; `each` is given every event, oldest first. Creates an empty one
-    /// if there is none.
+    /// if there is none. Its end must be signed by one of `trusted`. Also returns the epochs that are kept,
+    /// oldest first.
     ///
     /// # Errors
     /// [`LogError`], with the way out. What `each` was given is then worth nothing.
-    pub fn open(path: &Path, each: impl FnMut(Entry)) -> Result<(Self, Contents), LogError> {
+    pub fn open(
+        path: &Path,
+        trusted: &[AuthorityId],
+        each: impl FnMut(Entry),
+    ) -> Result<(Self, Vec<StoredEpoch>), LogError> {
         create_private(path)?;
         let db = Connection::open(path)?;
         db.busy_timeout(BUSY_TIME)?;
         db.execute_batch(PRAGMAS)?;
         let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if version > SCHEMA_VERSION {
+        if version != SCHEMA_VERSION && version != 0 {
             return Err(LogError::Schema);
         }
         db.execute_batch(SCHEMA)?;
-        let signed = signed_head(&db)?;
-        let head = read_chain(&db, signed.map(|(head, _)| head), each)?;
-        let contents = Contents {
-            epochs: read_epochs(&db)?,
-            signer: signed.map(|(_, signer)| signer),
-        };
+        let head = read_chain(&db, each)?;
+        check_head(&db, head, trusted)?;
+        let epochs = read_epochs(&db)?;
         let log = Self {
             db,
             head,
+            reserve: Reserve::beside(path),
             unwiped: true,
         };
-        Ok((log, contents))
+        Ok((log, epochs))
     }
 
     /// The newest event.
@@ -164,7 +168,10 @@ impl Log {
         self.head
     }
 
-    /// Makes `events` durable, and the epoch that they publish. On an error nothing has changed.
+    /// Makes `events` durable, and the epoch that they publish; `authority` signs the new head. On an
+    /// error nothing has changed.
+    ///
+    /// On a full disk, evidence is refused, and everything else is written in the room that was held for it.
     ///
     /// # Errors
     /// [`LogError`]; the same call may succeed later.
@@ -173,6 +180,27 @@ impl Log {
         at: Timestamp,
         events: &[Event],
         epoch: Option<&NewEpoch<'_>>,
+        authority: &AuthoritySecret,
+    ) -> Result<(), LogError> {
+        let is_evidence = |event: &Event| matches!(event, Event::EvidenceAccepted(_));
+        let is_vital = epoch.is_some() || !events.iter().all(is_evidence);
+        if !is_vital && self.reserve.is_spent() {
+            return Err(LogError::Full);
+        }
+        match self.try_append(at, events, epoch, authority) {
+            Err(LogError::Full) if is_vital && self.reserve.spend() => {
+                self.try_append(at, events, epoch, authority)
+            }
+            result => result,
+        }
+    }
+
+    fn try_append(
+        &mut self,
+        at: Timestamp,
+        events: &[Event],
+        epoch: Option<&NewEpoch<'_>>,
+        authority: &AuthoritySecret,
     ) -> Result<(), LogError> {
         let mut head = self.head;
         let transaction = self.db.transaction()?;
@@ -180,22 +208,30 @@ impl Log {
             head = insert(&transaction, head, at, event)?;
         }
         if let Some(epoch) = epoch {
-            insert_epoch(&transaction, head, epoch)?;
+            insert_epoch(&transaction, epoch)?;
         }
+        sign_head(&transaction, head, authority)?;
         transaction.commit()?;
         self.head = head;
         self.unwiped |= epoch.is_some();
         Ok(())
     }
 
-    /// Lets wiped secrets leave the write-ahead log too. Apart from [`Self::append`], because it takes
-    /// as long again and nobody has to wait for it. If it fails, the next epoch's does it.
-    pub fn wipe(&mut self) {
+    /// Whether the disk has been full, and there is no room yet to hold for the next time.
+    pub fn is_short_of_room(&self) -> bool {
+        self.reserve.is_spent()
+    }
+
+    /// Lets wiped secrets leave the write-ahead log too, and holds room for a mesh of `nodes`. Apart from
+    /// [`Self::append`], because it takes as long again and nobody has to wait for it. What fails is tried
+    /// again with the next epoch.
+    pub fn tidy(&mut self, nodes: usize, now: Duration) {
         if std::mem::take(&mut self.unwiped) {
             let _ = self
                 .db
                 .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         }
+        self.reserve.keep(nodes, now);
     }
 
     /// The events after number `after`, at most `limit`.
@@ -260,11 +296,7 @@ fn insert(
     Ok(Head { seq, hash })
 }
 
-fn insert_epoch(
-    transaction: &Transaction<'_>,
-    head: Head,
-    new: &NewEpoch<'_>,
-) -> Result<(), LogError> {
+fn insert_epoch(transaction: &Transaction<'_>, new: &NewEpoch<'_>) -> Result<(), LogError> {
     let number = |epoch: Epoch| epoch.0.cast_signed();
     let signed = postcard::to_stdvec(new.signed).map_err(|e| LogError::Damaged(e.to_string()))?;
     let keep = number(new.keep.unwrap_or_default());
@@ -273,27 +305,33 @@ fn insert_epoch(
         "INSERT INTO epochs (epoch, signed, secret) VALUES (?1, ?2, ?3)",
         params![number(new.epoch), signed, new.secret.expose()],
     )?;
-    let signature = new.authority.sign(LABEL_HEAD, &head_bytes(&head)).0;
-    transaction.execute(
-        "INSERT INTO heads (seq, epoch, hash, signer, signature) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![
-            head.seq.cast_signed(),
-            number(new.epoch),
-            head.hash,
-            new.authority.public().0,
-            signature
-        ],
-    )?;
     Ok(())
 }
 
-/// Reads every event against the chain, and the chain against the head that was signed last: a log
-/// cannot lose its end unnoticed beyond the last epoch.
-fn read_chain(
-    db: &Connection,
-    signed: Option<Head>,
-    mut each: impl FnMut(Entry),
-) -> Result<Head, LogError> {
+/// Replaces the signature of the log's end. An older one must not be left: it would make a log that was
+/// cut there look whole.
+fn sign_head(
+    transaction: &Transaction<'_>,
+    head: Head,
+    authority: &AuthoritySecret,
+) -> Result<(), LogError> {
+    let signature = authority.sign(LABEL_HEAD, &head_bytes(&head)).0;
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO head (one, seq, hash, signer, signature) \
+             VALUES (1, ?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![
+            head.seq.cast_signed(),
+            head.hash,
+            authority.public().0,
+            signature
+        ])?;
+    Ok(())
+}
+
+/// Reads every event against the chain; returns the end of it.
+fn read_chain(db: &Connection, mut each: impl FnMut(Entry)) -> Result<Head, LogError> {
     let mut query =
         db.prepare("SELECT seq, at_unix_ms, kind, body, hash FROM events ORDER BY seq")?;
     let mut rows = query.query([])?;
@@ -315,43 +353,50 @@ fn read_chain(
             return Err(broken("its hash differs"));
         }
         head = Head { seq, hash };
-        if signed.is_some_and(|signed| signed.seq == seq && signed != head) {
-            return Err(broken("its signed hash differs"));
-        }
         let at = Timestamp::from_millisecond(at).map_err(|_| broken("its time is impossible"))?;
         let event = Event::from_columns(&kind, &body).map_err(|_| LogError::Newer(seq))?;
         each(Entry { at, event });
     }
-    match signed {
-        Some(Head { seq, .. }) if seq > head.seq => Err(LogError::Chain {
-            seq,
-            what: "it was signed and is missing",
-        }),
-        Some(_) | None => Ok(head),
-    }
+    Ok(head)
 }
 
-/// The head that was signed last, and by whom.
-fn signed_head(db: &Connection) -> Result<Option<(Head, AuthorityId)>, LogError> {
+/// Holds the end of the chain against its signature: the hashes alone anybody can make.
+fn check_head(db: &Connection, head: Head, trusted: &[AuthorityId]) -> Result<(), LogError> {
     type Row = (i64, [u8; 32], [u8; 32], [u8; 64]);
-    let newest: Option<Row> = db
-        .query_row(
-            "SELECT seq, hash, signer, signature FROM heads ORDER BY seq DESC LIMIT 1",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
-        )
+    let signed: Option<Row> = db
+        .query_row("SELECT seq, hash, signer, signature FROM head", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })
         .optional()?;
-    let Some((seq, hash, signer, signature)) = newest else {
-        return Ok(None);
+    let Some((seq, hash, signer, signature)) = signed else {
+        if head.seq == 0 {
+            return Ok(());
+        }
+        let (seq, what) = (head.seq, "nothing signs it");
+        return Err(LogError::Chain { seq, what });
     };
-    let (seq, signer) = (seq.cast_unsigned(), AuthorityId(signer));
-    let head = Head { seq, hash };
-    if signer.verifies(LABEL_HEAD, &head_bytes(&head), &Signature(signature)) {
-        Ok(Some((head, signer)))
-    } else {
-        let what = "the signature of its hash does not verify";
-        Err(LogError::Chain { seq, what })
+    let signed = Head {
+        seq: seq.cast_unsigned(),
+        hash,
+    };
+    let (seq, signer) = (signed.seq, AuthorityId(signer));
+    let broken = |seq, what| Err(LogError::Chain { seq, what });
+    if !signer.verifies(LABEL_HEAD, &head_bytes(&signed), &Signature(signature)) {
+        return broken(seq, "the signature of its hash does not verify");
     }
+    if !trusted.contains(&signer) {
+        return Err(LogError::Signer(signer));
+    }
+    if signed.seq > head.seq {
+        return broken(seq, "it was signed and is missing");
+    }
+    if signed.seq < head.seq {
+        return broken(seq + 1, "it was added behind the signed end");
+    }
+    if signed != head {
+        return broken(seq, "its signed hash differs");
+    }
+    Ok(())
 }
 
 fn read_epochs(db: &Connection) -> Result<Vec<StoredEpoch>, LogError> {
@@ -439,7 +484,7 @@ const LABEL_EVENT: &[u8] = b"meshd/v1 event";
 const LABEL_HEAD: &[u8] = b"meshd/v1 log head";
 /// A controller that is just stopping may still have the log.
 const BUSY_TIME: Duration = Duration::from_secs(1);
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// Exclusive: one process, and no shared-memory file beside the log.
 const PRAGMAS: &str = "
     PRAGMA locking_mode = EXCLUSIVE;
@@ -452,12 +497,12 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS events (
         seq INTEGER PRIMARY KEY, at_unix_ms INTEGER NOT NULL, kind TEXT NOT NULL,
         body TEXT NOT NULL, hash BLOB NOT NULL) STRICT;
-    CREATE TABLE IF NOT EXISTS heads (
-        seq INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, hash BLOB NOT NULL,
+    CREATE TABLE IF NOT EXISTS head (
+        one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, hash BLOB NOT NULL,
         signer BLOB NOT NULL, signature BLOB NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS epochs (
         epoch INTEGER PRIMARY KEY, signed BLOB NOT NULL, secret BLOB NOT NULL) STRICT;
-    PRAGMA user_version = 1;
+    PRAGMA user_version = 2;
     COMMIT;
 ";
 

@@ -4,6 +4,7 @@
 use crate::clock::Now;
 use crate::decide::Ballot;
 use crate::engine::{Engine, Stage};
+use crate::intake::Waiting;
 use crate::rotate::Unpublished;
 use epoch::authority::Span;
 use exposition::{Page, Tally};
@@ -32,7 +33,7 @@ exposition::metrics! {
     NODES: Gauge = "meshd_nodes" by "state";
     /// Evidence that nodes sent, by what became of it
     EVIDENCE: Counter = "meshd_evidence_total" by "result";
-    /// Open connections of the control channel, by how far they have come
+    /// Connections of the control channel that hold memory, by how far they have come
     CONNECTIONS: Gauge = "meshd_connections" by "stage";
     /// Connections that the controller closed with a word, by reason
     REFUSALS: Counter = "meshd_refusals_total" by "reason";
@@ -40,6 +41,16 @@ exposition::metrics! {
     LOG_EVENTS: Counter = "meshd_log_events_total";
     /// Whether the last attempt to write the event log succeeded
     LOG_WRITABLE: Gauge = "meshd_log_writable";
+    /// Alarms in the status: what an operator has to look at
+    ALARMS: Gauge = "meshd_alarms";
+}
+
+/// Connections that the engine does not see.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Held {
+    pub(crate) waiting: Waiting,
+    /// All that hold memory.
+    pub(crate) connections: usize,
 }
 
 /// What nothing else counts, since the start.
@@ -77,7 +88,7 @@ impl Counts {
 
 impl Engine {
     /// Everything that is measured, as it is now.
-    pub fn metrics(&self, now: Now) -> Page {
+    pub(crate) fn metrics(&self, held: Held, now: Now) -> Page {
         let mut page = Page::default();
         page.put_each(BUILD_INFO, [(env!("CARGO_PKG_VERSION"), true)]);
         self.put_epoch(&mut page, now);
@@ -87,9 +98,10 @@ impl Engine {
         page.put_each(NODES, self.states().iter().map(|(it, n)| (word(it), n)));
         let evidence = self.counts.evidence.iter();
         page.put_each(EVIDENCE, evidence.map(|(it, n)| (it.name(), n)));
-        self.put_connections(&mut page);
+        self.put_connections(held, &mut page);
         page.put(LOG_EVENTS, self.log.head().seq);
         page.put(LOG_WRITABLE, self.log_writable());
+        page.put(ALARMS, self.alarms().len());
         page
     }
 
@@ -110,13 +122,22 @@ impl Engine {
         page.put_each(EPOCH_UPDATES, updates.map(|(it, n)| (it.name(), n)));
     }
 
-    fn put_connections(&self, page: &mut Page) {
+    fn put_connections(&self, held: Held, page: &mut Page) {
         let serving = |stage: &Stage| matches!(stage, Stage::Serving { .. });
         let all = self.sessions.len();
         let serving = self.sessions.values().filter(|s| serving(&s.stage)).count();
+        let Waiting { handshakes, silent } = held.waiting;
+        // What is left of all that hold memory has been refused, and is on its way out.
+        let closing = held.connections.saturating_sub(all + handshakes + silent);
         page.put_each(
             CONNECTIONS,
-            [("opening", all - serving), ("serving", serving)],
+            [
+                ("handshake", handshakes),
+                ("silent", silent),
+                ("opening", all - serving),
+                ("serving", serving),
+                ("closing", closing),
+            ],
         );
         let refusals = self.counts.refusals.iter();
         page.put_each(REFUSALS, refusals.map(|(it, n)| (refused(it), n)));
@@ -193,24 +214,32 @@ pub(crate) enum EvidenceResult {
     Accepted,
     TooMuch,
     NotEnrolled,
+    Evicted,
     Malformed,
     BadSignature,
     OtherNode,
+    OtherMesh,
     SignerNotCounted,
+    OtherSuite,
+    BadChallenge,
     Future,
     Replayed,
     Unwritten,
 }
 
 impl EvidenceResult {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 14] = [
         Self::Accepted,
         Self::TooMuch,
         Self::NotEnrolled,
+        Self::Evicted,
         Self::Malformed,
         Self::BadSignature,
         Self::OtherNode,
+        Self::OtherMesh,
         Self::SignerNotCounted,
+        Self::OtherSuite,
+        Self::BadChallenge,
         Self::Future,
         Self::Replayed,
         Self::Unwritten,
@@ -221,10 +250,14 @@ impl EvidenceResult {
             Self::Accepted => "accepted",
             Self::TooMuch => "too_much",
             Self::NotEnrolled => "not_enrolled",
+            Self::Evicted => "evicted",
             Self::Malformed => "malformed",
             Self::BadSignature => "bad_signature",
             Self::OtherNode => "other_node",
+            Self::OtherMesh => "other_mesh",
             Self::SignerNotCounted => "signer_not_counted",
+            Self::OtherSuite => "other_suite",
+            Self::BadChallenge => "bad_challenge",
             Self::Future => "future",
             Self::Replayed => "replayed",
             Self::Unwritten => "unwritten",
@@ -237,6 +270,7 @@ impl From<&EvidenceError> for EvidenceResult {
         match error {
             EvidenceError::Signature => Self::BadSignature,
             EvidenceError::Subject => Self::OtherNode,
+            EvidenceError::Mesh => Self::OtherMesh,
             EvidenceError::TooLarge
             | EvidenceError::Envelope
             | EvidenceError::Statement
@@ -249,6 +283,8 @@ impl From<&Unacceptable> for EvidenceResult {
     fn from(error: &Unacceptable) -> Self {
         match error {
             Unacceptable::NodeSigner | Unacceptable::EvaluatorSigner => Self::SignerNotCounted,
+            Unacceptable::Pinned(_) => Self::OtherSuite,
+            Unacceptable::NoChallenge | Unacceptable::UnknownChallenge => Self::BadChallenge,
             Unacceptable::Future { .. } => Self::Future,
             Unacceptable::NotNewer(_) | Unacceptable::NonceUsed => Self::Replayed,
         }
@@ -273,7 +309,7 @@ fn word(state: NodeState) -> &'static str {
     }
 }
 
-const REFUSED: [Refusal; 9] = [
+const REFUSED: [Refusal; 11] = [
     Refusal::NotEnrolled,
     Refusal::BadToken,
     Refusal::NameTaken,
@@ -283,6 +319,8 @@ const REFUSED: [Refusal; 9] = [
     Refusal::Protocol,
     Refusal::Busy,
     Refusal::Stopping,
+    Refusal::TooMuch,
+    Refusal::WeakKey,
 ];
 
 fn refused(reason: Refusal) -> &'static str {
@@ -296,5 +334,7 @@ fn refused(reason: Refusal) -> &'static str {
         Refusal::Protocol => "protocol",
         Refusal::Busy => "busy",
         Refusal::Stopping => "stopping",
+        Refusal::TooMuch => "too_much",
+        Refusal::WeakKey => "weak_key",
     }
 }

@@ -2,6 +2,7 @@
 
 use keys::MeshId;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use wire::place::{PREFIX_V4, PREFIX_V6};
 
 /// Both ranges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +41,10 @@ impl Network {
         mesh: MeshId,
     ) -> Result<Self, NetworkError> {
         let v6 = v6.unwrap_or_else(|| (unique_local(mesh), 64));
-        if !(8..=30).contains(&v4.1) {
+        if !PREFIX_V4.contains(&v4.1) {
             return Err(NetworkError::V4(v4.0, v4.1));
         }
-        if !(8..=112).contains(&v6.1) {
+        if !PREFIX_V6.contains(&v6.1) {
             return Err(NetworkError::V6(v6.0, v6.1));
         }
         if v4.0.to_bits() & (u32::MAX >> v4.1) != 0 {

@@ -6,7 +6,7 @@ use crate::engine::{Engine, Setup, StartError};
 use crate::fleet::Fleet;
 use crate::log::{self, Log, LogError};
 use crate::status;
-use keys::{AuthoritySecret, ControllerSecret};
+use keys::{AuthorityId, AuthoritySecret, ControllerSecret};
 use policy::Policy;
 use quic::Listener;
 use std::fs::DirBuilder;
@@ -34,6 +34,8 @@ pub struct Config {
     pub mesh_v6: Option<(Ipv6Addr, u8)>,
     /// The policy.
     pub policy: Policy,
+    /// The authority that signed the event log until now, where it was replaced on purpose.
+    pub adopt_log: Option<AuthorityId>,
     /// TCP address that serves metrics, to whoever reaches it. `None`: only the admin socket does.
     pub metrics_listen: Option<SocketAddr>,
 }
@@ -125,8 +127,12 @@ impl Controller {
         check_state_dir(&config.state_dir)?;
         let path = log::path_in(&config.state_dir);
         let mut fleet = Fleet::default();
-        let (log, contents) = Log::open(&path, |entry| fleet.apply(entry.at, &entry.event))
-            .map_err(|source| OpenError::Log { path, source })?;
+        let trusted: Vec<AuthorityId> = [Some(authority.public()), config.adopt_log]
+            .into_iter()
+            .flatten()
+            .collect();
+        let opened = Log::open(&path, &trusted, |entry| fleet.apply(entry.at, &entry.event));
+        let (log, epochs) = opened.map_err(|source| OpenError::Log { path, source })?;
         let listener = Listener::bind(config.listen, &controller).map_err(listen_error)?;
         let metrics = config.metrics_listen.map(exposition::Listener::bind);
         let metrics = metrics.transpose()?;
@@ -140,7 +146,7 @@ impl Controller {
             boot_id: clock::boot_id(),
         };
         let now = Now::read();
-        let engine = Engine::start(setup, log, fleet, contents, now)?;
+        let engine = Engine::start(setup, log, fleet, epochs, now)?;
         let path = config.status_file;
         if let Err(source) = status::write(&path, &engine.status(now)) {
             return Err(OpenError::StatusFile { path, source });

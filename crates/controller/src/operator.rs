@@ -122,7 +122,7 @@ impl Engine {
 
     fn explain(&self, name: NodeName, now: Now) -> Result<Answer, Refused> {
         let node = self.fleet.node(&name).ok_or_else(|| unknown(&name))?;
-        let (record, policy) = (node.record(), &self.setup.policy);
+        let (record, policy) = (node.record(now), &self.setup.policy);
         let decision = judge(policy, &record, now.wall);
         let explanation = Explanation {
             status: self.node_status(&name, node, now),

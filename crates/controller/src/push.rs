@@ -1,15 +1,17 @@
-//! What nodes are told. Everything leaves through a bounded queue per connection: a node that does
-//! not read is disconnected by the shell and never holds up another.
+//! What nodes are told. Everything leaves through an outbox per connection ([`crate::outbox`]): a node
+//! that does not read is disconnected by the shell and never holds up another.
 
 use crate::bucket::Bucket;
 use crate::clock::Now;
-use crate::engine::{ConnectionId, Effect, Engine, Session, Stage};
+use crate::engine::{ConnectionId, Effect, Engine, Stage};
+use crate::event::Published;
 use crate::rotate::Issue;
 use keys::{Epoch, EpochSecret, NodeId};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use wire::NodeName;
+use std::time::Duration;
 use wire::message::{Refusal, ToNode, Update};
+use wire::{Mark, NodeName, Signed};
 
 impl Engine {
     pub(crate) fn send(&mut self, id: ConnectionId, message: ToNode) {
@@ -47,19 +49,22 @@ impl Engine {
 
     /// Answers Hello: the node's place, what is in force and on its way, and where the members are.
     ///
-    /// `seen` is the newest epoch that the node has accepted: it would refuse older ones.
-    pub(crate) fn welcome(&mut self, id: ConnectionId, name: &NodeName, seen: Epoch, now: Now) {
+    /// `newest` is the newest epoch that was in force on the node: it would refuse older ones.
+    pub(crate) fn welcome(
+        &mut self,
+        id: ConnectionId,
+        name: &NodeName,
+        newest: Option<Signed<Mark>>,
+        now: Now,
+    ) {
         let (Some(place), Some(node)) = (self.place(name), self.fleet.node(name)) else {
             return;
         };
         let node = node.id;
         let unix_ms = now.unix_ms();
         self.send(id, ToNode::Welcome { place, unix_ms });
+        let seen = self.remembered(name, newest);
         let newest = self.issues.keys().next_back().copied().unwrap_or_default();
-        if seen > newest {
-            tracing::warn!(node = %name, seen = seen.0, newest = newest.0, "the node has accepted \
-                a newer epoch than this controller knows: was its log restored from a copy?");
-        }
         let wanted = self.issues.range(seen.min(newest)..);
         let updates: Vec<ToNode> = wanted.map(|(_, issue)| issue.push(&node, now)).collect();
         for update in updates {
@@ -69,6 +74,35 @@ impl Engine {
             let entries = self.endpoints(|_| true);
             self.send(id, ToNode::Endpoints { entries });
         }
+    }
+
+    /// The epoch that a node remembers, as far as it can prove it.
+    ///
+    /// An epoch that this authority signed and this log does not know means that the log was cut, or is an
+    /// old copy: evictions may be missing from it. That is an alarm until the controller is started anew.
+    /// A mere claim is nothing: any member could raise a false one.
+    fn remembered(&mut self, name: &NodeName, newest: Option<Signed<Mark>>) -> Epoch {
+        let trusted = [self.setup.authority.public()];
+        let mark = newest.and_then(|mark| mark.verify(&trusted).ok());
+        let Some(mark) = mark.filter(|mark| mark.mesh == self.mesh) else {
+            return Epoch::default();
+        };
+        let known = self.fleet.newest_epoch().map(|(_, published)| published);
+        let newest = known.map_or(Epoch::default(), |published| published.epoch);
+        let differs = |(_, published): (_, &Published)| published.update != mark.update;
+        let is_other = self.fleet.epoch(mark.epoch).is_some_and(differs);
+        if (mark.epoch > newest || is_other) && self.alarm.is_none() {
+            tracing::error!(
+                node = %name,
+                seen = mark.epoch.0,
+                newest = newest.0,
+                "the node holds an epoch that this authority signed and this log does not know: the \
+                 log is an old copy, or was cut; evictions may be missing from it"
+            );
+            self.alarm = Some((name.clone(), mark.epoch));
+            self.touch();
+        }
+        mark.epoch
     }
 
     /// Pushes a published epoch to every connected node. Who joins with it is told where all members
@@ -101,8 +135,29 @@ impl Engine {
         }
     }
 
-    /// Tells the members where one of them is now.
-    pub(crate) fn push_endpoints_of(&mut self, name: &NodeName) {
+    /// Tells the members where one of them is now, at once or, if it moves too often, in a while: then
+    /// only where it is at that time.
+    pub(crate) fn announce_place(&mut self, name: &NodeName, now: Now) {
+        if self.live_mut(name).moves.take(now.boot) {
+            self.news_due.remove(name);
+            self.push_endpoints_of(name);
+        } else {
+            let due = now.boot + NEWS_PAUSE;
+            self.news_due.entry(name.clone()).or_insert(due);
+        }
+    }
+
+    /// Tells the news that has waited.
+    pub(crate) fn tell_news(&mut self, now: Now) {
+        let due = self.news_due.iter().filter(|(_, due)| **due <= now.boot);
+        let due: Vec<NodeName> = due.map(|(name, _)| name.clone()).collect();
+        for name in due {
+            self.news_due.remove(&name);
+            self.push_endpoints_of(&name);
+        }
+    }
+
+    fn push_endpoints_of(&mut self, name: &NodeName) {
         let entries = self.endpoints(|member| member == name);
         if entries.is_empty() {
             return;
@@ -146,16 +201,17 @@ impl Issue {
             signed: self.signed.clone(),
             secret: member.then(|| EpochSecret::from_bytes(*self.secret.expose())),
             age_ms: u64::try_from(age).unwrap_or(0),
+            mark: self.mark.clone(),
         })
     }
 }
 
-impl Session {
-    /// A node's share of the engine's time: far above what a node says in its busiest second.
-    pub(crate) fn bucket() -> Bucket {
-        Bucket::new(MESSAGES_PER_SECOND, MESSAGE_BURST)
-    }
+/// How often a node may move, and be told of at once.
+pub(crate) fn moves() -> Bucket {
+    Bucket::new(MOVES_PER_SECOND, MOVE_BURST)
 }
 
-const MESSAGES_PER_SECOND: u32 = 100;
-const MESSAGE_BURST: u32 = 400;
+const MOVES_PER_SECOND: u32 = 1;
+const MOVE_BURST: u32 = 4;
+/// How long the news of a node that moves more often is gathered.
+const NEWS_PAUSE: Duration = Duration::from_secs(1);

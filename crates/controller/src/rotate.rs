@@ -6,17 +6,17 @@ use crate::decide::{Ballot, Cause, decide, joins};
 use crate::engine::Engine;
 use crate::event::{Event, Published, Verdict};
 use crate::fleet::{Fleet, Node};
-use crate::log::Contents;
+use crate::log::StoredEpoch;
 use crate::metrics::UpdateResult;
 use crate::status::{utc, word};
 use epoch::authority::{Authority, Kind, NotNow, Schedule, Span, Timing};
 use keys::{Epoch, EpochSecret, SegmentId};
-use policy::{Revoke, judge, stale_at};
+use policy::{Revoke, judge, stale_in};
 use rand_core::OsRng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use wire::signed::VerifyError;
-use wire::{EpochUpdate, Excluded, Member, NodeName, Signed};
+use wire::{Digest, EpochUpdate, Excluded, Mark, Member, NodeName, Signed};
 
 /// An epoch that can be pushed.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Issue {
     pub(crate) update: EpochUpdate,
     pub(crate) signed: Signed<EpochUpdate>,
     pub(crate) secret: EpochSecret,
+    /// What nodes show of it when they come again.
+    pub(crate) mark: Signed<Mark>,
     /// When it was signed, on the boot-time clock in milliseconds; negative: before this boot.
     pub(crate) signed_ms: i64,
 }
@@ -74,7 +76,7 @@ impl Engine {
         for event in events {
             fleet.apply(now.wall, event);
         }
-        let mut ballot = decide(&fleet, &self.setup.policy, cause, now.wall);
+        let mut ballot = decide(&fleet, &self.setup.policy, cause, now);
         if cause.keeps_members() {
             // Nobody was judged: what waits for an operator goes on waiting.
             ballot.held = &self.held & &ballot.roster;
@@ -110,7 +112,7 @@ impl Engine {
     }
 
     /// Restores the machine and the updates from the log.
-    pub(crate) fn resume(&mut self, contents: Contents, now: Now) {
+    pub(crate) fn resume(&mut self, epochs: Vec<StoredEpoch>, now: Now) {
         let Some((_, newest)) = self.fleet.newest_epoch() else {
             return;
         };
@@ -128,25 +130,32 @@ impl Engine {
         };
         self.authority = Authority::resume(timing, current, next, now.boot);
         let trusted = [self.setup.authority.public()];
-        for stored in contents.epochs {
+        for stored in epochs {
             let Some((_, published)) = self.fleet.epoch(stored.epoch) else {
                 continue;
             };
             let digest = published.update;
             let signed_ms = self.signed_ms(stored.epoch, now).unwrap_or(now.boot_ms());
             match stored.signed.verify(&trusted) {
-                Ok(update) if update.digest() == digest => {
+                Ok(update)
+                    if update.digest() == digest
+                        && update.commitment == stored.secret.commitment() =>
+                {
+                    let Ok(mark) = self.mark(stored.epoch, digest) else {
+                        continue;
+                    };
                     let issue = Issue {
                         update: (*update).clone(),
                         signed: stored.signed,
                         secret: stored.secret,
+                        mark,
                         signed_ms,
                     };
                     self.issues.insert(stored.epoch, issue);
                 }
                 Ok(_) | Err(_) => {
                     tracing::warn!(epoch = %stored.epoch, "the stored update is not this \
-                        authority's: a new epoch follows at once");
+                        authority's, or not with this secret: a new epoch follows at once");
                 }
             }
         }
@@ -180,7 +189,10 @@ impl Engine {
 
     /// Whether this node, not being a member, may become one at once.
     pub(crate) fn may_join(&self, node: &Node, now: Now) -> bool {
-        joins(node, &judge(&self.setup.policy, &node.record(), now.wall))
+        joins(
+            node,
+            &judge(&self.setup.policy, &node.record(now), now.wall),
+        )
     }
 
     /// Under `revoke = "now"`: publishes at once if a member fails that is not held.
@@ -190,13 +202,13 @@ impl Engine {
         }
         let failing = |name: &NodeName| {
             let node = self.fleet.node(name)?;
-            Some(!judge(&self.setup.policy, &node.record(), now.wall).allowed())
+            Some(!judge(&self.setup.policy, &node.record(now), now.wall).allowed())
         };
         let roster = self.fleet.roster();
         if !roster.iter().any(|name| failing(name) == Some(true)) {
             return;
         }
-        let ballot = decide(&self.fleet, &self.setup.policy, Cause::Revocation, now.wall);
+        let ballot = decide(&self.fleet, &self.setup.policy, Cause::Revocation, now);
         if roster.iter().any(|name| !ballot.roster.contains(name)) {
             let _ = self.publish(Cause::Revocation, Kind::Immediate, &[], now);
         } else if ballot.held != self.held {
@@ -211,11 +223,10 @@ impl Engine {
         if self.setup.policy.revoke != Revoke::Now {
             return None;
         }
+        // Those that are past it are held, on probation or about to be judged anyway.
         let stale = |name: &NodeName| {
-            let record = self.fleet.node(name)?.record();
-            let at = stale_at(&self.setup.policy, &record)?;
-            // Those that are past it are held, on probation or about to be judged anyway.
-            Duration::try_from(at.duration_since(now.wall)).ok()
+            let record = self.fleet.node(name)?.record(now);
+            stale_in(&self.setup.policy, &record, now.wall)
         };
         let unheld = self.fleet.roster().difference(&self.held);
         let next = unheld.filter_map(stale).min()?;
@@ -262,12 +273,24 @@ impl Engine {
             tracing::error!(%error, "an epoch update breaks a rule of its format");
             Unpublished::Rule(error)
         })?;
+        let mark = self.mark(update.epoch, signed.digest());
         Ok(Issue {
+            mark: mark.map_err(Unpublished::Rule)?,
             update,
             signed,
             secret,
             signed_ms: now.boot_ms(),
         })
+    }
+
+    fn mark(&self, epoch: Epoch, update: Digest) -> Result<Signed<Mark>, VerifyError> {
+        let mark = Mark {
+            mesh: self.mesh,
+            segment: SegmentId(0),
+            epoch,
+            update,
+        };
+        Signed::sign(&mark, &self.setup.authority)
     }
 
     fn member(&self, name: &NodeName, node: &Node) -> Member {

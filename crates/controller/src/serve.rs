@@ -2,22 +2,25 @@
 
 use crate::clock::Now;
 use crate::engine::{ConnectionId, Effect, Engine};
+use crate::intake::Intake;
+use crate::metrics::Held;
 use crate::open::Controller;
 use crate::operator::{Answer, Refused, Request};
-use crate::session::{self, Outbound};
-use crate::{admin, status};
+use crate::outbox::{Outbound, Outbox};
+use crate::{admin, clock, session, status};
 use exposition::Page;
 use keys::NodeId;
 use quic::{Connection, Listener};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use wire::NodeName;
 use wire::admin::{ControllerStatus, Membership, NodeState};
-use wire::message::ToController;
+use wire::message::{Refusal, ToController};
 
 /// Why serving ended without being told to.
 #[derive(Debug, thiserror::Error)]
@@ -30,14 +33,15 @@ pub enum ServeError {
     Admin,
 }
 
-/// Everything that can happen to the engine. Without `Debug`: an answer may hold a token.
+/// What connections have for the engine.
+#[derive(Debug)]
 pub(crate) enum Input {
     /// A key proved itself.
     Connected {
         id: ConnectionId,
         peer: NodeId,
         remote: SocketAddr,
-        outbox: mpsc::Sender<Outbound>,
+        outbox: Arc<Outbox>,
         connection: Connection,
     },
     /// A message arrived.
@@ -45,10 +49,14 @@ pub(crate) enum Input {
         id: ConnectionId,
         message: Box<ToController>,
     },
-    /// Something else arrived.
-    Malformed { id: ConnectionId },
+    /// Something arrived that is not to be read.
+    Refused { id: ConnectionId, reason: Refusal },
     /// A connection ended.
     Disconnected { id: ConnectionId },
+}
+
+/// What an operator or a scraper asks. Without `Debug`: an answer may hold a token.
+pub(crate) enum Question {
     /// An operator asks.
     Operator {
         request: Request,
@@ -65,70 +73,132 @@ impl Controller {
     /// [`ServeError`] when it ends for another reason.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let (inputs, mut queue) = mpsc::channel(INPUTS);
+        let (questions, mut asked) = mpsc::channel(QUESTIONS);
+        let intake = Arc::new(Intake::default());
         let mut shell = Shell {
             engine: self.engine,
+            listener: &self.listener,
+            intake: Arc::clone(&intake),
             boxes: BTreeMap::new(),
             open: BTreeSet::new(),
             status: StatusFile::new(self.status_file),
         };
         let result = tokio::select! {
-            () = shell.run(&mut queue, shutdown) => Ok(()),
-            () = accept(&self.listener, inputs.clone()) => Err(ServeError::Endpoint),
-            () = admin::serve(self.admin, inputs.clone()) => Err(ServeError::Admin),
-            never = admin::serve_metrics(self.metrics, inputs) => match never {},
+            () = shell.run(&mut queue, &mut asked, shutdown) => Ok(()),
+            () = accept(&self.listener, &intake, inputs) => Err(ServeError::Endpoint),
+            () = admin::serve(self.admin, questions.clone()) => Err(ServeError::Admin),
+            never = admin::serve_metrics(self.metrics, questions) => match never {},
         };
         self.listener.close("the controller is stopping").await;
         result
     }
 }
 
-async fn accept(listener: &Listener, inputs: mpsc::Sender<Input>) {
+async fn accept(listener: &Listener, intake: &Arc<Intake>, inputs: mpsc::Sender<Input>) {
     let mut next = 0;
-    while let Some(incoming) = listener.accept().await {
+    while let Some(mut incoming) = listener.accept().await {
+        let remote = incoming.remote();
+        if intake.is_suspect(remote) {
+            // A forged address could otherwise use up the places of its owner.
+            match incoming.prove_address() {
+                Some(proven) => incoming = proven,
+                None => continue,
+            }
+        }
+        let Some(half_open) = intake.admit_handshake(remote, clock::boot()) else {
+            incoming.ignore();
+            continue;
+        };
         next += 1;
-        tokio::spawn(session::run(incoming, ConnectionId(next), inputs.clone()));
+        let (id, intake, inputs) = (ConnectionId(next), Arc::clone(intake), inputs.clone());
+        tokio::spawn(session::run(incoming, half_open, id, intake, inputs));
     }
 }
 
-struct Shell {
+struct Shell<'l> {
     engine: Engine,
-    boxes: BTreeMap<ConnectionId, Outbox>,
+    listener: &'l Listener,
+    intake: Arc<Intake>,
+    boxes: BTreeMap<ConnectionId, Line>,
     /// Connections whose tasks have not ended.
     open: BTreeSet<ConnectionId>,
     status: StatusFile,
 }
 
-struct Outbox {
-    messages: mpsc::Sender<Outbound>,
+/// The way to a connection.
+struct Line {
+    outbox: Arc<Outbox>,
     connection: Connection,
 }
 
-impl Shell {
-    async fn run(&mut self, queue: &mut mpsc::Receiver<Input>, shutdown: impl Future<Output = ()>) {
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.outbox.close();
+    }
+}
+
+enum Wake {
+    Stop,
+    Question(Question),
+    Input(Input),
+    Timeout,
+}
+
+impl Shell<'_> {
+    async fn run(
+        &mut self,
+        queue: &mut mpsc::Receiver<Input>,
+        asked: &mut mpsc::Receiver<Question>,
+        shutdown: impl Future<Output = ()>,
+    ) {
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let now = Now::read();
             self.engine.handle_timeout(now);
             self.carry_out();
-            self.engine.tidy();
+            self.engine.tidy(now);
             self.status.keep(&mut self.engine, now);
             let wake = self.engine.poll_timeout(now).min(self.status.due());
             // Bounded, because the machine may sleep, which tokio's clock does not count, and the
             // wall clock may be set.
             let wait = wake.saturating_sub(now.boot).clamp(TICK, NAP);
-            tokio::select! {
-                () = &mut shutdown => break,
-                input = queue.recv() => match input {
-                    Some(input) => self.apply(input),
-                    None => break,
-                },
-                () = sleep(wait) => {}
+            let wake = tokio::select! {
+                // An operator does not wait behind whatever nodes have to say.
+                biased;
+                () = &mut shutdown => Wake::Stop,
+                Some(question) = asked.recv() => Wake::Question(question),
+                input = queue.recv() => input.map_or(Wake::Stop, Wake::Input),
+                () = sleep(wait) => Wake::Timeout,
+            };
+            match wake {
+                Wake::Stop => break,
+                Wake::Question(question) => self.answer(question),
+                Wake::Input(input) => self.apply(input),
+                Wake::Timeout => {}
             }
         }
         self.engine.stop();
         self.carry_out();
         let _ = timeout(STOP_TIME, self.drain(queue)).await;
         self.status.keep_at_once(&mut self.engine, Now::read());
+    }
+
+    fn answer(&mut self, question: Question) {
+        let now = Now::read();
+        match question {
+            Question::Operator { request, answer } => {
+                // An operator who has gone away has been served all the same.
+                let _ = answer.send(self.engine.operator(request, now));
+            }
+            Question::Metrics { answer } => {
+                let held = Held {
+                    waiting: self.intake.waiting(),
+                    connections: self.listener.open_connections(),
+                };
+                // Nor is a scraper waited for.
+                let _ = answer.send(self.engine.metrics(held, now));
+            }
+        }
     }
 
     fn apply(&mut self, input: Input) {
@@ -141,50 +211,40 @@ impl Shell {
                 outbox,
                 connection,
             } => {
-                let messages = outbox;
-                let outbox = Outbox {
-                    messages,
-                    connection,
-                };
-                self.boxes.insert(id, outbox);
+                self.boxes.insert(id, Line { outbox, connection });
                 self.open.insert(id);
                 self.engine.handle_connected(id, peer, remote, now);
             }
             Input::Message { id, message } => {
-                if let Some(outbox) = self.boxes.get(&id) {
-                    self.engine.handle_moved(id, outbox.connection.remote());
+                if let Some(line) = self.boxes.get(&id) {
+                    self.engine.handle_moved(id, line.connection.remote(), now);
                 }
                 self.engine.handle_message(id, *message, now);
             }
-            Input::Malformed { id } => self.engine.handle_malformed(id),
+            Input::Refused { id, reason } => self.engine.handle_refused(id, reason),
             Input::Disconnected { id } => {
                 self.boxes.remove(&id);
                 self.open.remove(&id);
                 self.engine.handle_disconnected(id);
             }
-            Input::Operator { request, answer } => {
-                // An operator who has gone away has been served all the same.
-                let _ = answer.send(self.engine.operator(request, now));
-            }
-            Input::Metrics { answer } => {
-                // Nor is a scraper waited for.
-                let _ = answer.send(self.engine.metrics(now));
-            }
         }
     }
 
     fn carry_out(&mut self) {
+        if self.engine.take_keys_changed() {
+            self.intake.set_enrolled(self.engine.enrolled());
+        }
         while let Some(effect) = self.engine.poll_effect() {
             let (id, outbound, last) = match effect {
                 Effect::Send(id, message) => (id, Outbound::Message(message), false),
                 Effect::Close(id, reason) => (id, Outbound::Close(reason), true),
             };
-            let Some(outbox) = self.boxes.get(&id) else {
+            let Some(line) = self.boxes.get(&id) else {
                 continue;
             };
-            let full = outbox.messages.try_send(outbound).is_err();
+            let full = line.outbox.put(outbound).is_err();
             if full {
-                outbox.connection.close("this node does not read");
+                line.connection.close("this node does not read");
                 self.engine.handle_disconnected(id);
             }
             if full || last {
@@ -200,13 +260,7 @@ impl Shell {
                 Some(Input::Disconnected { id }) => {
                     self.open.remove(&id);
                 }
-                Some(
-                    Input::Connected { .. }
-                    | Input::Message { .. }
-                    | Input::Malformed { .. }
-                    | Input::Operator { .. }
-                    | Input::Metrics { .. },
-                ) => {}
+                Some(Input::Connected { .. } | Input::Message { .. } | Input::Refused { .. }) => {}
                 None => return,
             }
         }
@@ -293,6 +347,8 @@ fn standing(status: &ControllerStatus) -> (u64, Vec<(NodeName, Membership, NodeS
 
 /// Inputs that may wait; beyond that, connections wait.
 const INPUTS: usize = 1024;
+/// Questions of operators that may wait.
+const QUESTIONS: usize = 64;
 /// Keeps a timer that is due, but waits for something else, from spinning.
 const TICK: Duration = Duration::from_millis(1);
 const NAP: Duration = Duration::from_secs(1);

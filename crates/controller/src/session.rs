@@ -1,25 +1,27 @@
-//! One QUIC connection: a pipe between its stream and the engine. Decides nothing, knows nothing.
+//! One QUIC connection: a pipe between its stream and the engine. What it may take is the intake's to say;
+//! it decides nothing itself.
 
+use crate::clock::boot;
 use crate::engine::ConnectionId;
+use crate::intake::{HalfOpen, Intake, Pass, Unread};
+use crate::outbox::{Outbound, Outbox};
 use crate::serve::Input;
 use keys::NodeId;
-use quic::{Connection, Incoming, Receiver, RecvError, Sender};
+use quic::{Incoming, Receiver, RecvError, Sender};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use wire::message::{Refusal, ToController, ToNode};
 
-/// What the engine hands to a connection.
-#[derive(Debug)]
-pub(crate) enum Outbound {
-    /// A message.
-    Message(Box<ToNode>),
-    /// The last message, then the end.
-    Close(Refusal),
-}
-
 /// Carries a connection from its handshake to its end.
-pub(crate) async fn run(incoming: Incoming, id: ConnectionId, inputs: mpsc::Sender<Input>) {
+pub(crate) async fn run(
+    incoming: Incoming,
+    half_open: HalfOpen,
+    id: ConnectionId,
+    intake: Arc<Intake>,
+    inputs: mpsc::Sender<Input>,
+) {
     let remote = incoming.remote();
     let connection = match incoming.handshake().await {
         Ok(connection) => connection,
@@ -28,42 +30,48 @@ pub(crate) async fn run(incoming: Incoming, id: ConnectionId, inputs: mpsc::Send
             return;
         }
     };
-    let (outbox, outbound) = mpsc::channel(OUTBOX);
+    let peer = NodeId(connection.peer());
+    let remote = connection.remote();
+    let pass = intake.admit(id, peer, remote, Some(&connection), boot());
+    drop(half_open);
+    let mut pass = match pass {
+        Ok(pass) => pass,
+        Err(turned) => {
+            // At once: a connection that nobody serves must not go on holding memory.
+            tracing::debug!(%remote, key = peer.short(), %turned, "connection turned away");
+            connection.close(&turned.to_string());
+            return;
+        }
+    };
+    let Ok(Ok((sender, receiver))) = timeout(STREAM_TIME, connection.accept_stream()).await else {
+        connection.close("nothing was said in time");
+        return;
+    };
+    pass.speaks();
+    let outbox = Arc::new(Outbox::default());
     let connected = Input::Connected {
         id,
-        peer: NodeId(connection.peer()),
-        remote: connection.remote(),
-        outbox,
+        peer,
+        remote,
+        outbox: Arc::clone(&outbox),
         connection: connection.clone(),
     };
     if inputs.send(connected).await.is_ok() {
-        carry(&connection, id, outbound, &inputs).await;
+        tokio::select! {
+            () = write(sender, &outbox) => {}
+            () = read(receiver, id, &pass, &inputs) => {}
+            error = connection.closed() => {
+                tracing::debug!(%remote, %error, "connection ended");
+            }
+        }
         let _ = inputs.send(Input::Disconnected { id }).await;
     }
     connection.close("");
 }
 
-async fn carry(
-    connection: &Connection,
-    id: ConnectionId,
-    outbound: mpsc::Receiver<Outbound>,
-    inputs: &mpsc::Sender<Input>,
-) {
-    let Ok(Ok((sender, receiver))) = timeout(STREAM_TIME, connection.accept_stream()).await else {
-        return;
-    };
-    tokio::select! {
-        () = write(sender, outbound) => {}
-        () = read(receiver, id, inputs) => {}
-        error = connection.closed() => {
-            tracing::debug!(remote = %connection.remote(), %error, "connection ended");
-        }
-    }
-}
-
 /// Ends with the last word, or when nobody can be told any more.
-async fn write(mut sender: Sender<ToNode>, mut outbound: mpsc::Receiver<Outbound>) {
-    while let Some(next) = outbound.recv().await {
+async fn write(mut sender: Sender<ToNode>, outbox: &Outbox) {
+    while let Some(next) = outbox.take().await {
         match next {
             Outbound::Message(message) => {
                 if let Err(error) = sender.send(&message).await {
@@ -84,35 +92,58 @@ async fn write(mut sender: Sender<ToNode>, mut outbound: mpsc::Receiver<Outbound
     }
 }
 
-/// Ends when the other side has finished. After bytes that are no message it waits for the writer
-/// to say so.
+/// Ends when the other side has finished. After something that is not to be read it waits for the
+/// writer to say so.
 async fn read(
     mut receiver: Receiver<ToController>,
     id: ConnectionId,
+    pass: &Pass,
     inputs: &mpsc::Sender<Input>,
 ) {
     loop {
-        let input = match receiver.recv().await {
-            Ok(Some(message)) => Input::Message {
-                id,
-                message: Box::new(message),
-            },
-            Ok(None) | Err(RecvError::Stream(_) | RecvError::Cut) => return,
-            Err(RecvError::Frame(error)) => {
-                tracing::debug!(%error, "malformed frame");
-                let _ = inputs.send(Input::Malformed { id }).await;
+        match next(&mut receiver, pass).await {
+            Ok(Some(message)) => {
+                let message = Box::new(message);
+                if inputs.send(Input::Message { id, message }).await.is_err() {
+                    return;
+                }
+            }
+            Ok(None) => return,
+            Err(reason) => {
+                let _ = inputs.send(Input::Refused { id, reason }).await;
                 return std::future::pending().await;
             }
-        };
-        if inputs.send(input).await.is_err() {
-            return;
         }
     }
 }
 
-/// Messages that may wait for one node. Full: the node does not read, and is disconnected.
-const OUTBOX: usize = 64;
+/// The next message; `None` when there is none to come. An error is the last word to the other side.
+async fn next(
+    receiver: &mut Receiver<ToController>,
+    pass: &Pass,
+) -> Result<Option<ToController>, Refusal> {
+    let read = async {
+        let Some(header) = receiver.header().await? else {
+            return Ok(None);
+        };
+        match pass.take(header, boot()) {
+            Ok(()) => Ok(Some(Ok(receiver.payload(header).await?))),
+            Err(unread) => Ok(Some(Err(unread))),
+        }
+    };
+    match read.await {
+        Ok(None) | Err(RecvError::Stream(_) | RecvError::Cut) => Ok(None),
+        Ok(Some(Ok(message))) => Ok(Some(message)),
+        Ok(Some(Err(Unread::NotEnrolled))) => Err(Refusal::NotEnrolled),
+        Ok(Some(Err(Unread::TooMuch))) => Err(Refusal::TooMuch),
+        Err(RecvError::Frame(error)) => {
+            tracing::debug!(%error, "malformed frame");
+            Err(Refusal::Protocol)
+        }
+    }
+}
+
 /// From the handshake to the first byte of the stream.
-const STREAM_TIME: Duration = Duration::from_secs(10);
+const STREAM_TIME: Duration = Duration::from_secs(4);
 /// For the last message to arrive.
 const LAST_WORD_TIME: Duration = Duration::from_secs(2);

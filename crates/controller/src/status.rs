@@ -29,6 +29,7 @@ impl Engine {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mesh: self.mesh.to_string(),
             generated_utc: utc(now.wall),
+            alarms: self.alarms(),
             epoch: self.epoch_status(),
             policy: PolicyStatus {
                 threshold: policy.threshold,
@@ -42,12 +43,33 @@ impl Engine {
         }
     }
 
+    /// What an operator has to look at, and the way out.
+    pub(crate) fn alarms(&self) -> Vec<String> {
+        let history = self.alarm.as_ref().map(|(node, epoch)| {
+            format!(
+                "{node} holds epoch {epoch} of this authority, which the event log does not know: the \
+                 log is an old copy, or was cut, and evictions may be missing from it; OPERATIONS says \
+                 how to go on from an old copy"
+            )
+        });
+        let room = self.log.is_short_of_room().then(|| {
+            "the disk is full: evidence is refused; evictions and epochs go on in the room that was \
+             held for them; free some space"
+                .to_owned()
+        });
+        let log = (!self.log_writable()).then(|| {
+            "the event log cannot be written: what is in force stays, everything else is refused"
+                .to_owned()
+        });
+        [history, room, log].into_iter().flatten().collect()
+    }
+
     /// One node.
     pub(crate) fn node_status(&self, name: &NodeName, node: &Node, now: Now) -> NodeStatus {
         let live = self.live.get(name);
         let current = self.current();
         let member = self.in_roster(node);
-        let decision = judge(&self.setup.policy, &node.record(), now.wall);
+        let decision = judge(&self.setup.policy, &node.record(now), now.wall);
         let connected = live.is_some_and(|live| live.connection.is_some());
         let state = self.state_of(name, node);
         let acked = live.and_then(|live| live.acked);

@@ -13,7 +13,10 @@ use crate::fleet::Fleet;
 use crate::log::{self, Log};
 use crate::operator::{Answer, Request};
 use jiff::Timestamp;
-use keys::{AuthoritySecret, ControllerId, Epoch, NodeSecret, TokenSecret, WgPublicKey};
+use keys::{
+    AuthorityId, AuthoritySecret, ControllerId, Epoch, NodeSecret, TokenSecret, WgPublicKey,
+    WgSecret,
+};
 use policy::Policy;
 use rand_core::{OsRng, RngCore as _};
 use std::collections::BTreeMap;
@@ -22,13 +25,15 @@ use std::time::Duration;
 use wire::admin::{EpochChange, NodeStatus, RotateRequest, Status, TokenRequest};
 use wire::evidence::Benchmark;
 use wire::message::{Enrol, Hello, Phase, Refusal, ToController, ToNode, Update};
-use wire::{EpochUpdate, NodeName, Token};
+use wire::{Digest, EpochUpdate, Mark, NodeName, Signed, Token};
 
 /// A controller in virtual time.
 struct World {
     dir: tempfile::TempDir,
     engine: Engine,
     authority: String,
+    /// The authority whose log is taken over on purpose.
+    adopt: Option<AuthorityId>,
     now: Now,
     connections: u64,
     /// What every connection was told, in order.
@@ -57,9 +62,7 @@ fn name(text: &str) -> NodeName {
 }
 
 fn wg() -> WgPublicKey {
-    let mut key = WgPublicKey([0; 32]);
-    OsRng.fill_bytes(&mut key.0);
-    key
+    WgSecret::generate(&mut OsRng).public()
 }
 
 fn start(
@@ -67,20 +70,23 @@ fn start(
     policy: Policy,
     authority: &str,
     boot_id: &str,
+    adopt: Option<AuthorityId>,
     now: Now,
 ) -> Result<Engine, StartError> {
     let mut fleet = Fleet::default();
-    let (log, contents) = Log::open(&path, |entry| fleet.apply(entry.at, &entry.event))?;
+    let authority = AuthoritySecret::from_base64(authority).unwrap();
+    let trusted: Vec<_> = adopt.into_iter().chain([authority.public()]).collect();
+    let (log, epochs) = Log::open(&path, &trusted, |entry| fleet.apply(entry.at, &entry.event))?;
     let setup = Setup {
         policy,
         mesh_v4: crate::open::DEFAULT_MESH_V4,
         mesh_v6: None,
         advertise: vec!["192.0.2.1:7443".into()],
         controller: ControllerId([1; 32]),
-        authority: AuthoritySecret::from_base64(authority).unwrap(),
+        authority,
         boot_id: boot_id.into(),
     };
-    Engine::start(setup, log, fleet, contents, now)
+    Engine::start(setup, log, fleet, epochs, now)
 }
 
 impl World {
@@ -94,11 +100,12 @@ impl World {
             wall: Timestamp::from_second(1_700_000_000).unwrap(),
         };
         let path = log::path_in(dir.path());
-        let engine = start(path, policy, &authority, "boot", now).unwrap();
+        let engine = start(path, policy, &authority, "boot", None, now).unwrap();
         Self {
             dir,
             engine,
             authority,
+            adopt: None,
             now,
             connections: 0,
             told: BTreeMap::new(),
@@ -191,7 +198,12 @@ impl World {
         };
         self.say(id, ToController::Enrol(enrol));
         match self.told.get(&id).and_then(|told| told.last()) {
-            Some(ToNode::Enrolled(place)) => Ok((id, place.name.clone())),
+            Some(ToNode::Enrolled(place)) => {
+                let authority = AuthoritySecret::from_base64(&self.authority).unwrap();
+                let place = place.verify(&[authority.public()]).unwrap();
+                assert_eq!(place.node, secret.public());
+                Ok((id, place.name.clone()))
+            }
             _ => Err(self.closed[&id]),
         }
     }
@@ -221,15 +233,15 @@ impl World {
     }
 
     fn hello(&mut self, id: ConnectionId) {
-        self.hello_at(id, Epoch(0));
+        self.hello_with(id, None);
     }
 
-    fn hello_at(&mut self, id: ConnectionId, epoch: Epoch) {
+    fn hello_with(&mut self, id: ConnectionId, newest: Option<Signed<Mark>>) {
         let hello = Hello {
             software: "test".into(),
             listen_port: 51820,
             advertised: Vec::new(),
-            epoch,
+            newest,
             unix_ms: self.now.unix_ms() + 7,
         };
         self.say(id, ToController::Hello(hello));
@@ -266,7 +278,25 @@ impl World {
             finished_at: self.now.wall,
             nonce: nonce.iter().map(|b| format!("{b:02x}")).collect(),
             log_digest: None,
+            mesh: self.engine.fleet.mesh(),
+            challenge: self.challenge(),
         }
+    }
+
+    /// The digest of the newest update.
+    fn challenge(&self) -> Option<Digest> {
+        let newest = self.engine.fleet.newest_epoch();
+        newest.map(|(_, published)| published.update)
+    }
+
+    /// What a node keeps of the newest update that it was sent.
+    fn mark(&self, node: &Node) -> Option<Signed<Mark>> {
+        let told = self.told[&node.connection].iter().rev();
+        let mut marks = told.filter_map(|message| match message {
+            ToNode::Update(update) => Some(update.mark.clone()),
+            _ => None,
+        });
+        marks.next()
     }
 
     fn envelope(&mut self, node: &Node, envelope: Vec<u8>) -> Option<String> {
@@ -344,11 +374,11 @@ impl World {
         self.forward(away);
         let elsewhere = tempfile::tempdir().unwrap();
         let path = log::path_in(elsewhere.path());
-        let dummy = start(path, policy.clone(), &self.authority, "x", self.now)?;
+        let dummy = start(path, policy.clone(), &self.authority, "x", None, self.now)?;
         // The old engine has to let go of the log before the new one may have it.
         drop(std::mem::replace(&mut self.engine, dummy));
         let path = log::path_in(self.dir.path());
-        self.engine = start(path, policy, &self.authority, boot_id, self.now)?;
+        self.engine = start(path, policy, &self.authority, boot_id, self.adopt, self.now)?;
         Ok(())
     }
 }
@@ -373,6 +403,6 @@ fn the_secret_of_an_epoch_that_is_over_is_nowhere_on_disk_once_there_was_time() 
         .operator(Request::Rotate(now), world.now)
         .unwrap();
     assert!(on_disk(&world), "the write-ahead log has it still");
-    world.engine.tidy();
+    world.engine.tidy(world.now);
     assert!(!on_disk(&world));
 }

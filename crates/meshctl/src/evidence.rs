@@ -4,8 +4,9 @@ use crate::answer::Answer;
 use crate::failure::Failure;
 use crate::files;
 use clap::Subcommand;
-use keys::{EvaluatorSecret, NodeId};
+use keys::{EvaluatorSecret, MeshId, NodeId};
 use std::path::{Path, PathBuf};
+use wire::Digest;
 use wire::evidence::{Benchmark, MAX_ENVELOPE_LEN};
 use wire::name::NodeName;
 
@@ -23,6 +24,13 @@ pub(crate) enum Verb {
         /// The node's name.
         #[arg(long)]
         name: NodeName,
+        /// The mesh that it is for, as `mesh:` and hex; `meshctl status` shows it.
+        #[arg(long, value_name = "MESH")]
+        mesh: MeshId,
+        /// What it answers to: the `update` of the epoch in force, as `sha256:` and hex. Proves that it was
+        /// not signed in advance; must be of one of the last 256 epochs.
+        #[arg(long, value_name = "DIGEST")]
+        challenge: Option<Digest>,
         /// The benchmark's result as JSON; `-` reads stdin.
         result: PathBuf,
     },
@@ -34,11 +42,14 @@ pub(crate) fn run(verb: &Verb, answer: &Answer) -> Result<(), Failure> {
         key,
         node,
         name,
+        mesh,
+        challenge,
         result,
     } = verb;
     let run = read_result(result)?;
     let evaluator = read_key(key, answer)?;
     let envelope = run
+        .bound_to(*mesh, *challenge)
         .attest_as(name.as_str(), node, &evaluator)
         .map_err(|error| not_a_result(result, &error))?;
     answer.text(&String::from_utf8_lossy(&envelope))

@@ -42,6 +42,9 @@ pub(crate) fn epoch_fields(status: &ControllerStatus) -> Fields {
     let (now, epoch, policy) = (&status.generated_utc, &status.epoch, &status.policy);
     let until = |then: &str| or_dash(units::seconds_until(now, then).map(units::relative));
     let mut fields = Fields::default();
+    for alarm in &status.alarms {
+        fields.field("ALARM", alarm.clone());
+    }
     fields.field(
         "epoch",
         format!("{}, ends {}", epoch.id, until(&epoch.expiry_utc)),

@@ -441,16 +441,31 @@ fn evidence_signed_offline_is_believed_under_the_printed_key() {
     });
     std::fs::write(&result, run.to_string()).unwrap();
     let node = keys::NodeId([7; 32]);
+    let (mesh, challenge) = (keys::MeshId([5; 16]), wire::Digest([6; 32]));
     let sign = |result: &Path| {
         let (key, node) = (key.to_str().unwrap(), node.to_string());
+        let (mesh, challenge) = (mesh.to_string(), challenge.to_string());
         let args = [
-            "evidence", "sign", "--key", key, "--node", &node, "--name", "node-a",
+            "evidence",
+            "sign",
+            "--key",
+            key,
+            "--node",
+            &node,
+            "--name",
+            "node-a",
+            "--mesh",
+            &mesh,
+            "--challenge",
+            &challenge,
         ];
         meshctl(nowhere, &[&args[..], &[result.to_str().unwrap()]].concat())
     };
     let signed = sign(&result);
     assert_eq!(signed.status.code(), Some(0), "{}", stderr(&signed));
-    let attested = wire::evidence::Attested::verify(&signed.stdout, &node, &[evaluator]).unwrap();
+    let signed = signed.stdout;
+    let attested = wire::evidence::Attested::verify(&signed, &node, mesh, &[evaluator]).unwrap();
+    assert_eq!(attested.benchmark().challenge, Some(challenge));
     assert_eq!(attested.benchmark().suite, "s");
     assert_eq!(sign(&key).status.code(), Some(2));
 }

@@ -148,6 +148,11 @@ fn controller(
         mesh_v4,
         mesh_v6,
         policy,
+        adopt_log: settings
+            .adopt_log
+            .as_deref()
+            .map(|key| parse("adopt_log", key))
+            .transpose()?,
         metrics_listen,
     })
 }
@@ -183,6 +188,9 @@ fn policy_of(settings: &Settings) -> Result<Policy, ConfigError> {
             ],
         )?,
         evaluators: evaluators?,
+        harness: settings.harness.clone(),
+        suite: settings.suite.clone(),
+        suite_version: settings.suite_version.clone(),
         passes_to_return: settings
             .passes_to_return
             .unwrap_or(defaults.passes_to_return),

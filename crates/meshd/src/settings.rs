@@ -138,6 +138,12 @@ settings! {
     [Controller] required_signer: String, "MESHD_REQUIRED_SIGNER";
     /// Controller: key of an evaluator, evaluator:HEX; repeatable
     [Controller] evaluator: Vec<String>, "MESHD_EVALUATOR";
+    /// Controller: the one harness whose evidence counts [default: any]
+    [Controller] harness: String, "MESHD_HARNESS";
+    /// Controller: the one suite whose evidence counts [default: any]
+    [Controller] suite: String, "MESHD_SUITE";
+    /// Controller: the one version of the suite [default: any]
+    [Controller] suite_version: String, "MESHD_SUITE_VERSION";
     /// Controller: epochs, the one it joins included, for which a newly enrolled node is admitted regardless [default: 0]
     [Controller] probation_epochs: u32, "MESHD_PROBATION_EPOCHS";
     /// Controller: consecutive passes that bring a quarantined node back [default: 1]
@@ -154,6 +160,9 @@ settings! {
     [Controller] floor_share: f64, "MESHD_FLOOR_SHARE";
     /// Controller: fewest removals in one epoch that wait for an operator [default: 3]
     [Controller] floor_nodes: usize, "MESHD_FLOOR_NODES";
+
+    /// Controller: authority:HEX that signed the event log until its key was replaced on purpose
+    [Controller] adopt_log: String, "MESHD_ADOPT_LOG";
 
     /// Node: enrolment token, or @FILE, or - for standard input; once
     [Node] join: String, "MESHD_JOIN";

@@ -7,7 +7,7 @@ use crate::emitter::Emission;
 use crate::io::clock;
 use crate::io::interface::in_range;
 use crate::metrics::{Counts, EvidenceAnswer, UpdateResult};
-use crate::persist::{Enrolment, Keeper, StateDir};
+use crate::persist::{Enrolment, Keeper, Newest, StateDir};
 use crate::probe::{Ping, Round, Target};
 use crate::session::{SessionError, SessionEvent};
 use crate::underlay::{Fit, Mtu};
@@ -15,15 +15,15 @@ use epoch::member::View;
 use epoch::{Change, Command, Member};
 use jiff::Timestamp;
 use keys::{Epoch, NodeId, NodeSecret, WgSecret};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use wire::evidence::{Benchmark, payload_digest, peek};
-use wire::message::{Phase, Place, Update};
+use wire::message::{Phase, Update};
 use wire::update::LeaseEnd;
-use wire::{ToController, ToNode};
+use wire::{Digest, Mark, Place, Signed, ToController, ToNode};
 
 /// What the agent owns.
 pub(crate) struct Agent {
@@ -36,6 +36,12 @@ pub(crate) struct Agent {
     pub(crate) data: DataPlane,
     pub(crate) control: ControlState,
     pub(crate) evidence: Option<Evidence>,
+    /// A run that waits for the first update: without one there is nothing that it could answer to.
+    pub(crate) held: Option<Box<Benchmark>>,
+    /// The digest of the newest update: evidence answers to it.
+    pub(crate) challenge: Option<Digest>,
+    /// The authority's word for updates that may yet be in force here.
+    pub(crate) marks: BTreeMap<Epoch, Signed<Mark>>,
     pub(crate) pings: HashMap<NodeId, PingResult>,
     pub(crate) interface: wire::admin::InterfaceStatus,
     /// The setting.
@@ -46,7 +52,7 @@ pub(crate) struct Agent {
     pub(crate) underlay_changed: bool,
     pub(crate) mock_mean: watch::Sender<Option<f64>>,
     pub(crate) has_mock: bool,
-    pub(crate) announced_epoch: watch::Sender<Epoch>,
+    pub(crate) announced: watch::Sender<Option<Signed<Mark>>>,
     pub(crate) targets: watch::Sender<Vec<Target>>,
     /// Where the controller said that nodes are: a peer that was gone for a while is found again.
     pub(crate) places: HashMap<NodeId, Vec<SocketAddr>>,
@@ -177,7 +183,7 @@ impl Agent {
             } => {
                 tracing::info!(controller = %address, skew_ms, "control channel up");
                 self.counts.control_connections += 1;
-                if place != self.enrolment.place() {
+                if place != self.enrolment.place(self.identity.public()) {
                     self.moved(&place);
                 }
                 if skew_ms.unsigned_abs() > SKEW_WARNING_MS {
@@ -204,14 +210,7 @@ impl Agent {
     /// because addresses, tunnels and epochs of this run are of the old one.
     fn moved(&mut self, place: &Place) {
         let enrolment = self.enrolment.moved_to(place);
-        let other_mesh = place.mesh != self.enrolment.mesh;
-        let forgotten = if other_mesh {
-            self.keeper.settle();
-            self.state.forget_epoch()
-        } else {
-            Ok(())
-        };
-        match forgotten.and_then(|()| self.state.save_enrolment(&enrolment)) {
+        match self.state.save_enrolment(&enrolment) {
             Ok(()) => tracing::error!("the controller has another place for this node: restart it"),
             Err(error) => {
                 tracing::error!(%error, "the controller has another place for this node: enrol it again")
@@ -256,6 +255,7 @@ impl Agent {
             signed,
             secret,
             age_ms,
+            mark,
         } = update;
         let verified = match signed.verify(&self.enrolment.authorities) {
             Ok(verified) => verified,
@@ -264,7 +264,7 @@ impl Agent {
                 return tracing::warn!(%reason, "update rejected");
             }
         };
-        let epoch = verified.epoch;
+        let (epoch, digest) = (verified.epoch, verified.digest());
         let age = Duration::from_millis(age_ms);
         let taken = self
             .member
@@ -273,8 +273,23 @@ impl Agent {
             Ok(()) => UpdateResult::Accepted,
             Err(_) => UpdateResult::Rejected,
         });
-        if let Err(reason) = taken {
-            tracing::warn!(%epoch, %reason, "update rejected");
+        match taken {
+            Ok(()) => self.accepted(epoch, digest, mark),
+            Err(reason) => tracing::warn!(%epoch, %reason, "update rejected"),
+        }
+    }
+
+    /// Evidence answers to this update from now on, and its mark is kept until it is in force.
+    fn accepted(&mut self, epoch: Epoch, digest: Digest, mark: Signed<Mark>) {
+        self.challenge = Some(digest);
+        let fits = |mark: &Mark| mark.epoch == epoch && mark.update == digest;
+        let trusted = &self.enrolment.authorities;
+        // A mark that proves nothing is none: the controller would not believe it either.
+        if mark.verify(trusted).is_ok_and(|mark| fits(&mark)) {
+            self.marks.insert(epoch, mark);
+        }
+        if let Some(run) = self.held.take() {
+            self.emission(Emission::Run(run));
         }
     }
 
@@ -293,7 +308,7 @@ impl Agent {
 
     /// Whether an address is one of the mesh.
     pub(crate) fn is_inside(&self, address: IpAddr) -> bool {
-        let Place { v4, v6, .. } = self.enrolment.place();
+        let Enrolment { v4, v6, .. } = &self.enrolment;
         in_range(address, IpAddr::V4(v4.0), v4.1) || in_range(address, IpAddr::V6(v6.0), v6.1)
     }
 
@@ -327,7 +342,13 @@ impl Agent {
 
     fn emission(&mut self, emission: Emission) {
         let envelope = match emission {
-            Emission::Run(run) => run.attest_self(self.enrolment.name.as_str(), &self.identity),
+            Emission::Run(run) if self.challenge.is_none() => {
+                self.held = Some(run);
+                return;
+            }
+            Emission::Run(run) => run
+                .bound_to(self.enrolment.mesh, self.challenge)
+                .attest_self(self.enrolment.name.as_str(), &self.identity),
             Emission::Envelope(envelope) => Ok(envelope),
         };
         let envelope = match envelope {
@@ -408,8 +429,14 @@ impl Agent {
         while let Some(command) = self.member.poll_command() {
             match command {
                 Command::Persist(high) => {
-                    self.keeper.keep(high);
-                    self.announced_epoch.send_replace(high.epoch);
+                    let mark = self.marks.remove(&high.epoch);
+                    self.marks.retain(|epoch, _| *epoch > high.epoch);
+                    self.announced.send_replace(mark.clone());
+                    self.keeper.keep(Newest {
+                        epoch: high.epoch,
+                        digest: high.digest,
+                        mark,
+                    });
                 }
                 Command::Acknowledge { epoch, phase } => {
                     self.send(ToController::Ack { epoch, phase });

@@ -40,11 +40,11 @@ use io::offload::Offloads;
 use io::tun::Tun;
 use keys::{NodeSecret, WgSecret};
 use metrics::Counts;
-use persist::{Enrolment, Keeper, StateDir};
+use persist::{Enrolment, Keeper, Memory, StateDir};
 use quic::Dialer;
 use rand::Rng as _;
 use session::Introduction;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -154,7 +154,7 @@ pub struct Node {
     wg: WgSecret,
     state: StateDir,
     enrolment: Option<Enrolment>,
-    high_water: epoch::member::HighWater,
+    memory: Memory,
     /// One of each for every data thread.
     queues: Vec<(Box<dyn Tun>, std::net::UdpSocket)>,
     offloads: Arc<Offloads>,
@@ -176,7 +176,7 @@ impl Node {
     ) -> Result<Self, OpenError> {
         let state = StateDir::new(config.state_dir.clone());
         let enrolment = state.enrolment()?;
-        let high_water = state.high_water()?;
+        let memory = state.memory()?;
         match (&enrolment, &config.join) {
             (None, None) => return Err(OpenError::NotEnrolled),
             (None, Some(token))
@@ -207,7 +207,7 @@ impl Node {
             wg,
             state,
             enrolment,
-            high_water,
+            memory,
             queues: tuns.into_iter().zip(sockets).collect(),
             offloads,
             admin,
@@ -224,16 +224,17 @@ impl Node {
         let enrolment = match self.enrolment.take() {
             Some(enrolment) => enrolment,
             None => tokio::select! {
-                enrolled = self.enrol() => {
-                    // What was newest belonged to the mesh before.
-                    self.high_water = epoch::member::HighWater::default();
-                    enrolled?
-                }
+                enrolled = self.enrol() => enrolled?,
                 () = &mut shutdown => return Ok(()),
             },
         };
         let mtu = Fit::unknown(self.config.mtu).mtu;
-        io::interface::configure(&self.config.interface, &enrolment.place(), mtu).await?;
+        io::interface::configure(
+            &self.config.interface,
+            &enrolment.place(self.identity.public()),
+            mtu,
+        )
+        .await?;
         let (agent, inputs) = self.start(enrolment)?;
         agent.run(inputs, shutdown).await.map_err(ServeError::Data)
     }
@@ -243,11 +244,10 @@ impl Node {
             return Err(ServeError::Enrolment(Refusal::NotEnrolled));
         };
         let dialer = Dialer::bind(&self.identity, token.controller)?;
-        let place =
-            session::enrol(&dialer, token, self.config.name.as_ref(), self.wg.public()).await;
+        let keys = (self.identity.public(), self.wg.public());
+        let place = session::enrol(&dialer, token, self.config.name.as_ref(), keys).await;
         dialer.close("enrolled").await;
         let enrolment = Enrolment::new(token, &place.map_err(ServeError::Enrolment)?);
-        self.state.forget_epoch()?;
         self.state.save_enrolment(&enrolment)?;
         tracing::info!(name = %enrolment.name, v4 = %enrolment.v4.0, v6 = %enrolment.v6.0, "enrolled");
         Ok(enrolment)
@@ -260,7 +260,7 @@ impl Node {
             identity,
             wg,
             state,
-            high_water,
+            memory,
             queues,
             offloads,
             admin,
@@ -303,7 +303,9 @@ impl Node {
         let (round_out, rounds) = mpsc::channel(QUEUE);
         let (requests_out, requests) = mpsc::channel(QUEUE);
         let (underlay_out, underlay) = mpsc::channel(1);
-        let (announced_epoch, epoch) = watch::channel(high_water.epoch);
+        let remembered = memory.of(enrolment.mesh);
+        let mark = remembered.and_then(|newest| newest.mark.clone());
+        let (announced, newest) = watch::channel(mark);
         let (targets, targets_seen) = watch::channel(Vec::new());
         let (mock_mean, mean) = watch::channel(None);
 
@@ -313,9 +315,11 @@ impl Node {
             config.controllers
         };
         let introduction = Introduction {
+            node: identity.public(),
+            authorities: enrolment.authorities.clone(),
             listen_port,
             advertised: config.advertise,
-            epoch,
+            newest,
         };
         tokio::spawn(session::run(
             dialer,
@@ -350,11 +354,12 @@ impl Node {
         }
         tokio::spawn(io::mtu::watch(underlay_out));
         let agent = Agent {
-            member: Member::new(identity_of, high_water),
+            member: Member::new(identity_of, memory.high_water(enrolment.mesh)),
             identity,
             wg,
+            keeper: Keeper::start(state.clone(), memory, enrolment.mesh)
+                .map_err(ServeError::Data)?,
             enrolment,
-            keeper: Keeper::start(state.clone()).map_err(ServeError::Data)?,
             state,
             data,
             control: ControlState::Down {
@@ -362,6 +367,9 @@ impl Node {
                 error: None,
             },
             evidence: None,
+            held: None,
+            challenge: None,
+            marks: BTreeMap::new(),
             pings: HashMap::new(),
             interface,
             mtu: config.mtu,
@@ -369,7 +377,7 @@ impl Node {
             underlay_changed: false,
             mock_mean,
             has_mock,
-            announced_epoch,
+            announced,
             targets,
             places: HashMap::new(),
             counts: Counts::default(),

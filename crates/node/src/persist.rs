@@ -2,15 +2,15 @@
 //! newest epoch that it accepted. Files are 0600 and replaced whole.
 
 use epoch::member::HighWater;
-use keys::{AuthorityId, ControllerId, Epoch, MeshId, SegmentId};
+use keys::{AuthorityId, ControllerId, Epoch, MeshId, NodeId, SegmentId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use wire::message::Place;
-use wire::{Digest, NodeName, Token};
+use wire::{Digest, Mark, NodeName, Place, Signed, Token};
 
 /// What enrolment left behind.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -26,11 +26,36 @@ pub(crate) struct Enrolment {
     pub(crate) v6: (Ipv6Addr, u8),
 }
 
-#[derive(Serialize, Deserialize)]
+/// The newest epoch that was in force here, and the authority's word for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Newest {
-    epoch: Epoch,
-    digest: Digest,
+pub(crate) struct Newest {
+    pub(crate) epoch: Epoch,
+    pub(crate) digest: Digest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mark: Option<Signed<Mark>>,
+}
+
+/// The newest epoch of every mesh that this node was ever in, by the mesh as printed. It only grows: a node
+/// that is sent into another mesh and back must not take what it had refused before.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Memory(BTreeMap<String, Newest>);
+
+impl Memory {
+    /// What is remembered of a mesh.
+    pub(crate) fn of(&self, mesh: MeshId) -> Option<&Newest> {
+        self.0.get(&mesh.to_string())
+    }
+
+    /// What an update has to be newer than.
+    pub(crate) fn high_water(&self, mesh: MeshId) -> HighWater {
+        self.of(mesh)
+            .map_or_else(HighWater::default, |n| HighWater {
+                epoch: n.epoch,
+                digest: n.digest,
+            })
+    }
 }
 
 /// Why the state directory cannot be used.
@@ -75,72 +100,39 @@ impl StateDir {
         write(&self.0, ENROLMENT, enrolment)
     }
 
-    pub(crate) fn high_water(&self) -> Result<HighWater, PersistError> {
-        let newest: Option<Newest> = read(&self.0.join(EPOCH))?;
-        Ok(newest.map_or_else(HighWater::default, |n| HighWater {
-            epoch: n.epoch,
-            digest: n.digest,
-        }))
+    pub(crate) fn memory(&self) -> Result<Memory, PersistError> {
+        Ok(read(&self.0.join(EPOCHS))?.unwrap_or_default())
     }
 
-    pub(crate) fn save_high_water(&self, high: HighWater) -> Result<(), PersistError> {
-        write(
-            &self.0,
-            EPOCH,
-            &Newest {
-                epoch: high.epoch,
-                digest: high.digest,
-            },
-        )
-    }
-
-    /// Forgets an epoch of a mesh that this node has left.
-    pub(crate) fn forget_epoch(&self) -> Result<(), PersistError> {
-        self.save_high_water(HighWater::default())
+    fn save_memory(&self, memory: &Memory) -> Result<(), PersistError> {
+        write(&self.0, EPOCHS, memory)
     }
 }
 
 /// Writes the newest epoch on a thread of its own, because a disk that is slow must hold up no epoch.
 /// Of several that wait only the last is written. What waits is written before this is gone.
 pub(crate) struct Keeper {
-    wanted: Option<mpsc::Sender<Wanted>>,
+    wanted: Option<mpsc::Sender<Newest>>,
     thread: Option<JoinHandle<()>>,
 }
 
-enum Wanted {
-    Newest(HighWater),
-    /// Answered when everything before it is written.
-    Pause(mpsc::Sender<()>),
-}
-
 impl Keeper {
-    pub(crate) fn start(state: StateDir) -> io::Result<Self> {
+    /// Keeps what was newest in `mesh`, beside what `memory` holds of others.
+    pub(crate) fn start(state: StateDir, memory: Memory, mesh: MeshId) -> io::Result<Self> {
         let (wanted, inbox) = mpsc::channel();
         let thread = std::thread::Builder::new().name("meshd-state".into());
-        let thread = thread.spawn(move || keep(&state, &inbox))?;
+        let thread = thread.spawn(move || keep(&state, memory, mesh, &inbox))?;
         Ok(Self {
             wanted: Some(wanted),
             thread: Some(thread),
         })
     }
 
-    /// Has `high` written soon. A failure is logged: it matters only after a restart.
-    pub(crate) fn keep(&self, high: HighWater) {
-        self.send(Wanted::Newest(high));
-    }
-
-    /// Waits until nothing is left to write.
-    pub(crate) fn settle(&self) {
-        let (done, wait) = mpsc::channel();
-        self.send(Wanted::Pause(done));
-        // An error means that the thread is gone, and writes nothing any more.
-        let _ = wait.recv();
-    }
-
-    fn send(&self, wanted: Wanted) {
+    /// Has `newest` written soon. A failure is logged: it matters only after a restart.
+    pub(crate) fn keep(&self, newest: Newest) {
         if let Some(sender) = &self.wanted {
             // The thread ends only with the sender.
-            let _ = sender.send(wanted);
+            let _ = sender.send(newest);
         }
     }
 }
@@ -155,20 +147,13 @@ impl Drop for Keeper {
     }
 }
 
-fn keep(state: &StateDir, inbox: &mpsc::Receiver<Wanted>) {
+fn keep(state: &StateDir, mut memory: Memory, mesh: MeshId, inbox: &mpsc::Receiver<Newest>) {
     while let Ok(first) = inbox.recv() {
-        let (mut newest, mut waiting) = (None, Vec::new());
-        for wanted in std::iter::once(first).chain(inbox.try_iter()) {
-            match wanted {
-                Wanted::Newest(high) => newest = Some(high),
-                Wanted::Pause(done) => waiting.push(done),
-            }
-        }
-        if let Some(Err(error)) = newest.map(|high| state.save_high_water(high)) {
+        let newest = inbox.try_iter().last().unwrap_or(first);
+        memory.0.insert(mesh.to_string(), newest);
+        if let Err(error) = state.save_memory(&memory) {
             tracing::error!(%error, "the newest epoch is not remembered across a restart");
         }
-        // Dropped, and so answered.
-        drop(waiting);
     }
 }
 
@@ -198,8 +183,10 @@ impl Enrolment {
         }
     }
 
-    pub(crate) fn place(&self) -> Place {
+    /// The place of `node`, which is this one.
+    pub(crate) fn place(&self, node: NodeId) -> Place {
         Place {
+            node,
             mesh: self.mesh,
             segment: self.segment,
             name: self.name.clone(),
@@ -246,53 +233,73 @@ fn write(dir: &Path, name: &str, value: &impl Serialize) -> Result<(), PersistEr
 }
 
 const ENROLMENT: &str = "enrolment.json";
-const EPOCH: &str = "epoch.json";
+const EPOCHS: &str = "epochs.json";
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
+    const MESH: MeshId = MeshId([1; 16]);
+
+    fn newest(epoch: u64) -> Newest {
+        Newest {
+            epoch: Epoch(epoch),
+            digest: Digest([3; 32]),
+            mark: None,
+        }
+    }
+
+    fn epoch_of(state: &StateDir, mesh: MeshId) -> u64 {
+        state.memory().unwrap().high_water(mesh).epoch.0
+    }
+
     #[test]
     fn the_newest_epoch_survives_and_a_damaged_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path().to_owned());
-        assert_eq!(state.high_water().unwrap(), HighWater::default());
-        let high = HighWater {
+        assert_eq!(epoch_of(&state, MESH), 0);
+        let authority = keys::AuthoritySecret::generate(&mut rand_core::OsRng);
+        let mark = Mark {
+            mesh: MESH,
+            segment: SegmentId(0),
             epoch: Epoch(7),
-            digest: Digest([3; 32]),
+            update: Digest([3; 32]),
         };
-        state.save_high_water(high).unwrap();
-        assert_eq!(state.high_water().unwrap(), high);
-        let path = dir.path().join(EPOCH);
+        let signed = Signed::sign(&mark, &authority).unwrap();
+        let mut memory = Memory::default();
+        let newest = Newest {
+            mark: Some(signed),
+            ..newest(7)
+        };
+        memory.0.insert(MESH.to_string(), newest);
+        state.save_memory(&memory).unwrap();
+        let read = state.memory().unwrap();
+        let newest = read.of(MESH).unwrap();
+        let proof = newest.mark.as_ref().unwrap().verify(&[authority.public()]);
+        assert_eq!(*proof.unwrap(), mark, "the signature survives too");
+        let path = dir.path().join(EPOCHS);
         assert_eq!(
             std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
         std::fs::write(&path, "{").unwrap();
-        assert!(
-            state
-                .high_water()
-                .unwrap_err()
-                .to_string()
-                .contains("epoch.json is damaged")
-        );
+        let error = state.memory().unwrap_err().to_string();
+        assert!(error.contains("epochs.json is damaged"), "{error}");
     }
 
     #[test]
-    fn what_was_given_to_keep_last_is_on_disk_once_it_settles_and_when_it_ends() {
+    fn what_was_given_to_keep_last_is_on_disk_when_it_ends_and_other_meshes_stay() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path().to_owned());
-        let high = |epoch| HighWater {
-            epoch: Epoch(epoch),
-            digest: Digest([3; 32]),
-        };
-        let keeper = Keeper::start(state.clone()).unwrap();
-        (1..50).for_each(|epoch| keeper.keep(high(epoch)));
-        keeper.settle();
-        assert_eq!(state.high_water().unwrap(), high(49));
-        keeper.keep(high(50));
+        let keeper = Keeper::start(state.clone(), Memory::default(), MESH).unwrap();
+        (1..50).for_each(|epoch| keeper.keep(newest(epoch)));
         drop(keeper);
-        assert_eq!(state.high_water().unwrap(), high(50));
+        assert_eq!(epoch_of(&state, MESH), 49);
+        let other = MeshId([2; 16]);
+        let keeper = Keeper::start(state.clone(), state.memory().unwrap(), other).unwrap();
+        keeper.keep(newest(3));
+        drop(keeper);
+        assert_eq!((epoch_of(&state, MESH), epoch_of(&state, other)), (49, 3));
     }
 }

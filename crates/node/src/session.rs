@@ -2,7 +2,7 @@
 //! connection is lost; then dials again, with backoff and jitter, for ever.
 
 use crate::io::clock;
-use keys::{Epoch, WgPublicKey};
+use keys::{AuthorityId, NodeId, WgPublicKey};
 use quic::{Connection, Dialer};
 use rand::Rng as _;
 use std::net::SocketAddr;
@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::net::lookup_host;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
-use wire::message::{Enrol, Hello, Place, Refusal};
-use wire::{NodeName, ToController, ToNode, Token};
+use wire::message::{Enrol, Hello, Refusal};
+use wire::{Mark, NodeName, Place, Signed, ToController, ToNode, Token, VerifyError};
 
 /// What the agent hears of the control channel.
 pub(crate) enum SessionEvent {
@@ -57,6 +57,9 @@ pub(crate) enum SessionError {
     /// The controller will not serve this node.
     #[error("the controller refuses: {0}")]
     Refused(Refusal),
+    /// The place that the controller gives is not this node's, or the authority has not signed it.
+    #[error("the controller gives a place that the authority has not signed for this node: {0}")]
+    Place(&'static str),
     /// The controller said something else than it should.
     #[error("the controller answered out of turn")]
     OutOfTurn,
@@ -70,9 +73,31 @@ pub(crate) enum SessionError {
 
 /// What a hello says that may change from one connection to the next.
 pub(crate) struct Introduction {
+    pub(crate) node: NodeId,
+    pub(crate) authorities: Vec<AuthorityId>,
     pub(crate) listen_port: u16,
     pub(crate) advertised: Vec<SocketAddr>,
-    pub(crate) epoch: watch::Receiver<Epoch>,
+    pub(crate) newest: watch::Receiver<Option<Signed<Mark>>>,
+}
+
+/// A place is believed if a trusted authority signed it for this node: the controller's connection key
+/// alone must not be able to move a node, or to have a foreign range routed into its tunnel.
+fn believe(
+    place: &Signed<Place>,
+    node: NodeId,
+    authorities: &[AuthorityId],
+) -> Result<Place, SessionError> {
+    let place = place.verify(authorities).map_err(|error| match error {
+        VerifyError::UnknownSigner(_) => SessionError::Place("signed by another key"),
+        VerifyError::BadSignature => SessionError::Place("the signature does not verify"),
+        VerifyError::Malformed => SessionError::Place("malformed"),
+        VerifyError::Invalid(rule) => SessionError::Place(rule),
+    })?;
+    if place.node == node {
+        Ok((*place).clone())
+    } else {
+        Err(SessionError::Place("it is another node's"))
+    }
 }
 
 /// Keeps the control channel up until the agent is gone.
@@ -116,7 +141,7 @@ async fn once(
         software: env!("CARGO_PKG_VERSION").into(),
         listen_port: introduction.listen_port,
         advertised: introduction.advertised.clone(),
-        epoch: *introduction.epoch.borrow(),
+        newest: introduction.newest.borrow().clone(),
         unix_ms: clock::unix_ms(),
     };
     send.send(&ToController::Hello(hello)).await?;
@@ -129,6 +154,7 @@ async fn once(
         Some(_) => return Err(SessionError::OutOfTurn),
         None => return Err(SessionError::Closed),
     };
+    let place = believe(&place, introduction.node, &introduction.authorities)?;
     backoff.reset();
     let skew_ms =
         i64::try_from(i128::from(clock::unix_ms()) - i128::from(unix_ms)).unwrap_or(i64::MAX);
@@ -184,12 +210,12 @@ pub(crate) async fn enrol(
     dialer: &Dialer,
     token: &Token,
     name: Option<&NodeName>,
-    wg: WgPublicKey,
+    (node, wg): (NodeId, WgPublicKey),
 ) -> Result<Place, Refusal> {
     let mut backoff = Backoff::default();
     let mut told = false;
     for address in token.controllers.iter().cycle() {
-        match enrol_at(dialer, address, token, name, wg).await {
+        match enrol_at(dialer, address, token, name, (node, wg)).await {
             Ok(place) => return Ok(place),
             Err(SessionError::Refused(Refusal::Busy)) => {}
             Err(SessionError::Refused(reason)) => return Err(reason),
@@ -210,7 +236,7 @@ async fn enrol_at(
     address: &str,
     token: &Token,
     name: Option<&NodeName>,
-    wg: WgPublicKey,
+    (node, wg): (NodeId, WgPublicKey),
 ) -> Result<Place, SessionError> {
     let connection = dial(dialer, address).await?;
     let (mut send, mut receive) = connection.open_stream::<ToController, ToNode>().await?;
@@ -226,7 +252,7 @@ async fn enrol_at(
         .map_err(|_| SessionError::Silent)??;
     connection.close("enrolled");
     match answer {
-        Some(ToNode::Enrolled(place)) => Ok(place),
+        Some(ToNode::Enrolled(place)) => believe(&place, node, &token.authorities),
         Some(ToNode::Refused { reason }) => Err(SessionError::Refused(reason)),
         Some(_) => Err(SessionError::OutOfTurn),
         None => Err(SessionError::Closed),

@@ -1,10 +1,11 @@
 //! Whether a piece of verified evidence may enter a node's record. Order in time makes replays
 //! worthless: only evidence of a later run than the newest accepted one counts.
 
+use crate::judge::is_pinned;
 use crate::settings::{Policy, RequiredSigner};
 use jiff::Timestamp;
 use std::time::Duration;
-use wire::evidence::Attested;
+use wire::evidence::{Attested, Signer};
 
 /// What was accepted from a node before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub struct History {
     pub last_finished: Option<Timestamp>,
     /// Whether the nonce has been used.
     pub nonce_used: bool,
+    /// Whether the challenge is an epoch's that was published lately; `None`: it answers to none.
+    pub challenge_known: Option<bool>,
 }
 
 /// Why evidence that verifies is not accepted all the same.
@@ -24,6 +27,15 @@ pub enum Unacceptable {
     /// Its signer does not count.
     #[error("signed by an evaluator, but the policy counts only the node's own word")]
     EvaluatorSigner,
+    /// Not of the harness, suite or version that the policy names.
+    #[error("of another {0} than the one that the policy names")]
+    Pinned(&'static str),
+    /// The node's own evidence answers to no epoch: it could have been signed in advance.
+    #[error("signed by the node without the challenge of an epoch")]
+    NoChallenge,
+    /// Its challenge is of no epoch that this controller published lately.
+    #[error("its challenge is of no epoch that was published lately: sign it anew")]
+    UnknownChallenge,
     /// It claims to come from the future.
     #[error(
         "finished {ahead_seconds} s in the future by the controller's clock, {allowed_seconds} s \
@@ -59,7 +71,22 @@ pub fn accept(
             RequiredSigner::Any | RequiredSigner::Evaluator => Unacceptable::NodeSigner,
         });
     }
-    let finished = evidence.benchmark().finished_at;
+    let run = evidence.benchmark();
+    let pins = [
+        ("harness", &policy.harness, &run.harness),
+        ("suite", &policy.suite, &run.suite),
+        ("suite version", &policy.suite_version, &run.suite_version),
+    ];
+    if let Some((what, ..)) = pins.iter().find(|(_, pin, has)| !is_pinned(pin, has)) {
+        return Err(Unacceptable::Pinned(what));
+    }
+    match (history.challenge_known, evidence.signer()) {
+        // An evaluator's run may begin long before it is handed in, on a machine without a mesh.
+        (Some(true), _) | (None, Signer::Evaluator(_)) => {}
+        (None, Signer::Node(_)) => return Err(Unacceptable::NoChallenge),
+        (Some(false), _) => return Err(Unacceptable::UnknownChallenge),
+    }
+    let finished = run.finished_at;
     let allowed_seconds = policy.max_future_skew;
     let ahead = Duration::try_from(finished.duration_since(now)).unwrap_or(Duration::ZERO);
     if ahead > Duration::from_secs(allowed_seconds) {
@@ -69,7 +96,10 @@ pub fn accept(
             allowed_seconds,
         });
     }
-    match history.last_finished {
+    // A run from the future of a clock that has been corrected since would keep out every honest one.
+    let limit = now.checked_add(Duration::from_secs(allowed_seconds));
+    let last = history.last_finished;
+    match last.filter(|last| limit.is_ok_and(|limit| *last <= limit)) {
         Some(last) if finished <= last => Err(Unacceptable::NotNewer(last)),
         _ if history.nonce_used => Err(Unacceptable::NonceUsed),
         _ => Ok(()),
@@ -79,7 +109,7 @@ pub fn accept(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keys::{EvaluatorSecret, NodeSecret};
+    use keys::{EvaluatorSecret, MeshId, NodeSecret};
     use rand_core::OsRng;
     use std::collections::BTreeMap;
     use wire::evidence::Benchmark;
@@ -101,19 +131,24 @@ mod tests {
             finished_at: at(finished),
             nonce: "00112233445566778899aabbccddeeff".into(),
             log_digest: None,
+            mesh: Some(MESH),
+            challenge: None,
         }
     }
 
     fn own(finished: i64) -> Attested {
         let node = NodeSecret::generate(&mut OsRng);
         let envelope = run(finished).attest_self("a", &node).unwrap();
-        Attested::verify(&envelope, &node.public(), &[]).unwrap()
+        Attested::verify(&envelope, &node.public(), MESH, &[]).unwrap()
     }
 
     const FRESH: History = History {
         last_finished: None,
         nonce_used: false,
+        challenge_known: Some(true),
     };
+
+    const MESH: MeshId = MeshId([5; 16]);
 
     #[test]
     fn evidence_from_the_future_is_refused_beyond_the_skew() {
@@ -128,7 +163,7 @@ mod tests {
         let policy = Policy::default();
         let seen = History {
             last_finished: Some(at(1_000)),
-            nonce_used: false,
+            ..FRESH
         };
         let again = accept(&policy, &seen, &own(1_000), at(1_000));
         assert_eq!(again, Err(Unacceptable::NotNewer(at(1_000))));
@@ -148,7 +183,7 @@ mod tests {
         let node = NodeSecret::generate(&mut OsRng).public();
         let evaluator = EvaluatorSecret::generate(&mut OsRng);
         let envelope = run(1_000).attest_as("a", &node, &evaluator).unwrap();
-        let vouched = Attested::verify(&envelope, &node, &[evaluator.public()]).unwrap();
+        let vouched = Attested::verify(&envelope, &node, MESH, &[evaluator.public()]).unwrap();
         let mut policy = Policy {
             required_signer: RequiredSigner::Evaluator,
             evaluators: vec![evaluator.public()],
@@ -161,5 +196,67 @@ mod tests {
         policy.required_signer = RequiredSigner::Own;
         let refused = judge(&policy, &vouched);
         assert_eq!(refused, Err(Unacceptable::EvaluatorSigner));
+    }
+
+    #[test]
+    fn a_run_from_the_future_of_a_clock_that_was_corrected_does_not_keep_honest_ones_out() {
+        let policy = Policy::default();
+        let history = History {
+            last_finished: Some(at(90_000)),
+            ..FRESH
+        };
+        assert_eq!(accept(&policy, &history, &own(1_000), at(1_000)), Ok(()));
+        let within = History {
+            last_finished: Some(at(1_030)),
+            ..FRESH
+        };
+        let refused = accept(&policy, &within, &own(1_000), at(1_000));
+        assert_eq!(refused, Err(Unacceptable::NotNewer(at(1_030))));
+    }
+
+    #[test]
+    fn a_node_must_answer_to_an_epoch_and_an_evaluator_only_to_a_true_one() {
+        let node = NodeSecret::generate(&mut OsRng).public();
+        let evaluator = EvaluatorSecret::generate(&mut OsRng);
+        let envelope = run(1_000).attest_as("a", &node, &evaluator).unwrap();
+        let vouched = Attested::verify(&envelope, &node, MESH, &[evaluator.public()]).unwrap();
+        let policy = Policy {
+            evaluators: vec![evaluator.public()],
+            ..Policy::default()
+        };
+        let judge = |evidence: &Attested, challenge_known| {
+            let history = History {
+                challenge_known,
+                ..FRESH
+            };
+            accept(&policy, &history, evidence, at(1_000))
+        };
+        assert_eq!(judge(&own(1_000), None), Err(Unacceptable::NoChallenge));
+        assert_eq!(judge(&vouched, None), Ok(()));
+        for evidence in [&own(1_000), &vouched] {
+            let unknown = judge(evidence, Some(false));
+            assert_eq!(unknown, Err(Unacceptable::UnknownChallenge));
+            assert_eq!(judge(evidence, Some(true)), Ok(()));
+        }
+    }
+
+    #[test]
+    fn only_what_the_policy_pins_counts() {
+        let pinned = |harness: &str, suite: &str, version: &str| Policy {
+            harness: Some(harness.into()),
+            suite: Some(suite.into()),
+            suite_version: Some(version.into()),
+            ..Policy::default()
+        };
+        let judge = |policy: Policy| accept(&policy, &FRESH, &own(1_000), at(1_000));
+        assert_eq!(judge(pinned("mock", "safety", "1")), Ok(()));
+        let other = [
+            (pinned("other", "safety", "1"), "harness"),
+            (pinned("mock", "other", "1"), "suite"),
+            (pinned("mock", "safety", "2"), "suite version"),
+        ];
+        for (policy, what) in other {
+            assert_eq!(judge(policy), Err(Unacceptable::Pinned(what)));
+        }
     }
 }

@@ -33,8 +33,17 @@ pub struct Evidence {
     pub overall: f64,
     /// Score per metric.
     pub metrics: BTreeMap<String, f64>,
-    /// When the run finished.
+    /// The program that ran the suite.
+    pub harness: String,
+    /// The suite.
+    pub suite: String,
+    /// The suite's version.
+    pub suite_version: String,
+    /// When the run finished, by the clock of whoever ran it.
     pub finished_at: Timestamp,
+    /// How long it has been accepted, by a clock that nobody sets: a wall clock that is set back must
+    /// not make old evidence young.
+    pub accepted_for: Duration,
     /// Who vouches.
     pub signer: Signer,
     /// SHA-256 of the statement.
@@ -84,7 +93,7 @@ pub struct Decision {
     pub reason: Option<Reason>,
     /// The score that was judged.
     pub score: Option<f64>,
-    /// The evidence's age; zero for evidence from a clock ahead of ours.
+    /// The evidence's age: since the run finished or since it was accepted, whichever is longer.
     pub age: Option<Duration>,
     /// Digest of the evidence.
     pub evidence: Option<Digest>,
@@ -161,13 +170,10 @@ pub fn judge(policy: &Policy, record: &Record, now: Timestamp) -> Decision {
     }
 }
 
-/// When a node's evidence turns stale, if it has any that counts.
-pub fn stale_at(policy: &Policy, record: &Record) -> Option<Timestamp> {
+/// In how long a node's evidence turns stale, if it has any that counts and is not stale.
+pub fn stale_in(policy: &Policy, record: &Record, now: Timestamp) -> Option<Duration> {
     let limit = Duration::from_secs(policy.max_benchmark_age);
-    counting(policy, record)?
-        .finished_at
-        .checked_add(limit)
-        .ok()
+    limit.checked_sub(age(counting(policy, record)?, now))
 }
 
 /// The rules, one by one, with what they were held against.
@@ -177,14 +183,20 @@ pub fn rules(policy: &Policy, record: &Record, now: Timestamp) -> Vec<RuleStatus
         rule("not evicted", word(!record.evicted), !record.evicted),
         signer_rule(policy, record),
     ];
+    rules.extend(pin_rule(policy, record));
     let limit = policy.max_benchmark_age;
-    rules.push(match evidence.map(|e| age(e, now)) {
-        Some(age) => rule(
-            format!("benchmark age <= {limit} s"),
-            format!("{:.0} s", age.as_secs_f64()),
-            age <= Duration::from_secs(limit),
-        ),
-        None => rule(format!("benchmark age <= {limit} s"), "no benchmark", false),
+    let text = format!("benchmark age <= {limit} s");
+    rules.push(match evidence {
+        Some(evidence) => {
+            let ahead = ahead(evidence, now).as_secs_f64();
+            let value = if is_ahead(policy, evidence, now) {
+                format!("finished {ahead:.0} s ahead of the controller's clock")
+            } else {
+                format!("{:.0} s", age(evidence, now).as_secs_f64())
+            };
+            rule(text, value, is_fresh(policy, evidence, now))
+        }
+        None => rule(text, "no benchmark", false),
     });
     rules.push(score_rule(
         "overall",
@@ -199,14 +211,43 @@ pub fn rules(policy: &Policy, record: &Record, now: Timestamp) -> Vec<RuleStatus
     rules
 }
 
-/// The record's evidence, if its signer counts under the policy of today.
+/// The record's evidence, if its signer and its suite count under the policy of today.
 fn counting<'a>(policy: &Policy, record: &'a Record) -> Option<&'a Evidence> {
     let evidence = record.evidence.as_ref()?;
-    policy.counts(&evidence.signer).then_some(evidence)
+    (is_pinned_suite(policy, evidence) && policy.counts(&evidence.signer)).then_some(evidence)
 }
 
+fn is_pinned_suite(policy: &Policy, evidence: &Evidence) -> bool {
+    is_pinned(&policy.harness, &evidence.harness)
+        && is_pinned(&policy.suite, &evidence.suite)
+        && is_pinned(&policy.suite_version, &evidence.suite_version)
+}
+
+/// Whether a field of evidence has the one value that the policy allows, if it names one.
+pub(crate) fn is_pinned(pin: &Option<String>, has: &str) -> bool {
+    pin.as_deref().is_none_or(|pin| pin == has)
+}
+
+/// Evidence grows older by both clocks. The wall clock alone would stand still, or run backwards, when it
+/// is set back, and a node that stopped proving itself would stay a member for as long.
 fn age(evidence: &Evidence, now: Timestamp) -> Duration {
-    Duration::try_from(now.duration_since(evidence.finished_at)).unwrap_or(Duration::ZERO)
+    let by_wall = Duration::try_from(now.duration_since(evidence.finished_at));
+    by_wall.unwrap_or(Duration::ZERO).max(evidence.accepted_for)
+}
+
+/// How far the run's end lies ahead of our clock.
+fn ahead(evidence: &Evidence, now: Timestamp) -> Duration {
+    Duration::try_from(evidence.finished_at.duration_since(now)).unwrap_or(Duration::ZERO)
+}
+
+/// Evidence from the future of a clock that has been corrected since proves nothing about now.
+fn is_ahead(policy: &Policy, evidence: &Evidence, now: Timestamp) -> bool {
+    ahead(evidence, now) > Duration::from_secs(policy.max_future_skew)
+}
+
+fn is_fresh(policy: &Policy, evidence: &Evidence, now: Timestamp) -> bool {
+    let limit = Duration::from_secs(policy.max_benchmark_age);
+    age(evidence, now) <= limit && !is_ahead(policy, evidence, now)
 }
 
 /// The first rule that the evidence breaks.
@@ -214,7 +255,7 @@ fn failure(policy: &Policy, evidence: Option<&Evidence>, now: Timestamp) -> Opti
     let Some(evidence) = evidence else {
         return Some(Reason::NoBenchmark);
     };
-    if age(evidence, now) > Duration::from_secs(policy.max_benchmark_age) {
+    if !is_fresh(policy, evidence, now) {
         return Some(Reason::BenchmarkStale);
     }
     // Written so that a NaN, wherever it came from, fails.
@@ -291,6 +332,30 @@ fn signer_rule(policy: &Policy, record: &Record) -> RuleStatus {
     };
     let holds = evidence.is_some_and(|e| policy.counts(&e.signer));
     rule(wanted, value, holds)
+}
+
+/// What the policy says of harness, suite and version, where it says something.
+fn pin_rule(policy: &Policy, record: &Record) -> Option<RuleStatus> {
+    let pins = [
+        ("harness", &policy.harness),
+        ("suite", &policy.suite),
+        ("version", &policy.suite_version),
+    ];
+    let named = pins.iter().filter_map(|(what, pin)| {
+        let pin = pin.as_deref()?;
+        Some(format!("{what} {pin}"))
+    });
+    let wanted = named.collect::<Vec<_>>().join(", ");
+    if wanted.is_empty() {
+        return None;
+    }
+    Some(match &record.evidence {
+        None => rule(wanted, "no benchmark", false),
+        Some(e) => {
+            let has = format!("{}, {}, {}", e.harness, e.suite, e.suite_version);
+            rule(wanted, has, is_pinned_suite(policy, e))
+        }
+    })
 }
 
 fn score_rule(what: &str, least: f64, score: Option<f64>) -> RuleStatus {

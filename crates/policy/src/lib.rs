@@ -19,5 +19,5 @@ pub mod judge;
 pub mod settings;
 
 pub use accept::{History, Unacceptable, accept};
-pub use judge::{Decision, Evidence, Reason, Record, Standing, State, judge, rules, stale_at};
+pub use judge::{Decision, Evidence, Reason, Record, Standing, State, judge, rules, stale_in};
 pub use settings::{Policy, PolicyError, RequiredSigner, Revoke};

@@ -24,6 +24,12 @@ pub struct Policy {
     /// The evaluators' keys, printed as `evaluator:…`.
     #[serde(with = "evaluator_list")]
     pub evaluators: Vec<EvaluatorId>,
+    /// The one harness whose evidence counts; `None`: any.
+    pub harness: Option<String>,
+    /// The one suite; `None`: any.
+    pub suite: Option<String>,
+    /// The one version of the suite; `None`: any.
+    pub suite_version: Option<String>,
     /// Consecutive scheduled decisions that a quarantined node must pass to return.
     pub passes_to_return: u32,
     /// Consecutive scheduled decisions that a member must fail to leave.
@@ -82,6 +88,9 @@ pub enum PolicyError {
     /// A metric's name cannot occur in evidence.
     #[error("`metric_minimum` names a metric that is not 1 to {MAX_TEXT_LEN} bytes of text")]
     MetricName,
+    /// A harness, suite or version cannot occur in evidence.
+    #[error("`{0}` is not 1 to {MAX_TEXT_LEN} bytes of text")]
+    Pin(&'static str),
     /// Only evaluators count, and there is none.
     #[error("`required_signer` is \"evaluator\", but `evaluators` is empty: nobody could pass")]
     NoEvaluator,
@@ -98,6 +107,9 @@ impl Default for Policy {
             metric_minimum: BTreeMap::new(),
             required_signer: RequiredSigner::Any,
             evaluators: Vec::new(),
+            harness: None,
+            suite: None,
+            suite_version: None,
             passes_to_return: 1,
             failures_to_leave: 1,
             probation_epochs: 0,
@@ -125,6 +137,19 @@ impl Policy {
             let fits = (1..=MAX_TEXT_LEN).contains(&metric.len());
             if !fits || metric.chars().any(char::is_control) {
                 return Err(PolicyError::MetricName);
+            }
+        }
+        let pins = [
+            ("harness", &self.harness),
+            ("suite", &self.suite),
+            ("suite_version", &self.suite_version),
+        ];
+        for (name, pin) in pins {
+            let fits = |pin: &String| {
+                (1..=MAX_TEXT_LEN).contains(&pin.len()) && !pin.chars().any(char::is_control)
+            };
+            if pin.as_ref().is_some_and(|pin| !fits(pin)) {
+                return Err(PolicyError::Pin(name));
             }
         }
         let floor_nodes = u64::try_from(self.floor_nodes).unwrap_or(u64::MAX);

@@ -5,7 +5,7 @@ use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
-use wire::frame::{self, Frame, FrameError, HEADER_LEN};
+use wire::frame::{self, Frame, FrameError, HEADER_LEN, Header};
 
 /// A live connection.
 #[derive(Debug, Clone)]
@@ -158,13 +158,30 @@ impl<M: Frame> Receiver<M> {
     /// # Errors
     /// When the bytes are not a frame, or the stream is gone.
     pub async fn recv(&mut self) -> Result<Option<M>, RecvError> {
+        match self.header().await? {
+            Some(header) => Ok(Some(self.payload(header).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The first half of [`Self::recv`]: what comes next and how long it is, before a byte of it is kept.
+    ///
+    /// # Errors
+    /// As [`Self::recv`].
+    pub async fn header(&mut self) -> Result<Option<Header>, RecvError> {
         let mut header = [0; HEADER_LEN];
         match self.inner.read_exact(&mut header).await {
-            Ok(()) => {}
-            Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Ok(()) => Ok(Some(frame::decode_header::<M>(header)?)),
+            Err(quinn::ReadExactError::FinishedEarly(0)) => Ok(None),
+            Err(error) => Err(error.into()),
         }
-        let header = frame::decode_header::<M>(header)?;
+    }
+
+    /// The second half of [`Self::recv`].
+    ///
+    /// # Errors
+    /// As [`Self::recv`].
+    pub async fn payload(&mut self, header: Header) -> Result<M, RecvError> {
         // Grows as bytes arrive, so that an announced length alone reserves nothing.
         let mut payload = zeroize::Zeroizing::new(Vec::with_capacity(header.len.min(CHUNK)));
         while payload.len() < header.len {
@@ -176,7 +193,7 @@ impl<M: Frame> Receiver<M> {
                 .ok_or(RecvError::Cut)?;
             payload.extend_from_slice(&chunk.bytes);
         }
-        Ok(Some(frame::decode_payload(header, &payload)?))
+        Ok(frame::decode_payload(header, &payload)?)
     }
 }
 

@@ -64,19 +64,25 @@ impl Listener {
         self.endpoint.local_addr()
     }
 
-    /// The next attempt to connect; `None` after [`Self::close`]. While many handshakes are half
-    /// open, a source address must first prove itself by answering a Retry (RFC 9000, section 8.1.2).
+    /// The next attempt to connect; `None` after [`Self::close`]. While many connections are open, a
+    /// source address must first prove itself by answering a Retry (RFC 9000, section 8.1.2).
     pub async fn accept(&self) -> Option<Incoming> {
         loop {
-            let inner = self.endpoint.accept().await?;
-            let crowded = self.endpoint.open_connections() > CROWDED;
-            if crowded && !inner.remote_address_validated() && inner.may_retry() {
-                // A failed Retry is a lost datagram: the client's own retransmission asks again.
-                let _ = inner.retry();
-                continue;
+            let incoming = Incoming {
+                inner: self.endpoint.accept().await?,
+            };
+            if self.open_connections() <= CROWDED {
+                return Some(incoming);
             }
-            return Some(Incoming { inner });
+            if let Some(incoming) = incoming.prove_address() {
+                return Some(incoming);
+            }
         }
+    }
+
+    /// Connections that hold memory: half open, live, and those that are being closed.
+    pub fn open_connections(&self) -> usize {
+        self.endpoint.open_connections()
     }
 
     /// Ends all connections and accepts no more; returns when the other sides have been told.
@@ -92,9 +98,20 @@ impl Incoming {
         canonical(self.inner.remote_address())
     }
 
-    /// Turns the attempt away.
-    pub fn refuse(self) {
-        self.inner.refuse();
+    /// The attempt, if its source address has proved that it hears us. Otherwise it is asked to, and
+    /// comes again as another attempt: a forged address never does.
+    pub fn prove_address(self) -> Option<Self> {
+        if self.inner.remote_address_validated() || !self.inner.may_retry() {
+            return Some(self);
+        }
+        // A failed Retry is a lost datagram: the client's own retransmission asks again.
+        let _ = self.inner.retry();
+        None
+    }
+
+    /// Leaves the attempt unanswered: an honest client tries again by itself, and a flood costs nothing.
+    pub fn ignore(self) {
+        self.inner.ignore();
     }
 
     /// Finishes the handshake: the other side proves its key.

@@ -1,6 +1,6 @@
 //! TLS settings: raw public keys on both sides, one key exchange group, nothing resumable.
 
-use keys::{ControllerId, ControllerSecret, NodeSecret};
+use keys::{ControllerId, ControllerSecret, NodeId, NodeSecret};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
@@ -93,6 +93,10 @@ impl RawKeyVerifier {
     fn check(&self, spki: &CertificateDer<'_>) -> Result<(), Error> {
         let key =
             key_of_spki(spki).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        // A weak key proves nobody: its signatures fit messages that its holder never signed.
+        if !NodeId(key).is_sound() {
+            return Err(Error::InvalidCertificate(CertificateError::BadEncoding));
+        }
         match self.pinned {
             Some(pinned) if pinned != key => Err(Error::InvalidCertificate(
                 CertificateError::ApplicationVerificationFailure,

@@ -5,10 +5,11 @@
 //! after it verifies, and the parsed bytes are the verified ones. `keyid` is a hint and is ignored.
 //! In-toto Statement v1: <https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md>.
 
+use crate::signed::Digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use keys::{EvaluatorId, EvaluatorSecret, NodeId, NodeSecret, Signature};
+use keys::{EvaluatorId, EvaluatorSecret, MeshId, NodeId, NodeSecret, Signature};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -43,6 +44,7 @@ pub struct Envelope {
 
 /// One signature of an [`Envelope`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct EnvelopeSignature {
     /// Unauthenticated hint which key signed.
     #[serde(default)]
@@ -51,9 +53,10 @@ pub struct EnvelopeSignature {
     pub sig: String,
 }
 
-/// An in-toto statement about one node.
+/// An in-toto statement about one node. Unknown fields are refused, not passed over: what is accepted is
+/// kept as it was signed, and nobody shall keep there what no rule looks at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Statement {
     /// [`STATEMENT_TYPE`].
     #[serde(rename = "_type")]
@@ -68,6 +71,7 @@ pub struct Statement {
 
 /// Whom a statement is about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Subject {
     /// The node's name; informative.
     pub name: String,
@@ -103,6 +107,14 @@ pub struct Benchmark {
     /// `sha256:…` of the harness's raw log, if it keeps one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_digest: Option<String>,
+    /// The mesh that it is for, as printed. A result as a harness writes it has none yet; evidence without
+    /// one counts nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "printed")]
+    pub mesh: Option<MeshId>,
+    /// The digest of an epoch update, as printed: the statement was signed after that update was. Without
+    /// one, evidence could have been signed in advance.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "printed")]
+    pub challenge: Option<Digest>,
 }
 
 /// Who vouches for evidence.
@@ -137,11 +149,14 @@ pub enum EvidenceError {
     #[error("no signature by the node or by a known evaluator")]
     Signature,
     /// The payload is not a statement with the benchmark predicate.
-    #[error("not a benchmark statement of a known version")]
+    #[error("not a benchmark statement of a known version, or one with a field that is not known")]
     Statement,
     /// The statement is about another node.
     #[error("the statement is about another node")]
     Subject,
+    /// The statement is for another mesh, or for none.
+    #[error("the statement does not name this mesh")]
+    Mesh,
     /// A field breaks a rule.
     #[error("{0}")]
     Field(&'static str),
@@ -199,6 +214,13 @@ impl Benchmark {
             .iter()
             .find(|(holds, _)| !holds)
             .map_or(Ok(()), |(_, rule)| Err(EvidenceError::Field(rule)))
+    }
+
+    /// The run for one mesh, after `challenge` was published.
+    #[must_use]
+    pub fn bound_to(mut self, mesh: MeshId, challenge: Option<Digest>) -> Self {
+        (self.mesh, self.challenge) = (Some(mesh), challenge);
+        self
     }
 
     /// Wraps the run in a statement about `node` and signs it as that node.
@@ -263,13 +285,14 @@ impl Benchmark {
 }
 
 impl Attested {
-    /// Believes an envelope about `node` if the node or one of `evaluators` signed it.
+    /// Believes an envelope about `node` for `mesh` if the node or one of `evaluators` signed it.
     ///
     /// # Errors
     /// [`EvidenceError`]; nothing of the payload is parsed before its signature verifies.
     pub fn verify(
         envelope: &[u8],
         node: &NodeId,
+        mesh: MeshId,
         evaluators: &[EvaluatorId],
     ) -> Result<Self, EvidenceError> {
         if envelope.len() > MAX_ENVELOPE_LEN {
@@ -299,6 +322,9 @@ impl Attested {
         match statement.subject.as_slice() {
             [subject] if subject.digest == subject_digest(node) => {}
             _ => return Err(EvidenceError::Subject),
+        }
+        if statement.predicate.mesh != Some(mesh) {
+            return Err(EvidenceError::Mesh);
         }
         statement.predicate.check()?;
         let digest = Sha256::digest(&payload).into();
@@ -383,11 +409,40 @@ fn subject_digest(node: &NodeId) -> BTreeMap<String, String> {
     BTreeMap::from([("sha256".to_owned(), hex)])
 }
 
+/// What prints and parses, as text; its absence as no field.
+mod printed {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    pub(super) fn serialize<S: Serializer>(
+        value: &Option<impl Display>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => to.collect_str(value),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+    where
+        D: Deserializer<'de>,
+        T: FromStr<Err: Display>,
+    {
+        let text = String::deserialize(from)?;
+        text.parse().map(Some).map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use rand_core::OsRng;
+
+    const MESH: MeshId = MeshId([5; 16]);
 
     fn run() -> Benchmark {
         Benchmark {
@@ -402,6 +457,8 @@ mod tests {
             finished_at: Timestamp::from_second(1_010).unwrap(),
             nonce: "00112233445566778899aabbccddeeff".into(),
             log_digest: None,
+            mesh: Some(MESH),
+            challenge: Some(Digest([7; 32])),
         }
     }
 
@@ -412,11 +469,11 @@ mod tests {
             NodeSecret::generate(&mut OsRng),
         );
         let envelope = run().attest_self("node-a", &node).unwrap();
-        let attested = Attested::verify(&envelope, &node.public(), &[]).unwrap();
+        let attested = Attested::verify(&envelope, &node.public(), MESH, &[]).unwrap();
         assert_eq!(attested.benchmark(), &run());
         assert_eq!(attested.signer(), Signer::Node(node.public()));
         assert_eq!(
-            Attested::verify(&envelope, &other.public(), &[]).unwrap_err(),
+            Attested::verify(&envelope, &other.public(), MESH, &[]).unwrap_err(),
             EvidenceError::Signature
         );
     }
@@ -429,17 +486,71 @@ mod tests {
         let envelope = run().attest_as("node-a", &node, &evaluator).unwrap();
         let known = [evaluator.public()];
         assert_eq!(
-            Attested::verify(&envelope, &node, &known).unwrap().signer(),
+            Attested::verify(&envelope, &node, MESH, &known)
+                .unwrap()
+                .signer(),
             Signer::Evaluator(evaluator.public())
         );
         assert_eq!(
-            Attested::verify(&envelope, &node, &[]).unwrap_err(),
+            Attested::verify(&envelope, &node, MESH, &[]).unwrap_err(),
             EvidenceError::Signature
         );
         assert_eq!(
-            Attested::verify(&envelope, &other, &known).unwrap_err(),
+            Attested::verify(&envelope, &other, MESH, &known).unwrap_err(),
             EvidenceError::Subject
         );
+    }
+
+    #[test]
+    fn evidence_for_one_mesh_or_for_none_does_not_count_in_another() {
+        let node = NodeSecret::generate(&mut OsRng);
+        let of = |run: Benchmark| run.attest_self("n", &node).unwrap();
+        let verify = |envelope: &[u8], mesh| {
+            Attested::verify(envelope, &node.public(), mesh, &[]).map(|attested| attested.digest())
+        };
+        let bound = of(run());
+        assert!(verify(&bound, MESH).is_ok());
+        assert_eq!(verify(&bound, MeshId([6; 16])), Err(EvidenceError::Mesh));
+        let unbound = of(Benchmark {
+            mesh: None,
+            ..run()
+        });
+        assert_eq!(verify(&unbound, MESH), Err(EvidenceError::Mesh));
+    }
+
+    #[test]
+    fn what_no_rule_looks_at_is_refused_at_every_level() {
+        let node = NodeSecret::generate(&mut OsRng);
+        let envelope = run().attest_self("n", &node).unwrap();
+        let envelope: serde_json::Value = serde_json::from_slice(&envelope).unwrap();
+        let statement: serde_json::Value = {
+            let payload = STANDARD.decode(envelope["payload"].as_str().unwrap());
+            serde_json::from_slice(&payload.unwrap()).unwrap()
+        };
+        let signed = |statement: &serde_json::Value| {
+            let payload = serde_json::to_vec(statement).unwrap();
+            let sig = STANDARD.encode(node.sign_encoded(&pae(PAYLOAD_TYPE, &payload)).0);
+            serde_json::json!({
+                "payloadType": PAYLOAD_TYPE,
+                "payload": STANDARD.encode(&payload),
+                "signatures": [{ "sig": sig }],
+            })
+        };
+        let verify = |envelope: &serde_json::Value| {
+            let bytes = serde_json::to_vec(envelope).unwrap();
+            Attested::verify(&bytes, &node.public(), MESH, &[]).map(|_| ())
+        };
+        assert_eq!(verify(&signed(&statement)), Ok(()));
+        for at in ["", "/subject/0", "/predicate"] {
+            let mut padded = statement.clone();
+            padded.pointer_mut(at).unwrap()["pad"] = "x".repeat(1_000).into();
+            assert_eq!(verify(&signed(&padded)), Err(EvidenceError::Statement));
+        }
+        for at in ["", "/signatures/0"] {
+            let mut padded = signed(&statement);
+            padded.pointer_mut(at).unwrap()["pad"] = "x".into();
+            assert_eq!(verify(&padded), Err(EvidenceError::Envelope));
+        }
     }
 
     #[test]
@@ -478,7 +589,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_evidence_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
-            prop_assert!(Attested::verify(&bytes, &NodeId([1; 32]), &[]).is_err());
+            prop_assert!(Attested::verify(&bytes, &NodeId([1; 32]), MESH, &[]).is_err());
         }
 
         #[test]
@@ -490,7 +601,7 @@ mod tests {
             payload[at] ^= 1 << bit;
             envelope.payload = STANDARD.encode(&payload);
             let bytes = serde_json::to_vec(&envelope).unwrap();
-            prop_assert!(Attested::verify(&bytes, &node.public(), &[]).is_err());
+            prop_assert!(Attested::verify(&bytes, &node.public(), MESH, &[]).is_err());
         }
     }
 }

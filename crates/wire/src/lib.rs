@@ -8,7 +8,8 @@
 //! |---|---|
 //! | [`frame`] | the 8-byte header, types and size limits of control-channel frames |
 //! | [`message`] | what node and controller say to each other |
-//! | [`update`] | the epoch update: roster, exclusions, durations |
+//! | [`update`] | the epoch update: roster, exclusions, durations; its mark |
+//! | [`place`] | a node's place in a mesh |
 //! | [`signed`] | `Signed<T>` → `Verified<T>` |
 //! | [`evidence`] | DSSE envelope around an in-toto statement with the benchmark predicate |
 //! | [`token`] | the enrolment token's one string |
@@ -24,6 +25,7 @@ pub mod evidence;
 pub mod frame;
 pub mod message;
 pub mod name;
+pub mod place;
 pub mod signed;
 pub mod token;
 pub mod update;
@@ -31,9 +33,10 @@ pub mod update;
 pub use frame::{Frame, FrameError};
 pub use message::{ToController, ToNode};
 pub use name::NodeName;
+pub use place::Place;
 pub use signed::{Digest, Signed, Verified, VerifyError};
 pub use token::Token;
-pub use update::{EpochUpdate, Excluded, LeaseEnd, Member};
+pub use update::{EpochUpdate, Excluded, LeaseEnd, Mark, Member};
 
 /// Version of the control protocol; the first byte of every frame.
 pub const PROTOCOL_VERSION: u8 = 1;

@@ -2,11 +2,12 @@
 
 use crate::frame::Frame;
 use crate::name::NodeName;
+use crate::place::Place;
 use crate::signed::Signed;
-use crate::update::EpochUpdate;
-use keys::{Epoch, EpochSecret, MeshId, NodeId, SegmentId, TokenSecret, WgPublicKey};
+use crate::update::{EpochUpdate, MAX_ROSTER, Mark};
+use keys::{Epoch, EpochSecret, NodeId, TokenSecret, WgPublicKey};
 use serde::{Deserialize, Serialize};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Most endpoints that a node may announce or be announced with.
 pub const MAX_ENDPOINTS: usize = 8;
@@ -66,8 +67,9 @@ pub struct Hello {
     pub listen_port: u16,
     /// Addresses that the operator configured; empty: the one that the controller sees.
     pub advertised: Vec<SocketAddr>,
-    /// The newest epoch that the node has accepted; zero before the first.
-    pub epoch: Epoch,
+    /// The newest epoch that was in force on the node, as the authority signed it: a mere number could be
+    /// made up, and would then pass for news of a history that the controller has lost.
+    pub newest: Option<Signed<Mark>>,
     /// The node's wall clock, in milliseconds since 1970, to show the skew.
     pub unix_ms: u64,
 }
@@ -100,11 +102,11 @@ pub struct PeerReport {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToNode {
     /// Answers [`ToController::Enrol`] (type 1).
-    Enrolled(Place),
+    Enrolled(Signed<Place>),
     /// Answers [`ToController::Hello`]: the controller knows this node (type 2).
     Welcome {
         /// The node's place in the mesh.
-        place: Place,
+        place: Signed<Place>,
         /// The controller's wall clock, in milliseconds since 1970, to show the skew.
         unix_ms: u64,
     },
@@ -129,21 +131,6 @@ pub enum ToNode {
     },
 }
 
-/// A node's place in the mesh.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// The mesh.
-    pub mesh: MeshId,
-    /// The segment.
-    pub segment: SegmentId,
-    /// The node's name in it.
-    pub name: NodeName,
-    /// The node's IPv4 address inside the mesh and the mesh's prefix length.
-    pub v4: (Ipv4Addr, u8),
-    /// The node's IPv6 address inside the mesh and the mesh's prefix length.
-    pub v6: (Ipv6Addr, u8),
-}
-
 /// A signed update on its way to one node.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Update {
@@ -154,6 +141,8 @@ pub struct Update {
     pub secret: Option<EpochSecret>,
     /// How long ago the update was signed, in milliseconds: the durations in it count from then.
     pub age_ms: u64,
+    /// What the node shows of it at its next Hello.
+    pub mark: Signed<Mark>,
 }
 
 /// Why the controller will not serve a connection.
@@ -186,12 +175,25 @@ pub enum Refusal {
     /// The controller is stopping.
     #[error("the controller is stopping")]
     Stopping,
+    /// The node says more than its allowance, which outlasts its connections.
+    #[error("more messages than a node may send: try again later")]
+    TooMuch,
+    /// The node's identity or its WireGuard key is weak or oddly encoded.
+    #[error("a key of this node is weak: remove identity.key and wireguard.key and start again")]
+    WeakKey,
 }
 
 const SMALL: usize = 4 << 10;
 const EVIDENCE: usize = crate::evidence::MAX_ENVELOPE_LEN + 16;
-/// Room for 10,000 nodes in a roster, a report or a list of endpoints.
+/// Room for 10,000 nodes in a roster or a list of endpoints.
 const FLEET: usize = 4 << 20;
+/// The most bytes that the entry of one peer takes in a report.
+const REPORT_ENTRY: usize = 32 + 11 + 6 + 6;
+
+/// The longest payload that a report of a mesh with `nodes` nodes needs, in bytes.
+pub const fn report_limit(nodes: usize) -> usize {
+    16 + nodes * REPORT_ENTRY
+}
 
 impl Frame for ToController {
     fn frame_type(&self) -> u8 {
@@ -209,7 +211,7 @@ impl Frame for ToController {
         match frame_type {
             1 | 2 | 4 | 6 => Some(SMALL),
             3 => Some(EVIDENCE),
-            5 => Some(FLEET),
+            5 => Some(report_limit(MAX_ROSTER)),
             _ => None,
         }
     }
@@ -283,7 +285,7 @@ mod tests {
             software: "0.1.0".into(),
             listen_port: 51820,
             advertised: vec!["[fd00::1]:51820".parse().unwrap()],
-            epoch: Epoch(9),
+            newest: None,
             unix_ms: 1,
         })
     }

@@ -7,10 +7,16 @@ use sha2::Digest as _;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::str::FromStr;
 
 /// SHA-256 of a signed payload: the update's name in chains and logs.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Digest(pub [u8; 32]);
+
+/// A text that is no printed digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected `sha256:` and 64 digits in lower-case hex")]
+pub struct DigestParseError;
 
 /// A value that an authority signs.
 pub trait Signable: Serialize + DeserializeOwned {
@@ -132,6 +138,23 @@ impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("sha256:")?;
         self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestParseError;
+    fn from_str(text: &str) -> Result<Self, DigestParseError> {
+        let hex = text.strip_prefix("sha256:").ok_or(DigestParseError)?;
+        let lower = |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b);
+        if hex.len() != 64 || !hex.as_bytes().iter().all(lower) {
+            return Err(DigestParseError);
+        }
+        let mut digest = [0; 32];
+        for (byte, pair) in digest.iter_mut().zip(hex.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| DigestParseError)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| DigestParseError)?;
+        }
+        Ok(Self(digest))
     }
 }
 

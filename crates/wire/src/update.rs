@@ -190,6 +190,31 @@ impl Signable for EpochUpdate {
     }
 }
 
+/// That an update was published: what a node shows of its memory, and the authority can tell from a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// The segment.
+    pub segment: SegmentId,
+    /// The update's epoch.
+    pub epoch: Epoch,
+    /// The update's digest.
+    pub update: Digest,
+}
+
+impl Signable for Mark {
+    const LABEL: &'static [u8] = b"meshd/v1 epoch mark";
+
+    fn check(&self) -> Result<(), &'static str> {
+        if self.epoch > Epoch(0) {
+            Ok(())
+        } else {
+            Err("epoch zero does not exist")
+        }
+    }
+}
+
 fn all_differ<T: Eq + Hash>(mut values: impl Iterator<Item = T>) -> bool {
     let mut seen = HashSet::new();
     values.all(|value| seen.insert(value))

@@ -4,16 +4,20 @@
 use crate::fixed::{EVALUATOR, NODE};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use keys::MeshId;
 use wire::evidence::{
     Attested, Benchmark, Envelope, EnvelopeSignature, EvidenceError, PAYLOAD_TYPE, Signer,
     payload_digest,
 };
 
+/// The mesh that evidence is for.
+pub const MESH: MeshId = MeshId([1; 16]);
+
 /// `data` is an envelope as it travels.
 pub fn envelope(data: &[u8]) {
     let node = NODE.public();
     let digest = payload_digest(data);
-    if let Ok(attested) = Attested::verify(data, &node, &[EVALUATOR.public()]) {
+    if let Ok(attested) = Attested::verify(data, &node, MESH, &[EVALUATOR.public()]) {
         assert_eq!(digest, Some(attested.digest()));
         holds(&attested);
     }
@@ -29,15 +33,15 @@ pub fn statement(data: &[u8]) {
     let (node, evaluator) = (NODE.public(), EVALUATOR.public());
     let pae = pae(data);
     let sealed = enclose(data, &NODE.sign_encoded(&pae).0);
-    let Ok(self_made) = Attested::verify(&sealed, &node, &[]) else {
+    let Ok(self_made) = Attested::verify(&sealed, &node, MESH, &[]) else {
         return;
     };
     assert_eq!(self_made.signer(), Signer::Node(node));
     holds(&self_made);
 
     let sealed = enclose(data, &EVALUATOR.sign_encoded(&pae).0);
-    assert!(Attested::verify(&sealed, &node, &[]).is_err());
-    let vouched = Attested::verify(&sealed, &node, &[evaluator]).expect("the same statement");
+    assert!(Attested::verify(&sealed, &node, MESH, &[]).is_err());
+    let vouched = Attested::verify(&sealed, &node, MESH, &[evaluator]).expect("the same statement");
     assert_eq!(vouched.signer(), Signer::Evaluator(evaluator));
     assert_eq!(vouched.digest(), self_made.digest());
 }
@@ -72,6 +76,6 @@ fn holds(attested: &Attested) {
         Err(EvidenceError::TooLarge) => return,
         envelope => envelope.expect("a believed run can be attested"),
     };
-    let again = Attested::verify(&envelope, &NODE.public(), &[]).expect("and is believed");
+    let again = Attested::verify(&envelope, &NODE.public(), MESH, &[]).expect("and is believed");
     assert_eq!(again.benchmark(), run);
 }

@@ -13,9 +13,11 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use wire::evidence::{Benchmark, Envelope};
 use wire::frame::{self, Frame};
-use wire::message::{Enrol, Hello, PeerReport, Phase, Place, Refusal, Update};
+use wire::message::{Enrol, Hello, PeerReport, Phase, Refusal, Update};
 use wire::signed::Digest;
-use wire::{EpochUpdate, Excluded, LeaseEnd, Member, Signed, ToController, ToNode, Token};
+use wire::{
+    EpochUpdate, Excluded, LeaseEnd, Mark, Member, Place, Signed, ToController, ToNode, Token,
+};
 
 /// A fuzz target with its seeds.
 pub struct Target {
@@ -146,7 +148,7 @@ fn to_controller() -> Vec<ToController> {
             software: "0.1.0".into(),
             listen_port: 51820,
             advertised: addresses(),
-            epoch: Epoch(3),
+            newest: Some(mark()),
             unix_ms: 1_700_000_000_000,
         }),
         ToController::Evidence {
@@ -177,11 +179,13 @@ fn to_node() -> Vec<ToNode> {
         signed: signed.clone(),
         secret: Some(EpochSecret::from_bytes([7; 32])),
         age_ms: 12,
+        mark: mark(),
     };
     let outsider = Update {
         signed,
         secret: None,
         age_ms: 0,
+        mark: mark(),
     };
     vec![
         ToNode::Enrolled(place()),
@@ -238,14 +242,26 @@ fn member(byte: u8) -> Member {
     }
 }
 
-fn place() -> Place {
-    Place {
+fn mark() -> Signed<Mark> {
+    let mark = Mark {
+        mesh: MeshId([1; 16]),
+        segment: SegmentId(0),
+        epoch: Epoch(3),
+        update: Digest([2; 32]),
+    };
+    Signed::sign(&mark, &AUTHORITY).expect("the mark keeps the rules")
+}
+
+fn place() -> Signed<Place> {
+    let place = Place {
+        node: NodeId([1; 32]),
         mesh: MeshId([1; 16]),
         segment: SegmentId(0),
         name: name(1),
         v4: (Ipv4Addr::new(10, 0, 0, 1), 24),
-        v6: (Ipv6Addr::from(1), 64),
-    }
+        v6: (Ipv6Addr::from(0xfd00 << 112 | 1), 64),
+    };
+    Signed::sign(&place, &AUTHORITY).expect("the place keeps the rules")
 }
 
 fn run() -> Benchmark {
@@ -262,6 +278,8 @@ fn run() -> Benchmark {
         finished_at: "2026-01-02T03:04:15.25Z".parse().expect("a time"),
         nonce: "00112233445566778899aabbccddeeff".into(),
         log_digest: Some("sha256:00".into()),
+        mesh: Some(evidence::MESH),
+        challenge: Some(Digest([2; 32])),
     }
 }
 
@@ -342,7 +360,8 @@ mod tests {
         let statement = statement(&run().attest_self("n", &NODE).expect("a run"));
         let sealed =
             evidence::enclose(&statement, &NODE.sign_encoded(&evidence::pae(&statement)).0);
-        let attested = wire::evidence::Attested::verify(&sealed, &NODE.public(), &[]);
+        let attested =
+            wire::evidence::Attested::verify(&sealed, &NODE.public(), evidence::MESH, &[]);
         assert_eq!(attested.expect("believed").benchmark(), &run());
     }
 }

@@ -146,13 +146,26 @@ fn a_node_without_a_name_is_named_after_its_key() {
 }
 
 #[test]
-fn strangers_are_bounded_in_number_and_in_time() {
+fn a_connection_that_says_nothing_is_closed_soon() {
     let mut world = world();
     let ids: Vec<_> = (0..65).map(|_| world.connect(&secret())).collect();
-    assert_eq!(world.closed.get(&ids[64]), Some(&Refusal::Busy));
-    assert_eq!(world.closed.len(), 1);
-    world.pass(s(10));
-    assert_eq!(world.closed.len(), 65);
+    world.pass(s(4));
+    assert!(world.closed.is_empty());
+    world.pass(s(1));
+    assert_eq!(world.closed.len(), ids.len());
+}
+
+#[test]
+fn weak_keys_are_not_enrolled() {
+    let mut world = world();
+    let token = world.token(None);
+    let mut high = wg();
+    high.0[31] |= 0x80;
+    for key in [WgPublicKey([0; 32]), high] {
+        let refused = world.try_enrol(&secret(), key, Some("a"), &token);
+        assert_eq!(refused.unwrap_err(), Refusal::WeakKey);
+    }
+    assert!(world.try_enrol(&secret(), wg(), Some("a"), &token).is_ok());
 }
 
 #[test]

@@ -315,11 +315,14 @@ fn an_explanation_names_the_rule_that_fails() {
 fn a_node_that_moves_is_followed_and_one_that_advertises_is_believed() {
     let mut world = world();
     let [a] = world.members(["a"]);
-    world
-        .engine
-        .handle_moved(a.connection, "203.0.113.9:5".parse().unwrap());
-    let moved = world.status_of(&a).endpoints;
-    assert_eq!(moved, ["203.0.113.9:51820".parse().unwrap()]);
+    let moved = |world: &mut World, to: &str| {
+        let now = world.now;
+        let engine = &mut world.engine;
+        engine.handle_moved(a.connection, to.parse().unwrap(), now);
+    };
+    moved(&mut world, "203.0.113.9:5");
+    let seen = world.status_of(&a).endpoints;
+    assert_eq!(seen, ["203.0.113.9:51820".parse().unwrap()]);
     let advertised: Vec<std::net::SocketAddr> = vec!["192.0.2.7:1".parse().unwrap()];
     let message = ToController::Endpoints {
         listen_port: 51820,
@@ -327,9 +330,7 @@ fn a_node_that_moves_is_followed_and_one_that_advertises_is_believed() {
     };
     world.say(a.connection, message);
     assert_eq!(world.status_of(&a).endpoints, advertised);
-    world
-        .engine
-        .handle_moved(a.connection, "203.0.113.8:5".parse().unwrap());
+    moved(&mut world, "203.0.113.8:5");
     assert_eq!(world.status_of(&a).endpoints, advertised);
 }
 
@@ -405,13 +406,26 @@ fn a_returning_node_is_sent_nothing_older_than_it_has() {
         });
         told.collect()
     };
+    let (own, mesh) = (
+        AuthoritySecret::from_base64(&world.authority).unwrap(),
+        world.engine.fleet.mesh().unwrap(),
+    );
+    let mark = |epoch| {
+        let mark = Mark {
+            mesh,
+            segment: keys::SegmentId(0),
+            epoch: Epoch(epoch),
+            update: Digest::default(),
+        };
+        Signed::sign(&mark, &own).unwrap()
+    };
     for (seen, sent) in [
-        (0, vec![change.epoch - 1, change.epoch]),
-        (change.epoch, vec![change.epoch]),
-        (change.epoch + 9, vec![change.epoch]),
+        (None, vec![change.epoch - 1, change.epoch]),
+        (Some(change.epoch), vec![change.epoch]),
+        (Some(change.epoch + 9), vec![change.epoch]),
     ] {
         let id = world.connect(&a.secret);
-        world.hello_at(id, Epoch(seen));
+        world.hello_with(id, seen.map(mark));
         assert_eq!(updates(&world, id), sent);
     }
 }

@@ -52,7 +52,7 @@ fn a_log_that_was_changed_stops_the_start_and_is_named() {
     assert_eq!(db.execute(sql, []).unwrap(), 1);
     drop(db);
     let now = world.now;
-    let error = start(path, Policy::default(), &world.authority, "boot", now).unwrap_err();
+    let error = start(path, Policy::default(), &world.authority, "boot", None, now).unwrap_err();
     let error = error.to_string();
     assert!(error.contains("does not fit the chain"), "{error}");
 }
@@ -66,38 +66,167 @@ fn a_range_that_is_too_small_for_its_nodes_is_refused() {
     let path = log::path_in(world.dir.path());
     drop(world.engine);
     let mut fleet = Fleet::default();
-    let (log, contents) = Log::open(&path, |e| fleet.apply(e.at, &e.event)).unwrap();
+    let authority = AuthoritySecret::from_base64(&world.authority).unwrap();
+    let trusted = [authority.public()];
+    let (log, epochs) = Log::open(&path, &trusted, |e| fleet.apply(e.at, &e.event)).unwrap();
     let setup = Setup {
         policy: Policy::default(),
         mesh_v4: ([10, 0, 0, 0].into(), 30),
         mesh_v6: None,
         advertise: Vec::new(),
         controller: ControllerId([1; 32]),
-        authority: AuthoritySecret::from_base64(&world.authority).unwrap(),
+        authority,
         boot_id: "boot".into(),
     };
-    let error = Engine::start(setup, log, fleet, contents, world.now).unwrap_err();
+    let error = Engine::start(setup, log, fleet, epochs, world.now).unwrap_err();
     assert!(error.to_string().contains("enlarge the range"), "{error}");
 }
 
 #[test]
-fn a_node_that_floods_is_disconnected() {
+fn what_may_not_be_read_and_a_second_hello_end_the_connection() {
     let mut world = World::new(Policy::default());
-    let [a] = world.members(["a"]);
-    for _ in 0..500 {
-        world.say(a.connection, ToController::Report { peers: Vec::new() });
+    let [mut a] = world.members(["a"]);
+    for reason in [Refusal::Protocol, Refusal::TooMuch] {
+        world.engine.handle_refused(a.connection, reason);
+        world.collect();
+        assert_eq!(world.closed[&a.connection], reason);
+        world.reconnect(&mut a);
     }
+    world.hello(a.connection);
     assert_eq!(world.closed[&a.connection], Refusal::Protocol);
 }
 
 #[test]
-fn malformed_bytes_and_a_second_hello_end_the_connection() {
+fn a_member_that_moves_all_the_time_is_told_of_now_and_then_and_where_it_came_to_rest() {
     let mut world = World::new(Policy::default());
-    let [mut a] = world.members(["a"]);
-    world.engine.handle_malformed(a.connection);
-    world.collect();
-    assert_eq!(world.closed[&a.connection], Refusal::Protocol);
-    world.reconnect(&mut a);
-    world.hello(a.connection);
-    assert_eq!(world.closed[&a.connection], Refusal::Protocol);
+    let [a, b] = world.members(["a", "b"]);
+    let news = |world: &World| -> Vec<u16> {
+        let told = world.told[&b.connection].iter();
+        let of_a = |m: &ToNode| match m {
+            ToNode::Endpoints { entries } => entries
+                .iter()
+                .find(|(node, _)| *node == a.secret.public())
+                .map(|(_, at)| at[0].port()),
+            _ => None,
+        };
+        told.filter_map(of_a).collect()
+    };
+    let before = news(&world).len();
+    for port in 1..=390 {
+        let endpoints = ToController::Endpoints {
+            listen_port: port,
+            advertised: Vec::new(),
+        };
+        world.say(a.connection, endpoints);
+    }
+    assert!(news(&world).len() - before <= 4, "{:?}", news(&world));
+    world.pass(s(2));
+    let told = news(&world);
+    assert!(told.len() - before <= 6, "{told:?}");
+    assert_eq!(told.last(), Some(&390), "the newest place arrives");
+    assert!(!world.closed.contains_key(&b.connection));
+}
+
+#[test]
+fn an_evicted_node_adds_nothing_to_the_log() {
+    let mut world = World::new(Policy::default());
+    let [a, _b] = world.members(["a", "b"]);
+    let evict = Request::Evict(a.name.clone(), Default::default());
+    assert!(world.ask(evict).is_ok());
+    let before = world.engine.log.head();
+    for _ in 0..50 {
+        world.pass(ms(200));
+        let refused = world.evidence(&a, 0.9).unwrap();
+        assert!(refused.contains("evicted"), "{refused}");
+    }
+    assert_eq!(world.engine.log.head(), before);
+    assert!(world.ask(Request::Readmit(a.name.clone())).is_ok());
+    assert_eq!(world.evidence(&a, 0.9), None);
+}
+
+#[test]
+fn what_a_node_may_have_kept_of_its_evidence_is_bounded_by_the_day() {
+    let mut world = World::new(Policy::default());
+    let [a] = world.members(["a"]);
+    // As large as evidence can be: 256 metrics with long names.
+    let metrics: BTreeMap<String, f64> = (0..256).map(|n| (format!("{n:0>120}"), 0.9)).collect();
+    let (mut kept, mut refused) = (0, String::new());
+    for _ in 0..2_000 {
+        world.forward(ms(100));
+        let run = Benchmark {
+            metrics: metrics.clone(),
+            ..world.run()
+        };
+        let envelope = run.attest_self("a", &a.secret).unwrap();
+        match world.envelope(&a, envelope) {
+            None => kept += 1,
+            Some(reason) => refused = reason,
+        }
+        if refused.contains("a day") {
+            break;
+        }
+    }
+    assert!(refused.contains("64 MiB of evidence a day"), "{refused}");
+    assert!(
+        (50..150).contains(&kept),
+        "{kept} pieces of 50 kB were kept"
+    );
+    // Another day is another allowance, and small evidence needs little of it.
+    world.pass(s(60));
+    assert_eq!(world.evidence(&a, 0.9), None);
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_freeze_membership() {
+    let mut world = World::new(Policy::default());
+    let [_a, b] = world.members(["a", "b"]);
+    world.now.wall -= s(3_600);
+    // The node has stopped; by the wall clock its evidence comes from the future.
+    world.pass(s(1));
+    let Ok(Answer::Explanation(said)) = world.ask(Request::Explain(b.name.clone())) else {
+        panic!("no explanation");
+    };
+    let age = said.rules.iter().find(|r| r.rule.contains("age")).unwrap();
+    assert!(!age.holds && age.value.contains("ahead"), "{age:?}");
+    world.pass(s(70));
+    assert_eq!(
+        world.status_of(&b).membership,
+        wire::admin::Membership::Denied
+    );
+    // New evidence replaces what came from the future, and ages by the clock that nobody sets.
+    assert_eq!(world.evidence(&b, 0.9), None);
+    world.pass(s(70));
+    assert_eq!(
+        world.status_of(&b).membership,
+        wire::admin::Membership::Allowed
+    );
+    for _ in 0..20 {
+        world.pass(s(10));
+        world.now.wall -= s(10);
+    }
+    assert_eq!(
+        world.status_of(&b).membership,
+        wire::admin::Membership::Denied
+    );
+}
+
+#[test]
+fn evidence_answers_to_an_epoch_of_this_mesh() {
+    let mut world = World::new(Policy::default());
+    let [a] = world.members(["a"]);
+    let send = |world: &mut World, mesh, challenge| {
+        world.pass(s(1));
+        let run = world.run().bound_to(mesh, challenge);
+        let envelope = run.attest_self("a", &a.secret).unwrap();
+        world.envelope(&a, envelope)
+    };
+    let mesh = world.engine.fleet.mesh().unwrap();
+    let challenge = world.challenge();
+    assert_eq!(send(&mut world, mesh, challenge), None);
+    let refused = send(&mut world, keys::MeshId([9; 16]), challenge).unwrap();
+    assert!(refused.contains("does not name this mesh"), "{refused}");
+    let refused = send(&mut world, mesh, None).unwrap();
+    assert!(refused.contains("without the challenge"), "{refused}");
+    let refused = send(&mut world, mesh, Some(Digest([9; 32]))).unwrap();
+    assert!(refused.contains("published lately"), "{refused}");
 }

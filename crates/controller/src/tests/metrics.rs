@@ -1,6 +1,7 @@
 //! What a scrape shows, against what the engine did.
 
 use super::*;
+use crate::intake::Waiting;
 use crate::metrics::{self, ALL};
 use exposition::{Metric, Page, Value};
 use std::collections::BTreeSet;
@@ -19,13 +20,17 @@ const VALUES: &[(Metric, &str)] = &[
     ),
     (
         metrics::EVIDENCE,
-        "accepted too_much not_enrolled malformed bad_signature other_node signer_not_counted \
-         future replayed unwritten",
+        "accepted too_much not_enrolled evicted malformed bad_signature other_node other_mesh \
+         signer_not_counted other_suite bad_challenge future replayed unwritten",
     ),
-    (metrics::CONNECTIONS, "opening serving"),
+    (
+        metrics::CONNECTIONS,
+        "handshake silent opening serving closing",
+    ),
     (
         metrics::REFUSALS,
-        "not_enrolled bad_token name_taken key_taken mesh_full superseded protocol busy stopping",
+        "not_enrolled bad_token name_taken key_taken mesh_full superseded protocol busy stopping \
+         too_much weak_key",
     ),
 ];
 
@@ -43,7 +48,14 @@ fn at(page: &Page, metric: Metric, label: Option<&str>) -> f64 {
 
 impl World {
     fn scrape(&self) -> Page {
-        self.engine.metrics(self.now)
+        let held = metrics::Held {
+            waiting: Waiting {
+                handshakes: 0,
+                silent: 0,
+            },
+            connections: 0,
+        };
+        self.engine.metrics(held, self.now)
     }
 
     fn count(&self, metric: Metric, label: &str) -> u64 {
@@ -235,9 +247,27 @@ fn connections_that_are_closed_are_counted_by_reason() {
     assert_eq!(world.count(metrics::REFUSALS, "not_enrolled"), 1);
     world.reconnect(&mut a);
     assert_eq!(world.count(metrics::REFUSALS, "superseded"), 1);
-    world.engine.handle_malformed(a.connection);
+    world.engine.handle_refused(a.connection, Refusal::Protocol);
     assert_eq!(world.count(metrics::REFUSALS, "protocol"), 1);
     world.reconnect(&mut a);
     world.engine.stop();
     assert_eq!(world.count(metrics::REFUSALS, "stopping"), 1);
+}
+
+#[test]
+fn every_connection_that_holds_memory_is_counted_once() {
+    let mut world = World::new(Policy::default());
+    let [_a] = world.members(["a"]);
+    world.connect(&NodeSecret::generate(&mut OsRng));
+    let held = metrics::Held {
+        waiting: Waiting {
+            handshakes: 3,
+            silent: 2,
+        },
+        connections: 10,
+    };
+    let page = world.engine.metrics(held, world.now);
+    let stages = ["handshake", "silent", "opening", "serving", "closing"];
+    let counts = stages.map(|stage| at(&page, metrics::CONNECTIONS, Some(stage)));
+    assert_eq!(counts, [3.0, 2.0, 1.0, 1.0, 3.0]);
 }

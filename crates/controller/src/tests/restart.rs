@@ -97,7 +97,7 @@ fn replay_gives_the_state_that_was_left() {
     assert_eq!(after.roster(), before.roster());
     for (name, node) in before.nodes() {
         let again = after.node(name).unwrap();
-        assert_eq!(again.record(), node.record());
+        assert_eq!(again.record(world.now), node.record(world.now));
         assert_eq!(again.verdict, node.verdict);
     }
 }
@@ -107,7 +107,12 @@ fn a_new_authority_key_begins_a_new_epoch_at_once() {
     let (mut world, _) = running();
     let before = world.epoch();
     let fresh = AuthoritySecret::generate(&mut OsRng);
+    let old = AuthoritySecret::from_base64(&world.authority).unwrap();
     world.authority = fresh.expose_base64().to_string();
+    let refused = world.try_restart(Policy::default(), s(1), "boot");
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("adopt_log") && refused.contains(&old.public().to_string()));
+    world.adopt = Some(old.public());
     world.restart(Policy::default(), s(1), "boot");
     world.pass(ms(10));
     let status = world.status();
@@ -123,7 +128,78 @@ fn only_epochs_that_are_of_use_are_kept() {
     let path = log::path_in(world.dir.path());
     let in_force = world.epoch();
     drop(world.engine);
-    let (_, contents) = Log::open(&path, |_| {}).unwrap();
-    let kept: Vec<u64> = contents.epochs.iter().map(|e| e.epoch.0).collect();
+    let authority = AuthoritySecret::from_base64(&world.authority).unwrap();
+    let (_, epochs) = Log::open(&path, &[authority.public()], |_| {}).unwrap();
+    let kept: Vec<u64> = epochs.iter().map(|e| e.epoch.0).collect();
     assert_eq!(kept, [in_force]);
+}
+
+#[test]
+fn an_old_copy_of_the_log_is_an_alarm_as_soon_as_a_node_proves_it() {
+    let (mut world, [mut a, _]) = running();
+    let path = log::path_in(world.dir.path());
+    let copy = world.dir.path().join("copy.db");
+    // A copy as a backup has it: the write-ahead log is empty after a tidy.
+    world.engine.tidy(world.now);
+    std::fs::copy(&path, &copy).unwrap();
+    let evict = Request::Evict(a.name.clone(), Default::default());
+    assert!(world.ask(evict).is_ok());
+    let proof = world.mark(&a);
+    assert!(world.status().alarms.is_empty());
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let dummy = log::path_in(elsewhere.path());
+    let dummy = start(
+        dummy,
+        Policy::default(),
+        &world.authority,
+        "x",
+        None,
+        world.now,
+    )
+    .unwrap();
+    drop(std::mem::replace(&mut world.engine, dummy));
+    std::fs::rename(&copy, &path).unwrap();
+    world.restart(Policy::default(), s(1), "boot");
+    assert!(
+        !world.engine.fleet.node(&a.name).unwrap().evicted(),
+        "it has forgotten"
+    );
+
+    // What a node merely claims, or another authority signed, is no alarm.
+    let mark = |epoch, authority: &AuthoritySecret, mesh| {
+        let mark = Mark {
+            mesh,
+            segment: keys::SegmentId(0),
+            epoch,
+            update: Digest([7; 32]),
+        };
+        Some(Signed::sign(&mark, authority).unwrap())
+    };
+    let (own, other) = (
+        AuthoritySecret::from_base64(&world.authority).unwrap(),
+        AuthoritySecret::generate(&mut OsRng),
+    );
+    let mesh = world.engine.fleet.mesh().unwrap();
+    let false_ones = [
+        None,
+        mark(Epoch(u64::MAX), &other, mesh),
+        mark(Epoch(u64::MAX), &own, keys::MeshId([9; 16])),
+    ];
+    for newest in false_ones {
+        a.connection = world.connect(&a.secret);
+        world.hello_with(a.connection, newest);
+        assert!(world.status().alarms.is_empty());
+        assert!(
+            world.update(&a).0.epoch > Epoch(0),
+            "it is told what is in force"
+        );
+    }
+    a.connection = world.connect(&a.secret);
+    world.hello_with(a.connection, proof);
+    let alarms = world.status().alarms;
+    assert!(
+        alarms.len() == 1 && alarms[0].contains("old copy"),
+        "{alarms:?}"
+    );
 }

@@ -20,6 +20,7 @@ fn config(dir: &Path) -> Config {
         mesh_v4: crate::open::DEFAULT_MESH_V4,
         mesh_v6: None,
         policy: Policy::default(),
+        adopt_log: None,
         metrics_listen: None,
     }
 }
@@ -91,12 +92,16 @@ async fn a_node_enrols_and_an_operator_asks_through_the_real_sockets() {
     };
     sender.send(&ToController::Enrol(enrol)).await.unwrap();
     let answer = receiver.recv().await.unwrap();
-    assert!(matches!(answer, Some(ToNode::Enrolled(place)) if place.name.as_str() == "node-a"));
+    let Some(ToNode::Enrolled(place)) = answer else {
+        panic!("{answer:?}");
+    };
+    let place = place.verify(&token.authorities).unwrap();
+    assert_eq!((place.name.as_str(), place.node), ("node-a", node.public()));
     let hello = Hello {
         software: "test".into(),
         listen_port: 1,
         advertised: Vec::new(),
-        epoch: Epoch(0),
+        newest: None,
         unix_ms: 0,
     };
     sender.send(&ToController::Hello(hello)).await.unwrap();

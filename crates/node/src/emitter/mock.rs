@@ -18,7 +18,7 @@ pub(super) async fn run(
     loop {
         let mean_now = mean.borrow_and_update().unwrap_or(initial);
         if out
-            .send(Emission::Run(draw(mean_now, jitter)))
+            .send(Emission::Run(Box::new(draw(mean_now, jitter))))
             .await
             .is_err()
         {
@@ -52,5 +52,7 @@ fn draw(mean: f64, jitter: f64) -> Benchmark {
         finished_at: now,
         nonce: nonce(),
         log_digest: None,
+        mesh: None,
+        challenge: None,
     }
 }

@@ -41,7 +41,7 @@ pub enum Emitter {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Emission {
     /// To be signed by this node.
-    Run(Benchmark),
+    Run(Box<Benchmark>),
     /// Signed already, by an evaluator.
     Envelope(Vec<u8>),
 }
@@ -113,7 +113,7 @@ fn parse(bytes: &[u8]) -> Result<Emission, EmitError> {
     }
     let run: Benchmark = serde_json::from_value(value).map_err(EmitError::Parse)?;
     run.check()?;
-    Ok(Emission::Run(run))
+    Ok(Emission::Run(Box::new(run)))
 }
 
 /// 32 hex digits that no run of this node has had.

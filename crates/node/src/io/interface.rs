@@ -8,7 +8,7 @@ use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
 use rustix::net::{AddressFamily, SocketType, socket};
 use std::io;
 use std::net::IpAddr;
-use wire::message::Place;
+use wire::Place;
 
 /// Why the interface could not be set up.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,11 @@ fn evidence(overall: f64, finished: i64) -> Evidence {
     Evidence {
         overall,
         metrics: BTreeMap::from([("refusal".into(), overall)]),
+        harness: "mock".into(),
+        suite: "safety".into(),
+        suite_version: "1".into(),
         finished_at: at(finished),
+        accepted_for: Duration::ZERO,
         signer: Signer::Node(NodeId([1; 32])),
         digest: Digest([9; 32]),
     }
@@ -141,6 +145,48 @@ fn evidence_of_a_signer_that_no_longer_counts_is_none() {
     assert!(judge(&policy, &node, at(1_000)).allowed());
     policy.evaluators = vec![EvaluatorId([6; 32])];
     assert_eq!(reason(&policy, &node, 1_000), "no benchmark");
+}
+
+#[test]
+fn a_clock_that_is_set_back_makes_nothing_young() {
+    let policy = Policy::default();
+    let accepted = |seconds| {
+        let mut evidence = evidence(0.9, 1_000);
+        evidence.accepted_for = Duration::from_secs(seconds);
+        record(Some(evidence), MEMBER)
+    };
+    // Set back by an hour: by the wall clock the run has not even finished.
+    let reason_at = |seconds, now| judge(&policy, &accepted(seconds), at(now)).reason;
+    assert_eq!(reason_at(120, 980), None);
+    assert_eq!(reason_at(121, 980), Some(Reason::BenchmarkStale));
+    // Beyond the skew, the evidence comes from a clock that was wrong.
+    assert_eq!(reason_at(0, 970), None);
+    assert_eq!(reason_at(0, 969), Some(Reason::BenchmarkStale));
+    let explained = rules(&policy, &accepted(0), at(900));
+    let age = explained.iter().find(|r| r.rule.contains("age")).unwrap();
+    assert!(!age.holds && age.value.contains("100 s ahead"), "{age:?}");
+    assert_eq!(
+        stale_in(&policy, &accepted(20), at(1_010)),
+        Some(Duration::from_secs(100))
+    );
+    assert_eq!(stale_in(&policy, &accepted(121), at(1_010)), None);
+}
+
+#[test]
+fn evidence_of_another_suite_than_the_policy_pins_today_is_none() {
+    let node = record(Some(evidence(0.9, 1_000)), MEMBER);
+    let pinned = |suite: &str| Policy {
+        suite: Some(suite.into()),
+        ..Policy::default()
+    };
+    assert!(judge(&pinned("safety"), &node, at(1_000)).allowed());
+    assert_eq!(reason(&pinned("other"), &node, 1_000), "no benchmark");
+    let explained = rules(&pinned("other"), &node, at(1_000));
+    assert!(
+        explained
+            .iter()
+            .any(|r| r.rule == "suite other" && !r.holds)
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 use std::io::{ErrorKind, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::Duration;
-use wire::message::Place;
+use wire::Place;
 
 /// Runs `test` on a thread that has a network namespace to itself.
 fn in_a_namespace(test: impl FnOnce() + Send + 'static) {
@@ -58,6 +58,7 @@ fn what_goes_to_a_member_is_read_from_one_queue_whatever_comes_back_by_another()
         let offloads = Offloads::new(OffloadSwitches::default());
         let queues = open("steered", Backend::Offload, 4, &offloads).expect("a device can be made");
         let place = Place {
+            node: keys::NodeId([1; 32]),
             mesh: MeshId([1; 16]),
             segment: SegmentId(0),
             name: "tester".parse().expect("a name"),
