@@ -182,8 +182,8 @@ async fn carry(
 
 /// A frame whose payload is any bytes.
 pub(crate) struct Raw {
-    frame_type: u8,
-    payload: Vec<u8>,
+    pub(crate) frame_type: u8,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Frame for Raw {

@@ -137,7 +137,15 @@ impl<M: Frame> Sender<M> {
     /// When the message does not fit its frame, or the stream is gone.
     pub async fn send(&mut self, message: &M) -> Result<(), SendError> {
         let bytes = zeroize::Zeroizing::new(frame::encode(message)?);
-        Ok(self.inner.write_all(&bytes).await?)
+        self.send_encoded(&bytes).await
+    }
+
+    /// Sends what is encoded already.
+    ///
+    /// # Errors
+    /// When the stream is gone.
+    pub async fn send_encoded(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        Ok(self.inner.write_all(bytes).await?)
     }
 
     /// Says that no further frame follows and waits until the other side has everything.

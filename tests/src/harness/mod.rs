@@ -20,6 +20,7 @@
 //! | [`daemon`] | one `meshd` process |
 //! | [`ping`] | single and continuous pings |
 //! | [`relay`] | a bad underlay between nodes |
+//! | [`line`] | a long way to the controller |
 //! | [`tally`] | counts of what a host's kernel sees |
 //! | [`transfer`] | bytes over TCP |
 //! | [`namespace`] | namespaces, links, `ip` |
@@ -35,6 +36,7 @@ pub mod ask;
 pub mod builder;
 pub mod daemon;
 pub mod entry;
+pub mod line;
 pub mod mesh;
 pub mod namespace;
 pub mod ping;
@@ -45,6 +47,7 @@ pub mod transfer;
 
 pub use builder::Builder;
 pub use entry::enter;
+pub use line::Line;
 pub use mesh::{CONTROLLER, Mesh};
 pub use ping::{Losses, Pinger};
 pub use relay::{Impairment, Relay};
