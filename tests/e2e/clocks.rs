@@ -143,6 +143,35 @@ fn a_wall_clock_that_is_stepped_by_a_day_disturbs_no_rotation_and_its_skew_is_sh
     }
 }
 
+#[test]
+fn a_controller_whose_wall_clock_is_set_back_judges_as_before() {
+    let builder = Mesh::builder()
+        .nodes(3)
+        .epoch_seconds(2)
+        .probation_epochs(0);
+    let mut mesh = builder
+        .controller_setting("max_benchmark_age", 6)
+        .controller_setting("floor_nodes", 100)
+        .prepare();
+    let wall = Wall::new(&mesh);
+    mesh.spawn_under(CONTROLLER, &wall.wrapper(), &[]);
+    mesh.wait_until("the controller answers", |mesh| mesh.try_status().is_some());
+    for node in mesh.nodes() {
+        mesh.start_node(&node);
+    }
+    mesh.wait_until_all_reach_all();
+    // One node stops, and the clock goes back by an hour at the same time.
+    mesh.pause("node-c");
+    wall.set(-3_600);
+    mesh.wait_until_membership("node-c", Membership::Denied);
+    // The others' clocks are ahead of the controller's now: an hour is no skew, and they are out too
+    // until the clocks agree again. Nobody is in on what was said before.
+    mesh.wait_until_membership("node-a", Membership::Denied);
+    wall.set(0);
+    mesh.resume("node-c");
+    mesh.wait_until_all_reach_all();
+}
+
 /// A program that becomes another one, on a machine that booted so many seconds earlier.
 fn booted(earlier: &str) -> [&str; 4] {
     ["unshare", "-T", "--boottime", earlier]

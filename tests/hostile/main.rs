@@ -8,6 +8,7 @@
 //! | `stranger.rs` | a node that was never enrolled |
 //! | `floods.rs` | floods on the control channel, by members and by strangers |
 //! | `updates.rs` | updates that no node may believe |
+//! | `places.rs` | places that no node may believe |
 //! | `node.rs`, `control.rs`, `arsenal.rs` | the hostile node and what it tries |
 //! | `fake_controller.rs` | the controller's key, in the wrong hands |
 //! | `witness.rs`, `packets.rs` | what the survivors' kernels see of it |
@@ -19,6 +20,7 @@ mod fake_controller;
 mod floods;
 mod node;
 mod packets;
+mod places;
 mod readmitted;
 mod stranger;
 mod updates;

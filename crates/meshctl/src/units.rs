@@ -10,9 +10,14 @@ pub(crate) fn seconds_until(now: &str, then: &str) -> Option<f64> {
     Some(then.duration_since(now).as_secs_f64())
 }
 
-/// How long ago `then` was, or a dash.
+/// How long ago `then` was, or a dash. A time ahead of the daemon's clock is no age at all, and not to be
+/// taken for a young one.
 pub(crate) fn age(now: &str, then: &str) -> String {
-    seconds_until(now, then).map_or_else(|| DASH.into(), |s| span(-s))
+    match seconds_until(now, then) {
+        None => DASH.into(),
+        Some(ahead) if ahead >= 1.0 => format!("{} ahead", span(ahead)),
+        Some(ahead) => span(-ahead),
+    }
 }
 
 /// `in 42 s` or `8 s ago`.
@@ -84,6 +89,11 @@ mod tests {
     fn ages_are_taken_from_the_daemons_clock() {
         assert_eq!(age("2031-01-01T00:01:00Z", "2031-01-01T00:00:48Z"), "12 s");
         assert_eq!(age("2031-01-01T00:01:00Z", "soon"), "-");
+        assert_eq!(
+            age("2031-01-01T00:00:00Z", "2031-01-01T01:02:00Z"),
+            "1 h 2 min ahead"
+        );
+        assert_eq!(age("2031-01-01T00:00:00Z", "2031-01-01T00:00:00.4Z"), "0 s");
     }
 
     #[test]

@@ -299,3 +299,54 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Messages that may wait for the stream.
 const OUTBOX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keys::{AuthoritySecret, MeshId, NodeSecret, SegmentId};
+    use rand_core::OsRng;
+
+    #[test]
+    fn a_place_is_believed_only_as_the_authority_signed_it_for_this_node() {
+        let (authority, stranger) = (
+            AuthoritySecret::generate(&mut OsRng),
+            AuthoritySecret::generate(&mut OsRng),
+        );
+        let node = NodeSecret::generate(&mut OsRng).public();
+        let other = NodeSecret::generate(&mut OsRng).public();
+        let place = Place {
+            node,
+            mesh: MeshId([1; 16]),
+            segment: SegmentId(0),
+            name: "node-a".parse().unwrap(),
+            v4: ([10, 77, 0, 2].into(), 16),
+            v6: ("fd00::2".parse().unwrap(), 64),
+        };
+        let trusted = [authority.public()];
+        let sign = |place: &Place, by| Signed::sign(place, by).unwrap();
+        let told = |place: &Signed<Place>| match believe(place, node, &trusted) {
+            Ok(place) => Ok(place),
+            Err(error) => Err(error.to_string()),
+        };
+        assert_eq!(told(&sign(&place, &authority)), Ok(place.clone()));
+        let refused = told(&sign(&place, &stranger)).unwrap_err();
+        assert!(refused.contains("another key"), "{refused}");
+        let anothers = Place {
+            node: other,
+            ..place.clone()
+        };
+        let refused = told(&sign(&anothers, &authority)).unwrap_err();
+        assert!(refused.contains("another node"), "{refused}");
+        // Every byte of it is covered.
+        let bytes = postcard::to_stdvec(&sign(&place, &authority)).unwrap();
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            let changed = postcard::from_bytes::<Signed<Place>>(&changed);
+            assert!(
+                changed.is_err() || told(&changed.unwrap()).is_err(),
+                "byte {at}"
+            );
+        }
+    }
+}

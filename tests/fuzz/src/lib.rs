@@ -10,6 +10,7 @@
 //! | [`updates`] | an epoch update, before and behind its signature |
 //! | [`evidence`] | a DSSE envelope, before and behind its signature |
 //! | [`tokens`] | an enrolment token, before and behind its checksum |
+//! | [`engines`] | connections and operators, as a controller's engine sees them |
 //! | [`offloads`] | the kernel, in super-packets, and peers, to be merged into some |
 //! | [`tunnels`] | strangers on UDP, a peer behind its seal, the TUN device |
 //! | [`seeds`] | the corpus that every run starts from |
@@ -22,6 +23,7 @@
 
 #[path = "../../../crates/tunnel/tests/carry/mod.rs"]
 mod carry;
+pub mod engines;
 pub mod evidence;
 pub mod fixed;
 pub mod frames;

@@ -2,7 +2,7 @@
 //! product's own encoders. `cargo run --example seeds` writes them; a test compares.
 
 use crate::fixed::{AUTHORITY, EVALUATOR, NODE};
-use crate::{evidence, frames, offloads, tokens, tunnels, updates};
+use crate::{engines, evidence, frames, offloads, tokens, tunnels, updates};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use keys::{
@@ -62,6 +62,7 @@ pub fn all() -> Vec<Target> {
         target("token_text", tokens::text, vec![token]),
         target("offload_split", offloads::split, super_packets()),
         target("offload_coalesce", offloads::coalesce, instructions()),
+        target("engine_sequence", engines::sequence, lives()),
         target("tunnel_datagram", tunnels::datagram, datagrams()),
         target("tunnel_inner", tunnels::inner, inner_packets()),
         target("tunnel_outbound", tunnels::outbound, inner_packets()),
@@ -81,6 +82,58 @@ fn framed<M: Frame>(messages: Vec<M>) -> Vec<Vec<u8>> {
     seeds.extend(payloads);
     seeds.push(frames.concat());
     seeds
+}
+
+/// Two nodes that enrol, prove themselves and become members; one of them is evicted and readmitted; both
+/// come again; a stranger; a clock that is set back.
+fn lives() -> Vec<Vec<u8>> {
+    let enrolled = |node: u8| {
+        vec![
+            [2, node, 0, 0],
+            [0, node, node, 0],
+            [3, node, node * 2, 0],
+            [0, node, node, 0],
+            [1, node, 1, 0],
+            [4, node, 230, 0],
+        ]
+    };
+    let joined = [enrolled(0), enrolled(1), vec![[14, 0, 100, 0]]].concat();
+    let evicted = vec![
+        [12, 1, 0, 0],
+        [4, 1, 240, 0],
+        [14, 0, 255, 0],
+        [12, 1, 1, 0],
+        [14, 0, 50, 0],
+    ];
+    let again = vec![
+        [9, 0, 0, 0],
+        [0, 0, 7, 0],
+        [1, 0, 0, 0],
+        [13, 0, 1, 0],
+        [1, 1, 2, 0],
+    ];
+    let stranger = vec![
+        [0, 3, 9, 0],
+        [1, 3, 0, 0],
+        [0, 3, 9, 0],
+        [6, 3, 1, 1],
+        [10, 3, 1, 0],
+    ];
+    let back = vec![
+        [15, 0, 60, 0],
+        [4, 0, 250, 0],
+        [14, 0, 255, 0],
+        [15, 0, 60, 1],
+        [13, 0, 3, 0],
+    ];
+    let flat = |lives: &[Vec<[u8; 4]>]| lives.concat().concat();
+    vec![
+        flat(std::slice::from_ref(&joined)),
+        flat(&[joined.clone(), evicted]),
+        flat(&[joined.clone(), again]),
+        flat(&[stranger]),
+        flat(&[joined, back]),
+    ]
 }
 
 /// The four kinds of WireGuard message, by type and length.
@@ -329,6 +382,13 @@ mod tests {
                 (target.run)(seed);
             }
         }
+    }
+
+    #[test]
+    fn the_lives_of_the_engines_seeds_are_what_they_are_said_to_be() {
+        let members: Vec<usize> = lives().iter().map(|life| engines::members(life)).collect();
+        // The last one ends with its clock set right again, after a rotation that judged by both.
+        assert_eq!(members[..4], [2, 2, 2, 0], "{members:?}");
     }
 
     #[test]
