@@ -20,11 +20,6 @@ fn a_node_takes_no_place_but_its_own_from_its_authority() {
     let authority = authority.expect("a key");
     let connection = read(&mesh, CONTROLLER, "connection.key");
     let node: NodeId = mesh.node_status(NODE).node.parse().expect("an identity");
-    let other: NodeId = mesh
-        .node_status("node-b")
-        .node
-        .parse()
-        .expect("an identity");
     let own = place(&mesh, node);
     mesh.stop(CONTROLLER);
     let kept = |mesh: &Mesh| {
