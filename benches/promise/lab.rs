@@ -15,6 +15,15 @@ use wire::admin::{Control, ControllerStatus, Membership, NodeDaemonStatus, Statu
 /// A mesh with the product's defaults where the harness has faster ones, all of whose pairs have a
 /// session.
 pub(crate) fn start(nodes: usize, settings: impl FnOnce(Builder) -> Builder) -> Mesh {
+    start_with(nodes, settings, |_| ()).0
+}
+
+/// The same, with something that is there before the first daemon.
+pub(crate) fn start_with<T>(
+    nodes: usize,
+    settings: impl FnOnce(Builder) -> Builder,
+    before: impl FnOnce(&mut Mesh) -> T,
+) -> (Mesh, T) {
     let builder = Mesh::builder()
         .nodes(nodes)
         .controller_setting("log_format", "\"json\"")
@@ -22,12 +31,13 @@ pub(crate) fn start(nodes: usize, settings: impl FnOnce(Builder) -> Builder) -> 
         .every_node_setting("emit_seconds", 30)
         .every_node_setting("probe_seconds", 10);
     let mut mesh = settings(builder).prepare();
+    let there = before(&mut mesh);
     mesh.start_controller();
     for node in mesh.nodes() {
         mesh.start_node(&node);
     }
     settled(&mut mesh);
-    mesh
+    (mesh, there)
 }
 
 /// Waits until everybody is a member and has a session with everybody.

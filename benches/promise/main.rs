@@ -7,6 +7,7 @@
 //! | [`lab`] | meshes of any size, the admin socket, what the daemons log, the machine |
 //! | [`stamps`] | sockets that say when the kernel received something; handshakes on the underlay |
 //! | [`flood`] | senders |
+//! | [`flooder`] | a member that floods its controller; the hostile tests run the same one |
 //! | [`stats`], [`report`], [`picture`] | figures, tables and pictures |
 //!
 //! Does nothing unless a measurement is named, so that a plain `cargo bench` needs no root.
@@ -17,6 +18,8 @@
 )]
 
 mod flood;
+#[path = "../../tests/hostile/flooder.rs"]
+mod flooder;
 mod lab;
 mod picture;
 mod report;

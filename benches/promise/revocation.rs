@@ -6,7 +6,8 @@
 //! arrives is watched until nothing has for a while; it is readmitted, and the next trial begins a second
 //! after every survivor has heard it again.
 
-use crate::flood::{Flood, MARK};
+use crate::flood::{self, MARK};
+use crate::flooder::{Flood, Flooder};
 use crate::lab::{self, DURABLE, IN_FORCE, Machine, Raised, Request, logged, post};
 use crate::picture::{self, Panel};
 use crate::report::{self, Table, ms};
@@ -15,15 +16,21 @@ use crate::stats::Sample;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tests::harness::{CONTROLLER, Mesh, mesh::name, now, poll};
-use wire::admin::{EpochChange, NodeStatus};
+use tests::harness::{Builder, CONTROLLER, Line, Mesh, PATIENCE, mesh::name, now, poll};
+use wire::admin::{EpochChange, Membership, NodeStatus};
 
 pub(crate) fn measure() -> bool {
     let trials = lab::setting("TRIALS", 200);
     let sizes: Vec<usize> = lab::settings("NODES", "3 50");
+    let round_trips: Vec<u64> = lab::settings("CONTROL_RTT_MS", "0");
     let machine = Machine::look();
-    let runs: Vec<Run> = sizes.into_iter().map(|nodes| run(nodes, trials)).collect();
+    let runs = sizes.into_iter().flat_map(|nodes| {
+        let each = round_trips.iter();
+        each.map(move |ms| run(nodes, trials, Duration::from_millis(*ms)))
+    });
+    let runs: Vec<Run> = runs.collect();
     let fine = runs.iter().all(|run| run.failed.is_empty());
     write(&machine, &runs);
     fine
@@ -35,6 +42,12 @@ struct Run {
     nodes: usize,
     target_p99_ms: f64,
     epoch_seconds: u64,
+    /// Between the controller and each node.
+    control_rtt_ms: u64,
+    /// A member that floods its controller with this all the time, if there is one.
+    accomplice: Option<String>,
+    /// Times that it was cut, or turned away.
+    accomplice_cut: u64,
     /// Datagrams per second that the evicted node sends to each survivor.
     rate: u64,
     /// Between two datagrams that one survivor delivered while the sender was a member.
@@ -42,6 +55,20 @@ struct Run {
     gap_ms_p99: f64,
     failed: Vec<String>,
     trials: Vec<Trial>,
+}
+
+impl Run {
+    /// Its mesh in a few words.
+    fn title(&self) -> String {
+        let mut title = self.nodes.to_string();
+        if self.control_rtt_ms > 0 {
+            title += &format!(", {} ms to the controller and back", self.control_rtt_ms);
+        }
+        if let Some(flood) = &self.accomplice {
+            title += &format!(", an accomplice floods it with {flood}");
+        }
+        title
+    }
 }
 
 /// One eviction. Times in milliseconds after the moment just before it was asked for.
@@ -64,10 +91,17 @@ struct Trial {
     silent_ms: f64,
 }
 
-fn run(nodes: usize, trials: usize) -> Run {
+fn run(nodes: usize, trials: usize, round_trip: Duration) -> Run {
     let _raised = Raised::neighbours(nodes);
     let epoch_seconds = lab::setting("EPOCH_SECONDS", 60);
-    let mesh = lab::start(nodes, |builder| builder.epoch_seconds(epoch_seconds));
+    let far = Far::new(round_trip);
+    let mesh = lab::start_with(
+        nodes,
+        |builder| far.settings(nodes, builder.epoch_seconds(epoch_seconds)),
+        |mesh| far.connect(mesh),
+    );
+    let (mut mesh, _line) = mesh;
+    let accomplice = Accomplice::start(&mut mesh, far.controller());
     let rate = lab::setting(
         "RATE",
         (ALL_PER_SECOND / (nodes as u64 - 1)).min(EACH_PER_SECOND),
@@ -75,8 +109,11 @@ fn run(nodes: usize, trials: usize) -> Run {
     let mut stage = Stage::new(mesh, rate);
     let mut run = Run {
         nodes,
-        target_p99_ms: if nodes <= FEW { 25.0 } else { 100.0 },
+        target_p99_ms: target(nodes, accomplice.is_some(), round_trip),
         epoch_seconds,
+        control_rtt_ms: u64::try_from(round_trip.as_millis()).unwrap_or(u64::MAX),
+        accomplice: accomplice.as_ref().map(|it| it.flood.clone()),
+        accomplice_cut: 0,
         rate,
         gap_ms_p50: 0.0,
         gap_ms_p99: 0.0,
@@ -102,13 +139,108 @@ fn run(nodes: usize, trials: usize) -> Run {
     stage.add_phases(&mut run.trials);
     let gaps = Sample::new(stage.ears.gaps.iter().map(|gap| *gap as f64 / 1e6));
     (run.gap_ms_p50, run.gap_ms_p99) = (gaps.median(), gaps.percentile(99.0));
+    if let Some(accomplice) = accomplice {
+        run.accomplice_cut = accomplice.flooder.cut();
+        let ended = accomplice.flooder.stop();
+        run.failed
+            .extend(ended.err().map(|error| format!("the accomplice: {error}")));
+    }
     run
+}
+
+/// What the promise is: the news takes half a round trip at least, and a lost datagram another.
+fn target(nodes: usize, has_accomplice: bool, round_trip: Duration) -> f64 {
+    let near = if nodes <= FEW && !has_accomplice {
+        25.0
+    } else {
+        100.0
+    };
+    near + round_trip.as_secs_f64() * 1e3
+}
+
+/// The way to the controller, if it is a long one.
+struct Far {
+    round_trip: Duration,
+}
+
+impl Far {
+    fn new(round_trip: Duration) -> Self {
+        Self { round_trip }
+    }
+
+    fn is_there(&self) -> bool {
+        !self.round_trip.is_zero()
+    }
+
+    /// Where nodes find the controller.
+    fn controller(&self) -> SocketAddr {
+        if self.is_there() {
+            LINE_AT
+        } else {
+            CONTROLLER_AT
+        }
+    }
+
+    fn settings(&self, nodes: usize, mut builder: Builder) -> Builder {
+        if !self.is_there() {
+            return builder;
+        }
+        builder = builder.every_node_setting("controller", format!("[\"{LINE_AT}\"]"));
+        // The controller sees them all at the line's end.
+        for (index, node) in tests::harness::mesh::node_names(nodes)
+            .into_iter()
+            .enumerate()
+        {
+            let own = format!("[\"198.18.1.{}:51820\"]", index + 1);
+            builder = builder.node_setting(&node, "advertise", own);
+        }
+        builder
+    }
+
+    fn connect(&self, mesh: &mut Mesh) -> Option<Line> {
+        mesh.add_host("line", LINE_INDEX);
+        let delay = self.round_trip / 2;
+        let at = mesh.namespace("line");
+        self.is_there()
+            .then(|| Line::start(at, LINE_AT, CONTROLLER_AT, delay))
+    }
+}
+
+/// A member that has no tunnel, and floods its controller for as long as it is there.
+struct Accomplice {
+    flood: String,
+    flooder: Flooder,
+}
+
+impl Accomplice {
+    /// With the flood that `ACCOMPLICE` names; it was a member before.
+    fn start(mesh: &mut Mesh, controller: SocketAddr) -> Option<Self> {
+        let named = std::env::var("ACCOMPLICE").ok()?;
+        let flood = Flood::ALL
+            .into_iter()
+            .find(|flood| format!("{flood:?}").eq_ignore_ascii_case(&named))
+            .unwrap_or_else(|| panic!("ACCOMPLICE is one of {:?}", Flood::ALL));
+        mesh.add_host(ACCOMPLICE, ACCOMPLICE_INDEX);
+        let token = mesh.token(ACCOMPLICE).parse().expect("a token");
+        let flooder = Flooder::start(mesh.namespace(ACCOMPLICE), token, controller);
+        let is_member = || {
+            let status = lab::controller_status(mesh).ok();
+            let accomplice = status.and_then(|mut status| status.nodes.remove(&name(ACCOMPLICE)));
+            accomplice.is_some_and(|node| node.membership == Membership::Allowed)
+        };
+        assert!(poll(PATIENCE, is_member), "the accomplice is no member");
+        flooder.begin(flood);
+        Some(Self {
+            flood: format!("{flood:?}"),
+            flooder,
+        })
+    }
 }
 
 /// A mesh with its flood.
 struct Stage {
     // The flood ends before its mesh.
-    _flood: Flood,
+    _flood: flood::Flood,
     ears: Ears,
     evicted: String,
     survivors: Vec<String>,
@@ -120,6 +252,7 @@ struct Stage {
 impl Stage {
     fn new(mesh: Mesh, rate: u64) -> Self {
         let mut survivors = mesh.nodes();
+        // The accomplice has no tunnel, and nobody to hear.
         let evicted = survivors.pop().expect("a mesh has nodes");
         let status = lab::controller_status(&mesh).expect("the controller answers");
         let address = |node: &String| status.nodes[&name(node)].v4.into();
@@ -131,7 +264,8 @@ impl Stage {
             .iter()
             .map(|node| (address(node), PORT).into())
             .collect();
-        let flood = Flood::inside(mesh.namespace(&evicted), address(&evicted), targets, rate);
+        let flood =
+            flood::Flood::inside(mesh.namespace(&evicted), address(&evicted), targets, rate);
         nft(&mesh, &evicted, "add table inet deaf");
         nft(
             &mesh,
@@ -256,11 +390,10 @@ impl Stage {
     /// Whether the node hears its controller; it goes on talking to it.
     fn deafen(&self, deaf: bool) {
         if deaf {
-            nft(
-                &self.mesh,
-                &self.evicted,
-                "add rule inet deaf in ip saddr 198.18.0.1 drop",
-            );
+            for controller in [CONTROLLER_AT, LINE_AT] {
+                let rule = format!("add rule inet deaf in ip saddr {} drop", controller.ip());
+                nft(&self.mesh, &self.evicted, &rule);
+            }
             nft(
                 &self.mesh,
                 &self.evicted,
@@ -356,7 +489,7 @@ fn write(machine: &Machine, runs: &[Run]) {
             "MISSED".into()
         };
         times.row([
-            run.nodes.to_string(),
+            run.title(),
             sample.len().to_string(),
             ms(sample.median()),
             ms(sample.percentile(90.0)),
@@ -368,7 +501,7 @@ fn write(machine: &Machine, runs: &[Run]) {
         let mut phase = |what: &str, values: Vec<f64>| {
             let sample = Sample::new(values);
             let figures = [sample.median(), sample.percentile(99.0), sample.max()].map(ms);
-            phases.row([&[run.nodes.to_string(), what.to_owned()][..], &figures[..]].concat());
+            phases.row([&[run.title(), what.to_owned()][..], &figures[..]].concat());
         };
         let all = |of: fn(&Trial) -> Option<f64>| run.trials.iter().filter_map(of).collect();
         phase(
@@ -417,10 +550,10 @@ fn write(machine: &Machine, runs: &[Run]) {
             .map(|trial| trial.silent_ms)
             .fold(f64::INFINITY, f64::min);
         words.push(format!(
-            "{} nodes: {} packets a second to each survivor, so one every {} ms on average, which is the resolution; \
+            "{}: {} packets a second to each survivor, so one every {} ms on average, which is the resolution; \
              of the gaps between those that were delivered, 99 in 100 were below {} ms. After the last delivery \
              nothing more came for at least {silent:.0} ms, when the node was readmitted.",
-            run.nodes,
+            run.title(),
             run.rate,
             ms(1e3 / run.rate as f64),
             ms(run.gap_ms_p99),
@@ -453,7 +586,7 @@ fn panel(run: &Run) -> Panel {
         .collect();
     let p99 = Sample::new(values.clone()).percentile(99.0);
     Panel::of_values(
-        format!("{} nodes, {} evictions", run.nodes, run.trials.len()),
+        format!("{} nodes, {} evictions", run.title(), run.trials.len()),
         "milliseconds".into(),
         &values,
         vec![
@@ -467,6 +600,11 @@ fn panel(run: &Run) -> Panel {
 }
 
 const PORT: u16 = 9_000;
+const ACCOMPLICE: &str = "accomplice";
+const ACCOMPLICE_INDEX: usize = 251;
+const LINE_INDEX: usize = 252;
+const LINE_AT: SocketAddr = at([198, 18, 1, 253]);
+const CONTROLLER_AT: SocketAddr = at([198, 18, 0, 1]);
 /// After the epoch that readmitted the node: its handshakes take 0.3 s, and 0.8 s at most.
 const REST: Duration = Duration::from_millis(1_000);
 const FEW: usize = 3;
@@ -481,3 +619,7 @@ const HEARD_AGAIN: Duration = Duration::from_secs(40);
 /// Between two datagrams of one flood; more is an eviction.
 const LONGEST_GAP: Wall = 100_000_000;
 const MOST_GAPS: usize = 2_000_000;
+
+const fn at([a, b, c, d]: [u8; 4]) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(a, b, c, d)), 7443)
+}

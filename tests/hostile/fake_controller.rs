@@ -1,11 +1,11 @@
 //! The controller's connection key in the wrong hands: welcomes one node and pushes whatever bytes it
 //! is told to. It signs nothing of its own.
 
+use crate::flooder::Raw;
 use crate::witness::inside;
 use anyhow::anyhow;
 use keys::{ControllerSecret, NodeId};
 use quic::{Connection, Listener};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeTuple as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use wire::{Frame, Place, Signed, ToController, ToNode};
+use wire::{Frame as _, Place, Signed, ToController, ToNode};
 
 /// A running fake.
 pub(crate) struct FakeController {
@@ -177,41 +177,6 @@ async fn carry(
             () = &mut reading => return Ok(End::Lost),
             _ = connection.closed() => return Ok(End::Lost),
         }
-    }
-}
-
-/// A frame whose payload is any bytes.
-pub(crate) struct Raw {
-    pub(crate) frame_type: u8,
-    pub(crate) payload: Vec<u8>,
-}
-
-impl Frame for Raw {
-    fn frame_type(&self) -> u8 {
-        self.frame_type
-    }
-
-    fn limit(_: u8) -> Option<usize> {
-        Some(usize::MAX)
-    }
-}
-
-impl Serialize for Raw {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        // A tuple of bytes is just these bytes in postcard.
-        let mut tuple = to.serialize_tuple(self.payload.len())?;
-        self.payload
-            .iter()
-            .try_for_each(|byte| tuple.serialize_element(byte))?;
-        tuple.end()
-    }
-}
-
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        Err(serde::de::Error::custom(
-            "nobody sends raw frames to a fake controller",
-        ))
     }
 }
 

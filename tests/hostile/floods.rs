@@ -2,27 +2,20 @@
 //! connection, a packet or its membership to it, and no operator waits. Strangers cost the controller no
 //! memory, and keep nobody out.
 
-use crate::cut_off::netns;
-use crate::fake_controller::Raw;
-use crate::witness::inside;
-use anyhow::{Context as _, ensure};
-use jiff::Timestamp;
-use keys::{Epoch, NodeId, NodeSecret, TokenSecret, WgSecret};
+use crate::flooder::{Flood, Flooder, Raw, block_on};
+use anyhow::ensure;
+use keys::{NodeSecret, TokenSecret, WgSecret};
 use quic::{Connection, Dialer, Receiver, Sender};
-use rand::Rng as _;
 use rand_core::OsRng;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tests::harness::{CONTROLLER, Line, Mesh, PATIENCE, mesh::name, now};
 use wire::admin::Membership;
-use wire::evidence::Benchmark;
-use wire::message::{Enrol, Hello, PeerReport, Phase, Refusal};
-use wire::{Digest, Frame as _, Place, ToController, ToNode, Token};
+use wire::message::Enrol;
+use wire::{ToController, ToNode, Token};
 
 #[test]
 fn a_member_that_floods_is_the_one_that_is_cut_whatever_it_says() {
@@ -64,7 +57,7 @@ fn flood_with(delay: Duration) {
     let flooders: Vec<Flooder> = (0..Flood::ALL.len())
         .map(|number| {
             let token = mesh.token(&flooder(number)).parse().expect("a token");
-            Flooder::start(&netns(&mesh, FLOODER), token, at)
+            Flooder::start(mesh.namespace(FLOODER), token, at)
         })
         .collect();
     mesh.wait_until("the flooders are members", |mesh| {
@@ -135,7 +128,7 @@ fn an_evicted_node_cannot_fill_the_log() {
     let mut mesh = Mesh::builder().nodes(2).probation_epochs(0).start();
     mesh.add_host(FLOODER, FLOODER_INDEX);
     let token: Token = mesh.token(FLOODER).parse().expect("a token");
-    let flooder = Flooder::start(&netns(&mesh, FLOODER), token, CONTROLLER_AT);
+    let flooder = Flooder::start(mesh.namespace(FLOODER), token, CONTROLLER_AT);
     mesh.wait_until("the flooder is known", |mesh| {
         let status = mesh.try_status();
         status.is_some_and(|status| status.nodes.contains_key(&name(FLOODER)))
@@ -295,254 +288,6 @@ async fn newcomer(token: Token) -> anyhow::Result<usize> {
     unreachable!("the numbers do not end")
 }
 
-/// What a member can say too much of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flood {
-    Endpoints,
-    SmallReports,
-    LargeReports,
-    Acks,
-    Evidence,
-    /// Nothing but connections, each with a Hello.
-    Connections,
-}
-
-impl Flood {
-    const ALL: [Self; 6] = [
-        Self::Endpoints,
-        Self::SmallReports,
-        Self::LargeReports,
-        Self::Acks,
-        Self::Evidence,
-        Self::Connections,
-    ];
-}
-
-/// A member whose control channel is in an attacker's hands.
-struct Flooder {
-    shared: Arc<Shared>,
-    thread: JoinHandle<anyhow::Result<()>>,
-}
-
-#[derive(Default)]
-struct Shared {
-    /// `None` while it behaves.
-    flood: Mutex<Option<Flood>>,
-    /// How often it was cut, or turned away.
-    cut: AtomicU64,
-    stop: AtomicBool,
-}
-
-impl Flooder {
-    /// Enrols from within `netns`, and behaves until it is told otherwise.
-    fn start(netns: &Path, token: Token, at: SocketAddr) -> Self {
-        let shared = Arc::new(Shared::default());
-        let (of_thread, netns) = (shared.clone(), netns.to_owned());
-        let thread = std::thread::spawn(move || {
-            inside(&netns, move || block_on(live(&token, at, &of_thread)))?
-        });
-        Self { shared, thread }
-    }
-
-    /// Floods from now on.
-    fn begin(&self, flood: Flood) {
-        *self.shared.flood.lock().expect("no holder panics") = Some(flood);
-    }
-
-    fn cut(&self) -> u64 {
-        self.shared.cut.load(Ordering::SeqCst)
-    }
-
-    fn stop(self) -> anyhow::Result<()> {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        self.thread.join().expect("the flooder does not panic")
-    }
-}
-
-impl Shared {
-    fn flood(&self) -> Option<Flood> {
-        *self.flood.lock().expect("no holder panics")
-    }
-
-    fn is_over(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
-    }
-}
-
-async fn live(token: &Token, at: SocketAddr, shared: &Shared) -> anyhow::Result<()> {
-    let identity = NodeSecret::generate(&mut OsRng);
-    let dialer = Dialer::bind(&identity, token.controller)?;
-    let place = enrol(&dialer, token, at).await.context("enrolment")?;
-    let end = now() + 5 * PATIENCE;
-    while !shared.is_over() && now() < end {
-        // Whatever ended it: it comes back.
-        let _ = session(&dialer, at, &identity, &place, shared).await;
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Ok(())
-}
-
-async fn enrol(dialer: &Dialer, token: &Token, at: SocketAddr) -> anyhow::Result<Place> {
-    let connection = dialer.connect(at).await?;
-    let (mut send, mut receive) = connection.open_stream::<ToController, ToNode>().await?;
-    let enrol = Enrol {
-        token: TokenSecret::from_bytes(*token.secret.expose()),
-        name: None,
-        wg: WgSecret::generate(&mut OsRng).public(),
-    };
-    send.send(&ToController::Enrol(enrol)).await?;
-    match receive.recv().await? {
-        Some(ToNode::Enrolled(place)) => Ok((*place.verify(&token.authorities)?).clone()),
-        other => anyhow::bail!("instead of a place: {other:?}"),
-    }
-}
-
-async fn session(
-    dialer: &Dialer,
-    at: SocketAddr,
-    identity: &NodeSecret,
-    place: &Place,
-    shared: &Shared,
-) -> anyhow::Result<()> {
-    let connection = dialer.connect(at).await?;
-    let (mut send, mut receive): (Sender<Raw>, Receiver<ToNode>) = connection.open_stream().await?;
-    let hello = ToController::Hello(Hello {
-        software: "flooder".into(),
-        listen_port: 51_820,
-        advertised: Vec::new(),
-        newest: None,
-        unix_ms: u64::try_from(Timestamp::now().as_millisecond())?,
-    });
-    send.send(&raw(&hello)).await?;
-    let first = receive.recv().await;
-    if !matches!(first, Ok(Some(ToNode::Welcome { .. }))) {
-        shared.cut.fetch_add(1, Ordering::SeqCst);
-        anyhow::bail!("turned away");
-    }
-    let challenge = Mutex::new(None);
-    let reading = async {
-        loop {
-            match receive.recv().await? {
-                Some(ToNode::Update(update)) => {
-                    *challenge.lock().expect("no holder panics") = Some(update.signed.digest());
-                }
-                Some(ToNode::Refused { reason }) => {
-                    if reason == Refusal::TooMuch {
-                        shared.cut.fetch_add(1, Ordering::SeqCst);
-                    }
-                    anyhow::bail!("{reason}");
-                }
-                Some(_) => {}
-                None => anyhow::bail!("closed"),
-            }
-        }
-    };
-    let writing = async {
-        let mut turn = 0_u16;
-        while !shared.is_over() {
-            let answers_to = *challenge.lock().expect("no holder panics");
-            turn = turn.wrapping_add(1).max(1);
-            match (shared.flood(), answers_to) {
-                (Some(Flood::Connections), _) => return Ok(()),
-                (Some(flood), _) => {
-                    // In a burst, and then as fast as it is taken.
-                    send.send(&flood.message(turn, identity, place, answers_to))
-                        .await?;
-                }
-                (None, Some(answers_to)) => {
-                    send.send(&evidence(identity, place, Some(answers_to), 0))
-                        .await?;
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-                (None, None) => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        }
-        anyhow::Ok(())
-    };
-    tokio::select! {
-        result = reading => result,
-        result = writing => result,
-    }
-}
-
-impl Flood {
-    fn message(
-        self,
-        turn: u16,
-        identity: &NodeSecret,
-        place: &Place,
-        answers_to: Option<Digest>,
-    ) -> Raw {
-        let reports = |count| {
-            let peers = (0..count).map(|_| PeerReport {
-                node: NodeId([7; 32]),
-                session_epoch: None,
-                rtt_v4_us: None,
-                rtt_v6_us: None,
-            });
-            raw(&ToController::Report {
-                peers: peers.collect(),
-            })
-        };
-        match self {
-            Self::Endpoints => raw(&ToController::Endpoints {
-                listen_port: 51_820,
-                advertised: (0..8)
-                    .map(|last| SocketAddr::from(([198, 18, 200, last], turn)))
-                    .collect(),
-            }),
-            Self::SmallReports => reports(1),
-            // As large as the largest frame was.
-            Self::LargeReports => reports(110_000),
-            Self::Acks => raw(&ToController::Ack {
-                epoch: Epoch(u64::from(turn)),
-                phase: Phase::Activated,
-            }),
-            Self::Evidence => evidence(identity, place, answers_to, 256),
-            Self::Connections => unreachable!("no message is sent"),
-        }
-    }
-}
-
-/// A good run, with so many metrics.
-fn evidence(
-    identity: &NodeSecret,
-    place: &Place,
-    answers_to: Option<Digest>,
-    metrics: usize,
-) -> Raw {
-    let now = Timestamp::now();
-    let run = Benchmark {
-        harness: "flooder".into(),
-        suite: "s".into(),
-        suite_version: "1".into(),
-        metrics: (0..metrics)
-            .map(|n| (format!("{n:0>120}"), 0.9))
-            .collect::<BTreeMap<_, _>>(),
-        overall: 0.9,
-        samples_total: 1,
-        samples_completed: 1,
-        started_at: now,
-        finished_at: now,
-        nonce: format!("{:032x}", OsRng.r#gen::<u128>()),
-        log_digest: None,
-        mesh: Some(place.mesh),
-        challenge: answers_to,
-    };
-    let envelope = run.attest_self(place.name.as_str(), identity);
-    raw(&ToController::Evidence {
-        envelope: envelope.expect("the run keeps the rules"),
-    })
-}
-
-/// The frame of a message, without regard to any limit.
-fn raw(message: &ToController) -> Raw {
-    Raw {
-        frame_type: message.frame_type(),
-        payload: postcard::to_stdvec(message).expect("it encodes"),
-    }
-}
-
 /// Resident memory of the controller, in kB.
 fn memory(mesh: &Mesh) -> u64 {
     let path = format!("/proc/{}/status", mesh.pid(CONTROLLER));
@@ -563,14 +308,6 @@ fn log_size(mesh: &Mesh) -> u64 {
     files
         .filter_map(|file| Some(file.metadata().ok()?.len()))
         .sum()
-}
-
-fn block_on<T>(attack: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    // The thread is in the attacker's namespace, so the runtime must not have others.
-    runtime.expect("a runtime can be had").block_on(attack)
 }
 
 const HEALTHY: [&str; 2] = ["node-a", "node-b"];

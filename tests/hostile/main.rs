@@ -6,7 +6,7 @@
 //! | `cut_off.rs` | a member turns hostile and is excluded, or evicted |
 //! | `readmitted.rs` | a member that was evicted and came back, with what it kept |
 //! | `stranger.rs` | a node that was never enrolled |
-//! | `floods.rs` | floods on the control channel, by members and by strangers |
+//! | `floods.rs`, `flooder.rs` | floods on the control channel, by members and by strangers |
 //! | `updates.rs` | updates that no node may believe |
 //! | `places.rs` | places that no node may believe |
 //! | `node.rs`, `control.rs`, `arsenal.rs` | the hostile node and what it tries |
@@ -17,6 +17,7 @@ mod arsenal;
 mod control;
 mod cut_off;
 mod fake_controller;
+mod flooder;
 mod floods;
 mod node;
 mod packets;

@@ -181,7 +181,7 @@ impl Mesh {
     /// Names of the nodes.
     #[must_use]
     pub fn nodes(&self) -> Vec<String> {
-        (0..self.builder.nodes).map(node_name).collect()
+        node_names(self.builder.nodes)
     }
 
     /// The controller and the nodes.
@@ -513,6 +513,12 @@ fn pairs<'a>(from: &'a [&str], to: &'a [&str]) -> impl Iterator<Item = (&'a str,
         .iter()
         .flat_map(move |f| to.iter().map(move |t| (*f, *t)));
     all.filter(|(from, to)| from != to)
+}
+
+/// Names of the nodes of a mesh of so many.
+#[must_use]
+pub fn node_names(nodes: usize) -> Vec<String> {
+    (0..nodes).map(node_name).collect()
 }
 
 /// node-a, node-b, … node-z, node-aa, node-ab, …
