@@ -4,6 +4,7 @@ mod abuse;
 mod capture;
 mod clocks;
 mod crashes;
+mod disk;
 mod eviction;
 mod flows;
 mod membership;

@@ -217,8 +217,8 @@ impl Flood {
                     .collect(),
             }),
             Self::SmallReports => reports(1),
-            // As large as the largest frame was.
-            Self::LargeReports => reports(110_000),
+            // Larger than this mesh can make one, and not so large that it is no frame.
+            Self::LargeReports => reports(10_000),
             Self::Acks => raw(&ToController::Ack {
                 epoch: Epoch(u64::from(turn)),
                 phase: Phase::Activated,

@@ -434,6 +434,8 @@ impl Scene {
             segment: update.segment,
             epoch: update.epoch,
             update: signed.digest(),
+            log_events: 1,
+            log_hash: Digest::default(),
         };
         Update {
             mark: Signed::sign(&mark, authority).expect("it keeps the rules"),

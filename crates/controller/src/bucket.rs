@@ -41,6 +41,12 @@ impl Bucket {
         has
     }
 
+    /// Whether there are `tokens`.
+    pub(crate) fn has(&mut self, tokens: u32, now: Duration) -> bool {
+        self.refill(now);
+        self.level >= f64::from(tokens)
+    }
+
     /// Whether nothing of it is taken.
     pub(crate) fn is_full(&mut self, now: Duration) -> bool {
         self.refill(now);

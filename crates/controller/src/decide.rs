@@ -14,6 +14,8 @@ use wire::admin::Membership;
 pub enum Cause {
     /// The epoch before ends.
     Scheduled,
+    /// The same while no evidence can be kept: nobody can prove himself, so nobody is judged.
+    Unjudged,
     /// An operator asked for a rotation, and perhaps confirmed the removals that were held.
     Operator {
         /// The operator's word for removals beyond the sanity floor.
@@ -70,6 +72,7 @@ impl Cause {
     pub fn word(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
+            Self::Unjudged => "unjudged",
             Self::Operator { .. } => "operator",
             Self::Join => "join",
             Self::Revocation => "revocation",
@@ -83,7 +86,9 @@ impl Cause {
         match self {
             Self::Scheduled | Self::Operator { .. } => Scope::All,
             Self::Revocation => Scope::Failing,
-            Self::Join | Self::Eviction | Self::Rekey | Self::Recovery => Scope::Joining,
+            Self::Unjudged | Self::Join | Self::Eviction | Self::Rekey | Self::Recovery => {
+                Scope::Joining
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use crate::decide::Cause;
 use crate::event::Event;
 use crate::fleet::Fleet;
 use crate::ingest::kept_bytes;
-use crate::log::{Log, LogError, NewEpoch, StoredEpoch};
+use crate::log::{Log, LogError, NewEpoch, StoredEpoch, is_evidence};
 use crate::metrics::Counts;
 use crate::network::{Network, NetworkError};
 use crate::push::moves;
@@ -294,8 +294,13 @@ impl Engine {
             self.recover = published.is_err();
         }
         if self.authority.due(now.boot) && (self.settle_until <= now.boot || self.all_pass(now)) {
+            let cause = if self.log.is_short_of_room() {
+                Cause::Unjudged
+            } else {
+                Cause::Scheduled
+            };
             // A failure is reported where it happens, and tried again.
-            let _ = self.publish(Cause::Scheduled, Kind::Scheduled, &[], now);
+            let _ = self.publish(cause, Kind::Scheduled, &[], now);
         }
         if self.join_at.is_some_and(|at| at <= now.boot) {
             self.try_join(now);
@@ -331,11 +336,17 @@ impl Engine {
     pub(crate) fn commit(&mut self, events: &[Event], now: Now) -> Result<(), Unpublished> {
         let authority = &self.setup.authority;
         let written = self.log.append(now.wall, events, None, authority);
-        self.written(written, now)?;
+        if is_evidence(events) {
+            // Evidence comes all the time. If its failures put off what else is to be written, a full disk
+            // would stop epochs for which there is room.
+            written.map_err(|_| Unpublished::Log)?;
+        } else {
+            self.written(written, now)?;
+        }
         for event in events {
             self.fleet.apply(now.wall, event);
         }
-        self.keys_changed = true;
+        self.keys_changed |= change_keys(events);
         self.touch();
         Ok(())
     }
@@ -357,7 +368,7 @@ impl Engine {
         };
         let authority = &self.setup.authority;
         let written = self.log.append(now.wall, events, Some(&new), authority);
-        self.keys_changed = true;
+        self.keys_changed |= change_keys(events);
         self.written(written, now)
     }
 
@@ -437,6 +448,17 @@ impl Live {
             last_refusal: None,
         }
     }
+}
+
+/// Whether the keys of enrolled nodes are others after these events.
+fn change_keys(events: &[Event]) -> bool {
+    let changes = |event: &Event| {
+        matches!(
+            event,
+            Event::NodeEnrolled { .. } | Event::NodeRekeyed { .. }
+        )
+    };
+    events.iter().any(changes)
 }
 
 fn timing(policy: &Policy) -> Timing {

@@ -71,10 +71,11 @@ impl Engine {
         if !peer.is_sound() || !enrol.wg.is_sound() {
             return Err(Refusal::WeakKey);
         }
+        // The token first: nobody without one takes from what those have who hold one.
+        let (token, bound) = self.open_token(enrol.token.hash(), now)?;
         if !self.enrolments.take(now.boot) {
             return Err(Refusal::Busy);
         }
-        let (token, bound) = self.open_token(enrol.token.hash(), now)?;
         let name = match (&known, &bound) {
             (Some(known), Some(bound)) if known != bound => return Err(Refusal::NameTaken),
             (Some(known), _) => known.clone(),

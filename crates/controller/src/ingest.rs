@@ -288,17 +288,18 @@ impl Engine {
         let attested = Attested::verify(envelope, &node.id, self.mesh, &policy.evaluators)?;
         let history = self.fleet.history(node, attested.benchmark());
         policy::accept(policy, &history, &attested, now.wall)?;
-        // What is accepted is kept for ever: the log must not be one node's to fill.
-        let kept = u32::try_from(2 * envelope.len() + EVENT_LEN).unwrap_or(u32::MAX);
-        if !live.kept_bytes.take_many(kept, now.boot) {
-            return Err(NotAccepted::TooMuchToday);
-        }
 
         let accepted = accepted(name, &attested, envelope);
         tracing::debug!(node = %name, score = accepted.overall, suite = accepted.suite, "evidence accepted");
         let event = Event::EvidenceAccepted(Box::new(accepted));
+        // What is accepted is kept for ever: the log must not be one node's to fill.
+        let kept = u32::try_from(event.columns().1.len() + EVENT_LEN).unwrap_or(u32::MAX);
+        if !live.kept_bytes.has(kept, now.boot) {
+            return Err(NotAccepted::TooMuchToday);
+        }
         self.commit(&[event], now)
             .map_err(|_| NotAccepted::Unwritten)?;
+        self.live_mut(name).kept_bytes.take_many(kept, now.boot);
         self.fleet.start_ageing(now);
         let joins = !self.fleet.roster().contains(name)
             && self
@@ -366,10 +367,11 @@ pub(crate) fn kept_bytes() -> Bucket {
     Bucket::new((MIB_A_DAY << 20) / DAY_SECONDS, KEPT_BURST)
 }
 
-const MIB_A_DAY: u32 = 64;
+/// Evidence of 45 kB every 30 s, or of a kilobyte every second, for ever.
+const MIB_A_DAY: u32 = 256;
 const DAY_SECONDS: u32 = 24 * 3_600;
-const KEPT_BURST: u32 = 8 << 20;
-/// What an event takes beside its envelope and what was read from it.
-const EVENT_LEN: usize = 600;
+const KEPT_BURST: u32 = 32 << 20;
+/// What an event takes in the log beside its body: number, time, kind, hash, and the pages' share.
+const EVENT_LEN: usize = 100;
 const MAX_SOFTWARE_LEN: usize = 64;
 const MAX_REFUSAL_LEN: usize = 256;

@@ -3,7 +3,7 @@
 //!
 //! | Who | May | Beyond it |
 //! |---|---|---|
-//! | an address (IPv4 address, IPv6 /64) | [`HANDSHAKES_PER_SECOND`], [`HALF_OPEN_PER_ADDRESS`] at a time | left unanswered |
+//! | an address (IPv4 address, IPv6 /64; one where an enrolled node was served: by itself) | [`HANDSHAKES_PER_SECOND`], [`HALF_OPEN_PER_ADDRESS`] at a time | the oldest makes room, or it is left unanswered |
 //! | an unknown key | [`STRANGERS`] at a time, [`STRANGERS_PER_ADDRESS`] from an address; say Enrol or Hello | closed; the longest silent one makes room |
 //! | an enrolled key | [`Kind::allowance`] of each kind of message and of connections | cut, and barred for [`BAR_TIME`] |
 //!
@@ -18,8 +18,10 @@ use keys::NodeId;
 use quic::Connection;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use wire::frame::Header;
 use wire::message::report_limit;
 
@@ -33,7 +35,14 @@ struct State {
     allowances: HashMap<NodeId, Allowance>,
     addresses: HashMap<IpAddr, Address>,
     strangers: BTreeMap<ConnectionId, Stranger>,
-    half_open: usize,
+    half_open: BTreeMap<u64, Half>,
+    last_half_open: u64,
+    /// Where enrolled nodes were served last: a crowd elsewhere must not keep them from coming back.
+    homes: HashMap<NodeId, IpAddr>,
+    /// How many nodes have an address as theirs.
+    at_home: HashMap<IpAddr, usize>,
+    /// What was turned away, by reason, since the start.
+    turned: TurnedAway,
     /// When addresses are looked through next.
     look_at: Duration,
     /// Connections with a proven key and no stream yet.
@@ -46,6 +55,14 @@ struct Address {
     half_open: usize,
     strangers: usize,
     handshakes: Bucket,
+}
+
+/// A handshake under way.
+#[derive(Debug)]
+struct Half {
+    address: IpAddr,
+    since: Duration,
+    revoke: Arc<Notify>,
 }
 
 /// A connection of an unknown key.
@@ -84,13 +101,13 @@ impl Kind {
     ];
 
     /// How many of them in ten seconds for ever, and how many at once. Each is several times what a node
-    /// says in its busiest moment: two acknowledgements per epoch of a second, a report per probe of a
-    /// second, evidence once a second.
+    /// says in its busiest moment: a report per probe of a second, evidence once a second; and two
+    /// acknowledgements per epoch, of which an operator who evicts a thousand nodes makes a thousand.
     fn allowance(self) -> (u32, u32) {
         match self {
             Self::Connection => (5, 20),
             Self::Evidence => (200, 60),
-            Self::Ack => (200, 200),
+            Self::Ack => (1_000, 2_000),
             Self::Report => (20, 20),
             Self::Endpoints => (10, 20),
         }
@@ -132,7 +149,26 @@ pub(crate) enum Unread {
 #[derive(Debug)]
 pub(crate) struct HalfOpen {
     intake: Arc<Intake>,
-    address: IpAddr,
+    number: u64,
+    revoke: Arc<Notify>,
+}
+
+impl HalfOpen {
+    /// Resolves when the place is somebody else's.
+    pub(crate) async fn revoked(&self) {
+        self.revoke.notified().await;
+    }
+}
+
+/// Connections that got no place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct TurnedAway {
+    /// Attempts that were left unanswered.
+    pub(crate) unanswered: u64,
+    /// Unknown keys.
+    pub(crate) crowded: u64,
+    /// Enrolled keys beyond their allowance.
+    pub(crate) barred: u64,
 }
 
 /// A connection's place; given back when it is dropped.
@@ -142,13 +178,16 @@ pub(crate) struct Pass {
     id: ConnectionId,
     peer: NodeId,
     spoke: bool,
+    /// Enrol and Hello, so far.
+    openings: AtomicU32,
 }
 
-/// How many connections wait before the engine knows them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How many connections wait before the engine knows them, and how many got no place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Waiting {
     pub(crate) handshakes: usize,
     pub(crate) silent: usize,
+    pub(crate) turned: TurnedAway,
 }
 
 impl Intake {
@@ -162,13 +201,27 @@ impl Intake {
             ..
         } = &mut *state;
         allowances.retain(|key, _| enrolled.contains(key));
+        let gone: Vec<NodeId> = state.homes.keys().copied().collect();
+        for node in gone {
+            if !state.enrolled.contains(&node)
+                && let Some(home) = state.homes.remove(&node)
+            {
+                state.leaves(home);
+            }
+        }
     }
 
     /// Whether an address holds so much already that it must prove that it is no forgery.
     pub(crate) fn is_suspect(&self, remote: SocketAddr) -> bool {
         let state = self.state();
-        let held = state.addresses.get(&network(remote.ip()));
-        held.is_some_and(|held| held.half_open >= HALF_OPEN_PER_ADDRESS / 4)
+        let of = |address: IpAddr| {
+            state
+                .addresses
+                .get(&address)
+                .map_or(0, |held| held.half_open)
+        };
+        let home = remote.ip().to_canonical();
+        of(home).max(of(network(home))) >= HALF_OPEN_PER_ADDRESS / 4
     }
 
     /// A place for a handshake.
@@ -178,23 +231,23 @@ impl Intake {
         now: Duration,
     ) -> Option<HalfOpen> {
         let mut state = self.state();
-        let address = network(remote.ip());
-        if state.half_open >= HALF_OPEN {
-            return None;
+        let place = state.place_for(remote, now);
+        if place.is_none() {
+            state.turned.unanswered += 1;
         }
-        state.forget_idle(now);
-        if state.addresses.len() >= ADDRESSES && !state.addresses.contains_key(&address) {
-            return None;
-        }
-        let held = state.address(address);
-        if held.half_open >= HALF_OPEN_PER_ADDRESS || !held.handshakes.take(now) {
-            return None;
-        }
-        held.half_open += 1;
-        state.half_open += 1;
+        let address = place?;
+        state.last_half_open += 1;
+        let (number, revoke) = (state.last_half_open, Arc::new(Notify::new()));
+        let half = Half {
+            address,
+            since: now,
+            revoke: Arc::clone(&revoke),
+        };
+        state.half_open.insert(number, half);
         Some(HalfOpen {
             intake: Arc::clone(self),
-            address,
+            number,
+            revoke,
         })
     }
 
@@ -210,10 +263,14 @@ impl Intake {
         let mut state = self.state();
         if state.enrolled.contains(&peer) {
             if !state.take(peer, Kind::Connection, now) {
+                state.turned.barred += 1;
                 return Err(Turned::Barred);
             }
-        } else {
-            state.admit_stranger(id, network(remote.ip()), connection, now)?;
+            state.comes_from(peer, remote.ip().to_canonical());
+        } else if let Err(turned) = state.admit_stranger(id, network(remote.ip()), connection, now)
+        {
+            state.turned.crowded += 1;
+            return Err(turned);
         }
         state.silent += 1;
         Ok(Pass {
@@ -221,6 +278,7 @@ impl Intake {
             id,
             peer,
             spoke: false,
+            openings: AtomicU32::new(0),
         })
     }
 
@@ -228,8 +286,9 @@ impl Intake {
     pub(crate) fn waiting(&self) -> Waiting {
         let state = self.state();
         Waiting {
-            handshakes: state.half_open,
+            handshakes: state.half_open.len(),
             silent: state.silent,
+            turned: state.turned,
         }
     }
 
@@ -248,8 +307,13 @@ impl Pass {
 
     /// Whether the message behind `header` may be read. Taken before a byte of it is kept.
     pub(crate) fn take(&self, header: Header, now: Duration) -> Result<(), Unread> {
-        let mut state = self.intake.state();
         let kind = Kind::of(header.frame_type);
+        // A place may be asked for, and then a session: a connection that goes on asking has no allowance
+        // for that, and each answer costs a signature.
+        if kind.is_none() && self.openings.fetch_add(1, Ordering::Relaxed) >= OPENINGS {
+            return Err(Unread::TooMuch);
+        }
+        let mut state = self.intake.state();
         if !state.enrolled.contains(&self.peer) {
             return match kind {
                 Some(_) => Err(Unread::NotEnrolled),
@@ -259,7 +323,9 @@ impl Pass {
         let Some(kind) = kind else {
             return Ok(());
         };
-        let is_too_large = kind == Kind::Report && header.len > report_limit(state.enrolled.len());
+        // A controller whose log is an old copy knows fewer nodes than those who report on them.
+        let nodes = state.enrolled.len().max(FEWEST_REPORTED);
+        let is_too_large = kind == Kind::Report && header.len > report_limit(nodes);
         if is_too_large || !state.take(self.peer, kind, now) {
             state.bar(self.peer, now);
             return Err(Unread::TooMuch);
@@ -271,10 +337,7 @@ impl Pass {
 impl Drop for HalfOpen {
     fn drop(&mut self) {
         let mut state = self.intake.state();
-        state.half_open -= 1;
-        if let Some(held) = state.addresses.get_mut(&self.address) {
-            held.half_open -= 1;
-        }
+        state.forget_half_open(self.number);
     }
 }
 
@@ -287,6 +350,79 @@ impl Drop for Pass {
 }
 
 impl State {
+    /// The address whose place a handshake from `remote` takes, if there is one.
+    ///
+    /// Handshakes that are never finished must not keep out those that are: where all places are taken,
+    /// the oldest one, of the address that holds most, loses its own. Addresses of enrolled nodes have
+    /// places beside those.
+    fn place_for(&mut self, remote: SocketAddr, now: Duration) -> Option<IpAddr> {
+        let home = remote.ip().to_canonical();
+        let is_home = self.at_home.contains_key(&home);
+        let address = if is_home { home } else { network(home) };
+        self.forget_idle(now);
+        if self.addresses.len() >= ADDRESSES && !self.addresses.contains_key(&address) {
+            return None;
+        }
+        let most = if is_home { 2 * HALF_OPEN } else { HALF_OPEN };
+        let loser = if self.address(address).half_open >= HALF_OPEN_PER_ADDRESS {
+            Some(self.oldest_half_open(address, now)?)
+        } else if self.half_open.len() >= most {
+            let held = self.addresses.iter().max_by_key(|(_, held)| held.half_open);
+            let (crowded, _) = held?;
+            Some(self.oldest_half_open(*crowded, now)?)
+        } else {
+            None
+        };
+        if !self.address(address).handshakes.take(now) {
+            return None;
+        }
+        if let Some(number) = loser {
+            self.revoke(number);
+        }
+        self.address(address).half_open += 1;
+        Some(address)
+    }
+
+    /// The oldest handshake of an address, if it has had its time.
+    fn oldest_half_open(&self, address: IpAddr, now: Duration) -> Option<u64> {
+        let mut of_address = self.half_open.iter().filter(|(_, h)| h.address == address);
+        let (number, half) = of_address.next()?;
+        (half.since + STRANGER_TIME <= now).then_some(*number)
+    }
+
+    fn revoke(&mut self, number: u64) {
+        if let Some(half) = self.half_open.get(&number) {
+            half.revoke.notify_one();
+        }
+        self.forget_half_open(number);
+    }
+
+    fn forget_half_open(&mut self, number: u64) {
+        let Some(half) = self.half_open.remove(&number) else {
+            return;
+        };
+        if let Some(held) = self.addresses.get_mut(&half.address) {
+            held.half_open -= 1;
+        }
+    }
+
+    /// An enrolled node is served at this address.
+    fn comes_from(&mut self, peer: NodeId, home: IpAddr) {
+        if let Some(before) = self.homes.insert(peer, home) {
+            self.leaves(before);
+        }
+        *self.at_home.entry(home).or_default() += 1;
+    }
+
+    fn leaves(&mut self, home: IpAddr) {
+        if let Some(nodes) = self.at_home.get_mut(&home) {
+            *nodes -= 1;
+            if *nodes == 0 {
+                self.at_home.remove(&home);
+            }
+        }
+    }
+
     fn address(&mut self, address: IpAddr) -> &mut Address {
         self.addresses.entry(address).or_insert_with(|| Address {
             half_open: 0,
@@ -377,9 +513,13 @@ fn network(address: IpAddr) -> IpAddr {
 /// Handshakes per second and address: a thousand nodes behind one NAT are back in ten seconds.
 const HANDSHAKES_PER_SECOND: u32 = 100;
 const HANDSHAKE_BURST: u32 = 200;
-/// Handshakes under way, about 40 kB each.
+/// Handshakes under way, about 40 kB each; as many again for addresses of enrolled nodes.
 const HALF_OPEN: usize = 512;
 const HALF_OPEN_PER_ADDRESS: usize = 64;
+/// Enrol and Hello on one connection.
+const OPENINGS: u32 = 2;
+/// Nodes that a report may be about, however small the mesh.
+const FEWEST_REPORTED: usize = 1_000;
 /// Addresses that are remembered.
 const ADDRESSES: usize = 16_384;
 /// Connections of unknown keys.

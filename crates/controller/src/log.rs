@@ -32,6 +32,8 @@ pub struct Log {
     db: Connection,
     head: Head,
     reserve: Reserve,
+    no_room_for_evidence: bool,
+    signer: Option<AuthorityId>,
     /// The write-ahead log still holds secrets that the table has lost.
     unwiped: bool,
 }
@@ -84,6 +86,9 @@ pub enum LogError {
     /// No space.
     #[error("the disk is full: free some space")]
     Full,
+    /// Over a quota, or a disk that fails.
+    #[error("the disk does not take what is written: it is over its quota, or failing")]
+    NotTaken,
     /// No right to write.
     #[error(
         "it cannot be written: check its owner, its mode and whether its file system is mounted read-only"
@@ -147,17 +152,25 @@ impl Log {
         db.busy_timeout(BUSY_TIME)?;
         db.execute_batch(PRAGMAS)?;
         let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if version != SCHEMA_VERSION && version != 0 {
-            return Err(LogError::Schema);
+        match version {
+            // Nothing is written then: a controller must come up on a full disk.
+            SCHEMA_VERSION => {}
+            0 => db.execute_batch(SCHEMA)?,
+            _ => return Err(LogError::Schema),
         }
-        db.execute_batch(SCHEMA)?;
-        let head = read_chain(&db, each)?;
-        check_head(&db, head, trusted)?;
+        let (head, unknown) = read_chain(&db, each)?;
+        let signer = check_head(&db, head, trusted)?;
+        // Only now: an event that anybody could have put there asks for no newer version.
+        if let Some(seq) = unknown {
+            return Err(LogError::Newer(seq));
+        }
         let epochs = read_epochs(&db)?;
         let log = Self {
             db,
             head,
             reserve: Reserve::beside(path),
+            no_room_for_evidence: false,
+            signer,
             unwiped: true,
         };
         Ok((log, epochs))
@@ -182,17 +195,41 @@ impl Log {
         epoch: Option<&NewEpoch<'_>>,
         authority: &AuthoritySecret,
     ) -> Result<(), LogError> {
-        let is_evidence = |event: &Event| matches!(event, Event::EvidenceAccepted(_));
-        let is_vital = epoch.is_some() || !events.iter().all(is_evidence);
-        if !is_vital && self.reserve.is_spent() {
-            return Err(LogError::Full);
+        if epoch.is_none() && is_evidence(events) {
+            return self.append_evidence(at, events, authority);
         }
         match self.try_append(at, events, epoch, authority) {
-            Err(LogError::Full) if is_vital && self.reserve.spend() => {
+            Err(LogError::Full | LogError::NotTaken) if self.reserve.spend() => {
                 self.try_append(at, events, epoch, authority)
             }
             result => result,
         }
+    }
+
+    /// Evidence never gets into the room that is held for the rest.
+    fn append_evidence(
+        &mut self,
+        at: Timestamp,
+        events: &[Event],
+        authority: &AuthoritySecret,
+    ) -> Result<(), LogError> {
+        let result = if self.reserve.is_spent() {
+            Err(LogError::Full)
+        } else {
+            self.try_append(at, events, None, authority)
+        };
+        match &result {
+            Err(LogError::Full | LogError::NotTaken)
+                if !std::mem::replace(&mut self.no_room_for_evidence, true) =>
+            {
+                tracing::warn!("the disk is full: evidence is refused; free some space");
+            }
+            Ok(()) if std::mem::take(&mut self.no_room_for_evidence) => {
+                tracing::info!("there is room for evidence again");
+            }
+            _ => {}
+        }
+        result
     }
 
     fn try_append(
@@ -217,9 +254,15 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the disk has been full, and there is no room yet to hold for the next time.
+    /// Whether no room could be held, whatever the disk says now.
+    pub fn holds_no_room(&self) -> bool {
+        self.reserve.is_absent()
+    }
+
+    /// Whether the disk was full when it was last written to, or there is no room yet to hold for the next
+    /// time.
     pub fn is_short_of_room(&self) -> bool {
-        self.reserve.is_spent()
+        self.reserve.is_spent() || self.no_room_for_evidence
     }
 
     /// Lets wiped secrets leave the write-ahead log too, and holds room for a mesh of `nodes`. Apart from
@@ -231,7 +274,31 @@ impl Log {
                 .db
                 .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         }
+        let was_spent = self.reserve.is_spent();
         self.reserve.keep(nodes, now);
+        if was_spent && !self.reserve.is_spent() {
+            self.no_room_for_evidence = false;
+        }
+    }
+
+    /// The chain's hash up to and with event `seq`; `None` if there is none yet.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn hash_at(&self, seq: u64) -> Result<Option<[u8; 32]>, LogError> {
+        if seq > self.head.seq {
+            return Ok(None);
+        }
+        let mut query = self
+            .db
+            .prepare_cached("SELECT hash FROM events WHERE seq = ?1")?;
+        let hash = query.query_row([seq.cast_signed()], |row| row.get(0));
+        Ok(hash.optional()?)
+    }
+
+    /// Who signed the log's end when it was opened; `None`: it was empty.
+    pub fn signer(&self) -> Option<AuthorityId> {
+        self.signer
     }
 
     /// The events after number `after`, at most `limit`.
@@ -277,6 +344,12 @@ impl Log {
         let set: rusqlite::Result<i64> = self.db.query_row(pragma, [], |row| row.get(0));
         set.unwrap();
     }
+}
+
+/// Whether there is nothing but evidence.
+pub(crate) fn is_evidence(events: &[Event]) -> bool {
+    let mut events = events.iter();
+    events.all(|event| matches!(event, Event::EvidenceAccepted(_)))
 }
 
 fn insert(
@@ -330,8 +403,12 @@ fn sign_head(
     Ok(())
 }
 
-/// Reads every event against the chain; returns the end of it.
-fn read_chain(db: &Connection, mut each: impl FnMut(Entry)) -> Result<Head, LogError> {
+/// Reads every event against the chain; returns the end of it, and the first event of an unknown kind. What
+/// follows that one is not told.
+fn read_chain(
+    db: &Connection,
+    mut each: impl FnMut(Entry),
+) -> Result<(Head, Option<u64>), LogError> {
     let mut query =
         db.prepare("SELECT seq, at_unix_ms, kind, body, hash FROM events ORDER BY seq")?;
     let mut rows = query.query([])?;
@@ -339,6 +416,7 @@ fn read_chain(db: &Connection, mut each: impl FnMut(Entry)) -> Result<Head, LogE
         seq: 0,
         hash: [0; 32],
     };
+    let mut unknown = None;
     while let Some(row) = rows.next()? {
         let seq = head.seq + 1;
         let broken = |what| LogError::Chain { seq, what };
@@ -354,14 +432,21 @@ fn read_chain(db: &Connection, mut each: impl FnMut(Entry)) -> Result<Head, LogE
         }
         head = Head { seq, hash };
         let at = Timestamp::from_millisecond(at).map_err(|_| broken("its time is impossible"))?;
-        let event = Event::from_columns(&kind, &body).map_err(|_| LogError::Newer(seq))?;
-        each(Entry { at, event });
+        match Event::from_columns(&kind, &body) {
+            Ok(event) if unknown.is_none() => each(Entry { at, event }),
+            Ok(_) => {}
+            Err(_) => drop(unknown.get_or_insert(seq)),
+        }
     }
-    Ok(head)
+    Ok((head, unknown))
 }
 
 /// Holds the end of the chain against its signature: the hashes alone anybody can make.
-fn check_head(db: &Connection, head: Head, trusted: &[AuthorityId]) -> Result<(), LogError> {
+fn check_head(
+    db: &Connection,
+    head: Head,
+    trusted: &[AuthorityId],
+) -> Result<Option<AuthorityId>, LogError> {
     type Row = (i64, [u8; 32], [u8; 32], [u8; 64]);
     let signed: Option<Row> = db
         .query_row("SELECT seq, hash, signer, signature FROM head", [], |row| {
@@ -370,7 +455,7 @@ fn check_head(db: &Connection, head: Head, trusted: &[AuthorityId]) -> Result<()
         .optional()?;
     let Some((seq, hash, signer, signature)) = signed else {
         if head.seq == 0 {
-            return Ok(());
+            return Ok(None);
         }
         let (seq, what) = (head.seq, "nothing signs it");
         return Err(LogError::Chain { seq, what });
@@ -396,7 +481,7 @@ fn check_head(db: &Connection, head: Head, trusted: &[AuthorityId]) -> Result<()
     if signed != head {
         return broken(seq, "its signed hash differs");
     }
-    Ok(())
+    Ok(Some(signer))
 }
 
 fn read_epochs(db: &Connection) -> Result<Vec<StoredEpoch>, LogError> {
@@ -461,6 +546,10 @@ fn create_private(path: &Path) -> Result<(), LogError> {
 
 impl From<rusqlite::Error> for LogError {
     fn from(error: rusqlite::Error) -> Self {
+        let extended = error.sqlite_error().map(|error| error.extended_code);
+        if extended == Some(rusqlite::ffi::SQLITE_IOERR_WRITE) {
+            return Self::NotTaken;
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {

@@ -35,6 +35,8 @@ exposition::metrics! {
     EVIDENCE: Counter = "meshd_evidence_total" by "result";
     /// Connections of the control channel that hold memory, by how far they have come
     CONNECTIONS: Gauge = "meshd_connections" by "stage";
+    /// Connections that got no place, by reason
+    TURNED_AWAY: Counter = "meshd_turned_away_total" by "reason";
     /// Connections that the controller closed with a word, by reason
     REFUSALS: Counter = "meshd_refusals_total" by "reason";
     /// Events in the log, those of earlier runs included
@@ -126,7 +128,11 @@ impl Engine {
         let serving = |stage: &Stage| matches!(stage, Stage::Serving { .. });
         let all = self.sessions.len();
         let serving = self.sessions.values().filter(|s| serving(&s.stage)).count();
-        let Waiting { handshakes, silent } = held.waiting;
+        let Waiting {
+            handshakes,
+            silent,
+            turned,
+        } = held.waiting;
         // What is left of all that hold memory has been refused, and is on its way out.
         let closing = held.connections.saturating_sub(all + handshakes + silent);
         page.put_each(
@@ -137,6 +143,14 @@ impl Engine {
                 ("opening", all - serving),
                 ("serving", serving),
                 ("closing", closing),
+            ],
+        );
+        page.put_each(
+            TURNED_AWAY,
+            [
+                ("unanswered", turned.unanswered),
+                ("crowded", turned.crowded),
+                ("barred", turned.barred),
             ],
         );
         let refusals = self.counts.refusals.iter();

@@ -133,6 +133,11 @@ impl Controller {
             .collect();
         let opened = Log::open(&path, &trusted, |entry| fleet.apply(entry.at, &entry.event));
         let (log, epochs) = opened.map_err(|source| OpenError::Log { path, source })?;
+        if config.adopt_log.is_some() && log.signer() == Some(authority.public()) {
+            tracing::warn!(
+                "`adopt_log` has served its purpose: remove it, it still trusts the old key"
+            );
+        }
         let listener = Listener::bind(config.listen, &controller).map_err(listen_error)?;
         let metrics = config.metrics_listen.map(exposition::Listener::bind);
         let metrics = metrics.transpose()?;

@@ -29,7 +29,10 @@ pub(crate) struct Full;
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     state: Mutex<State>,
+    /// There is something to take, or nothing more will be.
     wake: Notify,
+    /// Nothing more will be put in.
+    closed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -46,11 +49,16 @@ impl Outbox {
         match outbound {
             Outbound::Message(message) => match *message {
                 ToNode::Endpoints { entries } => state.news.extend(entries),
-                message if state.words.len() < WORDS => {
+                message => {
+                    if matches!(message, ToNode::Update(_)) {
+                        state.forget_old_updates();
+                    }
+                    if state.words.len() >= WORDS {
+                        return Err(Full);
+                    }
                     let message = Box::new(message);
                     state.words.push_back(Outbound::Message(message));
                 }
-                _ => return Err(Full),
             },
             close @ Outbound::Close(_) => state.words.push_back(close),
         }
@@ -63,6 +71,14 @@ impl Outbox {
     pub(crate) fn close(&self) {
         self.state().is_closed = true;
         self.wake.notify_one();
+        self.closed.notify_one();
+    }
+
+    /// Resolves once nothing more is put in.
+    pub(crate) async fn closed(&self) {
+        while !self.state().is_closed {
+            self.closed.notified().await;
+        }
     }
 
     /// The next thing to send; `None` when there is nothing and nothing will be.
@@ -88,6 +104,18 @@ impl Outbox {
 }
 
 impl State {
+    /// A node that is far behind needs the epoch in force and the one on its way, not each that was: in an
+    /// incident, one eviction after another must not cut off those who are slow to read.
+    fn forget_old_updates(&mut self) {
+        let is_update = |word: &Outbound| matches!(word, Outbound::Message(m) if matches!(**m, ToNode::Update(_)));
+        let mut left = self.words.iter().filter(|word| is_update(word)).count();
+        self.words.retain(|word| {
+            let is_old = is_update(word) && left > UPDATES;
+            left -= usize::from(is_old);
+            !is_old
+        });
+    }
+
     /// Words before news; and news in pieces, so that a word waits for one piece at most.
     fn next(&mut self) -> Option<Outbound> {
         if let Some(word) = self.words.pop_front() {
@@ -109,6 +137,8 @@ impl State {
 
 /// Words that may wait for one node.
 const WORDS: usize = 64;
+/// Updates that may wait beside the newest.
+const UPDATES: usize = 3;
 /// Nodes in one piece of news: up to 20 kB.
 const PIECE: usize = 128;
 
@@ -161,6 +191,57 @@ mod tests {
         assert_eq!(outbox.put(moved(1, 1)), Ok(()));
         // The end is always told.
         assert_eq!(outbox.put(Outbound::Close(Refusal::Busy)), Ok(()));
+    }
+
+    fn update(epoch: u64) -> Outbound {
+        use rand_core::OsRng;
+        let authority = keys::AuthoritySecret::generate(&mut OsRng);
+        let update = wire::EpochUpdate {
+            mesh: keys::MeshId([1; 16]),
+            segment: keys::SegmentId(0),
+            epoch: keys::Epoch(epoch),
+            previous: wire::Digest::default(),
+            roster: Vec::new(),
+            excluded: Vec::new(),
+            commitment: keys::Commitment([0; 32]),
+            activate_in_ms: 0,
+            epoch_ms: 1,
+            lease_ms: 1,
+            grace_ms: 1,
+            on_lease_end: wire::LeaseEnd::Close,
+            policy: wire::Digest::default(),
+        };
+        let mark = wire::Mark {
+            mesh: update.mesh,
+            segment: update.segment,
+            epoch: update.epoch,
+            update: wire::Digest::default(),
+            log_events: 1,
+            log_hash: wire::Digest::default(),
+        };
+        Outbound::Message(Box::new(ToNode::Update(wire::message::Update {
+            signed: wire::Signed::sign(&update, &authority).unwrap(),
+            secret: None,
+            age_ms: epoch,
+            mark: wire::Signed::sign(&mark, &authority).unwrap(),
+        })))
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_slow_to_read_gets_the_newest_of_many_updates() {
+        let outbox = Outbox::default();
+        outbox.put(word()).unwrap();
+        for epoch in 1..=500 {
+            outbox.put(update(epoch)).unwrap();
+        }
+        outbox.close();
+        let mut epochs = Vec::new();
+        while let Some(Outbound::Message(message)) = outbox.take().await {
+            if let ToNode::Update(update) = *message {
+                epochs.push(update.age_ms);
+            }
+        }
+        assert_eq!(epochs, [497, 498, 499, 500]);
     }
 
     #[tokio::test]

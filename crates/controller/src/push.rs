@@ -4,7 +4,6 @@
 use crate::bucket::Bucket;
 use crate::clock::Now;
 use crate::engine::{ConnectionId, Effect, Engine, Stage};
-use crate::event::Published;
 use crate::rotate::Issue;
 use keys::{Epoch, EpochSecret, NodeId};
 use std::collections::BTreeSet;
@@ -78,25 +77,25 @@ impl Engine {
 
     /// The epoch that a node remembers, as far as it can prove it.
     ///
-    /// An epoch that this authority signed and this log does not know means that the log was cut, or is an
-    /// old copy: evictions may be missing from it. That is an alarm until the controller is started anew.
-    /// A mere claim is nothing: any member could raise a false one.
+    /// A mark says which events the log held when the authority signed it. A log that holds other ones was
+    /// cut, or is an old copy: evictions may be missing from it. That is an alarm until the controller is
+    /// started anew. A mere claim is nothing: any member could raise a false one.
     fn remembered(&mut self, name: &NodeName, newest: Option<Signed<Mark>>) -> Epoch {
         let trusted = [self.setup.authority.public()];
         let mark = newest.and_then(|mark| mark.verify(&trusted).ok());
         let Some(mark) = mark.filter(|mark| mark.mesh == self.mesh) else {
             return Epoch::default();
         };
-        let known = self.fleet.newest_epoch().map(|(_, published)| published);
-        let newest = known.map_or(Epoch::default(), |published| published.epoch);
-        let differs = |(_, published): (_, &Published)| published.update != mark.update;
-        let is_other = self.fleet.epoch(mark.epoch).is_some_and(differs);
-        if (mark.epoch > newest || is_other) && self.alarm.is_none() {
+        // A log that cannot be read at the moment proves nothing.
+        let held = self.log.hash_at(mark.log_events);
+        let is_ours = held.is_ok_and(|held| held == Some(mark.log_hash.0));
+        if !is_ours && self.alarm.is_none() {
+            let known = self.fleet.newest_epoch();
             tracing::error!(
                 node = %name,
                 seen = mark.epoch.0,
-                newest = newest.0,
-                "the node holds an epoch that this authority signed and this log does not know: the \
+                newest = known.map_or(0, |(_, published)| published.epoch.0),
+                "the node holds an epoch that this authority signed on another log than this one: the \
                  log is an old copy, or was cut; evictions may be missing from it"
             );
             self.alarm = Some((name.clone(), mark.epoch));

@@ -7,7 +7,7 @@
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +19,8 @@ pub(crate) struct Reserve {
     state: State,
     /// When to try to hold it again.
     again_at: Duration,
+    /// Whether it was said that there is none.
+    said: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,7 @@ impl Reserve {
             path: log.with_extension("reserve"),
             state: State::Absent,
             again_at: Duration::ZERO,
+            said: false,
         }
     }
 
@@ -66,60 +69,89 @@ impl Reserve {
         true
     }
 
+    /// Whether it was never had, though it was tried.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.state == State::Absent && !self.again_at.is_zero()
+    }
+
     /// Holds room for a mesh of `nodes`, if it is time to try.
     pub(crate) fn keep(&mut self, nodes: usize, now: Duration) {
         if self.again_at > now {
             return;
         }
         self.again_at = now + PAUSE;
-        let wanted = LEAST + nodes as u64 * PER_NODE;
-        if matches!(self.state, State::Held(bytes) if bytes >= wanted) {
+        let held = match self.state {
+            // Somebody may have removed or cut it.
+            State::Held(bytes) if self.len() >= bytes => bytes,
+            State::Held(_) | State::Spent | State::Absent => 0,
+        };
+        let wanted = self.share_of(LEAST + nodes as u64 * PER_NODE);
+        if held >= wanted {
             return;
         }
-        match self.hold(wanted) {
-            Ok(()) => {
+        // As much as can be had: a little room is many evictions.
+        let mut size = wanted;
+        while size > held && size >= LITTLE {
+            if self.hold(held, size).is_ok() {
                 if self.is_spent() {
-                    tracing::info!(bytes = wanted, "there is room on the disk again");
+                    tracing::info!(bytes = size, "there is room on the disk again");
                 }
-                self.state = State::Held(wanted);
+                self.state = State::Held(size);
+                return;
             }
-            Err(error) if self.state == State::Absent => {
-                tracing::debug!(path = %self.path.display(), %error, "no room can be held");
+            size /= 2;
+        }
+        if held == 0 && self.state != State::Spent {
+            if !self.said {
+                let path = self.path.display();
+                tracing::warn!(%path, "no room can be held on the disk for evictions and epochs");
             }
-            Err(_) => {}
+            (self.state, self.said) = (State::Absent, true);
         }
     }
 
-    fn hold(&self, wanted: u64) -> io::Result<()> {
+    /// On a disk that is small altogether, a part of it.
+    fn share_of(&self, wanted: u64) -> u64 {
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        let Ok(disk) = statvfs(dir) else {
+            return wanted;
+        };
+        wanted.min(disk.f_blocks.saturating_mul(disk.f_frsize) / SHARE)
+    }
+
+    fn len(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |file| file.len())
+    }
+
+    /// Makes the file larger by what is missing; on an error it is as large as it was.
+    fn hold(&self, held: u64, wanted: u64) -> io::Result<()> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&self.path)?;
-        // On a disk that is small altogether, a part of it.
-        let disk = statvfs(&self.path)?;
-        let share = disk.f_blocks.saturating_mul(disk.f_frsize) / SHARE;
-        match fallocate(&file, FallocateFlags::empty(), 0, wanted.min(share).max(1)) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                // What was held of it so far would only be in the way.
-                give_back(&file);
-                Err(match error {
-                    Errno::NOSPC | Errno::DQUOT => io::ErrorKind::StorageFull.into(),
-                    error => error.into(),
-                })
-            }
+        let mut file = options.open(&self.path)?;
+        let grown = match fallocate(&file, FallocateFlags::empty(), held, wanted - held) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => fill(&mut file, held, wanted),
+            result => result.map_err(io::Error::from),
+        };
+        if grown.is_err() {
+            file.set_len(held)?;
         }
+        grown
     }
 }
 
-fn give_back(file: &File) {
-    // An error leaves a file that is of no use, and holds nothing that is needed.
-    let _ = file.set_len(0);
+/// Where a file system cannot allocate without writing.
+fn fill(file: &mut File, held: u64, wanted: u64) -> io::Result<()> {
+    file.seek(SeekFrom::Start(held))?;
+    io::copy(&mut io::repeat(0xA5).take(wanted - held), file)?;
+    file.sync_data()
 }
 
 /// Some ten days of epochs of a minute in a mesh of a few nodes.
 const LEAST: u64 = 16 << 20;
 /// And some epochs of a large one: a verdict, a member and its share of the update in the log ahead.
 const PER_NODE: u64 = 8 << 10;
+/// Less than this is not worth holding.
+const LITTLE: u64 = 256 << 10;
 /// The most that is held: this part of the file system.
 const SHARE: u64 = 8;
 /// How often holding it is tried.
@@ -129,6 +161,16 @@ const PAUSE: Duration = Duration::from_secs(5);
 mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt as _;
+
+    #[test]
+    fn what_cannot_be_had_leaves_what_is_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let reserve = Reserve::beside(&dir.path().join("controller.db"));
+        reserve.hold(0, LITTLE).unwrap();
+        // More than any file can be.
+        assert!(reserve.hold(LITTLE, i64::MAX as u64).is_err());
+        assert_eq!(reserve.len(), LITTLE);
+    }
 
     #[test]
     fn room_is_held_given_up_once_and_held_again() {
@@ -152,5 +194,9 @@ mod tests {
         assert!(!reserve.is_spent() && held().0 >= LEAST);
         reserve.keep(10_000, Duration::from_secs(11));
         assert!(held().0 >= LEAST + 10_000 * PER_NODE);
+        // Somebody tidies up.
+        std::fs::remove_file(dir.path().join("controller.reserve")).unwrap();
+        reserve.keep(3, Duration::from_secs(16));
+        assert!(held().0 >= LEAST && reserve.spend());
     }
 }

@@ -93,6 +93,11 @@ impl Engine {
         let published = Event::EpochPublished(Box::new(published));
         let all = [events, &[decided, published]].concat();
         self.commit_epoch(&all, &issue, now)?;
+        let mut issue = issue;
+        // Signed before it was durable; the nodes are to hold what is, this epoch's events with it.
+        if let Ok(mark) = self.mark(issue.update.epoch, issue.signed.digest()) {
+            issue.mark = mark;
+        }
 
         for event in all.iter().skip(events.len()) {
             fleet.apply(now.wall, event);
@@ -200,6 +205,10 @@ impl Engine {
         if self.setup.policy.revoke != Revoke::Now || now.boot < self.settle_until() {
             return;
         }
+        // Evidence turns stale while none can be kept. That is the disk's fault, not the nodes'.
+        if self.log.is_short_of_room() {
+            return;
+        }
         let failing = |name: &NodeName| {
             let node = self.fleet.node(name)?;
             Some(!judge(&self.setup.policy, &node.record(now), now.wall).allowed())
@@ -220,7 +229,7 @@ impl Engine {
 
     /// Under `revoke = "now"`: when the next member's evidence turns stale.
     pub(crate) fn revocation_at(&self, now: Now) -> Option<Duration> {
-        if self.setup.policy.revoke != Revoke::Now {
+        if self.setup.policy.revoke != Revoke::Now || self.log.is_short_of_room() {
             return None;
         }
         // Those that are past it are held, on probation or about to be judged anyway.
@@ -289,6 +298,8 @@ impl Engine {
             segment: SegmentId(0),
             epoch,
             update,
+            log_events: self.log.head().seq,
+            log_hash: Digest(self.log.head().hash),
         };
         Signed::sign(&mark, &self.setup.authority)
     }

@@ -11,7 +11,7 @@ use quic::{Incoming, Receiver, RecvError, Sender};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use wire::message::{Refusal, ToController, ToNode};
 
 /// Carries a connection from its handshake to its end.
@@ -23,7 +23,14 @@ pub(crate) async fn run(
     inputs: mpsc::Sender<Input>,
 ) {
     let remote = incoming.remote();
-    let connection = match incoming.handshake().await {
+    let handshake = tokio::select! {
+        handshake = incoming.handshake() => handshake,
+        () = half_open.revoked() => {
+            tracing::debug!(%remote, "handshake given up: others need the place");
+            return;
+        }
+    };
+    let connection = match handshake {
         Ok(connection) => connection,
         Err(error) => {
             tracing::debug!(%remote, %error, "handshake failed");
@@ -60,6 +67,8 @@ pub(crate) async fn run(
         tokio::select! {
             () = write(sender, &outbox) => {}
             () = read(receiver, id, &pass, &inputs) => {}
+            // A node that takes nothing would otherwise keep the writer, and its memory, for ever.
+            () = ended(&outbox) => tracing::debug!(%remote, "its last word was not taken"),
             error = connection.closed() => {
                 tracing::debug!(%remote, %error, "connection ended");
             }
@@ -67,6 +76,12 @@ pub(crate) async fn run(
         let _ = inputs.send(Input::Disconnected { id }).await;
     }
     connection.close("");
+}
+
+/// Resolves when everything has been said for long enough that it should have arrived.
+async fn ended(outbox: &Outbox) {
+    outbox.closed().await;
+    sleep(2 * LAST_WORD_TIME).await;
 }
 
 /// Ends with the last word, or when nobody can be told any more.
@@ -126,10 +141,10 @@ async fn next(
         let Some(header) = receiver.header().await? else {
             return Ok(None);
         };
-        match pass.take(header, boot()) {
-            Ok(()) => Ok(Some(Ok(receiver.payload(header).await?))),
-            Err(unread) => Ok(Some(Err(unread))),
+        if let Err(unread) = pass.take(header, boot()) {
+            return Ok(Some(Err(unread)));
         }
+        Ok(Some(Ok(receiver.payload(header).await?)))
     };
     match read.await {
         Ok(None) | Err(RecvError::Stream(_) | RecvError::Cut) => Ok(None),

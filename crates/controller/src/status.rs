@@ -47,21 +47,26 @@ impl Engine {
     pub(crate) fn alarms(&self) -> Vec<String> {
         let history = self.alarm.as_ref().map(|(node, epoch)| {
             format!(
-                "{node} holds epoch {epoch} of this authority, which the event log does not know: the \
+                "{node} holds epoch {epoch} of this authority, signed on another log than this one: the \
                  log is an old copy, or was cut, and evictions may be missing from it; OPERATIONS says \
                  how to go on from an old copy"
             )
         });
         let room = self.log.is_short_of_room().then(|| {
-            "the disk is full: evidence is refused; evictions and epochs go on in the room that was \
-             held for them; free some space"
+            "the disk is full: evidence is refused, and nobody is judged; evictions and epochs go on in \
+             the room that was held for them; free some space"
+                .to_owned()
+        });
+        let none = self.log.holds_no_room().then(|| {
+            "no room could be held on the disk: when it is full, evictions and epochs stop; free some \
+             space"
                 .to_owned()
         });
         let log = (!self.log_writable()).then(|| {
             "the event log cannot be written: what is in force stays, everything else is refused"
                 .to_owned()
         });
-        [history, room, log].into_iter().flatten().collect()
+        [history, room, none, log].into_iter().flatten().collect()
     }
 
     /// One node.

@@ -91,6 +91,8 @@ pub(crate) struct Evidence {
     pub(crate) suite_version: String,
     pub(crate) sent_at: Timestamp,
     pub(crate) result: EvidenceResult,
+    /// What this node signs itself; `None`: an evaluator did.
+    run: Option<Box<Benchmark>>,
     envelope: Vec<u8>,
     digest: [u8; 32],
 }
@@ -274,22 +276,35 @@ impl Agent {
             Err(_) => UpdateResult::Rejected,
         });
         match taken {
-            Ok(()) => self.accepted(epoch, digest, mark),
-            Err(reason) => tracing::warn!(%epoch, %reason, "update rejected"),
+            Ok(()) => {
+                self.keep_mark(epoch, digest, mark);
+                self.answer_to(digest);
+            }
+            Err(reason) => {
+                tracing::warn!(%epoch, %reason, "update rejected");
+                // After an outage longer than the lease the node must still be able to prove itself.
+                if matches!(reason, epoch::UpdateError::LeaseOver(_)) {
+                    self.answer_to(digest);
+                }
+            }
         }
     }
 
-    /// Evidence answers to this update from now on, and its mark is kept until it is in force.
-    fn accepted(&mut self, epoch: Epoch, digest: Digest, mark: Signed<Mark>) {
+    /// Evidence answers to this update from now on.
+    fn answer_to(&mut self, digest: Digest) {
         self.challenge = Some(digest);
+        if let Some(run) = self.held.take() {
+            self.emission(Emission::Run(run));
+        }
+    }
+
+    /// Keeps the authority's word for an update until it is in force.
+    fn keep_mark(&mut self, epoch: Epoch, digest: Digest, mark: Signed<Mark>) {
         let fits = |mark: &Mark| mark.epoch == epoch && mark.update == digest;
         let trusted = &self.enrolment.authorities;
         // A mark that proves nothing is none: the controller would not believe it either.
         if mark.verify(trusted).is_ok_and(|mark| fits(&mark)) {
             self.marks.insert(epoch, mark);
-        }
-        if let Some(run) = self.held.take() {
-            self.emission(Emission::Run(run));
         }
     }
 
@@ -341,21 +356,18 @@ impl Agent {
     // ---- evidence ---------------------------------------------------------------------------
 
     fn emission(&mut self, emission: Emission) {
-        let envelope = match emission {
+        let (envelope, run) = match emission {
             Emission::Run(run) if self.challenge.is_none() => {
                 self.held = Some(run);
                 return;
             }
-            Emission::Run(run) => run
-                .bound_to(self.enrolment.mesh, self.challenge)
-                .attest_self(self.enrolment.name.as_str(), &self.identity),
-            Emission::Envelope(envelope) => Ok(envelope),
+            Emission::Run(run) => match self.attest(&run) {
+                Some(envelope) => (envelope, Some(run)),
+                None => return,
+            },
+            Emission::Envelope(envelope) => (envelope, None),
         };
-        let envelope = match envelope {
-            Ok(envelope) => envelope,
-            Err(error) => return tracing::warn!(%error, "evidence not sent"),
-        };
-        let Some((run, digest)) = peek(&envelope).zip(payload_digest(&envelope)) else {
+        let Some((said, digest)) = peek(&envelope).zip(payload_digest(&envelope)) else {
             return tracing::warn!("evidence not sent: the envelope holds no benchmark statement");
         };
         let Benchmark {
@@ -363,7 +375,7 @@ impl Agent {
             suite,
             suite_version,
             ..
-        } = run;
+        } = said;
         let sent_at = clock::wall();
         let result = EvidenceResult::Unsent;
         self.evidence = Some(Evidence {
@@ -372,28 +384,42 @@ impl Agent {
             suite_version,
             sent_at,
             result,
+            run,
             envelope,
             digest,
         });
         self.send_evidence();
     }
 
+    /// The run as this node's evidence, answering to the newest update.
+    fn attest(&self, run: &Benchmark) -> Option<Vec<u8>> {
+        let bound = run.clone().bound_to(self.enrolment.mesh, self.challenge);
+        let envelope = bound.attest_self(self.enrolment.name.as_str(), &self.identity);
+        envelope
+            .inspect_err(|error| tracing::warn!(%error, "evidence not sent"))
+            .ok()
+    }
+
     fn send_evidence(&mut self) {
-        let Some(envelope) = self
-            .evidence
-            .as_ref()
-            .filter(|e| e.result == EvidenceResult::Unsent)
-        else {
+        let waits = |evidence: &Evidence| evidence.result == EvidenceResult::Unsent;
+        let Some(mut evidence) = self.evidence.take() else {
             return;
         };
-        if !self.send(ToController::Evidence {
-            envelope: envelope.envelope.clone(),
-        }) {
-            return;
+        if waits(&evidence) {
+            // What waited for its controller may answer to an update that is long forgotten there.
+            let anew = evidence.run.as_ref().and_then(|run| self.attest(run));
+            if let Some(anew) = anew.and_then(|e| Some((payload_digest(&e)?, e))) {
+                (evidence.digest, evidence.envelope) = anew;
+            }
+            let envelope = evidence.envelope.clone();
+            if self.send(ToController::Evidence { envelope }) {
+                self.sent(&mut evidence);
+            }
         }
-        let Some(evidence) = &mut self.evidence else {
-            return;
-        };
+        self.evidence = Some(evidence);
+    }
+
+    fn sent(&self, evidence: &mut Evidence) {
         evidence.result = EvidenceResult::Pending;
         let Evidence {
             overall,
@@ -429,7 +455,9 @@ impl Agent {
         while let Some(command) = self.member.poll_command() {
             match command {
                 Command::Persist(high) => {
+                    // Without a new one the old one stays: it still proves what it proved.
                     let mark = self.marks.remove(&high.epoch);
+                    let mark = mark.or_else(|| self.announced.borrow().clone());
                     self.marks.retain(|epoch, _| *epoch > high.epoch);
                     self.announced.send_replace(mark.clone());
                     self.keeper.keep(Newest {

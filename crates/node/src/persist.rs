@@ -265,6 +265,8 @@ mod tests {
             segment: SegmentId(0),
             epoch: Epoch(7),
             update: Digest([3; 32]),
+            log_events: 9,
+            log_hash: Digest([4; 32]),
         };
         let signed = Signed::sign(&mark, &authority).unwrap();
         let mut memory = Memory::default();

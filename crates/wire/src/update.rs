@@ -201,6 +201,10 @@ pub struct Mark {
     pub epoch: Epoch,
     /// The update's digest.
     pub update: Digest,
+    /// Events in the controller's log when this was signed.
+    pub log_events: u64,
+    /// The hash of the log up to and with the last of them.
+    pub log_hash: Digest,
 }
 
 impl Signable for Mark {

@@ -238,6 +238,8 @@ impl World {
                     segment: keys::SegmentId(0),
                     epoch: Epoch(u64::MAX),
                     update: Digest([9; 32]),
+                    log_events: u64::MAX,
+                    log_hash: Digest([9; 32]),
                 };
                 Signed::sign(&mark, &AUTHORITY).ok()
             }

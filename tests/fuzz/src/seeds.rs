@@ -301,6 +301,8 @@ fn mark() -> Signed<Mark> {
         segment: SegmentId(0),
         epoch: Epoch(3),
         update: Digest([2; 32]),
+        log_events: 17,
+        log_hash: Digest([3; 32]),
     };
     Signed::sign(&mark, &AUTHORITY).expect("the mark keeps the rules")
 }

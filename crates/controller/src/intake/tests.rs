@@ -79,8 +79,9 @@ fn a_node_that_floods_with_one_kind_costs_others_nothing() {
 fn a_report_is_no_larger_than_the_mesh() {
     let intake = intake();
     let pass = intake.connect(1, NODE, 1, s(1)).unwrap();
-    assert_eq!(pass.take(header(REPORT, report_limit(1)), s(1)), Ok(()));
-    let larger = header(REPORT, report_limit(1) + 1);
+    let most = report_limit(FEWEST_REPORTED);
+    assert_eq!(pass.take(header(REPORT, most), s(1)), Ok(()));
+    let larger = header(REPORT, most + 1);
     assert_eq!(pass.take(larger, s(1)), Err(Unread::TooMuch));
 }
 
@@ -93,6 +94,65 @@ fn an_unknown_key_is_read_only_where_it_may_speak() {
     for kind in 3..=6 {
         assert_eq!(pass.take(header(kind, 1), s(1)), Err(Unread::NotEnrolled));
     }
+    assert_eq!(pass.take(header(1, 10), s(1)), Err(Unread::TooMuch));
+}
+
+#[test]
+fn nobody_goes_on_asking_for_a_place() {
+    let intake = intake();
+    let pass = intake.connect(1, NODE, 1, s(1)).unwrap();
+    let asked = (0..100).filter(|_| pass.take(header(1, 10), s(1)).is_ok());
+    assert_eq!(asked.count(), OPENINGS as usize);
+}
+
+#[test]
+fn an_operator_who_evicts_a_thousand_nodes_cuts_nobody_off() {
+    let intake = intake();
+    let pass = intake.connect(1, NODE, 1, s(1)).unwrap();
+    // A hundred a second, each with two acknowledgements.
+    for n in 0..1_000_u32 {
+        let now = s(1) + Duration::from_millis(10) * n;
+        for _ in 0..2 {
+            assert_eq!(pass.take(header(4, 10), now), Ok(()), "{n}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn handshakes_that_are_never_finished_make_room_and_enrolled_nodes_have_theirs() {
+    let intake = intake();
+    drop(intake.connect(1, NODE, 200, s(1)).unwrap());
+    // Everybody's places, from many addresses.
+    let mut held: Vec<HalfOpen> = Vec::new();
+    for last in 0..16 {
+        for _ in 0..HALF_OPEN_PER_ADDRESS {
+            held.extend(intake.admit_handshake(source(last), s(10)));
+        }
+    }
+    assert_eq!(held.len(), HALF_OPEN);
+    assert!(intake.admit_handshake(source(100), s(11)).is_none());
+    // Where a node was served, there is a place all the same.
+    let home = intake.admit_handshake(source(200), s(11));
+    assert!(home.is_some());
+    // Anywhere else, as soon as the oldest has had its time.
+    let newcomer = intake.admit_handshake(source(100), s(10) + STRANGER_TIME);
+    assert!(newcomer.is_some());
+    let revoked = held.iter().map(|half| async {
+        tokio::time::timeout(Duration::ZERO, half.revoked())
+            .await
+            .is_ok()
+    });
+    let mut count = 0;
+    for revoked in revoked {
+        count += usize::from(revoked.await);
+    }
+    assert_eq!(count, 1);
+    drop((held, home, newcomer));
+    assert_eq!(intake.waiting().handshakes, 0);
+    assert_eq!(
+        intake.waiting().turned.unanswered,
+        1 + 8 * HALF_OPEN_PER_ADDRESS as u64
+    );
 }
 
 #[test]
@@ -115,13 +175,8 @@ fn silent_strangers_keep_nobody_out_for_long() {
     assert_eq!(intake.state().strangers.len(), STRANGERS);
     drop((held, honest));
     assert_eq!(intake.state().strangers.len(), 0);
-    assert_eq!(
-        intake.waiting(),
-        Waiting {
-            handshakes: 0,
-            silent: 0
-        }
-    );
+    assert_eq!(intake.waiting().silent, 0);
+    assert_eq!(intake.waiting().turned.crowded, 1);
 }
 
 #[test]

@@ -229,3 +229,23 @@ fn on_a_full_disk_evidence_is_refused_and_the_rest_has_room() {
     assert!(!log.is_short_of_room());
     log.append(at(), &evidence, None, &authority()).unwrap();
 }
+
+#[test]
+fn an_event_that_anybody_put_there_asks_for_no_newer_version() {
+    let (_dir, path) = three();
+    let db = Connection::open(&path).unwrap();
+    let before: [u8; 32] = db
+        .query_row("SELECT hash FROM events WHERE seq = 3", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    let hash = chain(&before, 4, 5, "node_married", "{}");
+    db.execute(
+        "INSERT INTO events VALUES (4, 5, 'node_married', '{}', ?1)",
+        params![hash],
+    )
+    .unwrap();
+    drop(db);
+    let error = open(&path).unwrap_err();
+    assert!(matches!(error, LogError::Chain { seq: 4, .. }), "{error}");
+}

@@ -416,6 +416,8 @@ fn a_returning_node_is_sent_nothing_older_than_it_has() {
             segment: keys::SegmentId(0),
             epoch: Epoch(epoch),
             update: Digest::default(),
+            log_events: 1,
+            log_hash: Digest::default(),
         };
         Signed::sign(&mark, &own).unwrap()
     };

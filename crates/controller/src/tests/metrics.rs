@@ -27,6 +27,7 @@ const VALUES: &[(Metric, &str)] = &[
         metrics::CONNECTIONS,
         "handshake silent opening serving closing",
     ),
+    (metrics::TURNED_AWAY, "unanswered crowded barred"),
     (
         metrics::REFUSALS,
         "not_enrolled bad_token name_taken key_taken mesh_full superseded protocol busy stopping \
@@ -49,10 +50,7 @@ fn at(page: &Page, metric: Metric, label: Option<&str>) -> f64 {
 impl World {
     fn scrape(&self) -> Page {
         let held = metrics::Held {
-            waiting: Waiting {
-                handshakes: 0,
-                silent: 0,
-            },
+            waiting: Waiting::default(),
             connections: 0,
         };
         self.engine.metrics(held, self.now)
@@ -263,6 +261,7 @@ fn every_connection_that_holds_memory_is_counted_once() {
         waiting: Waiting {
             handshakes: 3,
             silent: 2,
+            ..Waiting::default()
         },
         connections: 10,
     };

@@ -173,6 +173,8 @@ fn an_old_copy_of_the_log_is_an_alarm_as_soon_as_a_node_proves_it() {
             segment: keys::SegmentId(0),
             epoch,
             update: Digest([7; 32]),
+            log_events: 1,
+            log_hash: Digest([7; 32]),
         };
         Some(Signed::sign(&mark, authority).unwrap())
     };
@@ -195,6 +197,9 @@ fn an_old_copy_of_the_log_is_an_alarm_as_soon_as_a_node_proves_it() {
             "it is told what is in force"
         );
     }
+    // Also long after its epoch has been overtaken by new ones.
+    world.pass(s(400));
+    assert!(world.epoch() > 5);
     a.connection = world.connect(&a.secret);
     world.hello_with(a.connection, proof);
     let alarms = world.status().alarms;
@@ -202,4 +207,25 @@ fn an_old_copy_of_the_log_is_an_alarm_as_soon_as_a_node_proves_it() {
         alarms.len() == 1 && alarms[0].contains("old copy"),
         "{alarms:?}"
     );
+}
+
+#[test]
+fn a_node_that_comes_again_to_the_log_that_it_knows_raises_no_alarm() {
+    let (mut world, [mut a, b]) = running();
+    let old = world.mark(&a);
+    for _ in 0..3 {
+        world.rotate(true, false);
+    }
+    world.restart(Policy::default(), s(1), "boot");
+    for proof in [old, world.mark(&b)] {
+        a.connection = world.connect(&a.secret);
+        world.hello_with(a.connection, proof);
+        assert!(world.status().alarms.is_empty());
+    }
+    // What is pushed after a restart is marked anew, with the log as it is then.
+    let again = world.mark(&a);
+    world.restart(Policy::default(), s(1), "boot");
+    a.connection = world.connect(&a.secret);
+    world.hello_with(a.connection, again);
+    assert!(world.status().alarms.is_empty());
 }
