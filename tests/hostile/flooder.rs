@@ -261,7 +261,7 @@ fn evidence(
 }
 
 /// The frame of a message, without regard to any limit.
-fn raw(message: &ToController) -> Raw {
+pub(crate) fn raw(message: &ToController) -> Raw {
     Raw {
         frame_type: message.frame_type(),
         payload: postcard::to_stdvec(message).expect("it encodes"),

@@ -2,7 +2,7 @@
 //! connection, a packet or its membership to it, and no operator waits. Strangers cost the controller no
 //! memory, and keep nobody out.
 
-use crate::flooder::{Flood, Flooder, Raw, block_on};
+use crate::flooder::{Flood, Flooder, Raw, block_on, raw};
 use anyhow::ensure;
 use keys::{NodeSecret, TokenSecret, WgSecret};
 use quic::{Connection, Dialer, Receiver, Sender};
@@ -168,6 +168,7 @@ fn strangers_hold_no_memory_and_keep_no_new_node_out() {
             Stranger::NoStream,
             Stranger::AlmostAReport,
             Stranger::Silent,
+            Stranger::BadToken,
         ] {
             let (stop, held) = (stop.clone(), held.clone());
             strangers.push(
@@ -218,6 +219,8 @@ enum Stranger {
     /// A frame that would be read up to its last byte, which never comes.
     AlmostAReport,
     Silent,
+    /// Asks to be enrolled with a token that is none.
+    BadToken,
 }
 
 /// Connects again and again, with another key each time, and keeps what it gets.
@@ -241,6 +244,7 @@ async fn strange(
             Stranger::NoStream => None,
             Stranger::AlmostAReport => almost(&connection, 5, 4 << 20).await,
             Stranger::Silent => almost(&connection, 1, 200).await,
+            Stranger::BadToken => ask(&connection).await,
         };
         open.push((connection, dialer, stream));
         if open.len() > KEPT {
@@ -259,6 +263,18 @@ async fn almost(connection: &Connection, frame_type: u8, len: usize) -> Option<S
     header.resize(header.len() + len - 1, 0);
     let sent = tokio::time::timeout(Duration::from_secs(1), sender.send_encoded(&header)).await;
     sent.ok()?.ok()?;
+    Some((sender, receiver))
+}
+
+/// Asks for a place without a token, and reads no answer.
+async fn ask(connection: &Connection) -> Option<Stream> {
+    let (mut sender, receiver): Stream = connection.open_stream().await.ok()?;
+    let enrol = ToController::Enrol(Enrol {
+        token: TokenSecret::generate(&mut OsRng),
+        name: None,
+        wg: WgSecret::generate(&mut OsRng).public(),
+    });
+    sender.send(&raw(&enrol)).await.ok()?;
     Some((sender, receiver))
 }
 
