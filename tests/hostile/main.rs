@@ -9,12 +9,15 @@
 //! | `updates.rs` | updates that no node may believe |
 //! | `node.rs`, `control.rs`, `arsenal.rs` | the hostile node and what it tries |
 //! | `fake_controller.rs` | the controller's key, in the wrong hands |
+//! | `in_the_clear.rs`, `forged.rs` | packets past the tunnel, and ICMP errors that no router sent |
 //! | `witness.rs`, `packets.rs` | what the survivors' kernels see of it |
 
 mod arsenal;
 mod control;
 mod cut_off;
 mod fake_controller;
+mod forged;
+mod in_the_clear;
 mod node;
 mod packets;
 mod readmitted;

@@ -3,7 +3,7 @@
 
 use crate::settings::{Role, Settings};
 use keys::EvaluatorId;
-use node::{Backend, Emitter, Mtu, OffloadSwitches};
+use node::{Backend, Emitter, FirewallMode, Mtu, OffloadSwitches};
 use policy::{Policy, RequiredSigner, Revoke};
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -260,6 +260,15 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         listen_port: settings.listen_port.unwrap_or(51_820),
         advertise,
         interface: settings.interface.unwrap_or_else(|| "meshd0".into()),
+        firewall: choice(
+            "firewall",
+            settings.firewall.as_deref(),
+            &[
+                ("auto", FirewallMode::Auto),
+                ("keep", FirewallMode::Keep),
+                ("off", FirewallMode::Off),
+            ],
+        )?,
         mtu: settings
             .mtu
             .map(|mtu| parse::<Mtu>("mtu", &mtu.0))

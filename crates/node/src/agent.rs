@@ -5,6 +5,7 @@ use crate::admin::Request;
 use crate::data::{DataCommand, DataPlane};
 use crate::emitter::Emission;
 use crate::io::clock;
+use crate::io::firewall::FirewallWatch;
 use crate::io::interface::in_range;
 use crate::metrics::{Counts, EvidenceAnswer, UpdateResult};
 use crate::persist::{Enrolment, Keeper, StateDir};
@@ -38,6 +39,7 @@ pub(crate) struct Agent {
     pub(crate) evidence: Option<Evidence>,
     pub(crate) pings: HashMap<NodeId, PingResult>,
     pub(crate) interface: wire::admin::InterfaceStatus,
+    pub(crate) firewall: FirewallWatch,
     /// The setting.
     pub(crate) mtu: Mtu,
     /// What the underlay makes of it.
