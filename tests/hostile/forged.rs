@@ -10,6 +10,11 @@ pub(crate) fn fragmentation_needed(forger: &Namespace, at: IpAddr, from: IpAddr,
     about(forger, at, (from, to), ECHO);
 }
 
+/// The same about datagrams from the WireGuard port to the WireGuard port.
+pub(crate) fn datagrams_too_large(forger: &Namespace, at: IpAddr, from: IpAddr, to: IpAddr) {
+    about(forger, at, (from, to), UDP);
+}
+
 fn about(forger: &Namespace, at: IpAddr, ends: (IpAddr, IpAddr), protocol: u8) {
     let (domain, icmp, message) = match ends {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -90,3 +95,4 @@ pub(crate) const NARROW: u16 = 1000;
 pub(crate) const NARROW_V6: u32 = 1280;
 const PORT: u16 = 51_820;
 const ECHO: u8 = 1;
+const UDP: u8 = 17;

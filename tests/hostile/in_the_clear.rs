@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 use tests::harness::namespace::Namespace;
+use tests::harness::transfer::{noise, transfer};
 use tests::harness::{Mesh, ping};
 use wire::admin::FirewallState;
 
@@ -115,6 +116,56 @@ fn an_error_about_mesh_traffic_is_believed_from_nobody() {
         let routes = mesh.namespace("node-b").ip(&format!("route get {from}"));
         routes.contains("mtu 1000")
     });
+}
+
+#[test]
+fn a_path_that_somebody_says_is_narrow_stays_as_wide_as_it_is() {
+    for ipv6 in [false, true] {
+        let mut mesh = Mesh::builder().epoch_seconds(60);
+        if ipv6 {
+            for (node, n) in [("node-a", 1), ("node-b", 2), ("node-c", 3)] {
+                let at = format!("[\"[fd00:6d65:7368::1:{n}]:51820\"]");
+                mesh = mesh.node_setting(node, "advertise", at);
+            }
+        }
+        // Without rules, too: the sockets have to know better.
+        let mut mesh = mesh.node_setting("node-b", "firewall", "\"off\"").start();
+        let family = usize::from(ipv6);
+        let ends = ["node-a", "node-b"].map(|node| mesh.underlay_of(node)[family]);
+        let widths = [1440, 1420];
+        let is_wide = |mesh: &Mesh, node: &str| {
+            let interface = mesh.node_status(node).interface.expect("it runs");
+            interface.mtu == widths[family]
+                && interface.underlay_mtu == Some(1500)
+                && !interface.fragments
+        };
+        mesh.wait_until("the underlay is measured", |mesh| {
+            is_wide(mesh, "node-a") && is_wide(mesh, "node-b")
+        });
+        for (node, [own, other]) in [("node-a", ends), ("node-b", [ends[1], ends[0]])] {
+            let inside = mesh.addresses(node)[family];
+            for (host, at) in [("controller", own), ("node-c", inside)] {
+                crate::forged::datagrams_too_large(mesh.namespace(host), at, own, other);
+            }
+        }
+        // Looked at again by both, for which a change of addresses is reason enough.
+        for node in ["node-a", "node-b"] {
+            mesh.namespace(node).ip("addr add 198.18.9.9/32 dev lo");
+        }
+        for (from, to) in [("node-a", "node-b"), ("node-b", "node-a")] {
+            let cut = fragments(&mesh, from);
+            let bytes = noise(1 << 20, 7);
+            let ends = (mesh.namespace(from), mesh.namespace(to));
+            let arrived = transfer(ends.0, ends.1, mesh.addresses(to)[0], &bytes);
+            assert!(arrived.is_ok_and(|arrived| arrived == bytes), "{from}");
+            assert_eq!(fragments(&mesh, from), cut, "{from} cuts its datagrams");
+            assert!(
+                is_wide(&mesh, from),
+                "{:?}",
+                mesh.node_status(from).interface
+            );
+        }
+    }
 }
 
 #[test]
@@ -377,6 +428,23 @@ fn tables(mesh: &Mesh, host: &str) -> Vec<String> {
 fn nft(mesh: &Mesh, host: &str, arguments: &[&str]) -> String {
     let output = mesh.exec(host, &[&["nft"], arguments].concat());
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Fragments of either family that `host` has made.
+fn fragments(mesh: &Mesh, host: &str) -> u64 {
+    let output = mesh.exec(host, &["cat", "/proc/net/snmp6", "/proc/net/snmp"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let v6 = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Ip6FragCreates"));
+    let mut rows = text.lines().filter(|line| line.starts_with("Ip:"));
+    let (names, counts) = (rows.next().unwrap_or(""), rows.next().unwrap_or(""));
+    let mut columns = names.split_whitespace().zip(counts.split_whitespace());
+    let v4 = columns.find(|(name, _)| *name == "FragCreates");
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let counts = v4.and_then(|(_, v4)| number(v4)).zip(v6.and_then(number));
+    let (v4, v6) = counts.expect("Linux counts fragments");
+    v4 + v6
 }
 
 fn firewall(mesh: &Mesh, node: &str) -> (FirewallState, Option<String>) {

@@ -2,12 +2,14 @@
 //! tasks around it: control channel, emitter, probe, admin socket, data thread.
 
 use crate::admin::Request;
-use crate::data::{DataCommand, DataPlane};
+use crate::data::{DataCommand, DataPlane, Snapshot};
 use crate::emitter::Emission;
 use crate::io::clock;
 use crate::io::firewall::FirewallWatch;
 use crate::io::interface::in_range;
+use crate::io::udp::PathErrors;
 use crate::metrics::{Counts, EvidenceAnswer, UpdateResult};
+use crate::narrow::Paths;
 use crate::persist::{Enrolment, Keeper, StateDir};
 use crate::probe::{Ping, Round, Target};
 use crate::session::{SessionError, SessionEvent};
@@ -44,6 +46,11 @@ pub(crate) struct Agent {
     pub(crate) mtu: Mtu,
     /// What the underlay makes of it.
     pub(crate) fit: Fit,
+    /// What is known of the paths to peers that are reached by IPv6.
+    pub(crate) paths: Paths,
+    pub(crate) path_errors: PathErrors,
+    /// Whether they count.
+    pub(crate) believes_routers: bool,
     /// Whether to look at the underlay again.
     pub(crate) underlay_changed: bool,
     pub(crate) mock_mean: watch::Sender<Option<f64>>,
@@ -418,7 +425,6 @@ impl Agent {
                     self.underlay_changed = true;
                     if phase != Phase::Installed {
                         self.forget_strangers();
-                        self.targets.send_replace(self.current_targets());
                     }
                 }
                 Command::Report(change) => report(&change),
@@ -451,6 +457,31 @@ impl Agent {
         self.places.retain(|node, _| named(node));
     }
 
+    /// Says whom to probe, and with which sizes.
+    pub(crate) fn place_targets(&mut self, snapshot: Option<&Snapshot>) {
+        let mut targets = self.current_targets();
+        let names = |node: &NodeId| targets.iter().any(|target| target.node == *node);
+        self.paths.retain(names);
+        for target in &mut targets {
+            let endpoint = self.endpoint_of(&target.node, snapshot);
+            if let Some(endpoint) = endpoint.filter(|at| !at.to_canonical().is_ipv4()) {
+                target.sizes = self.paths.sizes(target.node, endpoint, self.interface.mtu);
+            }
+        }
+        self.targets.send_if_modified(|before| {
+            let changed = *before != targets;
+            *before = targets;
+            changed
+        });
+    }
+
+    /// Where packets to a member go.
+    fn endpoint_of(&self, node: &NodeId, snapshot: Option<&Snapshot>) -> Option<IpAddr> {
+        let key = self.member.view().update?.member(node)?.wg;
+        let peer = snapshot?.peers.iter().find(|peer| peer.key == key)?;
+        Some(peer.endpoint?.ip())
+    }
+
     /// Everybody else whom the epoch in force names, members and excluded.
     fn current_targets(&self) -> Vec<Target> {
         let Some(update) = self.member.view().update else {
@@ -470,6 +501,7 @@ impl Agent {
                 name: name.clone(),
                 v4,
                 v6,
+                sizes: Vec::new(),
             })
             .collect()
     }

@@ -19,6 +19,7 @@ mod data;
 mod emitter;
 mod io;
 pub mod metrics;
+mod narrow;
 mod observe;
 mod persist;
 mod probe;
@@ -42,8 +43,10 @@ use io::firewall::{Firewall, FirewallWatch};
 use io::offload::Offloads;
 use io::rights::Keep;
 use io::tun::Tun;
+use io::udp::PathErrors;
 use keys::{NodeSecret, WgSecret};
 use metrics::Counts;
+use narrow::Paths;
 use persist::{Enrolment, Keeper, StateDir};
 use quic::Dialer;
 use rand::Rng as _;
@@ -348,6 +351,8 @@ impl Node {
             handshakes_per_second: HANDSHAKES_PER_SECOND,
             seed: rand_core::OsRng.r#gen(),
         });
+        let sockets = queues.iter().map(|(_, udp)| udp);
+        let path_errors = PathErrors::to(sockets).map_err(ServeError::Data)?;
         let data = DataPlane::start(tunnel, queues, offloads).map_err(ServeError::Data)?;
         let dialer = Dialer::bind(&identity, enrolment.controller)?;
 
@@ -422,6 +427,9 @@ impl Node {
             firewall,
             mtu: config.mtu,
             fit,
+            paths: Paths::default(),
+            path_errors,
+            believes_routers: false,
             underlay_changed: false,
             mock_mean,
             has_mock,
