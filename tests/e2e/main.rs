@@ -13,6 +13,7 @@ mod offload;
 mod partition;
 mod refusals;
 mod revocation;
+mod rights;
 mod secrets;
 mod startup;
 mod underlay;

@@ -407,6 +407,7 @@ impl Node {
             }
         }
         tokio::spawn(io::mtu::watch(underlay_out));
+        let keeper = Keeper::start(state.clone()).map_err(ServeError::Data)?;
         // Every socket is open: what is left to do is the interface's MTU.
         rights::reduce(Keep::NETWORK.and(Keep::FILES));
         let agent = Agent {
@@ -414,7 +415,7 @@ impl Node {
             identity,
             wg,
             enrolment,
-            keeper: Keeper::start(state.clone()).map_err(ServeError::Data)?,
+            keeper,
             state,
             data,
             control: ControlState::Down {

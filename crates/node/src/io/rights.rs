@@ -18,8 +18,12 @@ impl Keep {
     pub const NOTHING: Self = Self(CapabilitySet::empty());
     /// The interface's MTU and the firewall table.
     pub const NETWORK: Self = Self(CapabilitySet::NET_ADMIN);
-    /// The same, and raw sockets that are still to be opened.
-    pub const NETWORK_SETUP: Self = Self(CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW));
+    /// The same, raw sockets that are still to be opened, and to give up the rest for good.
+    pub const NETWORK_SETUP: Self = Self(
+        CapabilitySet::NET_ADMIN
+            .union(CapabilitySet::NET_RAW)
+            .union(CapabilitySet::SETPCAP),
+    );
     /// Files of other users: of a daemon of root's that works in another user's directory.
     pub const FILES: Self = Self(CapabilitySet::DAC_OVERRIDE);
 
@@ -34,11 +38,14 @@ impl Keep {
 /// let it give up is given up as far as it goes: a thread without the right to change its bounding set
 /// cannot gain by it either, once `no_new_privs` is set.
 pub fn reduce(keep: Keep) {
-    let reduced = set_no_new_privs(true)
-        .and_then(|()| clear_ambient_capability_set())
-        .and_then(|()| bound(keep.0))
-        .and_then(|()| retain(keep.0));
-    if let Err(error) = reduced {
+    let reduced = || {
+        set_no_new_privs(true)?;
+        clear_ambient_capability_set()?;
+        let kept = capabilities(None)?.permitted & keep.0;
+        bound(kept)?;
+        retain(kept)
+    };
+    if let Err(error) = reduced() {
         tracing::warn!(%error, "rights that are not needed could not be given up");
     }
 }
@@ -81,8 +88,7 @@ fn bound(keep: CapabilitySet) -> Result<(), Errno> {
 }
 
 /// Ambient as well, so that a program which this thread starts has them without being root's.
-fn retain(keep: CapabilitySet) -> Result<(), Errno> {
-    let kept = capabilities(None)?.permitted & keep;
+fn retain(kept: CapabilitySet) -> Result<(), Errno> {
     set_capabilities(
         None,
         CapabilitySets {
