@@ -8,6 +8,7 @@ use crate::io::clock;
 use crate::io::firewall::FirewallWatch;
 use crate::io::interface::in_range;
 use crate::io::udp::PathErrors;
+use crate::lost_time::Clocks;
 use crate::metrics::{Counts, EvidenceAnswer, UpdateResult};
 use crate::narrow::Paths;
 use crate::persist::{Enrolment, Keeper, StateDir};
@@ -60,6 +61,7 @@ pub(crate) struct Agent {
     /// Where the controller said that nodes are: a peer that was gone for a while is found again.
     pub(crate) places: HashMap<NodeId, Vec<SocketAddr>>,
     pub(crate) counts: Counts,
+    pub(crate) clocks: Clocks,
 }
 
 /// What the agent listens to.
@@ -150,6 +152,8 @@ impl Agent {
                 Some(round) = inputs.rounds.recv() => Action::Round(round),
                 Some(()) = inputs.underlay.recv() => Action::Underlay,
             };
+            // Before any timer and any message is believed.
+            self.look_for_lost_time();
             match action {
                 Action::Stop => {
                     self.data.stop();
@@ -171,6 +175,29 @@ impl Agent {
                 self.follow_underlay().await;
             }
         }
+    }
+
+    /// A machine that stood still is held to the time that has passed for the others.
+    fn look_for_lost_time(&mut self) {
+        let reading = clock::both();
+        let lost = reading.and_then(|(boot, wall)| self.clocks.handle_reading(boot, wall));
+        let Some(lost) = lost else { return };
+        let closed = self.member.handle_lost_time(lost, clock::boot());
+        let seconds = lost.as_secs();
+        tracing::warn!(
+            seconds,
+            closed,
+            "the wall clock is ahead of the time that this machine has counted: it was paused, or the clock was set"
+        );
+        // An update that was on its way as time stood still is older than it says. Only what a connection
+        // brings that begins now has an age that counts; until then none is taken.
+        if let ControlState::Up { address, .. } = &self.control {
+            self.control = ControlState::Down {
+                address: Some(address.clone()),
+                error: Some(SessionError::TimeLost.to_string()),
+            };
+        }
+        self.carry_out();
     }
 
     // ---- control channel --------------------------------------------------------------------
@@ -202,9 +229,15 @@ impl Agent {
                     outbox,
                 };
                 self.underlay_changed = true;
+                // What was said last may have been lost with the connection before.
+                self.member.handle_reconnect();
                 self.send_evidence();
             }
-            SessionEvent::Message(message) => self.message(*message),
+            SessionEvent::Message(message) => match &self.control {
+                ControlState::Up { .. } => self.message(*message),
+                // Of a connection that this node has given up.
+                ControlState::Down { .. } => {}
+            },
             SessionEvent::Down { address, error } => self.control_lost(address, &error),
         }
     }
@@ -541,19 +574,20 @@ fn report(change: &Change) {
         } => {
             tracing::error!(%epoch, "the lease is over and no update came: tunnels stay open, as the policy says");
         }
+        Change::TimeLost { epoch } => {
+            tracing::warn!(%epoch, "more time was lost than the lease had left: all tunnels closed until the controller is heard");
+        }
         Change::WeakKey { key } => {
             tracing::warn!(%key, "a member's key is of low order: no tunnel to it")
         }
     }
 }
 
-/// Sleeps until a time on the boot clock; for ever without one.
+/// Sleeps until a time on the boot clock, and not for long.
 async fn until(at: Option<Duration>) {
-    match at {
-        Some(at) => tokio::time::sleep(at.saturating_sub(clock::boot()).min(LONGEST_SLEEP)).await,
-        None => std::future::pending().await,
-    }
+    let left = at.map_or(LONGEST_SLEEP, |at| at.saturating_sub(clock::boot()));
+    tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
 }
 
-/// tokio's clock stands still while the machine sleeps; the boot clock is looked at this often.
+/// tokio's clock stands still while the machine sleeps; the others are looked at this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);

@@ -18,6 +18,7 @@ mod apply;
 mod data;
 mod emitter;
 mod io;
+mod lost_time;
 pub mod metrics;
 mod narrow;
 mod observe;
@@ -45,6 +46,7 @@ use io::rights::Keep;
 use io::tun::Tun;
 use io::udp::PathErrors;
 use keys::{NodeSecret, WgSecret};
+use lost_time::Clocks;
 use metrics::Counts;
 use narrow::Paths;
 use persist::{Enrolment, Keeper, StateDir};
@@ -438,6 +440,7 @@ impl Node {
             targets,
             places: HashMap::new(),
             counts: Counts::default(),
+            clocks: Clocks::default(),
         };
         Ok((
             agent,
