@@ -27,6 +27,7 @@ pub mod name;
 pub mod signed;
 pub mod token;
 pub mod update;
+pub mod visible;
 
 pub use frame::{Frame, FrameError};
 pub use message::{ToController, ToNode};
