@@ -116,3 +116,21 @@ fn a_node_that_stops_as_asked_leaves_nothing_behind() {
     mesh.start_node("node-b");
     mesh.wait_until_all_reach_all();
 }
+
+#[test]
+fn a_controller_that_comes_back_hears_how_far_its_nodes_have_come() {
+    let mut mesh = crate::quiet_mesh();
+    let all_hold_the_keys = |mesh: &mut Mesh| {
+        let epoch = mesh.epoch();
+        let nodes = mesh.status().nodes;
+        let holds = |node: &wire::admin::NodeStatus| {
+            node.psk == wire::admin::PskState::Valid && node.epoch == Some(epoch)
+        };
+        nodes.len() == 3 && nodes.values().all(holds)
+    };
+    mesh.wait_until("all have said so", all_hold_the_keys);
+    mesh.kill(CONTROLLER);
+    mesh.start_controller();
+    // No epoch begins within the hour: what they said before is all that there is to say.
+    mesh.wait_until("all have said so again", all_hold_the_keys);
+}

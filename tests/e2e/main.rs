@@ -14,6 +14,7 @@ mod offload;
 mod partition;
 mod refusals;
 mod revocation;
+mod rights;
 mod secrets;
 mod startup;
 mod underlay;

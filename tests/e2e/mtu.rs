@@ -118,7 +118,8 @@ fn a_narrow_way_behind_a_router_that_answers_nothing_carries_everything() {
     assert!(fragments(&mesh, "router") > 1000, "the way was narrow");
 }
 
-/// On IPv6 routers do not fragment; they answer, and the kernel remembers what they said.
+/// On IPv6 routers do not fragment; they answer. They are believed because the nodes' own echoes of full
+/// size stay out.
 #[test]
 fn what_an_ipv6_router_says_of_a_narrow_way_is_followed() {
     let mut mesh = over_ipv6(two()).prepare();

@@ -11,6 +11,7 @@
 //! | `places.rs` | places that no node may believe |
 //! | `node.rs`, `control.rs`, `arsenal.rs` | the hostile node and what it tries |
 //! | `fake_controller.rs` | the controller's key, in the wrong hands |
+//! | `in_the_clear.rs`, `forged.rs` | packets past the tunnel, and ICMP errors that no router sent |
 //! | `witness.rs`, `packets.rs` | what the survivors' kernels see of it |
 
 mod arsenal;
@@ -19,6 +20,8 @@ mod cut_off;
 mod fake_controller;
 mod flooder;
 mod floods;
+mod forged;
+mod in_the_clear;
 mod node;
 mod packets;
 mod places;

@@ -8,6 +8,9 @@
 //!                        └── a newer update ────┴─────────────────▶ lapsed
 //! ```
 //!
+//! Time that the machine did not count makes everything earlier, and never later: a node that stood
+//! still for longer than its lease had left is as one that was started again.
+//!
 //! One update may be pending while another is in force; a newer one supersedes it. The machine
 //! remembers the newest epoch and its digest, also across restarts if the caller persists what
 //! [`Command::Persist`] says, and never goes back.
@@ -121,6 +124,11 @@ pub enum Change {
         /// What the segment's policy says about it.
         then: LeaseEnd,
     },
+    /// More time has passed than this machine counted and than the lease had left.
+    TimeLost {
+        /// The last epoch.
+        epoch: Epoch,
+    },
     /// A member's key is of low order: no tunnel to it is possible.
     WeakKey {
         /// The key.
@@ -164,6 +172,8 @@ pub struct Member {
     identity: Identity,
     /// The newest update that was accepted, pending ones included.
     newest: HighWater,
+    /// The newest update that was in force, which is what a restart would remember.
+    activated: HighWater,
     state: State,
     pending: Option<Pending>,
     /// X25519 with each member's key: costs fifty times the rest of a PSK, and never changes.
@@ -175,6 +185,8 @@ enum State {
     Waiting,
     InForce(InForce),
     Lapsed(Lapsed),
+    /// As after a restart: what was in force is taken once more if the controller says so.
+    LostTime(Lapsed),
 }
 
 /// An update that will be in force at a time.
@@ -215,6 +227,7 @@ impl Member {
         Self {
             identity,
             newest: high_water,
+            activated: high_water,
             state: State::Waiting,
             pending: None,
             shared: HashMap::new(),
@@ -236,6 +249,7 @@ impl Member {
         // What is due comes first: a newer update must not replace one that should be in force.
         self.handle_timeout(now);
         if !self.is_news(&update)? {
+            self.shorten(&update, age, now);
             return Ok(());
         }
         let until_activation = update.activate_in().saturating_sub(age);
@@ -297,12 +311,59 @@ impl Member {
         }
     }
 
+    /// Takes into account that `lost` has passed which no reading of `now` has counted, because the machine
+    /// stood still: everything happens earlier by so much. Where the lease does not last that long and the
+    /// policy closes, the machine is as after a restart; whether that is so is returned. In either case the
+    /// caller asks the controller anew: what is still on its way is older than it says.
+    pub fn handle_lost_time(&mut self, lost: Duration, now: Duration) -> bool {
+        self.handle_timeout(now);
+        if let Some(pending) = &mut self.pending {
+            pending.activate_at = pending.activate_at.saturating_sub(lost);
+            pending.lease_end = pending.lease_end.saturating_sub(lost);
+        }
+        if let State::InForce(in_force) = &mut self.state {
+            in_force.lease_end = in_force.lease_end.saturating_sub(lost);
+            in_force.grace_until = in_force.grace_until.map(|at| at.saturating_sub(lost));
+        }
+        let due = self.pending.as_ref().filter(|it| it.activate_at <= now);
+        let lease = match (&self.state, due) {
+            (_, Some(pending)) => Some((pending.lease_end, pending.update.on_lease_end)),
+            (State::InForce(it), None) => Some((it.lease_end, it.update.on_lease_end)),
+            (State::Waiting | State::Lapsed(_) | State::LostTime(_), None) => None,
+        };
+        let closes = lease.is_some_and(|(end, then)| end <= now && then == LeaseEnd::Close);
+        if closes {
+            self.forget(now);
+        } else {
+            self.handle_timeout(now);
+        }
+        closes
+    }
+
+    /// The control connection is a new one: says again how far this node has come.
+    pub fn handle_reconnect(&mut self) {
+        let in_force = match &self.state {
+            State::InForce(in_force) => Some(&in_force.update),
+            State::Waiting | State::Lapsed(_) | State::LostTime(_) => None,
+        };
+        let own = &self.identity.node;
+        let activated = in_force.map(|update| match update.member(own) {
+            Some(_) => (update.epoch, Phase::Activated),
+            None => (update.epoch, Phase::Dark),
+        });
+        let pending = self.pending.as_ref().map(|it| it.update.epoch);
+        let installed = pending.map(|epoch| (epoch, Phase::Installed));
+        let again = activated.into_iter().chain(installed);
+        self.commands
+            .extend(again.map(|(epoch, phase)| Command::Acknowledge { epoch, phase }));
+    }
+
     /// When [`Self::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let activation = self.pending.as_ref().map(|pending| pending.activate_at);
         let (grace, lease) = match &self.state {
             State::InForce(in_force) => (in_force.grace_until, Some(in_force.lease_end)),
-            State::Waiting | State::Lapsed(_) => (None, None),
+            State::Waiting | State::Lapsed(_) | State::LostTime(_) => (None, None),
         };
         [activation, grace, lease].into_iter().flatten().min()
     }
@@ -331,7 +392,7 @@ impl Member {
                     lapsed: false,
                 }
             }
-            State::Lapsed(lapsed) => View {
+            State::Lapsed(lapsed) | State::LostTime(lapsed) => View {
                 update: Some(&lapsed.update),
                 next,
                 lease_end: None,
@@ -384,10 +445,29 @@ impl Member {
             .is_some_and(|pending| pending.update.digest() == digest);
         pending
             || match &self.state {
-                State::Waiting => false,
+                State::Waiting | State::LostTime(_) => false,
                 State::InForce(in_force) => in_force.update.digest() == digest,
                 State::Lapsed(lapsed) => lapsed.update.digest() == digest,
             }
+    }
+
+    /// The controller says of an update that is held already how old it is. More than was counted here
+    /// means that time was lost; less is no reason to go on for longer.
+    fn shorten(&mut self, update: &Verified<EpochUpdate>, age: Duration, now: Duration) {
+        let digest = update.digest();
+        let lease_end = now + (update.activate_in() + update.lease()).saturating_sub(age);
+        match (&mut self.state, &mut self.pending) {
+            (_, Some(pending)) if pending.update.digest() == digest => {
+                let activate_at = now + update.activate_in().saturating_sub(age);
+                pending.activate_at = pending.activate_at.min(activate_at);
+                pending.lease_end = pending.lease_end.min(lease_end);
+            }
+            (State::InForce(in_force), _) if in_force.update.digest() == digest => {
+                in_force.lease_end = in_force.lease_end.min(lease_end);
+            }
+            (State::Waiting | State::InForce(_) | State::Lapsed(_) | State::LostTime(_), _) => {}
+        }
+        self.handle_timeout(now);
     }
 
     // ---- install ----------------------------------------------------------------------------
@@ -473,8 +553,8 @@ impl Member {
                 .push_back(Command::Report(Change::Excluded { epoch, reason }));
         }
         // Last, so that a slow disk delays nobody's revocation.
-        self.commands
-            .push_back(Command::Persist(HighWater { epoch, digest }));
+        self.activated = HighWater { epoch, digest };
+        self.commands.push_back(Command::Persist(self.activated));
         let members: HashSet<&WgPublicKey> =
             update.roster.iter().map(|member| &member.wg).collect();
         self.shared.retain(|key, _| members.contains(key));
@@ -487,6 +567,31 @@ impl Member {
     }
 
     // ---- close ------------------------------------------------------------------------------
+
+    /// As a restart: no peers, nothing on its way, and what was in force is remembered by its digest.
+    fn forget(&mut self, now: Duration) {
+        let pending = self.pending.take().map(|pending| pending.update);
+        let update = match std::mem::replace(&mut self.state, State::Waiting) {
+            State::InForce(in_force) => Some(in_force.update),
+            State::Lapsed(lapsed) | State::LostTime(lapsed) => Some(lapsed.update),
+            State::Waiting => None,
+        };
+        if let Some(pending) = &pending {
+            // Closing leaves what is installed for an epoch to come: that has to go first.
+            self.commands.push_back(Command::Install {
+                epoch: pending.epoch,
+                peers: Vec::new(),
+                lead: Duration::ZERO,
+                closes_at: Some(now),
+            });
+        }
+        self.commands.push_back(Command::Close);
+        self.newest = self.activated;
+        let named = update.as_ref().or(pending.as_ref());
+        let change = named.map(|it| Change::TimeLost { epoch: it.epoch });
+        self.commands.extend(change.map(Command::Report));
+        self.state = update.map_or(State::Waiting, |update| State::LostTime(Lapsed { update }));
+    }
 
     fn lapse(&mut self) {
         let State::InForce(in_force) = std::mem::replace(&mut self.state, State::Waiting) else {

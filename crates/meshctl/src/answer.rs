@@ -38,19 +38,28 @@ impl Answer {
 
     /// Prints `value`, indented.
     pub(crate) fn value(&self, value: &Value) -> Result<(), Failure> {
-        self.text(&format!("{value:#}"))
+        self.json(&format!("{value:#}"))
     }
 
-    /// Prints text as it is, ended by one line feed.
+    /// Prints JSON, of which nothing is hidden from who reads it.
+    pub(crate) fn json(&self, document: &str) -> Result<(), Failure> {
+        print(&wire::visible::json(document))
+    }
+
+    /// Prints lines, ended by one line feed.
     pub(crate) fn text(&self, text: &str) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{}", text.trim_end_matches('\n'))
-            .and_then(|()| stdout.flush())
-            .map_err(|error| Failure::stdout(&error))
+        print(&wire::visible::lines(text))
     }
 
     /// Remarks on stderr; a remark that nobody reads is no failure.
     pub(crate) fn remark(&self, text: &str) {
         let _ = writeln!(io::stderr(), "{}", crate::table::clean(text));
     }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{}", text.trim_end_matches('\n'))
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Failure::stdout(&error))
 }

@@ -40,11 +40,11 @@ pub(crate) async fn run(args: &Args, client: &Client, answer: &Answer) -> Result
     loop {
         if let Some(last) = list.events.last() {
             after = last.seq;
-            answer.text(&if answer.is_json() {
-                json_lines(&list.events)
+            if answer.is_json() {
+                answer.json(&json_lines(&list.events))?;
             } else {
-                lines(&list.events)
-            })?;
+                answer.text(&lines(&list.events))?;
+            }
         }
         if after >= list.head {
             tokio::time::sleep(POLL).await;

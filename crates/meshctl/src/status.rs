@@ -7,8 +7,8 @@ use crate::node;
 use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::units;
 use wire::admin::{
-    Control, ControllerStatus, InterfaceStatus, Membership, NodeDaemonStatus, PeerStatus,
-    PingStatus, Status,
+    Control, ControllerStatus, FirewallState, FirewallStatus, InterfaceStatus, Membership,
+    NodeDaemonStatus, PeerStatus, PingStatus, Status,
 };
 use wire::name::NodeName;
 
@@ -147,6 +147,7 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
         }),
     );
     fields.maybe("offloads", status.interface.as_ref().map(offloads));
+    fields.maybe("firewall", status.interface.as_ref().map(firewall));
     fields.maybe("underlay", status.interface.as_ref().and_then(underlay));
     fields.field(
         "addresses",
@@ -187,6 +188,20 @@ fn offloads(interface: &InterfaceStatus) -> String {
         more => format!("{more} threads"),
     };
     format!("{}; {threads}", each.collect::<Vec<_>>().join(", "))
+}
+
+/// Whether mesh addresses are kept to the tunnel.
+fn firewall(interface: &InterfaceStatus) -> String {
+    let FirewallStatus { state, reason } = &interface.firewall;
+    let words = match state {
+        FirewallState::Active => "active",
+        FirewallState::Off => "off",
+        FirewallState::Failed => "failed: mesh addresses may answer to others than members",
+    };
+    match reason {
+        None => words.to_owned(),
+        Some(reason) => format!("{words} ({reason})"),
+    }
 }
 
 fn underlay(interface: &InterfaceStatus) -> Option<String> {

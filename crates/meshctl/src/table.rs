@@ -1,4 +1,4 @@
-//! How things look: tables without lines, and labelled fields. Refuses control characters: names,
+//! How things look: tables without lines, and labelled fields. Refuses hidden characters: names,
 //! reasons and versions come from other machines, and a terminal obeys what it is shown.
 
 use comfy_table::{Table, presets};
@@ -73,13 +73,9 @@ pub(crate) fn or_dash(value: Option<impl Display>) -> String {
     value.map_or_else(|| DASH.into(), |value| value.to_string())
 }
 
-/// `text` with control characters made visible and harmless.
+/// `text` as one line, with hidden characters made visible and harmless.
 pub(crate) fn clean(text: &str) -> Cow<'_, str> {
-    if text.contains(char::is_control) {
-        text.replace(char::is_control, "\u{fffd}").into()
-    } else {
-        text.into()
-    }
+    wire::visible::line(text)
 }
 
 /// What stands where there is nothing.
@@ -105,7 +101,7 @@ mod tests {
     fn a_remote_machine_cannot_steer_the_terminal() {
         assert_eq!(
             clean("a\u{1b}[2Jb\u{9b}1m\nc"),
-            "a\u{fffd}[2Jb\u{fffd}1m\u{fffd}c"
+            "a\\u{1b}[2Jb\\u{9b}1m\\u{a}c"
         );
         assert!(matches!(clean("score below threshold"), Cow::Borrowed(_)));
     }

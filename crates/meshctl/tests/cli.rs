@@ -178,7 +178,7 @@ policy   overall score at least 0.7, evidence at most 2 min 0 s old, epochs of 1
 
 NODE    MEMBERSHIP  STATE        SCORE  AGE   PSK    CONTROL    EPOCH  ADDRESS    REASON
 node-a  ALLOWED     ACTIVE       0.912  12 s  valid  connected  12     10.90.0.2  -
-node-c  DENIED      QUARANTINED  0.699  12 s  none   connected  12     10.90.0.2  score below threshold\u{fffd}[2J
+node-c  DENIED      QUARANTINED  0.699  12 s  none   connected  12     10.90.0.2  score below threshold\\u{1b}[2J
 ";
     assert_eq!(stdout(&output), expected);
 }
@@ -243,6 +243,44 @@ fn json_is_the_form_as_it_came_with_what_this_version_does_not_know() {
         serde_json::from_slice::<Value>(&output.stdout).unwrap(),
         status["nodes"]["node-c"]
     );
+}
+
+/// In every place that holds words of another machine, in every output.
+#[test]
+fn nothing_that_another_machine_said_hides_or_steers() {
+    let foreign = "a\u{202e}b\u{200b}c\u{1b}[2Jd\u{2028}e\u{feff}f\u{9b}1mg\nFAKE\u{e0041}é";
+    let mut status = controller();
+    for field in ["reason", "software"] {
+        status["nodes"]["node-c"][field] = json!(foreign);
+    }
+    status["nodes"]["node-c"]["last_benchmark"]["suite"] = json!(foreign);
+    let event = json!({
+        "seq": 1, "at_utc": "2031-01-01T00:00:00Z", "kind": "evidence_accepted",
+        "body": { "suite": foreign, foreign: 1 }, "hash": "sha256:00"
+    });
+    let events = json!({ "events": [event], "head": 1 });
+    let refusal = json!({ "error": foreign, "hint": foreign });
+    for (code, reply, arguments) in [
+        (200, &status, &["status"][..]),
+        (200, &status, &["node", "show", "node-c"]),
+        (200, &events, &["events", "--after", "0"]),
+        (404, &refusal, &["explain", "x"]),
+    ] {
+        for json in [&[][..], &["--json"]] {
+            let output = Daemon::with(code, reply).run(&[json, arguments].concat());
+            let shown = format!("{}{}", stdout(&output), stderr(&output));
+            let hidden = shown
+                .chars()
+                .find(|c| *c != '\n' && wire::visible::is_hidden(*c));
+            assert_eq!(hidden, None, "{arguments:?} {json:?}: {shown:?}");
+            let text = code == 200 && arguments != ["status"];
+            assert!(!text || shown.contains('é'), "{shown}");
+            assert!(!shown.contains("\nFAKE"), "a line of its own: {shown}");
+            if code == 200 && !json.is_empty() {
+                assert!(serde_json::from_slice::<Value>(&output.stdout).is_ok());
+            }
+        }
+    }
 }
 
 #[test]

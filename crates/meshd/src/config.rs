@@ -3,11 +3,13 @@
 
 use crate::settings::{Role, Settings};
 use keys::EvaluatorId;
-use node::{Backend, Emitter, Mtu, OffloadSwitches};
+use node::{Backend, Emitter, FirewallMode, Mtu, OffloadSwitches};
 use policy::{Policy, RequiredSigner, Revoke};
+use rustix::fs::OFlags;
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -268,6 +270,15 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         listen_port: settings.listen_port.unwrap_or(51_820),
         advertise,
         interface: settings.interface.unwrap_or_else(|| "meshd0".into()),
+        firewall: choice(
+            "firewall",
+            settings.firewall.as_deref(),
+            &[
+                ("auto", FirewallMode::Auto),
+                ("keep", FirewallMode::Keep),
+                ("off", FirewallMode::Off),
+            ],
+        )?,
         mtu: settings
             .mtu
             .map(|mtu| parse::<Mtu>("mtu", &mtu.0))
@@ -359,7 +370,7 @@ fn token(join: &str) -> Result<Token, ConfigError> {
     let mut text = Zeroizing::new(String::new());
     match join.strip_prefix('@') {
         Some(path) => {
-            let file = std::fs::File::open(path).map_err(|error| refused(path, error))?;
+            let file = private_file(path)?;
             file.take(limit)
                 .read_to_string(&mut text)
                 .map_err(|error| refused(path, error))?;
@@ -375,6 +386,33 @@ fn token(join: &str) -> Result<Token, ConfigError> {
     }
     text.parse()
         .map_err(|error: wire::token::TokenError| wrong("join", error.to_string()))
+}
+
+/// A file with a secret: a regular one, which no other user can read.
+fn private_file(path: &str) -> Result<std::fs::File, ConfigError> {
+    let refused = |error: std::io::Error| wrong("join", format!("cannot read {path}: {error}"));
+    // Opening a FIFO would wait for somebody who writes to it.
+    let nonblocking = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(NONBLOCK)
+        .open(path);
+    let file = nonblocking.map_err(refused)?;
+    // Of the open file: whatever is put in its place afterwards is not read.
+    let meta = file.metadata().map_err(refused)?;
+    if !meta.is_file() {
+        let why =
+            format!("{path} is not a regular file: write the token to one, or give it by `-`");
+        return Err(wrong("join", why));
+    }
+    let mode = meta.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let why = format!(
+            "{path} is open to others (mode {mode:o}): make it private with `chmod go= {path}`; \
+             if anybody may have read it, create another token"
+        );
+        return Err(wrong("join", why));
+    }
+    Ok(file)
 }
 
 fn metrics_listen(settings: &Settings) -> Result<Option<SocketAddr>, ConfigError> {
@@ -439,6 +477,7 @@ fn wrong(setting: &'static str, why: impl Into<String>) -> ConfigError {
 /// Threads that carry packets, where nobody says.
 const DEFAULT_MAX_THREADS: usize = 16;
 const MAX_THREADS: usize = 64;
+const NONBLOCK: i32 = OFlags::NONBLOCK.bits().cast_signed();
 
 #[cfg(test)]
 mod tests {
@@ -475,6 +514,32 @@ mod tests {
         }
         let error = toml::from_str::<Settings>("mtu = true").unwrap_err();
         assert!(error.to_string().contains("a number or a word"), "{error}");
+    }
+
+    #[test]
+    fn a_token_file_is_private_and_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode));
+        let join = |path: &std::path::Path| token(&format!("@{}", path.display()));
+        std::fs::write(&path, "no token").unwrap();
+        for open in [0o640, 0o604, 0o666] {
+            mode(open).unwrap();
+            let error = join(&path).unwrap_err().to_string();
+            let way_out = format!("(mode {open:o}): make it private with `chmod go= ");
+            assert!(error.contains(&way_out), "{error}");
+        }
+        mode(0o600).unwrap();
+        let error = join(&path).unwrap_err().to_string();
+        assert!(error.contains("not a meshd token"), "it was read: {error}");
+        // Nobody writes to it: a daemon that waited for that would wait for ever.
+        let fifo = dir.path().join("fifo");
+        let mkfifo = std::process::Command::new("mkfifo").arg(&fifo).status();
+        assert!(mkfifo.unwrap().success());
+        for other in [fifo.as_path(), dir.path(), "/dev/null".as_ref()] {
+            let error = join(other).unwrap_err().to_string();
+            assert!(error.contains("is not a regular file"), "{error}");
+        }
     }
 
     #[test]

@@ -10,8 +10,10 @@ use meshd::config::{self, RoleConfig};
 use meshd::settings::Settings;
 use meshd::state_dir::StateDir;
 use meshd::{logging, socket};
+use node::rights::{self, Keep};
 use rand_core::OsRng;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,6 +35,8 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    // Before there is a secret in memory, and whatever the service manager allows.
+    rights::protect_memory();
     let cli = Cli::parse();
     match start(cli) {
         Ok(code) => code,
@@ -62,6 +66,8 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     logging::install(format, filter);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        // What they run has been opened for them; a benchmark command inherits as much.
+        .on_thread_start(|| rights::reduce(Keep::NOTHING))
         .enable_all()
         .build()?;
     runtime.block_on(run(config))
@@ -86,7 +92,13 @@ async fn run(config: config::Config) -> anyhow::Result<ExitCode> {
                 || AuthoritySecret::generate(&mut OsRng),
             )?;
             let (_socket, admin) = socket::bind(&config.socket)?;
+            let status_file = role.status_file.clone();
             let controller = controller::Controller::open(*role, connection, authority, admin)?;
+            rights::reduce(files_of_others(&[
+                &config.state_dir,
+                folder(&config.socket),
+                folder(&status_file),
+            ]));
             controller
                 .serve(shutdown)
                 .await
@@ -107,6 +119,8 @@ async fn run(config: config::Config) -> anyhow::Result<ExitCode> {
             )?;
             let (_socket, admin) = socket::bind(&config.socket)?;
             let node = node::Node::open(*role, identity, wg, admin)?;
+            let files = files_of_others(&[&config.state_dir, folder(&config.socket)]);
+            rights::reduce(Keep::NETWORK_SETUP.and(files));
             match node.serve(shutdown).await {
                 // A refused enrolment is a start that failed.
                 Err(error @ (node::ServeError::Enrolment(_) | node::ServeError::Interface(_))) => {
@@ -126,6 +140,29 @@ async fn run(config: config::Config) -> anyhow::Result<ExitCode> {
             ExitCode::FAILURE
         }
     })
+}
+
+/// The right to write in other users' directories, if this is root's daemon and works in one.
+fn files_of_others(folders: &[&Path]) -> Keep {
+    let is_foreign = |folder: &&&Path| {
+        let owner = std::fs::metadata(folder).map(|meta| meta.uid());
+        owner.is_ok_and(|owner| owner != 0)
+    };
+    let foreign = folders.iter().find(is_foreign);
+    match foreign.filter(|_| rights::is_root()) {
+        None => Keep::NOTHING,
+        Some(folder) => {
+            tracing::warn!(
+                folder = %folder.display(),
+                "root's daemon in another user's directory: it keeps the right to write everywhere; run it as that user"
+            );
+            Keep::FILES
+        }
+    }
+}
+
+fn folder(file: &Path) -> &Path {
+    file.parent().unwrap_or(file)
 }
 
 /// Resolves at SIGTERM or SIGINT.

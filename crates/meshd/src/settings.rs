@@ -174,6 +174,8 @@ settings! {
     [Node] listen_port: u16, "MESHD_LISTEN_PORT";
     /// Node: name of the TUN interface [default: meshd0]
     [Node] interface: String, "MESHD_INTERFACE";
+    /// Node: firewall table that keeps mesh addresses to the tunnel: auto, keep or off [default: auto]
+    [Node] firewall: String, "MESHD_FIREWALL";
     /// Node: MTU of the TUN interface: auto, or 1280 to 65000 [default: auto]
     [Node] mtu: NumberOrWord, "MESHD_MTU";
     /// Node: TUN back end: auto, offload or tun-tap [default: auto]

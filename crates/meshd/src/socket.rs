@@ -2,14 +2,18 @@
 
 use std::fs::{DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
+};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// A bound socket; its file goes when this is dropped.
+/// A bound socket; its file goes when this is dropped, unless another has taken its place.
 #[derive(Debug)]
 pub struct Socket {
     path: PathBuf,
+    /// Device and inode of the file.
+    file: (u64, u64),
 }
 
 /// Why there is no admin socket.
@@ -51,21 +55,17 @@ pub fn bind(path: &Path) -> Result<(Socket, UnixListener), SocketError> {
         }
         Ok(_) | Err(_) => {}
     }
-    let listener = bind_private(path).map_err(|source| SocketError::Io {
+    let (file, listener) = bind_private(path).map_err(|source| SocketError::Io {
         path: path.to_owned(),
         source,
     })?;
-    Ok((
-        Socket {
-            path: path.to_owned(),
-        },
-        listener,
-    ))
+    let path = path.to_owned();
+    Ok((Socket { path, file }, listener))
 }
 
 /// Made in a directory that nobody else may enter, then moved: at no time can another user open it,
 /// whatever the umask.
-fn bind_private(path: &Path) -> io::Result<UnixListener> {
+fn bind_private(path: &Path) -> io::Result<((u64, u64), UnixListener)> {
     let dir = path
         .parent()
         .filter(|dir| !dir.as_os_str().is_empty())
@@ -84,15 +84,25 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     })?;
     std::fs::set_permissions(&made, Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
+    let file = identity(&made)?;
     std::fs::rename(&made, path)?;
-    Ok(listener)
+    Ok((file, listener))
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // Already gone is as good.
-        let _ = std::fs::remove_file(&self.path);
+        // The file of a daemon that was started in the meantime is not ours to remove.
+        if identity(&self.path).is_ok_and(|file| file == self.file) {
+            // Already gone is as good.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+/// Which file it is, whatever it is called.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let meta = std::fs::symlink_metadata(path)?;
+    Ok((meta.dev(), meta.ino()))
 }
 
 /// `sun_path` of `unix(7)`, less the terminating zero.
@@ -116,6 +126,13 @@ mod tests {
         drop(listener);
         let (socket, _listener) = bind(&path).expect("nobody answers any more");
         drop(socket);
+        assert!(!path.exists());
+        let (older, _listener) = bind(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let (newer, _listener) = bind(&path).expect("somebody has removed it");
+        drop(older);
+        assert!(path.exists(), "it is the newer one's");
+        drop(newer);
         assert!(!path.exists());
         std::fs::write(&path, "text").unwrap();
         assert!(matches!(bind(&path), Err(SocketError::NotASocket(_))));

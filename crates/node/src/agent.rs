@@ -2,11 +2,15 @@
 //! tasks around it: control channel, emitter, probe, admin socket, data thread.
 
 use crate::admin::Request;
-use crate::data::{DataCommand, DataPlane};
+use crate::data::{DataCommand, DataPlane, Snapshot};
 use crate::emitter::Emission;
 use crate::io::clock;
+use crate::io::firewall::FirewallWatch;
 use crate::io::interface::in_range;
+use crate::io::udp::PathErrors;
+use crate::lost_time::Clocks;
 use crate::metrics::{Counts, EvidenceAnswer, UpdateResult};
+use crate::narrow::Paths;
 use crate::persist::{Enrolment, Keeper, Newest, StateDir};
 use crate::probe::{Ping, Round, Target};
 use crate::session::{SessionError, SessionEvent};
@@ -44,10 +48,16 @@ pub(crate) struct Agent {
     pub(crate) marks: BTreeMap<Epoch, Signed<Mark>>,
     pub(crate) pings: HashMap<NodeId, PingResult>,
     pub(crate) interface: wire::admin::InterfaceStatus,
+    pub(crate) firewall: FirewallWatch,
     /// The setting.
     pub(crate) mtu: Mtu,
     /// What the underlay makes of it.
     pub(crate) fit: Fit,
+    /// What is known of the paths to peers that are reached by IPv6.
+    pub(crate) paths: Paths,
+    pub(crate) path_errors: PathErrors,
+    /// Whether they count.
+    pub(crate) believes_routers: bool,
     /// Whether to look at the underlay again.
     pub(crate) underlay_changed: bool,
     pub(crate) mock_mean: watch::Sender<Option<f64>>,
@@ -57,6 +67,7 @@ pub(crate) struct Agent {
     /// Where the controller said that nodes are: a peer that was gone for a while is found again.
     pub(crate) places: HashMap<NodeId, Vec<SocketAddr>>,
     pub(crate) counts: Counts,
+    pub(crate) clocks: Clocks,
 }
 
 /// What the agent listens to.
@@ -149,6 +160,8 @@ impl Agent {
                 Some(round) = inputs.rounds.recv() => Action::Round(round),
                 Some(()) = inputs.underlay.recv() => Action::Underlay,
             };
+            // Before any timer and any message is believed.
+            self.look_for_lost_time();
             match action {
                 Action::Stop => {
                     self.data.stop();
@@ -170,6 +183,29 @@ impl Agent {
                 self.follow_underlay().await;
             }
         }
+    }
+
+    /// A machine that stood still is held to the time that has passed for the others.
+    fn look_for_lost_time(&mut self) {
+        let reading = clock::both();
+        let lost = reading.and_then(|(boot, wall)| self.clocks.handle_reading(boot, wall));
+        let Some(lost) = lost else { return };
+        let closed = self.member.handle_lost_time(lost, clock::boot());
+        let seconds = lost.as_secs();
+        tracing::warn!(
+            seconds,
+            closed,
+            "the wall clock is ahead of the time that this machine has counted: it was paused, or the clock was set"
+        );
+        // An update that was on its way as time stood still is older than it says. Only what a connection
+        // brings that begins now has an age that counts; until then none is taken.
+        if let ControlState::Up { address, .. } = &self.control {
+            self.control = ControlState::Down {
+                address: Some(address.clone()),
+                error: Some(SessionError::TimeLost.to_string()),
+            };
+        }
+        self.carry_out();
     }
 
     // ---- control channel --------------------------------------------------------------------
@@ -201,9 +237,15 @@ impl Agent {
                     outbox,
                 };
                 self.underlay_changed = true;
+                // What was said last may have been lost with the connection before.
+                self.member.handle_reconnect();
                 self.send_evidence();
             }
-            SessionEvent::Message(message) => self.message(*message),
+            SessionEvent::Message(message) => match &self.control {
+                ControlState::Up { .. } => self.message(*message),
+                // Of a connection that this node has given up.
+                ControlState::Down { .. } => {}
+            },
             SessionEvent::Down { address, error } => self.control_lost(address, &error),
         }
     }
@@ -471,7 +513,6 @@ impl Agent {
                     self.underlay_changed = true;
                     if phase != Phase::Installed {
                         self.forget_strangers();
-                        self.targets.send_replace(self.current_targets());
                     }
                 }
                 Command::Report(change) => report(&change),
@@ -504,6 +545,31 @@ impl Agent {
         self.places.retain(|node, _| named(node));
     }
 
+    /// Says whom to probe, and with which sizes.
+    pub(crate) fn place_targets(&mut self, snapshot: Option<&Snapshot>) {
+        let mut targets = self.current_targets();
+        let names = |node: &NodeId| targets.iter().any(|target| target.node == *node);
+        self.paths.retain(names);
+        for target in &mut targets {
+            let endpoint = self.endpoint_of(&target.node, snapshot);
+            if let Some(endpoint) = endpoint.filter(|at| !at.to_canonical().is_ipv4()) {
+                target.sizes = self.paths.sizes(target.node, endpoint, self.interface.mtu);
+            }
+        }
+        self.targets.send_if_modified(|before| {
+            let changed = *before != targets;
+            *before = targets;
+            changed
+        });
+    }
+
+    /// Where packets to a member go.
+    fn endpoint_of(&self, node: &NodeId, snapshot: Option<&Snapshot>) -> Option<IpAddr> {
+        let key = self.member.view().update?.member(node)?.wg;
+        let peer = snapshot?.peers.iter().find(|peer| peer.key == key)?;
+        Some(peer.endpoint?.ip())
+    }
+
     /// Everybody else whom the epoch in force names, members and excluded.
     fn current_targets(&self) -> Vec<Target> {
         let Some(update) = self.member.view().update else {
@@ -523,6 +589,7 @@ impl Agent {
                 name: name.clone(),
                 v4,
                 v6,
+                sizes: Vec::new(),
             })
             .collect()
     }
@@ -562,19 +629,20 @@ fn report(change: &Change) {
         } => {
             tracing::error!(%epoch, "the lease is over and no update came: tunnels stay open, as the policy says");
         }
+        Change::TimeLost { epoch } => {
+            tracing::warn!(%epoch, "more time was lost than the lease had left: all tunnels closed until the controller is heard");
+        }
         Change::WeakKey { key } => {
             tracing::warn!(%key, "a member's key is of low order: no tunnel to it")
         }
     }
 }
 
-/// Sleeps until a time on the boot clock; for ever without one.
+/// Sleeps until a time on the boot clock, and not for long.
 async fn until(at: Option<Duration>) {
-    match at {
-        Some(at) => tokio::time::sleep(at.saturating_sub(clock::boot()).min(LONGEST_SLEEP)).await,
-        None => std::future::pending().await,
-    }
+    let left = at.map_or(LONGEST_SLEEP, |at| at.saturating_sub(clock::boot()));
+    tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
 }
 
-/// tokio's clock stands still while the machine sleeps; the boot clock is looked at this often.
+/// tokio's clock stands still while the machine sleeps; the others are looked at this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);

@@ -18,7 +18,9 @@ mod apply;
 mod data;
 mod emitter;
 mod io;
+mod lost_time;
 pub mod metrics;
+mod narrow;
 mod observe;
 mod persist;
 mod probe;
@@ -27,8 +29,10 @@ mod status;
 mod underlay;
 
 pub use emitter::Emitter;
+pub use io::firewall::FirewallMode;
 pub use io::interface::InterfaceError;
 pub use io::offload::OffloadSwitches;
+pub use io::rights;
 pub use io::tun::{Backend, TunError};
 pub use persist::PersistError;
 pub use underlay::{MAX_MTU, MIN_MTU, Mtu, MtuError};
@@ -36,10 +40,15 @@ pub use underlay::{MAX_MTU, MIN_MTU, Mtu, MtuError};
 use agent::{Agent, ControlState, Inputs};
 use data::DataPlane;
 use epoch::member::{Identity, Member};
+use io::firewall::{Firewall, FirewallWatch};
 use io::offload::Offloads;
+use io::rights::Keep;
 use io::tun::Tun;
+use io::udp::PathErrors;
 use keys::{NodeSecret, WgSecret};
+use lost_time::Clocks;
 use metrics::Counts;
+use narrow::Paths;
 use persist::{Enrolment, Keeper, Memory, StateDir};
 use quic::Dialer;
 use rand::Rng as _;
@@ -54,6 +63,7 @@ use tokio::sync::{mpsc, watch};
 use underlay::Fit;
 use wire::admin::InterfaceStatus;
 use wire::message::Refusal;
+use wire::place::Place;
 use wire::{NodeName, Token};
 
 /// A node's settings.
@@ -73,6 +83,8 @@ pub struct Config {
     pub advertise: Vec<SocketAddr>,
     /// Name of the TUN interface.
     pub interface: String,
+    /// Whether mesh addresses are kept to the tunnel by firewall rules.
+    pub firewall: FirewallMode,
     /// MTU of the TUN interface.
     pub mtu: Mtu,
     /// TUN back end.
@@ -228,6 +240,44 @@ impl Node {
                 () = &mut shutdown => return Ok(()),
             },
         };
+        let place = enrolment.place(self.identity.public());
+        io::interface::refuse_collisions(&self.config.interface, &place).await?;
+        // Before the addresses are there: at no time do they answer to anybody but the tunnel.
+        let firewall = self.raise_firewall(&place)?;
+        let (agent, inputs) = match self.set_up(enrolment, firewall.watch()).await {
+            Ok(ready) => ready,
+            Err(error) => {
+                firewall.undo();
+                return Err(error);
+            }
+        };
+        // A data plane that failed leaves the rules as they are: what was kept apart stays so.
+        agent
+            .run(inputs, shutdown)
+            .await
+            .map_err(ServeError::Data)?;
+        firewall.stop();
+        Ok(())
+    }
+
+    fn raise_firewall(&self, place: &Place) -> Result<Firewall, ServeError> {
+        let name = &self.config.interface;
+        let gone = |_| ServeError::Interface(InterfaceError::Gone(name.clone()));
+        let scope = io::firewall::Scope {
+            interface: name.clone(),
+            index: io::interface::index_of(name).map_err(gone)?,
+            v4: place.v4,
+            v6: place.v6,
+            listen_port: self.listen_port(),
+        };
+        Firewall::start(self.config.firewall, scope).map_err(ServeError::Data)
+    }
+
+    async fn set_up(
+        self,
+        enrolment: Enrolment,
+        firewall: FirewallWatch,
+    ) -> Result<(Agent, Inputs), ServeError> {
         let mtu = Fit::unknown(self.config.mtu).mtu;
         io::interface::configure(
             &self.config.interface,
@@ -235,8 +285,14 @@ impl Node {
             mtu,
         )
         .await?;
-        let (agent, inputs) = self.start(enrolment)?;
-        agent.run(inputs, shutdown).await.map_err(ServeError::Data)
+        self.start(enrolment, firewall)
+    }
+
+    fn listen_port(&self) -> u16 {
+        let first = self.queues.first();
+        first
+            .and_then(|(_, udp)| udp.local_addr().ok())
+            .map_or(self.config.listen_port, |address| address.port())
     }
 
     async fn enrol(&self) -> Result<Enrolment, ServeError> {
@@ -254,7 +310,12 @@ impl Node {
     }
 
     /// Starts the tasks around the agent.
-    fn start(self, enrolment: Enrolment) -> Result<(Agent, Inputs), ServeError> {
+    fn start(
+        self,
+        enrolment: Enrolment,
+        firewall: FirewallWatch,
+    ) -> Result<(Agent, Inputs), ServeError> {
+        let listen_port = self.listen_port();
         let Self {
             config,
             identity,
@@ -268,9 +329,6 @@ impl Node {
             ..
         } = self;
         let first = queues.first();
-        let listen_port = first
-            .and_then(|(_, udp)| udp.local_addr().ok())
-            .map_or(config.listen_port, |address| address.port());
         let backend = first.map_or("none", |(tun, _)| tun.backend()).to_owned();
         let fit = Fit::unknown(config.mtu);
         let interface = InterfaceStatus {
@@ -282,6 +340,7 @@ impl Node {
             listen_port,
             threads: queues.len(),
             offloads: Vec::new(),
+            firewall: firewall.status(),
         };
         let identity_of = Identity {
             node: identity.public(),
@@ -295,6 +354,8 @@ impl Node {
             handshakes_per_second: HANDSHAKES_PER_SECOND,
             seed: rand_core::OsRng.r#gen(),
         });
+        let sockets = queues.iter().map(|(_, udp)| udp);
+        let path_errors = PathErrors::to(sockets).map_err(ServeError::Data)?;
         let data = DataPlane::start(tunnel, queues, offloads).map_err(ServeError::Data)?;
         let dialer = Dialer::bind(&identity, enrolment.controller)?;
 
@@ -353,13 +414,17 @@ impl Node {
             }
         }
         tokio::spawn(io::mtu::watch(underlay_out));
+        let high_water = memory.high_water(enrolment.mesh);
+        let keeper =
+            Keeper::start(state.clone(), memory, enrolment.mesh).map_err(ServeError::Data)?;
+        // Every socket is open: what is left to do is the interface's MTU.
+        rights::reduce(Keep::NETWORK.and(Keep::FILES));
         let agent = Agent {
-            member: Member::new(identity_of, memory.high_water(enrolment.mesh)),
+            member: Member::new(identity_of, high_water),
             identity,
             wg,
-            keeper: Keeper::start(state.clone(), memory, enrolment.mesh)
-                .map_err(ServeError::Data)?,
             enrolment,
+            keeper,
             state,
             data,
             control: ControlState::Down {
@@ -372,8 +437,12 @@ impl Node {
             marks: BTreeMap::new(),
             pings: HashMap::new(),
             interface,
+            firewall,
             mtu: config.mtu,
             fit,
+            paths: Paths::default(),
+            path_errors,
+            believes_routers: false,
             underlay_changed: false,
             mock_mean,
             has_mock,
@@ -381,6 +450,7 @@ impl Node {
             targets,
             places: HashMap::new(),
             counts: Counts::default(),
+            clocks: Clocks::default(),
         };
         Ok((
             agent,

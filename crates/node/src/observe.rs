@@ -4,7 +4,9 @@
 use crate::agent::{Agent, PingResult};
 use crate::data::Snapshot;
 use crate::io::clock;
-use crate::probe::{Ping, Round};
+use crate::narrow::Heard;
+use crate::probe::{Echoes, Ping, Round, Target};
+use crate::underlay::OVERHEAD_V6;
 use epoch::member::View;
 use keys::{Epoch, NodeId};
 use std::collections::HashMap;
@@ -18,7 +20,9 @@ impl Agent {
         let epoch = self.member.view().update.map(|update| update.epoch);
         let mut reports = Vec::with_capacity(round.results.len());
         let mut pings = HashMap::with_capacity(round.results.len());
-        for (target, v4, v6) in round.results {
+        for echoes in round.results {
+            self.measured(&echoes);
+            let Echoes { target, v4, v6, .. } = echoes;
             let now = (epoch, v4.is_ok(), v6.is_ok());
             let before = self.pings.get(&target.node).map(|ping| ping.logged);
             if before != Some(now) {
@@ -47,7 +51,32 @@ impl Agent {
             );
         }
         self.pings = pings;
+        // What is news to the interface is tried when the interface has followed.
+        if !self.underlay_changed {
+            self.place_targets(snapshot.as_ref());
+        }
         self.send(ToController::Report { peers: reports });
+    }
+
+    /// What large echoes say of the path to a peer.
+    fn measured(&mut self, echoes: &Echoes) {
+        let heard = Heard {
+            small: echoes.v4.is_ok() || echoes.v6.is_ok(),
+            large: &echoes.large,
+        };
+        let Target { node, name, .. } = &echoes.target;
+        let Some(carries) = self.paths.handle_round(*node, &heard, clock::boot()) else {
+            return;
+        };
+        self.underlay_changed = true;
+        match carries {
+            Some(packet) => tracing::info!(
+                peer = %name,
+                underlay_mtu = packet + OVERHEAD_V6,
+                "the way to a peer is narrower than its first link"
+            ),
+            None => tracing::debug!(peer = %name, "the way to a peer is measured again"),
+        }
     }
 
     fn session_epoch(&self, node: &NodeId, snapshot: Option<&Snapshot>) -> Option<Epoch> {

@@ -1,6 +1,7 @@
 //! What a node remembers across restarts, in its state directory: where it is enrolled, and the
 //! newest epoch that it accepted. Files are 0600 and replaced whole.
 
+use crate::io::rights::{self, Keep};
 use epoch::member::HighWater;
 use keys::{AuthorityId, ControllerId, Epoch, MeshId, NodeId, SegmentId};
 use serde::{Deserialize, Serialize};
@@ -121,7 +122,10 @@ impl Keeper {
     pub(crate) fn start(state: StateDir, memory: Memory, mesh: MeshId) -> io::Result<Self> {
         let (wanted, inbox) = mpsc::channel();
         let thread = std::thread::Builder::new().name("meshd-state".into());
-        let thread = thread.spawn(move || keep(&state, memory, mesh, &inbox))?;
+        let thread = thread.spawn(move || {
+            rights::reduce(Keep::FILES);
+            keep(&state, memory, mesh, &inbox);
+        })?;
         Ok(Self {
             wanted: Some(wanted),
             thread: Some(thread),

@@ -18,6 +18,8 @@ pub(crate) struct Target {
     pub(crate) name: NodeName,
     pub(crate) v4: Ipv4Addr,
     pub(crate) v6: Ipv6Addr,
+    /// Sizes of more echoes over IPv4, in bytes: what the path to it carries.
+    pub(crate) sizes: Vec<u32>,
 }
 
 /// One echo: its round trip, or why there is none.
@@ -35,13 +37,23 @@ pub(crate) enum PingFailure {
 /// What one round found.
 #[derive(Debug, Clone)]
 pub(crate) struct Round {
-    pub(crate) results: Vec<(Target, Ping, Ping)>,
+    pub(crate) results: Vec<Echoes>,
+}
+
+/// What one target answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Echoes {
+    pub(crate) target: Target,
+    pub(crate) v4: Ping,
+    pub(crate) v6: Ping,
+    /// Sizes that could be sent, and whether each was answered.
+    pub(crate) large: Vec<(u32, bool)>,
 }
 
 /// Probes until nobody wants the results.
 pub(crate) async fn run(
     echo: Echo,
-    targets: watch::Receiver<Vec<Target>>,
+    mut targets: watch::Receiver<Vec<Target>>,
     every: Duration,
     out: mpsc::Sender<Round>,
 ) {
@@ -51,9 +63,11 @@ pub(crate) async fn run(
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
+            // At once: until it is done, packets may be too large for a path.
+            () = search_begins(&mut targets) => {}
             () = out.closed() => return,
         }
-        let now = targets.borrow().clone();
+        let now = targets.borrow_and_update().clone();
         let round = probe(&echo, now, every.min(PATIENCE), &mut sequence).await;
         if out.send(round).await.is_err() {
             return;
@@ -61,20 +75,38 @@ pub(crate) async fn run(
     }
 }
 
+/// Resolves when targets are set of which one has several sizes to try.
+async fn search_begins(targets: &mut watch::Receiver<Vec<Target>>) {
+    let is_search = |targets: &Vec<Target>| targets.iter().any(|target| target.sizes.len() > 1);
+    while targets.changed().await.is_ok() {
+        if is_search(&targets.borrow_and_update()) {
+            return;
+        }
+    }
+    // Whoever set the targets is gone, and the results are wanted no more.
+    std::future::pending().await
+}
+
+/// An echo: to whom, and of which size if it is not small.
+type Question = (IpAddr, Option<u32>);
+
 async fn probe(echo: &Echo, targets: Vec<Target>, patience: Duration, sequence: &mut u16) -> Round {
-    let mut waiting: HashMap<u16, (IpAddr, Duration)> = HashMap::new();
-    let mut pings: HashMap<IpAddr, Ping> = HashMap::new();
-    for address in targets
-        .iter()
-        .flat_map(|target| [IpAddr::V4(target.v4), IpAddr::V6(target.v6)])
-    {
+    let mut waiting: HashMap<u16, (Question, Duration)> = HashMap::new();
+    let mut pings: HashMap<Question, Ping> = HashMap::new();
+    let questions = targets.iter().flat_map(|target| {
+        let (v4, v6) = (IpAddr::V4(target.v4), IpAddr::V6(target.v6));
+        let large = target.sizes.iter().map(move |size| (v4, Some(*size)));
+        [(v4, None), (v6, None)].into_iter().chain(large)
+    });
+    let questions: Vec<Question> = questions.collect();
+    for question @ (address, size) in questions {
         *sequence = sequence.wrapping_add(1);
-        match echo.send(address, *sequence).await {
+        match echo.send(address, *sequence, size).await {
             Ok(()) => {
-                waiting.insert(*sequence, (address, clock::boot()));
+                waiting.insert(*sequence, (question, clock::boot()));
             }
             Err(error) => {
-                pings.insert(address, Err(PingFailure::NotSent(error.to_string())));
+                pings.insert(question, Err(PingFailure::NotSent(error.to_string())));
             }
         }
     }
@@ -85,24 +117,37 @@ async fn probe(echo: &Echo, targets: Vec<Target>, patience: Duration, sequence: 
         };
         let expected = waiting
             .get(&reply.sequence)
-            .is_some_and(|(address, _)| *address == reply.from);
-        if expected && let Some((address, sent)) = waiting.remove(&reply.sequence) {
-            pings.insert(address, Ok(clock::boot().saturating_sub(sent)));
+            .is_some_and(|((address, _), _)| *address == reply.from);
+        if expected && let Some((question, sent)) = waiting.remove(&reply.sequence) {
+            pings.insert(question, Ok(clock::boot().saturating_sub(sent)));
         }
     }
-    let mut take = |address: IpAddr| {
+    let mut take = |question: Question| {
         pings
-            .remove(&address)
+            .remove(&question)
             .unwrap_or(Err(PingFailure::Unanswered(patience)))
     };
-    let results = targets
-        .into_iter()
-        .map(|target| {
-            let (v4, v6) = (take(target.v4.into()), take(target.v6.into()));
-            (target, v4, v6)
-        })
-        .collect();
-    Round { results }
+    let results = targets.into_iter().map(|target| {
+        let (v4, v6) = (IpAddr::V4(target.v4), IpAddr::V6(target.v6));
+        let large = target
+            .sizes
+            .iter()
+            .filter_map(|size| match take((v4, Some(*size))) {
+                Ok(_) => Some((*size, true)),
+                Err(PingFailure::Unanswered(_)) => Some((*size, false)),
+                Err(PingFailure::NotSent(_)) => None,
+            });
+        let large = large.collect();
+        Echoes {
+            v4: take((v4, None)),
+            v6: take((v6, None)),
+            large,
+            target,
+        }
+    });
+    Round {
+        results: results.collect(),
+    }
 }
 
 /// The longest wait for a reply.

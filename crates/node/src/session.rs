@@ -25,7 +25,8 @@ pub(crate) enum SessionEvent {
         place: Place,
         /// The node's wall clock minus the controller's, in milliseconds.
         skew_ms: i64,
-        /// Takes messages for the controller; full or closed: they are lost with the connection.
+        /// Takes messages for the controller; full or closed: they are lost with the connection. Dropped,
+        /// it ends the connection, and another one is made.
         outbox: mpsc::Sender<ToController>,
     },
     /// The controller says something.
@@ -69,6 +70,9 @@ pub(crate) enum SessionError {
     /// The controller does not answer.
     #[error("the controller does not answer")]
     Silent,
+    /// Time stood still here.
+    #[error("this machine's clock lost time: asking the controller anew")]
+    TimeLost,
 }
 
 /// What a hello says that may change from one connection to the next.
@@ -190,7 +194,8 @@ async fn once(
         while let Some(message) = outgoing.recv().await {
             send.send(&message).await?;
         }
-        Ok(())
+        // The agent lets go of a connection for one reason alone.
+        Err(SessionError::TimeLost)
     };
     let result = tokio::select! {
         result = reading => result,

@@ -81,6 +81,7 @@ impl Agent {
 
     fn interface_status(&self, snapshot: Option<&Snapshot>) -> InterfaceStatus {
         let mut interface = self.interface.clone();
+        interface.firewall = self.firewall.status();
         if let Some(snapshot) = snapshot {
             interface.threads = snapshot.threads;
             let each = snapshot.offloads.iter().map(|(name, off)| OffloadStatus {

@@ -106,15 +106,16 @@ impl Agent {
         let snapshot = self.data.snapshot().await;
         let destinations = self.destinations(snapshot.as_ref());
         // A destination without a route carries nothing, and limits nothing.
-        let paths = destinations
-            .into_iter()
-            .filter_map(|to| Some((to.ip(), mtu::path_mtu(to).ok()?)));
+        let mut paths = mtu::path_mtus(destinations).await;
+        let measured = self.paths.narrow();
+        paths.extend(measured.map(|(to, packet)| (to, packet + OVERHEAD_V6)));
         let Some(fit) = Fit::to(self.mtu, paths) else {
             // What was true of paths that are gone is not said of those to come.
             (self.interface.underlay_mtu, self.interface.fragments) = (None, false);
-            return;
+            return self.place_targets(snapshot.as_ref());
         };
         let before = std::mem::replace(&mut self.fit, fit);
+        self.weigh_path_errors();
         if fit.mtu != self.interface.mtu {
             match interface::set_mtu(&self.interface.name, fit.mtu).await {
                 Ok(()) => {
@@ -149,6 +150,20 @@ impl Agent {
         }
         self.interface.underlay_mtu = fit.underlay;
         self.interface.fragments = fragments;
+        self.place_targets(snapshot.as_ref());
+    }
+
+    /// Routers are believed while echoes have shown that a path carries less than full packets, and the
+    /// interface cannot follow: then, and not before, an answer of theirs explains what is seen.
+    fn weigh_path_errors(&mut self) {
+        let believe = self.paths.narrow().any(|(_, packet)| packet < self.fit.mtu);
+        if believe == self.believes_routers {
+            return;
+        }
+        match self.path_errors.believe(believe) {
+            Ok(()) => self.believes_routers = believe,
+            Err(error) => tracing::warn!(%error, "datagrams cannot be cut for a narrow path"),
+        }
     }
 
     /// Where the members of the epochs at hand are said to be and where they are heard from; the
@@ -189,7 +204,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 /// IPv4, UDP, and WireGuard's header and tag of a data message: 20 + 8 + 16 + 16.
 const OVERHEAD_V4: u32 = 60;
 /// The same with an IPv6 header: 40 + 8 + 16 + 16.
-const OVERHEAD_V6: u32 = 80;
+pub(crate) const OVERHEAD_V6: u32 = 80;
 /// Fits an underlay of 1500 on either family.
 const UNKNOWN: u32 = 1500 - OVERHEAD_V6;
 

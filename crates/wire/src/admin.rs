@@ -447,6 +447,32 @@ pub struct InterfaceStatus {
     /// Every offload, and why it is off if it is.
     #[serde(default)]
     pub offloads: Vec<OffloadStatus>,
+    /// Whether mesh addresses are kept apart from what does not come through the tunnel.
+    #[serde(default)]
+    pub firewall: FirewallStatus,
+}
+
+/// The node's own firewall table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirewallStatus {
+    /// Whether it is there.
+    pub state: FirewallState,
+    /// Why it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Whether a node's firewall table is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FirewallState {
+    /// It was, when it was last looked at.
+    Active,
+    /// It is not wanted.
+    #[default]
+    Off,
+    /// It is wanted, and could not be had or not be looked at.
+    Failed,
 }
 
 /// One kind of offload.

@@ -29,6 +29,7 @@ pub mod place;
 pub mod signed;
 pub mod token;
 pub mod update;
+pub mod visible;
 
 pub use frame::{Frame, FrameError};
 pub use message::{ToController, ToNode};

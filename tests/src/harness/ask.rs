@@ -2,6 +2,8 @@
 
 use super::mesh::{CONTROLLER, Mesh, name};
 use super::programs::program;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use wire::admin::{
@@ -166,7 +168,14 @@ impl Mesh {
     #[must_use]
     pub fn token_file(&self, node: &str) -> PathBuf {
         let path = self.folder().join(format!("{node}.token"));
-        std::fs::write(&path, self.token(node)).expect("the folder can be written");
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path);
+        let written = file.and_then(|mut file| file.write_all(self.token(node).as_bytes()));
+        written.expect("the folder can be written");
         path
     }
 }

@@ -445,6 +445,153 @@ fn a_node_that_slept_past_activation_and_lease_wakes_closed() {
     assert_eq!(commands(&mut a).last().map(String::as_str), Some("close"));
 }
 
+/// A machine of a member that has epoch 1 in force, until 300 s after its beginning.
+fn in_force(mesh: &mut Mesh) -> (Member, Verified<EpochUpdate>) {
+    let mut a = mesh.machine(0, HighWater::default());
+    let update = mesh.publish(&[0, 1, 2]);
+    let age = Duration::from_secs(5);
+    a.handle_update(update.clone(), Some(secret(1)), age, T0)
+        .unwrap();
+    commands(&mut a);
+    (a, update)
+}
+
+#[test]
+fn time_that_was_not_counted_shortens_the_lease_and_closes_nothing_that_it_outlasts() {
+    let mut mesh = Mesh::new();
+    let (mut a, _) = in_force(&mut mesh);
+    let now = T0 + Duration::from_secs(10);
+    assert!(!a.handle_lost_time(Duration::from_secs(100), now));
+    assert_eq!(commands(&mut a), ["discard"], "the grace is over");
+    let left = a.view().lease_end.unwrap() - now;
+    assert_eq!(left, Duration::from_secs(190));
+    // A newer update has its own lease.
+    a.handle_update(mesh.publish(&[0, 1]), Some(secret(2)), Duration::ZERO, now)
+        .unwrap();
+    assert!(!a.handle_lost_time(Duration::from_secs(5), now));
+    assert_eq!(a.view().update.unwrap().epoch, Epoch(2), "it is due");
+    let left = a.view().lease_end.unwrap() - now;
+    assert_eq!(left, Duration::from_secs(300));
+}
+
+#[test]
+fn a_machine_that_stood_still_for_longer_than_its_lease_is_as_one_that_was_started_again() {
+    let mut mesh = Mesh::new();
+    let (mut a, first) = in_force(&mut mesh);
+    let second = mesh.publish(&[0, 1, 2]);
+    a.handle_update(second.clone(), Some(secret(2)), Duration::ZERO, T0)
+        .unwrap();
+    commands(&mut a);
+    assert!(a.handle_lost_time(Duration::from_secs(3600), T0));
+    assert_eq!(
+        commands(&mut a),
+        ["install 2 peers 0 lead 0 until Some(1000)", "close"],
+        "nothing is left, not of the epoch that was on its way either"
+    );
+    assert!(a.view().lapsed && a.view().next.is_none());
+    a.handle_timeout(T0 + Duration::from_secs(3600));
+    assert_eq!(commands(&mut a), Vec::<String>::new());
+    // What the controller has in force is taken, be it the same, but only as old as it is.
+    let over = Duration::from_secs(305);
+    let refused = a.handle_update(first.clone(), Some(secret(1)), over, T0);
+    assert_eq!(refused, Err(UpdateError::LeaseOver(Epoch(1))));
+    let age = Duration::from_secs(205);
+    a.handle_update(first, Some(secret(1)), age, T0).unwrap();
+    assert!(!a.view().lapsed);
+    assert_eq!(a.view().lease_end, Some(T0 + Duration::from_secs(100)));
+    a.handle_update(second, Some(secret(2)), Duration::from_secs(1), T0)
+        .unwrap();
+    // But nothing of before, and no other history.
+    let forged = mesh.draft(&[0]);
+    let other = Mesh::new();
+    let forged = Signed::sign(
+        &EpochUpdate {
+            epoch: Epoch(1),
+            ..forged
+        },
+        &other.authority,
+    )
+    .unwrap();
+    let forged = forged.verify(&[other.authority.public()]).unwrap();
+    let refused = a.handle_update(forged, Some(secret(1)), Duration::ZERO, T0);
+    assert!(
+        matches!(refused, Err(UpdateError::Old { .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn where_the_policy_stays_open_lost_time_closes_nothing() {
+    let mut mesh = Mesh::new();
+    let mut a = mesh.machine(0, HighWater::default());
+    let open = EpochUpdate {
+        on_lease_end: LeaseEnd::Open,
+        ..mesh.draft(&[0, 1])
+    };
+    let age = Duration::from_secs(5);
+    a.handle_update(mesh.sign(&open), Some(secret(1)), age, T0)
+        .unwrap();
+    commands(&mut a);
+    assert!(!a.handle_lost_time(Duration::from_secs(3600), T0));
+    assert_eq!(commands(&mut a), ["discard"]);
+    assert!(a.view().lapsed);
+}
+
+#[test]
+fn an_epoch_on_its_way_whose_lease_was_lost_never_begins() {
+    let mut mesh = Mesh::new();
+    let mut a = mesh.machine(0, HighWater::default());
+    a.handle_update(mesh.publish(&[0, 1]), Some(secret(1)), Duration::ZERO, T0)
+        .unwrap();
+    commands(&mut a);
+    assert!(a.handle_lost_time(Duration::from_secs(306), T0));
+    assert_eq!(
+        commands(&mut a),
+        ["install 1 peers 0 lead 0 until Some(1000)", "close"]
+    );
+    assert!(a.view().update.is_none() && a.poll_timeout().is_none());
+}
+
+#[test]
+fn the_same_update_again_only_ever_shortens_the_lease() {
+    let mut mesh = Mesh::new();
+    let (mut a, update) = in_force(&mut mesh);
+    let now = T0 + Duration::from_secs(10);
+    let mut again = |age: u64| {
+        let age = Duration::from_secs(age);
+        a.handle_update(update.clone(), Some(secret(1)), age, now)
+            .unwrap();
+        a.view().lease_end
+    };
+    assert_eq!(again(0), Some(T0 + Duration::from_secs(300)));
+    assert_eq!(again(15), Some(T0 + Duration::from_secs(300)));
+    assert_eq!(again(115), Some(T0 + Duration::from_secs(200)));
+    assert_eq!(again(15), Some(T0 + Duration::from_secs(200)));
+    assert_eq!(again(400), None, "by the controller's word it is over");
+    assert_eq!(again(15), None);
+}
+
+#[test]
+fn a_new_connection_hears_how_far_the_node_has_come() {
+    let mut mesh = Mesh::new();
+    let (mut a, _) = in_force(&mut mesh);
+    a.handle_reconnect();
+    assert_eq!(commands(&mut a), ["ack 1 Activated"]);
+    a.handle_update(mesh.publish(&[1, 2]), None, Duration::ZERO, T0)
+        .unwrap();
+    commands(&mut a);
+    a.handle_reconnect();
+    assert_eq!(commands(&mut a), ["ack 1 Activated", "ack 2 Installed"]);
+    a.handle_timeout(T0 + Duration::from_secs(5));
+    commands(&mut a);
+    a.handle_reconnect();
+    assert_eq!(commands(&mut a), ["ack 2 Dark"]);
+    assert!(a.handle_lost_time(Duration::from_secs(3600), T0));
+    commands(&mut a);
+    a.handle_reconnect();
+    assert_eq!(commands(&mut a), Vec::<String>::new());
+}
+
 #[test]
 fn a_commitment_is_what_the_secret_is_checked_against() {
     assert_ne!(secret(1).commitment(), Commitment([0; 32]));

@@ -17,6 +17,7 @@ mod worker;
 use crate::apply::apply;
 use crate::io::clock;
 use crate::io::offload::Offloads;
+use crate::io::rights::{self, Keep};
 use crate::io::tun::Tun;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -123,6 +124,8 @@ impl DataPlane {
             let (ending, ended) = oneshot::channel();
             let (shared, inbox, stopped) = (Arc::clone(&shared), inbox.take(), stopped.clone());
             let run = move || {
+                // Device and socket are open: packets need no rights.
+                rights::reduce(Keep::NOTHING);
                 let result = runtime.block_on(async {
                     let worker = Worker::new(Arc::clone(&shared), tun, udp)?;
                     match inbox {

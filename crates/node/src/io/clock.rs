@@ -14,6 +14,17 @@ pub(crate) fn boot() -> Duration {
     )
 }
 
+/// Both clocks at one moment: the wall clock in nanoseconds since 1970. `None` where this thread was held
+/// up between the two, again and again.
+pub(crate) fn both() -> Option<(Duration, i128)> {
+    (0..ATTEMPTS).find_map(|_| {
+        let before = boot();
+        let wall = wall().as_nanosecond();
+        let took = boot().saturating_sub(before);
+        (took < AT_ONCE).then_some((before, wall))
+    })
+}
+
 /// The wall clock.
 pub(crate) fn wall() -> Timestamp {
     Timestamp::now()
@@ -23,3 +34,6 @@ pub(crate) fn wall() -> Timestamp {
 pub(crate) fn unix_ms() -> u64 {
     u64::try_from(wall().as_millisecond()).unwrap_or(0)
 }
+
+const ATTEMPTS: u32 = 3;
+const AT_ONCE: Duration = Duration::from_millis(10);

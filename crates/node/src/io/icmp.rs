@@ -1,6 +1,7 @@
 //! Real ICMP echoes (RFC 792, RFC 4443) on raw sockets bound to the TUN interface: what a probe
 //! reports went through the kernel, the tunnel and the peer's kernel.
 
+use super::udp::set_option;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -34,12 +35,23 @@ impl Echo {
             open(Domain::IPV4, Protocol::ICMPV4)?,
             open(Domain::IPV6, Protocol::ICMPV6)?,
         );
+        // What somebody says of a path inside the mesh is no limit to a probe of it.
+        let whole = libc::IP_PMTUDISC_PROBE;
+        set_option(&v4, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, whole)?;
         Ok(Self { v4, v6, identifier })
     }
 
-    /// Sends one echo request.
-    pub(crate) async fn send(&self, to: IpAddr, sequence: u16) -> io::Result<()> {
-        let request = request(to.is_ipv4(), self.identifier, sequence);
+    /// Sends one echo request; one with a size is an IPv4 packet of so many bytes.
+    pub(crate) async fn send(
+        &self,
+        to: IpAddr,
+        sequence: u16,
+        size: Option<u32>,
+    ) -> io::Result<()> {
+        let len = size.map_or(REQUEST_LEN, |size| {
+            (size as usize).saturating_sub(IPV4_HEADER).max(REQUEST_LEN)
+        });
+        let request = request(to.is_ipv4(), self.identifier, sequence, len);
         let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
         socket
             .send_to(&request, SocketAddr::new(to, 0))
@@ -49,6 +61,7 @@ impl Echo {
 
     /// The next reply to one of our requests.
     pub(crate) async fn recv(&self) -> io::Result<Reply> {
+        // Large ones are cut: their beginning says which they are.
         let (mut v4, mut v6) = ([0; 512], [0; 512]);
         loop {
             let (sequence, from) = tokio::select! {
@@ -71,12 +84,12 @@ impl Echo {
     }
 }
 
-fn request(is_v4: bool, identifier: u16, sequence: u16) -> [u8; REQUEST_LEN] {
-    let mut message = [0; REQUEST_LEN];
+fn request(is_v4: bool, identifier: u16, sequence: u16, len: usize) -> Vec<u8> {
+    let mut message = vec![0; len.max(REQUEST_LEN)];
     message[0] = if is_v4 { REQUEST_V4 } else { REQUEST_V6 };
     message[4..6].copy_from_slice(&identifier.to_be_bytes());
     message[6..8].copy_from_slice(&sequence.to_be_bytes());
-    message[8..].copy_from_slice(b"meshd probe 0123456789abcdefghij");
+    message[8..REQUEST_LEN].copy_from_slice(b"meshd probe 0123456789abcdefghij");
     if is_v4 {
         // The kernel fills in the checksum of ICMPv6 only (RFC 3542, section 3.1).
         let checksum = checksum(&message);
@@ -99,16 +112,19 @@ fn reply(message: &[u8], kind: u8, identifier: u16) -> Option<u16> {
     ours.then(|| u16::from_be_bytes([s0, s1]))
 }
 
-/// The internet checksum (RFC 1071) of an even number of bytes.
+/// The internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> u16 {
-    let sum: u32 = bytes
-        .chunks_exact(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
-        .sum();
+    let word = |pair: &[u8]| match *pair {
+        [high, low] => u32::from(high) << 8 | u32::from(low),
+        [high] => u32::from(high) << 8,
+        _ => 0,
+    };
+    let sum: u32 = bytes.chunks(2).map(word).sum();
     let folded = (sum & 0xFFFF) + (sum >> 16);
     !((folded & 0xFFFF) + (folded >> 16)) as u16
 }
 
+const IPV4_HEADER: usize = 20;
 const REQUEST_LEN: usize = 40;
 const REQUEST_V4: u8 = 8;
 const REPLY_V4: u8 = 0;
@@ -121,7 +137,9 @@ mod tests {
 
     #[test]
     fn a_request_checks_out_and_only_its_own_reply_is_taken() {
-        let mut message = request(true, 0xBEEF, 7);
+        let large = request(true, 0xBEEF, 7, 1401);
+        assert_eq!((large.len(), checksum(&large)), (1401, 0));
+        let mut message = request(true, 0xBEEF, 7, REQUEST_LEN);
         assert_eq!(
             checksum(&message),
             0,

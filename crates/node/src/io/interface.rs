@@ -42,34 +42,56 @@ pub(crate) fn index_of(name: &str) -> io::Result<u32> {
     Ok(rustix::net::netdevice::name_to_index(&any, name)?)
 }
 
+/// Looks for the mesh's ranges on the machine's other interfaces.
+///
+/// # Errors
+/// When one of them has an address there.
+pub(crate) async fn refuse_collisions(name: &str, place: &Place) -> Result<(), InterfaceError> {
+    let index = index_of(name).map_err(|_| InterfaceError::Gone(name.to_owned()))?;
+    let look = async |handle: Handle| refuse_collision(&handle, index, &ranges(place)).await;
+    netlink(look).await.map_err(|error| refused(name, error))?
+}
+
 /// Gives the interface its mesh addresses and MTU, and brings it up.
 pub(crate) async fn configure(name: &str, place: &Place, mtu: u32) -> Result<(), InterfaceError> {
-    let refused = |source| refused(name, source);
-    let netlink = |error: rtnetlink::Error| refused(io::Error::other(error.to_string()));
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(refused)?;
-    let connection = tokio::spawn(connection);
     let index = index_of(name).map_err(|_| InterfaceError::Gone(name.to_owned()))?;
-
-    let (v4, v6) = (
-        (IpAddr::V4(place.v4.0), place.v4.1),
-        (IpAddr::V6(place.v6.0), place.v6.1),
-    );
-    refuse_collision(&handle, index, &[v4, v6]).await?;
     let set = with_mtu(index, mtu)
         .append_extra_attribute(LinkAttribute::TxQueueLen(QUEUE_LEN))
         .up()
         .build();
-    handle.link().set(set).execute().await.map_err(netlink)?;
-    for (address, prefix) in [v4, v6] {
-        handle
-            .address()
-            .add(index, address, prefix)
-            .execute()
-            .await
-            .map_err(netlink)?;
+    let set_up = async |handle: Handle| {
+        handle.link().set(set).execute().await?;
+        for (address, prefix) in ranges(place) {
+            let add = handle.address().add(index, address, prefix);
+            add.execute().await?;
+        }
+        Ok(())
+    };
+    carried_out(netlink(set_up).await).map_err(|error| refused(name, error))
+}
+
+/// A node's addresses with the lengths of their ranges.
+fn ranges(place: &Place) -> [(IpAddr, u8); 2] {
+    [
+        (IpAddr::V4(place.v4.0), place.v4.1),
+        (IpAddr::V6(place.v6.0), place.v6.1),
+    ]
+}
+
+/// Talks to the kernel on the calling thread: the right to change an interface is that thread's, and no
+/// other's (`rights.rs`).
+pub(super) async fn netlink<T>(talk: impl AsyncFnOnce(Handle) -> T) -> io::Result<T> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    tokio::select! {
+        biased;
+        said = talk(handle) => Ok(said),
+        // It ends when its handle is gone, or its socket fails.
+        () = connection => Err(io::Error::other("the kernel's answer is missing")),
     }
-    connection.abort();
-    Ok(())
+}
+
+fn carried_out(result: io::Result<Result<(), rtnetlink::Error>>) -> io::Result<()> {
+    result?.map_err(|error| io::Error::other(error.to_string()))
 }
 
 /// The interface with another MTU; super-packets are made to fit one batch of datagrams.
@@ -88,13 +110,9 @@ fn batch_segments(mtu: u32) -> u32 {
 /// Gives the interface another MTU.
 pub(crate) async fn set_mtu(name: &str, mtu: u32) -> Result<(), InterfaceError> {
     let index = index_of(name).map_err(|_| InterfaceError::Gone(name.to_owned()))?;
-    let (connection, handle, _) =
-        rtnetlink::new_connection().map_err(|error| refused(name, error))?;
-    let connection = tokio::spawn(connection);
     let set = with_mtu(index, mtu).build();
-    let result = handle.link().set(set).execute().await;
-    connection.abort();
-    result.map_err(|error| refused(name, io::Error::other(error.to_string())))
+    let change = async |handle: Handle| handle.link().set(set).execute().await;
+    carried_out(netlink(change).await).map_err(|error| refused(name, error))
 }
 
 fn refused(name: &str, source: io::Error) -> InterfaceError {

@@ -1,31 +1,128 @@
 //! What the kernel knows of the underlay's MTU, and when that may have changed. Decides nothing.
 
-use futures_util::StreamExt as _;
-use rtnetlink::MulticastGroup;
-use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
-use std::io;
-use std::net::SocketAddr;
+use super::interface;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::route::{
+    RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType,
+};
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-/// The MTU of the path to an address: its route's, its link's, or what routers on the way have
-/// answered, whichever holds. Sends nothing.
-///
-/// # Errors
-/// When there is no route.
-pub(crate) fn path_mtu(to: SocketAddr) -> io::Result<u32> {
-    let family = match to {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
+/// The MTU of the ways to these addresses, as far as this machine knows by itself: what its route says,
+/// else its link. What routers are said to have answered is left out: anybody can write such an answer.
+/// An address without a route is left out too. Sends nothing.
+pub(crate) async fn path_mtus(
+    destinations: impl IntoIterator<Item = SocketAddr>,
+) -> Vec<(IpAddr, u32)> {
+    let ask = async |handle: Handle| {
+        let mut kernel = Kernel {
+            handle,
+            links: HashMap::new(),
+        };
+        let mut paths = Vec::new();
+        for to in destinations {
+            if let Some(mtu) = kernel.path_mtu(to.ip()).await {
+                paths.push((to.ip(), mtu));
+            }
+        }
+        paths
     };
-    // The kernel tells it of a connected socket, as it was when that connected: a new one each time.
-    let socket = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    connect(&socket, &to)?;
-    Ok(match to {
-        SocketAddr::V4(_) => ip_mtu(&socket)?,
-        SocketAddr::V6(_) => ipv6_mtu(&socket)?,
+    interface::netlink(ask).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, "routes cannot be asked for");
+        Vec::new()
+    })
+}
+
+/// What the kernel says of routes and links.
+struct Kernel {
+    handle: Handle,
+    /// Links that were asked about, with their MTU.
+    links: HashMap<u32, Option<u32>>,
+}
+
+impl Kernel {
+    async fn path_mtu(&mut self, to: IpAddr) -> Option<u32> {
+        // The entry of the table, not what was made of it for this destination: that may hold an MTU
+        // out of an ICMP error.
+        let entry = self.route(to, RouteFlags::FibMatch).await?;
+        let own = metric(&entry.attributes);
+        let mut links = hops(&entry.attributes);
+        if links.is_empty() {
+            // A next hop that is an object of its own is named only in the resolved route.
+            links = hops(&self.route(to, RouteFlags::empty()).await?.attributes);
+        }
+        let mut narrowest = None;
+        for (link, hop) in links {
+            let mtu = match hop.or(own) {
+                Some(mtu) => Some(mtu),
+                None => self.link_mtu(link).await,
+            };
+            narrowest = narrowest.into_iter().chain(mtu).min();
+        }
+        // An IPv4 packet has 16 bits for its length.
+        narrowest.map(|mtu| if to.is_ipv4() { mtu.min(65_535) } else { mtu })
+    }
+
+    async fn route(&self, to: IpAddr, flags: RouteFlags) -> Option<RouteMessage> {
+        let length = if to.is_ipv4() { 32 } else { 128 };
+        let question = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(to, length)
+            .ok()?;
+        let mut question = question.build();
+        question.header.flags = flags;
+        let mut answers = std::pin::pin!(self.handle.route().get(question).execute());
+        let answer = answers.try_next().await.ok()??;
+        let leads = matches!(answer.header.kind, RouteType::Unicast | RouteType::Local);
+        leads.then_some(answer)
+    }
+
+    async fn link_mtu(&mut self, index: u32) -> Option<u32> {
+        if let Some(known) = self.links.get(&index) {
+            return *known;
+        }
+        let request = self.handle.link().get().match_index(index);
+        let mut answers = std::pin::pin!(request.execute());
+        let answer = answers.try_next().await.ok().flatten();
+        let mtu = answer.and_then(|link| {
+            link.attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    LinkAttribute::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                })
+        });
+        self.links.insert(index, mtu);
+        mtu
+    }
+}
+
+/// The links that a route leads to, each with an MTU of its own if it has one.
+fn hops(attributes: &[RouteAttribute]) -> Vec<(u32, Option<u32>)> {
+    let each = attributes.iter().flat_map(|attribute| match attribute {
+        RouteAttribute::Oif(link) => vec![(*link, None)],
+        RouteAttribute::MultiPath(hops) => hops
+            .iter()
+            .map(|hop| (hop.interface_index, metric(&hop.attributes)))
+            .collect(),
+        _ => Vec::new(),
+    });
+    each.collect()
+}
+
+/// The MTU that a route has been given.
+fn metric(attributes: &[RouteAttribute]) -> Option<u32> {
+    let metrics = attributes.iter().filter_map(|attribute| match attribute {
+        RouteAttribute::Metrics(metrics) => Some(metrics),
+        _ => None,
+    });
+    metrics.flatten().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu),
+        _ => None,
     })
 }
 
@@ -87,16 +184,19 @@ const INTERVAL: Duration = Duration::from_secs(30);
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_way_to_oneself_is_as_wide_as_the_loopback_link() {
+    #[tokio::test]
+    async fn the_way_to_oneself_is_as_wide_as_the_loopback_link() {
         let link = std::fs::read_to_string("/sys/class/net/lo/mtu").unwrap();
         let link: u32 = link.trim().parse().unwrap();
-        let to = |text: &str| path_mtu(text.parse().unwrap());
-        // An IPv4 packet has 16 bits for its length, whatever the link could carry.
-        assert_eq!(to("127.0.0.1:9").unwrap(), link.min(65_535));
-        assert!(to("255.255.255.255:9").is_err(), "broadcast is no way");
+        let to = async |text: &str| path_mtus([text.parse().unwrap()]).await;
+        let here: IpAddr = "127.0.0.1".parse().unwrap();
+        assert_eq!(to("127.0.0.1:9").await, [(here, link.min(65_535))]);
+        assert!(
+            to("255.255.255.255:9").await.is_empty(),
+            "broadcast is no way"
+        );
         if std::net::UdpSocket::bind("[::1]:0").is_ok() {
-            assert_eq!(to("[::1]:9").unwrap(), link);
+            assert_eq!(to("[::1]:9").await, [("::1".parse().unwrap(), link)]);
         }
     }
 }

@@ -134,14 +134,15 @@ impl Udp {
 }
 
 /// Lets IP fragment what is too long for a path: slower than an MTU that fits, but no black hole
-/// where the path is narrower than anyone knew.
+/// where the path is narrower than anyone knew. OMIT: nobody's word on a path is believed, as one
+/// forged ICMP error would have all datagrams to a peer fragmented for ten minutes.
 fn allow_fragments(socket: &std::net::UdpSocket, dual: bool) -> io::Result<()> {
     if dual {
         set_option(
             socket,
             libc::IPPROTO_IPV6,
             libc::IPV6_MTU_DISCOVER,
-            libc::IPV6_PMTUDISC_DONT,
+            libc::IPV6_PMTUDISC_OMIT,
         )?;
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0)?;
     }
@@ -150,8 +151,38 @@ fn allow_fragments(socket: &std::net::UdpSocket, dual: bool) -> io::Result<()> {
         socket,
         libc::IPPROTO_IP,
         libc::IP_MTU_DISCOVER,
-        libc::IP_PMTUDISC_DONT,
+        libc::IP_PMTUDISC_OMIT,
     )
+}
+
+/// Whether the kernel believes what routers answer about IPv6 paths. It has to when a path does not
+/// carry the smallest packets that the interface may have: only the sender can fragment IPv6, and the
+/// kernel knows no other way to be told for one destination.
+pub(crate) struct PathErrors(Vec<std::net::UdpSocket>);
+
+impl PathErrors {
+    /// To these sockets.
+    pub(crate) fn to<'a>(
+        sockets: impl Iterator<Item = &'a std::net::UdpSocket>,
+    ) -> io::Result<Self> {
+        let copies: io::Result<_> = sockets.map(std::net::UdpSocket::try_clone).collect();
+        Ok(Self(copies?))
+    }
+
+    /// Whether they count from now on.
+    pub(crate) fn believe(&self, believe: bool) -> io::Result<()> {
+        let mode = if believe {
+            libc::IPV6_PMTUDISC_DONT
+        } else {
+            libc::IPV6_PMTUDISC_OMIT
+        };
+        for socket in &self.0 {
+            if socket.local_addr()?.is_ipv6() {
+                set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, mode)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Tries a batch of two datagrams on the loopback; without a loopback there is no verdict.
@@ -199,7 +230,12 @@ pub(crate) fn is_refusal(error: &io::Error) -> bool {
     )
 }
 
-fn set_option(socket: &impl AsRawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+pub(super) fn set_option(
+    socket: &impl AsRawFd,
+    level: i32,
+    name: i32,
+    value: i32,
+) -> io::Result<()> {
     #[expect(
         unsafe_code,
         reason = "socket options that neither socket2 nor rustix has"

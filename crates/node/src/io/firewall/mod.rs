@@ -1,0 +1,224 @@
+//! The node's own firewall table: mesh addresses are reached by the tunnel alone, and nothing for the
+//! mesh leaves in the clear ([decision 0015](../../../../../docs/decisions/0015-a-table-of-our-own.md)).
+//! Touches no other table.
+//!
+//! A thread of its own keeps the table: it looks every [`LOOK_EVERY`] whether the rules are still there,
+//! because the reload of another firewall may flush everything, and it alone waits for `nft`.
+
+mod nft;
+mod rules;
+
+use super::rights::{self, Keep};
+pub(crate) use rules::Scope;
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use wire::admin::{FirewallState, FirewallStatus};
+
+/// What becomes of the table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FirewallMode {
+    /// There while the node runs, removed when it stops as asked.
+    #[default]
+    Auto,
+    /// What keeps packets for the mesh out of the clear stays after the end.
+    Keep,
+    /// None.
+    Off,
+}
+
+/// The table's keeper.
+pub(crate) struct Firewall {
+    state: Arc<Mutex<FirewallStatus>>,
+    /// Dropped without a word, the table stays as it is.
+    orders: Sender<Order>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Why the keeper ends.
+enum Order {
+    /// The node stops as asked.
+    Stop,
+    /// The node could not start: nothing is left behind.
+    Undo,
+}
+
+impl Firewall {
+    /// Installs the rules, or finds out why they cannot be had; then keeps them.
+    ///
+    /// # Errors
+    /// When no thread can be had. A missing firewall is no error: the node runs, and says so.
+    pub(crate) fn start(mode: FirewallMode, scope: Scope) -> io::Result<Self> {
+        let state = Arc::new(Mutex::new(status(FirewallState::Off, None)));
+        let (orders, inbox) = channel();
+        let (ready, installed) = channel();
+        let of_thread = Arc::clone(&state);
+        let keep = move || {
+            // Children inherit the right that nft needs, and no other.
+            rights::reduce(Keep::NETWORK);
+            let mut keeper = Keeper {
+                mode,
+                scope,
+                state: of_thread,
+                shown: String::new(),
+            };
+            keeper.begin();
+            drop(ready);
+            keeper.run(&inbox);
+        };
+        let thread = std::thread::Builder::new().name("meshd-firewall".into());
+        let thread = Some(thread.spawn(keep)?);
+        // The sender is dropped when the rules are there, and when they cannot be had.
+        let _: Result<(), _> = installed.recv();
+        Ok(Self {
+            state,
+            orders,
+            thread,
+        })
+    }
+
+    /// To be asked how it stands.
+    pub(crate) fn watch(&self) -> FirewallWatch {
+        FirewallWatch(Arc::clone(&self.state))
+    }
+
+    /// The node stops as asked: the table goes, or with `keep` the part that fails closed stays.
+    pub(crate) fn stop(self) {
+        self.end(Order::Stop);
+    }
+
+    /// The node could not start: the table goes.
+    pub(crate) fn undo(self) {
+        self.end(Order::Undo);
+    }
+
+    fn end(mut self, order: Order) {
+        // The thread ends only by an order, and after it.
+        let _ = self.orders.send(order);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// How the table stands.
+pub(crate) struct FirewallWatch(Arc<Mutex<FirewallStatus>>);
+
+impl FirewallWatch {
+    /// What status says of it.
+    pub(crate) fn status(&self) -> FirewallStatus {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.clone()
+    }
+}
+
+struct Keeper {
+    mode: FirewallMode,
+    scope: Scope,
+    state: Arc<Mutex<FirewallStatus>>,
+    /// The table as nft showed it when it was installed.
+    shown: String,
+}
+
+impl Keeper {
+    fn begin(&mut self) {
+        if self.mode == FirewallMode::Off {
+            // What a former run left would keep the mesh's own packets out: its interface is gone.
+            if nft::list(&rules::table(&self.scope.interface)).is_ok() {
+                self.remove();
+            }
+            return;
+        }
+        if let Err(error) = self.install() {
+            self.failed(&error);
+        }
+    }
+
+    fn run(mut self, inbox: &Receiver<Order>) {
+        loop {
+            match inbox.recv_timeout(LOOK_EVERY) {
+                Err(RecvTimeoutError::Timeout) => self.look(),
+                // The node ended in a way that nobody asked for: what protects it stays.
+                Err(RecvTimeoutError::Disconnected) => return,
+                Ok(order) => return self.end(&order),
+            }
+        }
+    }
+
+    /// Puts the rules back if somebody took or changed them.
+    fn look(&mut self) {
+        if self.mode == FirewallMode::Off {
+            return;
+        }
+        let seen = nft::list(&rules::table(&self.scope.interface));
+        match seen {
+            Ok(shown) if shown == self.shown => {
+                self.set(FirewallState::Active, None);
+                return;
+            }
+            Ok(_) | Err(nft::NftError::Refused(_)) => {}
+            Err(error) => return self.failed(&error),
+        }
+        let were_there = !self.shown.is_empty();
+        match self.install() {
+            Ok(()) if were_there => {
+                tracing::warn!("firewall rules were changed by somebody else: put back");
+            }
+            Ok(()) => tracing::info!("firewall rules are there now"),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn install(&mut self) -> Result<(), nft::NftError> {
+        nft::load(&rules::all(&self.scope))?;
+        self.shown = nft::list(&rules::table(&self.scope.interface))?;
+        self.set(FirewallState::Active, None);
+        Ok(())
+    }
+
+    fn end(&self, order: &Order) {
+        match (self.mode, order) {
+            (FirewallMode::Off, _) => {}
+            (FirewallMode::Keep, Order::Stop) => {
+                if let Err(error) = nft::load(&rules::fail_closed(&self.scope)) {
+                    tracing::warn!(%error, "firewall rules could not be reduced to those that stay");
+                }
+            }
+            (FirewallMode::Auto, Order::Stop) | (_, Order::Undo) => self.remove(),
+        }
+    }
+
+    fn remove(&self) {
+        // Without rules of ours there is nothing to remove, and no right to try.
+        if self.shown.is_empty() && self.mode != FirewallMode::Off {
+            return;
+        }
+        if let Err(error) = nft::load(&rules::none(&self.scope.interface)) {
+            tracing::warn!(%error, "firewall rules could not be removed");
+        }
+    }
+
+    /// One line when it begins, none per try.
+    fn failed(&self, error: &nft::NftError) {
+        let reason = Some(error.to_string());
+        if self.set(FirewallState::Failed, reason) {
+            tracing::warn!(%error, "no firewall: packets that did not come through the tunnel can reach mesh addresses");
+        }
+    }
+
+    /// Whether that is another state than before.
+    fn set(&self, new: FirewallState, reason: Option<String>) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *state, status(new, reason));
+        before.state != new
+    }
+}
+
+fn status(state: FirewallState, reason: Option<String>) -> FirewallStatus {
+    FirewallStatus { state, reason }
+}
+
+/// How long somebody else's flush may last.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
