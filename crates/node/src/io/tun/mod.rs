@@ -2,6 +2,7 @@
 //! super-packets with the kernel.
 
 mod steer;
+#[cfg(feature = "tun-tap")]
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,9 @@ pub enum TunError {
     /// The kernel has no TUN driver here.
     #[error("/dev/net/tun is missing: load the module with `modprobe tun`")]
     NoDriver,
+    /// The back end was left out.
+    #[error("this meshd was built without the tun-tap back end: choose another with --tun-backend")]
+    NotBuilt,
     /// Anything else.
     #[error("cannot create interface {name}: {source}")]
     Other {
@@ -76,21 +80,32 @@ pub(crate) fn open(
     if !fits || name == "." || name == ".." {
         return Err(TunError::Name(name.to_owned()));
     }
-    let plain = || -> Result<Vec<Box<dyn Tun>>, TunError> {
-        offloads.no_vnet_header();
-        Ok(vec![Box::new(tap::TunTap::open(name)?)])
-    };
     match backend {
-        Backend::TunTap => plain(),
+        Backend::TunTap => plain(name, offloads),
         Backend::Offload => vnet::open(name, queues, offloads),
         Backend::Auto => match vnet::open(name, queues, offloads) {
-            Err(TunError::Other { source, .. }) => {
+            Err(TunError::Other { source, .. }) if cfg!(feature = "tun-tap") => {
                 tracing::info!(error = %source, "no super-packets here: the interface goes packet by packet");
-                plain()
+                plain(name, offloads)
             }
             opened => opened,
         },
     }
+}
+
+fn plain(name: &str, offloads: &Offloads) -> Result<Vec<Box<dyn Tun>>, TunError> {
+    offloads.no_vnet_header();
+    packet_by_packet(name)
+}
+
+#[cfg(feature = "tun-tap")]
+fn packet_by_packet(name: &str) -> Result<Vec<Box<dyn Tun>>, TunError> {
+    Ok(vec![Box::new(tap::TunTap::open(name)?)])
+}
+
+#[cfg(not(feature = "tun-tap"))]
+fn packet_by_packet(_: &str) -> Result<Vec<Box<dyn Tun>>, TunError> {
+    Err(TunError::NotBuilt)
 }
 
 /// The error for what the system said when the interface `name` was to be made.
