@@ -20,7 +20,7 @@ use keys::{Epoch, EpochSecret, NodeId, Psk, WgPublicKey, WgSecret};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Event, Inbound, Outbound, PeerSpec, Tunnel};
+use tunnel::{Event, Inbound, Inside, Outbound, PeerSpec, Range, Tunnel};
 use wire::Place;
 
 /// Who it is, once enrolled.
@@ -239,7 +239,7 @@ impl Arsenal {
             key: target.member.wg,
             allowed: vec![target.member.v4.into(), target.member.v6.into()],
         };
-        let mut tunnel = tunnel_of(&self.wg, turn as u64);
+        let mut tunnel = tunnel_of(&self.wg, &self.scope.place, turn as u64);
         tunnel.install(
             claimed,
             vec![(spec, Psk::from_bytes(*psk))],
@@ -375,13 +375,18 @@ impl Lane {
     }
 }
 
-/// A tunnel of this key, without peers.
-pub(crate) fn tunnel_of(wg: &WgSecret, seed: u64) -> Tunnel {
+/// A tunnel of this key in this place, without peers.
+pub(crate) fn tunnel_of(wg: &WgSecret, place: &Place, seed: u64) -> Tunnel {
+    let (v4, v6) = (IpAddr::V4(place.v4.0), IpAddr::V6(place.v6.0));
     Tunnel::new(tunnel::Config {
         secret: wg.duplicate(),
         mtu: 1420,
         handshakes_per_second: 10_000,
         seed,
+        inside: Inside {
+            own: vec![v4, v6],
+            ranges: vec![Range::new(v4, place.v4.1), Range::new(v6, place.v6.1)],
+        },
     })
 }
 

@@ -268,7 +268,7 @@ async fn live(
     );
     let _ = told.send(scope.clone());
     let result = Life {
-        tunnel: tunnel_of(&wg, 1),
+        tunnel: tunnel_of(&wg, &scope.place, 1),
         arsenal: Arsenal::new(scope, wg),
         authorities: token.authorities,
         member,
@@ -358,7 +358,7 @@ impl Life {
             return Ok(());
         };
         if std::mem::take(&mut self.excluded) && !self.arsenal.known.is_empty() {
-            let anew = tunnel_of(&self.arsenal.wg, 2);
+            let anew = tunnel_of(&self.arsenal.wg, &self.arsenal.scope.place, 2);
             self.relics.push(std::mem::replace(&mut self.tunnel, anew));
         }
         self.arsenal.secrets.insert(0, (verified.epoch, secret));

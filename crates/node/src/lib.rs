@@ -353,6 +353,7 @@ impl Node {
             mtu: fit.mtu as usize,
             handshakes_per_second: HANDSHAKES_PER_SECOND,
             seed: rand_core::OsRng.r#gen(),
+            inside: enrolment.inside(),
         });
         let sockets = queues.iter().map(|(_, udp)| udp);
         let path_errors = PathErrors::to(sockets).map_err(ServeError::Data)?;

@@ -8,6 +8,7 @@ use crate::core::Core;
 use crate::drops::DropReason;
 use crate::generation::Generation;
 use crate::initiation::Claimed;
+use crate::inside::{self, Inside};
 use crate::limits::*;
 use crate::packet::{self, Message};
 use crate::peer::Peer;
@@ -60,15 +61,19 @@ pub struct Incoming<'t> {
 struct Held<'t> {
     index: u32,
     peer: MutexGuard<'t, Peer>,
-    /// The source that was found among its allowed IPs last.
-    source: Option<IpAddr>,
+    /// Source and destination of the last packet that was allowed.
+    ends: Option<Ends>,
 }
+
+/// Source and destination of an inner packet.
+type Ends = (IpAddr, IpAddr);
 
 /// An opened datagram.
 struct Plain {
     /// Bytes of the inner packet; 0 for a keepalive.
     len: usize,
-    source: Option<IpAddr>,
+    /// `None` for a keepalive.
+    ends: Option<Ends>,
     is_unconfirmed: bool,
 }
 
@@ -89,8 +94,7 @@ impl Incoming<'_> {
         out: &mut [u8],
     ) -> Result<Opened, DropReason> {
         let (tunnel, now) = (self.tunnel, self.now);
-        tunnel.check_lease(now)?;
-        let receiver = match parse(from, datagram)? {
+        let receiver = match tunnel.take_in(from, datagram, now)? {
             Message::Data { receiver } => receiver >> 8,
             Message::Initiation { .. } | Message::Response { .. } | Message::CookieReply { .. } => {
                 return Ok(Opened::Handshake);
@@ -104,23 +108,23 @@ impl Incoming<'_> {
                 Held {
                     index: receiver,
                     peer: peer.ok_or(DropReason::UnknownIndex)?,
-                    source: None,
+                    ends: None,
                 }
             }
         };
-        let Held { peer, source, .. } = self.held.insert(held);
+        let Held { peer, ends, .. } = self.held.insert(held);
         let generation = peer.owner_of(receiver).ok_or(DropReason::UnknownIndex)?;
         if generation.is_unconfirmed(receiver) {
             return Ok(Opened::Handshake);
         }
         let plain = open(generation, receiver, from, datagram, out, now)?;
         peer.heard(from, plain.len, now, &tunnel.core);
-        if plain.source.is_some() && plain.source == *source {
+        if plain.ends.is_some() && plain.ends == *ends {
             return Ok(Opened::Deliver { len: plain.len });
         }
-        match judge(&plain, &tunnel.allowed, peer)? {
+        match judge(&plain, &tunnel.allowed, &tunnel.inside, peer)? {
             Inbound::Deliver { len } => {
-                *source = plain.source;
+                *ends = plain.ends;
                 Ok(Opened::Deliver { len })
             }
             Inbound::Consumed | Inbound::Dropped(_) => Ok(Opened::Consumed),
@@ -163,8 +167,7 @@ impl Tunnel {
         out: &mut [u8],
         now: Duration,
     ) -> Result<Inbound, DropReason> {
-        self.check_lease(now)?;
-        match parse(from, datagram)? {
+        match self.take_in(from, datagram, now)? {
             Message::Data { receiver } => self.data(receiver >> 8, from, datagram, out, now),
             Message::Initiation { sender } => {
                 self.admit(from, datagram, now)?;
@@ -177,6 +180,26 @@ impl Tunnel {
             }
             Message::CookieReply { receiver } => self.cookie_reply(receiver >> 8, from, datagram),
         }
+    }
+
+    /// The message in a datagram, if it comes from where an answer may go.
+    fn take_in(
+        &self,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Duration,
+    ) -> Result<Message, DropReason> {
+        self.check_lease(now)?;
+        // Before any key is asked: a member can seal what it likes and have it arrive from inside. The
+        // answer, and all packets to that member, would then go through the tunnel, and again.
+        if self.inside.contains(from.ip()) {
+            return Err(DropReason::EndpointInsideMesh);
+        }
+        packet::parse_message(datagram)
+            // Nothing can be sent to port 0, and datagrams to a group reach many: neither must become
+            // an endpoint.
+            .filter(|_| inside::is_host(&from))
+            .ok_or(DropReason::Malformed)
     }
 
     fn data(
@@ -194,7 +217,7 @@ impl Tunnel {
         if plain.is_unconfirmed {
             peer.confirm(index, false, now, core);
         }
-        judge(&plain, &self.allowed, peer)
+        judge(&plain, &self.allowed, &self.inside, peer)
     }
 
     fn admit(
@@ -301,13 +324,6 @@ impl Tunnel {
     }
 }
 
-/// The message in a datagram. Nothing can be sent to port 0: it must not become an endpoint.
-fn parse(from: SocketAddr, datagram: &[u8]) -> Result<Message, DropReason> {
-    packet::parse_message(datagram)
-        .filter(|_| from.port() != 0)
-        .ok_or(DropReason::Malformed)
-}
-
 /// Opens a datagram with the session that has `index`.
 fn open(
     generation: &mut Generation,
@@ -336,26 +352,40 @@ fn open(
         TunnResult::Err(error) => return Err(reason(&error)),
         TunnResult::WriteToNetwork(_) => return Err(DropReason::Malformed),
     };
-    // boringtun believes IPv4's length field, however small.
-    if source.is_some() && len < IPV4_HEADER {
-        return Err(DropReason::Malformed);
-    }
+    let ends = match source {
+        None => None,
+        Some(source) => {
+            // boringtun believes IPv4's length field, however small.
+            let packet = out.get(..len).ok_or(DropReason::Malformed)?;
+            let destination = packet::destination(packet).ok_or(DropReason::Malformed)?;
+            Some((source, destination))
+        }
+    };
     Ok(Plain {
         len,
-        source,
+        ends,
         is_unconfirmed,
     })
 }
 
-/// Whether a peer may send what it sent.
-fn judge(plain: &Plain, allowed: &AllowedIps, peer: &Peer) -> Result<Inbound, DropReason> {
-    match plain.source {
-        None => Ok(Inbound::Consumed),
-        Some(source) if allowed.get(source) == Some(peer.id) => {
-            Ok(Inbound::Deliver { len: plain.len })
-        }
-        Some(_) => Err(DropReason::SourceNotAllowed),
+/// Whether a peer may send what it sent, and to where it sent it. The system would hand a packet for
+/// any other address that it has to whatever listens there, and forward the rest.
+fn judge(
+    plain: &Plain,
+    allowed: &AllowedIps,
+    inside: &Inside,
+    peer: &Peer,
+) -> Result<Inbound, DropReason> {
+    let Some((source, destination)) = plain.ends else {
+        return Ok(Inbound::Consumed);
+    };
+    if allowed.get(source) != Some(peer.id) {
+        return Err(DropReason::SourceNotAllowed);
     }
+    if !inside.is_own(destination) {
+        return Err(DropReason::DestinationNotAllowed);
+    }
+    Ok(Inbound::Deliver { len: plain.len })
 }
 
 /// The generation that an initiation means, its timestamp checked and remembered.
@@ -429,6 +459,3 @@ fn peer_at<'a>(
     let peer = peers.get_mut(id).ok_or(DropReason::UnknownIndex)?;
     Ok((peer, core))
 }
-
-/// The shortest inner packet (RFC 791, section 3.1).
-const IPV4_HEADER: usize = 20;

@@ -3,7 +3,7 @@
 //! network does not lose.
 
 use crate::limits::*;
-use crate::{Config, DropReason, Inbound, Opened, Outbound, PeerSpec, Tunnel};
+use crate::{Config, DropReason, Inbound, Inside, Opened, Outbound, PeerSpec, Range, Tunnel};
 use keys::{Epoch, Psk, WgSecret};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -108,8 +108,12 @@ fn outer(node: usize) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, node as u8 + 1], 51820))
 }
 
-fn tunnel(secret: &WgSecret, handshakes_per_second: u64, seed: u64) -> Tunnel {
+fn tunnel(at: usize, secret: &WgSecret, handshakes_per_second: u64, seed: u64) -> Tunnel {
     Tunnel::new(Config {
+        inside: Inside {
+            own: vec![inner(at).into()],
+            ranges: vec![Range::new(inner(0).into(), 8)],
+        },
         secret: secret.duplicate(),
         mtu: 1420,
         handshakes_per_second,
@@ -123,7 +127,7 @@ impl World {
         let mut node = |at| {
             let secret = WgSecret::generate(&mut keys);
             Node {
-                tunnel: tunnel(&secret, per_second, seed + at),
+                tunnel: tunnel(at as usize, &secret, per_second, seed + at),
                 secret,
                 current: None,
                 next: None,
@@ -236,7 +240,7 @@ impl World {
             Step::Restart => {
                 let (seed, per_second) = (self.below(u64::MAX), self.per_second);
                 let node = &mut self.nodes[at];
-                node.tunnel = tunnel(&node.secret, per_second, seed);
+                node.tunnel = tunnel(at, &node.secret, per_second, seed);
                 let epoch = node.current.take();
                 node.next = None;
                 if let Some(epoch) = epoch {

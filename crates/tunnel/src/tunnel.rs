@@ -7,6 +7,7 @@ use crate::core::{Core, Event, Events, Traffic, Transmit};
 use crate::drops::{DropCounters, DropReason, Drops};
 use crate::generation::{Forge, Generation};
 use crate::initiation::{Opener, Timestamp};
+use crate::inside::Inside;
 use crate::limits::*;
 use crate::peer::{Peer, PeerSnapshot};
 use crate::peers::Peers;
@@ -31,6 +32,8 @@ pub struct Config {
     pub handshakes_per_second: u64,
     /// Seeds the jitter; nothing secret depends on it.
     pub seed: u64,
+    /// What is inside the mesh.
+    pub inside: Inside,
 }
 
 /// A peer as an epoch knows it.
@@ -50,6 +53,7 @@ pub struct Tunnel {
     pub(crate) peers: Peers,
     pub(crate) by_key: HashMap<WgPublicKey, PeerId>,
     pub(crate) allowed: AllowedIps,
+    pub(crate) inside: Inside,
     next_tick: Option<Duration>,
     /// Whether an epoch has been in force since the tunnel was empty.
     is_in_force: bool,
@@ -90,6 +94,7 @@ impl Tunnel {
             peers: Peers::default(),
             by_key: HashMap::new(),
             allowed: AllowedIps::default(),
+            inside: config.inside,
             next_tick: None,
             is_in_force: false,
             closes_at: None,
@@ -206,8 +211,14 @@ impl Tunnel {
     }
 
     /// Where a peer is said to be, best first. A place where it was heard stays preferred, unless
-    /// it is not among a new list and the peer has no live session.
-    pub fn set_endpoints(&mut self, key: &WgPublicKey, endpoints: Vec<SocketAddr>, now: Duration) {
+    /// it is not among a new list and the peer has no live session. A place inside the mesh is none.
+    pub fn set_endpoints(
+        &mut self,
+        key: &WgPublicKey,
+        mut endpoints: Vec<SocketAddr>,
+        now: Duration,
+    ) {
+        endpoints.retain(|endpoint| self.inside.allows_endpoint(endpoint));
         let Some(peer) = self.by_key.get(key).and_then(|id| self.peers.get_mut(*id)) else {
             return;
         };
@@ -335,12 +346,16 @@ impl Tunnel {
             }
         };
         let peer = self.peers.get_mut(id)?;
-        peer.allowed.clone_from(&spec.allowed);
+        // An address outside may be a peer's endpoint: allowed as well, it would have the TUN device
+        // read what the socket sends.
+        let mut allowed = spec.allowed.clone();
+        allowed.retain(|address| self.inside.contains(*address));
+        peer.allowed.clone_from(&allowed);
         // A newcomer may be heard a moment before its epoch begins here; an address that another
         // peer has stays with it until then.
-        for address in &spec.allowed {
-            if self.allowed.get(*address).is_none() {
-                self.allowed.insert(*address, id);
+        for address in allowed {
+            if self.allowed.get(address).is_none() {
+                self.allowed.insert(address, id);
             }
         }
         Some(id)

@@ -7,7 +7,7 @@ use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use rand_core::OsRng;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Config, DropReason, Inbound, Outbound, PeerSpec, Tunnel};
+use tunnel::{Config, DropReason, Inbound, Inside, Outbound, PeerSpec, Range, Tunnel};
 
 struct Side {
     tunnel: Tunnel,
@@ -51,12 +51,20 @@ fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
+fn inside(host: u8) -> Inside {
+    Inside {
+        own: vec![Ipv4Addr::new(10, 0, 0, host).into()],
+        ranges: vec![Range::new(Ipv4Addr::new(10, 0, 0, 0).into(), 8)],
+    }
+}
+
 fn side(host: u8, secret: WgSecret, handshakes_per_second: u64) -> Side {
     let config = Config {
         secret: secret.duplicate(),
         mtu: 1420,
         handshakes_per_second,
         seed: host.into(),
+        inside: inside(host),
     };
     Side {
         tunnel: Tunnel::new(config),

@@ -10,9 +10,11 @@ use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tunnel::{Config, Inbound, Outbound, PeerSpec, Tunnel};
+use tunnel::{Config, Inbound, Inside, Outbound, PeerSpec, Range, Tunnel};
 
 const MTU: usize = 1420;
+const OWN_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const OWN_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 const PEER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 const PEER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 
@@ -48,6 +50,10 @@ impl Pair {
             mtu: MTU,
             handshakes_per_second: u64::MAX,
             seed: 1,
+            inside: Inside {
+                own: vec![OWN_V4.into(), OWN_V6.into()],
+                ranges: vec![Range::new(OWN_V4.into(), 16), Range::new(OWN_V6.into(), 64)],
+            },
         });
         let now = Duration::from_secs(1_000);
         let allowed = vec![IpAddr::V4(PEER_V4), IpAddr::V6(PEER_V6)];
@@ -128,7 +134,7 @@ pub fn datagram(data: &[u8]) {
 }
 
 /// An inner packet that the peer sealed: what is delivered is IP, no longer than what was sealed, and
-/// from the peer's own addresses.
+/// from one of the peer's own addresses to one of this side's.
 pub fn inner(data: &[u8]) {
     let data = data.get(..data.len().min(MTU)).unwrap_or_default();
     PAIR.with_borrow_mut(|pair| {
@@ -157,6 +163,8 @@ pub fn inner(data: &[u8]) {
                 ),
             };
             assert!(source == IpAddr::V4(PEER_V4) || source == IpAddr::V6(PEER_V6));
+            let destination = tunnel::destination(&out[..len]).expect("a header");
+            assert!(destination == IpAddr::V4(OWN_V4) || destination == IpAddr::V6(OWN_V6));
         }
         pair.drain();
     });
