@@ -170,15 +170,13 @@ impl Tunnel {
         match self.take_in(from, datagram, now)? {
             Message::Data { receiver } => self.data(receiver >> 8, from, datagram, out, now),
             Message::Initiation { sender } => {
-                self.admit(from, datagram, now)?;
-                self.admission.take_initiation(from)?;
+                let is_peer = self.core.endpoints.contains(from);
+                let admitted = self.admission.initiation(from, datagram, is_peer, now);
+                self.core.unless_refused(admitted)?;
                 self.initiation(sender >> 8, from, datagram, now)
             }
-            Message::Response { receiver } => {
-                self.admit(from, datagram, now)?;
-                self.response(receiver >> 8, from, datagram, now)
-            }
-            Message::CookieReply { receiver } => self.cookie_reply(receiver >> 8, from, datagram),
+            Message::Response { receiver } => self.response(receiver >> 8, from, datagram, now),
+            Message::CookieReply { receiver } => self.cookie_reply(receiver >> 8, datagram, now),
         }
     }
 
@@ -220,20 +218,6 @@ impl Tunnel {
         judge(&plain, &self.allowed, &self.inside, peer)
     }
 
-    fn admit(
-        &mut self,
-        from: SocketAddr,
-        datagram: &[u8],
-        now: Duration,
-    ) -> Result<(), DropReason> {
-        self.admission
-            .check(from, datagram, now)
-            .map_err(|(reason, cookie)| {
-                self.core.transmits.extend(cookie);
-                reason
-            })
-    }
-
     fn initiation(
         &mut self,
         index: u32,
@@ -251,17 +235,20 @@ impl Tunnel {
             .ok_or(DropReason::UnknownPeer)?;
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownPeer)?;
         let key = (peer.id, peer.key);
-        let steps_back = peer.steps_back(&self.core);
+        let (steps_back, cookie) = (peer.steps_back(&self.core), peer.cookie(now));
         let generation = choose(peer, &claimed, index, now)?;
         if steps_back {
             generation.step_back(now);
         }
 
         let mut response = [0; MIN_BUFFER];
-        let tunn = generation.responder(key, now, &mut self.core.forge);
-        match tunn.decapsulate(Some(from.ip()), datagram, &mut response) {
+        let link = generation.responder(key, now, &mut self.core.forge);
+        match link
+            .tunn
+            .decapsulate(Some(from.ip()), datagram, &mut response)
+        {
             TunnResult::WriteToNetwork(message) => {
-                let payload = message.to_vec();
+                let payload = link.send(from, message, cookie.as_ref());
                 peer.heard(from, 0, now, &self.core);
                 peer.reschedule(&mut self.core);
                 self.core.transmit(id, from, payload);
@@ -280,6 +267,15 @@ impl Tunnel {
         now: Duration,
     ) -> Result<Inbound, DropReason> {
         let (peer, core) = peer_at(&mut self.peers, &mut self.core, index)?;
+        // Only what answers an initiation under way can cost anything, and takes from nobody else.
+        let is_awaited =
+            |peer: &mut Peer| Some(peer.owner_of(index)?.initiator_at(index).is_some());
+        if is_awaited(peer) != Some(true) {
+            return Err(DropReason::UnknownIndex);
+        }
+        let is_within = peer.responses.take(RESPONSES_PER_PEER, now);
+        let admitted = self.admission.response(from, datagram, is_within, now);
+        core.unless_refused(admitted)?;
         let tunn = peer
             .owner_of(index)
             .and_then(|generation| generation.initiator_at(index));
@@ -304,23 +300,12 @@ impl Tunnel {
     fn cookie_reply(
         &mut self,
         index: u32,
-        from: SocketAddr,
         datagram: &[u8],
+        now: Duration,
     ) -> Result<Inbound, DropReason> {
-        let (peer, _) = peer_at(&mut self.peers, &mut self.core, index)?;
-        let generation = peer.owner_of(index).ok_or(DropReason::UnknownIndex)?;
-        let tunn = generation.shaking_at(index);
-        match tunn.ok_or(DropReason::UnknownIndex)?.decapsulate(
-            Some(from.ip()),
-            datagram,
-            &mut [0; MIN_BUFFER],
-        ) {
-            TunnResult::Done => {
-                generation.keep_cookie(index);
-                Ok(Inbound::Consumed)
-            }
-            _ => Err(DropReason::BadHandshake),
-        }
+        let (peer, core) = peer_at(&mut self.peers, &mut self.core, index)?;
+        peer.take_cookie(index, datagram, now, core)?;
+        Ok(Inbound::Consumed)
     }
 }
 

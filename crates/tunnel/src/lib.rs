@@ -40,6 +40,7 @@
 
 mod admission;
 mod allowed_ips;
+mod cookie;
 mod core;
 mod drops;
 mod generation;

@@ -3,7 +3,7 @@
 
 use crate::admission::Admission;
 use crate::allowed_ips::{AllowedIps, PeerId};
-use crate::core::{Core, Event, Events, Traffic, Transmit};
+use crate::core::{Core, Endpoints, Event, Events, Traffic, Transmit};
 use crate::drops::{DropCounters, DropReason, Drops};
 use crate::generation::{Forge, Generation};
 use crate::initiation::{Opener, Timestamp};
@@ -28,9 +28,11 @@ pub struct Config {
     pub secret: WgSecret,
     /// MTU of the interface, in bytes: the most that padding may reach.
     pub mtu: usize,
-    /// Handshake messages per second above which senders must prove their address with a cookie.
+    /// Initiations per second from the endpoints of peers, all together, above which a cookie is asked
+    /// for; with cookies twice that are opened. Strangers have a part of it besides:
+    /// [`STRANGERS_PART`], [`PROVEN_STRANGERS_PART`].
     pub handshakes_per_second: u64,
-    /// Seeds the jitter; nothing secret depends on it.
+    /// Seeds the jitter, and tells cookies of different starts apart; nothing secret depends on it.
     pub seed: u64,
     /// What is inside the mesh.
     pub inside: Inside,
@@ -70,6 +72,8 @@ impl Tunnel {
         let secret = StaticSecret::from(*config.secret.expose());
         let public = PublicKey::from(&secret);
         let opener = Opener::new(&config.secret);
+        let per_second = config.handshakes_per_second;
+        let admission = Admission::new(&config.secret, per_second, config.seed);
         let forge = Forge {
             secret,
             public: config.secret.public(),
@@ -88,9 +92,10 @@ impl Tunnel {
                 transmits: VecDeque::new(),
                 events: Events::default(),
                 due: BTreeSet::new(),
+                endpoints: Endpoints::default(),
             },
             opener,
-            admission: Admission::new(&public, config.handshakes_per_second),
+            admission,
             peers: Peers::default(),
             by_key: HashMap::new(),
             allowed: AllowedIps::default(),
@@ -222,14 +227,13 @@ impl Tunnel {
         let Some(peer) = self.by_key.get(key).and_then(|id| self.peers.get_mut(*id)) else {
             return;
         };
-        peer.candidates = endpoints;
-        peer.candidates.truncate(MAX_ENDPOINTS);
+        peer.set_candidates(endpoints, &self.core);
         let has_session = peer.snapshot(now).session_epoch.is_some();
         let still_named = peer
             .endpoint
             .is_some_and(|endpoint| peer.candidates.contains(&endpoint));
         if !has_session && !still_named {
-            peer.endpoint = peer.candidates.first().copied();
+            peer.move_to(peer.candidates.first().copied(), &self.core);
         }
     }
 
@@ -238,8 +242,7 @@ impl Tunnel {
     /// When [`Self::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let due = self.core.due.first().map(|(due, _)| *due);
-        let reset = self.admission.reset_at();
-        [due, self.next_tick, reset].into_iter().flatten().min()
+        [due, self.next_tick].into_iter().flatten().min()
     }
 
     /// Does what is due: initiations, renewals, keepalives, expiry.
@@ -262,7 +265,6 @@ impl Tunnel {
             }
             self.next_tick = (!self.by_key.is_empty()).then_some(now + TICK);
         }
-        self.admission.reset(now);
         self.hold_back(now);
     }
 

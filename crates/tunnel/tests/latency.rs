@@ -586,32 +586,6 @@ fn what_is_on_its_way_when_a_session_ends_arrives() {
 }
 
 #[test]
-fn who_is_under_load_and_has_something_to_say_gets_an_answer_with_its_cookie() {
-    let mut link = Link::apart(ms(10));
-    link.sides[0] = side(1, link.sides[0].secret.duplicate(), 10);
-    link.step(1, Step::Now(1));
-    let flood = loop {
-        link.tick();
-        if let Some((_, _, initiation)) = link.flying.first() {
-            break initiation.clone();
-        }
-    };
-    link.idle(95_000);
-    link.step(0, Step::Now(1));
-    for port in 1..=20 {
-        let elsewhere = SocketAddr::from(([203, 0, 113, 1], port));
-        let tunnel = &mut link.sides[0].tunnel;
-        carry::receive(tunnel, elsewhere, &flood, &mut [0; 256], link.now);
-        while tunnel.poll_transmit().is_some() {}
-    }
-    link.send(0);
-    link.run(1_000, [0, 0]);
-    let refused = link.sides[0].tunnel.drops().get(DropReason::UnderLoad);
-    assert!(refused > 20, "no answer was refused: {refused}");
-    assert_eq!(link.lost(), [0, 0]);
-}
-
-#[test]
 fn an_answer_by_one_that_has_restarted_since_is_not_preferred_for_long() {
     let mut link = Link::apart(ms(5));
     link.step(1, Step::Now(1));
