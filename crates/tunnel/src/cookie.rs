@@ -111,6 +111,15 @@ pub(crate) fn open_reply(peer: &WgPublicKey, reply: &[u8], sent: &[u8]) -> Optio
         .ok()
 }
 
+/// Writes MAC1 for `owner` into a handshake message, and no MAC2: as anybody can.
+#[cfg(test)]
+pub(crate) fn address(owner: &WgPublicKey, message: &mut [u8]) {
+    let (rest, mac2) = message.split_last_chunk_mut::<16>().expect("32 bytes");
+    let (signed, mac1) = rest.split_last_chunk_mut::<16>().expect("16 bytes");
+    *mac1 = mac(&labelled(LABEL_MAC1, owner), &[signed]);
+    *mac2 = [0; 16];
+}
+
 /// Writes MAC2 into a handshake message.
 pub(crate) fn prove(cookie: &Cookie, message: &mut [u8]) {
     if let Some((signed, mac2)) = message.split_last_chunk_mut::<16>() {

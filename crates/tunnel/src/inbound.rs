@@ -13,6 +13,7 @@ use crate::limits::*;
 use crate::packet::{self, Message};
 use crate::peer::Peer;
 use crate::peers::Peers;
+use crate::stamps::News;
 use crate::tunnel::{Tunnel, reason};
 use boringtun::noise::TunnResult;
 use boringtun::noise::errors::WireGuardError;
@@ -236,7 +237,7 @@ impl Tunnel {
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownPeer)?;
         let key = (peer.id, peer.key);
         let (steps_back, cookie) = (peer.steps_back(&self.core), peer.cookie(now));
-        let generation = choose(peer, &claimed, index, now)?;
+        let (generation, news) = choose(peer, &claimed, index, now)?;
         if steps_back {
             generation.step_back(now);
         }
@@ -249,7 +250,11 @@ impl Tunnel {
         {
             TunnResult::WriteToNetwork(message) => {
                 let payload = link.send(from, message, cookie.as_ref());
-                peer.heard(from, 0, now, &self.core);
+                // One that was held back on its way looks like one of a clock that is behind: packets go
+                // where it came from once data has come from there.
+                if news == News::Newest {
+                    peer.heard(from, 0, now, &self.core);
+                }
                 peer.reschedule(&mut self.core);
                 self.core.transmit(id, from, payload);
                 Ok(Inbound::Consumed)
@@ -373,54 +378,53 @@ fn judge(
     Ok(Inbound::Deliver { len: plain.len })
 }
 
-/// The generation that an initiation means, its timestamp checked and remembered.
+/// The generation that an initiation means, its timestamp checked and remembered; and whether the
+/// timestamp is news.
 ///
 /// An index that the PSK determines names its generation, and the timestamp is held against that
 /// generation's newest: a stepped wall clock cannot stop a rotation. Any other index is a stock
-/// WireGuard's, or a recording: `current` answers, at a bounded rate, and only to a timestamp newer
-/// than any that this peer has shown.
+/// WireGuard's, or a recording: `current` answers, at a bounded rate, and only to what `Stamps` take
+/// for news.
 fn choose<'a>(
     peer: &'a mut Peer,
     claimed: &Claimed,
     index: u32,
     now: Duration,
-) -> Result<&'a mut Generation, DropReason> {
+) -> Result<(&'a mut Generation, News), DropReason> {
     let timestamp = claimed
         .timestamp(&peer.shared)
         .ok_or(DropReason::BadHandshake)?;
-    let newest = peer.newest;
-    peer.newest = newest.max(timestamp);
-    let is_repeated = peer.unnamed.contains(&timestamp);
     let key = peer.key;
     let named = peer
         .generations
         .iter_mut()
         .find(|generation| generation.recognises(index, &key))
-        .map(|g| g.epoch);
-    if named.is_none() {
-        // Whatever becomes of it. The newest stay: who repeats old ones cannot push them out.
-        peer.unnamed.insert(timestamp);
-        if peer.unnamed.len() > MAX_UNNAMED {
-            peer.unnamed.pop_first();
+        .map(|generation| generation.epoch);
+    let news = match named {
+        Some(_) if peer.stamps.show_named(timestamp) => News::Newest,
+        Some(_) => return Err(DropReason::Replayed),
+        None => {
+            let news = peer.stamps.show_unnamed(timestamp);
+            let news = news.ok_or(DropReason::Replayed)?;
+            if !peer.stock.take(STOCK_INITIATIONS_PER_SECOND, now) {
+                return Err(DropReason::NoGeneration);
+            }
+            news
         }
-    }
+    };
     let generation = match named {
         Some(epoch) => peer
             .generations
             .iter_mut()
             .find(|generation| generation.epoch == epoch),
-        None if timestamp <= newest => return Err(DropReason::Replayed),
-        None if !peer.stock.take(STOCK_INITIATIONS_PER_SECOND, now) => {
-            return Err(DropReason::NoGeneration);
-        }
         None => peer.generations.current.as_mut(),
     };
     let generation = generation.ok_or(DropReason::NoGeneration)?;
-    if timestamp <= generation.newest || is_repeated {
+    if named.is_some() && timestamp <= generation.newest {
         return Err(DropReason::Replayed);
     }
-    generation.newest = timestamp;
-    Ok(generation)
+    generation.newest = generation.newest.max(timestamp);
+    Ok((generation, news))
 }
 
 /// In a handshake message, what does not open was made with another PSK, or forged.

@@ -53,6 +53,9 @@ mod outbound;
 mod packet;
 mod peer;
 mod peers;
+mod stamps;
+#[cfg(test)]
+mod stock;
 #[cfg(test)]
 mod stress;
 mod tunnel;

@@ -85,3 +85,6 @@ pub const STOCK_INITIATIONS_PER_SECOND: u32 = 2;
 /// Initiations that are remembered whose index named no generation when they came:
 /// one each 5 s while an update takes five minutes.
 pub const MAX_UNNAMED: usize = 64;
+/// Initiations that are remembered whose index named a generation: those of the last 27 s at four a
+/// second, as at epochs of a second when half of what is sent is lost.
+pub const MAX_NAMED: usize = 128;

@@ -6,11 +6,11 @@ use crate::core::{Core, Event, Traffic};
 use crate::drops::DropReason;
 use crate::generation::{Generation, Initiating};
 use crate::generations::Generations;
-use crate::initiation::Timestamp;
 use crate::limits::*;
+use crate::stamps::Stamps;
 use boringtun::noise::TunnResult;
 use keys::{Epoch, SharedSecret, WgPublicKey};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -23,16 +23,13 @@ pub(crate) struct Peer {
     pub(crate) endpoint: Option<SocketAddr>,
     pub(crate) candidates: Vec<SocketAddr>,
     pub(crate) generations: Generations,
-    /// Newest timestamp of any initiation; what a stock peer's initiations are held against.
-    pub(crate) newest: Timestamp,
+    /// Timestamps of its initiations.
+    pub(crate) stamps: Stamps,
     pub(crate) stock: Allowance,
     /// What was opened of its responses without a cookie.
     pub(crate) responses: Allowance,
     /// The cookie that it gave, and until when it is good.
     cookie: Option<(Cookie, Duration)>,
-    /// Timestamps of initiations that named no generation when they came: they must not name one
-    /// that is installed later.
-    pub(crate) unnamed: BTreeSet<Timestamp>,
     pub(crate) queue: VecDeque<Vec<u8>>,
     activated_at: Duration,
     last_data_sent: Option<Duration>,
@@ -82,11 +79,10 @@ impl Peer {
             endpoint: None,
             candidates: Vec::new(),
             generations: Generations::default(),
-            newest: Timestamp::default(),
+            stamps: Stamps::default(),
             stock: Allowance::default(),
             responses: Allowance::default(),
             cookie: None,
-            unnamed: BTreeSet::new(),
             queue: VecDeque::new(),
             activated_at: Duration::ZERO,
             last_data_sent: None,

@@ -459,7 +459,9 @@ impl World {
                 }
                 peers += 1;
                 assert_eq!(tunnel.by_key.get(&peer.key), Some(&peer.id));
-                assert!(peer.queue.len() <= MAX_QUEUED && peer.unnamed.len() <= MAX_UNNAMED);
+                assert!(peer.queue.len() <= MAX_QUEUED);
+                let (named, unnamed) = peer.stamps.len();
+                assert!(named <= MAX_NAMED && unnamed <= MAX_UNNAMED);
                 assert!(peer.generations.iter_mut().count() <= 2 + MAX_OUTGOING);
                 let wanted: Vec<_> = peer
                     .generations

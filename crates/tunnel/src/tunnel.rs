@@ -11,6 +11,7 @@ use crate::inside::Inside;
 use crate::limits::*;
 use crate::peer::{Peer, PeerSnapshot};
 use crate::peers::Peers;
+use crate::stamps::Stamps;
 use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::rate_limiter::RateLimiter;
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
@@ -341,7 +342,7 @@ impl Tunnel {
                 let shared = self.core.forge.wg.shared_with(&spec.key)?;
                 let id = self.peers.free_slot();
                 let mut peer = Peer::new(id, spec.key, shared);
-                peer.newest = self.remembered.remove(&spec.key).unwrap_or_default();
+                peer.stamps = Stamps::since(self.remembered.remove(&spec.key).unwrap_or_default());
                 self.peers.insert(peer);
                 self.by_key.insert(spec.key, id);
                 id
@@ -369,7 +370,7 @@ impl Tunnel {
             if self.remembered.len() >= MAX_REMEMBERED {
                 self.remembered.clear();
             }
-            self.remembered.insert(peer.key, peer.newest);
+            self.remembered.insert(peer.key, peer.stamps.newest());
             self.allowed.remove_peer(id);
             peer.retire(&mut self.core);
         }
