@@ -15,7 +15,9 @@
 //! ```
 //!
 //! So whoever sends in a peer's name costs that peer a round trip, and whoever sends under addresses
-//! of its own costs no peer anything.
+//! of its own costs no peer anything. A peer's endpoint always has its cookie reply. Elsewhere the
+//! replies themselves are bounded: to addresses of the node's own link at which nobody is, some hundreds
+//! a second fill the system's table of neighbours, and then it finds its peers no more.
 
 use crate::cookie::Cookies;
 use crate::core::Transmit;
@@ -40,6 +42,8 @@ pub(crate) struct Admission {
     proven_strangers: Pool<SocketAddr>,
     /// Networks of proven strangers.
     proven_networks: Pool<IpAddr>,
+    /// Networks of strangers that were asked for a cookie.
+    replies: Pool<IpAddr>,
 }
 
 /// What may pass within a second: in all, and of each source.
@@ -65,6 +69,7 @@ impl Admission {
             strangers: Pool::new(strangers, of_network(strangers)),
             proven_strangers: Pool::new(proven_strangers, PROVEN_PER_ENDPOINT),
             proven_networks: Pool::new(proven_strangers, of_network(proven_strangers)),
+            replies: Pool::new(STRANGERS_REPLIES, REPLIES_PER_LINK),
         }
     }
 
@@ -89,7 +94,7 @@ impl Admission {
         if passes {
             Ok(())
         } else {
-            Err(self.ask_for_cookie(from, datagram, now))
+            Err(self.ask_for_cookie(from, datagram, is_peer, now))
         }
     }
 
@@ -99,7 +104,7 @@ impl Admission {
         &mut self,
         from: SocketAddr,
         datagram: &[u8],
-        is_within: bool,
+        (is_peer, is_within): (bool, bool),
         now: Duration,
     ) -> Result<(), Refusal> {
         self.check_mac1(datagram)?;
@@ -108,9 +113,9 @@ impl Admission {
         }
         self.renew(now);
         if self.cookies.is_proven(from, datagram, now) {
-            self.take_proven(from, true)
+            self.take_proven(from, is_peer)
         } else {
-            Err(self.ask_for_cookie(from, datagram, now))
+            Err(self.ask_for_cookie(from, datagram, is_peer, now))
         }
     }
 
@@ -138,7 +143,16 @@ impl Admission {
         }
     }
 
-    fn ask_for_cookie(&mut self, from: SocketAddr, datagram: &[u8], now: Duration) -> Refusal {
+    fn ask_for_cookie(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        is_peer: bool,
+        now: Duration,
+    ) -> Refusal {
+        if !is_peer && !self.replies.take(link(from.ip())) {
+            return (DropReason::UnderLoad, None);
+        }
         let reply = self.cookies.reply(from, datagram, now);
         let reply = reply.map(|payload| Transmit {
             to: from,
@@ -159,6 +173,7 @@ impl Admission {
         self.strangers.clear();
         self.proven_strangers.clear();
         self.proven_networks.clear();
+        self.replies.clear();
     }
 }
 
@@ -201,6 +216,14 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// What may be one link, whose neighbours the system has to look for: an IPv4 /24, an IPv6 /64.
+fn link(address: IpAddr) -> IpAddr {
+    match network(address) {
+        IpAddr::V4(v4) => IpAddr::from((u32::from(v4) >> 8 << 8).to_be_bytes()),
+        v6 @ IpAddr::V6(_) => v6,
+    }
+}
+
 const PERIOD: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -239,16 +262,17 @@ mod tests {
         }
 
         /// Sends it as it is; the cookie that it is answered with, if it is not admitted.
-        fn plain(&mut self, from: SocketAddr, is_peer: bool) -> Result<(), cookie::Cookie> {
+        fn plain(&mut self, from: SocketAddr, is_peer: bool) -> Result<(), Option<cookie::Cookie>> {
             let message = self.initiation.clone();
             self.admission
                 .initiation(from, &message, is_peer, self.now)
                 .map_err(|(reason, reply)| {
                     assert_eq!(reason, DropReason::UnderLoad);
-                    let reply = reply.expect("without a cookie there is always an answer");
+                    assert!(reply.is_some() || !is_peer, "a peer always has an answer");
+                    let reply = reply?;
                     assert_eq!(reply.to, from);
-                    cookie::open_reply(&self.own.public(), &reply.payload, &message)
-                        .expect("it is for this message")
+                    let cookie = cookie::open_reply(&self.own.public(), &reply.payload, &message);
+                    Some(cookie.expect("it is for this message"))
                 })
         }
 
@@ -256,7 +280,7 @@ mod tests {
         fn proven(&mut self, from: SocketAddr, owner: SocketAddr, is_peer: bool) -> bool {
             let reply = self
                 .admission
-                .ask_for_cookie(owner, &self.initiation, self.now)
+                .ask_for_cookie(owner, &self.initiation, true, self.now)
                 .1
                 .expect("an answer");
             let cookie =
@@ -367,15 +391,36 @@ mod tests {
             strangers,
             proven_strangers,
             proven_networks,
+            replies,
             ..
         } = &gate.admission;
         let of_endpoints = [peers, proven_peers, proven_strangers].map(|pool| pool.of.len());
-        let of_networks = [strangers, proven_networks].map(|pool| pool.of.len());
-        assert_eq!(
-            (of_endpoints, of_networks),
-            ([1_000, 2_000, 500], [250, 500])
-        );
+        let of_networks = [strangers, proven_networks, replies].map(|pool| pool.of.len());
+        assert_eq!(of_endpoints, [1_000, 2_000, 500]);
+        let most = [250, 500, STRANGERS_REPLIES as usize];
+        assert!(of_networks.iter().zip(most).all(|(it, most)| *it <= most));
         assert!(Admission::new(&gate.own, u64::MAX, 1).peers.total <= MOST_PER_SECOND);
+    }
+
+    #[test]
+    fn no_link_is_sent_more_cookies_than_neighbours_can_be_looked_for() {
+        let mut gate = Gate::new(1_000);
+        let count = |gate: &mut Gate, name: &dyn Fn(u64) -> SocketAddr| {
+            let refused = (0..2_000).filter_map(|n| gate.plain(name(n), false).err());
+            refused.flatten().count()
+        };
+        let of_link = |n| v6(1, n, 1);
+        assert_eq!(count(&mut gate, &of_link), REPLIES_PER_LINK as usize);
+        let of_link_v4 = |n: u64| v4(0xC000_0200 | (n % 256) as u32);
+        assert_eq!(count(&mut gate, &of_link_v4), REPLIES_PER_LINK as usize);
+        let anywhere = |n: u64| v4((n as u32) << 8);
+        let all = STRANGERS_REPLIES as usize;
+        assert_eq!(
+            count(&mut gate, &anywhere),
+            all - 2 * REPLIES_PER_LINK as usize
+        );
+        // A peer's endpoint is no address at which nobody is.
+        assert!((0..20).any(|_| matches!(gate.plain(v6(1, 1, 1), true), Err(Some(_)))));
     }
 
     #[test]

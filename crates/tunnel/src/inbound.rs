@@ -279,7 +279,9 @@ impl Tunnel {
             return Err(DropReason::UnknownIndex);
         }
         let is_within = peer.responses.take(RESPONSES_PER_PEER, now);
-        let admitted = self.admission.response(from, datagram, is_within, now);
+        let is_peer = core.endpoints.contains(from);
+        let source = (is_peer, is_within);
+        let admitted = self.admission.response(from, datagram, source, now);
         core.unless_refused(admitted)?;
         let tunn = peer
             .owner_of(index)

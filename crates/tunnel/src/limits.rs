@@ -76,6 +76,11 @@ pub const STRANGERS_PART: u32 = 4;
 pub const PROVEN_STRANGERS_PART: u32 = 2;
 /// How many IPv4 addresses or IPv6 /64 it takes to use up what strangers have: one alone gets a tenth.
 pub const NETWORKS_AT_FULL_RATE: u32 = 10;
+/// Cookie replies per second to strangers. Where nobody is, a system looks for three seconds; Linux looks
+/// for 1,024 neighbours at a time, and then for no more.
+pub const STRANGERS_REPLIES: u32 = 250;
+/// The same within an IPv4 /24 or IPv6 /64.
+pub const REPLIES_PER_LINK: u32 = 50;
 /// The most that [`crate::Config::handshakes_per_second`] can be; bounds the memory of the counts.
 pub const MOST_PER_SECOND: u32 = 1 << 16;
 /// How long a cookie that was received is used (whitepaper, section 5.4.7).
