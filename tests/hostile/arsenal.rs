@@ -39,6 +39,13 @@ pub(crate) struct Known {
     pub(crate) endpoint: Option<SocketAddr>,
 }
 
+impl Known {
+    /// Its addresses in the mesh.
+    pub(crate) fn addresses(&self) -> [IpAddr; 2] {
+        [self.member.v4.into(), self.member.v6.into()]
+    }
+}
+
 /// A datagram and the way that it took.
 struct Recording {
     /// The survivor at the other end.
@@ -406,6 +413,22 @@ pub(crate) fn seal(
         }
         Outbound::Queued | Outbound::Dropped(_) => None,
     }
+}
+
+/// The same on a live session with whoever has `peer` in the mesh, wherever the packet is to go.
+pub(crate) fn seal_to(
+    tunnel: &Tunnel,
+    peer: IpAddr,
+    packet: &[u8],
+    now: Duration,
+) -> Option<(SocketAddr, Vec<u8>)> {
+    let mut session = tunnel.outgoing(peer, now).ok()??;
+    let mut buffer = packet.to_vec();
+    buffer.resize(packet.len() + tunnel::PADDING, 0);
+    let mut out = vec![0; 2048];
+    let len = session.seal(&mut buffer, packet.len(), &mut out).ok()?;
+    out.truncate(len);
+    Some((session.to(), out))
 }
 
 /// A receiver index that the survivor would use with this PSK if `newest` had it.
