@@ -5,7 +5,7 @@ use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use rand_core::OsRng;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Config, Outbound, PeerSpec, Tunnel};
+use tunnel::{Config, Inside, Outbound, PeerSpec, Range, Tunnel};
 
 /// From the announcement of an epoch to its beginning.
 pub(crate) const LEAD: Duration = Duration::from_secs(5);
@@ -29,14 +29,18 @@ pub(crate) struct Star {
 fn endpoint(number: u16) -> Endpoint {
     let secret = WgSecret::generate(&mut OsRng);
     let key = secret.public();
+    let [high, low] = number.to_be_bytes();
+    let inner = Ipv4Addr::new(10, 77, high, low);
     let tunnel = Tunnel::new(Config {
+        inside: Inside {
+            own: vec![inner.into()],
+            ranges: vec![Range::new(inner.into(), 16)],
+        },
         secret,
         mtu: 1420,
         handshakes_per_second: u64::MAX,
         seed: number.into(),
     });
-    let [high, low] = number.to_be_bytes();
-    let inner = Ipv4Addr::new(10, 77, high, low);
     Endpoint {
         tunnel,
         key,

@@ -20,7 +20,7 @@ use keys::{Epoch, EpochSecret, NodeId, Psk, WgPublicKey, WgSecret};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Event, Inbound, Outbound, PeerSpec, Tunnel};
+use tunnel::{Event, Inbound, Inside, Outbound, PeerSpec, Range, Tunnel};
 use wire::Place;
 
 /// Who it is, once enrolled.
@@ -37,6 +37,13 @@ pub(crate) struct Known {
     pub(crate) member: wire::Member,
     pub(crate) psk: [u8; 32],
     pub(crate) endpoint: Option<SocketAddr>,
+}
+
+impl Known {
+    /// Its addresses in the mesh.
+    pub(crate) fn addresses(&self) -> [IpAddr; 2] {
+        [self.member.v4.into(), self.member.v6.into()]
+    }
 }
 
 /// A datagram and the way that it took.
@@ -239,7 +246,7 @@ impl Arsenal {
             key: target.member.wg,
             allowed: vec![target.member.v4.into(), target.member.v6.into()],
         };
-        let mut tunnel = tunnel_of(&self.wg, turn as u64);
+        let mut tunnel = tunnel_of(&self.wg, &self.scope.place, turn as u64);
         tunnel.install(
             claimed,
             vec![(spec, Psk::from_bytes(*psk))],
@@ -375,13 +382,18 @@ impl Lane {
     }
 }
 
-/// A tunnel of this key, without peers.
-pub(crate) fn tunnel_of(wg: &WgSecret, seed: u64) -> Tunnel {
+/// A tunnel of this key in this place, without peers.
+pub(crate) fn tunnel_of(wg: &WgSecret, place: &Place, seed: u64) -> Tunnel {
+    let (v4, v6) = (IpAddr::V4(place.v4.0), IpAddr::V6(place.v6.0));
     Tunnel::new(tunnel::Config {
         secret: wg.duplicate(),
         mtu: 1420,
         handshakes_per_second: 10_000,
         seed,
+        inside: Inside {
+            own: vec![v4, v6],
+            ranges: vec![Range::new(v4, place.v4.1), Range::new(v6, place.v6.1)],
+        },
     })
 }
 
@@ -401,6 +413,22 @@ pub(crate) fn seal(
         }
         Outbound::Queued | Outbound::Dropped(_) => None,
     }
+}
+
+/// The same on a live session with whoever has `peer` in the mesh, wherever the packet is to go.
+pub(crate) fn seal_to(
+    tunnel: &Tunnel,
+    peer: IpAddr,
+    packet: &[u8],
+    now: Duration,
+) -> Option<(SocketAddr, Vec<u8>)> {
+    let mut session = tunnel.outgoing(peer, now).ok()??;
+    let mut buffer = packet.to_vec();
+    buffer.resize(packet.len() + tunnel::PADDING, 0);
+    let mut out = vec![0; 2048];
+    let len = session.seal(&mut buffer, packet.len(), &mut out).ok()?;
+    out.truncate(len);
+    Some((session.to(), out))
 }
 
 /// A receiver index that the survivor would use with this PSK if `newest` had it.

@@ -224,7 +224,7 @@ pub(crate) fn netns(mesh: &Mesh, host: &str) -> PathBuf {
     Path::new("/run/netns").join(mesh.namespace(host).name())
 }
 
-const SURVIVORS: [&str; 2] = ["node-a", "node-b"];
+pub(crate) const SURVIVORS: [&str; 2] = ["node-a", "node-b"];
 pub(crate) const HOSTILE: &str = "node-c";
 const ATTACKS: [Count; 5] = [
     Count::LiveData,

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `cut_off.rs` | a member turns hostile and is excluded, or evicted |
 //! | `readmitted.rs` | a member that was evicted and came back, with what it kept |
+//! | `inside.rs` | a member whose datagrams come through the tunnel, and whose packets go past it |
+//! | `handshakes.rs` | one that knows all keys and sends handshakes in the names of members |
 //! | `stranger.rs` | a node that was never enrolled |
 //! | `floods.rs`, `flooder.rs` | floods on the control channel, by members and by strangers |
 //! | `updates.rs` | updates that no node may believe |
@@ -21,7 +23,9 @@ mod fake_controller;
 mod flooder;
 mod floods;
 mod forged;
+mod handshakes;
 mod in_the_clear;
+mod inside;
 mod node;
 mod packets;
 mod places;

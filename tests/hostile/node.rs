@@ -6,9 +6,9 @@
 //! here and in `arsenal.rs`: it takes no update that excludes it, never discards and never closes. When
 //! it is readmitted, it begins anew and keeps its tunnel of before as a relic.
 
-use crate::arsenal::{Arsenal, Known, Scope, Shot, seal, tunnel_of};
+use crate::arsenal::{Arsenal, Known, Scope, Shot, seal, seal_to, tunnel_of};
 use crate::control;
-use crate::packets::{echo, is_data, is_response};
+use crate::packets::{echo, is_data, is_response, udp};
 use crate::witness::inside;
 use anyhow::{Context as _, anyhow, bail};
 use epoch::member::{HighWater, Identity};
@@ -69,6 +69,10 @@ pub(crate) enum Count {
     Responses,
     /// Times that it had read everything that had come.
     Rounds,
+    /// Datagrams inside its tunnel.
+    Nested,
+    /// Packets to addresses that are not a survivor's in the mesh.
+    Strayed,
 }
 
 /// What it does with its time.
@@ -83,6 +87,10 @@ pub(crate) enum Conduct {
     Silent,
     /// Nothing but what it has of earlier memberships.
     Haunt,
+    /// Datagrams inside its tunnel to the very tunnel that they come through.
+    Nest,
+    /// Packets to where a member has no business to send.
+    Stray,
 }
 
 /// An update as it came, kept for later.
@@ -268,7 +276,7 @@ async fn live(
     );
     let _ = told.send(scope.clone());
     let result = Life {
-        tunnel: tunnel_of(&wg, 1),
+        tunnel: tunnel_of(&wg, &scope.place, 1),
         arsenal: Arsenal::new(scope, wg),
         authorities: token.authorities,
         member,
@@ -358,7 +366,7 @@ impl Life {
             return Ok(());
         };
         if std::mem::take(&mut self.excluded) && !self.arsenal.known.is_empty() {
-            let anew = tunnel_of(&self.arsenal.wg, 2);
+            let anew = tunnel_of(&self.arsenal.wg, &self.arsenal.scope.place, 2);
             self.relics.push(std::mem::replace(&mut self.tunnel, anew));
         }
         self.arsenal.secrets.insert(0, (verified.epoch, secret));
@@ -437,20 +445,70 @@ impl Life {
                 let shots = self.arsenal.haunt(&mut self.relics, Clock);
                 self.fire(shots);
             }
+            Conduct::Nest => self.nest(),
+            Conduct::Stray => self.stray(),
         }
+    }
+
+    /// To each member, over both families: a datagram for its WireGuard socket, of the session that it
+    /// has with this node, that comes out of its own tunnel. What is in it asks for an answer.
+    fn nest(&mut self) {
+        let own = self.arsenal.scope.addresses();
+        for known in self.members() {
+            let port = known.endpoint.map_or(0, |endpoint| endpoint.port());
+            for (own, to) in own.into_iter().zip(known.addresses()) {
+                let packet = echo(own, to, self.sequence);
+                let Some((_, nested)) = seal(&mut self.tunnel, &packet, Clock.now()) else {
+                    continue;
+                };
+                let (from, to) = (SocketAddr::new(own, port), SocketAddr::new(to, port));
+                let packet = udp(from, to, &nested);
+                if let Some((to, datagram)) = seal(&mut self.tunnel, &packet, Clock.now()) {
+                    self.send(0, to, datagram, Count::Nested);
+                }
+            }
+        }
+    }
+
+    /// To each member: echo requests to its underlay address, to its loopback, to other members, to
+    /// groups and to what is behind it.
+    fn stray(&mut self) {
+        let members = self.members();
+        let mut strayed: Vec<IpAddr> = STRAYED
+            .iter()
+            .map(|address| address.parse().expect("an address"))
+            .collect();
+        for known in &members {
+            strayed.extend(known.endpoint.map(|endpoint| endpoint.ip()));
+        }
+        let own = self.arsenal.scope.addresses();
+        for known in &members {
+            let others = members.iter().filter(|it| it.member.wg != known.member.wg);
+            let others: Vec<IpAddr> = others.flat_map(Known::addresses).collect();
+            for to in others.iter().chain(&strayed) {
+                let from = own[usize::from(to.is_ipv6())];
+                let packet = echo(from, *to, self.sequence);
+                let by_way_of = known.member.v4.into();
+                let sealed = seal_to(&self.tunnel, by_way_of, &packet, Clock.now());
+                if let Some((to, datagram)) = sealed {
+                    self.send(0, to, datagram, Count::Strayed);
+                }
+            }
+        }
+    }
+
+    /// Everybody else in the newest epoch that it knows.
+    fn members(&self) -> Vec<Known> {
+        let known = &self.arsenal.known;
+        let epoch = known.first().map(|known| known.epoch);
+        let of_epoch = known.iter().filter(|known| Some(known.epoch) == epoch);
+        of_epoch.cloned().collect()
     }
 
     /// A model member's traffic: an echo request per peer and family; and one under a false address.
     fn converse(&mut self) {
-        let Some(epoch) = self.arsenal.known.first().map(|known| known.epoch) else {
-            return;
-        };
-        let members = self
-            .arsenal
-            .known
-            .iter()
-            .filter(|known| known.epoch == epoch);
-        let members: Vec<wire::Member> = members.map(|known| known.member.clone()).collect();
+        let members = self.members().into_iter().map(|known| known.member);
+        let members: Vec<wire::Member> = members.collect();
         let [v4, v6] = self.arsenal.scope.addresses();
         let false_v4 = members.last().map_or(v4, |last| last.v4.into());
         for member in &members {
@@ -558,5 +616,17 @@ impl Life {
     }
 }
 
+/// Where nobody is a member: loopback, groups, everybody, and what is behind.
+const STRAYED: [&str; 9] = [
+    "127.0.0.1",
+    "224.0.0.1",
+    "255.255.255.255",
+    "198.18.0.1",
+    "192.0.2.1",
+    "::1",
+    "ff02::1",
+    "fd00:6d65:7368::1",
+    "2001:db8::1",
+];
 const TICK: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(20);

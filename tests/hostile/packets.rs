@@ -5,7 +5,7 @@ use blake2::digest::consts::U16;
 use blake2::digest::{FixedOutput as _, KeyInit as _, Update as _};
 use blake2::{Blake2s256, Blake2sMac, Digest as _};
 use keys::WgPublicKey;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Stands in every inner packet that the hostile node makes; an echo reply carries it back.
 pub(crate) const MARK: &[u8; 16] = b"hostile-node-c!\n";
@@ -65,6 +65,36 @@ pub(crate) fn echo(from: IpAddr, to: IpAddr, sequence: u16) -> Vec<u8> {
         }
         _ => unreachable!("both ends of an echo are of one family"),
     }
+}
+
+/// A UDP datagram with its IP header.
+pub(crate) fn udp(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(payload.len() + 8).expect("a datagram is short");
+    let mut header = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    header.extend([len.to_be_bytes(), [0, 0]].concat());
+    let pseudo = [[0, 17], len.to_be_bytes()].concat();
+    let (addresses, mut packet) = match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let addresses = [from.octets(), to.octets()].concat();
+            let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0];
+            packet[2..4].copy_from_slice(&(len + 20).to_be_bytes());
+            let sum = checksum(&[&packet, &addresses]);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            (addresses, packet)
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let mut packet = vec![0x60, 0, 0, 0, 0, 0, 17, 64];
+            packet[4..6].copy_from_slice(&len.to_be_bytes());
+            ([from.octets(), to.octets()].concat(), packet)
+        }
+        _ => unreachable!("both ends of a datagram are of one family"),
+    };
+    let sum = checksum(&[&addresses, &pseudo, &header, payload]);
+    // Zero would say that there is no checksum (RFC 768).
+    let sum = if sum == 0 { 0xFFFF } else { sum };
+    header[6..8].copy_from_slice(&sum.to_be_bytes());
+    packet.extend([addresses.as_slice(), &header, payload].concat());
+    packet
 }
 
 /// What `packet` has to do with a hostile node that has the addresses `own`.

@@ -145,7 +145,7 @@ fn attack(scope: Scope, known: Vec<Known>, newest: Epoch) -> anyhow::Result<u64>
         .iter()
         .try_for_each(|socket| socket.set_nonblocking(true))?;
     let wg = WgSecret::generate(&mut OsRng);
-    let mut tunnel = tunnel_of(&wg, 1);
+    let mut tunnel = tunnel_of(&wg, &scope.place, 1);
     let specs = known.iter().map(|known| {
         let allowed = vec![known.member.v4.into(), known.member.v6.into()];
         (

@@ -54,6 +54,9 @@ fn serves_for_one_epoch(program: &str, arguments: &[&str]) {
     mesh.wait_until("the stock WireGuard has shaken hands", |mesh| {
         shook(mesh, &stock)
     });
+    // Its clock knows fewer leap seconds than the one of the meshd that it replaces, or none.
+    let replayed = mesh.node_status(NODE).dropped["replayed"];
+    assert_eq!(replayed, 0, "it was taken for a recording");
     mesh.wait_until("it reaches the node", |mesh| reaches(mesh, REPLACED, node));
     assert!(reaches(&mesh, NODE, stand_in), "the node does not reach it");
     assert!(carries(&mesh, REPLACED, node[0]) && carries(&mesh, NODE, stand_in[1]));

@@ -9,7 +9,7 @@ use keys::{AuthorityId, Epoch, NodeId, NodeSecret, WgSecret};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Config, PeerSpec, Tunnel};
+use tunnel::{Config, Inside, PeerSpec, Range, Tunnel};
 use wire::evidence::Benchmark;
 use wire::message::{Hello, Update};
 use wire::{Digest, Mark, Place, Signed, ToController};
@@ -300,11 +300,15 @@ fn process(
         mesh: place.mesh,
         segment: place.segment,
     };
+    let (v4, v6) = (IpAddr::V4(place.v4.0), IpAddr::V6(place.v6.0));
     let config = Config {
+        inside: Inside {
+            own: vec![v4, v6],
+            ranges: vec![Range::new(v4, place.v4.1), Range::new(v6, place.v6.1)],
+        },
         secret: wg.duplicate(),
         mtu: MTU,
-        // boringtun counts these on the real clock.
-        handshakes_per_second: u64::MAX,
+        handshakes_per_second: 1_000,
         seed: u64::from(node.0[0]) << 32 | life,
     };
     (Member::new(identity, high), Tunnel::new(config))

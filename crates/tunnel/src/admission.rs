@@ -1,94 +1,210 @@
-//! Which handshake messages are worth an X25519: MAC1 always, MAC2 while there are too many
-//! (whitepaper, section 5.3), and a bound per source even for those that proved their address.
+//! Which handshake messages are worth an X25519.
+//!
+//! MAC1 is no hurdle: it takes the public key alone, which every node that ever was a member knows.
+//! Three things about a source can be told before any key is asked, and each has an allowance that the
+//! others cannot use up: whether a current peer is expected at exactly this address and port, whether
+//! a cookie has proven that the sender is there, and which network it is in. Beyond its allowance an
+//! initiation is answered with a cookie; one that returns the cookie is dropped only if what shares its
+//! proof has had too much.
+//!
+//! ```text
+//!                       │ no cookie                     │ cookie returned (address and port are true)
+//!  a peer's endpoint    │ of each endpoint, in all      │ of each endpoint, in all
+//!  elsewhere            │ of each network, in all       │ of each endpoint and network, in all
+//!  beyond               │ cookie reply                  │ dropped
+//! ```
+//!
+//! So whoever sends in a peer's name costs that peer a round trip, and whoever sends under addresses
+//! of its own costs no peer anything. A peer's endpoint always has its cookie reply. Elsewhere the
+//! replies themselves are bounded: to addresses of the node's own link at which nobody is, some hundreds
+//! a second fill the system's table of neighbours, and then it finds its peers no more.
 
+use crate::cookie::Cookies;
 use crate::core::Transmit;
 use crate::drops::DropReason;
-use crate::limits::MIN_BUFFER;
-use crate::tunnel::reason;
-use boringtun::noise::TunnResult;
-use boringtun::noise::rate_limiter::RateLimiter;
+use crate::limits::*;
+use keys::WgSecret;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use x25519_dalek::PublicKey;
+
+/// Why a handshake message goes no further, and what to answer.
+pub(crate) type Refusal = (DropReason, Option<Transmit>);
 
 pub(crate) struct Admission {
-    limiter: RateLimiter,
-    per_second: u64,
-    /// When the counts below began; `None`: nothing has come since they were cleared.
-    since: Option<Duration>,
-    judged: u64,
-    sources: HashMap<IpAddr, u64>,
+    cookies: Cookies,
+    /// When the second began that the pools count.
+    since: Duration,
+    peers: Pool<SocketAddr>,
+    proven_peers: Pool<SocketAddr>,
+    strangers: Pool<IpAddr>,
+    proven_strangers: Pool<SocketAddr>,
+    /// Networks of proven strangers.
+    proven_networks: Pool<IpAddr>,
+    /// Networks of strangers that were asked for a cookie.
+    replies: Pool<IpAddr>,
+}
+
+/// What may pass within a second: in all, and of each source.
+struct Pool<K> {
+    total: u32,
+    share: u32,
+    passed: u32,
+    /// Has an entry only for what has passed: never more than `total`.
+    of: HashMap<K, u32>,
 }
 
 impl Admission {
-    pub(crate) fn new(public: &PublicKey, per_second: u64) -> Self {
+    pub(crate) fn new(own: &WgSecret, per_second: u64, seed: u64) -> Self {
+        let all = u32::try_from(per_second).map_or(MOST_PER_SECOND, |all| all.min(MOST_PER_SECOND));
+        let strangers = (all / STRANGERS_PART).max(1);
+        let proven_strangers = (all / PROVEN_STRANGERS_PART).max(1);
+        let of_network = |total: u32| (total / NETWORKS_AT_FULL_RATE).max(1);
         Self {
-            limiter: RateLimiter::new(public, per_second),
-            per_second,
-            since: None,
-            judged: 0,
-            sources: HashMap::new(),
+            cookies: Cookies::new(own, seed),
+            since: Duration::ZERO,
+            peers: Pool::new(all, INITIATIONS_PER_ENDPOINT),
+            proven_peers: Pool::new(all.saturating_mul(2), PROVEN_PER_ENDPOINT),
+            strangers: Pool::new(strangers, of_network(strangers)),
+            proven_strangers: Pool::new(proven_strangers, PROVEN_PER_ENDPOINT),
+            proven_networks: Pool::new(proven_strangers, of_network(proven_strangers)),
+            replies: Pool::new(STRANGERS_REPLIES, REPLIES_PER_LINK),
         }
     }
 
-    /// Judges a handshake message by its MACs. A cookie for the sender goes to `out`.
-    pub(crate) fn check(
+    /// Judges an initiation; `is_peer`: a current peer is expected at exactly this address and port.
+    pub(crate) fn initiation(
         &mut self,
         from: SocketAddr,
         datagram: &[u8],
+        is_peer: bool,
         now: Duration,
-    ) -> Result<(), (DropReason, Option<Transmit>)> {
-        self.since.get_or_insert(now);
-        let mut cookie = [0; MIN_BUFFER];
-        match self
-            .limiter
-            .verify_packet(Some(from.ip()), datagram, &mut cookie)
-        {
-            Ok(_) => Ok(()),
-            Err(TunnResult::WriteToNetwork(reply)) => {
-                let reply = Transmit {
-                    to: from,
-                    payload: reply.to_vec(),
-                    peer: None,
-                };
-                Err((DropReason::UnderLoad, Some(reply)))
-            }
-            Err(TunnResult::Err(error)) => Err((reason(&error), None)),
-            Err(_) => Err((DropReason::Malformed, None)),
+    ) -> Result<(), Refusal> {
+        self.check_mac1(datagram)?;
+        self.renew(now);
+        if self.cookies.is_proven(from, datagram, now) {
+            return self.take_proven(from, is_peer);
+        }
+        let passes = if is_peer {
+            self.peers.take(from)
+        } else {
+            self.strangers.take(network(from.ip()))
+        };
+        if passes {
+            Ok(())
+        } else {
+            Err(self.ask_for_cookie(from, datagram, is_peer, now))
         }
     }
 
-    /// Takes one of the initiations that may be opened this second, from this source and in all.
-    pub(crate) fn take_initiation(&mut self, from: SocketAddr) -> Result<(), DropReason> {
-        // An address in a table that is full shares the allowance of all such addresses.
-        let full = self.sources.len() >= MAX_SOURCES;
-        let mut source = network(from.ip());
-        if full && !self.sources.contains_key(&source) {
-            source = IpAddr::from([0; 4]);
+    /// Judges a response to an initiation of ours that is under way; `is_within`: what this peer may
+    /// send without a cookie is not used up.
+    pub(crate) fn response(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        (is_peer, is_within): (bool, bool),
+        now: Duration,
+    ) -> Result<(), Refusal> {
+        self.check_mac1(datagram)?;
+        if is_within {
+            return Ok(());
         }
-        let used = self.sources.entry(source).or_default();
-        let share = (self.per_second / SOURCES_AT_FULL_RATE).max(1);
-        if *used >= share || self.judged >= self.per_second.saturating_mul(2) {
-            return Err(DropReason::UnderLoad);
+        self.renew(now);
+        if self.cookies.is_proven(from, datagram, now) {
+            self.take_proven(from, is_peer)
+        } else {
+            Err(self.ask_for_cookie(from, datagram, is_peer, now))
         }
-        *used += 1;
-        self.judged += 1;
-        Ok(())
     }
 
-    /// When the counts are due to start anew.
-    pub(crate) fn reset_at(&self) -> Option<Duration> {
-        self.since.map(|since| since + PERIOD)
+    fn check_mac1(&self, datagram: &[u8]) -> Result<(), Refusal> {
+        if self.cookies.is_addressed(datagram) {
+            Ok(())
+        } else {
+            Err((DropReason::BadMac, None))
+        }
     }
 
-    pub(crate) fn reset(&mut self, now: Duration) {
-        if self.reset_at().is_some_and(|at| at <= now) {
-            self.limiter.reset_count();
-            self.since = None;
-            self.judged = 0;
-            self.sources.clear();
+    fn take_proven(&mut self, from: SocketAddr, is_peer: bool) -> Result<(), Refusal> {
+        let passes = if is_peer {
+            self.proven_peers.take(from)
+        } else {
+            // Neither counts what the other refuses: one network would else use up what all have.
+            let network = network(from.ip());
+            let fits = self.proven_strangers.has(&from) && self.proven_networks.has(&network);
+            fits && self.proven_strangers.take(from) && self.proven_networks.take(network)
+        };
+        if passes {
+            Ok(())
+        } else {
+            Err((DropReason::UnderLoad, None))
         }
+    }
+
+    fn ask_for_cookie(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        is_peer: bool,
+        now: Duration,
+    ) -> Refusal {
+        if !is_peer && !self.replies.take(link(from.ip())) {
+            return (DropReason::UnderLoad, None);
+        }
+        let reply = self.cookies.reply(from, datagram, now);
+        let reply = reply.map(|payload| Transmit {
+            to: from,
+            payload,
+            peer: None,
+        });
+        (DropReason::UnderLoad, reply)
+    }
+
+    /// Begins the next second.
+    fn renew(&mut self, now: Duration) {
+        if now.saturating_sub(self.since) < PERIOD {
+            return;
+        }
+        self.since = now;
+        self.peers.clear();
+        self.proven_peers.clear();
+        self.strangers.clear();
+        self.proven_strangers.clear();
+        self.proven_networks.clear();
+        self.replies.clear();
+    }
+}
+
+impl<K: Eq + Hash> Pool<K> {
+    fn new(total: u32, share: u32) -> Self {
+        Self {
+            total,
+            share,
+            passed: 0,
+            of: HashMap::new(),
+        }
+    }
+
+    /// Whether one more may pass.
+    fn has(&self, source: &K) -> bool {
+        let passed = self.of.get(source).copied().unwrap_or(0);
+        self.passed < self.total && passed < self.share
+    }
+
+    fn take(&mut self, source: K) -> bool {
+        let has = self.has(&source);
+        if has {
+            *self.of.entry(source).or_default() += 1;
+            self.passed += 1;
+        }
+        has
+    }
+
+    fn clear(&mut self) {
+        self.passed = 0;
+        self.of.clear();
     }
 }
 
@@ -100,46 +216,221 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// What may be one link, whose neighbours the system has to look for: an IPv4 /24, an IPv6 /64.
+fn link(address: IpAddr) -> IpAddr {
+    match network(address) {
+        IpAddr::V4(v4) => IpAddr::from((u32::from(v4) >> 8 << 8).to_be_bytes()),
+        v6 @ IpAddr::V6(_) => v6,
+    }
+}
+
 const PERIOD: Duration = Duration::from_secs(1);
-/// How many sources it takes to use up the rate: one alone gets a tenth.
-const SOURCES_AT_FULL_RATE: u64 = 10;
-/// Sources that are told apart within a second.
-const MAX_SOURCES: usize = 4_096;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cookie;
+    use boringtun::noise::{Tunn, TunnResult};
+    use rand_core::OsRng;
+    use x25519_dalek::{PublicKey, StaticSecret};
 
-    fn admission(per_second: u64) -> Admission {
-        Admission::new(&PublicKey::from([1; 32]), per_second)
+    /// What one side admits in a second, and a message that somebody made for it.
+    struct Gate {
+        admission: Admission,
+        own: WgSecret,
+        initiation: Vec<u8>,
+        now: Duration,
     }
 
-    fn source(last: u8) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, last], 1))
+    impl Gate {
+        fn new(per_second: u64) -> Self {
+            let own = WgSecret::generate(&mut OsRng);
+            let theirs = StaticSecret::random_from_rng(OsRng);
+            let mut tunn = Tunn::new(theirs, PublicKey::from(own.public().0), None, None, 1, None);
+            let mut buffer = [0; 148];
+            let TunnResult::WriteToNetwork(initiation) =
+                tunn.format_handshake_initiation(&mut buffer, true)
+            else {
+                panic!("an initiation");
+            };
+            Self {
+                admission: Admission::new(&own, per_second, 1),
+                initiation: initiation.to_vec(),
+                own,
+                now: Duration::from_secs(1_000),
+            }
+        }
+
+        /// Sends it as it is; the cookie that it is answered with, if it is not admitted.
+        fn plain(&mut self, from: SocketAddr, is_peer: bool) -> Result<(), Option<cookie::Cookie>> {
+            let message = self.initiation.clone();
+            self.admission
+                .initiation(from, &message, is_peer, self.now)
+                .map_err(|(reason, reply)| {
+                    assert_eq!(reason, DropReason::UnderLoad);
+                    assert!(reply.is_some() || !is_peer, "a peer always has an answer");
+                    let reply = reply?;
+                    assert_eq!(reply.to, from);
+                    let cookie = cookie::open_reply(&self.own.public(), &reply.payload, &message);
+                    Some(cookie.expect("it is for this message"))
+                })
+        }
+
+        /// Sends it with the cookie of `owner`.
+        fn proven(&mut self, from: SocketAddr, owner: SocketAddr, is_peer: bool) -> bool {
+            let reply = self
+                .admission
+                .ask_for_cookie(owner, &self.initiation, true, self.now)
+                .1
+                .expect("an answer");
+            let cookie =
+                cookie::open_reply(&self.own.public(), &reply.payload, &self.initiation).unwrap();
+            let mut message = self.initiation.clone();
+            cookie::prove(&cookie, &mut message);
+            self.admission
+                .initiation(from, &message, is_peer, self.now)
+                .is_ok()
+        }
+    }
+
+    fn v6(subnet: u16, host: u64, port: u16) -> SocketAddr {
+        let ip = (0x2001_0db8 << 96 | u128::from(subnet) << 64 | u128::from(host)).to_be_bytes();
+        SocketAddr::from((ip, port))
+    }
+
+    fn v4(number: u32) -> SocketAddr {
+        SocketAddr::from((number.to_be_bytes(), 51_820))
     }
 
     #[test]
-    fn one_flooder_leaves_the_others_their_share() {
-        let mut admission = admission(100);
-        admission.since = Some(Duration::ZERO);
-        let passed = (0..10_000)
-            .filter(|_| admission.take_initiation(source(1)).is_ok())
-            .count();
-        assert_eq!(passed, 10);
-        assert!(admission.take_initiation(source(2)).is_ok());
-        admission.reset(Duration::from_secs(1));
+    fn nobody_takes_from_what_another_endpoint_of_a_peer_has() {
+        let mut gate = Gate::new(1_000);
+        let (peer, other) = (v6(1, 1, 51_820), v6(1, 2, 51_820));
+        for host in 0..3_000 {
+            let _ = gate.plain(v6(1, 1_000 + host, 1), false);
+            let _ = gate.plain(v4(host as u32), false);
+        }
+        // From its address and another port; from another peer's endpoint.
+        for port in 1..1_000 {
+            let _ = gate.plain(v6(1, 1, port), false);
+            let _ = gate.plain(other, true);
+        }
+        for _ in 0..INITIATIONS_PER_ENDPOINT {
+            assert!(gate.plain(peer, true).is_ok());
+        }
+        assert!(gate.plain(peer, true).is_err());
+        gate.now += PERIOD;
         assert!(
-            admission.take_initiation(source(1)).is_ok(),
+            gate.plain(peer, true).is_ok(),
             "the next second is a new one"
         );
     }
 
     #[test]
-    fn the_table_of_sources_is_bounded() {
-        let mut admission = admission(u64::MAX);
-        for address in 0..100_000u32 {
-            let _ = admission.take_initiation(SocketAddr::from((address.to_be_bytes(), 1)));
+    fn a_peer_in_whose_name_others_send_is_admitted_with_its_cookie() {
+        let mut gate = Gate::new(1_000);
+        // In the name of more peers than all of them may have opened without one.
+        let endpoints: Vec<_> = (0..200).map(|host| v6(1, host, 51_820)).collect();
+        for _ in 0..20 {
+            for endpoint in &endpoints {
+                let _ = gate.plain(*endpoint, true);
+            }
         }
-        assert!(admission.sources.len() <= MAX_SOURCES + 1);
+        for endpoint in &endpoints {
+            assert!(gate.plain(*endpoint, true).is_err());
+            assert!(gate.proven(*endpoint, *endpoint, true));
+        }
+        // Another's cookie is none.
+        while gate.plain(v6(1, 0, 1), false).is_ok() {}
+        assert!(!gate.proven(endpoints[0], endpoints[1], true));
+        assert!(!gate.proven(v6(1, 0, 51_821), endpoints[0], false));
+    }
+
+    #[test]
+    fn who_proves_many_addresses_of_one_network_leaves_peers_and_other_networks_theirs() {
+        let mut gate = Gate::new(1_000);
+        let admitted = (0..2_000)
+            .map(|host| v6(1, host / 20, (host % 20) as u16 + 1))
+            .filter(|from| gate.proven(*from, *from, false))
+            .count();
+        assert_eq!(admitted, 50, "a tenth of what strangers have");
+        let peer = v6(1, 1, 51_820);
+        assert!(gate.proven(peer, peer, true));
+        let stranger = v6(2, 1, 1);
+        assert!(gate.proven(stranger, stranger, false));
+        assert!(gate.plain(stranger, false).is_ok());
+    }
+
+    #[test]
+    fn a_proven_address_is_dropped_only_beyond_its_own_allowance() {
+        let mut gate = Gate::new(1_000);
+        let (peer, stranger) = (v4(1), v4(2));
+        for (from, is_peer) in [(peer, true), (stranger, false)] {
+            let admitted = (0..100).filter(|_| gate.proven(from, from, is_peer));
+            assert_eq!(admitted.count(), PROVEN_PER_ENDPOINT as usize);
+        }
+    }
+
+    #[test]
+    fn all_together_open_no_more_than_is_said_and_what_is_remembered_is_bounded() {
+        let mut gate = Gate::new(1_000);
+        let mut admitted = 0;
+        for number in 0..5_000 {
+            let (peer, stranger) = (v4(number), v4(1 << 24 | number));
+            admitted += u32::from(gate.plain(peer, true).is_ok());
+            admitted += u32::from(gate.plain(stranger, false).is_ok());
+            if number < 2_100 {
+                admitted += u32::from(gate.proven(peer, peer, true));
+                admitted += u32::from(gate.proven(stranger, stranger, false));
+            }
+        }
+        assert_eq!(admitted, 1_000 + 2_000 + 250 + 500);
+        let Admission {
+            peers,
+            proven_peers,
+            strangers,
+            proven_strangers,
+            proven_networks,
+            replies,
+            ..
+        } = &gate.admission;
+        let of_endpoints = [peers, proven_peers, proven_strangers].map(|pool| pool.of.len());
+        let of_networks = [strangers, proven_networks, replies].map(|pool| pool.of.len());
+        assert_eq!(of_endpoints, [1_000, 2_000, 500]);
+        let most = [250, 500, STRANGERS_REPLIES as usize];
+        assert!(of_networks.iter().zip(most).all(|(it, most)| *it <= most));
+        assert!(Admission::new(&gate.own, u64::MAX, 1).peers.total <= MOST_PER_SECOND);
+    }
+
+    #[test]
+    fn no_link_is_sent_more_cookies_than_neighbours_can_be_looked_for() {
+        let mut gate = Gate::new(1_000);
+        let count = |gate: &mut Gate, name: &dyn Fn(u64) -> SocketAddr| {
+            let refused = (0..2_000).filter_map(|n| gate.plain(name(n), false).err());
+            refused.flatten().count()
+        };
+        let of_link = |n| v6(1, n, 1);
+        assert_eq!(count(&mut gate, &of_link), REPLIES_PER_LINK as usize);
+        let of_link_v4 = |n: u64| v4(0xC000_0200 | (n % 256) as u32);
+        assert_eq!(count(&mut gate, &of_link_v4), REPLIES_PER_LINK as usize);
+        let anywhere = |n: u64| v4((n as u32) << 8);
+        let all = STRANGERS_REPLIES as usize;
+        assert_eq!(
+            count(&mut gate, &anywhere),
+            all - 2 * REPLIES_PER_LINK as usize
+        );
+        // A peer's endpoint is no address at which nobody is.
+        assert!((0..20).any(|_| matches!(gate.plain(v6(1, 1, 1), true), Err(Some(_)))));
+    }
+
+    #[test]
+    fn without_mac1_there_is_no_answer() {
+        let mut gate = Gate::new(1);
+        gate.initiation[120] ^= 1;
+        for _ in 0..10 {
+            let message = gate.initiation.clone();
+            let judged = gate.admission.initiation(v4(1), &message, true, gate.now);
+            assert!(matches!(judged, Err((DropReason::BadMac, None))));
+        }
     }
 }

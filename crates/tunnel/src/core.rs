@@ -1,14 +1,15 @@
 //! What peers and tunnel share: the means to make sessions, and everything that goes out.
 
+use crate::admission::Refusal;
 use crate::allowed_ips::PeerId;
-use crate::drops::DropCounters;
+use crate::drops::{DropCounters, DropReason};
 use crate::generation::Forge;
 use crate::limits::{RETRY_FIRST, RETRY_MAX, RETRY_MAX_IN_USE};
 use keys::{Epoch, WgPublicKey};
 use rand::Rng as _;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A datagram of the tunnel's own: handshake messages, keepalives, packets that had waited.
@@ -82,6 +83,39 @@ impl Events {
     }
 }
 
+/// Where peers are expected, each place with how many peers are there.
+#[derive(Default)]
+pub(crate) struct Endpoints(Mutex<HashMap<SocketAddr, usize>>);
+
+impl Endpoints {
+    pub(crate) fn contains(&self, endpoint: SocketAddr) -> bool {
+        self.counts().contains_key(&endpoint)
+    }
+
+    pub(crate) fn add(&self, endpoint: SocketAddr) {
+        *self.counts().entry(endpoint).or_default() += 1;
+    }
+
+    pub(crate) fn remove(&self, endpoint: SocketAddr) {
+        let mut counts = self.counts();
+        if let Some(count) = counts.get_mut(&endpoint) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&endpoint);
+            }
+        }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<SocketAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn all(&self) -> HashMap<SocketAddr, usize> {
+        self.counts().clone()
+    }
+}
+
 pub(crate) struct Core {
     pub(crate) forge: Forge,
     pub(crate) mtu: usize,
@@ -93,6 +127,7 @@ pub(crate) struct Core {
     pub(crate) events: Events,
     /// When which peer's next handshake message is due.
     pub(crate) due: BTreeSet<(Duration, PeerId)>,
+    pub(crate) endpoints: Endpoints,
 }
 
 impl Core {
@@ -102,6 +137,17 @@ impl Core {
             payload,
             peer: Some(peer),
         });
+    }
+
+    /// Answers a handshake message that was refused, if there is an answer.
+    pub(crate) fn unless_refused(
+        &mut self,
+        admitted: Result<(), Refusal>,
+    ) -> Result<(), DropReason> {
+        admitted.map_err(|(reason, cookie)| {
+            self.transmits.extend(cookie);
+            reason
+        })
     }
 
     /// How long to wait for an answer to the `attempt`-th initiation: doubling, with a fifth of

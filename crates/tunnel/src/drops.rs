@@ -16,8 +16,12 @@ pub enum DropReason {
     NoSession,
     /// The initiation's index names no generation of ours, and a stock peer's allowance is used up.
     NoGeneration,
+    /// The datagram comes from an address inside the mesh: through a tunnel.
+    EndpointInsideMesh,
     /// The inner source address is not among the peer's allowed IPs.
     SourceNotAllowed,
+    /// The inner destination is no address of this node inside the mesh.
+    DestinationNotAllowed,
     /// The receiver index is not ours, or no longer.
     UnknownIndex,
     /// The initiation is by a key that is no peer.
@@ -40,13 +44,15 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of [`Drops::iter`].
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Malformed,
         Self::NoRoute,
         Self::NoEndpoint,
         Self::NoSession,
         Self::NoGeneration,
+        Self::EndpointInsideMesh,
         Self::SourceNotAllowed,
+        Self::DestinationNotAllowed,
         Self::UnknownIndex,
         Self::UnknownPeer,
         Self::BadMac,
@@ -66,7 +72,9 @@ impl DropReason {
             Self::NoEndpoint => "no_endpoint",
             Self::NoSession => "no_session",
             Self::NoGeneration => "no_generation",
+            Self::EndpointInsideMesh => "endpoint_inside_mesh",
             Self::SourceNotAllowed => "source_not_allowed",
+            Self::DestinationNotAllowed => "destination_not_allowed",
             Self::UnknownIndex => "unknown_index",
             Self::UnknownPeer => "unknown_peer",
             Self::BadMac => "bad_mac",

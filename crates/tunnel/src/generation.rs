@@ -15,6 +15,7 @@
 //! knows from it which generation is meant, and a stock WireGuard peer need not care.
 
 use crate::allowed_ips::PeerId;
+use crate::cookie::{self, Cookie};
 use crate::initiation::Timestamp;
 use crate::limits::*;
 use boringtun::noise::Tunn;
@@ -23,6 +24,7 @@ use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use rand::Rng as _;
 use rand::rngs::SmallRng;
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -78,13 +80,20 @@ impl Initiating {
 }
 
 /// A `Tunn` of one handshake, and its index.
-struct Link {
-    tunn: Box<Tunn>,
+pub(crate) struct Link {
+    pub(crate) tunn: Box<Tunn>,
     index: u32,
     /// When the first message of the handshake was sent or answered.
     begun: Duration,
-    /// The other side is under load: only this `Tunn` can make what it will take.
-    has_cookie: bool,
+    /// This side's message of the handshake, while it may be refused.
+    sent: Option<Sent>,
+}
+
+struct Sent {
+    to: SocketAddr,
+    message: Vec<u8>,
+    /// Once is enough: a side that refuses its own cookie refuses it again.
+    is_repeated: bool,
 }
 
 struct Session {
@@ -151,23 +160,10 @@ impl Generation {
         Some(&mut initiation.tunn)
     }
 
-    /// The state whose message at this 24-bit index may have asked for too much of the other side.
-    pub(crate) fn shaking_at(&mut self, index: u32) -> Option<&mut Tunn> {
+    /// The handshake whose message from this 24-bit index may have asked for too much of the other side.
+    pub(crate) fn shaking_at(&mut self, index: u32) -> Option<&mut Link> {
         let mut links = self.initiations.iter_mut().chain(&mut self.answers);
-        let link = links.find(|link| link.index == index)?;
-        Some(&mut link.tunn)
-    }
-
-    /// A cookie reply came for this 24-bit index: the next message of its kind is to have what was in
-    /// it.
-    pub(crate) fn keep_cookie(&mut self, index: u32) {
-        for links in [&mut self.initiations, &mut self.answers] {
-            if links.iter().any(|link| link.index == index) {
-                for link in links {
-                    link.has_cookie = link.index == index;
-                }
-            }
-        }
+        links.find(|link| link.index == index)
     }
 
     /// Whether data for this 24-bit index would confirm a handshake.
@@ -201,44 +197,38 @@ impl Generation {
         self.links().any(|link| link.index == index)
     }
 
-    /// The `Tunn` for the next initiation: one that has a cookie, or a new one.
+    /// A handshake for the next initiation.
     pub(crate) fn initiator(
         &mut self,
         peer: (PeerId, WgPublicKey),
         now: Duration,
         forge: &mut Forge,
-    ) -> &mut Tunn {
-        let initiation = take(&mut self.initiations, |link| link.has_cookie).unwrap_or_else(|| {
-            if self.initiations.len() >= MAX_INITIATIONS {
-                let oldest = self.initiations.pop_front();
-                oldest.map(|link| forge.indices.remove(&link.index));
-            }
-            let index = self.free_index(forge);
-            forge.link(peer, index, &self.psk, now)
-        });
+    ) -> &mut Link {
+        if self.initiations.len() >= MAX_INITIATIONS {
+            let oldest = self.initiations.pop_front();
+            oldest.map(|link| forge.indices.remove(&link.index));
+        }
+        let index = self.free_index(forge);
+        let initiation = forge.link(peer, index, &self.psk, now);
         self.initiations.push_back(initiation);
-        let newest = self.initiations.back_mut().expect("it was just put there");
-        &mut newest.tunn
+        self.initiations.back_mut().expect("it was just put there")
     }
 
-    /// The `Tunn` to answer an initiation with: one that has a cookie, or a new one.
+    /// A handshake to answer an initiation with.
     pub(crate) fn responder(
         &mut self,
         peer: (PeerId, WgPublicKey),
         now: Duration,
         forge: &mut Forge,
-    ) -> &mut Tunn {
-        let mut answer = take(&mut self.answers, |link| link.has_cookie).unwrap_or_else(|| {
-            if self.answers.len() >= MAX_ANSWERS {
-                let oldest = self.answers.pop_front();
-                oldest.map(|link| forge.indices.remove(&link.index));
-            }
-            let index = forge.any_index(self.epoch);
-            forge.link(peer, index, &self.psk, now)
-        });
-        answer.begun = now;
+    ) -> &mut Link {
+        if self.answers.len() >= MAX_ANSWERS {
+            let oldest = self.answers.pop_front();
+            oldest.map(|link| forge.indices.remove(&link.index));
+        }
+        let index = forge.any_index(self.epoch);
+        let answer = forge.link(peer, index, &self.psk, now);
         self.answers.push_back(answer);
-        &mut self.answers.back_mut().expect("it was just put there").tunn
+        self.answers.back_mut().expect("it was just put there")
     }
 
     /// The handshake with this 24-bit index is confirmed: its session is the one to send on from here on.
@@ -249,9 +239,10 @@ impl Generation {
         let confirmed = answer.or_else(|| take(&mut self.initiations, |link| link.index == index));
         // Who answered the others sends nothing on them before it hears from here.
         self.give_up(forge);
-        let Some(link) = confirmed else {
+        let Some(mut link) = confirmed else {
             return;
         };
+        link.sent = None;
         let session = Session {
             established: if initiator { now } else { link.begun },
             link,
@@ -356,12 +347,44 @@ impl Forge {
             tunn: Box::new(tunn),
             index,
             begun: now,
-            has_cookie: false,
+            sent: None,
         }
     }
 }
 
 impl Link {
+    /// Keeps this side's message of the handshake, which goes to `to`: as it is to be sent.
+    pub(crate) fn send(
+        &mut self,
+        to: SocketAddr,
+        message: &[u8],
+        cookie: Option<&Cookie>,
+    ) -> Vec<u8> {
+        let mut message = message.to_vec();
+        if let Some(cookie) = cookie {
+            cookie::prove(cookie, &mut message);
+        }
+        self.sent = Some(Sent {
+            to,
+            message: message.clone(),
+            is_repeated: false,
+        });
+        message
+    }
+
+    /// The cookie in a reply to that message.
+    pub(crate) fn open_cookie(&self, peer: &WgPublicKey, reply: &[u8]) -> Option<Cookie> {
+        cookie::open_reply(peer, reply, &self.sent.as_ref()?.message)
+    }
+
+    /// The message with the cookie, once, and where it goes: nobody has opened it yet.
+    pub(crate) fn send_again(&mut self, cookie: &Cookie) -> Option<(SocketAddr, Vec<u8>)> {
+        let sent = self.sent.as_mut().filter(|sent| !sent.is_repeated)?;
+        sent.is_repeated = true;
+        cookie::prove(cookie, &mut sent.message);
+        Some((sent.to, sent.message.clone()))
+    }
+
     /// Whether who initiated it may still send on it: what was to confirm it at once may be lost.
     fn may_be_confirmed(&self, now: Duration) -> bool {
         now.saturating_sub(self.begun) < REJECT_AFTER_TIME

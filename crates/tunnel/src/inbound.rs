@@ -8,10 +8,12 @@ use crate::core::Core;
 use crate::drops::DropReason;
 use crate::generation::Generation;
 use crate::initiation::Claimed;
+use crate::inside::{self, Inside};
 use crate::limits::*;
 use crate::packet::{self, Message};
 use crate::peer::Peer;
 use crate::peers::Peers;
+use crate::stamps::News;
 use crate::tunnel::{Tunnel, reason};
 use boringtun::noise::TunnResult;
 use boringtun::noise::errors::WireGuardError;
@@ -60,15 +62,19 @@ pub struct Incoming<'t> {
 struct Held<'t> {
     index: u32,
     peer: MutexGuard<'t, Peer>,
-    /// The source that was found among its allowed IPs last.
-    source: Option<IpAddr>,
+    /// Source and destination of the last packet that was allowed.
+    ends: Option<Ends>,
 }
+
+/// Source and destination of an inner packet.
+type Ends = (IpAddr, IpAddr);
 
 /// An opened datagram.
 struct Plain {
     /// Bytes of the inner packet; 0 for a keepalive.
     len: usize,
-    source: Option<IpAddr>,
+    /// `None` for a keepalive.
+    ends: Option<Ends>,
     is_unconfirmed: bool,
 }
 
@@ -89,8 +95,7 @@ impl Incoming<'_> {
         out: &mut [u8],
     ) -> Result<Opened, DropReason> {
         let (tunnel, now) = (self.tunnel, self.now);
-        tunnel.check_lease(now)?;
-        let receiver = match parse(from, datagram)? {
+        let receiver = match tunnel.take_in(from, datagram, now)? {
             Message::Data { receiver } => receiver >> 8,
             Message::Initiation { .. } | Message::Response { .. } | Message::CookieReply { .. } => {
                 return Ok(Opened::Handshake);
@@ -104,23 +109,23 @@ impl Incoming<'_> {
                 Held {
                     index: receiver,
                     peer: peer.ok_or(DropReason::UnknownIndex)?,
-                    source: None,
+                    ends: None,
                 }
             }
         };
-        let Held { peer, source, .. } = self.held.insert(held);
+        let Held { peer, ends, .. } = self.held.insert(held);
         let generation = peer.owner_of(receiver).ok_or(DropReason::UnknownIndex)?;
         if generation.is_unconfirmed(receiver) {
             return Ok(Opened::Handshake);
         }
         let plain = open(generation, receiver, from, datagram, out, now)?;
         peer.heard(from, plain.len, now, &tunnel.core);
-        if plain.source.is_some() && plain.source == *source {
+        if plain.ends.is_some() && plain.ends == *ends {
             return Ok(Opened::Deliver { len: plain.len });
         }
-        match judge(&plain, &tunnel.allowed, peer)? {
+        match judge(&plain, &tunnel.allowed, &tunnel.inside, peer)? {
             Inbound::Deliver { len } => {
-                *source = plain.source;
+                *ends = plain.ends;
                 Ok(Opened::Deliver { len })
             }
             Inbound::Consumed | Inbound::Dropped(_) => Ok(Opened::Consumed),
@@ -163,20 +168,37 @@ impl Tunnel {
         out: &mut [u8],
         now: Duration,
     ) -> Result<Inbound, DropReason> {
-        self.check_lease(now)?;
-        match parse(from, datagram)? {
+        match self.take_in(from, datagram, now)? {
             Message::Data { receiver } => self.data(receiver >> 8, from, datagram, out, now),
             Message::Initiation { sender } => {
-                self.admit(from, datagram, now)?;
-                self.admission.take_initiation(from)?;
+                let is_peer = self.core.endpoints.contains(from);
+                let admitted = self.admission.initiation(from, datagram, is_peer, now);
+                self.core.unless_refused(admitted)?;
                 self.initiation(sender >> 8, from, datagram, now)
             }
-            Message::Response { receiver } => {
-                self.admit(from, datagram, now)?;
-                self.response(receiver >> 8, from, datagram, now)
-            }
-            Message::CookieReply { receiver } => self.cookie_reply(receiver >> 8, from, datagram),
+            Message::Response { receiver } => self.response(receiver >> 8, from, datagram, now),
+            Message::CookieReply { receiver } => self.cookie_reply(receiver >> 8, datagram, now),
         }
+    }
+
+    /// The message in a datagram, if it comes from where an answer may go.
+    fn take_in(
+        &self,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Duration,
+    ) -> Result<Message, DropReason> {
+        self.check_lease(now)?;
+        // Before any key is asked: a member can seal what it likes and have it arrive from inside. The
+        // answer, and all packets to that member, would then go through the tunnel, and again.
+        if self.inside.contains(from.ip()) {
+            return Err(DropReason::EndpointInsideMesh);
+        }
+        packet::parse_message(datagram)
+            // Nothing can be sent to port 0, and datagrams to a group reach many: neither must become
+            // an endpoint.
+            .filter(|_| inside::is_host(&from))
+            .ok_or(DropReason::Malformed)
     }
 
     fn data(
@@ -194,21 +216,7 @@ impl Tunnel {
         if plain.is_unconfirmed {
             peer.confirm(index, false, now, core);
         }
-        judge(&plain, &self.allowed, peer)
-    }
-
-    fn admit(
-        &mut self,
-        from: SocketAddr,
-        datagram: &[u8],
-        now: Duration,
-    ) -> Result<(), DropReason> {
-        self.admission
-            .check(from, datagram, now)
-            .map_err(|(reason, cookie)| {
-                self.core.transmits.extend(cookie);
-                reason
-            })
+        judge(&plain, &self.allowed, &self.inside, peer)
     }
 
     fn initiation(
@@ -228,18 +236,25 @@ impl Tunnel {
             .ok_or(DropReason::UnknownPeer)?;
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownPeer)?;
         let key = (peer.id, peer.key);
-        let steps_back = peer.steps_back(&self.core);
-        let generation = choose(peer, &claimed, index, now)?;
+        let (steps_back, cookie) = (peer.steps_back(&self.core), peer.cookie(now));
+        let (generation, news) = choose(peer, &claimed, index, now)?;
         if steps_back {
             generation.step_back(now);
         }
 
         let mut response = [0; MIN_BUFFER];
-        let tunn = generation.responder(key, now, &mut self.core.forge);
-        match tunn.decapsulate(Some(from.ip()), datagram, &mut response) {
+        let link = generation.responder(key, now, &mut self.core.forge);
+        match link
+            .tunn
+            .decapsulate(Some(from.ip()), datagram, &mut response)
+        {
             TunnResult::WriteToNetwork(message) => {
-                let payload = message.to_vec();
-                peer.heard(from, 0, now, &self.core);
+                let payload = link.send(from, message, cookie.as_ref());
+                // One that was held back on its way looks like one of a clock that is behind: packets go
+                // where it came from once data has come from there.
+                if news == News::Newest {
+                    peer.heard(from, 0, now, &self.core);
+                }
                 peer.reschedule(&mut self.core);
                 self.core.transmit(id, from, payload);
                 Ok(Inbound::Consumed)
@@ -257,6 +272,17 @@ impl Tunnel {
         now: Duration,
     ) -> Result<Inbound, DropReason> {
         let (peer, core) = peer_at(&mut self.peers, &mut self.core, index)?;
+        // Only what answers an initiation under way can cost anything, and takes from nobody else.
+        let is_awaited =
+            |peer: &mut Peer| Some(peer.owner_of(index)?.initiator_at(index).is_some());
+        if is_awaited(peer) != Some(true) {
+            return Err(DropReason::UnknownIndex);
+        }
+        let is_within = peer.responses.take(RESPONSES_PER_PEER, now);
+        let is_peer = core.endpoints.contains(from);
+        let source = (is_peer, is_within);
+        let admitted = self.admission.response(from, datagram, source, now);
+        core.unless_refused(admitted)?;
         let tunn = peer
             .owner_of(index)
             .and_then(|generation| generation.initiator_at(index));
@@ -281,31 +307,13 @@ impl Tunnel {
     fn cookie_reply(
         &mut self,
         index: u32,
-        from: SocketAddr,
         datagram: &[u8],
+        now: Duration,
     ) -> Result<Inbound, DropReason> {
-        let (peer, _) = peer_at(&mut self.peers, &mut self.core, index)?;
-        let generation = peer.owner_of(index).ok_or(DropReason::UnknownIndex)?;
-        let tunn = generation.shaking_at(index);
-        match tunn.ok_or(DropReason::UnknownIndex)?.decapsulate(
-            Some(from.ip()),
-            datagram,
-            &mut [0; MIN_BUFFER],
-        ) {
-            TunnResult::Done => {
-                generation.keep_cookie(index);
-                Ok(Inbound::Consumed)
-            }
-            _ => Err(DropReason::BadHandshake),
-        }
+        let (peer, core) = peer_at(&mut self.peers, &mut self.core, index)?;
+        peer.take_cookie(index, datagram, now, core)?;
+        Ok(Inbound::Consumed)
     }
-}
-
-/// The message in a datagram. Nothing can be sent to port 0: it must not become an endpoint.
-fn parse(from: SocketAddr, datagram: &[u8]) -> Result<Message, DropReason> {
-    packet::parse_message(datagram)
-        .filter(|_| from.port() != 0)
-        .ok_or(DropReason::Malformed)
 }
 
 /// Opens a datagram with the session that has `index`.
@@ -336,76 +344,89 @@ fn open(
         TunnResult::Err(error) => return Err(reason(&error)),
         TunnResult::WriteToNetwork(_) => return Err(DropReason::Malformed),
     };
-    // boringtun believes IPv4's length field, however small.
-    if source.is_some() && len < IPV4_HEADER {
-        return Err(DropReason::Malformed);
-    }
+    let ends = match source {
+        None => None,
+        Some(source) => {
+            // boringtun believes IPv4's length field, however small.
+            let packet = out.get(..len).ok_or(DropReason::Malformed)?;
+            let destination = packet::destination(packet).ok_or(DropReason::Malformed)?;
+            Some((source, destination))
+        }
+    };
     Ok(Plain {
         len,
-        source,
+        ends,
         is_unconfirmed,
     })
 }
 
-/// Whether a peer may send what it sent.
-fn judge(plain: &Plain, allowed: &AllowedIps, peer: &Peer) -> Result<Inbound, DropReason> {
-    match plain.source {
-        None => Ok(Inbound::Consumed),
-        Some(source) if allowed.get(source) == Some(peer.id) => {
-            Ok(Inbound::Deliver { len: plain.len })
-        }
-        Some(_) => Err(DropReason::SourceNotAllowed),
+/// Whether a peer may send what it sent, and to where it sent it. The system would hand a packet for
+/// any other address that it has to whatever listens there, and forward the rest.
+fn judge(
+    plain: &Plain,
+    allowed: &AllowedIps,
+    inside: &Inside,
+    peer: &Peer,
+) -> Result<Inbound, DropReason> {
+    let Some((source, destination)) = plain.ends else {
+        return Ok(Inbound::Consumed);
+    };
+    if allowed.get(source) != Some(peer.id) {
+        return Err(DropReason::SourceNotAllowed);
     }
+    if !inside.is_own(destination) {
+        return Err(DropReason::DestinationNotAllowed);
+    }
+    Ok(Inbound::Deliver { len: plain.len })
 }
 
-/// The generation that an initiation means, its timestamp checked and remembered.
+/// The generation that an initiation means, its timestamp checked and remembered; and whether the
+/// timestamp is news.
 ///
 /// An index that the PSK determines names its generation, and the timestamp is held against that
 /// generation's newest: a stepped wall clock cannot stop a rotation. Any other index is a stock
-/// WireGuard's, or a recording: `current` answers, at a bounded rate, and only to a timestamp newer
-/// than any that this peer has shown.
+/// WireGuard's, or a recording: `current` answers, at a bounded rate, and only to what `Stamps` take
+/// for news.
 fn choose<'a>(
     peer: &'a mut Peer,
     claimed: &Claimed,
     index: u32,
     now: Duration,
-) -> Result<&'a mut Generation, DropReason> {
+) -> Result<(&'a mut Generation, News), DropReason> {
     let timestamp = claimed
         .timestamp(&peer.shared)
         .ok_or(DropReason::BadHandshake)?;
-    let newest = peer.newest;
-    peer.newest = newest.max(timestamp);
-    let is_repeated = peer.unnamed.contains(&timestamp);
     let key = peer.key;
     let named = peer
         .generations
         .iter_mut()
         .find(|generation| generation.recognises(index, &key))
-        .map(|g| g.epoch);
-    if named.is_none() {
-        // Whatever becomes of it. The newest stay: who repeats old ones cannot push them out.
-        peer.unnamed.insert(timestamp);
-        if peer.unnamed.len() > MAX_UNNAMED {
-            peer.unnamed.pop_first();
+        .map(|generation| generation.epoch);
+    let news = match named {
+        Some(_) if peer.stamps.show_named(timestamp) => News::Newest,
+        Some(_) => return Err(DropReason::Replayed),
+        None => {
+            let news = peer.stamps.show_unnamed(timestamp);
+            let news = news.ok_or(DropReason::Replayed)?;
+            if !peer.stock.take(STOCK_INITIATIONS_PER_SECOND, now) {
+                return Err(DropReason::NoGeneration);
+            }
+            news
         }
-    }
+    };
     let generation = match named {
         Some(epoch) => peer
             .generations
             .iter_mut()
             .find(|generation| generation.epoch == epoch),
-        None if timestamp <= newest => return Err(DropReason::Replayed),
-        None if !peer.stock.take(STOCK_INITIATIONS_PER_SECOND, now) => {
-            return Err(DropReason::NoGeneration);
-        }
         None => peer.generations.current.as_mut(),
     };
     let generation = generation.ok_or(DropReason::NoGeneration)?;
-    if timestamp <= generation.newest || is_repeated {
+    if named.is_some() && timestamp <= generation.newest {
         return Err(DropReason::Replayed);
     }
-    generation.newest = timestamp;
-    Ok(generation)
+    generation.newest = generation.newest.max(timestamp);
+    Ok((generation, news))
 }
 
 /// In a handshake message, what does not open was made with another PSK, or forged.
@@ -429,6 +450,3 @@ fn peer_at<'a>(
     let peer = peers.get_mut(id).ok_or(DropReason::UnknownIndex)?;
     Ok((peer, core))
 }
-
-/// The shortest inner packet (RFC 791, section 3.1).
-const IPV4_HEADER: usize = 20;

@@ -17,6 +17,27 @@ use zeroize::Zeroizing;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Timestamp([u8; 12]);
 
+impl Timestamp {
+    pub(crate) fn later_by(self, seconds: u64) -> Self {
+        let mut label = self;
+        if let Some(field) = label.0.first_chunk_mut() {
+            *field = u64::from_be_bytes(*field)
+                .saturating_add(seconds)
+                .to_be_bytes();
+        }
+        label
+    }
+
+    #[cfg(test)]
+    pub(crate) fn later_by_nanos(self, nanos: u32) -> Self {
+        let mut label = self;
+        if let Some(field) = label.0.last_chunk_mut() {
+            *field = (u32::from_be_bytes(*field) + nanos).to_be_bytes();
+        }
+        label
+    }
+}
+
 /// An initiation whose sender is known and not yet believed: anybody can make one for any key.
 pub(crate) struct Claimed {
     pub(crate) sender: WgPublicKey,
@@ -116,6 +137,44 @@ fn open(key: &[u8; 32], ciphertext: &[u8], aad: &[u8]) -> Option<Zeroizing<Vec<u
         .decrypt(&Nonce::default(), payload)
         .ok()
         .map(Zeroizing::new)
+}
+
+/// An initiation with any index and timestamp.
+#[cfg(test)]
+pub(crate) fn sealed(
+    from: &WgSecret,
+    to: &WgPublicKey,
+    index: u32,
+    timestamp: Timestamp,
+) -> Vec<u8> {
+    let seal = |key: &[u8; 32], msg: &[u8], aad: &[u8]| {
+        ChaCha20Poly1305::new(Key::from_slice(key))
+            .encrypt(&Nonce::default(), Payload { msg, aad })
+            .expect("it fits")
+    };
+    let ephemeral = WgSecret::generate(&mut rand_core::OsRng);
+    let initial_key = hash(&[CONSTRUCTION]);
+    let hash_e = hash(&[&hash(&[&initial_key, IDENTIFIER]), &to.0]);
+    let hash_e = hash(&[&hash_e, &ephemeral.public().0]);
+    let (chaining_key, _) = kdf(&initial_key, &ephemeral.public().0);
+    let shared = ephemeral.shared_with(to).expect("a good key");
+    let (chaining_key, key) = kdf(&chaining_key, shared.expose());
+    let encrypted_static = seal(&key, &from.public().0, &hash_e);
+    let hash_s = hash(&[&hash_e, &encrypted_static]);
+    let shared = from.shared_with(to).expect("a good key");
+    let (_, key) = kdf(&chaining_key, shared.expose());
+    let encrypted_timestamp = seal(&key, &timestamp.0, &hash_s);
+    let mut message = [
+        [1, 0, 0, 0].as_slice(),
+        &index.to_le_bytes(),
+        &ephemeral.public().0,
+        &encrypted_static,
+        &encrypted_timestamp,
+        &[0; 32],
+    ]
+    .concat();
+    crate::cookie::address(to, &mut message);
+    message
 }
 
 const CONSTRUCTION: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";

@@ -4,12 +4,14 @@
 //!
 //! ```text
 //! TUN → UDP   Tunnel::outgoing, handle_tun             UDP → TUN   Tunnel::incoming, handle_udp
-//!  1 destination address      → malformed               1 type and length           → malformed
-//!  2 allowed IPs              → no_route                2 receiver index            → unknown_index
-//!  3 peer's endpoint          → no_endpoint             3 generation, open (AEAD)   → replayed, bad_aead
-//!  4 generation with a live session; none: queue the    4 source address against    → source_not_allowed
-//!    packet, shake hands      → no_session                allowed IPs of the peer
-//!  5 pad to 16 bytes, seal                              5 deliver
+//!  1 destination address      → malformed               1 outer source address      → endpoint_inside_mesh
+//!  2 allowed IPs              → no_route                2 type and length           → malformed
+//!  3 peer's endpoint          → no_endpoint             3 receiver index            → unknown_index
+//!  4 generation with a live session; none: queue the    4 generation, open (AEAD)   → replayed, bad_aead
+//!    packet, shake hands      → no_session              5 source address against    → source_not_allowed
+//!  5 pad to 16 bytes, seal                                allowed IPs of the peer
+//!                                                       6 destination address       → destination_not_allowed
+//!                                                       7 deliver
 //! ```
 //!
 //! A *generation* is the WireGuard state of one peer under one epoch's PSK. A peer has one `current`
@@ -38,17 +40,22 @@
 
 mod admission;
 mod allowed_ips;
+mod cookie;
 mod core;
 mod drops;
 mod generation;
 mod generations;
 mod inbound;
 mod initiation;
+mod inside;
 mod limits;
 mod outbound;
 mod packet;
 mod peer;
 mod peers;
+mod stamps;
+#[cfg(test)]
+mod stock;
 #[cfg(test)]
 mod stress;
 mod tunnel;
@@ -56,6 +63,7 @@ mod tunnel;
 pub use core::{Event, Traffic, Transmit};
 pub use drops::{DropReason, Drops};
 pub use inbound::{Inbound, Incoming, Opened};
+pub use inside::{Inside, Range};
 pub use limits::*;
 pub use outbound::{Outbound, Outgoing};
 pub use packet::{destination, is_handshake};

@@ -61,8 +61,35 @@ pub const MAX_INITIATIONS: usize = 5;
 pub const MAX_ANSWERS: usize = 6;
 /// Confirmed sessions, per generation: the one to send on, and those that the other side may send on.
 pub const MAX_SESSIONS: usize = 3;
+/// Initiations per second of one endpoint of a peer's that are opened without a cookie. Two generations
+/// shake hands at once at most, and an initiation is tried again four times in its first second.
+pub const INITIATIONS_PER_ENDPOINT: u32 = 10;
+/// Handshake messages per second of one address and port that are opened with a cookie.
+pub const PROVEN_PER_ENDPOINT: u32 = 10;
+/// Responses per second and peer that are opened without a cookie: one for each initiation, and what
+/// somebody may forge that reads the index under way.
+pub const RESPONSES_PER_PEER: u32 = 10;
+/// What part strangers have, without a cookie, of what the endpoints of peers have together: members
+/// behind an address translator, and those that moved, need no more.
+pub const STRANGERS_PART: u32 = 4;
+/// The same with a cookie.
+pub const PROVEN_STRANGERS_PART: u32 = 2;
+/// How many IPv4 addresses or IPv6 /64 it takes to use up what strangers have: one alone gets a tenth.
+pub const NETWORKS_AT_FULL_RATE: u32 = 10;
+/// Cookie replies per second to strangers. Where nobody is, a system looks for three seconds; Linux looks
+/// for 1,024 neighbours at a time, and then for no more.
+pub const STRANGERS_REPLIES: u32 = 250;
+/// The same within an IPv4 /24 or IPv6 /64.
+pub const REPLIES_PER_LINK: u32 = 50;
+/// The most that [`crate::Config::handshakes_per_second`] can be; bounds the memory of the counts.
+pub const MOST_PER_SECOND: u32 = 1 << 16;
+/// How long a cookie that was received is used (whitepaper, section 5.4.7).
+pub const COOKIE_FOR: Duration = Duration::from_secs(120);
 /// Initiations per second and peer whose index names no generation of ours: stock WireGuard.
 pub const STOCK_INITIATIONS_PER_SECOND: u32 = 2;
 /// Initiations that are remembered whose index named no generation when they came:
 /// one each 5 s while an update takes five minutes.
 pub const MAX_UNNAMED: usize = 64;
+/// Initiations that are remembered whose index named a generation: those of the last 27 s at four a
+/// second, as at epochs of a second when half of what is sent is lost.
+pub const MAX_NAMED: usize = 128;

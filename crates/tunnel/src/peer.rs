@@ -1,15 +1,16 @@
 //! One peer: where it is, what waits for it, and its generations.
 
 use crate::allowed_ips::PeerId;
+use crate::cookie::Cookie;
 use crate::core::{Core, Event, Traffic};
 use crate::drops::DropReason;
 use crate::generation::{Generation, Initiating};
 use crate::generations::Generations;
-use crate::initiation::Timestamp;
 use crate::limits::*;
+use crate::stamps::Stamps;
 use boringtun::noise::TunnResult;
 use keys::{Epoch, SharedSecret, WgPublicKey};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -22,12 +23,13 @@ pub(crate) struct Peer {
     pub(crate) endpoint: Option<SocketAddr>,
     pub(crate) candidates: Vec<SocketAddr>,
     pub(crate) generations: Generations,
-    /// Newest timestamp of any initiation; what a stock peer's initiations are held against.
-    pub(crate) newest: Timestamp,
+    /// Timestamps of its initiations.
+    pub(crate) stamps: Stamps,
     pub(crate) stock: Allowance,
-    /// Timestamps of initiations that named no generation when they came: they must not name one
-    /// that is installed later.
-    pub(crate) unnamed: BTreeSet<Timestamp>,
+    /// What was opened of its responses without a cookie.
+    pub(crate) responses: Allowance,
+    /// The cookie that it gave, and until when it is good.
+    cookie: Option<(Cookie, Duration)>,
     pub(crate) queue: VecDeque<Vec<u8>>,
     activated_at: Duration,
     last_data_sent: Option<Duration>,
@@ -77,9 +79,10 @@ impl Peer {
             endpoint: None,
             candidates: Vec::new(),
             generations: Generations::default(),
-            newest: Timestamp::default(),
+            stamps: Stamps::default(),
             stock: Allowance::default(),
-            unnamed: BTreeSet::new(),
+            responses: Allowance::default(),
+            cookie: None,
             queue: VecDeque::new(),
             activated_at: Duration::ZERO,
             last_data_sent: None,
@@ -163,6 +166,8 @@ impl Peer {
         self.drop_queue(DropReason::NoSession, core);
         self.reschedule(core);
         core.carried.add(self.traffic);
+        self.move_to(None, core);
+        self.set_candidates(Vec::new(), core);
         let id = self.id;
         core.transmits.retain(|transmit| transmit.peer != Some(id));
     }
@@ -278,7 +283,7 @@ impl Peer {
     /// A message of this peer was authenticated.
     pub(crate) fn heard(&mut self, from: SocketAddr, data_len: usize, now: Duration, core: &Core) {
         if self.endpoint != Some(from) {
-            self.endpoint = Some(from);
+            self.move_to(Some(from), core);
             core.events.push(Event::Endpoint {
                 peer: self.key,
                 endpoint: from,
@@ -291,6 +296,29 @@ impl Peer {
             self.traffic.rx_packets += 1;
             self.traffic.rx_bytes += data_len as u64;
         }
+    }
+
+    /// Packets to it go to `endpoint` from here on.
+    pub(crate) fn move_to(&mut self, endpoint: Option<SocketAddr>, core: &Core) {
+        let before = std::mem::replace(&mut self.endpoint, endpoint);
+        endpoint
+            .into_iter()
+            .for_each(|after| core.endpoints.add(after));
+        before
+            .into_iter()
+            .for_each(|before| core.endpoints.remove(before));
+    }
+
+    /// Where it is said to be.
+    pub(crate) fn set_candidates(&mut self, mut candidates: Vec<SocketAddr>, core: &Core) {
+        candidates.truncate(MAX_ENDPOINTS);
+        candidates
+            .iter()
+            .for_each(|after| core.endpoints.add(*after));
+        let before = std::mem::replace(&mut self.candidates, candidates);
+        before
+            .into_iter()
+            .for_each(|before| core.endpoints.remove(before));
     }
 
     /// The generation that owns a 24-bit index of ours.
@@ -317,11 +345,45 @@ impl Peer {
         self.reschedule(core);
     }
 
+    // ---- under load -------------------------------------------------------------------------
+
+    /// It gave a cookie, for the handshake with this 24-bit index: the message that it refused is sent
+    /// again, and all that follow have the cookie.
+    pub(crate) fn take_cookie(
+        &mut self,
+        index: u32,
+        reply: &[u8],
+        now: Duration,
+        core: &mut Core,
+    ) -> Result<(), DropReason> {
+        let key = self.key;
+        let link = self
+            .owner_of(index)
+            .and_then(|generation| generation.shaking_at(index))
+            .ok_or(DropReason::UnknownIndex)?;
+        let cookie = link
+            .open_cookie(&key, reply)
+            .ok_or(DropReason::BadHandshake)?;
+        let again = link.send_again(&cookie);
+        self.cookie = Some((cookie, now + COOKIE_FOR));
+        if let Some((to, message)) = again {
+            core.transmit(self.id, to, message);
+        }
+        Ok(())
+    }
+
+    /// What to prove this side's address with to it.
+    pub(crate) fn cookie(&self, now: Duration) -> Option<Cookie> {
+        let (cookie, until) = self.cookie?;
+        (now < until).then_some(cookie)
+    }
+
     // ---- time -------------------------------------------------------------------------------
 
     /// Sends the handshake initiations that are due.
     pub(crate) fn run_due(&mut self, now: Duration, core: &mut Core) {
         let between = self.generations.is_between(now);
+        let cookie = self.cookie(now);
         let Self {
             id,
             key,
@@ -344,12 +406,12 @@ impl Peer {
             }
             attempt.next_at = now + core.backoff(attempt.attempts, between);
             if let Some(to) = target(*endpoint, candidates, attempt.attempts) {
-                let tunn = generation.initiator((*id, *key), now, &mut core.forge);
+                let link = generation.initiator((*id, *key), now, &mut core.forge);
                 let mut buffer = [0; MIN_BUFFER];
                 if let TunnResult::WriteToNetwork(message) =
-                    tunn.format_handshake_initiation(&mut buffer, true)
+                    link.tunn.format_handshake_initiation(&mut buffer, true)
                 {
-                    let message = message.to_vec();
+                    let message = link.send(to, message, cookie.as_ref());
                     core.transmit(*id, to, message);
                     self.silent_since = None;
                 }

@@ -3,13 +3,15 @@
 
 use crate::admission::Admission;
 use crate::allowed_ips::{AllowedIps, PeerId};
-use crate::core::{Core, Event, Events, Traffic, Transmit};
+use crate::core::{Core, Endpoints, Event, Events, Traffic, Transmit};
 use crate::drops::{DropCounters, DropReason, Drops};
 use crate::generation::{Forge, Generation};
 use crate::initiation::{Opener, Timestamp};
+use crate::inside::Inside;
 use crate::limits::*;
 use crate::peer::{Peer, PeerSnapshot};
 use crate::peers::Peers;
+use crate::stamps::Stamps;
 use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::rate_limiter::RateLimiter;
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
@@ -27,10 +29,14 @@ pub struct Config {
     pub secret: WgSecret,
     /// MTU of the interface, in bytes: the most that padding may reach.
     pub mtu: usize,
-    /// Handshake messages per second above which senders must prove their address with a cookie.
+    /// Initiations per second from the endpoints of peers, all together, above which a cookie is asked
+    /// for; with cookies twice that are opened. Strangers have a part of it besides:
+    /// [`STRANGERS_PART`], [`PROVEN_STRANGERS_PART`].
     pub handshakes_per_second: u64,
-    /// Seeds the jitter; nothing secret depends on it.
+    /// Seeds the jitter, and tells cookies of different starts apart; nothing secret depends on it.
     pub seed: u64,
+    /// What is inside the mesh.
+    pub inside: Inside,
 }
 
 /// A peer as an epoch knows it.
@@ -50,6 +56,7 @@ pub struct Tunnel {
     pub(crate) peers: Peers,
     pub(crate) by_key: HashMap<WgPublicKey, PeerId>,
     pub(crate) allowed: AllowedIps,
+    pub(crate) inside: Inside,
     next_tick: Option<Duration>,
     /// Whether an epoch has been in force since the tunnel was empty.
     is_in_force: bool,
@@ -66,6 +73,8 @@ impl Tunnel {
         let secret = StaticSecret::from(*config.secret.expose());
         let public = PublicKey::from(&secret);
         let opener = Opener::new(&config.secret);
+        let per_second = config.handshakes_per_second;
+        let admission = Admission::new(&config.secret, per_second, config.seed);
         let forge = Forge {
             secret,
             public: config.secret.public(),
@@ -84,12 +93,14 @@ impl Tunnel {
                 transmits: VecDeque::new(),
                 events: Events::default(),
                 due: BTreeSet::new(),
+                endpoints: Endpoints::default(),
             },
             opener,
-            admission: Admission::new(&public, config.handshakes_per_second),
+            admission,
             peers: Peers::default(),
             by_key: HashMap::new(),
             allowed: AllowedIps::default(),
+            inside: config.inside,
             next_tick: None,
             is_in_force: false,
             closes_at: None,
@@ -206,19 +217,24 @@ impl Tunnel {
     }
 
     /// Where a peer is said to be, best first. A place where it was heard stays preferred, unless
-    /// it is not among a new list and the peer has no live session.
-    pub fn set_endpoints(&mut self, key: &WgPublicKey, endpoints: Vec<SocketAddr>, now: Duration) {
+    /// it is not among a new list and the peer has no live session. A place inside the mesh is none.
+    pub fn set_endpoints(
+        &mut self,
+        key: &WgPublicKey,
+        mut endpoints: Vec<SocketAddr>,
+        now: Duration,
+    ) {
+        endpoints.retain(|endpoint| self.inside.allows_endpoint(endpoint));
         let Some(peer) = self.by_key.get(key).and_then(|id| self.peers.get_mut(*id)) else {
             return;
         };
-        peer.candidates = endpoints;
-        peer.candidates.truncate(MAX_ENDPOINTS);
+        peer.set_candidates(endpoints, &self.core);
         let has_session = peer.snapshot(now).session_epoch.is_some();
         let still_named = peer
             .endpoint
             .is_some_and(|endpoint| peer.candidates.contains(&endpoint));
         if !has_session && !still_named {
-            peer.endpoint = peer.candidates.first().copied();
+            peer.move_to(peer.candidates.first().copied(), &self.core);
         }
     }
 
@@ -227,8 +243,7 @@ impl Tunnel {
     /// When [`Self::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let due = self.core.due.first().map(|(due, _)| *due);
-        let reset = self.admission.reset_at();
-        [due, self.next_tick, reset].into_iter().flatten().min()
+        [due, self.next_tick].into_iter().flatten().min()
     }
 
     /// Does what is due: initiations, renewals, keepalives, expiry.
@@ -251,7 +266,6 @@ impl Tunnel {
             }
             self.next_tick = (!self.by_key.is_empty()).then_some(now + TICK);
         }
-        self.admission.reset(now);
         self.hold_back(now);
     }
 
@@ -328,19 +342,23 @@ impl Tunnel {
                 let shared = self.core.forge.wg.shared_with(&spec.key)?;
                 let id = self.peers.free_slot();
                 let mut peer = Peer::new(id, spec.key, shared);
-                peer.newest = self.remembered.remove(&spec.key).unwrap_or_default();
+                peer.stamps = Stamps::since(self.remembered.remove(&spec.key).unwrap_or_default());
                 self.peers.insert(peer);
                 self.by_key.insert(spec.key, id);
                 id
             }
         };
         let peer = self.peers.get_mut(id)?;
-        peer.allowed.clone_from(&spec.allowed);
+        // An address outside may be a peer's endpoint: allowed as well, it would have the TUN device
+        // read what the socket sends.
+        let mut allowed = spec.allowed.clone();
+        allowed.retain(|address| self.inside.contains(*address));
+        peer.allowed.clone_from(&allowed);
         // A newcomer may be heard a moment before its epoch begins here; an address that another
         // peer has stays with it until then.
-        for address in &spec.allowed {
-            if self.allowed.get(*address).is_none() {
-                self.allowed.insert(*address, id);
+        for address in allowed {
+            if self.allowed.get(address).is_none() {
+                self.allowed.insert(address, id);
             }
         }
         Some(id)
@@ -352,7 +370,7 @@ impl Tunnel {
             if self.remembered.len() >= MAX_REMEMBERED {
                 self.remembered.clear();
             }
-            self.remembered.insert(peer.key, peer.newest);
+            self.remembered.insert(peer.key, peer.stamps.newest());
             self.allowed.remove_peer(id);
             peer.retire(&mut self.core);
         }

@@ -4,9 +4,9 @@ mod carry;
 
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use rand_core::OsRng;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Config, DropReason, Inbound, Outbound, PeerSpec, Tunnel};
+use tunnel::{Config, DropReason, Inbound, Inside, Opened, Outbound, PeerSpec, Range, Tunnel};
 
 /// One side of a pair.
 struct Side {
@@ -38,6 +38,7 @@ fn side(host: u8) -> Side {
         mtu: 1420,
         handshakes_per_second: u64::MAX,
         seed: host.into(),
+        inside: inside(host),
     });
     Side {
         tunnel,
@@ -50,8 +51,32 @@ fn side(host: u8) -> Side {
     }
 }
 
+/// The IPv6 address inside of a side that has this number.
+fn inner_v6(host: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host.into())
+}
+
+fn inside(host: u8) -> Inside {
+    Inside {
+        own: vec![Ipv4Addr::new(10, 0, 0, host).into(), inner_v6(host).into()],
+        ranges: vec![
+            Range::new(Ipv4Addr::new(10, 0, 0, 0).into(), 8),
+            Range::new("fd00::".parse().expect("an address"), 64),
+        ],
+    }
+}
+
 fn psk(epoch: Epoch) -> Psk {
     Psk::from_bytes([epoch.0 as u8; 32])
+}
+
+fn ipv6(from: Ipv6Addr, to: Ipv6Addr, payload: usize) -> Vec<u8> {
+    let mut packet = vec![0xA5; 40 + payload];
+    packet[0] = 0x60;
+    packet[4..6].copy_from_slice(&(payload as u16).to_be_bytes());
+    packet[8..24].copy_from_slice(&from.octets());
+    packet[24..40].copy_from_slice(&to.octets());
+    packet
 }
 
 fn ipv4(from: Ipv4Addr, to: Ipv4Addr, len: usize) -> Vec<u8> {
@@ -67,7 +92,10 @@ impl Side {
     fn install(&mut self, peer: &Spec, epoch: Epoch, lead: Duration, now: Duration) {
         let spec = PeerSpec {
             key: peer.key,
-            allowed: vec![IpAddr::V4(peer.inner)],
+            allowed: vec![
+                IpAddr::V4(peer.inner),
+                inner_v6(peer.inner.octets()[3]).into(),
+            ],
         };
         assert!(
             self.tunnel
@@ -347,48 +375,6 @@ fn handshakes_heal_through_loss() {
             );
         }
     }
-}
-
-#[test]
-fn a_responder_under_load_asks_for_a_cookie_and_gets_it() {
-    let mut pair = Pair::connected();
-    let (a, b) = pair.specs();
-    let mut loaded = side(2);
-    // Another key: a new peer, and one of few means.
-    let config = Config {
-        secret: WgSecret::generate(&mut OsRng),
-        mtu: 1420,
-        handshakes_per_second: 10,
-        seed: 2,
-    };
-    (loaded.key, loaded.tunnel) = (config.secret.public(), Tunnel::new(config));
-    let b = Spec {
-        key: loaded.key,
-        ..b
-    };
-    pair.b = loaded;
-    let now = pair.now;
-    pair.a.install(&b, Epoch(2), Duration::ZERO, now);
-    pair.b.install(&a, Epoch(2), Duration::ZERO, now);
-    pair.activate(2);
-    let packet = ipv4(pair.a.inner, pair.b.inner, 100);
-    pair.a.send(&packet, now);
-    let initiations = pair.a.outgoing();
-    let initiation = initiations.first().expect("it has something to say");
-    for port in 1..=20 {
-        let elsewhere = SocketAddr::from(([203, 0, 113, 1], port));
-        pair.b.receive(elsewhere, initiation, now);
-    }
-    pair.b.outgoing();
-    let refused = pair.b.tunnel.drops().get(DropReason::UnderLoad);
-    pair.pass(Duration::from_millis(700));
-    assert!(pair.b.tunnel.drops().get(DropReason::UnderLoad) > refused);
-    assert_eq!(
-        pair.session_epochs().0,
-        Some(2),
-        "with its cookie it got in"
-    );
-    assert_eq!(pair.b.delivered.len(), 1);
 }
 
 #[test]
@@ -798,4 +784,146 @@ fn a_recording_from_before_a_removal_is_not_answered_after_the_return() {
         Inbound::Dropped(DropReason::Replayed)
     );
     assert!(pair.b.outgoing().is_empty());
+}
+
+// ---- inside and outside -------------------------------------------------------------------------
+
+/// Forms of addresses inside, and of the pair itself.
+const INSIDE: [&str; 5] = [
+    "10.0.0.1:51820",
+    "10.0.0.2:51820",
+    "[::ffff:10.0.0.1]:51820",
+    "[::10.0.0.1]:51820",
+    "[fd00::1]:51820",
+];
+
+#[test]
+fn nothing_is_heard_from_inside_the_mesh_whatever_authenticates_it() {
+    for from in INSIDE {
+        let from: SocketAddr = from.parse().unwrap();
+        let mut pair = Pair::connected();
+        let (packet, now) = (ipv4(pair.a.inner, pair.b.inner, 100), pair.now);
+        pair.a.send(&packet, now);
+        let mut messages = pair.a.outgoing();
+        // An initiation, and the response to one.
+        pair.install(2, Duration::ZERO);
+        pair.activate(2);
+        pair.a.send(&packet, now);
+        pair.now += Duration::from_secs(1);
+        pair.a.tunnel.handle_timeout(pair.now);
+        messages.extend(pair.a.outgoing());
+        assert!(messages.iter().any(|it| it[0] == 1) && messages.iter().any(|it| it[0] == 4));
+        let before = pair.b.tunnel.drops();
+        for message in &messages {
+            assert_eq!(
+                pair.b.receive(from, message, pair.now),
+                Inbound::Dropped(DropReason::EndpointInsideMesh),
+                "{from}"
+            );
+        }
+        let dropped = pair.b.tunnel.drops().get(DropReason::EndpointInsideMesh);
+        let dropped_before = before.get(DropReason::EndpointInsideMesh);
+        assert_eq!(dropped - dropped_before, messages.len() as u64);
+        assert_eq!(
+            pair.b.tunnel.snapshot(pair.now)[0].endpoint,
+            Some(pair.a.outer)
+        );
+        assert!(pair.b.outgoing().iter().all(|it| it[0] != 2), "no answer");
+        // They are good: from outside they are heard.
+        for message in &messages {
+            assert!(!matches!(
+                pair.b.receive(pair.a.outer, message, pair.now),
+                Inbound::Dropped(_)
+            ));
+        }
+    }
+}
+
+#[test]
+fn no_datagram_goes_to_an_address_inside_the_mesh() {
+    let mut pair = Pair::new();
+    pair.install(1, Duration::ZERO);
+    pair.activate(1);
+    let mut places: Vec<SocketAddr> = INSIDE.iter().map(|it| it.parse().unwrap()).collect();
+    places.push("192.0.2.2:0".parse().unwrap());
+    places.push("224.0.0.1:51820".parse().unwrap());
+    let (key, now) = (pair.b.key, pair.now);
+    pair.a.tunnel.set_endpoints(&key, places, now);
+    assert_eq!(pair.a.tunnel.snapshot(now)[0].endpoint, None);
+    let packet = ipv4(pair.a.inner, pair.b.inner, 100);
+    assert_eq!(
+        pair.a.send(&packet, now),
+        Outbound::Dropped(DropReason::NoEndpoint)
+    );
+    for _ in 0..20 {
+        pair.now += Duration::from_secs(1);
+        pair.a.tunnel.handle_timeout(pair.now);
+        assert!(pair.a.tunnel.poll_transmit().is_none());
+    }
+}
+
+#[test]
+fn no_packet_to_an_address_outside_the_mesh_is_sealed_whatever_an_epoch_says() {
+    let mut pair = Pair::new();
+    pair.a.inner = Ipv4Addr::new(192, 0, 2, 1);
+    pair.b.inner = Ipv4Addr::new(192, 0, 2, 2);
+    pair.install(1, Duration::ZERO);
+    pair.activate(1);
+    assert_eq!(pair.a_to_b(100), Outbound::Dropped(DropReason::NoRoute));
+}
+
+#[test]
+fn only_what_is_for_this_node_is_delivered_over_ipv4_and_ipv6() {
+    let mut pair = Pair::connected();
+    let (from_v4, from_v6) = (pair.a.inner, inner_v6(1));
+    let to_v4 = |to: &str| ipv4(from_v4, to.parse().unwrap(), 60);
+    let to_v6 = |to: &str| ipv6(from_v6, to.parse().unwrap(), 60);
+    let good = [to_v4("10.0.0.2"), to_v6("fd00::2")];
+    // Its other interfaces, other nodes, everybody, and what is behind it.
+    let bad = [
+        to_v4("192.0.2.2"),
+        to_v4("127.0.0.1"),
+        to_v4("10.0.0.3"),
+        to_v4("10.0.0.1"),
+        to_v4("224.0.0.1"),
+        to_v4("255.255.255.255"),
+        to_v4("10.255.255.255"),
+        to_v4("0.0.0.0"),
+        to_v4("8.8.8.8"),
+        to_v6("::1"),
+        to_v6("::ffff:10.0.0.2"),
+        to_v6("fd00::3"),
+        to_v6("ff02::1"),
+        to_v6("fe80::1"),
+        to_v6("2001:db8::1"),
+    ];
+    let peer = pair.a.tunnel.outgoing(pair.b.inner.into(), pair.now);
+    let mut peer = peer.unwrap().expect("a session");
+    let mut seal = |packet: &[u8]| {
+        let (mut buffer, mut out) = (packet.to_vec(), vec![0; 256]);
+        buffer.resize(packet.len() + 15, 0);
+        let sealed = peer.seal(&mut buffer, packet.len(), &mut out).unwrap();
+        out.truncate(sealed);
+        out
+    };
+    // In one batch, between good ones: what was allowed last is remembered there.
+    let mut incoming = pair.b.tunnel.incoming(pair.now);
+    let mut open = |datagram: &[u8]| incoming.open(pair.a.outer, datagram, &mut [0; 256]);
+    let refused = Opened::Dropped(DropReason::DestinationNotAllowed);
+    for packet in &bad {
+        for good in &good {
+            let opened = open(&seal(good));
+            assert!(matches!(opened, Opened::Deliver { .. }), "{opened:?}");
+            assert_eq!(open(&seal(packet)), refused, "{packet:?}");
+        }
+    }
+    drop(incoming);
+    // And with the tunnel alone.
+    let mut alone = |datagram: &[u8]| {
+        let tunnel = &mut pair.b.tunnel;
+        tunnel.handle_udp(pair.a.outer, datagram, &mut [0; 256], pair.now)
+    };
+    assert!(matches!(alone(&seal(&good[0])), Inbound::Deliver { .. }));
+    let refused = Inbound::Dropped(DropReason::DestinationNotAllowed);
+    assert_eq!(alone(&seal(&bad[0])), refused);
 }

@@ -64,8 +64,9 @@ pub fn all() -> Vec<Target> {
         target("offload_coalesce", offloads::coalesce, instructions()),
         target("engine_sequence", engines::sequence, lives()),
         target("tunnel_datagram", tunnels::datagram, datagrams()),
-        target("tunnel_inner", tunnels::inner, inner_packets()),
-        target("tunnel_outbound", tunnels::outbound, inner_packets()),
+        target("tunnel_inner", tunnels::inner, inner_packets(2, 1)),
+        target("tunnel_inside", tunnels::inside, from_inside()),
+        target("tunnel_outbound", tunnels::outbound, inner_packets(2, 2)),
     ]
 }
 
@@ -142,19 +143,29 @@ fn datagrams() -> Vec<Vec<u8>> {
     vec![of(1, 148), of(2, 92), of(3, 64), of(4, 32), of(4, 1452)]
 }
 
-/// From the fuzzed pair's peer and to it, in both families.
-fn inner_packets() -> Vec<Vec<u8>> {
+/// Sealed packets, initiations and strangers' messages from all forms of an address inside the mesh, and
+/// from one outside.
+fn from_inside() -> Vec<Vec<u8>> {
+    let packets = inner_packets(2, 1);
+    (0..6)
+        .flat_map(|form| (0..3).map(move |kind| [kind, form]))
+        .map(|head| [&head[..], &[0x42; 18], &packets[0]].concat())
+        .collect()
+}
+
+/// Between two hosts of the fuzzed mesh, in both families.
+fn inner_packets(from: u8, to: u8) -> Vec<Vec<u8>> {
     let mut v4 = vec![0; 28];
     v4[0] = 0x45;
     v4[3] = 28;
-    v4[12..16].copy_from_slice(&[10, 77, 0, 2]);
-    v4[16..20].copy_from_slice(&[10, 77, 0, 2]);
+    v4[12..16].copy_from_slice(&[10, 77, 0, from]);
+    v4[16..20].copy_from_slice(&[10, 77, 0, to]);
     let mut v6 = vec![0; 48];
     v6[0] = 0x60;
     v6[5] = 8;
-    for at in [8, 24] {
+    for (at, host) in [(8, from), (24, to)] {
         v6[at] = 0xfd;
-        v6[at + 15] = 2;
+        v6[at + 15] = host;
     }
     vec![v4, v6]
 }

@@ -10,9 +10,11 @@ use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tunnel::{Config, Inbound, Outbound, PeerSpec, Tunnel};
+use tunnel::{Config, DropReason, Inbound, Inside, Outbound, PeerSpec, Range, Tunnel};
 
 const MTU: usize = 1420;
+const OWN_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const OWN_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 const PEER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 const PEER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 
@@ -48,6 +50,10 @@ impl Pair {
             mtu: MTU,
             handshakes_per_second: u64::MAX,
             seed: 1,
+            inside: Inside {
+                own: vec![OWN_V4.into(), OWN_V6.into()],
+                ranges: vec![Range::new(OWN_V4.into(), 16), Range::new(OWN_V6.into(), 64)],
+            },
         });
         let now = Duration::from_secs(1_000);
         let allowed = vec![IpAddr::V4(PEER_V4), IpAddr::V6(PEER_V6)];
@@ -98,6 +104,13 @@ impl Pair {
         );
     }
 
+    fn stay_connected(&mut self) {
+        let peers = self.tunnel.snapshot(self.now);
+        if peers.iter().all(|peer| peer.session_epoch.is_none()) {
+            self.shake_hands();
+        }
+    }
+
     fn drain(&mut self) {
         while self.tunnel.poll_transmit().is_some() {}
         while self.tunnel.poll_event().is_some() {}
@@ -107,14 +120,7 @@ impl Pair {
 /// A datagram from anywhere: delivers nothing, whatever it is.
 pub fn datagram(data: &[u8]) {
     PAIR.with_borrow_mut(|pair| {
-        if pair
-            .tunnel
-            .snapshot(pair.now)
-            .iter()
-            .all(|peer| peer.session_epoch.is_none())
-        {
-            pair.shake_hands();
-        }
+        pair.stay_connected();
         let mut out = vec![0; data.len().max(2048)];
         let inbound = carry::receive(&mut pair.tunnel, outer(), data, &mut out, pair.now);
         assert!(
@@ -128,7 +134,7 @@ pub fn datagram(data: &[u8]) {
 }
 
 /// An inner packet that the peer sealed: what is delivered is IP, no longer than what was sealed, and
-/// from the peer's own addresses.
+/// from one of the peer's own addresses to one of this side's.
 pub fn inner(data: &[u8]) {
     let data = data.get(..data.len().min(MTU)).unwrap_or_default();
     PAIR.with_borrow_mut(|pair| {
@@ -157,9 +163,95 @@ pub fn inner(data: &[u8]) {
                 ),
             };
             assert!(source == IpAddr::V4(PEER_V4) || source == IpAddr::V6(PEER_V6));
+            let destination = tunnel::destination(&out[..len]).expect("a header");
+            assert!(destination == IpAddr::V4(OWN_V4) || destination == IpAddr::V6(OWN_V6));
         }
         pair.drain();
     });
+}
+
+/// What the peer sealed, its initiation, or anything else, from an address of the fuzzer's choice. The
+/// first byte chooses which, the second the form of the address, 16 the address and two the port. If
+/// the address is inside the mesh, nothing is delivered, nothing answered, and no packet ever goes there.
+pub fn inside(data: &[u8]) {
+    let Some(([kind, form], rest)) = data.split_first_chunk::<2>() else {
+        return;
+    };
+    let Some((address, rest)) = rest.split_first_chunk::<16>() else {
+        return;
+    };
+    let Some((port, content)) = rest.split_first_chunk::<2>() else {
+        return;
+    };
+    let content = content.get(..content.len().min(MTU)).unwrap_or_default();
+    let (ip, is_inside) = address_of(*form, *address);
+    let from = SocketAddr::new(ip, u16::from_be_bytes(*port));
+    PAIR.with_borrow_mut(|pair| {
+        pair.now += Duration::from_millis(500);
+        pair.tunnel.handle_timeout(pair.now);
+        pair.drain();
+        pair.stay_connected();
+        let (mut made, mut out) = ([0; 2048], [0; 2048]);
+        let sealed = match kind % 3 {
+            0 => pair.peer.encapsulate(content, &mut made),
+            1 => pair.peer.format_handshake_initiation(&mut made, true),
+            _ => TunnResult::Done,
+        };
+        let datagram: &[u8] = match sealed {
+            TunnResult::WriteToNetwork(message) => message,
+            _ => content,
+        };
+        let before = pair.tunnel.snapshot(pair.now)[0].endpoint;
+        let inbound = carry::receive(&mut pair.tunnel, from, datagram, &mut out, pair.now);
+        let key = pair.tunnel.snapshot(pair.now)[0].key;
+        if is_inside {
+            assert_eq!(inbound, Inbound::Dropped(DropReason::EndpointInsideMesh));
+            assert_eq!(pair.tunnel.snapshot(pair.now)[0].endpoint, before);
+            assert_eq!(pair.tunnel.poll_transmit(), None);
+            pair.tunnel
+                .set_endpoints(&key, vec![from, outer()], pair.now);
+            // With a session it stays where it was heard; without one it goes where it may.
+            let endpoint = pair.tunnel.snapshot(pair.now)[0].endpoint;
+            assert!(endpoint == before || endpoint == Some(outer()));
+        }
+        while let Some(transmit) = pair.tunnel.poll_transmit() {
+            assert!(!(is_inside && transmit.to.ip() == ip));
+            assert!(!is_of_the_mesh(transmit.to.ip()));
+        }
+        // Back to where the other targets expect it.
+        let keepalive = pair.peer.encapsulate(&[], &mut made);
+        if let TunnResult::WriteToNetwork(keepalive) = keepalive {
+            carry::receive(&mut pair.tunnel, outer(), keepalive, &mut out, pair.now);
+        }
+        pair.drain();
+    });
+}
+
+/// An address in one of the forms by which a system may reach it, and whether it is in the fuzzed mesh.
+fn address_of(form: u8, bytes: [u8; 16]) -> (IpAddr, bool) {
+    let [a, b, ..] = bytes;
+    let v4 = Ipv4Addr::new(10, 77, a, b);
+    let (high, low) = (0x0A4D, u16::from_be_bytes([a, b]));
+    let mut v6 = bytes;
+    v6[..8].copy_from_slice(&OWN_V6.octets()[..8]);
+    match form % 6 {
+        0 => (v4.into(), true),
+        1 => (v4.to_ipv6_mapped().into(), true),
+        2 => (Ipv6Addr::new(0, 0, 0, 0, 0, 0, high, low).into(), true),
+        3 => (Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1).into(), true),
+        4 => (Ipv6Addr::from(v6).into(), true),
+        _ => {
+            let address = IpAddr::V6(bytes.into()).to_canonical();
+            (address, false)
+        }
+    }
+}
+
+fn is_of_the_mesh(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.octets().starts_with(&[10, 77]),
+        IpAddr::V6(v6) => v6.octets().starts_with(&OWN_V6.octets()[..8]),
+    }
 }
 
 /// A packet from the kernel: what is sent is sealed for the peer and opens to the same bytes.

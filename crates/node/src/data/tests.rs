@@ -54,6 +54,7 @@ fn start(tun: Box<dyn Tun>) -> (DataPlane, SocketAddr) {
         mtu: 1420,
         handshakes_per_second: 1_000,
         seed: 1,
+        inside: tunnel::Inside::default(),
     });
     let offloads = Arc::new(Offloads::new(OffloadSwitches::default()));
     let sockets = udp::bind(0, 1).expect("a port is free");

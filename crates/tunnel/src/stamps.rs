@@ -1,0 +1,229 @@
+//! The timestamps that a peer's initiations have shown: which one is news, and which one a recording.
+//!
+//! An initiation under a recognised index is *named*: it says which generation it means, and is held
+//! against that generation besides. Any other is a stock WireGuard's. The index is under MAC1 alone,
+//! which anybody can make anew, so that a recording of either kind can come again as the other.
+//!
+//! Implementations disagree on TAI64N: boringtun adds the 37 leap seconds that TAI has had since 2017,
+//! others the ten that TAI began with. A stock WireGuard in the place of a meshd therefore stamps as
+//! if it came from 27 s before, and would be taken for a recording as long.
+
+use crate::initiation::Timestamp;
+use crate::limits::{MAX_NAMED, MAX_UNNAMED};
+use std::collections::BTreeSet;
+
+#[derive(Default)]
+pub(crate) struct Stamps {
+    /// The newest of all.
+    newest: Timestamp,
+    /// The newest of those that named no generation when they came: they must not name one that is
+    /// installed later.
+    unnamed: BTreeSet<Timestamp>,
+    /// The newest of those that named one: they must not come again without a name, nor name another.
+    named: BTreeSet<Timestamp>,
+    /// Up to here what has been shown is forgotten, and nothing without a name is news.
+    forgotten: Timestamp,
+}
+
+/// A timestamp that has not been seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Newer than all others.
+    Newest,
+    /// Not newer than all others, as that of a clock without leap seconds.
+    Behind,
+}
+
+impl Stamps {
+    /// Of a peer that is known again: of what it has shown, all but the newest is forgotten.
+    pub(crate) fn since(newest: Timestamp) -> Self {
+        Self {
+            newest,
+            forgotten: newest,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn newest(&self) -> Timestamp {
+        self.newest
+    }
+
+    /// Keeps the timestamp of an initiation that names a generation. False if it has come before, with
+    /// this name, another or none.
+    pub(crate) fn show_named(&mut self, timestamp: Timestamp) -> bool {
+        // Remembered before anything else is checked: an initiation that leads to nothing now may be
+        // repeated when it would.
+        let is_first = self.named.insert(timestamp) && !self.unnamed.contains(&timestamp);
+        self.newest = self.newest.max(timestamp);
+        if self.named.len() > MAX_NAMED {
+            let lowest = self.named.pop_first();
+            self.forgotten = self.forgotten.max(lowest.unwrap_or_default());
+        }
+        is_first
+    }
+
+    /// Keeps the timestamp of one that names none; `None` if it may be a recording.
+    pub(crate) fn show_unnamed(&mut self, timestamp: Timestamp) -> Option<News> {
+        let newest = self.newest;
+        let is_newest_unnamed = self.unnamed.last().is_none_or(|last| *last < timestamp);
+        let is_known = self.named.contains(&timestamp) || timestamp <= self.forgotten;
+        // The newest stay: who repeats old ones cannot push them out.
+        self.unnamed.insert(timestamp);
+        if self.unnamed.len() > MAX_UNNAMED {
+            self.unnamed.pop_first();
+        }
+        self.newest = newest.max(timestamp);
+        if timestamp > newest {
+            Some(News::Newest)
+        } else if is_newest_unnamed && !is_known && !timestamp.is_out_of_reach_of(newest) {
+            Some(News::Behind)
+        } else {
+            None
+        }
+    }
+
+    /// How many are remembered, of either kind.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> (usize, usize) {
+        (self.named.len(), self.unnamed.len())
+    }
+}
+
+impl Timestamp {
+    /// Whether it is older than `newest` by more than clocks disagree that are right.
+    fn is_out_of_reach_of(self, newest: Self) -> bool {
+        self.later_by(LEAP_SECONDS) < newest
+    }
+}
+
+/// Leap seconds between the beginning of TAI's offset in 1972 and 2017.
+const LEAP_SECONDS: u64 = 27;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::default().later_by((1 << 62) + 1_000_000 + seconds)
+    }
+
+    #[test]
+    fn a_stock_wireguard_in_the_place_of_another_is_heard_at_once() {
+        let mut stamps = Stamps::default();
+        for second in [37, 38, 47] {
+            assert!(stamps.show_named(at(second)));
+        }
+        for second in [20, 25, 47, 48] {
+            let news = stamps.show_unnamed(at(second));
+            // What is said at second 20 has the same look as what was named at 47.
+            let expected = match second {
+                47 => None,
+                48 => Some(News::Newest),
+                _ => Some(News::Behind),
+            };
+            assert_eq!(news, expected, "{second}");
+        }
+    }
+
+    #[test]
+    fn what_is_older_than_clocks_disagree_is_a_recording() {
+        let mut stamps = Stamps::default();
+        assert!(stamps.show_named(at(100)));
+        assert_eq!(stamps.show_unnamed(at(72)), None);
+        assert_eq!(stamps.show_unnamed(at(73)), Some(News::Behind));
+        assert_eq!(stamps.show_unnamed(at(73)), None, "once");
+        assert_eq!(stamps.show_unnamed(at(72)), None, "nor what came before it");
+        assert_eq!(stamps.show_unnamed(at(99)), Some(News::Behind));
+        assert_eq!(
+            stamps.show_unnamed(at(74)),
+            None,
+            "below the newest unnamed"
+        );
+    }
+
+    #[test]
+    fn a_recording_that_was_given_another_index_is_none_the_less_one() {
+        let mut stamps = Stamps::default();
+        for second in 0..40 {
+            assert!(stamps.show_named(at(second)));
+        }
+        for second in 0..40 {
+            assert_eq!(stamps.show_unnamed(at(second)), None, "{second}");
+        }
+        // And the other way.
+        let mut stamps = Stamps::default();
+        for second in 0..40 {
+            assert_eq!(stamps.show_unnamed(at(second)), Some(News::Newest));
+        }
+        for second in 0..40 {
+            assert!(!stamps.show_named(at(second)), "{second}");
+        }
+        // And under another name, whatever the clock does.
+        let mut stamps = Stamps::default();
+        for second in (0..40).rev() {
+            assert!(stamps.show_named(at(second)));
+        }
+        for second in 0..40 {
+            assert!(!stamps.show_named(at(second)), "{second}");
+        }
+    }
+
+    #[test]
+    fn one_that_names_nothing_any_more_but_did_is_a_recording() {
+        let mut stamps = Stamps::default();
+        assert!(stamps.show_named(at(50)));
+        assert!(stamps.show_named(at(60)));
+        assert_eq!(stamps.show_unnamed(at(50)), None);
+        assert_eq!(stamps.show_unnamed(at(55)), Some(News::Behind));
+    }
+
+    #[test]
+    fn what_was_remembered_and_had_to_be_forgotten_counts_as_shown() {
+        let mut stamps = Stamps::default();
+        let many = MAX_NAMED as u64 + 10;
+        let moment = |number: u64| at(100).later_by_nanos(number as u32 * 1_000);
+        for number in 0..many {
+            assert!(stamps.show_named(moment(number)));
+            assert!(stamps.len().0 <= MAX_NAMED);
+        }
+        // Between the forgotten ones nothing is news; between those that are remembered it is.
+        assert_eq!(stamps.show_unnamed(at(99)), None);
+        for number in 0..many {
+            assert_eq!(stamps.show_unnamed(moment(number)), None, "{number}");
+        }
+        let between = moment(many - 2).later_by_nanos(500);
+        assert_eq!(
+            stamps.show_unnamed(between),
+            None,
+            "below the newest unnamed"
+        );
+        let mut stamps = Stamps::default();
+        for number in 0..many {
+            assert!(stamps.show_named(moment(number)));
+        }
+        assert_eq!(stamps.show_unnamed(between), Some(News::Behind));
+    }
+
+    #[test]
+    fn of_a_peer_that_returns_nothing_from_before_is_news() {
+        let mut stamps = Stamps::since(at(100));
+        for second in 70..=100 {
+            assert_eq!(stamps.show_unnamed(at(second)), None, "{second}");
+        }
+        assert_eq!(stamps.show_unnamed(at(101)), Some(News::Newest));
+    }
+
+    #[test]
+    fn whatever_a_peer_stamps_what_is_remembered_is_bounded() {
+        let mut stamps = Stamps::default();
+        let last = Timestamp::default().later_by(u64::MAX);
+        for second in 0..1_000 {
+            stamps.show_named(at(second));
+            stamps.show_unnamed(at(second));
+        }
+        assert!(stamps.show_named(last));
+        assert_eq!(stamps.show_unnamed(last), None);
+        assert_eq!(stamps.newest(), last);
+        assert!(stamps.len().0 <= MAX_NAMED && stamps.len().1 <= MAX_UNNAMED);
+    }
+}
