@@ -295,7 +295,8 @@ mod tests {
         (PROBED, "both ipv4 ipv6 neither"),
         (
             DROPPED,
-            "malformed no_route no_endpoint no_session no_generation source_not_allowed \
+            "malformed no_route no_endpoint no_session no_generation endpoint_inside_mesh \
+             source_not_allowed destination_not_allowed \
              unknown_index unknown_peer bad_mac bad_handshake bad_aead replayed too_large \
              under_load lease_over",
         ),
