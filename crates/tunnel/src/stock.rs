@@ -4,7 +4,6 @@
 use crate::initiation::{Timestamp, sealed};
 use crate::{Config, DropReason, Inbound, Inside, MIN_BUFFER, PeerSpec, Range, Tunnel};
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
-use rand_core::OsRng;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -20,10 +19,8 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let (own, peer) = (
-            WgSecret::generate(&mut OsRng),
-            WgSecret::generate(&mut OsRng),
-        );
+        let secret = |of: char| WgSecret::from_base64(&format!("{}=", of.to_string().repeat(43)));
+        let (own, peer) = (secret('A').expect("a key"), secret('I').expect("a key"));
         let own_key = own.public();
         let tunnel = Tunnel::new(Config {
             secret: own,
