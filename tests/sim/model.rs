@@ -37,7 +37,10 @@ struct Held {
     digest: Digest,
     roster: BTreeSet<NodeId>,
     activates: Duration,
+    /// When the agent ends it.
     lease_end: Duration,
+    /// When packets are refused even if the agent sleeps: what was said of the lease at first.
+    carries_until: Duration,
     grace: Duration,
     on_lease_end: LeaseEnd,
 }
@@ -74,6 +77,9 @@ impl NodeModel {
         let again = held.into_iter().flatten().any(|h| h.digest == digest);
         let activates = now + update.activate_in().saturating_sub(age);
         let lease_end = now + (update.activate_in() + update.lease()).saturating_sub(age);
+        if again {
+            self.heard_again(digest, lease_end, now);
+        }
         let same = (update.epoch, digest) == self.newest;
         let newer = update.epoch > self.newest.0;
         if again || lease_end <= now || !(same || newer) {
@@ -99,9 +105,34 @@ impl NodeModel {
             roster,
             activates,
             lease_end,
+            carries_until: lease_end,
             grace: update.grace(),
             on_lease_end: update.on_lease_end,
         });
+    }
+
+    /// The same update once more: what came late the first time is older than it seemed.
+    fn heard_again(&mut self, digest: Digest, said: Duration, now: Duration) {
+        let is_it = |held: &&Held| held.digest == digest;
+        let in_force = self.in_force.as_ref().filter(|_| !self.lapsed);
+        let held = self
+            .pending
+            .as_ref()
+            .filter(is_it)
+            .or(in_force.filter(is_it));
+        let lost = held.map_or(Duration::ZERO, |held| held.lease_end.saturating_sub(said));
+        if lost < Duration::from_secs(2) {
+            return;
+        }
+        for held in [&mut self.pending, &mut self.in_force]
+            .into_iter()
+            .flatten()
+        {
+            held.activates = held.activates.saturating_sub(lost);
+            held.lease_end = held.lease_end.saturating_sub(lost);
+        }
+        self.grace = self.grace.map(|until| until.saturating_sub(lost));
+        self.agent_ran(now);
     }
 
     /// The node's agent had a turn: everything that was due is done.
@@ -171,7 +202,7 @@ impl NodeModel {
     pub(crate) fn open_at(&self, now: Duration) -> bool {
         let is_member = |held: &&Held| held.roster.contains(&self.id) && !self.is_closed();
         let counts = self.in_force.as_ref().filter(is_member);
-        let over = |held: &Held| held.on_lease_end == LeaseEnd::Close && held.lease_end <= now;
+        let over = |held: &Held| held.on_lease_end == LeaseEnd::Close && held.carries_until <= now;
         !counts.or(self.pending.as_ref()).is_some_and(over)
     }
 

@@ -317,14 +317,7 @@ impl Member {
     /// caller asks the controller anew: what is still on its way is older than it says.
     pub fn handle_lost_time(&mut self, lost: Duration, now: Duration) -> bool {
         self.handle_timeout(now);
-        if let Some(pending) = &mut self.pending {
-            pending.activate_at = pending.activate_at.saturating_sub(lost);
-            pending.lease_end = pending.lease_end.saturating_sub(lost);
-        }
-        if let State::InForce(in_force) = &mut self.state {
-            in_force.lease_end = in_force.lease_end.saturating_sub(lost);
-            in_force.grace_until = in_force.grace_until.map(|at| at.saturating_sub(lost));
-        }
+        self.earlier(lost);
         let due = self.pending.as_ref().filter(|it| it.activate_at <= now);
         let lease = match (&self.state, due) {
             (_, Some(pending)) => Some((pending.lease_end, pending.update.on_lease_end)),
@@ -451,23 +444,39 @@ impl Member {
             }
     }
 
-    /// The controller says of an update that is held already how old it is. More than was counted here
-    /// means that time was lost; less is no reason to go on for longer.
+    /// The controller says of an update that is held already how old it is. Clearly more than was counted
+    /// here means that time was lost; less is no reason to go on for longer.
     fn shorten(&mut self, update: &Verified<EpochUpdate>, age: Duration, now: Duration) {
         let digest = update.digest();
-        let lease_end = now + (update.activate_in() + update.lease()).saturating_sub(age);
-        match (&mut self.state, &mut self.pending) {
-            (_, Some(pending)) if pending.update.digest() == digest => {
-                let activate_at = now + update.activate_in().saturating_sub(age);
-                pending.activate_at = pending.activate_at.min(activate_at);
-                pending.lease_end = pending.lease_end.min(lease_end);
-            }
+        let held = match (&self.state, &self.pending) {
+            (_, Some(pending)) if pending.update.digest() == digest => pending.lease_end,
             (State::InForce(in_force), _) if in_force.update.digest() == digest => {
-                in_force.lease_end = in_force.lease_end.min(lease_end);
+                in_force.lease_end
             }
-            (State::Waiting | State::InForce(_) | State::Lapsed(_) | State::LostTime(_), _) => {}
+            (State::Waiting | State::InForce(_) | State::Lapsed(_) | State::LostTime(_), _) => {
+                return;
+            }
+        };
+        let said = now + (update.activate_in() + update.lease()).saturating_sub(age);
+        let lost = held.saturating_sub(said);
+        // A way that is quicker than the first time is no time lost.
+        if lost < UNCERTAIN {
+            return;
         }
+        self.earlier(lost);
         self.handle_timeout(now);
+    }
+
+    /// Everything that is to happen happens earlier by so much.
+    fn earlier(&mut self, lost: Duration) {
+        if let Some(pending) = &mut self.pending {
+            pending.activate_at = pending.activate_at.saturating_sub(lost);
+            pending.lease_end = pending.lease_end.saturating_sub(lost);
+        }
+        if let State::InForce(in_force) = &mut self.state {
+            in_force.lease_end = in_force.lease_end.saturating_sub(lost);
+            in_force.grace_until = in_force.grace_until.map(|at| at.saturating_sub(lost));
+        }
     }
 
     // ---- install ----------------------------------------------------------------------------
@@ -624,6 +633,9 @@ fn cached<'a>(
     }
     cache.get(peer)
 }
+
+/// How much the way of an update may differ from one time to the next.
+const UNCERTAIN: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests;
