@@ -364,11 +364,10 @@ impl Peer {
         let cookie = link
             .open_cookie(&key, reply)
             .ok_or(DropReason::BadHandshake)?;
-        let again = link.send_again(&cookie);
+        // A reply that comes a second time must not make an old cookie young again.
+        let (to, message) = link.send_again(&cookie).ok_or(DropReason::Replayed)?;
         self.cookie = Some((cookie, now + COOKIE_FOR));
-        if let Some((to, message)) = again {
-            core.transmit(self.id, to, message);
-        }
+        core.transmit(self.id, to, message);
         Ok(())
     }
 
