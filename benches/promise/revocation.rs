@@ -148,7 +148,7 @@ fn run(nodes: usize, trials: usize, round_trip: Duration) -> Run {
     run
 }
 
-/// What the promise is: the news takes half a round trip at least, and a lost datagram another.
+/// The promise: the news takes half a round trip at least, and a lost datagram another.
 fn target(nodes: usize, has_accomplice: bool, round_trip: Duration) -> f64 {
     let near = if nodes <= FEW && !has_accomplice {
         25.0

@@ -45,7 +45,7 @@ fn on_a_full_disk_a_node_can_be_evicted_and_epochs_go_on_and_it_heals() {
     });
     assert!(mesh.none_reach("node-c", &["node-a", "node-b"]));
     mesh.wait_until("epochs go on", |mesh| mesh.epoch() >= epoch + 4);
-    // What was written then is there after a restart, on the full disk.
+    // The events that were written then are there after a restart, on the full disk.
     mesh.kill(CONTROLLER);
     mesh.start_controller();
     let evicted = mesh

@@ -1,4 +1,4 @@
-//! What a daemon may do on its machine once it runs, and what a benchmark that it starts gets of that.
+//! The rights of a daemon on its machine once it runs, and those of them that its benchmark gets.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;

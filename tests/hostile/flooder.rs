@@ -20,7 +20,7 @@ use wire::evidence::Benchmark;
 use wire::message::{Enrol, Hello, PeerReport, Phase, Refusal};
 use wire::{Digest, Frame, Place, ToController, ToNode, Token};
 
-/// What a member can say too much of.
+/// The messages that a member can say too much of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flood {
     Endpoints,
@@ -100,7 +100,7 @@ async fn live(token: &Token, at: SocketAddr, shared: &Shared) -> anyhow::Result<
     let place = enrol(&dialer, token, at).await.context("enrolment")?;
     let end = now() + LONGEST;
     while !shared.is_over() && now() < end {
-        // Whatever ended it: it comes back.
+        // It comes back, whatever ended it.
         let _ = session(&dialer, at, &identity, &place, shared).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -68,7 +68,8 @@ fn error_v6(from: Ipv6Addr, to: Ipv6Addr, protocol: u8) -> Vec<u8> {
     message
 }
 
-/// What follows the IP header: an echo reply, whose errors no socket has to have asked for, or the header of a WireGuard datagram.
+/// The bytes behind the IP header: an echo reply, whose errors no socket has to have asked for, or the
+/// header of a WireGuard datagram.
 fn first_bytes(protocol: u8) -> [u8; 8] {
     match protocol {
         ECHO => [0, 0, 0, 0, 0, 1, 0, 1],
@@ -89,9 +90,9 @@ fn checksum(bytes: &[u8]) -> u16 {
     !((folded & 0xFFFF) + (folded >> 16)) as u16
 }
 
-/// What a forged error says of an IPv4 path.
+/// The MTU that a forged error claims of an IPv4 path.
 pub(crate) const NARROW: u16 = 1000;
-/// What a forged error says of an IPv6 path: the least that is believed.
+/// The MTU that a forged error claims of an IPv6 path: the least that is believed.
 pub(crate) const NARROW_V6: u32 = 1280;
 const PORT: u16 = 51_820;
 const ECHO: u8 = 1;

@@ -113,7 +113,7 @@ impl Flooding {
             };
             let (begun, mut sent) = (harness::now(), 0);
             while stop.load(Ordering::SeqCst) == 0 && begun.elapsed() < AT_MOST {
-                // What a busy machine did not let it send is not made up for.
+                // Messages that a busy machine did not let it send are not made up for.
                 sent += (0..BURST).map(|_| strike(&mut flood)).sum::<u64>();
                 std::thread::sleep(PAUSE);
             }

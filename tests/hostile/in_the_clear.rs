@@ -453,6 +453,6 @@ fn firewall(mesh: &Mesh, node: &str) -> (FirewallState, Option<String>) {
     (firewall.state, firewall.reason)
 }
 
-/// What gets through does so in milliseconds.
+/// Packets that get through do so in milliseconds.
 const SOON: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,4 +1,4 @@
-//! What is inside the mesh and what is outside does not mix: datagrams of a member that come through
+//! The inside of the mesh and its outside do not mix: datagrams of a member that come through
 //! its own tunnel, and its packets to where it has no business.
 
 use crate::cut_off::{HOSTILE, SURVIVORS, Scene, netns};
@@ -81,7 +81,7 @@ fn no_packet_of_a_member_reaches_what_else_a_node_has_or_knows_a_way_to() {
     }
 }
 
-/// What a survivor shows.
+/// The signs that a survivor shows.
 #[derive(Debug)]
 struct Seen {
     /// Where it sends to the hostile node.

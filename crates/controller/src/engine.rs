@@ -148,7 +148,7 @@ pub(crate) struct Live {
     pub(crate) software: Option<String>,
     pub(crate) observes: BTreeMap<NodeName, Observation>,
     pub(crate) evidence: Bucket,
-    /// What may be kept of its evidence, in bytes.
+    /// How many bytes of its evidence may be kept.
     pub(crate) kept_bytes: Bucket,
     /// Moves that its peers are told of at once.
     pub(crate) moves: Bucket,

@@ -160,7 +160,7 @@ impl Fleet {
         }
     }
 
-    /// What was accepted before from a node, as far as it concerns a run of it.
+    /// The evidence accepted earlier from a node, as far as it concerns a run of it.
     pub fn history(&self, node: &Node, run: &Benchmark) -> policy::History {
         let used = |nonce: &String| nonce.eq_ignore_ascii_case(&run.nonce);
         policy::History {

@@ -292,7 +292,7 @@ impl Engine {
         let accepted = accepted(name, &attested, envelope);
         tracing::debug!(node = %name, score = accepted.overall, suite = accepted.suite, "evidence accepted");
         let event = Event::EvidenceAccepted(Box::new(accepted));
-        // What is accepted is kept for ever: the log must not be one node's to fill.
+        // Accepted evidence is kept for ever: the log must not be one node's to fill.
         let kept = u32::try_from(event.columns().1.len() + EVENT_LEN).unwrap_or(u32::MAX);
         if !live.kept_bytes.has(kept, now.boot) {
             return Err(NotAccepted::TooMuchToday);
@@ -362,7 +362,7 @@ fn accepted(name: &NodeName, attested: &Attested, envelope: &[u8]) -> Accepted {
     }
 }
 
-/// What a node may have kept of its evidence, in bytes of the log.
+/// The bytes of the log that one node's evidence may take.
 pub(crate) fn kept_bytes() -> Bucket {
     Bucket::new((MIB_A_DAY << 20) / DAY_SECONDS, KEPT_BURST)
 }
@@ -371,7 +371,7 @@ pub(crate) fn kept_bytes() -> Bucket {
 const MIB_A_DAY: u32 = 256;
 const DAY_SECONDS: u32 = 24 * 3_600;
 const KEPT_BURST: u32 = 32 << 20;
-/// What an event takes in the log beside its body: number, time, kind, hash, and the pages' share.
+/// The bytes that an event takes in the log beside its body: number, time, kind, hash, and the pages' share.
 const EVENT_LEN: usize = 100;
 const MAX_SOFTWARE_LEN: usize = 64;
 const MAX_REFUSAL_LEN: usize = 256;

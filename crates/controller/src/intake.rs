@@ -1,4 +1,4 @@
-//! What a connection may take of the controller before the engine hears a word of it: a place, and an
+//! The limits of a connection before the engine hears a word of it: it takes a place, and has an
 //! allowance for each kind of message.
 //!
 //! | Who | May | Beyond it |
@@ -41,7 +41,7 @@ struct State {
     homes: HashMap<NodeId, IpAddr>,
     /// How many nodes have an address as theirs.
     at_home: HashMap<IpAddr, usize>,
-    /// What was turned away, by reason, since the start.
+    /// Refusals since the start, by reason.
     turned: TurnedAway,
     /// When addresses are looked through next.
     look_at: Duration,
@@ -49,7 +49,7 @@ struct State {
     silent: usize,
 }
 
-/// What one address holds.
+/// The places that one address holds.
 #[derive(Debug)]
 struct Address {
     half_open: usize,
@@ -73,14 +73,14 @@ struct Stranger {
     connection: Option<Connection>,
 }
 
-/// What one enrolled key has left.
+/// The allowances that one enrolled key has left.
 #[derive(Debug)]
 struct Allowance {
     buckets: [Bucket; Kind::ALL.len()],
     barred_until: Duration,
 }
 
-/// What an enrolled key has an allowance of.
+/// The kinds of message that an enrolled key has allowances of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Connections, each with its Hello.
@@ -113,7 +113,7 @@ impl Kind {
         }
     }
 
-    /// What a frame of this type counts as. Enrol and Hello come once per connection.
+    /// The kind that a frame of this type counts as. Enrol and Hello come once per connection.
     fn of(frame_type: u8) -> Option<Self> {
         match frame_type {
             3 => Some(Self::Evidence),
@@ -282,7 +282,7 @@ impl Intake {
         })
     }
 
-    /// What has no place in the engine yet.
+    /// Connections that have no place in the engine yet.
     pub(crate) fn waiting(&self) -> Waiting {
         let state = self.state();
         Waiting {
@@ -502,7 +502,7 @@ impl State {
     }
 }
 
-/// What one sender can choose freely within: an IPv4 address, an IPv6 /64.
+/// The range that one sender can choose its addresses from: an IPv4 address, an IPv6 /64.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::from((u128::from(v6) >> 64 << 64).to_be_bytes()),

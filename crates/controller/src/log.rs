@@ -296,7 +296,7 @@ impl Log {
         Ok(hash.optional()?)
     }
 
-    /// Who signed the log's end when it was opened; `None`: it was empty.
+    /// The key that signed the log's end when it was opened; `None`: it was empty.
     pub fn signer(&self) -> Option<AuthorityId> {
         self.signer
     }

@@ -133,7 +133,7 @@ impl Engine {
             silent,
             turned,
         } = held.waiting;
-        // What is left of all that hold memory has been refused, and is on its way out.
+        // The rest of those that hold memory has been refused, and is on its way out.
         let closing = held.connections.saturating_sub(all + handshakes + silent);
         page.put_each(
             CONNECTIONS,

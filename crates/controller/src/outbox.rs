@@ -1,4 +1,4 @@
-//! What waits to be sent on one connection.
+//! Messages that wait to be sent on one connection.
 //!
 //! Two kinds wait apart. *Words* (updates, answers, refusals) keep their order; a node that lets too many
 //! pile up does not read, and loses its connection. *News* (where peers are) is a map: the newest place
@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use wire::message::{Refusal, ToNode};
 
-/// What the engine hands to a connection.
+/// The engine's end of a connection.
 #[derive(Debug)]
 pub(crate) enum Outbound {
     /// A message.

@@ -1,4 +1,4 @@
-//! What nodes are told. Everything leaves through an outbox per connection ([`crate::outbox`]): a node
+//! The messages to nodes. Everything leaves through an outbox per connection (`outbox.rs`): a node
 //! that does not read is disconnected by the shell and never holds up another.
 
 use crate::bucket::Bucket;

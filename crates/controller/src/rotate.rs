@@ -24,7 +24,7 @@ pub(crate) struct Issue {
     pub(crate) update: EpochUpdate,
     pub(crate) signed: Signed<EpochUpdate>,
     pub(crate) secret: EpochSecret,
-    /// What nodes show of it when they come again.
+    /// The mark that nodes show of it when they come again.
     pub(crate) mark: Signed<Mark>,
     /// When it was signed, on the boot-time clock in milliseconds; negative: before this boot.
     pub(crate) signed_ms: i64,

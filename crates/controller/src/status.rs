@@ -43,7 +43,7 @@ impl Engine {
         }
     }
 
-    /// What an operator has to look at, and the way out.
+    /// Conditions that an operator has to look at, with the way out.
     pub(crate) fn alarms(&self) -> Vec<String> {
         let history = self.alarm.as_ref().map(|(node, epoch)| {
             format!(

@@ -289,7 +289,7 @@ impl World {
         newest.map(|(_, published)| published.update)
     }
 
-    /// What a node keeps of the newest update that it was sent.
+    /// The mark that a node keeps of the newest update that it was sent.
     fn mark(&self, node: &Node) -> Option<Signed<Mark>> {
         let told = self.told[&node.connection].iter().rev();
         let mut marks = told.filter_map(|message| match message {

@@ -27,8 +27,8 @@ pub(crate) enum Verb {
         /// The mesh that it is for, as `mesh:` and hex; `meshctl status` shows it.
         #[arg(long, value_name = "MESH")]
         mesh: MeshId,
-        /// What it answers to: the `update` of the epoch in force, as `sha256:` and hex. Proves that it was
-        /// not signed in advance; must be of one of the last 256 epochs.
+        /// The update that it answers to: the `update` of the epoch in force, as `sha256:` and hex. Proves
+        /// that it was not signed in advance; must be of one of the last 256 epochs.
         #[arg(long, value_name = "DIGEST")]
         challenge: Option<Digest>,
         /// The benchmark's result as JSON; `-` reads stdin.

@@ -101,7 +101,7 @@ mod tests {
         }
     }
 
-    /// What a foreign text in a field looks like in the log.
+    /// A foreign text in a field, as it looks in the log.
     fn logged(format: LogFormat, foreign: &str) -> String {
         let page = Page::default();
         let to = page.clone();

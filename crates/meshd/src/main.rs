@@ -66,7 +66,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     logging::install(format, filter);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        // What they run has been opened for them; a benchmark command inherits as much.
+        // Their files have been opened for them; a benchmark command inherits as much.
         .on_thread_start(|| rights::reduce(Keep::NOTHING))
         .enable_all()
         .build()?;

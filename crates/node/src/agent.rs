@@ -53,7 +53,7 @@ pub(crate) struct Agent {
     pub(crate) mtu: Mtu,
     /// What the underlay makes of it.
     pub(crate) fit: Fit,
-    /// What is known of the paths to peers that are reached by IPv6.
+    /// The paths to peers that are reached by IPv6, as far as they are known.
     pub(crate) paths: Paths,
     pub(crate) path_errors: PathErrors,
     /// Whether they count.
@@ -237,7 +237,7 @@ impl Agent {
                     outbox,
                 };
                 self.underlay_changed = true;
-                // What was said last may have been lost with the connection before.
+                // The last acknowledgement may have been lost with the connection before.
                 self.member.handle_reconnect();
                 self.send_evidence();
             }
@@ -448,7 +448,7 @@ impl Agent {
             return;
         };
         if waits(&evidence) {
-            // What waited for its controller may answer to an update that is long forgotten there.
+            // Evidence that waited for its controller may answer to an update that is long forgotten there.
             let anew = evidence.run.as_ref().and_then(|run| self.attest(run));
             if let Some(anew) = anew.and_then(|e| Some((payload_digest(&e)?, e))) {
                 (evidence.digest, evidence.envelope) = anew;

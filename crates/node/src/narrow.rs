@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// What is known of the paths to peers that are reached by IPv6.
+/// The paths to peers that are reached by IPv6, as far as they are known.
 #[derive(Default)]
 pub(crate) struct Paths(HashMap<NodeId, (IpAddr, Path)>);
 
@@ -40,7 +40,7 @@ enum Path {
     },
 }
 
-/// What a round of echoes to one peer found.
+/// The findings of a round of echoes to one peer.
 pub(crate) struct Heard<'a> {
     /// Whether a small echo was answered: without that, large ones say nothing.
     pub(crate) small: bool,

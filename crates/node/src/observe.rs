@@ -51,14 +51,14 @@ impl Agent {
             );
         }
         self.pings = pings;
-        // What is news to the interface is tried when the interface has followed.
+        // An MTU that is news to the interface is tried when the interface has followed.
         if !self.underlay_changed {
             self.place_targets(snapshot.as_ref());
         }
         self.send(ToController::Report { peers: reports });
     }
 
-    /// What large echoes say of the path to a peer.
+    /// The path to a peer, as large echoes show it.
     fn measured(&mut self, echoes: &Echoes) {
         let heard = Heard {
             small: echoes.v4.is_ok() || echoes.v6.is_ok(),

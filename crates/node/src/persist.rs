@@ -45,12 +45,12 @@ pub(crate) struct Newest {
 pub(crate) struct Memory(BTreeMap<String, Newest>);
 
 impl Memory {
-    /// What is remembered of a mesh.
+    /// The memory of one mesh.
     pub(crate) fn of(&self, mesh: MeshId) -> Option<&Newest> {
         self.0.get(&mesh.to_string())
     }
 
-    /// What an update has to be newer than.
+    /// The mark that an update has to be newer than.
     pub(crate) fn high_water(&self, mesh: MeshId) -> HighWater {
         self.of(mesh)
             .map_or_else(HighWater::default, |n| HighWater {
@@ -200,7 +200,7 @@ impl Enrolment {
         }
     }
 
-    /// What is inside the mesh, as this node's data plane has to know.
+    /// The mesh's own addresses, as this node's data plane has to know them.
     pub(crate) fn inside(&self) -> Inside {
         let (v4, v6) = (IpAddr::V4(self.v4.0), IpAddr::V6(self.v6.0));
         Inside {

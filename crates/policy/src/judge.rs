@@ -334,7 +334,7 @@ fn signer_rule(policy: &Policy, record: &Record) -> RuleStatus {
     rule(wanted, value, holds)
 }
 
-/// What the policy says of harness, suite and version, where it says something.
+/// The policy's pins of harness, suite and version, where it has any.
 fn pin_rule(policy: &Policy, record: &Record) -> Option<RuleStatus> {
     let pins = [
         ("harness", &policy.harness),

@@ -46,7 +46,7 @@ pub(crate) struct Admission {
     replies: Pool<IpAddr>,
 }
 
-/// What may pass within a second: in all, and of each source.
+/// How many handshakes may pass within a second: in all, and of each source.
 struct Pool<K> {
     total: u32,
     share: u32,
@@ -208,7 +208,7 @@ impl<K: Eq + Hash> Pool<K> {
     }
 }
 
-/// What one sender can choose freely within: an IPv4 address, an IPv6 /64.
+/// The range that one sender can choose its addresses from: an IPv4 address, an IPv6 /64.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -216,7 +216,7 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What may be one link, whose neighbours the system has to look for: an IPv4 /24, an IPv6 /64.
+/// The range that may be one link, whose neighbours the system has to look for: an IPv4 /24, an IPv6 /64.
 fn link(address: IpAddr) -> IpAddr {
     match network(address) {
         IpAddr::V4(v4) => IpAddr::from((u32::from(v4) >> 8 << 8).to_be_bytes()),
@@ -234,7 +234,7 @@ mod tests {
     use rand_core::OsRng;
     use x25519_dalek::{PublicKey, StaticSecret};
 
-    /// What one side admits in a second, and a message that somebody made for it.
+    /// How many handshakes one side admits in a second, and a message that somebody made for it.
     struct Gate {
         admission: Admission,
         own: WgSecret,

@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// What proves to one responder that this side receives what goes to its address.
+/// The proof to one responder that this side receives what goes to its address.
 pub(crate) type Cookie = [u8; 16];
 
 /// The side that is sent handshake messages.
@@ -131,7 +131,7 @@ pub(crate) fn prove(cookie: &Cookie, message: &mut [u8]) {
 struct Parts<'m> {
     /// The sender's index.
     sender: &'m [u8],
-    /// What MAC1 is over.
+    /// The bytes that MAC1 is over.
     signed: &'m [u8],
     mac1: &'m [u8; 16],
     mac2: &'m [u8; 16],

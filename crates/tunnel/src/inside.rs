@@ -1,4 +1,4 @@
-//! What is inside the mesh and what is outside: a packet for the one never travels to the other.
+//! The inside of the mesh and its outside: a packet for the one never travels to the other.
 //!
 //! Datagrams go between addresses outside; inner packets go between addresses inside. As long as no
 //! address is both, nothing that this node's own socket sends can be read from its TUN device and be
@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-/// What is inside the mesh, as one node sees it.
+/// The inside of the mesh, as one node sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inside {
     /// The node's own addresses: what it is sent goes to one of them.

@@ -69,7 +69,7 @@ pub const PROVEN_PER_ENDPOINT: u32 = 10;
 /// Responses per second and peer that are opened without a cookie: one for each initiation, and what
 /// somebody may forge that reads the index under way.
 pub const RESPONSES_PER_PEER: u32 = 10;
-/// What part strangers have, without a cookie, of what the endpoints of peers have together: members
+/// The part that strangers have, without a cookie, of what the endpoints of peers have together: members
 /// behind an address translator, and those that moved, need no more.
 pub const STRANGERS_PART: u32 = 4;
 /// The same with a cookie.

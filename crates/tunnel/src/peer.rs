@@ -26,7 +26,7 @@ pub(crate) struct Peer {
     /// Timestamps of its initiations.
     pub(crate) stamps: Stamps,
     pub(crate) stock: Allowance,
-    /// What was opened of its responses without a cookie.
+    /// Its responses that were opened without a cookie.
     pub(crate) responses: Allowance,
     /// The cookie that it gave, and until when it is good.
     cookie: Option<(Cookie, Duration)>,
@@ -371,7 +371,7 @@ impl Peer {
         Ok(())
     }
 
-    /// What to prove this side's address with to it.
+    /// The cookie that proves this side's address to it.
     pub(crate) fn cookie(&self, now: Duration) -> Option<Cookie> {
         let (cookie, until) = self.cookie?;
         (now < until).then_some(cookie)

@@ -35,7 +35,7 @@ pub struct Config {
     pub handshakes_per_second: u64,
     /// Seeds the jitter, and tells cookies of different starts apart; nothing secret depends on it.
     pub seed: u64,
-    /// What is inside the mesh.
+    /// The inside of the mesh.
     pub inside: Inside,
 }
 

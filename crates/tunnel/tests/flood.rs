@@ -23,7 +23,7 @@ struct Node {
     delivered: u32,
 }
 
-/// What the stranger does, each millisecond.
+/// The stranger's deeds of each millisecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flood {
     Nothing,
@@ -46,7 +46,7 @@ struct World {
     flying: VecDeque<(Duration, SocketAddr, SocketAddr, Vec<u8>)>,
     /// The first message of each of the stranger's nodes to A and to B.
     plain: BTreeMap<(usize, usize), Vec<u8>>,
-    /// What each of its nodes has to say to A and to B, with a cookie.
+    /// The messages of each of its nodes to A and to B, with a cookie.
     proven: BTreeMap<(usize, usize), Vec<u8>>,
     cookies: u32,
     dice: u64,

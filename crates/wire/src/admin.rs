@@ -105,7 +105,7 @@ pub struct ControllerStatus {
     pub mesh: String,
     /// When this was written.
     pub generated_utc: String,
-    /// What an operator has to look at, with the way out; empty when all is well.
+    /// Conditions that an operator has to look at, with the way out; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alarms: Vec<String>,
     /// The epoch in force.

@@ -141,7 +141,7 @@ pub struct Update {
     pub secret: Option<EpochSecret>,
     /// How long ago the update was signed, in milliseconds: the durations in it count from then.
     pub age_ms: u64,
-    /// What the node shows of it at its next Hello.
+    /// The mark that the node shows of it at its next Hello.
     pub mark: Signed<Mark>,
 }
 

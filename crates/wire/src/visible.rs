@@ -46,7 +46,7 @@ pub fn is_hidden(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_control();
     }
-    // What the standard library escapes behind a letter: controls, formats, separators, private and
+    // The standard library escapes these behind a letter: controls, formats, separators, private and
     // unassigned characters, and no letter or accent of any script.
     let mut behind_a_letter = [b'a'; 5];
     let rest = behind_a_letter.split_at_mut(1).1;

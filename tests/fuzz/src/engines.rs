@@ -228,7 +228,7 @@ impl World {
     }
 
     fn hello(&mut self, node: usize, claims: u8) {
-        // What it remembers, nothing, or what another authority would have signed.
+        // The mark that it remembers, none, or one that another authority would have signed.
         let newest = match claims % 3 {
             0 => self.nodes[node].mark.clone(),
             1 => None,

@@ -170,7 +170,7 @@ pub fn inner(data: &[u8]) {
     });
 }
 
-/// What the peer sealed, its initiation, or anything else, from an address of the fuzzer's choice. The
+/// Data that the peer sealed, its initiation, or anything else, from an address of the fuzzer's choice. The
 /// first byte chooses which, the second the form of the address, 16 the address and two the port. If
 /// the address is inside the mesh, nothing is delivered, nothing answered, and no packet ever goes there.
 pub fn inside(data: &[u8]) {

@@ -166,7 +166,7 @@ fn an_old_copy_of_the_log_is_an_alarm_as_soon_as_a_node_proves_it() {
         "it has forgotten"
     );
 
-    // What a node merely claims, or another authority signed, is no alarm.
+    // A mere claim of a node, or another authority's signature, is no alarm.
     let mark = |epoch, authority: &AuthoritySecret, mesh| {
         let mark = Mark {
             mesh,
@@ -222,7 +222,7 @@ fn a_node_that_comes_again_to_the_log_that_it_knows_raises_no_alarm() {
         world.hello_with(a.connection, proof);
         assert!(world.status().alarms.is_empty());
     }
-    // What is pushed after a restart is marked anew, with the log as it is then.
+    // An update that is pushed after a restart is marked anew, with the log as it is then.
     let again = world.mark(&a);
     world.restart(Policy::default(), s(1), "boot");
     a.connection = world.connect(&a.secret);

@@ -491,7 +491,7 @@ fn a_machine_that_stood_still_for_longer_than_its_lease_is_as_one_that_was_start
     assert!(a.view().lapsed && a.view().next.is_none());
     a.handle_timeout(T0 + Duration::from_secs(3600));
     assert_eq!(commands(&mut a), Vec::<String>::new());
-    // What the controller has in force is taken, be it the same, but only as old as it is.
+    // The update that the controller has in force is taken, be it the same, but only as old as it is.
     let over = Duration::from_secs(305);
     let refused = a.handle_update(first.clone(), Some(secret(1)), over, T0);
     assert_eq!(refused, Err(UpdateError::LeaseOver(Epoch(1))));

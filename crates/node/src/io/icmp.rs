@@ -35,7 +35,7 @@ impl Echo {
             open(Domain::IPV4, Protocol::ICMPV4)?,
             open(Domain::IPV6, Protocol::ICMPV6)?,
         );
-        // What somebody says of a path inside the mesh is no limit to a probe of it.
+        // An error that speaks of a path inside the mesh is no limit to a probe of it.
         let whole = libc::IP_PMTUDISC_PROBE;
         set_option(&v4, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, whole)?;
         Ok(Self { v4, v6, identifier })

@@ -38,7 +38,7 @@ pub(crate) async fn path_mtus(
     })
 }
 
-/// What the kernel says of routes and links.
+/// The kernel's messages about routes and links.
 struct Kernel {
     handle: Handle,
     /// Links that were asked about, with their MTU.

@@ -1,4 +1,4 @@
-//! What this process may do. Rights are of threads (capabilities(7)): each thread is left with what it
+//! The rights of this process. Rights are of threads (capabilities(7)): each thread is left with what it
 //! uses after it has been set up, and what it starts inherits no more than that.
 
 use rustix::io::Errno;
@@ -9,7 +9,7 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
-/// What a thread keeps, as far as it has it.
+/// The rights that a thread keeps, as far as it has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep(CapabilitySet);
 

@@ -17,13 +17,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use wire::admin::{FirewallState, FirewallStatus};
 
-/// What becomes of the table.
+/// The fate of the table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum FirewallMode {
     /// There while the node runs, removed when it stops as asked.
     #[default]
     Auto,
-    /// What keeps packets for the mesh out of the clear stays after the end.
+    /// The rules that keep packets for the mesh out of the clear stay after the end.
     Keep,
     /// None.
     Off,
@@ -107,7 +107,7 @@ impl Firewall {
 pub(crate) struct FirewallWatch(Arc<Mutex<FirewallStatus>>);
 
 impl FirewallWatch {
-    /// What status says of it.
+    /// Its line in status.
     pub(crate) fn status(&self) -> FirewallStatus {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.clone()
@@ -125,7 +125,7 @@ struct Keeper {
 impl Keeper {
     fn begin(&mut self) {
         if self.mode == FirewallMode::Off {
-            // What a former run left would keep the mesh's own packets out: its interface is gone.
+            // The rules that a former run left would keep the mesh's own packets out: its interface is gone.
             if nft::list(&rules::table(&self.scope.interface)).is_ok() {
                 self.remove();
             }

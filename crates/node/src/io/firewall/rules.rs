@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// What the rules speak of.
+/// The interface, addresses and port that the rules speak of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Scope {
     /// Name of the mesh's interface; the table is named after it.
@@ -42,7 +42,7 @@ pub(super) fn all(scope: &Scope) -> String {
     )
 }
 
-/// What stays after the end with `keep`: nothing for the mesh leaves in the clear.
+/// The rules that stay after the end with `keep`: nothing for the mesh leaves in the clear.
 pub(super) fn fail_closed(scope: &Scope) -> String {
     replace(&scope.interface, &[outgoing(scope)])
 }
@@ -105,7 +105,7 @@ fn own_datagrams(scope: &Scope) -> String {
     )
 }
 
-/// Whatever routes say, what is for the mesh leaves by the tunnel or not at all, and so does what has a
+/// A packet for the mesh leaves by the tunnel or not at all, whatever routes say, and so does what has a
 /// mesh address as its source. What this machine itself sends is refused with an error. The second look
 /// is after all translation: what a NAT of the operator's has given another address may go.
 fn outgoing(scope: &Scope) -> String {
