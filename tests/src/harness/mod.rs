@@ -20,7 +20,7 @@
 //! | [`daemon`] | one `meshd` process |
 //! | [`ping`] | single and continuous pings |
 //! | [`relay`] | a bad underlay between nodes |
-//! | [`line`] | a long way to the controller |
+//! | [`mod@line`] | a long way to the controller |
 //! | [`tally`] | counts of what a host's kernel sees |
 //! | [`transfer`] | bytes over TCP |
 //! | [`namespace`] | namespaces, links, `ip` |
