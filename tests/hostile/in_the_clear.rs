@@ -98,6 +98,46 @@ fn nobody_outside_the_tunnel_speaks_for_a_mesh_address() {
 }
 
 #[test]
+fn a_port_that_an_operator_publishes_on_the_mesh_address_leads_where_he_says() {
+    let mesh = mesh();
+    let [published, _] = mesh.addresses("node-a");
+    // A machine without rules, in the place of a container.
+    let [machine, _] = mesh.underlay_of("node-b");
+    let bind = mesh
+        .namespace("node-b")
+        .enter(move || UdpSocket::bind((machine, 0)));
+    let socket = bind.join().expect("a thread ends");
+    let socket = socket.expect("the address is there");
+    let port = socket.local_addr().expect("it is bound").port();
+    let forward = mesh.namespace("node-a").enter(|| {
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("root may");
+    });
+    forward.join().expect("a thread ends");
+    for host in ["node-a", "node-b"] {
+        filter_reverse_paths(&mesh, host, "0");
+    }
+    for rule in [
+        "add table ip operators",
+        "add chain ip operators in { type nat hook prerouting priority dstnat; }",
+        &format!(
+            "add rule ip operators in ip daddr {published} udp dport 5353 dnat to {machine}:{port}"
+        ),
+    ] {
+        let output = mesh.exec("node-a", &["nft", rule]);
+        assert!(output.status.success(), "nft {rule}: {output:?}");
+    }
+    let send = mesh.namespace("node-c").enter(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        (0..3).try_for_each(|_| socket.send_to(b"hello", (published, 5353)).map(drop))
+    });
+    let sent: std::io::Result<()> = send.join().expect("a thread ends");
+    sent.expect("the mesh has a route");
+    let patience = socket.set_read_timeout(Some(PATIENCE));
+    patience.expect("a socket has a time limit");
+    assert_eq!(socket.recv(&mut [0; 16]).expect("it arrives"), 5);
+}
+
+#[test]
 fn an_error_about_mesh_traffic_is_believed_from_nobody() {
     let mut mesh = mesh();
     let [from, to] = ["node-a", "node-b"].map(|node| mesh.addresses(node)[0]);

@@ -113,25 +113,21 @@ impl NodeModel {
 
     /// The same update once more: what came late the first time is older than it seemed.
     fn heard_again(&mut self, digest: Digest, said: Duration, now: Duration) {
-        let is_it = |held: &&Held| held.digest == digest;
-        let in_force = self.in_force.as_ref().filter(|_| !self.lapsed);
-        let held = self
-            .pending
-            .as_ref()
-            .filter(is_it)
-            .or(in_force.filter(is_it));
-        let lost = held.map_or(Duration::ZERO, |held| held.lease_end.saturating_sub(said));
-        if lost < Duration::from_secs(2) {
-            return;
-        }
-        for held in [&mut self.pending, &mut self.in_force]
-            .into_iter()
-            .flatten()
-        {
+        let is_it = |held: &&mut Held| held.digest == digest;
+        let in_force = self.in_force.as_mut().filter(|_| !self.lapsed);
+        let pending = self.pending.as_mut().filter(is_it);
+        let is_in_force = pending.is_none();
+        if let Some(held) = pending.or(in_force.filter(is_it)) {
+            let lost = held.lease_end.saturating_sub(said);
+            if lost < Duration::from_secs(2) {
+                return;
+            }
             held.activates = held.activates.saturating_sub(lost);
             held.lease_end = held.lease_end.saturating_sub(lost);
+            if is_in_force {
+                self.grace = self.grace.map(|until| until.saturating_sub(lost));
+            }
         }
-        self.grace = self.grace.map(|until| until.saturating_sub(lost));
         self.agent_ran(now);
     }
 

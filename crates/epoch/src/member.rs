@@ -221,6 +221,22 @@ pub struct View<'a> {
     pub lapsed: bool,
 }
 
+impl Pending {
+    /// More time has passed than was counted.
+    fn earlier(&mut self, lost: Duration) {
+        self.activate_at = self.activate_at.saturating_sub(lost);
+        self.lease_end = self.lease_end.saturating_sub(lost);
+    }
+}
+
+impl InForce {
+    /// More time has passed than was counted.
+    fn earlier(&mut self, lost: Duration) {
+        self.lease_end = self.lease_end.saturating_sub(lost);
+        self.grace_until = self.grace_until.map(|at| at.saturating_sub(lost));
+    }
+}
+
 impl Member {
     /// A machine that has nothing in force and never goes behind `high_water`.
     pub fn new(identity: Identity, high_water: HighWater) -> Self {
@@ -317,7 +333,12 @@ impl Member {
     /// caller asks the controller anew: what is still on its way is older than it says.
     pub fn handle_lost_time(&mut self, lost: Duration, now: Duration) -> bool {
         self.handle_timeout(now);
-        self.earlier(lost);
+        if let Some(pending) = &mut self.pending {
+            pending.earlier(lost);
+        }
+        if let State::InForce(in_force) = &mut self.state {
+            in_force.earlier(lost);
+        }
         let due = self.pending.as_ref().filter(|it| it.activate_at <= now);
         let lease = match (&self.state, due) {
             (_, Some(pending)) => Some((pending.lease_end, pending.update.on_lease_end)),
@@ -448,35 +469,23 @@ impl Member {
     /// here means that time was lost; less is no reason to go on for longer.
     fn shorten(&mut self, update: &Verified<EpochUpdate>, age: Duration, now: Duration) {
         let digest = update.digest();
-        let held = match (&self.state, &self.pending) {
-            (_, Some(pending)) if pending.update.digest() == digest => pending.lease_end,
-            (State::InForce(in_force), _) if in_force.update.digest() == digest => {
-                in_force.lease_end
-            }
-            (State::Waiting | State::InForce(_) | State::Lapsed(_) | State::LostTime(_), _) => {
-                return;
-            }
-        };
         let said = now + (update.activate_in() + update.lease()).saturating_sub(age);
-        let lost = held.saturating_sub(said);
         // A way that is quicker than the first time is no time lost.
-        if lost < UNCERTAIN {
-            return;
+        let lost = |held: Duration| Some(held.saturating_sub(said)).filter(|it| *it >= UNCERTAIN);
+        match (&mut self.state, &mut self.pending) {
+            (_, Some(pending)) if pending.update.digest() == digest => {
+                if let Some(lost) = lost(pending.lease_end) {
+                    pending.earlier(lost);
+                }
+            }
+            (State::InForce(in_force), _) if in_force.update.digest() == digest => {
+                if let Some(lost) = lost(in_force.lease_end) {
+                    in_force.earlier(lost);
+                }
+            }
+            (State::Waiting | State::InForce(_) | State::Lapsed(_) | State::LostTime(_), _) => {}
         }
-        self.earlier(lost);
         self.handle_timeout(now);
-    }
-
-    /// Everything that is to happen happens earlier by so much.
-    fn earlier(&mut self, lost: Duration) {
-        if let Some(pending) = &mut self.pending {
-            pending.activate_at = pending.activate_at.saturating_sub(lost);
-            pending.lease_end = pending.lease_end.saturating_sub(lost);
-        }
-        if let State::InForce(in_force) = &mut self.state {
-            in_force.lease_end = in_force.lease_end.saturating_sub(lost);
-            in_force.grace_until = in_force.grace_until.map(|at| at.saturating_sub(lost));
-        }
     }
 
     // ---- install ----------------------------------------------------------------------------

@@ -136,6 +136,14 @@ impl Generation {
         }
     }
 
+    /// The last initiation did not count: the next one goes to the same place, now.
+    pub(crate) fn initiate_again(&mut self, now: Duration) {
+        if let Some(initiating) = &mut self.initiating {
+            initiating.attempts = initiating.attempts.saturating_sub(1);
+            initiating.next_at = now;
+        }
+    }
+
     /// The session to send on, unless it is too old.
     pub(crate) fn sender(&mut self, now: Duration) -> Option<&mut Tunn> {
         let session = self.sessions.front_mut().filter(|it| it.sends(now))?;

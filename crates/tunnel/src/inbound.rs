@@ -13,7 +13,6 @@ use crate::limits::*;
 use crate::packet::{self, Message};
 use crate::peer::Peer;
 use crate::peers::Peers;
-use crate::stamps::News;
 use crate::tunnel::{Tunnel, reason};
 use boringtun::noise::TunnResult;
 use boringtun::noise::errors::WireGuardError;
@@ -237,7 +236,7 @@ impl Tunnel {
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownPeer)?;
         let key = (peer.id, peer.key);
         let (steps_back, cookie) = (peer.steps_back(&self.core), peer.cookie(now));
-        let (generation, news) = choose(peer, &claimed, index, now)?;
+        let generation = choose(peer, &claimed, index, now)?;
         if steps_back {
             generation.step_back(now);
         }
@@ -250,9 +249,9 @@ impl Tunnel {
         {
             TunnResult::WriteToNetwork(message) => {
                 let payload = link.send(from, message, cookie.as_ref());
-                // One that was held back on its way looks like one of a clock that is behind: packets go
-                // where it came from once data has come from there.
-                if news == News::Newest {
+                // An initiation may be a recording, or held back on its way: after a start nothing tells.
+                // Packets go where it came from once data has come from there.
+                if peer.target().is_none() {
                     peer.heard(from, 0, now, &self.core);
                 }
                 peer.reschedule(&mut self.core);
@@ -392,7 +391,7 @@ fn choose<'a>(
     claimed: &Claimed,
     index: u32,
     now: Duration,
-) -> Result<(&'a mut Generation, News), DropReason> {
+) -> Result<&'a mut Generation, DropReason> {
     let timestamp = claimed
         .timestamp(&peer.shared)
         .ok_or(DropReason::BadHandshake)?;
@@ -402,18 +401,16 @@ fn choose<'a>(
         .iter_mut()
         .find(|generation| generation.recognises(index, &key))
         .map(|generation| generation.epoch);
-    let news = match named {
-        Some(_) if peer.stamps.show_named(timestamp) => News::Newest,
-        Some(_) => return Err(DropReason::Replayed),
-        None => {
-            let news = peer.stamps.show_unnamed(timestamp);
-            let news = news.ok_or(DropReason::Replayed)?;
-            if !peer.stock.take(STOCK_INITIATIONS_PER_SECOND, now) {
-                return Err(DropReason::NoGeneration);
-            }
-            news
-        }
+    let is_news = match named {
+        Some(_) => peer.stamps.show_named(timestamp),
+        None => peer.stamps.show_unnamed(timestamp),
     };
+    if !is_news {
+        return Err(DropReason::Replayed);
+    }
+    if named.is_none() && !peer.stock.take(STOCK_INITIATIONS_PER_SECOND, now) {
+        return Err(DropReason::NoGeneration);
+    }
     let generation = match named {
         Some(epoch) => peer
             .generations
@@ -426,7 +423,7 @@ fn choose<'a>(
         return Err(DropReason::Replayed);
     }
     generation.newest = generation.newest.max(timestamp);
-    Ok((generation, news))
+    Ok(generation)
 }
 
 /// In a handshake message, what does not open was made with another PSK, or forged.

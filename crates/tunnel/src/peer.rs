@@ -348,7 +348,9 @@ impl Peer {
     // ---- under load -------------------------------------------------------------------------
 
     /// It gave a cookie, for the handshake with this 24-bit index: the message that it refused is sent
-    /// again, and all that follow have the cookie.
+    /// again, and all that follow have the cookie. The first initiation is made anew instead: somebody who
+    /// read the refused one may have sent a copy of it meanwhile, and one timestamp is heard once. The
+    /// first alone, or whoever can forge replies could ask for one after the other.
     pub(crate) fn take_cookie(
         &mut self,
         index: u32,
@@ -356,18 +358,26 @@ impl Peer {
         now: Duration,
         core: &mut Core,
     ) -> Result<(), DropReason> {
-        let key = self.key;
-        let link = self
-            .owner_of(index)
-            .and_then(|generation| generation.shaking_at(index))
+        let (key, is_first) = (self.key, self.cookie(now).is_none());
+        let generation = self.owner_of(index).ok_or(DropReason::UnknownIndex)?;
+        let is_anew = is_first && generation.initiator_at(index).is_some();
+        let link = generation
+            .shaking_at(index)
             .ok_or(DropReason::UnknownIndex)?;
         let cookie = link
             .open_cookie(&key, reply)
             .ok_or(DropReason::BadHandshake)?;
         // A reply that comes a second time must not make an old cookie young again.
         let (to, message) = link.send_again(&cookie).ok_or(DropReason::Replayed)?;
+        if is_anew {
+            generation.initiate_again(now);
+        }
         self.cookie = Some((cookie, now + COOKIE_FOR));
-        core.transmit(self.id, to, message);
+        if is_anew {
+            self.reschedule(core);
+        } else {
+            core.transmit(self.id, to, message);
+        }
         Ok(())
     }
 

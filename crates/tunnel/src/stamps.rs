@@ -25,15 +25,6 @@ pub(crate) struct Stamps {
     forgotten: Timestamp,
 }
 
-/// A timestamp that has not been seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum News {
-    /// Newer than all others.
-    Newest,
-    /// Not newer than all others, as that of a clock without leap seconds.
-    Behind,
-}
-
 impl Stamps {
     /// Of a peer that is known again: of what it has shown, all but the newest is forgotten.
     pub(crate) fn since(newest: Timestamp) -> Self {
@@ -62,24 +53,23 @@ impl Stamps {
         is_first
     }
 
-    /// Keeps the timestamp of one that names none; `None` if it may be a recording.
-    pub(crate) fn show_unnamed(&mut self, timestamp: Timestamp) -> Option<News> {
+    /// Keeps the timestamp of one that names none. False if it may be a recording.
+    pub(crate) fn show_unnamed(&mut self, timestamp: Timestamp) -> bool {
         let newest = self.newest;
         let is_newest_unnamed = self.unnamed.last().is_none_or(|last| *last < timestamp);
-        let is_known = self.named.contains(&timestamp) || timestamp <= self.forgotten;
-        // The newest stay: who repeats old ones cannot push them out.
-        self.unnamed.insert(timestamp);
+        let is_named = self.named.contains(&timestamp);
+        let is_known = is_named || timestamp <= self.forgotten;
+        // A recording of a named one must not stand in the way of a stock WireGuard, whose clock is
+        // behind it. The newest stay: who repeats old ones cannot push them out.
+        if !is_named {
+            self.unnamed.insert(timestamp);
+        }
         if self.unnamed.len() > MAX_UNNAMED {
             self.unnamed.pop_first();
         }
         self.newest = newest.max(timestamp);
-        if timestamp > newest {
-            Some(News::Newest)
-        } else if is_newest_unnamed && !is_known && !timestamp.is_out_of_reach_of(newest) {
-            Some(News::Behind)
-        } else {
-            None
-        }
+        let may_be_behind = is_newest_unnamed && !is_known && !timestamp.is_out_of_reach_of(newest);
+        timestamp > newest || may_be_behind
     }
 
     /// How many are remembered, of either kind.
@@ -113,15 +103,10 @@ mod tests {
         for second in [37, 38, 47] {
             assert!(stamps.show_named(at(second)));
         }
-        for second in [20, 25, 47, 48] {
-            let news = stamps.show_unnamed(at(second));
-            // What is said at second 20 has the same look as what was named at 47.
-            let expected = match second {
-                47 => None,
-                48 => Some(News::Newest),
-                _ => Some(News::Behind),
-            };
-            assert_eq!(news, expected, "{second}");
+        // Second 20 of a stock WireGuard has the look of second 47 of a meshd, and somebody who repeats
+        // what was named then is not heard, and keeps nobody from being heard.
+        for (second, is_news) in [(47, false), (20, true), (25, true), (47, false), (48, true)] {
+            assert_eq!(stamps.show_unnamed(at(second)), is_news, "{second}");
         }
     }
 
@@ -129,16 +114,12 @@ mod tests {
     fn what_is_older_than_clocks_disagree_is_a_recording() {
         let mut stamps = Stamps::default();
         assert!(stamps.show_named(at(100)));
-        assert_eq!(stamps.show_unnamed(at(72)), None);
-        assert_eq!(stamps.show_unnamed(at(73)), Some(News::Behind));
-        assert_eq!(stamps.show_unnamed(at(73)), None, "once");
-        assert_eq!(stamps.show_unnamed(at(72)), None, "nor what came before it");
-        assert_eq!(stamps.show_unnamed(at(99)), Some(News::Behind));
-        assert_eq!(
-            stamps.show_unnamed(at(74)),
-            None,
-            "below the newest unnamed"
-        );
+        assert!(!stamps.show_unnamed(at(72)));
+        assert!(stamps.show_unnamed(at(73)));
+        assert!(!stamps.show_unnamed(at(73)), "once");
+        assert!(!stamps.show_unnamed(at(72)), "nor what came before it");
+        assert!(stamps.show_unnamed(at(99)));
+        assert!(!stamps.show_unnamed(at(74)), "below the newest unnamed");
     }
 
     #[test]
@@ -148,12 +129,12 @@ mod tests {
             assert!(stamps.show_named(at(second)));
         }
         for second in 0..40 {
-            assert_eq!(stamps.show_unnamed(at(second)), None, "{second}");
+            assert!(!stamps.show_unnamed(at(second)), "{second}");
         }
         // And the other way.
         let mut stamps = Stamps::default();
         for second in 0..40 {
-            assert_eq!(stamps.show_unnamed(at(second)), Some(News::Newest));
+            assert!(stamps.show_unnamed(at(second)));
         }
         for second in 0..40 {
             assert!(!stamps.show_named(at(second)), "{second}");
@@ -173,8 +154,8 @@ mod tests {
         let mut stamps = Stamps::default();
         assert!(stamps.show_named(at(50)));
         assert!(stamps.show_named(at(60)));
-        assert_eq!(stamps.show_unnamed(at(50)), None);
-        assert_eq!(stamps.show_unnamed(at(55)), Some(News::Behind));
+        assert!(!stamps.show_unnamed(at(50)));
+        assert!(stamps.show_unnamed(at(55)));
     }
 
     #[test]
@@ -187,30 +168,21 @@ mod tests {
             assert!(stamps.len().0 <= MAX_NAMED);
         }
         // Between the forgotten ones nothing is news; between those that are remembered it is.
-        assert_eq!(stamps.show_unnamed(at(99)), None);
+        assert!(!stamps.show_unnamed(at(99)));
         for number in 0..many {
-            assert_eq!(stamps.show_unnamed(moment(number)), None, "{number}");
+            assert!(!stamps.show_unnamed(moment(number)), "{number}");
         }
         let between = moment(many - 2).later_by_nanos(500);
-        assert_eq!(
-            stamps.show_unnamed(between),
-            None,
-            "below the newest unnamed"
-        );
-        let mut stamps = Stamps::default();
-        for number in 0..many {
-            assert!(stamps.show_named(moment(number)));
-        }
-        assert_eq!(stamps.show_unnamed(between), Some(News::Behind));
+        assert!(stamps.show_unnamed(between));
     }
 
     #[test]
     fn of_a_peer_that_returns_nothing_from_before_is_news() {
         let mut stamps = Stamps::since(at(100));
         for second in 70..=100 {
-            assert_eq!(stamps.show_unnamed(at(second)), None, "{second}");
+            assert!(!stamps.show_unnamed(at(second)), "{second}");
         }
-        assert_eq!(stamps.show_unnamed(at(101)), Some(News::Newest));
+        assert!(stamps.show_unnamed(at(101)));
     }
 
     #[test]
@@ -222,7 +194,7 @@ mod tests {
             stamps.show_unnamed(at(second));
         }
         assert!(stamps.show_named(last));
-        assert_eq!(stamps.show_unnamed(last), None);
+        assert!(!stamps.show_unnamed(last));
         assert_eq!(stamps.newest(), last);
         assert!(stamps.len().0 <= MAX_NAMED && stamps.len().1 <= MAX_UNNAMED);
     }

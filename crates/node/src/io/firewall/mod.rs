@@ -62,6 +62,7 @@ impl Firewall {
                 mode,
                 scope,
                 state: of_thread,
+                installed: false,
                 shown: String::new(),
             };
             keeper.begin();
@@ -118,6 +119,8 @@ struct Keeper {
     mode: FirewallMode,
     scope: Scope,
     state: Arc<Mutex<FirewallStatus>>,
+    /// Whether there may be a table of this run.
+    installed: bool,
     /// The table as nft showed it when it was installed.
     shown: String,
 }
@@ -173,6 +176,7 @@ impl Keeper {
 
     fn install(&mut self) -> Result<(), nft::NftError> {
         nft::load(&rules::all(&self.scope))?;
+        self.installed = true;
         self.shown = nft::list(&rules::table(&self.scope.interface))?;
         self.set(FirewallState::Active, None);
         Ok(())
@@ -192,7 +196,7 @@ impl Keeper {
 
     fn remove(&self) {
         // Without rules of ours there is nothing to remove, and no right to try.
-        if self.shown.is_empty() && self.mode != FirewallMode::Off {
+        if !self.installed && self.mode != FirewallMode::Off {
             return;
         }
         if let Err(error) = nft::load(&rules::none(&self.scope.interface)) {

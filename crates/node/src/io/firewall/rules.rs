@@ -107,7 +107,9 @@ fn own_datagrams(scope: &Scope) -> String {
 
 /// A packet for the mesh leaves by the tunnel or not at all, whatever routes say, and so does what has a
 /// mesh address as its source. What this machine itself sends is refused with an error. The second look
-/// is after all translation: what a NAT of the operator's has given another address may go.
+/// is after all translation: what a NAT of the operator's has given another address may go. A member's
+/// packet leaves for a third machine only where such a NAT sends it, with the member's address as its
+/// source: the tunnel itself delivers to this machine alone.
 fn outgoing(scope: &Scope) -> String {
     let Scope { index, .. } = scope;
     let ((v4, v4_len), (v6, v6_len)) = (scope.v4, scope.v6);
@@ -125,8 +127,9 @@ fn outgoing(scope: &Scope) -> String {
            oif lo accept\n    \
            oif {index} accept\n    \
            ip daddr {v4}/{v4_len} drop\n    \
-           ip saddr {v4}/{v4_len} drop\n    \
            ip6 daddr {v6}/{v6_len} drop\n    \
+           iif {index} accept\n    \
+           ip saddr {v4}/{v4_len} drop\n    \
            ip6 saddr {v6}/{v6_len} drop\n  \
          }}\n"
     )
