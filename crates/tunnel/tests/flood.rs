@@ -389,16 +389,38 @@ fn forged_response(initiation: &[u8], key: &WgPublicKey, salt: u8) -> Vec<u8> {
     let mut message = vec![salt; 92];
     message[..4].copy_from_slice(&[2, 0, 0, 0]);
     message[8..12].copy_from_slice(&initiation[4..8]);
+    address(&mut message, key);
+    message
+}
+
+/// Makes MAC1 for the owner of `key`, as anybody can.
+fn address(message: &mut [u8], key: &WgPublicKey) {
     let mac1_key = Blake2s256::new()
         .chain_update(b"mac1----")
         .chain_update(key.0)
         .finalize();
+    let signed = message.len() - 32;
     let mac1 = Blake2sMac::<U16>::new_from_slice(&mac1_key)
         .expect("32 bytes")
-        .chain(&message[..60])
+        .chain(&message[..signed])
         .finalize_fixed();
-    message[60..76].copy_from_slice(&mac1);
-    message
+    message[signed..signed + 16].copy_from_slice(&mac1);
+}
+
+#[test]
+fn a_copy_of_an_initiation_that_was_refused_keeps_out_none_that_follows() {
+    let mut moment = Moment::new();
+    let mut copy = moment.begin();
+    let to = 1 - moment.from;
+    let (key, outer_to) = (moment.world.nodes[to].key, moment.world.nodes[to].outer);
+    moment.spoof();
+    // It comes first, with an index of its own: a stock WireGuard's, as it seems.
+    copy[4..8].copy_from_slice(&[0xFE, 0xCA, 0xAD, 0x0B]);
+    address(&mut copy, &key);
+    moment.world.arrive(outer(99, 99), outer_to, &copy);
+    assert_eq!(moment.wait(), 20, "a round trip more, for the cookie");
+    moment.world.rotate(4..5, 0, Flood::Nothing);
+    assert_eq!(moment.world.lost(), [0, 0]);
 }
 
 #[test]
