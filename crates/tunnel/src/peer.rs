@@ -374,7 +374,7 @@ impl Peer {
         }
         self.cookie = Some((cookie, now + COOKIE_FOR));
         if is_anew {
-            self.reschedule(core);
+            self.run_due(now, core);
         } else {
             core.transmit(self.id, to, message);
         }
