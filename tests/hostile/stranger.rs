@@ -3,7 +3,7 @@
 use crate::arsenal::{Arsenal, Known, Scope, seal, tunnel_of};
 use crate::cut_off::netns;
 use crate::node::Clock;
-use crate::packets::echo;
+use crate::packets::{echo, is_data, is_response};
 use crate::witness::{Witness, inside};
 use anyhow::{Context as _, bail};
 use keys::{Epoch, NodeSecret, Psk, TokenSecret, WgSecret};
@@ -195,8 +195,10 @@ fn attack(scope: Scope, known: Vec<Known>, newest: Epoch) -> anyhow::Result<u64>
         }
         std::thread::sleep(ROUND);
         for socket in &sockets {
-            while socket.recv_from(&mut datagram).is_ok() {
-                answers += 1;
+            // A cookie reply is no answer: it says nothing but that the address is the sender's.
+            while let Ok((len, _)) = socket.recv_from(&mut datagram) {
+                let datagram = &datagram[..len];
+                answers += usize::from(is_data(datagram) || is_response(datagram));
             }
         }
     }
