@@ -198,7 +198,7 @@ fn attack(scope: Scope, known: Vec<Known>, newest: Epoch) -> anyhow::Result<u64>
             // A cookie reply is no answer: it says nothing but that the address is the sender's.
             while let Ok((len, _)) = socket.recv_from(&mut datagram) {
                 let datagram = &datagram[..len];
-                answers += usize::from(is_data(datagram) || is_response(datagram));
+                answers += u64::from(is_data(datagram) || is_response(datagram));
             }
         }
     }
