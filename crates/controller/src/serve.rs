@@ -33,7 +33,7 @@ pub enum ServeError {
     Admin,
 }
 
-/// What connections have for the engine.
+/// Messages of connections to the engine.
 #[derive(Debug)]
 pub(crate) enum Input {
     /// A key proved itself.
@@ -55,7 +55,7 @@ pub(crate) enum Input {
     Disconnected { id: ConnectionId },
 }
 
-/// What an operator or a scraper asks. Without `Debug`: an answer may hold a token.
+/// Questions of an operator or a scraper. Without `Debug`: an answer may hold a token.
 pub(crate) enum Question {
     /// An operator asks.
     Operator {

@@ -17,7 +17,7 @@ pub enum KeyParseError {
     /// What follows the prefix is not an encoding of 32 bytes.
     #[error("not 32 bytes in {0}")]
     Encoding(&'static str),
-    /// What follows a mesh's prefix is not hex of 16 bytes.
+    /// The text behind a mesh's prefix is not hex of 16 bytes.
     #[error("not 32 digits in lower-case hex")]
     MeshId,
 }
@@ -31,7 +31,7 @@ macro_rules! ed25519_id {
         pub struct $name(pub [u8; 32]);
 
         impl $name {
-            /// What the printed form starts with.
+            /// The prefix of the printed form.
             pub const PREFIX: &'static str = $prefix;
 
             /// The first 8 hex digits, for tables and logs; not unique by construction.
@@ -81,7 +81,7 @@ ed25519_id!(
 pub struct WgPublicKey(pub [u8; 32]);
 
 impl WgPublicKey {
-    /// What the printed form starts with.
+    /// The prefix of the printed form.
     pub const PREFIX: &'static str = "wg:";
 
     /// Whether a tunnel with this key is possible, and no other bytes stand for it: canonically encoded,

@@ -39,7 +39,7 @@ pub(crate) fn salt(mesh: MeshId, segment: SegmentId, epoch: Epoch) -> [u8; 28] {
 }
 
 impl MeshId {
-    /// What the printed form starts with.
+    /// The prefix of the printed form.
     pub const PREFIX: &'static str = "mesh:";
 }
 

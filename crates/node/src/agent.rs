@@ -102,7 +102,7 @@ pub(crate) struct Evidence {
     pub(crate) suite_version: String,
     pub(crate) sent_at: Timestamp,
     pub(crate) result: EvidenceResult,
-    /// What this node signs itself; `None`: an evaluator did.
+    /// The run that this node signs itself; `None`: an evaluator did.
     run: Option<Box<Benchmark>>,
     envelope: Vec<u8>,
     digest: [u8; 32],

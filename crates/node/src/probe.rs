@@ -40,7 +40,7 @@ pub(crate) struct Round {
     pub(crate) results: Vec<Echoes>,
 }
 
-/// What one target answered.
+/// The answers of one target.
 #[derive(Debug, Clone)]
 pub(crate) struct Echoes {
     pub(crate) target: Target,

@@ -409,7 +409,7 @@ fn subject_digest(node: &NodeId) -> BTreeMap<String, String> {
     BTreeMap::from([("sha256".to_owned(), hex)])
 }
 
-/// What prints and parses, as text; its absence as no field.
+/// A value that prints and parses, as text; its absence as no field.
 mod printed {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
