@@ -16,7 +16,7 @@ use boringtun::noise::{Tunn, TunnResult};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use keys::schedule::Side;
 use keys::{
-    Epoch, EpochSecret, MeshId, NodeId, Psk, SegmentId, SharedSecret, WgPublicKey, WgSecret,
+    Epoch, EpochSecret, MeshId, NodeId, Psk, Scope, SegmentId, SharedSecret, WgPublicKey, WgSecret,
 };
 use rand_core::OsRng;
 use star::{Star, psk};
@@ -28,10 +28,14 @@ use tunnel::PeerSpec;
 const PEERS: [usize; 5] = [1, 10, 100, 1_000, 10_000];
 
 fn derive(c: &mut Criterion) {
-    let scope = (MeshId([1; 16]), SegmentId(0), Epoch(1));
+    let scope = Scope {
+        mesh: MeshId([1; 16]),
+        segment: SegmentId::FIRST,
+        epoch: Epoch(1),
+    };
     let secret = EpochSecret::generate(&mut OsRng);
     let own = WgSecret::generate(&mut OsRng);
-    let own_key = secret.node_key(scope.0, scope.1, scope.2, &NodeId([1; 32]));
+    let own_key = secret.node_key(scope, &NodeId([1; 32]));
     let own_wg = own.public();
     let mut group = c.benchmark_group("psk_rotation/derive");
     for peers in PEERS {
@@ -48,7 +52,7 @@ fn derive(c: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(peers), |b| {
             b.iter(|| {
                 for (node, wg, shared) in &others {
-                    let key = secret.node_key(scope.0, scope.1, scope.2, node);
+                    let key = secret.node_key(scope, node);
                     let (a, b) = (
                         Side {
                             node_key: &own_key,

@@ -13,9 +13,18 @@ use graph::{Breach, Graph, Rule};
 use sources::Ban;
 
 /// Crates that must replay in simulation and fuzzing.
-const PURE: &[&str] = &["keys", "wire", "policy", "epoch", "tunnel", "offload"];
+const PURE: &[&str] = &[
+    "allowance",
+    "keys",
+    "wire",
+    "policy",
+    "epoch",
+    "tunnel",
+    "offload",
+];
 /// What is built for users.
 const PRODUCT: &[&str] = &[
+    "allowance",
     "keys",
     "wire",
     "policy",

@@ -456,12 +456,17 @@ impl Scope {
         epoch: Epoch,
     ) -> Option<[u8; 32]> {
         let secret = EpochSecret::from_bytes(secret);
-        let node_key = |node| secret.node_key(self.place.mesh, self.place.segment, epoch, node);
+        let scope = keys::Scope {
+            mesh: self.place.mesh,
+            segment: self.place.segment,
+            epoch,
+        };
+        let node_key = |node| secret.node_key(scope, node);
         let (own_key, peer_key) = (node_key(&self.node), node_key(&peer.node));
         let own_wg: WgPublicKey = wg.public();
         let side = |node_key, wg| keys::schedule::Side { node_key, wg };
         let psk = Psk::derive(
-            (self.place.mesh, self.place.segment, epoch),
+            scope,
             &side(&own_key, &own_wg),
             &side(&peer_key, &peer.wg),
             &wg.shared_with(&peer.wg)?,

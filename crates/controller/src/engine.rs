@@ -11,7 +11,6 @@
 //! | [`crate::operator`] | what operators ask |
 //! | [`crate::status`], [`crate::metrics`] | what all of that looks like from outside |
 
-use crate::bucket::Bucket;
 use crate::clock::Now;
 use crate::decide::Cause;
 use crate::event::Event;
@@ -22,6 +21,7 @@ use crate::metrics::Counts;
 use crate::network::{Network, NetworkError};
 use crate::push::moves;
 use crate::rotate::{Issue, Unpublished};
+use allowance::Bucket;
 use epoch::authority::{Authority, Kind, NotNow, Timer, Timing};
 use keys::{AuthoritySecret, ControllerId, Epoch, MeshId, NodeId};
 use policy::{Policy, PolicyError};

@@ -48,7 +48,7 @@ impl Engine {
         let place = Place {
             node: node.id,
             mesh: self.mesh,
-            segment: SegmentId(0),
+            segment: SegmentId::FIRST,
             name: name.clone(),
             v4: self.network.v4(node.host),
             v6: self.network.v6(node.host),

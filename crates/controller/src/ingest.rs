@@ -1,12 +1,12 @@
 //! What connections say, judged by who says it and when. An unknown key may only ask to be enrolled; an
 //! enrolled node opens with Hello, and speaks only about itself.
 
-use crate::bucket::Bucket;
 use crate::clock::Now;
 use crate::engine::{ConnectionId, Engine, Live, Session, Stage};
 use crate::enrol::OPENING_TIME;
 use crate::event::{Accepted, Event};
 use crate::metrics::EvidenceResult;
+use allowance::Bucket;
 use keys::{Epoch, NodeId};
 use policy::Unacceptable;
 use std::net::SocketAddr;

@@ -12,8 +12,8 @@
 //! all connections and operators share: a flood is over where it begins. This file decides nothing about
 //! membership, and knows of nodes only which keys are enrolled.
 
-use crate::bucket::Bucket;
 use crate::engine::ConnectionId;
+use allowance::{Bucket, network};
 use keys::NodeId;
 use quic::Connection;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -499,14 +499,6 @@ impl State {
             self.addresses
                 .retain(|_, held| is_held(held) || !held.handshakes.is_full(now));
         }
-    }
-}
-
-/// The range that one sender can choose its addresses from: an IPv4 address, an IPv6 /64.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::from((u128::from(v6) >> 64 << 64).to_be_bytes()),
-        v4 => v4,
     }
 }
 

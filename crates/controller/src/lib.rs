@@ -39,7 +39,6 @@ pub mod serve;
 pub mod session;
 pub mod status;
 
-mod bucket;
 mod intake;
 mod outbox;
 mod reserve;

@@ -198,7 +198,7 @@ mod tests {
         let authority = keys::AuthoritySecret::generate(&mut OsRng);
         let update = wire::EpochUpdate {
             mesh: keys::MeshId([1; 16]),
-            segment: keys::SegmentId(0),
+            segment: keys::SegmentId::FIRST,
             epoch: keys::Epoch(epoch),
             previous: wire::Digest::default(),
             roster: Vec::new(),

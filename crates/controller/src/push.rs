@@ -1,10 +1,10 @@
 //! The messages to nodes. Everything leaves through an outbox per connection (`outbox.rs`): a node
 //! that does not read is disconnected by the shell and never holds up another.
 
-use crate::bucket::Bucket;
 use crate::clock::Now;
 use crate::engine::{ConnectionId, Effect, Engine, Stage};
 use crate::rotate::Issue;
+use allowance::Bucket;
 use keys::{Epoch, EpochSecret, NodeId};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -265,7 +265,7 @@ impl Engine {
         excluded.sort_by_key(|excluded| excluded.node);
         let update = EpochUpdate {
             mesh: self.mesh,
-            segment: SegmentId(0),
+            segment: SegmentId::FIRST,
             epoch: schedule.epoch,
             previous: schedule.previous,
             roster,
@@ -295,7 +295,7 @@ impl Engine {
     fn mark(&self, epoch: Epoch, update: Digest) -> Result<Signed<Mark>, VerifyError> {
         let mark = Mark {
             mesh: self.mesh,
-            segment: SegmentId(0),
+            segment: SegmentId::FIRST,
             epoch,
             update,
             log_events: self.log.head().seq,

@@ -507,9 +507,8 @@ impl Member {
         if secret.commitment() != update.commitment {
             return Err(UpdateError::WrongSecret(epoch));
         }
-        let scope = (update.mesh, update.segment, epoch);
-        let node_key =
-            |member: &wire::Member| secret.node_key(scope.0, scope.1, scope.2, &member.node);
+        let scope = update.scope();
+        let node_key = |member: &wire::Member| secret.node_key(scope, &member.node);
         let own_key = node_key(own);
         let own_side = keys::schedule::Side {
             node_key: &own_key,

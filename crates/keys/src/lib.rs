@@ -10,7 +10,7 @@
 //! | [`signing`] | Ed25519 secrets by role |
 //! | [`wireguard`] | X25519 secrets and the static-static shared secret of a pair |
 //! | [`schedule`] | epoch secret → node key → pair PSK → index tag, as a table of labels |
-//! | [`scope`] | what a key belongs to: mesh, segment, epoch |
+//! | [`scope`] | where a key is valid: mesh, segment, epoch |
 //! | [`token`] | the single-use secret in an enrolment token |
 
 #![forbid(unsafe_code)]
@@ -26,7 +26,7 @@ mod secret;
 
 pub use public::{AuthorityId, ControllerId, EvaluatorId, KeyParseError, NodeId, WgPublicKey};
 pub use schedule::{Commitment, EpochSecret, NodeKey, Psk};
-pub use scope::{Epoch, MeshId, SegmentId};
+pub use scope::{Epoch, MeshId, Scope, SegmentId};
 pub use secret::SecretParseError;
 pub use signing::{AuthoritySecret, ControllerSecret, EvaluatorSecret, NodeSecret, Signature};
 pub use token::{TokenHash, TokenSecret};

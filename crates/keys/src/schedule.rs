@@ -14,7 +14,7 @@
 //! members do not have. HKDF is RFC 5869. Test vectors are below and in `docs/PROTOCOL.md`.
 
 use crate::public::{NodeId, WgPublicKey};
-use crate::scope::{Epoch, MeshId, SegmentId, salt};
+use crate::scope::Scope;
 use crate::secret::{secret_bytes, to_base64};
 use crate::wireguard::SharedSecret;
 use hkdf::Hkdf;
@@ -59,18 +59,9 @@ impl EpochSecret {
     }
 
     /// Derives `N_i` for `node`.
-    pub fn node_key(
-        &self,
-        mesh: MeshId,
-        segment: SegmentId,
-        epoch: Epoch,
-        node: &NodeId,
-    ) -> NodeKey {
-        NodeKey::from_bytes(expand(
-            &salt(mesh, segment, epoch),
-            self.expose(),
-            &[LABEL_NODE, &node.0],
-        ))
+    pub fn node_key(&self, scope: Scope, node: &NodeId) -> NodeKey {
+        let info: [&[u8]; 2] = [LABEL_NODE, &node.0];
+        NodeKey::from_bytes(expand(&scope.salt(), self.expose(), &info))
     }
 }
 
@@ -84,19 +75,14 @@ pub struct Side<'a> {
 
 impl Psk {
     /// Derives `P_ij`. Symmetric: the order of the two sides does not matter.
-    pub fn derive(
-        (mesh, segment, epoch): (MeshId, SegmentId, Epoch),
-        a: &Side<'_>,
-        b: &Side<'_>,
-        shared: &SharedSecret,
-    ) -> Self {
+    pub fn derive(scope: Scope, a: &Side<'_>, b: &Side<'_>, shared: &SharedSecret) -> Self {
         let (lo, hi) = if a.wg <= b.wg { (a, b) } else { (b, a) };
         let mut ikm = Zeroizing::new([0; 96]);
         ikm[..32].copy_from_slice(lo.node_key.expose());
         ikm[32..64].copy_from_slice(hi.node_key.expose());
         ikm[64..].copy_from_slice(shared.expose());
         let info: [&[u8]; 3] = [LABEL_PAIR, &lo.wg.0, &hi.wg.0];
-        Self::from_bytes(expand(&salt(mesh, segment, epoch), ikm.as_slice(), &info))
+        Self::from_bytes(expand(&scope.salt(), ikm.as_slice(), &info))
     }
 
     /// The upper 22 bits of the `attempt`-th 24-bit index that `owner` uses with this PSK.
@@ -138,6 +124,7 @@ fn expand(salt: &[u8], ikm: &[u8], info: &[&[u8]]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scope::{Epoch, MeshId, SegmentId};
     use crate::wireguard::WgSecret;
     use base64::Engine as _;
 
@@ -150,12 +137,20 @@ mod tests {
             .unwrap()
     }
 
+    fn scope(epoch: Epoch) -> Scope {
+        Scope {
+            mesh: MeshId([0x11; 16]),
+            segment: SegmentId(0),
+            epoch,
+        }
+    }
+
     /// The inputs of the vectors in docs/PROTOCOL.md.
     fn pair() -> (Psk, Psk, WgPublicKey) {
-        let scope = (MeshId([0x11; 16]), SegmentId(0), Epoch(7));
+        let scope = scope(Epoch(7));
         let secret = EpochSecret::from_bytes([0x22; 32]);
         let (wg_a, wg_b) = (wg(0x33), wg(0x44));
-        let key = |id| secret.node_key(scope.0, scope.1, scope.2, &NodeId([id; 32]));
+        let key = |id| secret.node_key(scope, &NodeId([id; 32]));
         let (key_a, key_b) = (key(0x55), key(0x66));
         let side_a = Side {
             node_key: &key_a,
@@ -189,12 +184,7 @@ mod tests {
     #[test]
     fn the_committed_test_vectors_hold() {
         let secret = EpochSecret::from_bytes([0x22; 32]);
-        let node_key = secret.node_key(
-            MeshId([0x11; 16]),
-            SegmentId(0),
-            Epoch(7),
-            &NodeId([0x55; 32]),
-        );
+        let node_key = secret.node_key(scope(Epoch(7)), &NodeId([0x55; 32]));
         let (psk, _, owner) = pair();
         assert_eq!(hex(&secret.commitment().0), VECTOR_COMMITMENT);
         assert_eq!(hex(node_key.expose()), VECTOR_NODE_KEY);
@@ -205,11 +195,11 @@ mod tests {
     #[test]
     fn every_input_changes_the_psk() {
         let base = pair().0;
-        let scope = (MeshId([0x11; 16]), SegmentId(0), Epoch(8));
+        let scope = scope(Epoch(8));
         let secret = EpochSecret::from_bytes([0x22; 32]);
         let (wg_a, wg_b) = (wg(0x33), wg(0x44));
-        let key_a = secret.node_key(scope.0, scope.1, scope.2, &NodeId([0x55; 32]));
-        let key_b = secret.node_key(scope.0, scope.1, scope.2, &NodeId([0x66; 32]));
+        let key_a = secret.node_key(scope, &NodeId([0x55; 32]));
+        let key_b = secret.node_key(scope, &NodeId([0x66; 32]));
         let other = Psk::derive(
             scope,
             &Side {

@@ -1,4 +1,4 @@
-//! What a key belongs to: a mesh, a segment of it, an epoch of that segment. Refuses to hold keys.
+//! Where a key is valid: in a mesh, in a segment of it, in an epoch of that segment. Refuses to hold keys.
 
 use crate::public::{KeyParseError, parse_hex};
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use std::str::FromStr;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MeshId(pub [u8; 16]);
 
-/// A segment of a mesh: its own roster, secret and policy. One segment, `0`, exists today.
+/// A segment of a mesh: its own roster, secret and policy. One segment, [`Self::FIRST`], exists today.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
@@ -22,20 +22,39 @@ pub struct SegmentId(pub u32);
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
+/// One epoch of one segment of one mesh: everything that is derived or signed is valid in one scope
+/// and in no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Scope {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// Its segment.
+    pub segment: SegmentId,
+    /// The epoch of that segment.
+    pub epoch: Epoch,
+}
+
+impl Scope {
+    /// The HKDF salt of everything derived in this scope: mesh ‖ segment ‖ epoch, 28 bytes, big-endian.
+    pub(crate) fn salt(&self) -> [u8; 28] {
+        let mut salt = [0; 28];
+        salt[..16].copy_from_slice(&self.mesh.0);
+        salt[16..20].copy_from_slice(&self.segment.0.to_be_bytes());
+        salt[20..].copy_from_slice(&self.epoch.0.to_be_bytes());
+        salt
+    }
+}
+
+impl SegmentId {
+    /// The segment that every mesh begins with.
+    pub const FIRST: Self = Self(0);
+}
+
 impl Epoch {
     /// The epoch after this one; saturates, which at one epoch per second takes 5 × 10^11 years.
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
-}
-
-/// The HKDF salt of everything derived in one epoch: mesh ‖ segment ‖ epoch, 28 bytes, big-endian.
-pub(crate) fn salt(mesh: MeshId, segment: SegmentId, epoch: Epoch) -> [u8; 28] {
-    let mut salt = [0; 28];
-    salt[..16].copy_from_slice(&mesh.0);
-    salt[16..20].copy_from_slice(&segment.0.to_be_bytes());
-    salt[20..].copy_from_slice(&epoch.0.to_be_bytes());
-    salt
 }
 
 impl MeshId {

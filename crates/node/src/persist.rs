@@ -276,7 +276,7 @@ mod tests {
         let authority = keys::AuthoritySecret::generate(&mut rand_core::OsRng);
         let mark = Mark {
             mesh: MESH,
-            segment: SegmentId(0),
+            segment: SegmentId::FIRST,
             epoch: Epoch(7),
             update: Digest([3; 32]),
             log_events: 9,

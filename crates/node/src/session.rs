@@ -322,7 +322,7 @@ mod tests {
         let place = Place {
             node,
             mesh: MeshId([1; 16]),
-            segment: SegmentId(0),
+            segment: SegmentId::FIRST,
             name: "node-a".parse().unwrap(),
             v4: ([10, 77, 0, 2].into(), 16),
             v6: ("fd00::2".parse().unwrap(), 64),

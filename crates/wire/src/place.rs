@@ -63,7 +63,7 @@ mod tests {
         Place {
             node: NodeId([1; 32]),
             mesh: MeshId([2; 16]),
-            segment: SegmentId(0),
+            segment: SegmentId::FIRST,
             name: "node-a".parse().unwrap(),
             v4: (v4.0.parse().unwrap(), v4.1),
             v6: (v6.0.parse().unwrap(), v6.1),

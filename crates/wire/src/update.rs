@@ -2,7 +2,7 @@
 
 use crate::name::NodeName;
 use crate::signed::{Digest, Signable};
-use keys::{Commitment, Epoch, MeshId, NodeId, SegmentId, WgPublicKey};
+use keys::{Commitment, Epoch, MeshId, NodeId, Scope, SegmentId, WgPublicKey};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -89,6 +89,15 @@ pub enum LeaseEnd {
 }
 
 impl EpochUpdate {
+    /// Where it is valid.
+    pub fn scope(&self) -> Scope {
+        Scope {
+            mesh: self.mesh,
+            segment: self.segment,
+            epoch: self.epoch,
+        }
+    }
+
     /// The member with this identity.
     pub fn member(&self, node: &NodeId) -> Option<&Member> {
         let at = self.roster.binary_search_by_key(&node, |m| &m.node).ok()?;
@@ -207,6 +216,17 @@ pub struct Mark {
     pub log_hash: Digest,
 }
 
+impl Mark {
+    /// Where it is valid.
+    pub fn scope(&self) -> Scope {
+        Scope {
+            mesh: self.mesh,
+            segment: self.segment,
+            epoch: self.epoch,
+        }
+    }
+}
+
 impl Signable for Mark {
     const LABEL: &'static [u8] = b"meshd/v1 epoch mark";
 
@@ -244,7 +264,7 @@ mod tests {
     fn update() -> EpochUpdate {
         EpochUpdate {
             mesh: MeshId([1; 16]),
-            segment: SegmentId(0),
+            segment: SegmentId::FIRST,
             epoch: Epoch(3),
             previous: Digest([2; 32]),
             roster: vec![member(1), member(2)],

@@ -235,7 +235,7 @@ impl World {
             _ => {
                 let mark = Mark {
                     mesh: MeshId([9; 16]),
-                    segment: keys::SegmentId(0),
+                    segment: keys::SegmentId::FIRST,
                     epoch: Epoch(u64::MAX),
                     update: Digest([9; 32]),
                     log_events: u64::MAX,

@@ -275,7 +275,7 @@ fn to_node() -> Vec<ToNode> {
 fn update() -> EpochUpdate {
     EpochUpdate {
         mesh: MeshId([1; 16]),
-        segment: SegmentId(0),
+        segment: SegmentId::FIRST,
         epoch: Epoch(3),
         previous: Digest([2; 32]),
         roster: vec![member(1), member(2)],
@@ -309,7 +309,7 @@ fn member(byte: u8) -> Member {
 fn mark() -> Signed<Mark> {
     let mark = Mark {
         mesh: MeshId([1; 16]),
-        segment: SegmentId(0),
+        segment: SegmentId::FIRST,
         epoch: Epoch(3),
         update: Digest([2; 32]),
         log_events: 17,
@@ -322,7 +322,7 @@ fn place() -> Signed<Place> {
     let place = Place {
         node: NodeId([1; 32]),
         mesh: MeshId([1; 16]),
-        segment: SegmentId(0),
+        segment: SegmentId::FIRST,
         name: name(1),
         v4: (Ipv4Addr::new(10, 0, 0, 1), 24),
         v6: (Ipv6Addr::from(0xfd00 << 112 | 1), 64),

@@ -413,7 +413,7 @@ fn a_returning_node_is_sent_nothing_older_than_it_has() {
     let mark = |epoch| {
         let mark = Mark {
             mesh,
-            segment: keys::SegmentId(0),
+            segment: keys::SegmentId::FIRST,
             epoch: Epoch(epoch),
             update: Digest::default(),
             log_events: 1,

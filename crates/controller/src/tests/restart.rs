@@ -170,7 +170,7 @@ fn an_old_copy_of_the_log_is_an_alarm_as_soon_as_a_node_proves_it() {
     let mark = |epoch, authority: &AuthoritySecret, mesh| {
         let mark = Mark {
             mesh,
-            segment: keys::SegmentId(0),
+            segment: keys::SegmentId::FIRST,
             epoch,
             update: Digest([7; 32]),
             log_events: 1,

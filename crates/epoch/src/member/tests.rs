@@ -33,7 +33,7 @@ impl Mesh {
             node: id(node),
             wg,
             mesh: MESH,
-            segment: SegmentId(0),
+            segment: SegmentId::FIRST,
         };
         Member::new(identity, high_water)
     }
@@ -58,7 +58,7 @@ impl Mesh {
         };
         EpochUpdate {
             mesh: MESH,
-            segment: SegmentId(0),
+            segment: SegmentId::FIRST,
             epoch: Epoch(self.epoch + 1),
             previous: self.digest,
             roster: members.iter().map(|node| member(*node)).collect(),

@@ -60,7 +60,7 @@ fn what_goes_to_a_member_is_read_from_one_queue_whatever_comes_back_by_another()
         let place = Place {
             node: keys::NodeId([1; 32]),
             mesh: MeshId([1; 16]),
-            segment: SegmentId(0),
+            segment: SegmentId::FIRST,
             name: "tester".parse().expect("a name"),
             v4: (Ipv4Addr::new(10, 77, 0, 1), 16),
             v6: (Ipv6Addr::new(0xFD00, 0, 0, 0, 0, 0, 0, 1), 64),

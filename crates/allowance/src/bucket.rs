@@ -1,10 +1,10 @@
-//! A token bucket: a rate with room for a burst.
+//! A token bucket: a rate with room for a burst. Reads no clock.
 
 use std::time::Duration;
 
-/// The bucket. Starts full.
+/// The bucket. It starts full.
 #[derive(Debug, Clone)]
-pub(crate) struct Bucket {
+pub struct Bucket {
     per_second: f64,
     burst: u32,
     level: f64,
@@ -12,12 +12,13 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    pub(crate) fn new(per_second: u32, burst: u32) -> Self {
+    /// Refills with `per_second` tokens a second, up to `burst`.
+    pub fn new(per_second: u32, burst: u32) -> Self {
         Self::per_ten_seconds(per_second.saturating_mul(10), burst)
     }
 
     /// For rates below one a second.
-    pub(crate) fn per_ten_seconds(tokens: u32, burst: u32) -> Self {
+    pub fn per_ten_seconds(tokens: u32, burst: u32) -> Self {
         Self {
             per_second: f64::from(tokens) / 10.0,
             burst,
@@ -27,12 +28,12 @@ impl Bucket {
     }
 
     /// Takes one, if there is one.
-    pub(crate) fn take(&mut self, now: Duration) -> bool {
+    pub fn take(&mut self, now: Duration) -> bool {
         self.take_many(1, now)
     }
 
     /// Takes `tokens`, or none where there are fewer.
-    pub(crate) fn take_many(&mut self, tokens: u32, now: Duration) -> bool {
+    pub fn take_many(&mut self, tokens: u32, now: Duration) -> bool {
         self.refill(now);
         let has = self.level >= f64::from(tokens);
         if has {
@@ -42,13 +43,13 @@ impl Bucket {
     }
 
     /// Whether there are `tokens`.
-    pub(crate) fn has(&mut self, tokens: u32, now: Duration) -> bool {
+    pub fn has(&mut self, tokens: u32, now: Duration) -> bool {
         self.refill(now);
         self.level >= f64::from(tokens)
     }
 
     /// Whether nothing of it is taken.
-    pub(crate) fn is_full(&mut self, now: Duration) -> bool {
+    pub fn is_full(&mut self, now: Duration) -> bool {
         self.refill(now);
         self.level >= f64::from(self.burst)
     }
