@@ -20,6 +20,7 @@ const PURE: &[&str] = &[
     "policy",
     "epoch",
     "tunnel",
+    "agent",
     "offload",
 ];
 /// What is built for users.
@@ -30,6 +31,7 @@ const PRODUCT: &[&str] = &[
     "policy",
     "epoch",
     "tunnel",
+    "agent",
     "offload",
     "quic",
     "exposition",
@@ -41,7 +43,7 @@ const PRODUCT: &[&str] = &[
 
 const REPLAY: &str = "a pure crate must replay in simulation and fuzzing: no runtime, socket, \
                       clock, randomness or database of its own";
-const TWO_MACHINES: &str = "two machines with one meeting place, node/src/apply.rs";
+const TWO_MACHINES: &str = "two machines with one meeting place, agent/src/data.rs";
 const OVER_QUIC: &str = "roles meet only over QUIC";
 const OPERATOR: &str = "the operator's tool cannot bypass the socket";
 const ONE_FILE: &str = "one crate to change when upstream does";
@@ -76,7 +78,7 @@ const EDGES: &[Rule] = &[
     },
     Rule::Reach {
         from: &["controller"],
-        never: &["tunnel", "node"],
+        never: &["tunnel", "agent", "node"],
         because: OVER_QUIC,
     },
     Rule::Reach {
@@ -85,6 +87,7 @@ const EDGES: &[Rule] = &[
             "policy",
             "epoch",
             "tunnel",
+            "agent",
             "quic",
             "exposition",
             "node",

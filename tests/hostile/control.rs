@@ -1,16 +1,15 @@
-//! The hostile node's control channel: the dialogue of a real node, with evidence that says whatever
-//! score it is told to say. It comes back whenever it is thrown out.
+//! The hostile node's control channel: the dialogue of a real node. It comes back whenever it is thrown
+//! out.
 
-use crate::node::Shared;
-use anyhow::{bail, ensure};
+use agent::{Emission, SessionEvent};
+use anyhow::bail;
 use jiff::Timestamp;
-use keys::{MeshId, NodeSecret, WgSecret};
+use keys::{AuthorityId, WgSecret};
 use quic::{Dialer, Receiver, Sender};
 use rand::Rng as _;
 use rand_core::OsRng;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use wire::evidence::Benchmark;
@@ -19,10 +18,9 @@ use wire::{Place, ToController, ToNode, Token};
 
 /// What a session says of the node.
 pub(crate) struct Introduction {
-    pub(crate) identity: NodeSecret,
     pub(crate) listen_port: u16,
-    pub(crate) name: String,
-    pub(crate) mesh: MeshId,
+    /// Whose signature its place must have.
+    pub(crate) authorities: Vec<AuthorityId>,
 }
 
 /// Enrols with a token.
@@ -46,17 +44,34 @@ pub(crate) async fn enrol(
     }
 }
 
-/// Keeps the control channel, hands in evidence, passes on what comes.
+/// News of the control channel.
+pub(crate) enum Session {
+    /// The controller has welcomed this node; what it says goes into the outbox.
+    Up {
+        event: SessionEvent,
+        outbox: mpsc::Sender<ToController>,
+    },
+    /// Anything else.
+    Heard(SessionEvent),
+}
+
+/// Keeps the control channel, and passes on what comes.
 pub(crate) async fn keep(
     dialer: Dialer,
     controller: SocketAddr,
-    hello: Introduction,
-    shared: Arc<Shared>,
-    to_loop: mpsc::Sender<ToNode>,
+    introduction: Introduction,
+    to_loop: mpsc::Sender<Session>,
 ) {
     loop {
-        // Whatever ended it: a hostile node comes back.
-        let _ = session(&dialer, controller, &hello, &shared, &to_loop).await;
+        let end = session(&dialer, controller, &introduction, &to_loop).await;
+        let down = SessionEvent::Down {
+            address: controller.to_string(),
+            error: format!("{end:?}"),
+        };
+        // A hostile node comes back, whatever ended it.
+        if to_loop.send(Session::Heard(down)).await.is_err() {
+            return;
+        }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }
@@ -65,8 +80,7 @@ async fn session(
     dialer: &Dialer,
     controller: SocketAddr,
     introduction: &Introduction,
-    shared: &Shared,
-    to_loop: &mpsc::Sender<ToNode>,
+    to_loop: &mpsc::Sender<Session>,
 ) -> anyhow::Result<()> {
     let connection = dialer.connect(controller).await?;
     let (mut send, mut receive): (Sender<ToController>, Receiver<ToNode>) =
@@ -79,34 +93,29 @@ async fn session(
         unix_ms: u64::try_from(Timestamp::now().as_millisecond())?,
     };
     send.send(&ToController::Hello(hello)).await?;
-    let welcome = receive.recv().await?;
-    ensure!(
-        matches!(welcome, Some(ToNode::Welcome { .. })),
-        "no welcome: {welcome:?}"
-    );
+    let Some(ToNode::Welcome { place, .. }) = receive.recv().await? else {
+        bail!("no welcome");
+    };
+    let (outbox, mut said) = mpsc::channel(64);
+    let event = SessionEvent::Up {
+        address: controller.to_string(),
+        remote: controller,
+        place: (*place.verify(&introduction.authorities)?).clone(),
+        skew_ms: 0,
+    };
+    to_loop.send(Session::Up { event, outbox }).await?;
     let reading = async {
         while let Some(message) = receive.recv().await? {
-            if let ToNode::Update(update) = &message {
-                *shared.challenge.lock().expect("no holder panics") = Some(update.signed.digest());
-            }
-            to_loop.send(message).await?;
+            let message = SessionEvent::Message(Box::new(message));
+            to_loop.send(Session::Heard(message)).await?;
         }
         anyhow::Ok(())
     };
     let writing = async {
-        let mut said = None;
-        loop {
-            let score = *shared.score.lock().expect("no holder panics");
-            let challenge = *shared.challenge.lock().expect("no holder panics");
-            if said != Some(score) && challenge.is_some() {
-                let envelope = run(score)
-                    .bound_to(introduction.mesh, challenge)
-                    .attest_self(&introduction.name, &introduction.identity)?;
-                send.send(&ToController::Evidence { envelope }).await?;
-                said = Some(score);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        while let Some(message) = said.recv().await {
+            send.send(&message).await?;
         }
+        anyhow::Ok(())
     };
     tokio::select! {
         result = reading => result,
@@ -114,9 +123,10 @@ async fn session(
     }
 }
 
-fn run(overall: f64) -> Benchmark {
+/// A run with the score that it is told to have.
+pub(crate) fn run(overall: f64) -> Emission {
     let now = Timestamp::now();
-    Benchmark {
+    Emission::Run(Box::new(Benchmark {
         harness: "hostile".into(),
         suite: "s".into(),
         suite_version: "1".into(),
@@ -130,5 +140,5 @@ fn run(overall: f64) -> Benchmark {
         log_digest: None,
         mesh: None,
         challenge: None,
-    }
+    }))
 }

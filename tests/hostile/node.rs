@@ -1,19 +1,20 @@
 //! A node with an agenda: enrols like any other, earns its membership, exchanges packets and records
 //! everything; from the moment that an update excludes it, it goes on as if it had not heard.
 //!
-//! It runs on a thread inside a namespace, on the same crates as a real node: the machine that derives
-//! its PSKs is [`epoch::Member`], its data plane is [`tunnel::Tunnel`]. What it does differently is
-//! here and in `arsenal.rs`: it takes no update that excludes it, never discards and never closes. When
-//! it is readmitted, it begins anew and keeps its tunnel of before as a relic.
+//! It runs on a thread inside a namespace, on the same crates as a real node: its machine is
+//! [`agent::Agent`], its data plane is [`tunnel::Tunnel`]. What it does differently is here and in
+//! `arsenal.rs`: it carries out nothing that excludes it, never discards and never closes. When it is
+//! readmitted, it begins anew and keeps its tunnel of before as a relic.
 
 use crate::arsenal::{Arsenal, Known, Scope, Shot, seal, seal_to, tunnel_of};
-use crate::control;
+use crate::control::{self, Session};
 use crate::packets::{echo, is_data, is_response, udp};
 use crate::witness::inside;
+use agent::{Agent, DataChange, Effect, SessionEvent};
 use anyhow::{Context as _, anyhow, bail};
-use epoch::member::{HighWater, Identity};
-use epoch::{Command, Member, PeerPlan};
-use keys::{Epoch, EpochSecret, NodeId, NodeSecret, Psk, WgSecret};
+use epoch::member::HighWater;
+use epoch::{Install, PeerPlan, Turn};
+use keys::{Epoch, EpochSecret, NodeId, NodeSecret, WgSecret};
 use quic::Dialer;
 use rand_core::OsRng;
 use rustix::time::{ClockId, clock_gettime};
@@ -26,9 +27,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
-use tunnel::{Event, Inbound, PeerSpec, Tunnel};
+use tunnel::{Event, Inbound, Tunnel};
 use wire::message::Update;
-use wire::{EpochUpdate, Mark, Signed, ToNode, Token};
+use wire::{EpochUpdate, Mark, Signed, ToController, ToNode, Token};
 
 /// Boot time, as the daemons have it.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +40,13 @@ impl Clock {
         let time = clock_gettime(ClockId::Boottime);
         let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
         Duration::new(time.tv_sec.unsigned_abs(), nanos)
+    }
+
+    fn moment(self) -> agent::Now {
+        agent::Now {
+            boot: self.now(),
+            wall: jiff::Timestamp::now(),
+        }
     }
 }
 
@@ -127,8 +135,6 @@ pub(crate) struct Shared {
     counts: Mutex<BTreeMap<Count, u64>>,
     updates: Mutex<Vec<RecordedUpdate>>,
     pub(crate) score: Mutex<f64>,
-    /// The digest of the newest update: evidence answers to it.
-    pub(crate) challenge: Mutex<Option<wire::Digest>>,
     conduct: Mutex<Conduct>,
     stopping: AtomicU64,
 }
@@ -252,34 +258,28 @@ async fn live(
         UdpSocket::bind("[::]:0").await?,
     ];
     let (to_loop, inbox) = mpsc::channel(64);
-    let hello = control::Introduction {
+    let introduction = control::Introduction {
         listen_port: sockets[0].local_addr()?.port(),
-        identity,
-        name: scope.place.name.to_string(),
-        mesh: scope.place.mesh,
+        authorities: token.authorities.clone(),
     };
-    let control = tokio::spawn(control::keep(
-        dialer,
-        controller,
-        hello,
-        shared.clone(),
-        to_loop,
-    ));
-    let member = Member::new(
-        Identity {
-            node: scope.node,
-            wg: wg.duplicate(),
-            mesh: scope.place.mesh,
-            segment: scope.place.segment,
-        },
-        HighWater::default(),
-    );
+    let control = control::keep(dialer, controller, introduction, to_loop);
+    let control = tokio::spawn(control);
+    let agent = Agent::new(agent::Config {
+        identity,
+        wg: wg.duplicate(),
+        place: scope.place.clone(),
+        authorities: token.authorities.clone(),
+        high_water: HighWater::default(),
+        mark: None,
+    });
     let _ = told.send(scope.clone());
     let result = Life {
         tunnel: tunnel_of(&wg, &scope.place, 1),
         arsenal: Arsenal::new(scope, wg),
         authorities: token.authorities,
-        member,
+        agent,
+        outbox: None,
+        said: None,
         endpoints: HashMap::new(),
         newest: Epoch(0),
         excluded: false,
@@ -298,7 +298,11 @@ struct Life {
     tunnel: Tunnel,
     arsenal: Arsenal,
     authorities: Vec<keys::AuthorityId>,
-    member: Member,
+    agent: Agent,
+    /// The way to the controller, while there is one.
+    outbox: Option<mpsc::Sender<ToController>>,
+    /// The score that it said last.
+    said: Option<f64>,
     endpoints: HashMap<NodeId, SocketAddr>,
     newest: Epoch,
     /// Whether the newest update leaves it out.
@@ -311,28 +315,45 @@ struct Life {
 }
 
 impl Life {
-    async fn run(mut self, mut inbox: mpsc::Receiver<ToNode>) -> anyhow::Result<()> {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Session>) -> anyhow::Result<()> {
         let mut ticks = tokio::time::interval(TICK);
         while self.shared.stopping.load(Ordering::SeqCst) == 0 {
             tokio::select! {
-                Some(message) = inbox.recv() => self.message(message)?,
+                Some(session) = inbox.recv() => self.session(session)?,
                 ready = self.sockets[0].readable() => ready.map(|()| self.drain(0))?,
                 ready = self.sockets[1].readable() => ready.map(|()| self.drain(1))?,
                 _ = ticks.tick() => self.tick(),
             }
+            self.agent.handle_timeout(Clock.moment());
             self.carry_out();
             self.flush();
         }
         Ok(())
     }
 
-    fn message(&mut self, message: ToNode) -> anyhow::Result<()> {
+    fn session(&mut self, session: Session) -> anyhow::Result<()> {
+        let event = match session {
+            Session::Up { event, outbox } => {
+                self.outbox = Some(outbox);
+                event
+            }
+            Session::Heard(event) => event,
+        };
+        if let SessionEvent::Message(message) = &event {
+            self.message(message)?;
+        }
+        self.agent.handle_session(event, Clock.moment());
+        Ok(())
+    }
+
+    /// What it keeps for its own use, besides what its agent makes of a message.
+    fn message(&mut self, message: &ToNode) -> anyhow::Result<()> {
         match message {
-            ToNode::Update(update) => self.update(update),
+            ToNode::Update(update) => self.record_update(update),
             ToNode::Endpoints { entries } => {
                 for (node, endpoints) in entries {
                     self.endpoints
-                        .extend(endpoints.first().map(|first| (node, *first)));
+                        .extend(endpoints.first().map(|first| (*node, *first)));
                 }
                 self.place_peers();
                 Ok(())
@@ -345,16 +366,15 @@ impl Life {
         }
     }
 
-    /// Takes what makes it a member, and only that.
-    fn update(&mut self, update: Update) -> anyhow::Result<()> {
+    fn record_update(&mut self, update: &Update) -> anyhow::Result<()> {
         let verified = update.signed.verify(&self.authorities)?;
         let secret = update.secret.as_ref().map(|secret| *secret.expose());
         self.newest = self.newest.max(verified.epoch);
         let recorded = RecordedUpdate {
             update: (*verified).clone(),
-            signed: update.signed,
+            signed: update.signed.clone(),
             secret,
-            mark: update.mark,
+            mark: update.mark.clone(),
         };
         self.shared
             .updates
@@ -370,60 +390,65 @@ impl Life {
             self.relics.push(std::mem::replace(&mut self.tunnel, anew));
         }
         self.arsenal.secrets.insert(0, (verified.epoch, secret));
-        let (secret, age) = (
-            EpochSecret::from_bytes(secret),
-            Duration::from_millis(update.age_ms),
-        );
-        // One that it has had before, after a reconnect, is refused.
-        let _ = self
-            .member
-            .handle_update(verified, Some(secret), age, Clock.now());
         Ok(())
     }
 
     fn carry_out(&mut self) {
-        self.member.handle_timeout(Clock.now());
-        while let Some(command) = self.member.poll_command() {
-            match command {
-                // The lease of the epoch is for those who obey.
-                Command::Install {
-                    epoch, peers, lead, ..
-                } => self.install(epoch, peers, lead),
-                Command::Activate { epoch } => self.tunnel.activate(epoch, Clock.now()),
-                Command::DiscardPrevious
-                | Command::Close
-                | Command::Persist(_)
-                | Command::Acknowledge { .. }
-                | Command::Report(_) => {}
+        while let Some(effect) = self.agent.poll_effect() {
+            match effect {
+                Effect::Data(change) => self.change(change),
+                Effect::Send(message) => {
+                    let unsent = match &self.outbox {
+                        Some(outbox) => outbox.try_send(message).map_err(|e| e.into_inner()),
+                        None => Err(message),
+                    };
+                    if let Err(message) = unsent {
+                        self.agent.handle_unsent(&message);
+                    }
+                }
+                Effect::HangUp => self.outbox = None,
+                Effect::Remember { .. } | Effect::Move(_) | Effect::LookAtUnderlay => {}
             }
         }
     }
 
-    fn install(&mut self, epoch: Epoch, peers: Vec<PeerPlan>, lead: Duration) {
-        let mut specs = Vec::new();
-        for PeerPlan { member, psk } in peers {
-            let key = member.wg;
-            let allowed = vec![IpAddr::V4(member.v4), IpAddr::V6(member.v6)];
-            let known = Known {
-                epoch,
-                member,
-                psk: *psk.expose(),
-                endpoint: None,
-            };
-            specs.push((PeerSpec { key, allowed }, Psk::from_bytes(known.psk)));
-            self.arsenal.known.insert(0, known);
-        }
-        self.tunnel.install(epoch, specs, lead, None, Clock.now());
+    /// Here it disobeys: what its agent wants of the data plane it does as far as that makes it a member.
+    /// It never discards, never closes, gives up no peer and knows of no lease.
+    fn change(&mut self, change: DataChange) {
+        let change = match change {
+            DataChange::Places(places) => DataChange::Places(places),
+            DataChange::Epoch(mut change, places) => {
+                change.turn = change.turn.filter(|turn| matches!(turn, Turn::Begin(_)));
+                change.install = change.install.filter(|it| !it.peers.is_empty());
+                if let Some(install) = &mut change.install {
+                    install.closes_at = None;
+                    self.know(install);
+                }
+                DataChange::Epoch(change, places)
+            }
+        };
+        change.carry_out(&mut self.tunnel, Clock.now());
         self.place_peers();
     }
 
-    /// Tells tunnel and arsenal where peers are.
+    /// Keeps what an installation tells it.
+    fn know(&mut self, install: &Install) {
+        for PeerPlan { member, psk } in &install.peers {
+            let known = Known {
+                epoch: install.epoch,
+                member: member.clone(),
+                psk: *psk.expose(),
+                endpoint: None,
+            };
+            self.arsenal.known.insert(0, known);
+        }
+    }
+
+    /// Tells the arsenal where peers are.
     fn place_peers(&mut self) {
         for known in &mut self.arsenal.known {
             if let Some(endpoint) = self.endpoints.get(&known.member.node) {
                 known.endpoint = Some(*endpoint);
-                self.tunnel
-                    .set_endpoints(&known.member.wg, vec![*endpoint], Clock.now());
             }
         }
     }
@@ -433,6 +458,11 @@ impl Life {
         self.drain(1);
         self.add(Count::Rounds, 1);
         self.tunnel.handle_timeout(Clock.now());
+        let score = *self.shared.score.lock().expect("no holder panics");
+        if self.said.replace(score) != Some(score) {
+            self.agent
+                .handle_evidence(control::run(score), Clock.moment());
+        }
         self.sequence = self.sequence.wrapping_add(1);
         match self.shared.conduct() {
             Conduct::Member if self.sequence.is_multiple_of(2) => self.converse(),

@@ -215,44 +215,43 @@ impl World {
                 assert_eq!(*place, self.nodes[node].place, "a place is for life");
                 self.nodes[node].link.welcomed = true;
                 self.nodes[node].link.failures = 0;
+                let (now, place) = (self.now, (*place).clone());
+                self.nodes[node].welcomed(place, NOWHERE, now);
                 self.emit_evidence(node);
             }
             ToNode::Update(update) => self.update_node(node, update),
-            ToNode::Endpoints { entries } => {
+            message @ (ToNode::Endpoints { .. } | ToNode::EvidenceResult { .. }) => {
                 let now = self.now;
-                self.nodes[node].endpoints(entries, now);
+                self.nodes[node].told(message, now);
             }
-            ToNode::EvidenceResult { .. } | ToNode::Enrolled(_) | ToNode::Refused { .. } => {}
+            ToNode::Enrolled(_) | ToNode::Refused { .. } => {}
         }
         self.run_node(node);
     }
 
     /// Also what an old message does that is sent again.
     pub(crate) fn update_node(&mut self, node: usize, update: Update) {
-        if self.nodes[node].nature == Nature::Rogue {
+        let subject = &self.nodes[node];
+        if subject.nature == Nature::Rogue || !subject.agent.control().is_up() {
             return;
         }
+        // What is due comes first here too, so that traffic between two changes of the data plane is held
+        // against the epoch that is then in force.
+        self.run_agent(node);
         let trusted = [self.controller.authority.public()];
         if let Ok(verified) = update.signed.verify(&trusted) {
             let age = Duration::from_millis(update.age_ms);
             self.models[node].delivered(&verified, verified.digest(), age, self.now);
         }
-        let (now, could_answer) = (self.now, self.nodes[node].can_answer());
-        self.nodes[node].update(update, &trusted, now);
+        let now = self.now;
+        self.nodes[node].told(ToNode::Update(update), now);
         self.run_agent(node);
-        if !could_answer {
-            self.emit_evidence(node);
-        }
     }
 
     pub(crate) fn emit_evidence(&mut self, node: usize) {
-        if !self.nodes[node].can_answer() {
-            return;
-        }
-        let nonce = self.rng.r#gen();
-        let evidence = self.nodes[node].evidence(clock(self.now).wall, nonce);
-        self.nodes[node].outbox.push_back(evidence);
-        self.send_outbox(node);
+        let (now, nonce) = (self.now, self.rng.r#gen());
+        self.nodes[node].emit(nonce, now);
+        self.carry_out(node);
     }
 
     /// Sends what the agent has to say; without a connection it is lost.
@@ -260,6 +259,8 @@ impl World {
         while let Some(message) = self.nodes[node].outbox.pop_front() {
             if self.nodes[node].link.welcomed {
                 self.send_to_engine(node, &message);
+            } else {
+                self.nodes[node].agent.handle_unsent(&message);
             }
         }
     }
@@ -353,6 +354,8 @@ impl World {
         if link.connection == Some(id) {
             link.connection = None;
             link.welcomed = false;
+            let now = self.now;
+            self.nodes[node].cut_off(now);
             self.dial_later(node);
         }
     }

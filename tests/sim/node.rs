@@ -1,18 +1,19 @@
-//! One node: the real member machine and the real tunnel, with an agent around them that does what the
-//! daemon's does, without its tasks. Owns no time and no network; refuses to decide anything.
+//! One node: the product's agent and tunnel, without the daemon's tasks. Owns no time and no network;
+//! refuses to decide anything: what the agent asks for is done, in its order.
 
 use crate::world::Event;
+use agent::{Agent, DataChange, Effect, Emission, Now, SessionEvent};
 use controller::engine::ConnectionId;
-use epoch::member::{HighWater, Identity};
-use epoch::{Command, Member, PeerPlan};
+use epoch::Turn;
+use epoch::member::HighWater;
 use keys::{AuthorityId, Epoch, NodeId, NodeSecret, WgSecret};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Config, Inside, PeerSpec, Range, Tunnel};
+use tunnel::{Config, Tunnel};
 use wire::evidence::Benchmark;
-use wire::message::{Hello, Update};
-use wire::{Digest, Mark, Place, Signed, ToController};
+use wire::message::Hello;
+use wire::{Mark, Place, Signed, ToController, ToNode};
 
 /// A node.
 pub(crate) struct Node {
@@ -20,10 +21,12 @@ pub(crate) struct Node {
     pub(crate) secret: NodeSecret,
     pub(crate) wg: WgSecret,
     pub(crate) place: Place,
-    pub(crate) member: Member,
+    authorities: Vec<AuthorityId>,
+    pub(crate) agent: Agent,
     pub(crate) tunnel: Tunnel,
     /// What the state directory holds.
     pub(crate) persisted: HighWater,
+    mark: Option<Signed<Mark>>,
     pub(crate) address: SocketAddr,
     /// What its boot clock shows when the simulation begins.
     pub(crate) boot: Duration,
@@ -33,14 +36,6 @@ pub(crate) struct Node {
     pub(crate) link: Link,
     pub(crate) score: f64,
     pub(crate) nature: Nature,
-    /// Where the controller said that nodes are.
-    places: HashMap<NodeId, Vec<SocketAddr>>,
-    /// The digest of the newest update: evidence answers to it.
-    challenge: Option<Digest>,
-    /// The authority's word for updates that may yet be in force here.
-    marks: BTreeMap<Epoch, Signed<Mark>>,
-    /// The same for the newest one that was; the state directory holds it too.
-    announced: Option<Signed<Mark>>,
     /// What it wants to say to the controller.
     pub(crate) outbox: VecDeque<ToController>,
     /// What arrived while it slept.
@@ -79,24 +74,37 @@ pub(crate) struct Link {
     pub(crate) failures: u32,
 }
 
+/// What a step of a node's agent came to.
+pub(crate) enum Step {
+    /// The data plane has changed.
+    Changed,
+    /// An epoch is in force, and the state directory knows.
+    Begun(Epoch),
+    /// Anything else.
+    Other,
+}
+
 impl Node {
     pub(crate) fn new(
-        secret: NodeSecret,
-        wg: WgSecret,
+        (secret, wg): (NodeSecret, WgSecret),
         place: Place,
+        authorities: Vec<AuthorityId>,
         address: SocketAddr,
         boot: Duration,
         nature: Nature,
     ) -> Self {
-        let (member, tunnel) = process(&wg, &secret, &place, HighWater::default(), 0);
+        let id = secret.public();
+        let (agent, tunnel) = process(&secret, &wg, &place, &authorities, Default::default(), 0);
         Self {
-            id: secret.public(),
+            id,
             secret,
             wg,
             place,
-            member,
+            authorities,
+            agent,
             tunnel,
             persisted: HighWater::default(),
+            mark: None,
             address,
             boot,
             life: 0,
@@ -104,10 +112,6 @@ impl Node {
             link: Link::default(),
             score: 0.9,
             nature,
-            places: HashMap::new(),
-            challenge: None,
-            marks: BTreeMap::new(),
-            announced: None,
             outbox: VecDeque::new(),
             waiting: Vec::new(),
             timer: None,
@@ -118,13 +122,17 @@ impl Node {
     pub(crate) fn restart(&mut self) {
         self.life += 1;
         let seed = u64::from(self.life);
-        (self.member, self.tunnel) =
-            process(&self.wg, &self.secret, &self.place, self.persisted, seed);
+        let remembered = (self.persisted, self.mark.clone());
+        (self.agent, self.tunnel) = process(
+            &self.secret,
+            &self.wg,
+            &self.place,
+            &self.authorities,
+            remembered,
+            seed,
+        );
         self.link = Link::default();
         self.outbox.clear();
-        self.places.clear();
-        self.challenge = None;
-        self.marks.clear();
         self.waiting.clear();
         self.timer = None;
         self.state = State::Up;
@@ -133,6 +141,14 @@ impl Node {
     /// The node's boot clock.
     pub(crate) fn clock(&self, now: Duration) -> Duration {
         self.boot + now
+    }
+
+    /// Both of its clocks.
+    pub(crate) fn clocks(&self, now: Duration) -> Now {
+        Now {
+            boot: self.clock(now),
+            wall: crate::control::clock(now).wall,
+        }
     }
 
     pub(crate) fn address_inside(&self, v6: bool) -> IpAddr {
@@ -148,17 +164,40 @@ impl Node {
             software: "sim".into(),
             listen_port: self.address.port(),
             advertised: Vec::new(),
-            newest: self.announced.clone(),
+            newest: self.agent.mark().cloned(),
             unix_ms,
         })
     }
 
-    /// Whether there is an update yet that evidence could answer to.
-    pub(crate) fn can_answer(&self) -> bool {
-        self.challenge.is_some()
+    /// The controller has welcomed it.
+    pub(crate) fn welcomed(&mut self, place: Place, remote: SocketAddr, now: Duration) {
+        let up = SessionEvent::Up {
+            address: remote.to_string(),
+            remote,
+            place,
+            skew_ms: 0,
+        };
+        self.agent.handle_session(up, self.clocks(now));
     }
 
-    pub(crate) fn evidence(&self, wall: jiff::Timestamp, nonce: u128) -> ToController {
+    /// The controller says something.
+    pub(crate) fn told(&mut self, message: ToNode, now: Duration) {
+        let message = SessionEvent::Message(Box::new(message));
+        self.agent.handle_session(message, self.clocks(now));
+    }
+
+    /// Its connection to the controller is lost.
+    pub(crate) fn cut_off(&mut self, now: Duration) {
+        let down = SessionEvent::Down {
+            address: String::new(),
+            error: "lost".into(),
+        };
+        self.agent.handle_session(down, self.clocks(now));
+    }
+
+    /// Its benchmark has finished.
+    pub(crate) fn emit(&mut self, nonce: u128, now: Duration) {
+        let now = self.clocks(now);
         let run = Benchmark {
             harness: "sim".into(),
             suite: "sim".into(),
@@ -167,151 +206,89 @@ impl Node {
             overall: self.score,
             samples_total: 1,
             samples_completed: 1,
-            started_at: wall,
-            finished_at: wall,
+            started_at: now.wall,
+            finished_at: now.wall,
             nonce: format!("{nonce:032x}"),
             log_digest: None,
-            mesh: Some(self.place.mesh),
-            challenge: self.challenge,
+            mesh: None,
+            challenge: None,
         };
-        let envelope = run
-            .attest_self(self.place.name.as_str(), &self.secret)
-            .expect("the run is well formed");
-        ToController::Evidence { envelope }
+        self.agent
+            .handle_evidence(Emission::Run(Box::new(run)), now);
     }
 
-    /// Hands an update to the member machine, as the agent does.
-    pub(crate) fn update(&mut self, update: Update, trusted: &[AuthorityId], now: Duration) {
-        let Ok(verified) = update.signed.verify(trusted) else {
-            return;
-        };
-        let age = Duration::from_millis(update.age_ms);
-        let now = self.clock(now);
-        let (epoch, digest) = (verified.epoch, verified.digest());
-        // The daemon logs a refusal and goes on; what it must not do is what the model checks.
-        let taken = self.member.handle_update(verified, update.secret, age, now);
-        if taken.is_ok() {
-            self.challenge = Some(digest);
-            self.marks.insert(epoch, update.mark);
-        }
-    }
-
-    /// Where peers are, by their identities.
-    pub(crate) fn endpoints(&mut self, entries: Vec<(NodeId, Vec<SocketAddr>)>, now: Duration) {
-        for (node, endpoints) in entries {
-            self.places.insert(node, endpoints.clone());
-            self.place(&node, endpoints, now);
-        }
-    }
-
-    fn place(&mut self, node: &NodeId, endpoints: Vec<SocketAddr>, now: Duration) {
-        let now = self.clock(now);
-        let view = self.member.view();
-        let mut updates = [view.next, view.update].into_iter().flatten();
-        if let Some(member) = updates.find_map(|update| update.member(node)) {
-            self.tunnel.set_endpoints(&member.wg, endpoints, now);
-        }
-    }
-
-    /// Carries out what the member machine asks for; returns the epochs that came into force.
-    pub(crate) fn carry_out(&mut self, now: Duration) -> Vec<Epoch> {
-        let mut begun = Vec::new();
-        while let Some(command) = self.member.poll_command() {
-            match command {
-                Command::Persist(high) => {
-                    self.persisted = high;
-                    self.announced = self.marks.remove(&high.epoch);
-                    self.marks.retain(|epoch, _| *epoch > high.epoch);
-                    begun.push(high.epoch);
-                }
-                Command::Acknowledge { epoch, phase } => {
-                    self.outbox.push_back(ToController::Ack { epoch, phase });
-                }
-                Command::Report(_) => {}
-                command => {
-                    let installed = matches!(command, Command::Install { .. });
-                    self.apply(command, now);
-                    if installed {
-                        // Peers that were gone for a while are found again.
-                        for (node, endpoints) in self.places.clone() {
-                            self.place(&node, endpoints, now);
-                        }
-                    }
-                }
-            }
-        }
-        begun
-    }
-
-    /// One call of the tunnel per command: the daemon's own table, which is private to it.
-    fn apply(&mut self, command: Command, now: Duration) {
-        let now = self.clock(now);
-        match command {
-            Command::Install {
-                epoch,
-                peers,
-                lead,
-                closes_at,
-            } => {
-                let closes_at = closes_at.filter(|_| self.nature == Nature::Honest);
-                let peers = peers.into_iter().map(|PeerPlan { member, psk }| {
-                    let (key, allowed) = (member.wg, vec![member.v4.into(), member.v6.into()]);
-                    (PeerSpec { key, allowed }, psk)
-                });
-                let refused = self
-                    .tunnel
-                    .install(epoch, peers.collect(), lead, closes_at, now);
+    /// Carries out the next thing that the agent asks for, as the daemon's shell and data plane do.
+    pub(crate) fn step(&mut self, now: Duration) -> Option<Step> {
+        let step = match self.agent.poll_effect()? {
+            Effect::Data(change) => {
+                let (change, clock) = (self.bent(change), self.clock(now));
+                let refused = change.carry_out(&mut self.tunnel, clock);
                 assert!(refused.is_empty(), "no key here is of low order");
+                Step::Changed
             }
-            Command::Activate { epoch } => self.tunnel.activate(epoch, now),
-            Command::DiscardPrevious => self.tunnel.discard_previous(),
-            Command::Close if self.nature == Nature::Honest => self.tunnel.close(),
-            // One that breaks the rules keeps what it has when its lease ends or it is excluded.
-            Command::Close => {}
-            Command::Persist(_) | Command::Acknowledge { .. } | Command::Report(_) => {}
-        }
+            Effect::Send(message) => {
+                self.outbox.push_back(message);
+                Step::Other
+            }
+            Effect::Remember { high_water, mark } => {
+                (self.persisted, self.mark) = (high_water, mark);
+                Step::Begun(high_water.epoch)
+            }
+            Effect::LookAtUnderlay => Step::Other,
+            Effect::HangUp | Effect::Move(_) => panic!("no clock jumps here, and no node moves"),
+        };
+        Some(step)
     }
 
-    /// When member machine or tunnel want a turn, in the simulation's time.
+    /// A node that breaks the rules keeps what it has when its lease ends or it is excluded.
+    fn bent(&self, change: DataChange) -> DataChange {
+        let DataChange::Epoch(mut change, places) = change else {
+            return change;
+        };
+        if self.nature != Nature::Honest {
+            change.turn = change.turn.filter(|turn| *turn != Turn::Close);
+            if let Some(install) = &mut change.install {
+                install.closes_at = None;
+            }
+        }
+        DataChange::Epoch(change, places)
+    }
+
+    /// When agent or tunnel want a turn, in the simulation's time.
     pub(crate) fn poll_timeout(&self) -> Option<Duration> {
-        let agent = self
-            .member
-            .poll_timeout()
-            .filter(|_| self.nature != Nature::Rogue);
-        let earliest = [agent, self.tunnel.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()?;
+        let agent = self.agent.poll_timeout();
+        let agent = agent.filter(|_| self.nature != Nature::Rogue);
+        let earliest = [agent, self.tunnel.poll_timeout()];
+        let earliest = earliest.into_iter().flatten().min()?;
         Some(earliest.saturating_sub(self.boot))
     }
 }
 
 fn process(
-    wg: &WgSecret,
     secret: &NodeSecret,
+    wg: &WgSecret,
     place: &Place,
-    high: HighWater,
+    authorities: &[AuthorityId],
+    (high_water, mark): (HighWater, Option<Signed<Mark>>),
     life: u64,
-) -> (Member, Tunnel) {
-    let node = secret.public();
-    let identity = Identity {
-        node,
+) -> (Agent, Tunnel) {
+    let identity = NodeSecret::from_base64(&secret.expose_base64());
+    let agent = Agent::new(agent::Config {
+        identity: identity.expect("its own form"),
         wg: wg.duplicate(),
-        mesh: place.mesh,
-        segment: place.segment,
-    };
-    let (v4, v6) = (IpAddr::V4(place.v4.0), IpAddr::V6(place.v6.0));
-    let config = Config {
-        inside: Inside {
-            own: vec![v4, v6],
-            ranges: vec![Range::new(v4, place.v4.1), Range::new(v6, place.v6.1)],
-        },
+        place: place.clone(),
+        authorities: authorities.to_vec(),
+        high_water,
+        mark,
+    });
+    let tunnel = Tunnel::new(Config {
+        inside: agent::inside(place),
         secret: wg.duplicate(),
         mtu: MTU,
         handshakes_per_second: 1_000,
-        seed: u64::from(node.0[0]) << 32 | life,
-    };
-    (Member::new(identity, high), Tunnel::new(config))
+        seed: u64::from(secret.public().0[0]) << 32 | life,
+    });
+    (agent, tunnel)
 }
 
 const MTU: usize = 1420;

@@ -5,7 +5,7 @@ use crate::carry;
 use crate::control::{Controller, clock};
 use crate::model::NodeModel;
 use crate::net::Net;
-use crate::node::{Nature, Node, State};
+use crate::node::{Nature, Node, State, Step};
 use crate::packet::{self, Packet};
 use controller::engine::ConnectionId;
 use keys::{NodeId, NodeSecret, WgPublicKey, WgSecret};
@@ -190,8 +190,15 @@ impl World {
         self.by_key.insert(wg.public(), secret.public());
         self.models.push(NodeModel::new(secret.public()));
         let boot = self.millis(0..5_000_000);
-        self.nodes
-            .push(Node::new(secret, wg, place, address, boot, nature));
+        let authorities = vec![self.controller.authority.public()];
+        self.nodes.push(Node::new(
+            (secret, wg),
+            place,
+            authorities,
+            address,
+            boot,
+            nature,
+        ));
     }
 
     // ---- time ---------------------------------------------------------------------------------
@@ -286,20 +293,41 @@ impl World {
         if self.nodes[node].nature == Nature::Rogue {
             return;
         }
-        let clock = self.nodes[node].clock(self.now);
-        let lapsed = self.nodes[node].member.view().lapsed;
-        self.nodes[node].member.handle_timeout(clock);
+        let clocks = self.nodes[node].clocks(self.now);
+        let lapsed = self.nodes[node].agent.view().lapsed;
+        self.nodes[node].agent.handle_clocks(clocks);
+        self.nodes[node].agent.handle_timeout(clocks);
         self.models[node].agent_ran(self.now);
-        let (now, mut before) = (self.now, self.nodes[node].persisted.epoch);
-        for epoch in self.nodes[node].carry_out(now) {
-            assert!(
-                epoch >= before,
-                "node {node} goes back from {before} to {epoch}"
-            );
-            before = epoch;
-        }
-        self.counts.lapses += u64::from(!lapsed && self.nodes[node].member.view().lapsed);
+        self.carry_out(node);
+        self.counts.lapses += u64::from(!lapsed && self.nodes[node].agent.view().lapsed);
         self.check_node(node);
+    }
+
+    /// Carries out what a node's agent asks for. Between two changes of the data plane its other threads
+    /// go on: packets are sent, and what the tunnel has to say goes out.
+    pub(crate) fn carry_out(&mut self, node: usize) {
+        let mut before = self.nodes[node].persisted.epoch;
+        while let Some(step) = self.nodes[node].step(self.now) {
+            match step {
+                Step::Changed => {
+                    self.flush(node);
+                    if self.traffic && self.rng.gen_bool(0.3) {
+                        let other = self.rng.gen_range(0..self.nodes.len());
+                        if other != node {
+                            self.say(node, other, false);
+                        }
+                    }
+                }
+                Step::Begun(epoch) => {
+                    assert!(
+                        epoch >= before,
+                        "node {node} goes back from {before} to {epoch}"
+                    );
+                    before = epoch;
+                }
+                Step::Other => {}
+            }
+        }
         self.send_outbox(node);
     }
 
@@ -370,7 +398,7 @@ impl World {
 
     /// A datagram leaves a node.
     fn send(&mut self, sender: usize, to: SocketAddr, bytes: Vec<u8>) {
-        let Some(receiver) = self.check_leaving(sender, to) else {
+        let Some(receiver) = self.check_leaving(sender, to, &bytes) else {
             return;
         };
         if !self.net.connected(sender, receiver) {

@@ -2,17 +2,18 @@
 //! boot clock, effects come out as values.
 //!
 //! ```text
-//! controller   decide ─▶ persist ─▶ sign ─▶ push                                       authority
+//! controller   decide ─▶ sign ─▶ persist ─▶ push                                       authority
 //! node                                      verify ─▶ install ─▶ activate ─▶ discard    member
-//!                                                     next      next→current→outgoing
+//!                                                     next      next→current→previous
 //! ```
 //!
-//! This crate does not know the data plane: [`member::Command`]s are carried out elsewhere, one by
-//! one. It refuses anything that is not a [`wire::Verified`] update.
+//! This crate does not know the data plane: [`Command`]s are carried out elsewhere, one by one. It refuses anything that is not a [`wire::Verified`] update.
 
 #![forbid(unsafe_code)]
 
 pub mod authority;
+pub mod command;
 pub mod member;
 
-pub use member::{Change, Command, Member, PeerPlan, UpdateError};
+pub use command::{Change, Command, EpochChange, Install, Notice, PeerPlan, Turn};
+pub use member::{Member, UpdateError};

@@ -13,10 +13,11 @@
 //!
 //! One update may be pending while another is in force; a newer one supersedes it. The machine
 //! remembers the newest epoch and its digest, also across restarts if the caller persists what
-//! [`Command::Persist`] says, and never goes back.
+//! [`Notice::Persist`] says, and never goes back.
 
+use crate::command::{Change, Command, EpochChange, Install, Notice, PeerPlan, Turn};
 use keys::{
-    Epoch, EpochSecret, MeshId, NodeId, Psk, SegmentId, SharedSecret, WgPublicKey, WgSecret,
+    Epoch, EpochSecret, MeshId, NodeId, Psk, Scope, SegmentId, SharedSecret, WgPublicKey, WgSecret,
 };
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -43,97 +44,6 @@ pub struct HighWater {
     pub epoch: Epoch,
     /// Its digest.
     pub digest: Digest,
-}
-
-/// What is to be done, in this order.
-#[derive(Debug)]
-pub enum Command {
-    /// This is in force from now on: remember it across restarts.
-    Persist(HighWater),
-    /// Give each peer a generation of this epoch in the slot `next`.
-    Install {
-        /// The epoch.
-        epoch: Epoch,
-        /// Every other member.
-        peers: Vec<PeerPlan>,
-        /// Time until activation.
-        lead: Duration,
-        /// When the data plane must stop by itself; `None`: it may go on.
-        closes_at: Option<Duration>,
-    },
-    /// Begin this epoch; peers that are not part of it are gone.
-    Activate {
-        /// The epoch.
-        epoch: Epoch,
-    },
-    /// Wipe what is left of the epoch before the one in force.
-    DiscardPrevious,
-    /// End the epoch in force: no peer is left but those that are installed for one to come.
-    Close,
-    /// Tell the controller.
-    Acknowledge {
-        /// The epoch.
-        epoch: Epoch,
-        /// How far this node has come with it.
-        phase: Phase,
-    },
-    /// Tell the operator.
-    Report(Change),
-}
-
-/// A peer of the epoch being installed.
-#[derive(Debug)]
-pub struct PeerPlan {
-    /// The peer, from the roster.
-    pub member: wire::Member,
-    /// The pair's PSK.
-    pub psk: Psk,
-}
-
-/// A change that an operator wants to see.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// An update is verified and its PSKs are derived.
-    Installed {
-        /// Its epoch.
-        epoch: Epoch,
-    },
-    /// An epoch is in force here, and this node is a member.
-    Activated {
-        /// The epoch.
-        epoch: Epoch,
-        /// Other members.
-        peers: usize,
-    },
-    /// An epoch is in force here, and this node is not a member.
-    Excluded {
-        /// The epoch.
-        epoch: Epoch,
-        /// Why, in the controller's words; `None`: the epoch was decided before this node was known.
-        reason: Option<String>,
-    },
-    /// The epoch before this one is wiped.
-    Discarded {
-        /// The epoch in force.
-        epoch: Epoch,
-    },
-    /// No newer update came within the lease.
-    LeaseEnded {
-        /// The last epoch.
-        epoch: Epoch,
-        /// What the segment's policy says about it.
-        then: LeaseEnd,
-    },
-    /// More time has passed than this machine counted and than the lease had left.
-    TimeLost {
-        /// The last epoch.
-        epoch: Epoch,
-    },
-    /// A member's key is of low order: no tunnel to it is possible.
-    WeakKey {
-        /// The key.
-        key: WgPublicKey,
-    },
 }
 
 /// Why an update was not taken. Nothing has changed when one of these comes back.
@@ -168,6 +78,12 @@ pub enum UpdateError {
 }
 
 /// The member machine.
+///
+/// Call contract: after every `handle_*`, poll [`Self::poll_command`] until it is empty and carry out each
+/// command before the next; then wait for [`Self::poll_timeout`] and call [`Self::handle_timeout`]. A
+/// command that is left out is never repeated: the data plane would then hold another epoch than the
+/// machine believes, and nothing here would notice. Time may jump forward, as after a sleep; it must not
+/// go back.
 pub struct Member {
     identity: Identity,
     /// The newest update that was accepted, pending ones included.
@@ -210,6 +126,7 @@ struct Lapsed {
 }
 
 /// What the machine shows of itself.
+#[derive(Clone, Copy)]
 pub struct View<'a> {
     /// The update in force, or the last one whose lease has ended.
     pub update: Option<&'a EpochUpdate>,
@@ -219,6 +136,34 @@ pub struct View<'a> {
     pub lease_end: Option<Duration>,
     /// Whether the lease has ended.
     pub lapsed: bool,
+}
+
+impl View<'_> {
+    /// Whether the lease has ended, and the policy closes then: no tunnel carries anything.
+    pub fn is_closed(&self) -> bool {
+        let closes = |update: &EpochUpdate| update.on_lease_end == LeaseEnd::Close;
+        self.lapsed && self.update.is_some_and(closes)
+    }
+}
+
+impl Identity {
+    /// An epoch of this node's segment.
+    fn scope(&self, epoch: Epoch) -> Scope {
+        Scope {
+            mesh: self.mesh,
+            segment: self.segment,
+            epoch,
+        }
+    }
+}
+
+impl From<Turn> for EpochChange {
+    fn from(turn: Turn) -> Self {
+        Self {
+            install: None,
+            turn: Some(turn),
+        }
+    }
 }
 
 impl Pending {
@@ -282,24 +227,41 @@ impl Member {
             epoch,
             digest: update.digest(),
         };
-        // Without peers too: what was installed for a superseded epoch must go.
-        self.commands.push_back(Command::Install {
+        // An epoch that leaves this node out is installed too, without peers: otherwise the generations of
+        // an epoch that this one supersedes would stay, and could still come into force.
+        let install = Install {
             epoch,
             peers: peers.unwrap_or_default(),
             lead: until_activation,
             closes_at,
-        });
-        self.commands.push_back(Command::Acknowledge {
-            epoch,
-            phase: Phase::Installed,
-        });
-        self.commands
-            .push_back(Command::Report(Change::Installed { epoch }));
-        self.pending = Some(Pending {
+        };
+        let pending = Pending {
             update,
             activate_at: now + until_activation,
             lease_end,
-        });
+        };
+        let mut change = EpochChange {
+            install: Some(install),
+            turn: None,
+        };
+        let installed = [
+            Notice::Acknowledge {
+                epoch,
+                phase: Phase::Installed,
+            },
+            Notice::Report(Change::Installed { epoch }),
+        ];
+        if pending.activate_at <= now {
+            // The epoch begins in the same step. A peer that it leaves out is gone before the first
+            // handshake of the others, and no packet passes in between.
+            self.pending = None;
+            let (turn, begun) = self.begin(pending, now);
+            change.turn = Some(turn);
+            self.push(change, installed.into_iter().chain(begun));
+        } else {
+            self.pending = Some(pending);
+            self.push(change, installed);
+        }
         self.handle_timeout(now);
         Ok(())
     }
@@ -307,22 +269,21 @@ impl Member {
     /// Does what is due: activation, end of the grace, end of the lease.
     pub fn handle_timeout(&mut self, now: Duration) {
         if let Some(pending) = self.pending.take_if(|pending| pending.activate_at <= now) {
-            self.activate(pending, now);
+            let (turn, begun) = self.begin(pending, now);
+            self.push(turn.into(), begun);
         }
         let State::InForce(in_force) = &mut self.state else {
             return;
         };
         let epoch = in_force.update.epoch;
-        if in_force
-            .grace_until
-            .take_if(|until| *until <= now)
-            .is_some()
-        {
-            self.commands.push_back(Command::DiscardPrevious);
-            self.commands
-                .push_back(Command::Report(Change::Discarded { epoch }));
+        let is_over = in_force.lease_end <= now;
+        let grace = in_force.grace_until.take_if(|until| *until <= now);
+        if grace.is_some() {
+            // From here on what an excluded node recorded of its old sessions opens nothing.
+            let discarded = Notice::Report(Change::Discarded { epoch });
+            self.push(Turn::DiscardPrevious.into(), [discarded]);
         }
-        if in_force.lease_end <= now {
+        if is_over {
             self.lapse();
         }
     }
@@ -368,8 +329,8 @@ impl Member {
         let pending = self.pending.as_ref().map(|it| it.update.epoch);
         let installed = pending.map(|epoch| (epoch, Phase::Installed));
         let again = activated.into_iter().chain(installed);
-        self.commands
-            .extend(again.map(|(epoch, phase)| Command::Acknowledge { epoch, phase }));
+        let again = again.map(|(epoch, phase)| Notice::Acknowledge { epoch, phase });
+        self.commands.extend(again.map(Command::Agent));
     }
 
     /// When [`Self::handle_timeout`] wants to be called next.
@@ -419,7 +380,9 @@ impl Member {
 
     /// Whether the update is newer than what this machine holds; the same again is not news.
     fn is_news(&self, update: &Verified<EpochUpdate>) -> Result<bool, UpdateError> {
-        if update.mesh != self.identity.mesh || update.segment != self.identity.segment {
+        // The authority of this mesh may sign for other segments too: an update of one of those is as
+        // genuine as ours, and would replace this segment's members by that one's.
+        if update.scope() != self.identity.scope(update.epoch) {
             return Err(UpdateError::Foreign);
         }
         let HighWater {
@@ -522,8 +485,10 @@ impl Member {
             .filter(|member| member.node != own.node)
         {
             let Some(shared) = cached(&mut self.shared, &self.identity.wg, &member.wg) else {
-                self.commands
-                    .push_back(Command::Report(Change::WeakKey { key: member.wg }));
+                // With such a key the shared secret is the same for everybody: whoever knows the epoch
+                // secret would know the PSK.
+                let weak = Notice::Report(Change::WeakKey { key: member.wg });
+                self.commands.push_back(Command::Agent(weak));
                 continue;
             };
             let peer_key = node_key(member);
@@ -542,36 +507,32 @@ impl Member {
 
     // ---- activate ---------------------------------------------------------------------------
 
-    fn activate(&mut self, pending: Pending, now: Duration) {
+    /// Puts a pending update in force: what that means for the data plane, and what the agent has to do.
+    fn begin(&mut self, pending: Pending, now: Duration) -> (Turn, Vec<Notice>) {
         let Pending {
             update, lease_end, ..
         } = pending;
         let epoch = update.epoch;
         let digest = update.digest();
         let is_member = update.member(&self.identity.node).is_some();
-        if is_member {
-            self.commands.push_back(Command::Activate { epoch });
-            self.commands.push_back(Command::Acknowledge {
-                epoch,
-                phase: Phase::Activated,
-            });
+        // A node that is left out closes at once, without a grace: its peers have dropped it already.
+        let (turn, phase, change) = if is_member {
             let peers = update.roster.len() - 1;
-            self.commands
-                .push_back(Command::Report(Change::Activated { epoch, peers }));
+            let activated = Change::Activated { epoch, peers };
+            (Turn::Begin(epoch), Phase::Activated, activated)
         } else {
             let excluded = update.exclusion(&self.identity.node);
             let reason = excluded.map(|excluded| excluded.reason.clone());
-            self.commands.push_back(Command::Close);
-            self.commands.push_back(Command::Acknowledge {
-                epoch,
-                phase: Phase::Dark,
-            });
-            self.commands
-                .push_back(Command::Report(Change::Excluded { epoch, reason }));
-        }
-        // Last, so that a slow disk delays nobody's revocation.
+            let excluded = Change::Excluded { epoch, reason };
+            (Turn::Close, Phase::Dark, excluded)
+        };
+        // The disk comes last, so that a slow one delays nobody's revocation.
         self.activated = HighWater { epoch, digest };
-        self.commands.push_back(Command::Persist(self.activated));
+        let notices = vec![
+            Notice::Acknowledge { epoch, phase },
+            Notice::Report(change),
+            Notice::Persist(self.activated),
+        ];
         let members: HashSet<&WgPublicKey> =
             update.roster.iter().map(|member| &member.wg).collect();
         self.shared.retain(|key, _| members.contains(key));
@@ -581,6 +542,14 @@ impl Member {
             lease_end,
             grace_until,
         });
+        (turn, notices)
+    }
+
+    /// The data plane changes before anybody is told that it has.
+    fn push(&mut self, change: EpochChange, notices: impl IntoIterator<Item = Notice>) {
+        self.commands.push_back(Command::Data(change));
+        self.commands
+            .extend(notices.into_iter().map(Command::Agent));
     }
 
     // ---- close ------------------------------------------------------------------------------
@@ -593,20 +562,19 @@ impl Member {
             State::Lapsed(lapsed) | State::LostTime(lapsed) => Some(lapsed.update),
             State::Waiting => None,
         };
-        if let Some(pending) = &pending {
-            // Closing leaves what is installed for an epoch to come: that has to go first.
-            self.commands.push_back(Command::Install {
-                epoch: pending.epoch,
-                peers: Vec::new(),
-                lead: Duration::ZERO,
-                closes_at: Some(now),
-            });
-        }
-        self.commands.push_back(Command::Close);
+        // Closing leaves what is installed for an epoch to come, and a member that is ahead could begin to
+        // send on it: an installation without peers takes that away first.
+        let install = pending.as_ref().map(|pending| Install {
+            epoch: pending.epoch,
+            peers: Vec::new(),
+            lead: Duration::ZERO,
+            closes_at: Some(now),
+        });
         self.newest = self.activated;
         let named = update.as_ref().or(pending.as_ref());
-        let change = named.map(|it| Change::TimeLost { epoch: it.epoch });
-        self.commands.extend(change.map(Command::Report));
+        let lost = named.map(|it| Notice::Report(Change::TimeLost { epoch: it.epoch }));
+        let turn = Some(Turn::Close);
+        self.push(EpochChange { install, turn }, lost);
         self.state = update.map_or(State::Waiting, |update| State::LostTime(Lapsed { update }));
     }
 
@@ -614,17 +582,19 @@ impl Member {
         let State::InForce(in_force) = std::mem::replace(&mut self.state, State::Waiting) else {
             return;
         };
-        let then = in_force.update.on_lease_end;
-        if in_force.grace_until.is_some() {
-            self.commands.push_back(Command::DiscardPrevious);
+        let (epoch, then) = (in_force.update.epoch, in_force.update.on_lease_end);
+        let ended = Notice::Report(Change::LeaseEnded { epoch, then });
+        let turn = match then {
+            // Nobody has said for a whole lease that the members are still members: an eviction that this
+            // node could not hear of must not be outlived.
+            LeaseEnd::Close => Some(Turn::Close),
+            // The epoch goes on, and what came before it does not: no timer is left that would end it.
+            LeaseEnd::Open => in_force.grace_until.map(|_| Turn::DiscardPrevious),
+        };
+        match turn {
+            Some(turn) => self.push(turn.into(), [ended]),
+            None => self.commands.push_back(Command::Agent(ended)),
         }
-        if then == LeaseEnd::Close {
-            self.commands.push_back(Command::Close);
-        }
-        self.commands.push_back(Command::Report(Change::LeaseEnded {
-            epoch: in_force.update.epoch,
-            then,
-        }));
         self.state = State::Lapsed(Lapsed {
             update: in_force.update,
         });

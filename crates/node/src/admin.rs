@@ -1,19 +1,16 @@
 //! The node's admin socket: JSON over HTTP, forms and paths in [`wire::admin`]; and the address for
 //! scrapers.
 
-use crate::agent::Agent;
-use crate::data::DataCommand;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use exposition::{Listener, Page};
-use std::net::IpAddr;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
+use wire::NodeName;
 use wire::admin::{ApiError, ScoreRequest, Status, WgExport};
-use wire::{EpochUpdate, NodeName};
 
 /// What a client asks of the agent.
 pub(crate) enum Request {
@@ -133,7 +130,7 @@ async fn ask<T>(
     answered.await.map_err(|_| stopping())
 }
 
-fn stopping() -> (StatusCode, ApiError) {
+pub(crate) fn stopping() -> (StatusCode, ApiError) {
     let error = "the node is stopping".into();
     refusal(StatusCode::SERVICE_UNAVAILABLE, error, None)
 }
@@ -152,116 +149,25 @@ fn refusal(status: StatusCode, error: String, hint: Option<&str>) -> (StatusCode
     )
 }
 
-impl Agent {
-    /// Answers a client; one that has gone is not waited for.
-    pub(crate) async fn request(&mut self, request: Request) {
-        match request {
-            Request::Status(answer) => {
-                let snapshot = self.data.snapshot().await;
-                let _ = answer.send(Status::Node(Box::new(self.status(snapshot.as_ref()))));
-            }
-            Request::Score(mean, answer) => {
-                let _ = answer.send(self.set_mean(mean));
-            }
-            Request::Export(peer, answer) => {
-                let _ = answer.send(self.export(&peer).await);
-            }
-            Request::Metrics(answer) => {
-                // Without a data plane: counters that went back to zero would be a lie.
-                let snapshot = self.data.snapshot().await.ok_or_else(stopping);
-                let _ = answer.send(snapshot.map(|snapshot| self.metrics(&snapshot)));
-            }
-        }
-    }
+pub(crate) fn no_mock() -> (StatusCode, ApiError) {
+    let hint = "only the mock emitter has a mean to set; start the node with --emitter mock";
+    let error = "this node does not run the mock emitter".into();
+    refusal(StatusCode::CONFLICT, error, Some(hint))
+}
 
-    fn set_mean(&mut self, mean: f64) -> Answer<()> {
-        if !self.has_mock {
-            let hint =
-                "only the mock emitter has a mean to set; start the node with --emitter mock";
-            return Err(refusal(
-                StatusCode::CONFLICT,
-                "this node does not run the mock emitter".into(),
-                Some(hint),
-            ));
-        }
-        if !(0.0..=1.0).contains(&mean) {
-            return Err(refusal(
-                StatusCode::BAD_REQUEST,
-                format!("{mean} is not between 0 and 1"),
-                None,
-            ));
-        }
-        tracing::info!(mean, "mock score changed by the operator");
-        self.mock_mean.send_replace(Some(mean));
-        Ok(())
-    }
+pub(crate) fn no_score(mean: f64) -> (StatusCode, ApiError) {
+    let error = format!("{mean} is not between 0 and 1");
+    refusal(StatusCode::BAD_REQUEST, error, None)
+}
 
-    async fn export(&mut self, peer: &NodeName) -> Answer<WgExport> {
-        let update = self.member.view().update;
-        let member =
-            update.and_then(|update| update.roster.iter().find(|member| member.name == *peer));
-        let Some((update, member)) = update.zip(member) else {
-            return Err(refusal(
-                StatusCode::NOT_FOUND,
-                format!("{peer} is not a member of the epoch in force"),
-                None,
-            ));
-        };
-        let (answer, psk) = oneshot::channel();
-        self.data.send(DataCommand::ExportPsk(member.wg, answer));
-        let endpoint = self.data.snapshot().await.and_then(|snapshot| {
-            snapshot
-                .peers
-                .iter()
-                .find(|seen| seen.key == member.wg)
-                .and_then(|seen| seen.endpoint)
-        });
-        let no_tunnel = || {
-            refusal(
-                StatusCode::CONFLICT,
-                format!("there is no tunnel to {peer}"),
-                None,
-            )
-        };
-        let (epoch, psk) = psk.await.ok().flatten().ok_or_else(no_tunnel)?;
-        tracing::warn!(%peer, %epoch, "WireGuard secrets exported by the operator");
-        Ok(WgExport {
-            epoch: epoch.0,
-            config: self.wg_config(update, member, &psk, endpoint),
-        })
-    }
+pub(crate) fn no_member(peer: &NodeName) -> (StatusCode, ApiError) {
+    let error = format!("{peer} is not a member of the epoch in force");
+    refusal(StatusCode::NOT_FOUND, error, None)
+}
 
-    /// A configuration in the format of `wg-quick(8)` for a stock WireGuard in this node's place.
-    fn wg_config(
-        &self,
-        update: &EpochUpdate,
-        member: &wire::Member,
-        psk: &str,
-        endpoint: Option<std::net::SocketAddr>,
-    ) -> String {
-        let own = &self.enrolment;
-        let secret = self.wg.expose_base64();
-        let endpoint =
-            endpoint.map_or_else(String::new, |endpoint| format!("Endpoint = {endpoint}\n"));
-        let allowed = [IpAddr::V4(member.v4), IpAddr::V6(member.v6)];
-        let [v4, v6] = allowed
-            .map(|address| format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }));
-        format!(
-            "# {} in place of meshd, towards {}, epoch {} only\n\
-             [Interface]\nPrivateKey = {}\nListenPort = {}\nAddress = {}/32, {}/128\nMTU = {}\n\n\
-             [Peer]\nPublicKey = {}\nPresharedKey = {}\nAllowedIPs = {v4}, {v6}\n{endpoint}PersistentKeepalive = 5\n",
-            own.name,
-            member.name,
-            update.epoch,
-            *secret,
-            self.interface.listen_port,
-            own.v4.0,
-            own.v6.0,
-            self.interface.mtu,
-            member.wg.to_base64(),
-            psk,
-        )
-    }
+pub(crate) fn no_tunnel(peer: &NodeName) -> (StatusCode, ApiError) {
+    let error = format!("there is no tunnel to {peer}");
+    refusal(StatusCode::CONFLICT, error, None)
 }
 
 const BODY_LIMIT: usize = 64 << 10;

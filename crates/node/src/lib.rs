@@ -2,29 +2,28 @@
 //! plane, submits evidence, probes peers and reports what it observes.
 //!
 //! ```text
-//!  session ─┐                                   ┌─▶ outbox ─▶ controller
-//!  emitter ─┤                                   │
-//!  probe   ─┼─▶ Agent: select → apply(Action) ──┼─▶ epoch::Member ─▶ Command ─▶ data thread (apply.rs)
-//!  admin   ─┤                                   │
-//!  links   ─┤                                   │
-//!  timer   ─┘                                   └─▶ status, logs
+//!  session ─┐                                          ┌─▶ outbox ─▶ controller
+//!  emitter ─┤                                          │
+//!  probe   ─┼─▶ Shell ─▶ agent::Agent ─▶ Effect ─▶ Shell ─▶ data threads
+//!  admin   ─┤   select     the machine       carry out │
+//!  links   ─┤                                          ├─▶ state directory
+//!  timer   ─┘                                          └─▶ interface
 //! ```
 //!
+//! The logic is the machine's, in the crate `agent`; here is all that awaits, opens and writes.
 //! [`Node::open`] does everything that can fail for a reason outside; [`Node::serve`] runs.
 
 mod admin;
-mod agent;
-mod apply;
 mod data;
 mod emitter;
+mod export;
 mod io;
-mod lost_time;
 pub mod metrics;
-mod narrow;
-mod observe;
 mod persist;
 mod probe;
 mod session;
+mod shell;
+mod start;
 mod status;
 mod underlay;
 
@@ -37,31 +36,19 @@ pub use io::tun::{Backend, TunError};
 pub use persist::PersistError;
 pub use underlay::{MAX_MTU, MIN_MTU, Mtu, MtuError};
 
-use agent::{Agent, ControlState, Inputs};
-use data::DataPlane;
-use epoch::member::{Identity, Member};
 use io::firewall::{Firewall, FirewallWatch};
 use io::offload::Offloads;
-use io::rights::Keep;
 use io::tun::Tun;
-use io::udp::PathErrors;
 use keys::{NodeSecret, WgSecret};
-use lost_time::Clocks;
-use metrics::Counts;
-use narrow::Paths;
-use persist::{Enrolment, Keeper, Memory, StateDir};
+use persist::{Enrolment, Memory, StateDir};
 use quic::Dialer;
-use rand::Rng as _;
-use session::Introduction;
-use std::collections::{BTreeMap, HashMap};
+use shell::{Inputs, Shell};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
 use underlay::Fit;
-use wire::admin::InterfaceStatus;
 use wire::message::Refusal;
 use wire::place::Place;
 use wire::{NodeName, Token};
@@ -244,7 +231,7 @@ impl Node {
         io::interface::refuse_collisions(&self.config.interface, &place).await?;
         // Before the addresses are there: at no time do they answer to anybody but the tunnel.
         let firewall = self.raise_firewall(&place)?;
-        let (agent, inputs) = match self.set_up(enrolment, firewall.watch()).await {
+        let (shell, inputs) = match self.set_up(enrolment, firewall.watch()).await {
             Ok(ready) => ready,
             Err(error) => {
                 firewall.undo();
@@ -252,7 +239,7 @@ impl Node {
             }
         };
         // A data plane that failed leaves the rules as they are: what was kept apart stays so.
-        agent
+        shell
             .run(inputs, shutdown)
             .await
             .map_err(ServeError::Data)?;
@@ -277,7 +264,7 @@ impl Node {
         self,
         enrolment: Enrolment,
         firewall: FirewallWatch,
-    ) -> Result<(Agent, Inputs), ServeError> {
+    ) -> Result<(Shell, Inputs), ServeError> {
         let mtu = Fit::unknown(self.config.mtu).mtu;
         io::interface::configure(
             &self.config.interface,
@@ -285,7 +272,7 @@ impl Node {
             mtu,
         )
         .await?;
-        self.start(enrolment, firewall)
+        start::start(self, enrolment, firewall)
     }
 
     fn listen_port(&self) -> u16 {
@@ -308,167 +295,4 @@ impl Node {
         tracing::info!(name = %enrolment.name, v4 = %enrolment.v4.0, v6 = %enrolment.v6.0, "enrolled");
         Ok(enrolment)
     }
-
-    /// Starts the tasks around the agent.
-    fn start(
-        self,
-        enrolment: Enrolment,
-        firewall: FirewallWatch,
-    ) -> Result<(Agent, Inputs), ServeError> {
-        let listen_port = self.listen_port();
-        let Self {
-            config,
-            identity,
-            wg,
-            state,
-            memory,
-            queues,
-            offloads,
-            admin,
-            metrics,
-            ..
-        } = self;
-        let first = queues.first();
-        let backend = first.map_or("none", |(tun, _)| tun.backend()).to_owned();
-        let fit = Fit::unknown(config.mtu);
-        let interface = InterfaceStatus {
-            name: config.interface.clone(),
-            mtu: fit.mtu,
-            underlay_mtu: fit.underlay,
-            fragments: fit.fragments,
-            backend,
-            listen_port,
-            threads: queues.len(),
-            offloads: Vec::new(),
-            firewall: firewall.status(),
-        };
-        let identity_of = Identity {
-            node: identity.public(),
-            wg: wg.duplicate(),
-            mesh: enrolment.mesh,
-            segment: enrolment.segment,
-        };
-        let tunnel = tunnel::Tunnel::new(tunnel::Config {
-            secret: wg.duplicate(),
-            mtu: fit.mtu as usize,
-            handshakes_per_second: HANDSHAKES_PER_SECOND,
-            seed: rand_core::OsRng.r#gen(),
-            inside: enrolment.inside(),
-        });
-        let sockets = queues.iter().map(|(_, udp)| udp);
-        let path_errors = PathErrors::to(sockets).map_err(ServeError::Data)?;
-        let data = DataPlane::start(tunnel, queues, offloads).map_err(ServeError::Data)?;
-        let dialer = Dialer::bind(&identity, enrolment.controller)?;
-
-        let (session_events, session) = mpsc::channel(QUEUE);
-        let (emission_out, emissions) = mpsc::channel(QUEUE);
-        let (round_out, rounds) = mpsc::channel(QUEUE);
-        let (requests_out, requests) = mpsc::channel(QUEUE);
-        let (underlay_out, underlay) = mpsc::channel(1);
-        let remembered = memory.of(enrolment.mesh);
-        let mark = remembered.and_then(|newest| newest.mark.clone());
-        let (announced, newest) = watch::channel(mark);
-        let (targets, targets_seen) = watch::channel(Vec::new());
-        let (mock_mean, mean) = watch::channel(None);
-
-        let addresses = if config.controllers.is_empty() {
-            enrolment.controllers.clone()
-        } else {
-            config.controllers
-        };
-        let introduction = Introduction {
-            node: identity.public(),
-            authorities: enrolment.authorities.clone(),
-            listen_port,
-            advertised: config.advertise,
-            newest,
-        };
-        tokio::spawn(session::run(
-            dialer,
-            addresses,
-            introduction,
-            session_events,
-        ));
-        let has_mock = matches!(config.emitter, Emitter::Mock { .. });
-        tokio::spawn(emitter::run(
-            config.emitter,
-            config.emit_every,
-            mean,
-            emission_out,
-        ));
-        let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
-        if let Some(listener) = metrics {
-            tokio::spawn(admin::serve_metrics(listener, requests_out.clone()));
-        }
-        tokio::spawn(admin::serve(admin, requests_out));
-        if let Some(every) = config.probe_every {
-            match io::icmp::Echo::open(&interface.name, rand_core::OsRng.r#gen()) {
-                Ok(echo) => drop(tokio::spawn(probe::run(
-                    echo,
-                    targets_seen,
-                    every,
-                    round_out,
-                ))),
-                Err(error) => {
-                    tracing::warn!(%error, "peers are not probed: raw ICMP needs CAP_NET_RAW");
-                }
-            }
-        }
-        tokio::spawn(io::mtu::watch(underlay_out));
-        let high_water = memory.high_water(enrolment.mesh);
-        let keeper =
-            Keeper::start(state.clone(), memory, enrolment.mesh).map_err(ServeError::Data)?;
-        // Every socket is open: what is left to do is the interface's MTU.
-        rights::reduce(Keep::NETWORK.and(Keep::FILES));
-        let agent = Agent {
-            member: Member::new(identity_of, high_water),
-            identity,
-            wg,
-            enrolment,
-            keeper,
-            state,
-            data,
-            control: ControlState::Down {
-                address: None,
-                error: None,
-            },
-            evidence: None,
-            held: None,
-            challenge: None,
-            marks: BTreeMap::new(),
-            pings: HashMap::new(),
-            interface,
-            firewall,
-            mtu: config.mtu,
-            fit,
-            paths: Paths::default(),
-            path_errors,
-            believes_routers: false,
-            underlay_changed: false,
-            mock_mean,
-            has_mock,
-            announced,
-            targets,
-            places: HashMap::new(),
-            counts: Counts::default(),
-            clocks: Clocks::default(),
-        };
-        Ok((
-            agent,
-            Inputs {
-                session,
-                emissions,
-                rounds,
-                requests,
-                underlay,
-            },
-        ))
-    }
 }
-
-/// Initiations per second from the endpoints of peers above which they must prove their address. With
-/// all that is opened besides (the table in `tunnel::admission`) it is 3,750 at most, 19 µs of X25519
-/// each: under a tenth of a core for whoever holds no key of a member.
-const HANDSHAKES_PER_SECOND: u64 = 1_000;
-/// Messages that may wait between a task and the agent.
-const QUEUE: usize = 64;

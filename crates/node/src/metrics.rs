@@ -1,9 +1,8 @@
-//! The node's metrics: each declared once, and filled from what the agent sees when somebody asks.
-//! `Counts` holds what nothing else counts; it decides nothing, and nothing reads it but a scrape.
+//! The node's metrics: each declared once, and filled from what agent and data plane show when somebody
+//! asks. Decides nothing, and nothing reads them but a scrape.
 
-use crate::agent::{Agent, ControlState};
 use crate::data::{IoFailures, Snapshot};
-use crate::io::clock;
+use agent::{Agent, Counts};
 use epoch::member::View;
 use exposition::{Page, Tally};
 use keys::Epoch;
@@ -48,24 +47,6 @@ exposition::metrics! {
     DATA_THREADS: Gauge = "meshd_data_threads";
 }
 
-/// What nothing else counts, since the start.
-#[derive(Debug)]
-pub(crate) struct Counts {
-    pub(crate) updates: Tally<UpdateResult>,
-    pub(crate) evidence: Tally<EvidenceAnswer>,
-    pub(crate) control_connections: u64,
-}
-
-impl Default for Counts {
-    fn default() -> Self {
-        Self {
-            updates: Tally::new(&UpdateResult::ALL),
-            evidence: Tally::new(&EvidenceAnswer::ALL),
-            control_connections: 0,
-        }
-    }
-}
-
 /// What a page is made of.
 struct Observed<'a> {
     epoch: Option<Epoch>,
@@ -78,49 +59,46 @@ struct Observed<'a> {
     data: &'a Snapshot,
 }
 
-impl Agent {
-    /// Everything that is measured, as it is now.
-    pub(crate) fn metrics(&self, data: &Snapshot) -> Page {
-        let view = self.member.view();
-        let now = clock::boot();
-        let observed = Observed {
-            epoch: view.update.map(|update| update.epoch),
-            member: self.is_member(&view).unwrap_or(false),
-            lease: view.lease_end.map(|end| end.saturating_sub(now)),
-            connected: matches!(self.control, ControlState::Up { .. }),
-            peers: self.peers(&view, data),
-            probed: self.probed(&view),
-            counts: &self.counts,
-            data,
-        };
-        observed.page()
-    }
+/// Everything that is measured, as it is now.
+pub(crate) fn page(agent: &Agent, data: &Snapshot, boot: Duration) -> Page {
+    let view = agent.view();
+    let observed = Observed {
+        epoch: view.update.map(|update| update.epoch),
+        member: agent.is_member().unwrap_or(false),
+        lease: view.lease_end.map(|end| end.saturating_sub(boot)),
+        connected: agent.control().is_up(),
+        peers: peers(agent, &view, data),
+        probed: probed(agent, &view),
+        counts: agent.counts(),
+        data,
+    };
+    observed.page()
+}
 
-    fn peers(&self, view: &View<'_>, data: &Snapshot) -> Tally<PeerState> {
-        let mut peers = Tally::new(&PeerState::ALL);
-        let Some(update) = view.update else {
-            return peers;
-        };
-        let own = self.identity.public();
-        let by_key: HashMap<_, _> = data.peers.iter().map(|peer| (peer.key, peer)).collect();
-        for member in update.roster.iter().filter(|member| member.node != own) {
-            let seen = by_key.get(&member.wg).copied();
-            peers.count(PeerState::of(update.epoch, seen));
-        }
-        for _ in update.excluded.iter().filter(|it| it.node != own) {
-            peers.count(PeerState::Excluded);
-        }
-        peers
+fn peers(agent: &Agent, view: &View<'_>, data: &Snapshot) -> Tally<PeerState> {
+    let mut peers = Tally::new(&PeerState::ALL);
+    let Some(update) = view.update else {
+        return peers;
+    };
+    let own = agent.node();
+    let by_key: HashMap<_, _> = data.peers.iter().map(|peer| (peer.key, peer)).collect();
+    for member in update.roster.iter().filter(|member| member.node != own) {
+        let seen = by_key.get(&member.wg).copied();
+        peers.count(PeerState::of(update.epoch, seen));
     }
+    for _ in update.excluded.iter().filter(|it| it.node != own) {
+        peers.count(PeerState::Excluded);
+    }
+    peers
+}
 
-    fn probed(&self, view: &View<'_>) -> Tally<Answered> {
-        let mut probed = Tally::new(&Answered::ALL);
-        let members = view.update.into_iter().flat_map(|update| &update.roster);
-        for pings in members.filter_map(|member| self.pings.get(&member.node)) {
-            probed.count(Answered::of(pings.v4.is_ok(), pings.v6.is_ok()));
-        }
-        probed
+fn probed(agent: &Agent, view: &View<'_>) -> Tally<Answered> {
+    let mut probed = Tally::new(&Answered::ALL);
+    let members = view.update.into_iter().flat_map(|update| &update.roster);
+    for pings in members.filter_map(|member| agent.ping(&member.node)) {
+        probed.count(Answered::of(pings.v4.is_ok(), pings.v6.is_ok()));
     }
+    probed
 }
 
 impl Observed<'_> {
@@ -130,12 +108,27 @@ impl Observed<'_> {
         page.put(EPOCH, self.epoch.map_or(0, |epoch| epoch.0));
         page.put(MEMBER, self.member);
         page.put(LEASE, self.lease.unwrap_or_default().as_secs_f64());
-        let updates = self.counts.updates.iter();
-        page.put_each(EPOCH_UPDATES, updates.map(|(it, n)| (it.name(), n)));
+        let Counts {
+            control_connections,
+            updates_accepted,
+            updates_unverified,
+            updates_rejected,
+            evidence_accepted,
+            evidence_refused,
+        } = *self.counts;
+        let updates = [
+            ("accepted", updates_accepted),
+            ("unverified", updates_unverified),
+            ("rejected", updates_rejected),
+        ];
+        page.put_each(EPOCH_UPDATES, updates);
         page.put(CONTROL, self.connected);
-        page.put(CONTROL_CONNECTIONS, self.counts.control_connections);
-        let evidence = self.counts.evidence.iter();
-        page.put_each(EVIDENCE, evidence.map(|(it, n)| (it.name(), n)));
+        page.put(CONTROL_CONNECTIONS, control_connections);
+        let evidence = [
+            ("accepted", evidence_accepted),
+            ("refused", evidence_refused),
+        ];
+        page.put_each(EVIDENCE, evidence);
         page.put_each(PEERS, self.peers.iter().map(|(it, n)| (it.name(), n)));
         page.put_each(PROBED, self.probed.iter().map(|(it, n)| (it.name(), n)));
         let traffic = self.data.traffic;
@@ -165,44 +158,6 @@ impl Observed<'_> {
         page.put_each(OFFLOAD, offloads.map(|(name, off)| (*name, off.is_none())));
         page.put(DATA_THREADS, self.data.threads as u64);
         page
-    }
-}
-
-/// What became of an update.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum UpdateResult {
-    Accepted,
-    Unverified,
-    Rejected,
-}
-
-impl UpdateResult {
-    const ALL: [Self; 3] = [Self::Accepted, Self::Unverified, Self::Rejected];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Unverified => "unverified",
-            Self::Rejected => "rejected",
-        }
-    }
-}
-
-/// What the controller says to evidence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EvidenceAnswer {
-    Accepted,
-    Refused,
-}
-
-impl EvidenceAnswer {
-    const ALL: [Self; 2] = [Self::Accepted, Self::Refused];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Refused => "refused",
-        }
     }
 }
 
@@ -376,8 +331,8 @@ mod tests {
     #[test]
     fn what_is_observed_is_what_is_shown() {
         let mut counts = Counts::default();
-        counts.updates.count(UpdateResult::Rejected);
-        counts.evidence.count(EvidenceAnswer::Refused);
+        counts.updates_rejected += 1;
+        counts.evidence_refused += 1;
         counts.control_connections = 3;
         let mut data = nothing();
         data.io.udp_send = 7;

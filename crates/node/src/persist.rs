@@ -7,11 +7,10 @@ use keys::{AuthorityId, ControllerId, Epoch, MeshId, NodeId, SegmentId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use tunnel::{Inside, Range};
 use wire::{Digest, Mark, NodeName, Place, Signed, Token};
 
 /// What enrolment left behind.
@@ -197,15 +196,6 @@ impl Enrolment {
             name: self.name.clone(),
             v4: self.v4,
             v6: self.v6,
-        }
-    }
-
-    /// The mesh's own addresses, as this node's data plane has to know them.
-    pub(crate) fn inside(&self) -> Inside {
-        let (v4, v6) = (IpAddr::V4(self.v4.0), IpAddr::V6(self.v6.0));
-        Inside {
-            own: vec![v4, v6],
-            ranges: vec![Range::new(v4, self.v4.1), Range::new(v6, self.v6.1)],
         }
     }
 }

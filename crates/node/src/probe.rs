@@ -3,52 +3,12 @@
 
 use crate::io::clock;
 use crate::io::icmp::Echo;
-use keys::NodeId;
+use agent::{Echoes, Ping, PingFailure, Round, Target};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
-use wire::NodeName;
-
-/// Whom to probe.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Target {
-    pub(crate) node: NodeId,
-    pub(crate) name: NodeName,
-    pub(crate) v4: Ipv4Addr,
-    pub(crate) v6: Ipv6Addr,
-    /// Sizes of more echoes over IPv4, in bytes: what the path to it carries.
-    pub(crate) sizes: Vec<u32>,
-}
-
-/// One echo: its round trip, or why there is none.
-pub(crate) type Ping = Result<Duration, PingFailure>;
-
-/// Why an echo was not answered.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PingFailure {
-    #[error("no answer within {} s", .0.as_secs_f64())]
-    Unanswered(Duration),
-    #[error("not sent: {0}")]
-    NotSent(String),
-}
-
-/// What one round found.
-#[derive(Debug, Clone)]
-pub(crate) struct Round {
-    pub(crate) results: Vec<Echoes>,
-}
-
-/// The answers of one target.
-#[derive(Debug, Clone)]
-pub(crate) struct Echoes {
-    pub(crate) target: Target,
-    pub(crate) v4: Ping,
-    pub(crate) v6: Ping,
-    /// Sizes that could be sent, and whether each was answered.
-    pub(crate) large: Vec<(u32, bool)>,
-}
 
 /// Probes until nobody wants the results.
 pub(crate) async fn run(
@@ -83,7 +43,7 @@ async fn search_begins(targets: &mut watch::Receiver<Vec<Target>>) {
             return;
         }
     }
-    // Whoever set the targets is gone, and the results are wanted no more.
+    // The task that set the targets is gone, and the results are wanted no more.
     std::future::pending().await
 }
 

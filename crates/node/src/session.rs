@@ -2,6 +2,7 @@
 //! connection is lost; then dials again, with backoff and jitter, for ever.
 
 use crate::io::clock;
+use agent::SessionEvent;
 use keys::{AuthorityId, NodeId, WgPublicKey};
 use quic::{Connection, Dialer};
 use rand::Rng as _;
@@ -13,31 +14,18 @@ use tokio::time::timeout;
 use wire::message::{Enrol, Hello, Refusal};
 use wire::{Mark, NodeName, Place, Signed, ToController, ToNode, Token, VerifyError};
 
-/// What the agent hears of the control channel.
-pub(crate) enum SessionEvent {
+/// News of the control channel.
+pub(crate) enum Session {
     /// The controller has welcomed this node.
     Up {
-        /// Which of the configured addresses it was.
-        address: String,
-        /// Where the controller is.
-        remote: SocketAddr,
-        /// The node's place.
-        place: Place,
-        /// The node's wall clock minus the controller's, in milliseconds.
-        skew_ms: i64,
+        /// For the agent.
+        event: SessionEvent,
         /// Takes messages for the controller; full or closed: they are lost with the connection. Dropped,
         /// it ends the connection, and another one is made.
         outbox: mpsc::Sender<ToController>,
     },
-    /// The controller says something.
-    Message(Box<ToNode>),
-    /// The connection is lost, or could not be made.
-    Down {
-        /// Which of the configured addresses it was.
-        address: String,
-        /// Why.
-        error: SessionError,
-    },
+    /// Anything else, for the agent.
+    Heard(SessionEvent),
 }
 
 /// Why there is no control connection.
@@ -109,7 +97,7 @@ pub(crate) async fn run(
     dialer: Dialer,
     addresses: Vec<String>,
     introduction: Introduction,
-    events: mpsc::Sender<SessionEvent>,
+    events: mpsc::Sender<Session>,
 ) {
     let mut backoff = Backoff::default();
     for address in addresses.iter().cycle() {
@@ -119,9 +107,9 @@ pub(crate) async fn run(
         };
         let down = SessionEvent::Down {
             address: address.clone(),
-            error,
+            error: error.to_string(),
         };
-        if events.send(down).await.is_err() {
+        if events.send(Session::Heard(down)).await.is_err() {
             break;
         }
         tokio::select! {
@@ -136,7 +124,7 @@ async fn once(
     dialer: &Dialer,
     address: &str,
     introduction: &Introduction,
-    events: &mpsc::Sender<SessionEvent>,
+    events: &mpsc::Sender<Session>,
     backoff: &mut Backoff,
 ) -> Result<(), SessionError> {
     let connection = dial(dialer, address).await?;
@@ -163,14 +151,13 @@ async fn once(
     let skew_ms =
         i64::try_from(i128::from(clock::unix_ms()) - i128::from(unix_ms)).unwrap_or(i64::MAX);
     let (outbox, mut outgoing) = mpsc::channel(OUTBOX);
-    let up = SessionEvent::Up {
+    let event = SessionEvent::Up {
         address: address.to_owned(),
         remote: connection.remote(),
         place,
         skew_ms,
-        outbox,
     };
-    if events.send(up).await.is_err() {
+    if events.send(Session::Up { event, outbox }).await.is_err() {
         return Ok(());
     }
 
@@ -180,11 +167,8 @@ async fn once(
             if let ToNode::Refused { reason } = message {
                 return Err(SessionError::Refused(reason));
             }
-            if events
-                .send(SessionEvent::Message(Box::new(message)))
-                .await
-                .is_err()
-            {
+            let heard = Session::Heard(SessionEvent::Message(Box::new(message)));
+            if events.send(heard).await.is_err() {
                 break;
             }
         }

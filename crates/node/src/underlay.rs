@@ -2,13 +2,14 @@
 //! A path that is too narrow for the smallest MTU of IPv6 is no hole: the socket leaves it to IP to
 //! fragment (`io/udp.rs`), and the status says that it does.
 
-use crate::agent::{Agent, ControlState};
-use crate::data::{DataCommand, Snapshot};
+use crate::io::firewall::FirewallWatch;
+use crate::io::udp::PathErrors;
 use crate::io::{interface, mtu};
-use epoch::member::View;
+use agent::OVERHEAD_V6;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use wire::admin::InterfaceStatus;
 
 /// MTU of the TUN interface.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -100,22 +101,76 @@ impl Fit {
     }
 }
 
-impl Agent {
-    /// Looks at the paths to the peers and lets interface, tunnel and status follow.
-    pub(crate) async fn follow_underlay(&mut self) {
-        let snapshot = self.data.snapshot().await;
-        let destinations = self.destinations(snapshot.as_ref());
+/// The interface and what the paths to the peers make of it.
+pub(crate) struct Underlay {
+    /// The setting.
+    setting: Mtu,
+    /// What the paths make of it.
+    fit: Fit,
+    /// The interface as it is shown.
+    interface: InterfaceStatus,
+    firewall: FirewallWatch,
+    path_errors: PathErrors,
+    /// Whether they count.
+    believes_routers: bool,
+}
+
+impl Underlay {
+    pub(crate) fn new(
+        setting: Mtu,
+        interface: InterfaceStatus,
+        firewall: FirewallWatch,
+        path_errors: PathErrors,
+    ) -> Self {
+        Self {
+            setting,
+            fit: Fit::unknown(setting),
+            interface,
+            firewall,
+            path_errors,
+            believes_routers: false,
+        }
+    }
+
+    /// MTU of the TUN interface, in bytes.
+    pub(crate) fn mtu(&self) -> u32 {
+        self.interface.mtu
+    }
+
+    pub(crate) fn listen_port(&self) -> u16 {
+        self.interface.listen_port
+    }
+
+    /// What there is to see; without what the data plane knows.
+    pub(crate) fn status(&self) -> InterfaceStatus {
+        InterfaceStatus {
+            firewall: self.firewall.status(),
+            ..self.interface.clone()
+        }
+    }
+
+    /// Looks at the paths to `destinations`, beside those that were measured (`narrow`, with the size of a
+    /// packet inside the tunnel), and lets the interface follow. The interface's MTU, if that has changed.
+    pub(crate) async fn follow(
+        &mut self,
+        destinations: BTreeSet<SocketAddr>,
+        narrow: &[(IpAddr, u32)],
+    ) -> Option<u32> {
         // A destination without a route carries nothing, and limits nothing.
         let mut paths = mtu::path_mtus(destinations).await;
-        let measured = self.paths.narrow();
-        paths.extend(measured.map(|(to, packet)| (to, packet + OVERHEAD_V6)));
-        let Some(fit) = Fit::to(self.mtu, paths) else {
+        paths.extend(
+            narrow
+                .iter()
+                .map(|(to, packet)| (*to, packet + OVERHEAD_V6)),
+        );
+        let Some(fit) = Fit::to(self.setting, paths) else {
             // What was true of paths that are gone is not said of those to come.
             (self.interface.underlay_mtu, self.interface.fragments) = (None, false);
-            return self.place_targets(snapshot.as_ref());
+            return None;
         };
         let before = std::mem::replace(&mut self.fit, fit);
-        self.weigh_path_errors();
+        self.weigh_path_errors(narrow);
+        let mut changed = None;
         if fit.mtu != self.interface.mtu {
             match interface::set_mtu(&self.interface.name, fit.mtu).await {
                 Ok(()) => {
@@ -125,7 +180,7 @@ impl Agent {
                         "MTU follows the underlay"
                     );
                     self.interface.mtu = fit.mtu;
-                    self.data.send(DataCommand::Mtu(fit.mtu as usize));
+                    changed = Some(fit.mtu);
                 }
                 Err(error) if fit != before => {
                     tracing::warn!(mtu = fit.mtu, %error, "MTU cannot follow the underlay; trying on");
@@ -133,6 +188,11 @@ impl Agent {
                 Err(_) => {}
             }
         }
+        self.show(fit);
+        changed
+    }
+
+    fn show(&mut self, fit: Fit) {
         // Also when the interface could not be told.
         let fragments = fit.fragments || fit.mtu < self.interface.mtu;
         if fragments && !self.interface.fragments {
@@ -150,13 +210,12 @@ impl Agent {
         }
         self.interface.underlay_mtu = fit.underlay;
         self.interface.fragments = fragments;
-        self.place_targets(snapshot.as_ref());
     }
 
     /// Routers are believed while echoes have shown that a path carries less than full packets, and the
     /// interface cannot follow: then, and not before, an answer of theirs explains what is seen.
-    fn weigh_path_errors(&mut self) {
-        let believe = self.paths.narrow().any(|(_, packet)| packet < self.fit.mtu);
+    fn weigh_path_errors(&mut self, narrow: &[(IpAddr, u32)]) {
+        let believe = narrow.iter().any(|(_, packet)| *packet < self.fit.mtu);
         if believe == self.believes_routers {
             return;
         }
@@ -165,46 +224,10 @@ impl Agent {
             Err(error) => tracing::warn!(%error, "datagrams cannot be cut for a narrow path"),
         }
     }
-
-    /// Where the members of the epochs at hand are said to be and where they are heard from; the
-    /// controller, which has the same underlay, while there are none.
-    fn destinations(&self, snapshot: Option<&Snapshot>) -> BTreeSet<SocketAddr> {
-        let View { update, next, .. } = self.member.view();
-        let own = self.identity.public();
-        let members = [update, next]
-            .into_iter()
-            .flatten()
-            .flat_map(|update| &update.roster)
-            .filter(|member| member.node != own);
-        let announced = members
-            .filter_map(|member| self.places.get(&member.node))
-            .flatten()
-            .copied();
-        let observed = snapshot
-            .into_iter()
-            .flat_map(|snapshot| &snapshot.peers)
-            .filter_map(|peer| peer.endpoint)
-            // Of a path through the mesh the own MTU would be the measure, and shrink for ever.
-            .filter(|endpoint| !self.is_inside(endpoint.ip()));
-        let peers: BTreeSet<SocketAddr> = announced.chain(observed).map(canonical).collect();
-        match &self.control {
-            ControlState::Up { remote, .. } if peers.is_empty() => BTreeSet::from([*remote]),
-            _ => peers,
-        }
-    }
-}
-
-fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        IpAddr::V4(v4) => SocketAddr::from((v4, address.port())),
-        IpAddr::V6(_) => address,
-    }
 }
 
 /// IPv4, UDP, and WireGuard's header and tag of a data message: 20 + 8 + 16 + 16.
 const OVERHEAD_V4: u32 = 60;
-/// The same with an IPv6 header: 40 + 8 + 16 + 16.
-pub(crate) const OVERHEAD_V6: u32 = 80;
 /// Fits an underlay of 1500 on either family.
 const UNKNOWN: u32 = 1500 - OVERHEAD_V6;
 

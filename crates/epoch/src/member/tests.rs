@@ -97,32 +97,35 @@ fn secret(epoch: u64) -> EpochSecret {
     EpochSecret::from_bytes([epoch as u8; 32])
 }
 
+/// What is asked for, in words; the parts of one change stand in one line.
 fn commands(machine: &mut Member) -> Vec<String> {
+    let installed = |it: Install| {
+        format!(
+            "install {} peers {} lead {} until {:?}",
+            it.epoch,
+            it.peers.len(),
+            it.lead.as_millis(),
+            it.closes_at.map(|t| t.as_secs())
+        )
+    };
+    let turned = |turn| match turn {
+        Turn::Begin(epoch) => format!("begin {epoch}"),
+        Turn::DiscardPrevious => "discard".into(),
+        Turn::Close => "close".into(),
+    };
     let name = |command| match command {
-        Command::Persist(high) => format!("persist {}", high.epoch),
-        Command::Install {
-            epoch,
-            peers,
-            lead,
-            closes_at,
-        } => format!(
-            "install {epoch} peers {} lead {} until {:?}",
-            peers.len(),
-            lead.as_millis(),
-            closes_at.map(|t| t.as_secs())
-        ),
-        Command::Activate { epoch } => format!("activate {epoch}"),
-        Command::DiscardPrevious => "discard".into(),
-        Command::Close => "close".into(),
-        Command::Acknowledge { epoch, phase } => format!("ack {epoch} {phase:?}"),
-        Command::Report(change) => format!("report {change:?}")
-            .chars()
-            .take_while(|c| *c != ' ' && *c != '{')
-            .collect(),
+        Command::Data(EpochChange { install, turn }) => {
+            let parts = install.map(installed).into_iter().chain(turn.map(turned));
+            Some(parts.collect::<Vec<_>>().join(", "))
+        }
+        Command::Agent(Notice::Persist(high)) => Some(format!("persist {}", high.epoch)),
+        Command::Agent(Notice::Acknowledge { epoch, phase }) => {
+            Some(format!("ack {epoch} {phase:?}"))
+        }
+        Command::Agent(Notice::Report(_)) => None,
     };
     std::iter::from_fn(|| machine.poll_command())
-        .map(name)
-        .filter(|text| !text.starts_with("report"))
+        .filter_map(name)
         .collect()
 }
 
@@ -148,7 +151,7 @@ fn an_epoch_lives_from_install_to_discard() {
     a.handle_timeout(T0 + Duration::from_secs(5));
     assert_eq!(
         commands(&mut a),
-        ["activate 1", "ack 1 Activated", "persist 1"]
+        ["begin 1", "ack 1 Activated", "persist 1"]
     );
     a.handle_timeout(T0 + Duration::from_secs(7));
     assert_eq!(commands(&mut a), ["discard"]);
@@ -166,10 +169,10 @@ fn the_two_sides_of_a_pair_get_the_same_psk_and_no_two_pairs_do() {
             .handle_update(update.clone(), Some(secret(1)), Duration::ZERO, T0)
             .unwrap();
         for command in std::iter::from_fn(|| machine.poll_command()) {
-            let Command::Install { peers, .. } = command else {
+            let Command::Data(change) = command else {
                 continue;
             };
-            for plan in peers {
+            for plan in change.install.into_iter().flat_map(|it| it.peers) {
                 let peer = plan.member.node.0[0] as usize - 1;
                 psks.insert((node, peer), *plan.psk.expose());
             }
@@ -239,9 +242,8 @@ fn a_late_update_counts_from_its_signing() {
     )
     .unwrap();
     let expected = [
-        "install 1 peers 1 lead 0 until Some(1240)",
+        "install 1 peers 1 lead 0 until Some(1240), begin 1",
         "ack 1 Installed",
-        "activate 1",
         "ack 1 Activated",
         "persist 1",
     ];
@@ -485,7 +487,7 @@ fn a_machine_that_stood_still_for_longer_than_its_lease_is_as_one_that_was_start
     assert!(a.handle_lost_time(Duration::from_secs(3600), T0));
     assert_eq!(
         commands(&mut a),
-        ["install 2 peers 0 lead 0 until Some(1000)", "close"],
+        ["install 2 peers 0 lead 0 until Some(1000), close"],
         "nothing is left, not of the epoch that was on its way either"
     );
     assert!(a.view().lapsed && a.view().next.is_none());
@@ -547,7 +549,7 @@ fn an_epoch_on_its_way_whose_lease_was_lost_never_begins() {
     assert!(a.handle_lost_time(Duration::from_secs(306), T0));
     assert_eq!(
         commands(&mut a),
-        ["install 1 peers 0 lead 0 until Some(1000)", "close"]
+        ["install 1 peers 0 lead 0 until Some(1000), close"]
     );
     assert!(a.view().update.is_none() && a.poll_timeout().is_none());
 }

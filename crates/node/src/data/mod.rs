@@ -14,16 +14,15 @@ mod batch;
 mod tests;
 mod worker;
 
-use crate::apply::apply;
 use crate::io::clock;
 use crate::io::offload::Offloads;
 use crate::io::rights::{self, Keep};
 use crate::io::tun::Tun;
+use agent::DataChange;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use keys::{Epoch, WgPublicKey};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
@@ -35,13 +34,9 @@ use zeroize::Zeroizing;
 
 /// What the agent asks of the data plane.
 pub(crate) enum DataCommand {
-    /// One step of an epoch's life.
-    Epoch(epoch::Command),
-    /// Several commands with nothing in between. An epoch without lead is installed and activated so:
-    /// a peer that it leaves out does not stay until the handshakes with all others have begun.
-    Together(Vec<DataCommand>),
-    /// Where peers are said to be.
-    Endpoints(Vec<(WgPublicKey, Vec<SocketAddr>)>),
+    /// Another epoch, or other places of peers: carried out under one write lock, so that no packet passes
+    /// between its parts.
+    Change(DataChange),
     /// The interface's MTU from now on.
     Mtu(usize),
     /// What there is to see.
@@ -155,6 +150,13 @@ impl DataPlane {
         snapshot.await.ok()
     }
 
+    /// The PSK in force with one peer, base64; `None` without a tunnel to it.
+    pub(crate) async fn export_psk(&self, peer: WgPublicKey) -> Option<(Epoch, Zeroizing<String>)> {
+        let (answer, psk) = oneshot::channel();
+        self.send(DataCommand::ExportPsk(peer, answer));
+        psk.await.ok().flatten()
+    }
+
     /// Resolves when the data plane has failed.
     pub(crate) async fn failed(&mut self) -> io::Error {
         match self.ended.next().await {
@@ -222,7 +224,7 @@ async fn run_main(
             biased;
             command = inbox.recv() => Wake::Command(command),
             ready = worker.ready() => ready.map(|()| Wake::Packets)?,
-            () = until(deadline) => Wake::Timeout,
+            () = clock::until(deadline, LONGEST_SLEEP) => Wake::Timeout,
             () = shared.deadline.notified() => Wake::Timeout,
         };
         match wake {
@@ -256,19 +258,9 @@ fn carry_out(command: DataCommand, tunnel: &mut Tunnel, shared: &Shared) {
     let now = clock::boot();
     // An answer that nobody waits for any more is dropped.
     match command {
-        DataCommand::Epoch(command) => {
-            for key in apply(tunnel, command, now) {
+        DataCommand::Change(change) => {
+            for key in change.carry_out(tunnel, now) {
                 tracing::warn!(%key, "no tunnel is possible with this key");
-            }
-        }
-        DataCommand::Together(commands) => {
-            for command in commands {
-                carry_out(command, tunnel, shared);
-            }
-        }
-        DataCommand::Endpoints(entries) => {
-            for (key, endpoints) in entries {
-                tunnel.set_endpoints(&key, endpoints, now);
             }
         }
         DataCommand::Mtu(mtu) => tunnel.set_mtu(mtu),
@@ -302,13 +294,6 @@ fn count(counter: &AtomicU64, packets: u64) {
     }
 }
 
-/// Sleeps until a time on the boot clock; for ever without one. Looks again once a minute, because
-/// tokio's clock stands still while the machine sleeps and the boot clock does not.
-async fn until(at: Option<Duration>) {
-    match at {
-        Some(at) => tokio::time::sleep(at.saturating_sub(clock::boot()).min(LONGEST_SLEEP)).await,
-        None => std::future::pending().await,
-    }
-}
-
+/// tokio's clock stands still while the machine sleeps, and the boot clock does not: timers of the tunnel
+/// are looked at this often at least.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);

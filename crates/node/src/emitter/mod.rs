@@ -5,6 +5,7 @@ mod file;
 mod mock;
 
 use crate::io::clock;
+use agent::Emission;
 use rand::Rng as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,15 +36,6 @@ pub enum Emitter {
         /// The file.
         path: PathBuf,
     },
-}
-
-/// A finished run, on its way to the controller.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Emission {
-    /// To be signed by this node.
-    Run(Box<Benchmark>),
-    /// Signed already, by an evaluator.
-    Envelope(Vec<u8>),
 }
 
 /// Why a result could not be used.

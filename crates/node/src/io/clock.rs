@@ -1,6 +1,7 @@
 //! The node's two clocks. Epochs run on the boot-time clock, which counts through suspend and knows
 //! no steps; the wall clock is for evidence, logs and the operator's eye.
 
+use agent::Now;
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
@@ -14,15 +15,28 @@ pub(crate) fn boot() -> Duration {
     )
 }
 
-/// Both clocks at one moment: the wall clock in nanoseconds since 1970. `None` where this thread was held
-/// up between the two, again and again.
-pub(crate) fn both() -> Option<(Duration, i128)> {
+/// Both clocks, one after the other.
+pub(crate) fn now() -> Now {
+    Now {
+        boot: boot(),
+        wall: wall(),
+    }
+}
+
+/// Both clocks at one moment. `None` where this thread was held up between the two, again and again.
+pub(crate) fn both() -> Option<Now> {
     (0..ATTEMPTS).find_map(|_| {
-        let before = boot();
-        let wall = wall().as_nanosecond();
-        let took = boot().saturating_sub(before);
-        (took < AT_ONCE).then_some((before, wall))
+        let now = now();
+        let took = boot().saturating_sub(now.boot);
+        (took < AT_ONCE).then_some(now)
     })
+}
+
+/// Sleeps until a time on the boot clock, but no longer than `longest`: tokio's clock stands still while the
+/// machine sleeps, and the boot clock does not.
+pub(crate) async fn until(at: Option<Duration>, longest: Duration) {
+    let left = at.map_or(longest, |at| at.saturating_sub(boot()));
+    tokio::time::sleep(left.min(longest)).await;
 }
 
 /// The wall clock.
@@ -35,5 +49,7 @@ pub(crate) fn unix_ms() -> u64 {
     u64::try_from(wall().as_millisecond()).unwrap_or(0)
 }
 
+/// For the agent: both clocks are compared this often at least.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(1);
 const ATTEMPTS: u32 = 3;
 const AT_ONCE: Duration = Duration::from_millis(10);

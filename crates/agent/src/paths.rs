@@ -17,9 +17,10 @@ use keys::NodeId;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
+use wire::NodeName;
 
 /// The paths to peers that are reached by IPv6, as far as they are known.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Paths(HashMap<NodeId, (IpAddr, Path)>);
 
 /// One path. Sizes are those of packets inside the tunnel.
@@ -66,13 +67,29 @@ impl Paths {
         }
     }
 
-    /// Takes the result of a round; what the path is said to carry from now on, if that is news.
+    /// Takes the result of a round, and says in the log what it means; whether a path carries more or less
+    /// than was known from now on.
     pub(crate) fn handle_round(
         &mut self,
         peer: NodeId,
+        name: &NodeName,
         heard: &Heard<'_>,
         now: Duration,
-    ) -> Option<Option<u32>> {
+    ) -> bool {
+        match self.measure(peer, heard, now) {
+            None => return false,
+            Some(Some(packet)) => tracing::info!(
+                peer = %name,
+                underlay_mtu = packet + OVERHEAD_V6,
+                "the way to a peer is narrower than its first link"
+            ),
+            Some(None) => tracing::debug!(peer = %name, "the way to a peer is measured again"),
+        }
+        true
+    }
+
+    /// The same in numbers: what the path is said to carry from now on, if that is news.
+    fn measure(&mut self, peer: NodeId, heard: &Heard<'_>, now: Duration) -> Option<Option<u32>> {
         let (_, path) = self.0.get_mut(&peer)?;
         let before = path.carries();
         *path = path.after(heard, now);
@@ -148,6 +165,8 @@ fn is_least(carries: u32) -> bool {
     SIZES.first().is_some_and(|least| carries <= *least)
 }
 
+/// What a packet inside the tunnel gets on its way over IPv6: 40 + 8 + 16 + 16 bytes.
+pub const OVERHEAD_V6: u32 = 80;
 /// Rounds in a row: one echo may be lost for other reasons.
 const PATIENCE: u32 = 2;
 /// How long a narrow path is taken for narrow (RFC 8899, section 5.1.1: PMTU_RAISE_TIMER).
@@ -192,7 +211,7 @@ mod tests {
             self.now += SECOND;
             let large = &large;
             self.paths
-                .handle_round(self.peer, &Heard { small, large }, self.now)
+                .measure(self.peer, &Heard { small, large }, self.now)
         }
     }
 

@@ -1,0 +1,570 @@
+//! The agent: its inputs, its effects, and how its parts play together. What each part knows is in a file
+//! of its own.
+
+use crate::control::{Control, SessionEvent};
+use crate::data::DataChange;
+use crate::evidence::{Emission, Evidence, Signer, Submissions};
+use crate::lost_time::Clocks;
+use crate::marks::Marks;
+use crate::paths::{Heard, Paths};
+use crate::pings::{self, Ping, PingResult, Pings, Round, Target};
+use crate::places::Whereabouts;
+use epoch::member::{HighWater, Identity, View};
+use epoch::{Change, Command, Member, Notice, UpdateError};
+use jiff::Timestamp;
+use keys::{AuthorityId, NodeId, NodeSecret, WgPublicKey, WgSecret};
+use std::collections::{BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use tunnel::{Inside, PeerSnapshot, Range};
+use wire::message::{Phase, Update};
+use wire::update::LeaseEnd;
+use wire::{Digest, Mark, Place, Signed, ToController, ToNode};
+
+/// One moment, on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Since the machine booted, its sleep included. Epochs run on this one.
+    pub boot: Duration,
+    /// By the calendar: for evidence and for people.
+    pub wall: Timestamp,
+}
+
+/// What an agent is made from.
+pub struct Config {
+    /// The node's identity.
+    pub identity: NodeSecret,
+    /// Its WireGuard key.
+    pub wg: WgSecret,
+    /// Where it belongs.
+    pub place: Place,
+    /// Whose signatures count.
+    pub authorities: Vec<AuthorityId>,
+    /// The newest epoch that was in force here before this start.
+    pub high_water: HighWater,
+    /// The authority's word for it.
+    pub mark: Option<Signed<Mark>>,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Change the data plane: [`DataChange::carry_out`].
+    Data(DataChange),
+    /// Tell the controller. If that cannot be, tell [`Agent::handle_unsent`].
+    Send(ToController),
+    /// End the control connection and make another.
+    HangUp,
+    /// Remember this across restarts, and show the mark to the next controller that is met.
+    Remember {
+        /// The newest epoch that was in force here.
+        high_water: HighWater,
+        /// The authority's word for it.
+        mark: Option<Signed<Mark>>,
+    },
+    /// The controller has another place for this node: remember it for the next start, because addresses,
+    /// tunnels and epochs of this run are of the old one.
+    Move(Place),
+    /// Look at the underlay, and set the probes' targets again: paths may have changed.
+    LookAtUnderlay,
+}
+
+/// What nothing else counts, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// How often the control channel came up.
+    pub control_connections: u64,
+    /// Updates that were taken.
+    pub updates_accepted: u64,
+    /// Updates whose signature does not verify.
+    pub updates_unverified: u64,
+    /// Updates that break another rule.
+    pub updates_rejected: u64,
+    /// Evidence that the controller took.
+    pub evidence_accepted: u64,
+    /// Evidence that it did not.
+    pub evidence_refused: u64,
+}
+
+/// The machine.
+///
+/// Call contract: before anything else on every turn, [`Self::handle_clocks`] with a reading of both clocks,
+/// so that neither a timer nor a message is believed that time has overtaken. Then one `handle_*`. Then
+/// poll [`Self::poll_effect`] until it is empty and carry out each effect before the next; an
+/// [`Effect::Data`] must not be split, delayed behind a later one, or left out. Then wait until
+/// [`Self::poll_timeout`], and not for long where the clock of the waiting stands still while the machine
+/// sleeps.
+pub struct Agent {
+    identity: NodeSecret,
+    place: Place,
+    inside: Inside,
+    authorities: Vec<AuthorityId>,
+    member: Member,
+    control: Control,
+    submissions: Submissions,
+    marks: Marks,
+    places: Whereabouts,
+    pings: Pings,
+    /// The paths to peers that are reached by IPv6, as far as they are known.
+    paths: Paths,
+    clocks: Clocks,
+    counts: Counts,
+    effects: VecDeque<Effect>,
+}
+
+impl Agent {
+    /// An agent that knows nothing but what its disk holds.
+    pub fn new(config: Config) -> Self {
+        let Config {
+            identity,
+            wg,
+            place,
+            authorities,
+            high_water,
+            mark,
+        } = config;
+        let member = Identity {
+            node: identity.public(),
+            wg,
+            mesh: place.mesh,
+            segment: place.segment,
+        };
+        Self {
+            inside: inside(&place),
+            member: Member::new(member, high_water),
+            identity,
+            place,
+            authorities,
+            control: Control::default(),
+            submissions: Submissions::default(),
+            marks: Marks::new(mark),
+            places: Whereabouts::default(),
+            pings: Pings::default(),
+            paths: Paths::default(),
+            clocks: Clocks::default(),
+            counts: Counts::default(),
+            effects: VecDeque::new(),
+        }
+    }
+
+    // ---- inputs -----------------------------------------------------------------------------
+
+    /// Takes a reading of both clocks: a machine that stood still is held to the time that has passed for
+    /// the others.
+    pub fn handle_clocks(&mut self, now: Now) {
+        let lost = self
+            .clocks
+            .handle_reading(now.boot, now.wall.as_nanosecond());
+        let Some(lost) = lost else { return };
+        let closed = self.member.handle_lost_time(lost, now.boot);
+        let seconds = lost.as_secs();
+        tracing::warn!(
+            seconds,
+            closed,
+            "the wall clock is ahead of the time that this machine has counted: it was paused, or the clock was set"
+        );
+        // An update that was on its way as time stood still is older than it says. Only a connection that
+        // begins now brings updates whose age counts; until then none is taken.
+        if self.control.give_up(TIME_LOST) {
+            self.effects.push_back(Effect::HangUp);
+            self.submissions.handle_lost();
+        }
+        self.follow_member();
+    }
+
+    /// Takes what happens on the control channel.
+    pub fn handle_session(&mut self, event: SessionEvent, now: Now) {
+        match event {
+            SessionEvent::Up {
+                address,
+                remote,
+                place,
+                skew_ms,
+            } => self.up(address, remote, place, skew_ms),
+            SessionEvent::Message(message) => {
+                // A message of a connection that this node has given up may be older than it says.
+                if self.control.is_up() {
+                    self.message(*message, now);
+                }
+            }
+            SessionEvent::Down { address, error } => {
+                self.control.down(address, error);
+                self.submissions.handle_lost();
+            }
+        }
+        self.follow_member();
+    }
+
+    /// An [`Effect::Send`] could not be carried out: the connection is about to be lost.
+    pub fn handle_unsent(&mut self, message: &ToController) {
+        // Acknowledgements are said again with the next connection, and reports are out of date by then.
+        if matches!(message, ToController::Evidence { .. }) {
+            self.submissions.handle_lost();
+        }
+    }
+
+    /// Takes a finished run.
+    pub fn handle_evidence(&mut self, emission: Emission, now: Now) {
+        let signer = signer(&self.place, &self.identity);
+        if self
+            .submissions
+            .handle_emission(emission, &signer, now.wall)
+        {
+            self.send_evidence();
+        }
+    }
+
+    /// Takes a round of probes; `peers` is what the tunnel shows of them.
+    pub fn handle_round(&mut self, round: Round, peers: &[PeerSnapshot], now: Now) {
+        for echoes in &round.results {
+            let heard = Heard {
+                small: echoes.v4.is_ok() || echoes.v6.is_ok(),
+                large: &echoes.large,
+            };
+            let target = &echoes.target;
+            if self
+                .paths
+                .handle_round(target.node, &target.name, &heard, now.boot)
+            {
+                self.effects.push_back(Effect::LookAtUnderlay);
+            }
+        }
+        let (own, view) = (self.identity.public(), self.member.view());
+        let reports = self
+            .pings
+            .handle_round(round.results, &own, &view, peers, now.wall);
+        self.say(ToController::Report { peers: reports });
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.member.handle_timeout(now.boot);
+        self.follow_member();
+    }
+
+    // ---- outputs ----------------------------------------------------------------------------
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due, on the boot-time clock.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.member.poll_timeout()
+    }
+
+    // ---- views ------------------------------------------------------------------------------
+
+    /// What is in force, what comes, and for how long.
+    pub fn view(&self) -> View<'_> {
+        self.member.view()
+    }
+
+    /// The node.
+    pub fn node(&self) -> NodeId {
+        self.place.node
+    }
+
+    /// Where it belongs.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The control channel.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// The newest evidence.
+    pub fn evidence(&self) -> Option<&Evidence> {
+        self.submissions.newest()
+    }
+
+    /// Whether there is an update yet that evidence could answer to.
+    pub fn can_answer(&self) -> bool {
+        self.submissions.can_answer()
+    }
+
+    /// The authority's word for the newest epoch that was in force here.
+    pub fn mark(&self) -> Option<&Signed<Mark>> {
+        self.marks.newest()
+    }
+
+    /// What is counted.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// The last echoes of a node.
+    pub fn ping(&self, node: &NodeId) -> Option<&PingResult> {
+        self.pings.of(node)
+    }
+
+    /// Why an echo to `node` failed, with what the epoch says about it.
+    pub fn ping_cause(&self, node: &NodeId, ping: &Ping) -> String {
+        pings::cause(&self.member.view(), &self.identity.public(), node, ping)
+    }
+
+    /// Whether this node has peers by what is in force; `None` before the first epoch.
+    pub fn is_member(&self) -> Option<bool> {
+        let view = self.member.view();
+        let is_in = view.update?.member(&self.identity.public()).is_some();
+        Some(is_in && !view.is_closed())
+    }
+
+    /// Whom to probe, and with which sizes; `full` is the size of a full packet.
+    pub fn targets(&mut self, peers: &[PeerSnapshot], full: u32) -> Vec<Target> {
+        let view = self.member.view();
+        let mut targets = pings::targets(&self.identity.public(), &view);
+        let names = |node: &NodeId| targets.iter().any(|target| target.node == *node);
+        self.paths.retain(names);
+        for target in &mut targets {
+            let endpoint = endpoint_of(&view, &target.node, peers);
+            if let Some(endpoint) = endpoint.filter(|at| !at.to_canonical().is_ipv4()) {
+                target.sizes = self.paths.sizes(target.node, endpoint, full);
+            }
+        }
+        targets
+    }
+
+    /// Paths that carry less than full packets: where they lead, and the size of a packet that passes.
+    pub fn narrow(&self) -> impl Iterator<Item = (IpAddr, u32)> + '_ {
+        self.paths.narrow()
+    }
+
+    /// Where the members of the epochs at hand are said to be and where they are heard from; the
+    /// controller, which has the same underlay, while there are none.
+    pub fn destinations(&self, peers: &[PeerSnapshot]) -> BTreeSet<SocketAddr> {
+        let View { update, next, .. } = self.member.view();
+        let own = self.identity.public();
+        let members = [update, next]
+            .into_iter()
+            .flatten()
+            .flat_map(|update| &update.roster)
+            .filter(|member| member.node != own);
+        let announced = members.flat_map(|member| self.places.of(&member.node));
+        let observed = peers.iter().filter_map(|peer| peer.endpoint);
+        // Of a path through the mesh the own MTU would be the measure, and shrink for ever.
+        let outside = observed.filter(|endpoint| !self.inside.contains(endpoint.ip()));
+        let found = announced.copied().chain(outside).map(canonical);
+        let found: BTreeSet<SocketAddr> = found.collect();
+        match &self.control {
+            Control::Up { remote, .. } if found.is_empty() => BTreeSet::from([*remote]),
+            Control::Up { .. } | Control::Down { .. } => found,
+        }
+    }
+
+    // ---- control channel --------------------------------------------------------------------
+
+    fn up(&mut self, address: String, remote: SocketAddr, place: Place, skew_ms: i64) {
+        self.counts.control_connections += 1;
+        self.control.up(address, remote, skew_ms);
+        if place != self.place {
+            self.effects.push_back(Effect::Move(place));
+        }
+        self.effects.push_back(Effect::LookAtUnderlay);
+        // The last acknowledgement may have been lost with the connection before, and the controller would
+        // show this node as one that has not heard.
+        self.member.handle_reconnect();
+        self.follow_member();
+        self.send_evidence();
+    }
+
+    fn message(&mut self, message: ToNode, now: Now) {
+        match message {
+            ToNode::Update(update) => self.update(update, now),
+            ToNode::Endpoints { entries } => {
+                let view = self.member.view();
+                let found = self.places.handle_endpoints(entries, &self.inside, &view);
+                let change = DataChange::Places(found);
+                self.effects.push_back(Effect::Data(change));
+                self.effects.push_back(Effect::LookAtUnderlay);
+            }
+            ToNode::EvidenceResult { digest, refused } => {
+                let is_refused = refused.is_some();
+                if self.submissions.handle_answer(digest, refused) {
+                    self.counts.evidence_refused += u64::from(is_refused);
+                    self.counts.evidence_accepted += u64::from(!is_refused);
+                }
+            }
+            ToNode::Enrolled(_) | ToNode::Welcome { .. } | ToNode::Refused { .. } => {
+                tracing::warn!("the controller said something out of turn; ignored");
+            }
+        }
+    }
+
+    fn update(&mut self, update: Update, now: Now) {
+        let Update {
+            signed,
+            secret,
+            age_ms,
+            mark,
+        } = update;
+        // The controller's connection key alone moves nothing: only what an authority signed is taken.
+        let verified = match signed.verify(&self.authorities) {
+            Ok(verified) => verified,
+            Err(reason) => {
+                self.counts.updates_unverified += 1;
+                return tracing::warn!(%reason, "update rejected");
+            }
+        };
+        let (epoch, digest) = (verified.epoch, verified.digest());
+        let age = Duration::from_millis(age_ms);
+        match self.member.handle_update(verified, secret, age, now.boot) {
+            Ok(()) => {
+                self.counts.updates_accepted += 1;
+                self.marks
+                    .handle_update((epoch, digest), mark, &self.authorities);
+                self.answer_to(digest, now);
+            }
+            Err(reason) => {
+                self.counts.updates_rejected += 1;
+                tracing::warn!(%epoch, %reason, "update rejected");
+                // After an outage longer than the lease the node must still be able to prove itself, or it
+                // would wait for an epoch that waits for its evidence.
+                if matches!(reason, UpdateError::LeaseOver(_)) {
+                    self.answer_to(digest, now);
+                }
+            }
+        }
+    }
+
+    fn say(&mut self, message: ToController) {
+        if self.control.is_up() {
+            self.effects.push_back(Effect::Send(message));
+        }
+    }
+
+    // ---- evidence ---------------------------------------------------------------------------
+
+    /// Evidence answers to this update from now on.
+    fn answer_to(&mut self, update: Digest, now: Now) {
+        if let Some(run) = self.submissions.handle_challenge(update) {
+            self.handle_evidence(Emission::Run(run), now);
+        }
+    }
+
+    fn send_evidence(&mut self) {
+        if !self.control.is_up() {
+            return;
+        }
+        let signer = signer(&self.place, &self.identity);
+        if let Some(message) = self.submissions.send(&signer) {
+            self.effects.push_back(Effect::Send(message));
+        }
+    }
+
+    // ---- epochs -----------------------------------------------------------------------------
+
+    /// Turns what the member machine asks for into effects, in its order.
+    fn follow_member(&mut self) {
+        while let Some(command) = self.member.poll_command() {
+            match command {
+                Command::Data(change) => {
+                    // With the peers go their places: one that comes back after an absence, or is new, has
+                    // no other way to be found before it speaks.
+                    let places = match &change.install {
+                        Some(_) => self.places.of_peers(&self.member.view()),
+                        None => Vec::new(),
+                    };
+                    let change = DataChange::Epoch(change, places);
+                    self.effects.push_back(Effect::Data(change));
+                }
+                Command::Agent(notice) => self.notice(notice),
+            }
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Persist(high_water) => {
+                let mark = self.marks.handle_in_force(high_water.epoch).cloned();
+                let remember = Effect::Remember { high_water, mark };
+                self.effects.push_back(remember);
+            }
+            Notice::Acknowledge { epoch, phase } => {
+                self.say(ToController::Ack { epoch, phase });
+                self.effects.push_back(Effect::LookAtUnderlay);
+                if phase != Phase::Installed {
+                    self.places.forget_strangers(&self.member.view());
+                }
+            }
+            Notice::Report(change) => report(&change),
+        }
+    }
+}
+
+fn signer<'a>(place: &'a Place, identity: &'a NodeSecret) -> Signer<'a> {
+    Signer {
+        identity,
+        name: &place.name,
+        mesh: place.mesh,
+    }
+}
+
+/// The mesh's own addresses, as a node at this place has to know them.
+pub fn inside(place: &Place) -> Inside {
+    let (v4, v6) = (IpAddr::V4(place.v4.0), IpAddr::V6(place.v6.0));
+    Inside {
+        own: vec![v4, v6],
+        ranges: vec![Range::new(v4, place.v4.1), Range::new(v6, place.v6.1)],
+    }
+}
+
+/// Where packets to a member go.
+fn endpoint_of(view: &View<'_>, node: &NodeId, peers: &[PeerSnapshot]) -> Option<IpAddr> {
+    let key: WgPublicKey = view.update?.member(node)?.wg;
+    let peer = peers.iter().find(|peer| peer.key == key)?;
+    Some(peer.endpoint?.ip())
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn report(change: &Change) {
+    match change {
+        Change::Installed { epoch } => tracing::info!(%epoch, "epoch installed"),
+        Change::Activated { epoch, peers } => {
+            tracing::info!(%epoch, peers, psk = "****", "APPLIED epoch psk ****");
+            tracing::info!(%epoch, membership = "ALLOWED", "MEMBERSHIP=ALLOWED");
+        }
+        Change::Excluded {
+            epoch,
+            reason: Some(reason),
+        } => {
+            tracing::warn!(%epoch, membership = "DENIED", %reason, "MEMBERSHIP=DENIED");
+        }
+        Change::Excluded {
+            epoch,
+            reason: None,
+        } => {
+            tracing::info!(%epoch, "not a member yet: waiting for the next epoch");
+        }
+        Change::Discarded { epoch } => {
+            tracing::debug!(%epoch, "generation before this epoch discarded")
+        }
+        Change::LeaseEnded {
+            epoch,
+            then: LeaseEnd::Close,
+        } => {
+            tracing::error!(%epoch, "the lease is over and no update came: all tunnels closed");
+        }
+        Change::LeaseEnded {
+            epoch,
+            then: LeaseEnd::Open,
+        } => {
+            tracing::error!(%epoch, "the lease is over and no update came: tunnels stay open, as the policy says");
+        }
+        Change::TimeLost { epoch } => {
+            tracing::warn!(%epoch, "more time was lost than the lease had left: all tunnels closed until the controller is heard");
+        }
+        Change::WeakKey { key } => {
+            tracing::warn!(%key, "a member's key is of low order: no tunnel to it")
+        }
+    }
+}
+
+/// Said of a connection that was given up because this machine stood still.
+const TIME_LOST: &str = "this machine's clock lost time: asking the controller anew";

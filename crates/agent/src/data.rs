@@ -1,0 +1,58 @@
+//! Where the two machines meet: what the member machine wants of the data plane becomes calls of the
+//! tunnel. Decides nothing; the order of the calls is the whole of it.
+
+use epoch::{EpochChange, Install, PeerPlan, Turn};
+use keys::WgPublicKey;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use tunnel::{PeerSpec, Tunnel};
+
+/// Where peers are said to be, best first.
+pub type Places = Vec<(WgPublicKey, Vec<SocketAddr>)>;
+
+/// One change of the data plane. Nothing else happens to the tunnel while it is carried out.
+#[derive(Debug)]
+pub enum DataChange {
+    /// Another epoch is installed, begins or ends; and where its peers are.
+    Epoch(EpochChange, Places),
+    /// Where peers are said to be.
+    Places(Places),
+}
+
+impl DataChange {
+    /// Carries the change out; returns the keys that no tunnel is possible with.
+    pub fn carry_out(self, tunnel: &mut Tunnel, now: Duration) -> Vec<WgPublicKey> {
+        let (change, places) = match self {
+            Self::Epoch(change, places) => (change, places),
+            Self::Places(places) => (EpochChange::default(), places),
+        };
+        let refused = change.install.map(|it| install(it, tunnel, now));
+        // A place that is told before its peer is installed is forgotten; one that is told after the epoch
+        // has begun comes too late for the first handshakes, which then go nowhere until they are repeated.
+        for (key, endpoints) in places {
+            tunnel.set_endpoints(&key, endpoints, now);
+        }
+        match change.turn {
+            Some(Turn::Begin(epoch)) => tunnel.activate(epoch, now),
+            Some(Turn::DiscardPrevious) => tunnel.discard_previous(),
+            Some(Turn::Close) => tunnel.close(),
+            None => {}
+        }
+        refused.unwrap_or_default()
+    }
+}
+
+fn install(install: Install, tunnel: &mut Tunnel, now: Duration) -> Vec<WgPublicKey> {
+    let Install {
+        epoch,
+        peers,
+        lead,
+        closes_at,
+    } = install;
+    let peers = peers.into_iter().map(|PeerPlan { member, psk }| {
+        let allowed = vec![IpAddr::V4(member.v4), IpAddr::V6(member.v6)];
+        let key = member.wg;
+        (PeerSpec { key, allowed }, psk)
+    });
+    tunnel.install(epoch, peers.collect(), lead, closes_at, now)
+}

@@ -1,0 +1,37 @@
+//! The node's agent as a machine: what comes from the controller, from the benchmark, from the probes
+//! and from the clocks goes in; what the data plane, the controller, the disk and the interface have to
+//! do comes out, as [`Effect`]s. The daemon, the simulation and the hostile tests run this one.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | `agent` | [`Agent`]: the inputs, the effects, and how the parts play together |
+//! | `control` | the control channel as the agent sees it |
+//! | `evidence` | a run from the benchmark to the controller's answer |
+//! | `marks` | the authority's word for the newest epoch |
+//! | `places` | where the controller said that nodes are |
+//! | `pings` | what the probes found, the report of it, and the cause of what was not answered |
+//! | `paths` | IPv6 paths that are narrower in the middle than at this end |
+//! | `lost_time` | time that this machine's clocks did not count |
+//! | `data` | where the two machines meet: one [`DataChange`] becomes calls of the tunnel |
+//!
+//! The crate reads no clock and opens nothing. It knows the tunnel's types and the way to change one, and
+//! refuses to own one: in the daemon other threads do.
+
+#![forbid(unsafe_code)]
+
+mod agent;
+mod control;
+mod data;
+mod evidence;
+mod lost_time;
+mod marks;
+mod paths;
+mod pings;
+mod places;
+
+pub use agent::{Agent, Config, Counts, Effect, Now, inside};
+pub use control::{Control, SessionEvent};
+pub use data::{DataChange, Places};
+pub use evidence::{Emission, Evidence, EvidenceResult};
+pub use paths::OVERHEAD_V6;
+pub use pings::{Echoes, Ping, PingFailure, PingResult, Round, Target};

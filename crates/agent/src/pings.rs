@@ -1,0 +1,176 @@
+//! What a round of probes means: lines for the operator, a report for the controller, and the cause of
+//! what was not answered. Observes; decides nothing.
+
+use epoch::member::View;
+use jiff::Timestamp;
+use keys::{Epoch, NodeId};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+use tunnel::PeerSnapshot;
+use wire::NodeName;
+use wire::message::PeerReport;
+
+/// A node to probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// Its mesh address.
+    pub v4: Ipv4Addr,
+    /// Its mesh address.
+    pub v6: Ipv6Addr,
+    /// Sizes of more echoes over IPv4, in bytes: what the path to it carries.
+    pub sizes: Vec<u32>,
+}
+
+/// One echo: its round trip, or why there is none.
+pub type Ping = Result<Duration, PingFailure>;
+
+/// Why an echo was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PingFailure {
+    /// It was sent, and nothing came back in time.
+    #[error("no answer within {} s", .0.as_secs_f64())]
+    Unanswered(Duration),
+    /// The system did not send it.
+    #[error("not sent: {0}")]
+    NotSent(String),
+}
+
+/// What one round found.
+#[derive(Debug, Clone)]
+pub struct Round {
+    /// The answers of each target.
+    pub results: Vec<Echoes>,
+}
+
+/// The answers of one target.
+#[derive(Debug, Clone)]
+pub struct Echoes {
+    /// The target.
+    pub target: Target,
+    /// Over IPv4.
+    pub v4: Ping,
+    /// Over IPv6.
+    pub v6: Ping,
+    /// Sizes that could be sent, and whether each was answered.
+    pub large: Vec<(u32, bool)>,
+}
+
+/// The last echoes of one peer.
+#[derive(Debug, Clone)]
+pub struct PingResult {
+    /// Over IPv4.
+    pub v4: Ping,
+    /// Over IPv6.
+    pub v6: Ping,
+    /// When the round was over.
+    pub at: Timestamp,
+    /// The epoch in which the result was last logged, and whether both families answered.
+    logged: (Option<Epoch>, bool, bool),
+}
+
+/// The last round, by node.
+#[derive(Debug, Default)]
+pub(crate) struct Pings(HashMap<NodeId, PingResult>);
+
+impl Pings {
+    pub(crate) fn of(&self, node: &NodeId) -> Option<&PingResult> {
+        self.0.get(node)
+    }
+
+    /// Takes a round; the report of it.
+    pub(crate) fn handle_round(
+        &mut self,
+        results: Vec<Echoes>,
+        own: &NodeId,
+        view: &View<'_>,
+        peers: &[PeerSnapshot],
+        at: Timestamp,
+    ) -> Vec<PeerReport> {
+        let epoch = view.update.map(|update| update.epoch);
+        let mut reports = Vec::with_capacity(results.len());
+        let mut pings = HashMap::with_capacity(results.len());
+        for Echoes { target, v4, v6, .. } in results {
+            let logged = (epoch, v4.is_ok(), v6.is_ok());
+            let before = self.0.get(&target.node).map(|ping| ping.logged);
+            if before != Some(logged) {
+                let of = |ping: &Ping| cause(view, own, &target.node, ping);
+                log(&target.name, target.v4.into(), &v4, of);
+                log(&target.name, target.v6.into(), &v6, of);
+            }
+            reports.push(PeerReport {
+                node: target.node,
+                session_epoch: session_epoch(view, &target.node, peers),
+                rtt_v4_us: micros(&v4),
+                rtt_v6_us: micros(&v6),
+            });
+            let result = PingResult { v4, v6, at, logged };
+            pings.insert(target.node, result);
+        }
+        self.0 = pings;
+        reports
+    }
+}
+
+/// Everybody else whom the epoch in force names, members and excluded. Excluded nodes are probed too: a
+/// status that says "dark" has tried.
+pub(crate) fn targets(own: &NodeId, view: &View<'_>) -> Vec<Target> {
+    let Some(update) = view.update else {
+        return Vec::new();
+    };
+    let members = update.roster.iter().map(|m| (m.node, &m.name, m.v4, m.v6));
+    let excluded = update.excluded.iter();
+    let excluded = excluded.map(|e| (e.node, &e.name, e.v4, e.v6));
+    let others = members.chain(excluded).filter(|(node, ..)| node != own);
+    let target = |(node, name, v4, v6): (NodeId, &NodeName, Ipv4Addr, Ipv6Addr)| Target {
+        node,
+        name: name.clone(),
+        v4,
+        v6,
+        sizes: Vec::new(),
+    };
+    others.map(target).collect()
+}
+
+/// Why an echo to `node` failed, with what the epoch says about it.
+pub(crate) fn cause(view: &View<'_>, own: &NodeId, node: &NodeId, ping: &Ping) -> String {
+    if view.is_closed() {
+        return "no tunnel: the lease is over".to_owned();
+    }
+    let excluded = |node| view.update.and_then(|update| update.exclusion(node));
+    if let Some(own) = excluded(own) {
+        return format!("no tunnel: this node is denied, {}", own.reason);
+    }
+    if let Some(other) = excluded(node) {
+        return format!("no tunnel: denied, {}", other.reason);
+    }
+    let failure = ping.as_ref().err();
+    failure.map_or_else(String::new, ToString::to_string)
+}
+
+fn log(name: &NodeName, address: IpAddr, ping: &Ping, cause: impl Fn(&Ping) -> String) {
+    match ping {
+        Ok(rtt) => {
+            let rtt_ms = (rtt.as_secs_f64() * 1e6).round() / 1e3;
+            tracing::info!(peer = %name, %address, rtt_ms, ok = true, "PING {name} OK ({address})");
+        }
+        Err(_) => {
+            let cause = cause(ping);
+            tracing::info!(peer = %name, %address, %cause, ok = false, "PING {name} FAIL ({cause})");
+        }
+    }
+}
+
+fn session_epoch(view: &View<'_>, node: &NodeId, peers: &[PeerSnapshot]) -> Option<Epoch> {
+    let key = view.update?.member(node)?.wg;
+    peers.iter().find(|peer| peer.key == key)?.session_epoch
+}
+
+fn micros(ping: &Ping) -> Option<u32> {
+    let rtt = ping.as_ref().ok()?;
+    Some(u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,124 @@
+//! What the member machine asks for, by addressee: the data plane gets an [`EpochChange`], the agent a
+//! [`Notice`]. Neither can be handed the other's by mistake.
+
+use crate::member::HighWater;
+use keys::{Epoch, Psk, WgPublicKey};
+use std::time::Duration;
+use wire::message::Phase;
+use wire::update::LeaseEnd;
+
+/// The next thing to do. Commands are carried out in the order in which they come.
+#[derive(Debug)]
+pub enum Command {
+    /// For the data plane.
+    Data(EpochChange),
+    /// For the agent.
+    Agent(Notice),
+}
+
+/// One change of the data plane, which carries it out as a whole: first `install`, then `turn`.
+///
+/// An epoch without lead is installed and begun by one such value. Were the two steps apart, packets
+/// could pass between them to a peer that the new epoch leaves out.
+#[derive(Debug, Default)]
+pub struct EpochChange {
+    /// Generations to prepare.
+    pub install: Option<Install>,
+    /// What then becomes of the epoch in force.
+    pub turn: Option<Turn>,
+}
+
+/// Give each peer a generation of this epoch in the slot `next`.
+#[derive(Debug)]
+pub struct Install {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Every other member. Nobody is left in the slot `next` that is not among them.
+    pub peers: Vec<PeerPlan>,
+    /// Time until the epoch begins.
+    pub lead: Duration,
+    /// When the data plane must stop by itself; `None`: it may go on.
+    pub closes_at: Option<Duration>,
+}
+
+/// A peer of the epoch being installed.
+#[derive(Debug)]
+pub struct PeerPlan {
+    /// The peer, from the roster.
+    pub member: wire::Member,
+    /// The pair's PSK.
+    pub psk: Psk,
+}
+
+/// What becomes of the epoch in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// The installed epoch of this number replaces it; peers that are not part of that one are gone.
+    Begin(Epoch),
+    /// It stays; what is left of the epoch before it is wiped.
+    DiscardPrevious,
+    /// It ends: no peer is left but those that are installed for an epoch to come.
+    Close,
+}
+
+/// What the agent has to do.
+#[derive(Debug)]
+pub enum Notice {
+    /// This is in force from now on: remember it across restarts.
+    Persist(HighWater),
+    /// Tell the controller.
+    Acknowledge {
+        /// The epoch.
+        epoch: Epoch,
+        /// How far this node has come with it.
+        phase: Phase,
+    },
+    /// Tell the operator.
+    Report(Change),
+}
+
+/// A change that an operator wants to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// An update is verified and its PSKs are derived.
+    Installed {
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// An epoch is in force here, and this node is a member.
+    Activated {
+        /// The epoch.
+        epoch: Epoch,
+        /// Other members.
+        peers: usize,
+    },
+    /// An epoch is in force here, and this node is not a member.
+    Excluded {
+        /// The epoch.
+        epoch: Epoch,
+        /// Why, in the controller's words; `None`: the epoch was decided before this node was known.
+        reason: Option<String>,
+    },
+    /// The epoch before this one is wiped.
+    Discarded {
+        /// The epoch in force.
+        epoch: Epoch,
+    },
+    /// No newer update came within the lease.
+    LeaseEnded {
+        /// The last epoch.
+        epoch: Epoch,
+        /// What the segment's policy says about it.
+        then: LeaseEnd,
+    },
+    /// More time has passed than this machine counted and than the lease had left.
+    TimeLost {
+        /// The last epoch.
+        epoch: Epoch,
+    },
+    /// A member's key is of low order: no tunnel to it is possible.
+    WeakKey {
+        /// The key.
+        key: WgPublicKey,
+    },
+}

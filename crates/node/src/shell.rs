@@ -1,0 +1,258 @@
+//! The shell around the [`Agent`]: one loop that awaits an [`Action`], hands it to the machine, and
+//! carries the effects out. Everything else that awaits is in the tasks around it: control channel,
+//! emitter, probe, admin socket, data threads. Decides nothing.
+
+use crate::admin::{Answer, Request};
+use crate::data::{DataCommand, DataPlane, Snapshot};
+use crate::io::clock;
+use crate::persist::{Enrolment, Keeper, Newest, StateDir};
+use crate::session::Session;
+use crate::underlay::Underlay;
+use crate::{admin, export, metrics, status};
+use agent::{Agent, Effect, Emission, Now, Round, SessionEvent, Target};
+use keys::WgSecret;
+use std::future::Future;
+use std::io;
+use tokio::sync::{mpsc, watch};
+use wire::admin::{Status, WgExport};
+use wire::{Mark, NodeName, Place, Signed, ToController};
+
+/// What the shell owns.
+pub(crate) struct Shell {
+    pub(crate) agent: Agent,
+    pub(crate) wg: WgSecret,
+    pub(crate) enrolment: Enrolment,
+    pub(crate) state: StateDir,
+    pub(crate) keeper: Keeper,
+    pub(crate) data: DataPlane,
+    pub(crate) underlay: Underlay,
+    /// The way to the controller, while there is one; dropped, it ends the connection, and another one is
+    /// made.
+    pub(crate) outbox: Option<mpsc::Sender<ToController>>,
+    /// Whether to look at the underlay when the effects are carried out.
+    pub(crate) underlay_changed: bool,
+    /// Changes the mean of a mock emitter, if that is what runs.
+    pub(crate) mock_mean: Option<watch::Sender<Option<f64>>>,
+    /// What the next connection shows of this node's memory.
+    pub(crate) announced: watch::Sender<Option<Signed<Mark>>>,
+    pub(crate) targets: watch::Sender<Vec<Target>>,
+}
+
+/// What the shell listens to.
+pub(crate) struct Inputs {
+    pub(crate) session: mpsc::Receiver<Session>,
+    pub(crate) emissions: mpsc::Receiver<Emission>,
+    pub(crate) rounds: mpsc::Receiver<Round>,
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) underlay: mpsc::Receiver<()>,
+}
+
+enum Action {
+    Session(Session),
+    Emission(Emission),
+    Round(Round),
+    Request(Request),
+    Underlay,
+    Timeout,
+    DataFailed(io::Error),
+    Stop,
+}
+
+impl Shell {
+    /// Runs until `shutdown` resolves or the data plane fails.
+    pub(crate) async fn run(
+        mut self,
+        mut inputs: Inputs,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), io::Error> {
+        tokio::pin!(shutdown);
+        loop {
+            let action = tokio::select! {
+                () = &mut shutdown => Action::Stop,
+                error = self.data.failed() => Action::DataFailed(error),
+                Some(event) = inputs.session.recv() => Action::Session(event),
+                () = clock::until(self.agent.poll_timeout(), clock::LONGEST_WAIT) => Action::Timeout,
+                Some(request) = inputs.requests.recv() => Action::Request(request),
+                Some(emission) = inputs.emissions.recv() => Action::Emission(emission),
+                Some(round) = inputs.rounds.recv() => Action::Round(round),
+                Some(()) = inputs.underlay.recv() => Action::Underlay,
+            };
+            // Before any timer and any message is believed. A reading that took long says nothing.
+            if let Some(now) = clock::both() {
+                self.agent.handle_clocks(now);
+                self.carry_out();
+            }
+            let now = clock::now();
+            match action {
+                Action::Stop => {
+                    self.data.stop();
+                    return Ok(());
+                }
+                Action::DataFailed(error) => return Err(error),
+                Action::Session(session) => self.session(session, now),
+                Action::Timeout => self.agent.handle_timeout(now),
+                Action::Request(request) => self.request(request).await,
+                Action::Emission(emission) => self.agent.handle_evidence(emission, now),
+                Action::Round(round) => self.round(round, now).await,
+                Action::Underlay => self.underlay_changed = true,
+            }
+            self.carry_out();
+            if std::mem::take(&mut self.underlay_changed) {
+                self.follow_underlay().await;
+            }
+        }
+    }
+
+    fn session(&mut self, session: Session, now: Now) {
+        let event = match session {
+            Session::Up { event, outbox } => {
+                self.outbox = Some(outbox);
+                event
+            }
+            Session::Heard(event) => event,
+        };
+        if matches!(event, SessionEvent::Down { .. }) {
+            self.outbox = None;
+        }
+        self.agent.handle_session(event, now);
+    }
+
+    async fn round(&mut self, round: Round, now: Now) {
+        let snapshot = self.data.snapshot().await;
+        let peers = snapshot.as_ref().map_or(&[][..], |s| &s.peers);
+        self.agent.handle_round(round, peers, now);
+        self.carry_out();
+        // An MTU that is news to the interface is tried when the interface has followed.
+        if !self.underlay_changed {
+            self.place_targets(snapshot.as_ref());
+        }
+    }
+
+    /// Carries out what the machine asks for, in its order.
+    fn carry_out(&mut self) {
+        while let Some(effect) = self.agent.poll_effect() {
+            match effect {
+                Effect::Data(change) => self.data.send(DataCommand::Change(change)),
+                Effect::Send(message) => self.send(message),
+                Effect::HangUp => self.outbox = None,
+                Effect::Remember { high_water, mark } => {
+                    self.announced.send_replace(mark.clone());
+                    self.keeper.keep(Newest {
+                        epoch: high_water.epoch,
+                        digest: high_water.digest,
+                        mark,
+                    });
+                }
+                Effect::Move(place) => self.moved(&place),
+                Effect::LookAtUnderlay => self.underlay_changed = true,
+            }
+        }
+    }
+
+    fn send(&mut self, message: ToController) {
+        let unsent = match &self.outbox {
+            Some(outbox) => outbox.try_send(message).map_err(|error| error.into_inner()),
+            None => Err(message),
+        };
+        if let Err(message) = unsent {
+            self.agent.handle_unsent(&message);
+        }
+    }
+
+    fn moved(&self, place: &Place) {
+        let enrolment = self.enrolment.moved_to(place);
+        match self.state.save_enrolment(&enrolment) {
+            Ok(()) => tracing::error!("the controller has another place for this node: restart it"),
+            Err(error) => {
+                tracing::error!(%error, "the controller has another place for this node: enrol it again")
+            }
+        }
+    }
+
+    // ---- the underlay -----------------------------------------------------------------------
+
+    async fn follow_underlay(&mut self) {
+        let snapshot = self.data.snapshot().await;
+        let peers = snapshot.as_ref().map_or(&[][..], |s| &s.peers);
+        let destinations = self.agent.destinations(peers);
+        let narrow: Vec<_> = self.agent.narrow().collect();
+        if let Some(mtu) = self.underlay.follow(destinations, &narrow).await {
+            self.data.send(DataCommand::Mtu(mtu as usize));
+        }
+        self.place_targets(snapshot.as_ref());
+    }
+
+    /// Says whom to probe, and with which sizes.
+    fn place_targets(&mut self, snapshot: Option<&Snapshot>) {
+        let peers = snapshot.map_or(&[][..], |s| &s.peers);
+        let targets = self.agent.targets(peers, self.underlay.mtu());
+        self.targets.send_if_modified(|before| {
+            let changed = *before != targets;
+            *before = targets;
+            changed
+        });
+    }
+
+    // ---- clients ----------------------------------------------------------------------------
+
+    /// Answers a client; one that has gone is not waited for.
+    async fn request(&mut self, request: Request) {
+        match request {
+            Request::Status(answer) => {
+                let snapshot = self.data.snapshot().await;
+                let status = status::of(
+                    &self.agent,
+                    &self.wg.public(),
+                    self.underlay.status(),
+                    snapshot.as_ref(),
+                    clock::now(),
+                );
+                let _ = answer.send(Status::Node(Box::new(status)));
+            }
+            Request::Score(mean, answer) => {
+                let _ = answer.send(self.set_mean(mean));
+            }
+            Request::Export(peer, answer) => {
+                let _ = answer.send(self.export(&peer).await);
+            }
+            Request::Metrics(answer) => {
+                // Without a data plane: counters that went back to zero would be a lie.
+                let snapshot = self.data.snapshot().await.ok_or_else(admin::stopping);
+                let page = |data: Snapshot| metrics::page(&self.agent, &data, clock::boot());
+                let _ = answer.send(snapshot.map(page));
+            }
+        }
+    }
+
+    fn set_mean(&self, mean: f64) -> Answer<()> {
+        let sender = self.mock_mean.as_ref().ok_or_else(admin::no_mock)?;
+        if !(0.0..=1.0).contains(&mean) {
+            return Err(admin::no_score(mean));
+        }
+        tracing::info!(mean, "mock score changed by the operator");
+        sender.send_replace(Some(mean));
+        Ok(())
+    }
+
+    async fn export(&self, peer: &NodeName) -> Answer<WgExport> {
+        let update = self.agent.view().update;
+        let named = update.and_then(|update| update.roster.iter().find(|it| it.name == *peer));
+        let member = named.ok_or_else(|| admin::no_member(peer))?;
+        let psk = self.data.export_psk(member.wg).await;
+        let (epoch, psk) = psk.ok_or_else(|| admin::no_tunnel(peer))?;
+        let snapshot = self.data.snapshot().await;
+        let seen = snapshot.and_then(|it| it.peers.into_iter().find(|it| it.key == member.wg));
+        tracing::warn!(%peer, %epoch, "WireGuard secrets exported by the operator");
+        let own = export::Own {
+            place: self.agent.place(),
+            secret: &self.wg,
+            listen_port: self.underlay.listen_port(),
+            mtu: self.underlay.mtu(),
+        };
+        let endpoint = seen.and_then(|seen| seen.endpoint);
+        Ok(WgExport {
+            epoch: epoch.0,
+            config: export::config(&own, member, epoch, &psk, endpoint),
+        })
+    }
+}

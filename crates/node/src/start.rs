@@ -1,0 +1,194 @@
+//! The start of a node that is enrolled: data threads, then the tasks around the agent, then the shell
+//! that runs it. Opens what is left to open, and then gives the rights up that this took.
+
+use crate::data::DataPlane;
+use crate::emitter::{self, Emitter};
+use crate::io;
+use crate::io::firewall::FirewallWatch;
+use crate::io::offload::Offloads;
+use crate::io::rights::{self, Keep};
+use crate::io::tun::Tun;
+use crate::io::udp::PathErrors;
+use crate::persist::{Enrolment, Keeper};
+use crate::session::{self, Introduction};
+use crate::shell::{Inputs, Shell};
+use crate::underlay::{Fit, Underlay};
+use crate::{Config, Node, ServeError, admin, probe};
+use agent::{Agent, Round, Target};
+use keys::WgSecret;
+use quic::Dialer;
+use rand::Rng as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use wire::Place;
+use wire::admin::InterfaceStatus;
+
+/// Everything that runs from here on; nothing waits yet.
+pub(crate) fn start(
+    node: Node,
+    enrolment: Enrolment,
+    firewall: FirewallWatch,
+) -> Result<(Shell, Inputs), ServeError> {
+    let listen_port = node.listen_port();
+    let Node {
+        config,
+        identity,
+        wg,
+        state,
+        memory,
+        queues,
+        offloads,
+        admin,
+        metrics,
+        ..
+    } = node;
+    let place = enrolment.place(identity.public());
+    let interface = interface(&config, &queues, listen_port, &firewall);
+    let name = interface.name.clone();
+    let (data, path_errors) = carry(&wg, &place, interface.mtu, queues, offloads)?;
+    let underlay = Underlay::new(config.mtu, interface, firewall, path_errors);
+
+    let remembered = memory.of(enrolment.mesh);
+    let mark = remembered.and_then(|newest| newest.mark.clone());
+    let (announced, newest) = watch::channel(mark.clone());
+    let dialer = Dialer::bind(&identity, enrolment.controller)?;
+    let (session_events, session) = mpsc::channel(QUEUE);
+    let addresses = if config.controllers.is_empty() {
+        enrolment.controllers.clone()
+    } else {
+        config.controllers
+    };
+    let introduction = Introduction {
+        node: identity.public(),
+        authorities: enrolment.authorities.clone(),
+        listen_port,
+        advertised: config.advertise,
+        newest,
+    };
+    tokio::spawn(session::run(
+        dialer,
+        addresses,
+        introduction,
+        session_events,
+    ));
+
+    let (mock_mean, mean) = watch::channel(None);
+    let has_mock = matches!(config.emitter, Emitter::Mock { .. });
+    let (emission_out, emissions) = mpsc::channel(QUEUE);
+    let emitter = emitter::run(config.emitter, config.emit_every, mean, emission_out);
+    tokio::spawn(emitter);
+
+    let (requests_out, requests) = mpsc::channel(QUEUE);
+    let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
+    if let Some(listener) = metrics {
+        tokio::spawn(admin::serve_metrics(listener, requests_out.clone()));
+    }
+    tokio::spawn(admin::serve(admin, requests_out));
+
+    let (targets, targets_seen) = watch::channel(Vec::new());
+    let rounds = probe(&name, config.probe_every, targets_seen);
+    let (underlay_out, links) = mpsc::channel(1);
+    tokio::spawn(io::mtu::watch(underlay_out));
+
+    let high_water = memory.high_water(enrolment.mesh);
+    let keeper = Keeper::start(state.clone(), memory, enrolment.mesh).map_err(ServeError::Data)?;
+    // Every socket is open: what is left to do is the interface's MTU.
+    rights::reduce(Keep::NETWORK.and(Keep::FILES));
+    let agent = Agent::new(agent::Config {
+        identity,
+        wg: wg.duplicate(),
+        place,
+        authorities: enrolment.authorities.clone(),
+        high_water,
+        mark,
+    });
+    let shell = Shell {
+        agent,
+        wg,
+        enrolment,
+        state,
+        keeper,
+        data,
+        underlay,
+        outbox: None,
+        underlay_changed: false,
+        mock_mean: has_mock.then_some(mock_mean),
+        announced,
+        targets,
+    };
+    let inputs = Inputs {
+        session,
+        emissions,
+        rounds,
+        requests,
+        underlay: links,
+    };
+    Ok((shell, inputs))
+}
+
+fn interface(
+    config: &Config,
+    queues: &[(Box<dyn Tun>, std::net::UdpSocket)],
+    listen_port: u16,
+    firewall: &FirewallWatch,
+) -> InterfaceStatus {
+    let fit = Fit::unknown(config.mtu);
+    let backend = queues.first().map_or("none", |(tun, _)| tun.backend());
+    InterfaceStatus {
+        name: config.interface.clone(),
+        mtu: fit.mtu,
+        underlay_mtu: fit.underlay,
+        fragments: fit.fragments,
+        backend: backend.to_owned(),
+        listen_port,
+        threads: queues.len(),
+        offloads: Vec::new(),
+        firewall: firewall.status(),
+    }
+}
+
+/// Starts the threads that carry packets, with a tunnel that has no peers yet.
+fn carry(
+    wg: &WgSecret,
+    place: &Place,
+    mtu: u32,
+    queues: Vec<(Box<dyn Tun>, std::net::UdpSocket)>,
+    offloads: Arc<Offloads>,
+) -> Result<(DataPlane, PathErrors), ServeError> {
+    let tunnel = tunnel::Tunnel::new(tunnel::Config {
+        secret: wg.duplicate(),
+        mtu: mtu as usize,
+        handshakes_per_second: HANDSHAKES_PER_SECOND,
+        seed: rand_core::OsRng.r#gen(),
+        inside: agent::inside(place),
+    });
+    let sockets = queues.iter().map(|(_, udp)| udp);
+    let path_errors = PathErrors::to(sockets).map_err(ServeError::Data)?;
+    let data = DataPlane::start(tunnel, queues, offloads).map_err(ServeError::Data)?;
+    Ok((data, path_errors))
+}
+
+/// Starts the probes, where there are to be any; their rounds.
+fn probe(
+    interface: &str,
+    every: Option<Duration>,
+    targets: watch::Receiver<Vec<Target>>,
+) -> mpsc::Receiver<Round> {
+    let (out, rounds) = mpsc::channel(QUEUE);
+    let Some(every) = every else { return rounds };
+    match io::icmp::Echo::open(interface, rand_core::OsRng.r#gen()) {
+        Ok(echo) => drop(tokio::spawn(probe::run(echo, targets, every, out))),
+        Err(error) => {
+            tracing::warn!(%error, "peers are not probed: raw ICMP needs CAP_NET_RAW");
+        }
+    }
+    rounds
+}
+
+/// Initiations per second from the endpoints of peers above which they must prove their address. With
+/// all that is opened besides (the table in `tunnel::admission`) it is 3,750 at most, 19 µs of X25519
+/// each: under a tenth of a core for whoever holds no key of a member.
+const HANDSHAKES_PER_SECOND: u64 = 1_000;
+/// Messages that may wait between a task and the agent.
+const QUEUE: usize = 64;
