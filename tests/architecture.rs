@@ -231,6 +231,27 @@ fn every_source_opens_by_saying_what_it_owns() {
 }
 
 #[test]
+fn every_crate_that_logs_is_heard_at_the_level_that_is_set() {
+    let graph = Graph::of_this_workspace();
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../crates/meshd/src/logging.rs"
+    );
+    let source = std::fs::read_to_string(path).expect("the source of the log's filter");
+    let list = source.split_once("const OURS").expect("its list").1;
+    let list = list.split_once("];").expect("the end of it").0;
+    let silent = PRODUCT
+        .iter()
+        .filter(|name| graph.has_edge(name, "tracing"))
+        .filter(|name| !list.contains(&format!("\"{name}\"")));
+    let silent: Vec<_> = silent.filter(|name| **name != "meshctl").collect();
+    assert!(
+        silent.is_empty(),
+        "lines of {silent:?} are lost at the default level"
+    );
+}
+
+#[test]
 fn every_pure_crate_forbids_unsafe_code() {
     let broken = sources::without_forbid(PURE);
     assert!(

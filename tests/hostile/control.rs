@@ -8,11 +8,11 @@ use keys::{AuthorityId, WgSecret};
 use quic::{Dialer, Receiver, Sender};
 use rand::Rng as _;
 use rand_core::OsRng;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use wire::evidence::Benchmark;
+use wire::fixtures;
 use wire::message::{Enrol, Hello};
 use wire::{Place, ToController, ToNode, Token};
 
@@ -125,20 +125,9 @@ async fn session(
 
 /// A run with the score that it is told to have.
 pub(crate) fn run(overall: f64) -> Emission {
-    let now = Timestamp::now();
     Emission::Run(Box::new(Benchmark {
-        harness: "hostile".into(),
         suite: "s".into(),
-        suite_version: "1".into(),
-        metrics: BTreeMap::new(),
-        overall,
-        samples_total: 1,
-        samples_completed: 1,
-        started_at: now,
-        finished_at: now,
         nonce: format!("{:032x}", OsRng.r#gen::<u128>()),
-        log_digest: None,
-        mesh: None,
-        challenge: None,
+        ..fixtures::run(overall, Timestamp::now())
     }))
 }

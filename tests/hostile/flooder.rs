@@ -8,7 +8,6 @@ use quic::{Dialer, Receiver, Sender};
 use rand::Rng as _;
 use rand_core::OsRng;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeTuple as _};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,6 +16,7 @@ use std::time::Duration;
 use tests::harness::namespace::Namespace;
 use tests::harness::now;
 use wire::evidence::Benchmark;
+use wire::fixtures;
 use wire::message::{Enrol, Hello, PeerReport, Phase, Refusal};
 use wire::{Digest, Frame, Place, ToController, ToNode, Token};
 
@@ -236,23 +236,13 @@ fn evidence(
     answers_to: Option<Digest>,
     metrics: usize,
 ) -> Raw {
-    let now = Timestamp::now();
     let run = Benchmark {
-        harness: "flooder".into(),
         suite: "s".into(),
-        suite_version: "1".into(),
-        metrics: (0..metrics)
-            .map(|n| (format!("{n:0>120}"), 0.9))
-            .collect::<BTreeMap<_, _>>(),
-        overall: 0.9,
-        samples_total: 1,
-        samples_completed: 1,
-        started_at: now,
-        finished_at: now,
+        metrics: (0..metrics).map(|n| (format!("{n:0>120}"), 0.9)).collect(),
         nonce: format!("{:032x}", OsRng.r#gen::<u128>()),
-        log_digest: None,
         mesh: Some(place.mesh),
         challenge: answers_to,
+        ..fixtures::run(0.9, Timestamp::now())
     };
     let envelope = run.attest_self(place.name.as_str(), identity);
     raw(&ToController::Evidence {

@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tunnel::{Config, Tunnel};
 use wire::evidence::Benchmark;
+use wire::fixtures;
 use wire::message::Hello;
 use wire::{Mark, Place, Signed, ToController, ToNode};
 
@@ -199,19 +200,8 @@ impl Node {
     pub(crate) fn emit(&mut self, nonce: u128, now: Duration) {
         let now = self.clocks(now);
         let run = Benchmark {
-            harness: "sim".into(),
-            suite: "sim".into(),
-            suite_version: "1".into(),
-            metrics: Default::default(),
-            overall: self.score,
-            samples_total: 1,
-            samples_completed: 1,
-            started_at: now.wall,
-            finished_at: now.wall,
             nonce: format!("{nonce:032x}"),
-            log_digest: None,
-            mesh: None,
-            challenge: None,
+            ..fixtures::run(self.score, now.wall)
         };
         self.agent
             .handle_evidence(Emission::Run(Box::new(run)), now);

@@ -28,6 +28,8 @@ mod marks;
 mod paths;
 mod pings;
 mod places;
+#[cfg(test)]
+mod tests;
 
 pub use agent::{Agent, Config, Counts, Effect, Now, inside};
 pub use control::{Control, SessionEvent};

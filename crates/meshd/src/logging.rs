@@ -71,9 +71,10 @@ fn scoped(level: &str) -> String {
     OURS.map(|name| format!("{name}={level}")).join(",")
 }
 
-const OURS: [&str; 8] = [
+const OURS: [&str; 9] = [
     "meshd",
     "node",
+    "agent",
     "controller",
     "epoch",
     "policy",

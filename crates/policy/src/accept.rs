@@ -111,8 +111,8 @@ mod tests {
     use super::*;
     use keys::{EvaluatorSecret, MeshId, NodeSecret};
     use rand_core::OsRng;
-    use std::collections::BTreeMap;
     use wire::evidence::Benchmark;
+    use wire::fixtures;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -120,19 +120,8 @@ mod tests {
 
     fn run(finished: i64) -> Benchmark {
         Benchmark {
-            harness: "mock".into(),
-            suite: "safety".into(),
-            suite_version: "1".into(),
-            metrics: BTreeMap::new(),
-            overall: 0.9,
-            samples_total: 1,
-            samples_completed: 1,
-            started_at: at(finished),
-            finished_at: at(finished),
-            nonce: "00112233445566778899aabbccddeeff".into(),
-            log_digest: None,
             mesh: Some(MESH),
-            challenge: None,
+            ..fixtures::run(0.9, at(finished))
         }
     }
 

@@ -439,6 +439,7 @@ mod printed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures;
     use proptest::prelude::*;
     use rand_core::OsRng;
 
@@ -446,19 +447,13 @@ mod tests {
 
     fn run() -> Benchmark {
         Benchmark {
-            harness: "mock".into(),
-            suite: "safety".into(),
-            suite_version: "1".into(),
             metrics: BTreeMap::from([("refusal".into(), 0.9)]),
-            overall: 0.9,
             samples_total: 10,
             samples_completed: 10,
             started_at: Timestamp::from_second(1_000).unwrap(),
-            finished_at: Timestamp::from_second(1_010).unwrap(),
-            nonce: "00112233445566778899aabbccddeeff".into(),
-            log_digest: None,
             mesh: Some(MESH),
             challenge: Some(Digest([7; 32])),
+            ..fixtures::run(0.9, Timestamp::from_second(1_010).unwrap())
         }
     }
 

@@ -22,6 +22,8 @@
 
 pub mod admin;
 pub mod evidence;
+#[cfg(any(test, feature = "fixtures"))]
+pub mod fixtures;
 pub mod frame;
 pub mod message;
 pub mod name;

@@ -247,41 +247,15 @@ fn all_differ<T: Eq + Hash>(mut values: impl Iterator<Item = T>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::{self, member};
     use crate::signed::{Signed, VerifyError};
     use keys::AuthoritySecret;
     use rand_core::OsRng;
 
-    fn member(byte: u8) -> Member {
-        Member {
-            node: NodeId([byte; 32]),
-            name: format!("node-{byte}").parse().unwrap(),
-            wg: WgPublicKey([byte; 32]),
-            v4: Ipv4Addr::new(10, 0, 0, byte),
-            v6: Ipv6Addr::from(u128::from(byte)),
-        }
-    }
-
     fn update() -> EpochUpdate {
         EpochUpdate {
-            mesh: MeshId([1; 16]),
-            segment: SegmentId::FIRST,
-            epoch: Epoch(3),
-            previous: Digest([2; 32]),
-            roster: vec![member(1), member(2)],
-            excluded: vec![Excluded {
-                node: NodeId([3; 32]),
-                name: "node-3".parse().unwrap(),
-                v4: Ipv4Addr::LOCALHOST,
-                v6: Ipv6Addr::LOCALHOST,
-                reason: "score below threshold".into(),
-            }],
-            commitment: Commitment([4; 32]),
-            activate_in_ms: 5_000,
-            epoch_ms: 60_000,
-            lease_ms: 300_000,
-            grace_ms: 2_000,
-            on_lease_end: LeaseEnd::Close,
-            policy: Digest::default(),
+            excluded: vec![fixtures::excluded(3)],
+            ..fixtures::update(3, vec![member(1), member(2)])
         }
     }
 

@@ -19,6 +19,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use wire::admin::{RotateRequest, TokenRequest};
 use wire::evidence::Benchmark;
+use wire::fixtures;
 use wire::message::{Enrol, Hello, PeerReport, Phase, Refusal};
 use wire::{Digest, Mark, Signed, ToController, ToNode, Token};
 
@@ -286,19 +287,11 @@ impl World {
         let own = &mut self.nodes[node];
         own.runs += 1;
         let run = Benchmark {
-            harness: "fuzz".into(),
             suite: "s".into(),
-            suite_version: "1".into(),
-            metrics: BTreeMap::new(),
-            overall: f64::from(score) / 255.0,
-            samples_total: 1,
-            samples_completed: 1,
-            started_at: finished,
-            finished_at: finished,
             nonce: format!("{:032x}", own.runs),
-            log_digest: None,
             mesh: Some(mesh),
             challenge: own.challenge,
+            ..fixtures::run(f64::from(score) / 255.0, finished)
         };
         let envelope = run
             .attest_self("n", &own.secret)

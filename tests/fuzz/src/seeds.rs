@@ -6,8 +6,8 @@ use crate::{engines, evidence, frames, offloads, tokens, tunnels, updates};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use keys::{
-    AuthorityId, Commitment, ControllerId, Epoch, EpochSecret, MeshId, NodeId, SegmentId,
-    TokenSecret, WgPublicKey,
+    AuthorityId, ControllerId, Epoch, EpochSecret, MeshId, NodeId, SegmentId, TokenSecret,
+    WgPublicKey,
 };
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,9 +15,7 @@ use wire::evidence::{Benchmark, Envelope};
 use wire::frame::{self, Frame};
 use wire::message::{Enrol, Hello, PeerReport, Phase, Refusal, Update};
 use wire::signed::Digest;
-use wire::{
-    EpochUpdate, Excluded, LeaseEnd, Mark, Member, Place, Signed, ToController, ToNode, Token,
-};
+use wire::{EpochUpdate, Excluded, Mark, Place, Signed, ToController, ToNode, Token, fixtures};
 
 /// A fuzz target with its seeds.
 pub struct Target {
@@ -274,35 +272,11 @@ fn to_node() -> Vec<ToNode> {
 
 fn update() -> EpochUpdate {
     EpochUpdate {
-        mesh: MeshId([1; 16]),
-        segment: SegmentId::FIRST,
-        epoch: Epoch(3),
-        previous: Digest([2; 32]),
-        roster: vec![member(1), member(2)],
         excluded: vec![Excluded {
-            node: NodeId([3; 32]),
-            name: name(3),
-            v4: Ipv4Addr::new(10, 0, 0, 3),
-            v6: Ipv6Addr::from(3),
             reason: "score 0.41 below 0.70".into(),
+            ..fixtures::excluded(3)
         }],
-        commitment: Commitment([4; 32]),
-        activate_in_ms: 5_000,
-        epoch_ms: 60_000,
-        lease_ms: 300_000,
-        grace_ms: 2_000,
-        on_lease_end: LeaseEnd::Close,
-        policy: Digest::default(),
-    }
-}
-
-fn member(byte: u8) -> Member {
-    Member {
-        node: NodeId([byte; 32]),
-        name: name(byte),
-        wg: WgPublicKey([byte; 32]),
-        v4: Ipv4Addr::new(10, 0, 0, byte),
-        v6: Ipv6Addr::from(u128::from(byte)),
+        ..fixtures::update(3, vec![fixtures::member(1), fixtures::member(2)])
     }
 }
 
@@ -331,21 +305,17 @@ fn place() -> Signed<Place> {
 }
 
 fn run() -> Benchmark {
+    let finished = "2026-01-02T03:04:15.25Z".parse().expect("a time");
     Benchmark {
-        harness: "mock".into(),
-        suite: "safety".into(),
-        suite_version: "1".into(),
         metrics: BTreeMap::from([("refusal".into(), 0.9)]),
-        // 16 digits: a reader that rounds a score otherwise than its writer is found out here.
-        overall: 0.9583275921953511,
         samples_total: 10,
         samples_completed: 10,
         started_at: "2026-01-02T03:04:05Z".parse().expect("a time"),
-        finished_at: "2026-01-02T03:04:15.25Z".parse().expect("a time"),
-        nonce: "00112233445566778899aabbccddeeff".into(),
         log_digest: Some("sha256:00".into()),
         mesh: Some(evidence::MESH),
         challenge: Some(Digest([2; 32])),
+        // 16 digits: a reader that rounds a score otherwise than its writer is found out here.
+        ..fixtures::run(0.9583275921953511, finished)
     }
 }
 

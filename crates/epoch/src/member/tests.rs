@@ -3,11 +3,10 @@
 use super::*;
 use keys::{AuthoritySecret, Commitment};
 use rand_core::OsRng;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use wire::fixtures::{self, MESH};
 use wire::{Excluded, Signed};
 
 const T0: Duration = Duration::from_secs(1_000);
-const MESH: MeshId = MeshId([1; 16]);
 
 struct Mesh {
     authority: AuthoritySecret,
@@ -39,40 +38,23 @@ impl Mesh {
     }
 
     fn draft(&self, members: &[usize]) -> EpochUpdate {
-        let v4 = |node: usize| Ipv4Addr::new(10, 0, 0, node as u8 + 2);
-        let v6 = |node: usize| Ipv6Addr::from(node as u128 + 2);
-        let name = |node: usize| format!("node-{node}").parse().unwrap();
-        let member = |node: usize| wire::Member {
-            node: id(node),
-            name: name(node),
-            wg: self.wg[node].public(),
-            v4: v4(node),
-            v6: v6(node),
+        // Nodes count from zero here, and addresses from 2, as in a mesh.
+        let number = |node: usize| node as u8 + 2;
+        let member = |node: &usize| wire::Member {
+            node: id(*node),
+            wg: self.wg[*node].public(),
+            ..fixtures::member(number(*node))
         };
-        let excluded = |node: usize| Excluded {
+        let excluded = |node| Excluded {
             node: id(node),
-            name: name(node),
-            v4: v4(node),
-            v6: v6(node),
-            reason: "score below threshold".into(),
+            ..fixtures::excluded(number(node))
         };
+        let others = (0..3).filter(|node| !members.contains(node));
         EpochUpdate {
-            mesh: MESH,
-            segment: SegmentId::FIRST,
-            epoch: Epoch(self.epoch + 1),
             previous: self.digest,
-            roster: members.iter().map(|node| member(*node)).collect(),
-            excluded: (0..3)
-                .filter(|node| !members.contains(node))
-                .map(excluded)
-                .collect(),
+            excluded: others.map(excluded).collect(),
             commitment: secret(self.epoch + 1).commitment(),
-            activate_in_ms: 5_000,
-            epoch_ms: 60_000,
-            lease_ms: 300_000,
-            grace_ms: 2_000,
-            on_lease_end: LeaseEnd::Close,
-            policy: Digest::default(),
+            ..fixtures::update(self.epoch + 1, members.iter().map(member).collect())
         }
     }
 

@@ -1,0 +1,303 @@
+//! The agent against its effects, in virtual time.
+
+use crate::{
+    Agent, Config, DataChange, Effect, Emission, EvidenceResult, Now, SessionEvent, inside,
+};
+use epoch::member::HighWater;
+use epoch::{EpochChange, Turn};
+use jiff::Timestamp;
+use keys::{AuthoritySecret, EpochSecret, NodeSecret, WgSecret};
+use rand_core::OsRng;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tunnel::Tunnel;
+use wire::fixtures::{self, MESH};
+use wire::message::Update;
+use wire::{Digest, EpochUpdate, Mark, Member, Place, Signed, ToController, ToNode};
+
+struct Bench {
+    authority: AuthoritySecret,
+    own: Member,
+    peer: Member,
+    wg: WgSecret,
+    agent: Agent,
+    now: Now,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let authority = AuthoritySecret::generate(&mut OsRng);
+        let (identity, wg) = (
+            NodeSecret::generate(&mut OsRng),
+            WgSecret::generate(&mut OsRng),
+        );
+        let own = Member {
+            node: identity.public(),
+            wg: wg.public(),
+            ..fixtures::member(2)
+        };
+        let peer = Member {
+            wg: WgSecret::generate(&mut OsRng).public(),
+            ..fixtures::member(3)
+        };
+        let agent = Agent::new(Config {
+            identity,
+            wg: wg.duplicate(),
+            place: place(&own),
+            authorities: vec![authority.public()],
+            high_water: HighWater::default(),
+            mark: None,
+        });
+        let now = Now {
+            boot: Duration::from_secs(1_000),
+            wall: Timestamp::from_second(1_700_000_000).unwrap(),
+        };
+        let mut bench = Self {
+            authority,
+            own,
+            peer,
+            wg,
+            agent,
+            now,
+        };
+        bench.agent.handle_clocks(now);
+        bench
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now.boot += time;
+        self.now.wall += time;
+        self.agent.handle_clocks(self.now);
+        self.agent.handle_timeout(self.now);
+    }
+
+    fn connect(&mut self) {
+        let up = SessionEvent::Up {
+            address: "controller:7443".into(),
+            remote: endpoint(9),
+            place: place(&self.own),
+            skew_ms: 0,
+        };
+        self.agent.handle_session(up, self.now);
+    }
+
+    fn say(&mut self, message: ToNode) {
+        let message = SessionEvent::Message(Box::new(message));
+        self.agent.handle_session(message, self.now);
+    }
+
+    fn update(&self, lead_ms: u64) -> ToNode {
+        let secret = EpochSecret::from_bytes([7; 32]);
+        let update = EpochUpdate {
+            activate_in_ms: lead_ms,
+            commitment: secret.commitment(),
+            ..fixtures::update(1, vec![self.own.clone(), self.peer.clone()])
+        };
+        let signed = Signed::sign(&update, &self.authority).unwrap();
+        let mark = Mark {
+            mesh: MESH,
+            segment: update.segment,
+            epoch: update.epoch,
+            update: signed.digest(),
+            log_events: 1,
+            log_hash: Digest::default(),
+        };
+        ToNode::Update(Update {
+            mark: Signed::sign(&mark, &self.authority).unwrap(),
+            signed,
+            secret: Some(secret),
+            age_ms: 0,
+        })
+    }
+
+    fn effects(&mut self) -> Vec<Effect> {
+        std::iter::from_fn(|| self.agent.poll_effect()).collect()
+    }
+
+    fn changes(&mut self) -> Vec<DataChange> {
+        let effects = self.effects().into_iter();
+        let changes = effects.filter_map(|effect| match effect {
+            Effect::Data(change) => Some(change),
+            _ => None,
+        });
+        changes.collect()
+    }
+
+    /// The evidence that is sent, as the controller would read it.
+    fn sent(&mut self) -> Vec<wire::evidence::Benchmark> {
+        let effects = self.effects().into_iter();
+        let sent = effects.filter_map(|effect| match effect {
+            Effect::Send(ToController::Evidence { envelope }) => wire::evidence::peek(&envelope),
+            _ => None,
+        });
+        sent.collect()
+    }
+
+    fn run(&mut self, overall: f64) {
+        let run = fixtures::run(overall, self.now.wall);
+        self.agent
+            .handle_evidence(Emission::Run(Box::new(run)), self.now);
+    }
+}
+
+fn place(own: &Member) -> Place {
+    Place {
+        node: own.node,
+        mesh: MESH,
+        segment: keys::SegmentId::FIRST,
+        name: own.name.clone(),
+        v4: (own.v4, 24),
+        v6: (own.v6, 64),
+    }
+}
+
+fn endpoint(number: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, number], 51_820))
+}
+
+#[test]
+fn an_epoch_without_lead_is_one_change_and_its_peers_are_placed_before_it_begins() {
+    let mut bench = Bench::new();
+    bench.connect();
+    let entries = vec![(bench.peer.node, vec![endpoint(3)])];
+    bench.say(ToNode::Endpoints { entries });
+    bench.effects();
+    let update = bench.update(0);
+    bench.say(update);
+    let [DataChange::Epoch(change, places)] = &mut bench.changes()[..] else {
+        panic!("one change");
+    };
+    assert!(change.install.is_some() && matches!(change.turn, Some(Turn::Begin(_))));
+    assert_eq!(*places, [(bench.peer.wg, vec![endpoint(3)])]);
+
+    let mut tunnel = Tunnel::new(tunnel::Config {
+        secret: bench.wg.duplicate(),
+        mtu: 1420,
+        handshakes_per_second: 100,
+        seed: 1,
+        inside: inside(&place(&bench.own)),
+    });
+    let change = DataChange::Epoch(std::mem::take(change), std::mem::take(places));
+    let boot = bench.now.boot;
+    assert!(change.carry_out(&mut tunnel, boot).is_empty());
+    let peers = tunnel.snapshot(boot);
+    assert_eq!(peers[0].endpoint, Some(endpoint(3)));
+    let psk = tunnel.current_psk(&bench.peer.wg);
+    assert!(psk.is_some(), "it is in force");
+}
+
+#[test]
+fn with_a_lead_an_epoch_is_installed_and_begins_later() {
+    let mut bench = Bench::new();
+    bench.connect();
+    let update = bench.update(5_000);
+    bench.say(update);
+    let parts = |changes: &[DataChange]| match changes {
+        [DataChange::Epoch(EpochChange { install, turn }, _)] => (install.is_some(), *turn),
+        other => panic!("one change, not {}", other.len()),
+    };
+    assert_eq!(parts(&bench.changes()), (true, None));
+    bench.pass(Duration::from_secs(5));
+    let turn = Some(Turn::Begin(keys::Epoch(1)));
+    let effects = bench.effects();
+    assert!(
+        matches!(&effects[0], Effect::Data(DataChange::Epoch(change, _)) if change.turn == turn),
+        "nobody is told before the data plane"
+    );
+    let remembered = effects.iter().find_map(|effect| match effect {
+        Effect::Remember { high_water, mark } => Some((high_water.epoch, mark.is_some())),
+        _ => None,
+    });
+    assert_eq!(remembered, Some((keys::Epoch(1), true)));
+    assert_eq!(bench.agent.is_member(), Some(true));
+}
+
+#[test]
+fn after_lost_time_only_a_new_connection_is_believed() {
+    let mut bench = Bench::new();
+    bench.connect();
+    bench.effects();
+    bench.now.wall += Duration::from_secs(60);
+    bench.agent.handle_clocks(bench.now);
+    assert!(matches!(bench.effects()[..], [Effect::HangUp]));
+    let update = bench.update(0);
+    bench.say(update);
+    assert!(bench.effects().is_empty());
+    assert_eq!(bench.agent.view().update, None);
+    bench.connect();
+    let update = bench.update(0);
+    bench.say(update);
+    assert_eq!(bench.changes().len(), 1);
+}
+
+#[test]
+fn a_run_waits_for_an_update_to_answer_to_and_is_signed_for_it() {
+    let mut bench = Bench::new();
+    bench.connect();
+    bench.run(0.9);
+    assert!(bench.sent().is_empty());
+    let update = bench.update(0);
+    let ToNode::Update(said) = &update else {
+        panic!("an update");
+    };
+    let digest = said.signed.digest();
+    bench.say(update);
+    let sent = bench.sent();
+    assert_eq!(
+        (sent[0].mesh, sent[0].challenge),
+        (Some(MESH), Some(digest))
+    );
+}
+
+#[test]
+fn evidence_that_was_lost_with_its_connection_goes_with_the_next_one() {
+    let mut bench = Bench::new();
+    bench.connect();
+    let update = bench.update(0);
+    bench.say(update);
+    bench.run(0.9);
+    assert_eq!(bench.sent().len(), 1);
+    let down = SessionEvent::Down {
+        address: String::new(),
+        error: "lost".into(),
+    };
+    bench.agent.handle_session(down, bench.now);
+    assert_eq!(
+        bench.agent.evidence().unwrap().result,
+        EvidenceResult::Unsent
+    );
+    bench.connect();
+    assert_eq!(bench.sent().len(), 1);
+    // A message that finds the way full is lost as well.
+    let full = ToController::Evidence {
+        envelope: Vec::new(),
+    };
+    bench.agent.handle_unsent(&full);
+    bench.connect();
+    assert_eq!(bench.sent().len(), 1);
+}
+
+#[test]
+fn a_place_inside_the_mesh_is_none() {
+    let mut bench = Bench::new();
+    bench.connect();
+    let update = bench.update(0);
+    bench.say(update);
+    bench.effects();
+    let within = SocketAddr::new(bench.peer.v4.into(), 51_820);
+    let entries = vec![(bench.peer.node, vec![within, endpoint(3)])];
+    bench.say(ToNode::Endpoints { entries });
+    let changes = bench.changes();
+    let [DataChange::Places(places)] = &changes[..] else {
+        panic!("places");
+    };
+    assert_eq!(*places, [(bench.peer.wg, vec![endpoint(3)])]);
+    assert_eq!(
+        bench
+            .agent
+            .destinations(&[])
+            .into_iter()
+            .collect::<Vec<_>>(),
+        [endpoint(3)]
+    );
+}

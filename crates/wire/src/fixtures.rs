@@ -1,0 +1,86 @@
+//! An update and a run that keep the rules, for tests to begin from. Every field that a test does not
+//! speak of is set here and nowhere else. Not part of the product: the feature `fixtures` is for tests.
+
+use crate::evidence::Benchmark;
+use crate::update::{EpochUpdate, Excluded, LeaseEnd, Member};
+use crate::{Digest, NodeName};
+use jiff::Timestamp;
+use keys::{Commitment, Epoch, MeshId, NodeId, SegmentId, WgPublicKey};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// The mesh of everything here.
+pub const MESH: MeshId = MeshId([1; 16]);
+
+/// `node-N`, whose keys are N in every byte, at 10.0.0.N and fd00::N.
+pub fn member(number: u8) -> Member {
+    Member {
+        node: NodeId([number; 32]),
+        name: name(number),
+        wg: WgPublicKey([number; 32]),
+        v4: Ipv4Addr::new(10, 0, 0, number),
+        v6: Ipv6Addr::from(0xfd00 << 112 | u128::from(number)),
+    }
+}
+
+/// The same node, left out.
+pub fn excluded(number: u8) -> Excluded {
+    let Member {
+        node, name, v4, v6, ..
+    } = member(number);
+    Excluded {
+        node,
+        name,
+        v4,
+        v6,
+        reason: "score below threshold".into(),
+    }
+}
+
+/// The update of an epoch with these members: it begins in 5 s, ends 60 s after that, and its lease of
+/// five minutes closes.
+pub fn update(epoch: u64, mut roster: Vec<Member>) -> EpochUpdate {
+    roster.sort_by_key(|member| member.node);
+    EpochUpdate {
+        mesh: MESH,
+        segment: SegmentId::FIRST,
+        epoch: Epoch(epoch),
+        previous: match epoch {
+            1 => Digest::default(),
+            _ => Digest([2; 32]),
+        },
+        roster,
+        excluded: Vec::new(),
+        commitment: Commitment([4; 32]),
+        activate_in_ms: 5_000,
+        epoch_ms: 60_000,
+        lease_ms: 300_000,
+        grace_ms: 2_000,
+        on_lease_end: LeaseEnd::Close,
+        policy: Digest::default(),
+    }
+}
+
+/// A run of one sample that has just finished, for no mesh yet.
+pub fn run(overall: f64, finished: Timestamp) -> Benchmark {
+    Benchmark {
+        harness: "mock".into(),
+        suite: "safety".into(),
+        suite_version: "1".into(),
+        metrics: BTreeMap::new(),
+        overall,
+        samples_total: 1,
+        samples_completed: 1,
+        started_at: finished,
+        finished_at: finished,
+        nonce: "00112233445566778899aabbccddeeff".into(),
+        log_digest: None,
+        mesh: None,
+        challenge: None,
+    }
+}
+
+fn name(number: u8) -> NodeName {
+    let name = format!("node-{number}");
+    name.parse().expect("letters, a hyphen and digits")
+}
