@@ -68,10 +68,11 @@ fn scoped(level: &str) -> String {
     if level.contains([',', '=']) {
         return level.to_owned();
     }
-    OURS.map(|name| format!("{name}={level}")).join(",")
+    let each = OURS.iter().map(|name| format!("{name}={level}"));
+    each.collect::<Vec<_>>().join(",")
 }
 
-const OURS: [&str; 9] = [
+const OURS: &[&str] = &[
     "meshd",
     "node",
     "agent",
