@@ -35,6 +35,7 @@ const PRODUCT: &[&str] = &[
     "offload",
     "quic",
     "exposition",
+    "admin",
     "node",
     "controller",
     "meshd",
@@ -58,7 +59,7 @@ const EDGES: &[Rule] = &[
     },
     Rule::Reach {
         from: PURE,
-        never: &["quic", "exposition", "node", "controller"],
+        never: &["quic", "exposition", "admin", "node", "controller"],
         because: REPLAY,
     },
     Rule::Reach {

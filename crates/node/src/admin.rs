@@ -1,18 +1,16 @@
-//! The node's admin socket: JSON over HTTP, forms and paths in [`wire::admin`]; and the address for
-//! scrapers.
+//! The node's admin socket: paths to questions, and the words of refusals. The forms are in
+//! [`wire::admin`], the server in the crate `admin`.
 
-use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use ::admin::{Body, Desk, Question, Refused, Words};
+use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use exposition::{Listener, Page};
-use tokio::net::UnixListener;
-use tokio::sync::{mpsc, oneshot};
+use exposition::Page;
+use tokio::sync::oneshot;
 use wire::NodeName;
-use wire::admin::{ApiError, ScoreRequest, Status, WgExport};
+use wire::admin::{ScoreRequest, Status, WgExport};
 
-/// What a client asks of the agent.
+/// What a client asks of the node.
 pub(crate) enum Request {
     Status(oneshot::Sender<Status>),
     Score(f64, oneshot::Sender<Answer<()>>),
@@ -20,154 +18,71 @@ pub(crate) enum Request {
     Metrics(oneshot::Sender<Answer<Page>>),
 }
 
-/// A refusal carries its HTTP status.
-pub(crate) type Answer<T> = Result<T, (StatusCode, ApiError)>;
+/// An answer, or why there is none.
+pub(crate) type Answer<T> = Result<T, Refused>;
 
-/// Serves the socket until the agent is gone.
-pub(crate) async fn serve(listener: UnixListener, agent: mpsc::Sender<Request>) {
-    let router = Router::new()
+impl Question for Request {
+    fn metrics(answer: oneshot::Sender<Answer<Page>>) -> Self {
+        Self::Metrics(answer)
+    }
+}
+
+/// The node's paths.
+pub(crate) fn routes() -> Router<Desk<Request>> {
+    Router::new()
         .route("/v1/status", get(status))
         .route("/v1/score", post(score))
         .route("/v1/export/{peer}", post(export))
-        .route("/metrics", get(metrics))
-        .fallback(unknown)
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .with_state(agent.clone());
-    tokio::select! {
-        served = axum::serve(listener, router) => {
-            if let Err(error) = served {
-                tracing::error!(%error, "the admin socket failed");
-            }
-        }
-        () = agent.closed() => {}
-    }
 }
 
-/// Serves `GET /metrics` on the listener until the agent is gone.
-pub(crate) async fn serve_metrics(listener: Listener, agent: mpsc::Sender<Request>) {
-    let asked = agent.clone();
-    let scrape = move || {
-        let agent = asked.clone();
-        async move { ask(&agent, Request::Metrics).await.ok()?.ok() }
-    };
-    tokio::select! {
-        never = listener.serve(scrape) => match never {},
-        () = agent.closed() => {}
-    }
+async fn status(State(desk): State<Desk<Request>>) -> Answer<Json<Status>> {
+    desk.ask(Request::Status).await.map(Json)
 }
 
-async fn status(State(agent): State<mpsc::Sender<Request>>) -> Response {
-    match ask(&agent, Request::Status).await {
-        Ok(status) => Json(status).into_response(),
-        Err(refusal) => refuse(refusal),
-    }
+async fn score(State(desk): State<Desk<Request>>, body: Body) -> Answer<Json<ScoreRequest>> {
+    let body = body.map_err(|error| Refused::plain(error.status().as_u16(), error.body_text()))?;
+    let request: ScoreRequest = serde_json::from_slice(&body)
+        .map_err(|error| Refused::new(400, error.to_string(), r#"send {"mean": 0.9}"#))?;
+    let changed = desk.ask(|answer| Request::Score(request.mean, answer));
+    changed.await??;
+    Ok(Json(request))
 }
 
-async fn score(State(agent): State<mpsc::Sender<Request>>, body: axum::body::Bytes) -> Response {
-    let request: ScoreRequest = match serde_json::from_slice(&body) {
-        Ok(request) => request,
-        Err(error) => {
-            return refuse(refusal(
-                StatusCode::BAD_REQUEST,
-                error.to_string(),
-                Some(r#"send {"mean": 0.9}"#),
-            ));
-        }
-    };
-    match ask(&agent, |answer| Request::Score(request.mean, answer))
-        .await
-        .and_then(|answer| answer)
-    {
-        Ok(()) => Json(request).into_response(),
-        Err(refusal) => refuse(refusal),
-    }
+async fn export(
+    State(desk): State<Desk<Request>>,
+    Path(peer): Path<String>,
+) -> Answer<Json<WgExport>> {
+    let parsed = peer.parse::<NodeName>();
+    let peer = parsed.map_err(|_| Refused::plain(404, format!("`{peer}` is not a node name")))?;
+    let export = desk.ask(|answer| Request::Export(peer, answer)).await?;
+    export.map(Json)
 }
 
-async fn export(State(agent): State<mpsc::Sender<Request>>, Path(peer): Path<String>) -> Response {
-    let Ok(peer) = peer.parse::<NodeName>() else {
-        return refuse(refusal(
-            StatusCode::NOT_FOUND,
-            format!("`{peer}` is not a node name"),
-            None,
-        ));
-    };
-    match ask(&agent, |answer| Request::Export(peer, answer))
-        .await
-        .and_then(|answer| answer)
-    {
-        Ok(export) => Json(export).into_response(),
-        Err(refusal) => refuse(refusal),
-    }
-}
-
-async fn metrics(State(agent): State<mpsc::Sender<Request>>) -> Response {
-    let page = ask(&agent, Request::Metrics).await;
-    match page.and_then(|page| page) {
-        Ok(page) => (
-            [(header::CONTENT_TYPE, exposition::CONTENT_TYPE)],
-            page.text(),
-        )
-            .into_response(),
-        Err(refusal) => refuse(refusal),
-    }
-}
-
-async fn unknown() -> Response {
-    let hint = "this is a node's socket; epochs, tokens and events are the controller's";
-    refuse(refusal(
-        StatusCode::NOT_FOUND,
-        "no such path".into(),
-        Some(hint),
-    ))
-}
-
-async fn ask<T>(
-    agent: &mpsc::Sender<Request>,
-    request: impl FnOnce(oneshot::Sender<T>) -> Request,
-) -> Answer<T> {
-    let (answer, answered) = oneshot::channel();
-    agent.send(request(answer)).await.map_err(|_| stopping())?;
-    answered.await.map_err(|_| stopping())
-}
-
-pub(crate) fn stopping() -> (StatusCode, ApiError) {
-    let error = "the node is stopping".into();
-    refusal(StatusCode::SERVICE_UNAVAILABLE, error, None)
-}
-
-fn refuse((status, error): (StatusCode, ApiError)) -> Response {
-    (status, Json(error)).into_response()
-}
-
-fn refusal(status: StatusCode, error: String, hint: Option<&str>) -> (StatusCode, ApiError) {
-    (
-        status,
-        ApiError {
-            error,
-            hint: hint.map(str::to_owned),
-        },
-    )
-}
-
-pub(crate) fn no_mock() -> (StatusCode, ApiError) {
+pub(crate) fn no_mock() -> Refused {
     let hint = "only the mock emitter has a mean to set; start the node with --emitter mock";
-    let error = "this node does not run the mock emitter".into();
-    refusal(StatusCode::CONFLICT, error, Some(hint))
+    Refused::new(409, "this node does not run the mock emitter", hint)
 }
 
-pub(crate) fn no_score(mean: f64) -> (StatusCode, ApiError) {
-    let error = format!("{mean} is not between 0 and 1");
-    refusal(StatusCode::BAD_REQUEST, error, None)
+pub(crate) fn no_score(mean: f64) -> Refused {
+    Refused::plain(400, format!("{mean} is not between 0 and 1"))
 }
 
-pub(crate) fn no_member(peer: &NodeName) -> (StatusCode, ApiError) {
-    let error = format!("{peer} is not a member of the epoch in force");
-    refusal(StatusCode::NOT_FOUND, error, None)
+pub(crate) fn no_member(peer: &NodeName) -> Refused {
+    Refused::plain(404, format!("{peer} is not a member of the epoch in force"))
 }
 
-pub(crate) fn no_tunnel(peer: &NodeName) -> (StatusCode, ApiError) {
-    let error = format!("there is no tunnel to {peer}");
-    refusal(StatusCode::CONFLICT, error, None)
+pub(crate) fn no_tunnel(peer: &NodeName) -> Refused {
+    Refused::plain(409, format!("there is no tunnel to {peer}"))
 }
 
-const BODY_LIMIT: usize = 64 << 10;
+/// Said where a data plane would have to answer that has ended.
+pub(crate) fn no_data_plane() -> Refused {
+    Refused::plain(503, WORDS.stopping)
+}
+
+/// How the node's socket speaks of itself.
+pub(crate) const WORDS: Words = Words {
+    stopping: "the node is stopping",
+    no_such_path: "no such path",
+    hint: "this is a node's socket; epochs, tokens and events are the controller's",
+};

@@ -217,7 +217,7 @@ impl Shell {
             }
             Request::Metrics(answer) => {
                 // Without a data plane: counters that went back to zero would be a lie.
-                let snapshot = self.data.snapshot().await.ok_or_else(admin::stopping);
+                let snapshot = self.data.snapshot().await.ok_or_else(admin::no_data_plane);
                 let page = |data: Snapshot| metrics::page(&self.agent, &data, clock::boot());
                 let _ = answer.send(snapshot.map(page));
             }

@@ -80,11 +80,7 @@ pub(crate) fn start(
     tokio::spawn(emitter);
 
     let (requests_out, requests) = mpsc::channel(QUEUE);
-    let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
-    if let Some(listener) = metrics {
-        tokio::spawn(admin::serve_metrics(listener, requests_out.clone()));
-    }
-    tokio::spawn(admin::serve(admin, requests_out));
+    tokio::spawn(serve_clients(admin, metrics, requests_out));
 
     let (targets, targets_seen) = watch::channel(Vec::new());
     let rounds = probe(&name, config.probe_every, targets_seen);
@@ -145,6 +141,25 @@ fn interface(
         threads: queues.len(),
         offloads: Vec::new(),
         firewall: firewall.status(),
+    }
+}
+
+/// Serves clients and scrapers until the node stops.
+async fn serve_clients(
+    socket: std::os::unix::net::UnixListener,
+    metrics: Option<exposition::Listener>,
+    requests: mpsc::Sender<admin::Request>,
+) {
+    let desk = ::admin::Desk::new(requests.clone(), admin::WORDS);
+    let router = ::admin::router(admin::routes(), desk.clone());
+    tokio::select! {
+        served = ::admin::serve(socket, router) => {
+            if let Err(error) = served {
+                tracing::error!(%error, "the admin socket failed");
+            }
+        }
+        never = ::admin::serve_metrics(metrics, desk) => match never {},
+        () = requests.closed() => {}
     }
 }
 
