@@ -203,7 +203,7 @@ impl Shell {
                 let status = status::of(
                     &self.agent,
                     &self.wg.public(),
-                    self.underlay.status(),
+                    &self.underlay,
                     snapshot.as_ref(),
                     clock::now(),
                 );

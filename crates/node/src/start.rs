@@ -12,7 +12,7 @@ use crate::io::udp::PathErrors;
 use crate::persist::{Enrolment, Keeper};
 use crate::session::{self, Introduction};
 use crate::shell::{Inputs, Shell};
-use crate::underlay::{Fit, Underlay};
+use crate::underlay::{Fit, Interface, Underlay};
 use crate::{Config, Node, ServeError, admin, probe};
 use agent::{Agent, Round, Target};
 use keys::WgSecret;
@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use wire::Place;
-use wire::admin::InterfaceStatus;
 
 /// Everything that runs from here on; nothing waits yet.
 pub(crate) fn start(
@@ -44,7 +43,7 @@ pub(crate) fn start(
         ..
     } = node;
     let place = enrolment.place(identity.public());
-    let interface = interface(&config, &queues, listen_port, &firewall);
+    let interface = interface(&config, &queues, listen_port);
     let name = interface.name.clone();
     let (data, path_errors) = carry(&wg, &place, interface.mtu, queues, offloads)?;
     let underlay = Underlay::new(config.mtu, interface, firewall, path_errors);
@@ -127,20 +126,15 @@ fn interface(
     config: &Config,
     queues: &[(Box<dyn Tun>, std::net::UdpSocket)],
     listen_port: u16,
-    firewall: &FirewallWatch,
-) -> InterfaceStatus {
+) -> Interface {
     let fit = Fit::unknown(config.mtu);
-    let backend = queues.first().map_or("none", |(tun, _)| tun.backend());
-    InterfaceStatus {
+    Interface {
         name: config.interface.clone(),
         mtu: fit.mtu,
         underlay_mtu: fit.underlay,
         fragments: fit.fragments,
-        backend: backend.to_owned(),
+        backend: queues.first().map_or("none", |(tun, _)| tun.backend()),
         listen_port,
-        threads: queues.len(),
-        offloads: Vec::new(),
-        firewall: firewall.status(),
     }
 }
 

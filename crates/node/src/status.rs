@@ -1,6 +1,8 @@
 //! The node's status, computed from what was observed: sessions, echoes, the control channel.
 
 use crate::data::Snapshot;
+use crate::io::firewall::FirewallState;
+use crate::underlay::Underlay;
 use agent::{Agent, Evidence, EvidenceResult, Now, Ping};
 use epoch::member::View;
 use jiff::Timestamp;
@@ -10,15 +12,15 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use tunnel::PeerSnapshot;
 use wire::NodeName;
 use wire::admin::{
-    Control, EvidenceStatus, InterfaceStatus, Membership, NodeDaemonStatus, OffloadStatus,
-    PeerStatus, PingStatus, SCHEMA,
+    self, Control, EvidenceStatus, FirewallStatus, InterfaceStatus, Membership, NodeDaemonStatus,
+    OffloadStatus, PeerStatus, PingStatus, SCHEMA,
 };
 
 /// Everything, as it is now.
 pub(crate) fn of(
     agent: &Agent,
     wg: &WgPublicKey,
-    interface: InterfaceStatus,
+    underlay: &Underlay,
     snapshot: Option<&Snapshot>,
     now: Now,
 ) -> NodeDaemonStatus {
@@ -68,25 +70,37 @@ pub(crate) fn of(
         epoch: update.map(|update| update.epoch.0),
         next_epoch: next.map(|next| next.epoch.0),
         lease_seconds: lease_end.map(|end| end.saturating_sub(now.boot).as_secs_f64()),
-        interface: Some(observed(interface, snapshot)),
+        interface: Some(interface(underlay, snapshot)),
         last_evidence: agent.evidence().map(evidence),
         peers: peers(agent, snapshot),
         dropped: dropped(snapshot),
     }
 }
 
-/// The interface with what the data plane knows of it.
-fn observed(mut interface: InterfaceStatus, snapshot: Option<&Snapshot>) -> InterfaceStatus {
-    if let Some(snapshot) = snapshot {
-        interface.threads = snapshot.threads;
-        let each = snapshot.offloads.iter().map(|(name, off)| OffloadStatus {
-            name: (*name).to_owned(),
-            enabled: off.is_none(),
-            reason: off.clone(),
-        });
-        interface.offloads = each.collect();
+fn interface(underlay: &Underlay, snapshot: Option<&Snapshot>) -> InterfaceStatus {
+    let interface = underlay.interface().clone();
+    let (state, reason) = match underlay.firewall() {
+        FirewallState::Off => (admin::FirewallState::Off, None),
+        FirewallState::Active => (admin::FirewallState::Active, None),
+        FirewallState::Failed(reason) => (admin::FirewallState::Failed, Some(reason)),
+    };
+    let offloads = snapshot.map_or(&[][..], |snapshot| &snapshot.offloads);
+    let offloads = offloads.iter().map(|(name, off)| OffloadStatus {
+        name: (*name).to_owned(),
+        enabled: off.is_none(),
+        reason: off.clone(),
+    });
+    InterfaceStatus {
+        name: interface.name,
+        mtu: interface.mtu,
+        underlay_mtu: interface.underlay_mtu,
+        fragments: interface.fragments,
+        backend: interface.backend.to_owned(),
+        listen_port: interface.listen_port,
+        threads: snapshot.map_or(0, |snapshot| snapshot.threads),
+        offloads: offloads.collect(),
+        firewall: FirewallStatus { state, reason },
     }
-    interface
 }
 
 fn evidence(evidence: &Evidence) -> EvidenceStatus {

@@ -2,14 +2,13 @@
 //! A path that is too narrow for the smallest MTU of IPv6 is no hole: the socket leaves it to IP to
 //! fragment (`io/udp.rs`), and the status says that it does.
 
-use crate::io::firewall::FirewallWatch;
+use crate::io::firewall::{FirewallState, FirewallWatch};
 use crate::io::udp::PathErrors;
 use crate::io::{interface, mtu};
 use agent::OVERHEAD_V6;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
-use wire::admin::InterfaceStatus;
 
 /// MTU of the TUN interface.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -101,14 +100,29 @@ impl Fit {
     }
 }
 
+/// The TUN interface, as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Interface {
+    pub(crate) name: String,
+    /// In bytes.
+    pub(crate) mtu: u32,
+    /// MTU of the narrowest path, in bytes; `None` while none is known.
+    pub(crate) underlay_mtu: Option<u32>,
+    /// Whether a full packet takes more than one fragment on that path.
+    pub(crate) fragments: bool,
+    /// What reads and writes it.
+    pub(crate) backend: &'static str,
+    /// UDP port of the WireGuard socket.
+    pub(crate) listen_port: u16,
+}
+
 /// The interface and what the paths to the peers make of it.
 pub(crate) struct Underlay {
     /// The setting.
     setting: Mtu,
     /// What the paths make of it.
     fit: Fit,
-    /// The interface as it is shown.
-    interface: InterfaceStatus,
+    interface: Interface,
     firewall: FirewallWatch,
     path_errors: PathErrors,
     /// Whether they count.
@@ -118,7 +132,7 @@ pub(crate) struct Underlay {
 impl Underlay {
     pub(crate) fn new(
         setting: Mtu,
-        interface: InterfaceStatus,
+        interface: Interface,
         firewall: FirewallWatch,
         path_errors: PathErrors,
     ) -> Self {
@@ -141,12 +155,12 @@ impl Underlay {
         self.interface.listen_port
     }
 
-    /// What there is to see; without what the data plane knows.
-    pub(crate) fn status(&self) -> InterfaceStatus {
-        InterfaceStatus {
-            firewall: self.firewall.status(),
-            ..self.interface.clone()
-        }
+    pub(crate) fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    pub(crate) fn firewall(&self) -> FirewallState {
+        self.firewall.state()
     }
 
     /// Looks at the paths to `destinations`, beside those that were measured (`narrow`, with the size of a

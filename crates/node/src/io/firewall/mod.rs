@@ -15,7 +15,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use wire::admin::{FirewallState, FirewallStatus};
 
 /// The fate of the table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,9 +28,20 @@ pub enum FirewallMode {
     Off,
 }
 
+/// How the table stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum FirewallState {
+    /// There is none, as configured.
+    Off,
+    /// The rules are there.
+    Active,
+    /// They cannot be had, for this reason.
+    Failed(String),
+}
+
 /// The table's keeper.
 pub(crate) struct Firewall {
-    state: Arc<Mutex<FirewallStatus>>,
+    state: Arc<Mutex<FirewallState>>,
     /// Dropped without a word, the table stays as it is.
     orders: Sender<Order>,
     thread: Option<JoinHandle<()>>,
@@ -51,7 +61,7 @@ impl Firewall {
     /// # Errors
     /// When no thread can be had. A missing firewall is no error: the node runs, and says so.
     pub(crate) fn start(mode: FirewallMode, scope: Scope) -> io::Result<Self> {
-        let state = Arc::new(Mutex::new(status(FirewallState::Off, None)));
+        let state = Arc::new(Mutex::new(FirewallState::Off));
         let (orders, inbox) = channel();
         let (ready, installed) = channel();
         let of_thread = Arc::clone(&state);
@@ -104,12 +114,12 @@ impl Firewall {
     }
 }
 
-/// How the table stands.
-pub(crate) struct FirewallWatch(Arc<Mutex<FirewallStatus>>);
+/// The way to see how the table stands.
+pub(crate) struct FirewallWatch(Arc<Mutex<FirewallState>>);
 
 impl FirewallWatch {
-    /// Its line in status.
-    pub(crate) fn status(&self) -> FirewallStatus {
+    /// As it stands now.
+    pub(crate) fn state(&self) -> FirewallState {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.clone()
     }
@@ -118,7 +128,7 @@ impl FirewallWatch {
 struct Keeper {
     mode: FirewallMode,
     scope: Scope,
-    state: Arc<Mutex<FirewallStatus>>,
+    state: Arc<Mutex<FirewallState>>,
     /// Whether there may be a table of this run.
     installed: bool,
     /// The table as nft showed it when it was installed.
@@ -158,7 +168,7 @@ impl Keeper {
         let seen = nft::list(&rules::table(&self.scope.interface));
         match seen {
             Ok(shown) if shown == self.shown => {
-                self.set(FirewallState::Active, None);
+                self.set(FirewallState::Active);
                 return;
             }
             Ok(_) | Err(nft::NftError::Refused(_)) => {}
@@ -178,7 +188,7 @@ impl Keeper {
         nft::load(&rules::all(&self.scope))?;
         self.installed = true;
         self.shown = nft::list(&rules::table(&self.scope.interface))?;
-        self.set(FirewallState::Active, None);
+        self.set(FirewallState::Active);
         Ok(())
     }
 
@@ -206,22 +216,18 @@ impl Keeper {
 
     /// One line when it begins, none per try.
     fn failed(&self, error: &nft::NftError) {
-        let reason = Some(error.to_string());
-        if self.set(FirewallState::Failed, reason) {
+        if self.set(FirewallState::Failed(error.to_string())) {
             tracing::warn!(%error, "no firewall: packets that did not come through the tunnel can reach mesh addresses");
         }
     }
 
     /// Whether that is another state than before.
-    fn set(&self, new: FirewallState, reason: Option<String>) -> bool {
+    fn set(&self, new: FirewallState) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *state, status(new, reason));
-        before.state != new
+        let is_other = std::mem::discriminant(&*state) != std::mem::discriminant(&new);
+        *state = new;
+        is_other
     }
-}
-
-fn status(state: FirewallState, reason: Option<String>) -> FirewallStatus {
-    FirewallStatus { state, reason }
 }
 
 /// How long somebody else's flush may last.
