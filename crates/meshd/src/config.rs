@@ -4,8 +4,9 @@
 use crate::settings::{Role, Settings};
 use keys::EvaluatorId;
 use node::{Backend, Emitter, FirewallMode, Mtu, OffloadSwitches};
-use policy::{Policy, RequiredSigner, Revoke};
+use policy::Policy;
 use rustix::fs::OFlags;
+use serde::de::{DeserializeOwned, IntoDeserializer as _};
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +14,6 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
-use wire::update::LeaseEnd;
 use wire::{NodeName, Token};
 use zeroize::Zeroizing;
 
@@ -180,15 +180,8 @@ fn policy_of(settings: &Settings) -> Result<Policy, ConfigError> {
             .max_benchmark_age
             .unwrap_or(defaults.max_benchmark_age),
         metric_minimum,
-        required_signer: choice(
-            "required_signer",
-            settings.required_signer.as_deref(),
-            &[
-                ("any", RequiredSigner::Any),
-                ("self", RequiredSigner::Own),
-                ("evaluator", RequiredSigner::Evaluator),
-            ],
-        )?,
+        required_signer: word("required_signer", settings.required_signer.as_deref())?
+            .unwrap_or(defaults.required_signer),
         evaluators: evaluators?,
         harness: settings.harness.clone(),
         suite: settings.suite.clone(),
@@ -202,20 +195,13 @@ fn policy_of(settings: &Settings) -> Result<Policy, ConfigError> {
         probation_epochs: settings
             .probation_epochs
             .unwrap_or(defaults.probation_epochs),
-        revoke: choice(
-            "revoke",
-            settings.revoke.as_deref(),
-            &[("epoch", Revoke::Epoch), ("now", Revoke::Now)],
-        )?,
+        revoke: word("revoke", settings.revoke.as_deref())?.unwrap_or(defaults.revoke),
         floor_share: settings.floor_share.unwrap_or(defaults.floor_share),
         floor_nodes: settings.floor_nodes.unwrap_or(defaults.floor_nodes),
         epoch_seconds: settings.epoch_seconds.unwrap_or(defaults.epoch_seconds),
         lease_seconds: settings.lease_seconds.unwrap_or(defaults.lease_seconds),
-        on_lease_end: choice(
-            "on_lease_end",
-            settings.on_lease_end.as_deref(),
-            &[("close", LeaseEnd::Close), ("open", LeaseEnd::Open)],
-        )?,
+        on_lease_end: word("on_lease_end", settings.on_lease_end.as_deref())?
+            .unwrap_or(defaults.on_lease_end),
         max_future_skew: defaults.max_future_skew,
     })
 }
@@ -443,6 +429,16 @@ fn parse<T: FromStr<Err: std::fmt::Display>>(
 ) -> Result<T, ConfigError> {
     text.parse()
         .map_err(|error| wrong(setting, format!("`{text}`: {error}")))
+}
+
+/// One of the words that a type of the policy has for its values.
+fn word<T: DeserializeOwned>(
+    setting: &'static str,
+    text: Option<&str>,
+) -> Result<Option<T>, ConfigError> {
+    let parsed = text.map(|text| T::deserialize(text.into_deserializer()));
+    let parsed: Result<Option<T>, serde::de::value::Error> = parsed.transpose();
+    parsed.map_err(|error| wrong(setting, error.to_string()))
 }
 
 /// The value of the named choice; without a name the first.
