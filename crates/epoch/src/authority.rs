@@ -102,6 +102,11 @@ pub enum NotNow {
 }
 
 /// The machine.
+///
+/// Call contract: wait for [`Self::poll_timeout`]; at [`Timer::Activation`] call [`Self::handle_timeout`], at
+/// [`Timer::Scheduled`] decide who is a member. For every update: [`Self::schedule`], then sign, then make the
+/// update durable, then [`Self::publish`] with the same schedule, and only then tell anybody. A schedule is
+/// good for the state that it was asked in; between the two calls nothing else may be published.
 #[derive(Debug, Clone)]
 pub struct Authority {
     timing: Timing,
@@ -206,6 +211,8 @@ impl Authority {
             Kind::Immediate => self.immediate(now),
         };
         let length = ends.saturating_sub(activates);
+        // Durations and no times of day go into the update: a node whose calendar is wrong, or was made wrong,
+        // begins and ends its epochs with the others.
         let newest = self.next().or_else(|| self.in_force());
         Ok(Schedule {
             kind,
@@ -226,6 +233,8 @@ impl Authority {
     /// Never on a schedule of this machine's present state; one from an earlier state is ignored
     /// in release builds, so that an epoch's number cannot go back.
     pub fn publish(&mut self, schedule: &Schedule, update: Digest) {
+        // Two updates with one number would be a fork: nodes that took one refuse the other for ever, and an
+        // eviction in it would not reach them.
         let newest = self.next().or_else(|| self.in_force());
         let stale = newest.is_some_and(|span| span.epoch >= schedule.epoch);
         debug_assert!(!stale, "a schedule is used once");
@@ -233,6 +242,8 @@ impl Authority {
             return;
         }
         let span = schedule.span(update);
+        // An epoch without lead is in force with this call. The one before and one on its way are forgotten
+        // here in the same step, so that neither can begin after the members of it were judged anew.
         self.state = match self.in_force() {
             Some(current) if schedule.activate_in_ms > 0 => State::Pending(Pending {
                 current: *current,
@@ -280,6 +291,8 @@ impl Authority {
     }
 
     fn immediate(&self, now: Duration) -> (Duration, Duration) {
+        // The scheduled end is kept where there is time for it: an attacker who causes evictions must not be
+        // able to put off, again and again, the rotation at which everybody is judged.
         let whole = now + self.timing.epoch;
         let kept = self.in_force().map(|current| current.ends);
         (

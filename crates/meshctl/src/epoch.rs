@@ -3,9 +3,9 @@
 use crate::answer::Answer;
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::status;
+use crate::{status, words};
 use clap::Subcommand;
-use wire::admin::{EpochChange, RotateRequest};
+use wire::admin::RotateRequest;
 
 /// What to do about epochs.
 #[derive(Debug, Subcommand)]
@@ -47,28 +47,7 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
                 confirm_removals,
             };
             let reply = client.post_form("/v1/epoch/rotate", &form).await?;
-            answer.show(&reply, |epoch| change(&epoch))
+            answer.show(&reply, |epoch| words::change(&epoch))
         }
     }
-}
-
-/// What a request did to the epoch, in words.
-pub(crate) fn change(change: &EpochChange) -> String {
-    let when = match change.activates_in_ms {
-        0 => "is in force".into(),
-        ms => format!("will be in force in {:.1} s", ms as f64 / 1000.0),
-    };
-    let members = match change.members {
-        1 => "1 member".into(),
-        n => format!("{n} members"),
-    };
-    let mut lines = vec![format!("epoch {} {when}, with {members}", change.epoch)];
-    lines.extend(
-        change
-            .excluded
-            .iter()
-            .map(|(name, reason)| format!("excluded: {name}, {}", crate::table::clean(reason))),
-    );
-    lines.extend(status::held(&change.held).map(|held| format!("held: {held}")));
-    lines.join("\n")
 }

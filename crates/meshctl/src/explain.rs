@@ -4,9 +4,9 @@ use crate::answer::Answer;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::node;
-use crate::status::membership;
 use crate::table::{Fields, Rows};
 use crate::units;
+use crate::words::membership;
 use wire::admin::{DecisionStatus, Explanation, Membership};
 use wire::name::NodeName;
 

@@ -32,6 +32,7 @@ mod status;
 mod table;
 mod token;
 mod units;
+mod words;
 
 use answer::Answer;
 use clap::{Parser, Subcommand};

@@ -2,11 +2,10 @@
 
 use crate::answer::Answer;
 use crate::client::Client;
-use crate::epoch;
 use crate::failure::Failure;
-use crate::status::{control, membership};
 use crate::table::{Fields, Rows, or_dash};
 use crate::units;
+use crate::words::{self, control, membership};
 use clap::Subcommand;
 use wire::admin::{
     BenchmarkStatus, ControllerStatus, EvictRequest, NodeState, NodeStatus, PskState,
@@ -55,7 +54,7 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
             let path = format!("/v1/nodes/{name}/evict");
             let reply = client.post_form(&path, &form).await?;
             answer.show(&reply, |change| {
-                format!("{name} is evicted: {}", epoch::change(&change))
+                format!("{name} is evicted: {}", words::change(&change))
             })
         }
         Verb::Readmit { name } => {

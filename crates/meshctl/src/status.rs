@@ -6,11 +6,11 @@ use crate::failure::Failure;
 use crate::node;
 use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::units;
+use crate::words::{control, held, membership};
 use wire::admin::{
-    Control, ControllerStatus, FirewallState, FirewallStatus, InterfaceStatus, Membership,
-    NodeDaemonStatus, PeerStatus, PingStatus, Status,
+    ControllerStatus, FirewallState, FirewallStatus, InterfaceStatus, NodeDaemonStatus, PeerStatus,
+    PingStatus, Status,
 };
-use wire::name::NodeName;
 
 /// Runs the command.
 pub(crate) async fn run(client: &Client, answer: &Answer) -> Result<(), Failure> {
@@ -19,22 +19,6 @@ pub(crate) async fn run(client: &Client, answer: &Answer) -> Result<(), Failure>
         Status::Controller(status) => controller(&status),
         Status::Node(status) => daemon(&status),
     })
-}
-
-/// `ALLOWED` or `DENIED`.
-pub(crate) fn membership(membership: Membership) -> &'static str {
-    match membership {
-        Membership::Allowed => "ALLOWED",
-        Membership::Denied => "DENIED",
-    }
-}
-
-/// `connected` or `disconnected`.
-pub(crate) fn control(control: Control) -> &'static str {
-    match control {
-        Control::Connected => "connected",
-        Control::Disconnected => "disconnected",
-    }
 }
 
 /// The epoch in force and the policy, as fields.
@@ -71,17 +55,6 @@ pub(crate) fn epoch_fields(status: &ControllerStatus) -> Fields {
         ),
     );
     fields
-}
-
-/// Removals that wait for an operator, in words.
-pub(crate) fn held(names: &[NodeName]) -> Option<String> {
-    let listed = names.iter().map(NodeName::as_str).collect::<Vec<_>>();
-    (!listed.is_empty()).then(|| {
-        format!(
-            "{} (still members: removing so many at once takes `meshctl epoch rotate --confirm-removals`)",
-            listed.join(", ")
-        )
-    })
 }
 
 fn controller(status: &ControllerStatus) -> String {

@@ -1,0 +1,53 @@
+//! Words that more than one command has for the same thing.
+
+use crate::table::clean;
+use wire::NodeName;
+use wire::admin::{Control, EpochChange, Membership};
+
+/// `ALLOWED` or `DENIED`.
+pub(crate) fn membership(membership: Membership) -> &'static str {
+    match membership {
+        Membership::Allowed => "ALLOWED",
+        Membership::Denied => "DENIED",
+    }
+}
+
+/// `connected` or `disconnected`.
+pub(crate) fn control(control: Control) -> &'static str {
+    match control {
+        Control::Connected => "connected",
+        Control::Disconnected => "disconnected",
+    }
+}
+
+/// Removals that wait for an operator, in words.
+pub(crate) fn held(names: &[NodeName]) -> Option<String> {
+    let listed = names.iter().map(NodeName::as_str).collect::<Vec<_>>();
+    (!listed.is_empty()).then(|| {
+        format!(
+            "{} (still members: removing so many at once takes `meshctl epoch rotate --confirm-removals`)",
+            listed.join(", ")
+        )
+    })
+}
+
+/// The effect of a request on the epoch, in words.
+pub(crate) fn change(change: &EpochChange) -> String {
+    let when = match change.activates_in_ms {
+        0 => "is in force".into(),
+        ms => format!("will be in force in {:.1} s", ms as f64 / 1000.0),
+    };
+    let members = match change.members {
+        1 => "1 member".into(),
+        n => format!("{n} members"),
+    };
+    let mut lines = vec![format!("epoch {} {when}, with {members}", change.epoch)];
+    lines.extend(
+        change
+            .excluded
+            .iter()
+            .map(|(name, reason)| format!("excluded: {name}, {}", clean(reason))),
+    );
+    lines.extend(held(&change.held).map(|held| format!("held: {held}")));
+    lines.join("\n")
+}
