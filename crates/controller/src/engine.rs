@@ -12,12 +12,12 @@
 //! | [`crate::status`], [`crate::metrics`] | what all of that looks like from outside |
 
 use crate::clock::Now;
+use crate::counts::Counts;
 use crate::decide::Cause;
 use crate::event::Event;
 use crate::fleet::Fleet;
 use crate::ingest::kept_bytes;
 use crate::log::{Log, LogError, NewEpoch, StoredEpoch, is_evidence};
-use crate::metrics::Counts;
 use crate::network::{Network, NetworkError};
 use crate::push::moves;
 use crate::rotate::{Issue, Unpublished};
@@ -31,7 +31,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use wire::NodeName;
 use wire::admin::Observation;
-use wire::message::{Phase, Refusal, ToNode};
+use wire::message::Phase;
 
 /// What the engine must be told once.
 #[derive(Debug)]
@@ -69,18 +69,7 @@ pub enum StartError {
     Publish(#[from] Unpublished),
 }
 
-/// A connection, as the engine names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ConnectionId(pub u64);
-
-/// What the shell shall do.
-#[derive(Debug)]
-pub enum Effect {
-    /// Send a message.
-    Send(ConnectionId, Box<ToNode>),
-    /// Say why, then close.
-    Close(ConnectionId, Refusal),
-}
+pub use crate::effect::{ConnectionId, Effect};
 
 /// The machine.
 #[derive(Debug)]

@@ -2,10 +2,10 @@
 //! enrolled node opens with Hello, and speaks only about itself.
 
 use crate::clock::Now;
+use crate::counts::EvidenceResult;
 use crate::engine::{ConnectionId, Engine, Live, Session, Stage};
 use crate::enrol::OPENING_TIME;
 use crate::event::{Accepted, Event};
-use crate::metrics::EvidenceResult;
 use allowance::Bucket;
 use keys::{Epoch, NodeId};
 use policy::Unacceptable;

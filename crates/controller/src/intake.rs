@@ -12,7 +12,7 @@
 //! all connections and operators share: a flood is over where it begins. This file decides nothing about
 //! membership, and knows of nodes only which keys are enrolled.
 
-use crate::engine::ConnectionId;
+use crate::effect::ConnectionId;
 use allowance::{Bucket, network};
 use keys::NodeId;
 use quic::Connection;

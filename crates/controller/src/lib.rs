@@ -23,6 +23,7 @@
 pub mod admin;
 pub mod clock;
 pub mod decide;
+pub mod effect;
 pub mod engine;
 pub mod enrol;
 pub mod event;
@@ -34,14 +35,19 @@ pub mod network;
 pub mod open;
 pub mod operator;
 pub mod push;
+pub mod request;
 pub mod rotate;
 pub mod serve;
 pub mod session;
 pub mod status;
 
+mod counts;
+mod format;
+mod inputs;
 mod intake;
 mod outbox;
 mod reserve;
+mod status_file;
 
 pub use open::{Config, Controller, OpenError};
 pub use serve::ServeError;

@@ -315,7 +315,7 @@ impl Log {
             Ok(EventInfo {
                 seq: row.get::<_, i64>(0)?.unsigned_abs(),
                 at_utc: Timestamp::from_millisecond(at)
-                    .map_or_else(|_| String::new(), crate::status::utc),
+                    .map_or_else(|_| String::new(), crate::format::utc),
                 kind: row.get(2)?,
                 body: serde_json::from_str(&body).unwrap_or(serde_json::Value::Null),
                 hash: Digest(row.get(4)?).to_string(),

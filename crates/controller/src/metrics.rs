@@ -2,17 +2,13 @@
 //! `Counts` holds what nothing else counts; it decides nothing, and nothing reads it but a scrape.
 
 use crate::clock::Now;
-use crate::decide::Ballot;
+use crate::counts::refused;
 use crate::engine::{Engine, Stage};
 use crate::intake::Waiting;
-use crate::rotate::Unpublished;
 use epoch::authority::Span;
 use exposition::{Page, Tally};
-use policy::Unacceptable;
 use std::time::Duration;
-use wire::admin::{Membership, NodeState};
-use wire::evidence::EvidenceError;
-use wire::message::Refusal;
+use wire::admin::NodeState;
 
 exposition::metrics! {
     /// The version that runs; always 1
@@ -53,39 +49,6 @@ pub(crate) struct Held {
     pub(crate) waiting: Waiting,
     /// All that hold memory.
     pub(crate) connections: usize,
-}
-
-/// What nothing else counts, since the start.
-#[derive(Debug)]
-pub(crate) struct Counts {
-    pub(crate) updates: Tally<UpdateResult>,
-    pub(crate) decisions: Tally<Decided>,
-    pub(crate) evidence: Tally<EvidenceResult>,
-    pub(crate) refusals: Tally<Refusal>,
-}
-
-impl Default for Counts {
-    fn default() -> Self {
-        Self {
-            updates: Tally::new(&UpdateResult::ALL),
-            decisions: Tally::new(&Decided::ALL),
-            evidence: Tally::new(&EvidenceResult::ALL),
-            refusals: Tally::new(&REFUSED),
-        }
-    }
-}
-
-impl Counts {
-    /// What a published epoch was decided on.
-    pub(crate) fn ballot(&mut self, ballot: &Ballot) {
-        for verdict in &ballot.verdicts {
-            self.decisions.count(match verdict.membership {
-                _ if verdict.held => Decided::Held,
-                Membership::Allowed => Decided::Allowed,
-                Membership::Denied => Decided::Denied,
-            });
-        }
-    }
 }
 
 impl Engine {
@@ -166,145 +129,6 @@ impl Engine {
     }
 }
 
-/// What became of an attempt to publish an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum UpdateResult {
-    Published,
-    NotNow,
-    Invalid,
-    Unwritten,
-}
-
-impl UpdateResult {
-    const ALL: [Self; 4] = [
-        Self::Published,
-        Self::NotNow,
-        Self::Invalid,
-        Self::Unwritten,
-    ];
-
-    pub(crate) fn of(result: &Result<(), Unpublished>) -> Self {
-        match result {
-            Ok(()) => Self::Published,
-            Err(Unpublished::NotNow(_)) => Self::NotNow,
-            Err(Unpublished::Rule(_)) => Self::Invalid,
-            Err(Unpublished::Log) => Self::Unwritten,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Published => "published",
-            Self::NotNow => "not_now",
-            Self::Invalid => "invalid",
-            Self::Unwritten => "unwritten",
-        }
-    }
-}
-
-/// What was decided about a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Decided {
-    Allowed,
-    Denied,
-    Held,
-}
-
-impl Decided {
-    const ALL: [Self; 3] = [Self::Allowed, Self::Denied, Self::Held];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Allowed => "allowed",
-            Self::Denied => "denied",
-            Self::Held => "held",
-        }
-    }
-}
-
-/// What became of evidence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EvidenceResult {
-    Accepted,
-    TooMuch,
-    NotEnrolled,
-    Evicted,
-    Malformed,
-    BadSignature,
-    OtherNode,
-    OtherMesh,
-    SignerNotCounted,
-    OtherSuite,
-    BadChallenge,
-    Future,
-    Replayed,
-    Unwritten,
-}
-
-impl EvidenceResult {
-    const ALL: [Self; 14] = [
-        Self::Accepted,
-        Self::TooMuch,
-        Self::NotEnrolled,
-        Self::Evicted,
-        Self::Malformed,
-        Self::BadSignature,
-        Self::OtherNode,
-        Self::OtherMesh,
-        Self::SignerNotCounted,
-        Self::OtherSuite,
-        Self::BadChallenge,
-        Self::Future,
-        Self::Replayed,
-        Self::Unwritten,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::TooMuch => "too_much",
-            Self::NotEnrolled => "not_enrolled",
-            Self::Evicted => "evicted",
-            Self::Malformed => "malformed",
-            Self::BadSignature => "bad_signature",
-            Self::OtherNode => "other_node",
-            Self::OtherMesh => "other_mesh",
-            Self::SignerNotCounted => "signer_not_counted",
-            Self::OtherSuite => "other_suite",
-            Self::BadChallenge => "bad_challenge",
-            Self::Future => "future",
-            Self::Replayed => "replayed",
-            Self::Unwritten => "unwritten",
-        }
-    }
-}
-
-impl From<&EvidenceError> for EvidenceResult {
-    fn from(error: &EvidenceError) -> Self {
-        match error {
-            EvidenceError::Signature => Self::BadSignature,
-            EvidenceError::Subject => Self::OtherNode,
-            EvidenceError::Mesh => Self::OtherMesh,
-            EvidenceError::TooLarge
-            | EvidenceError::Envelope
-            | EvidenceError::Statement
-            | EvidenceError::Field(_) => Self::Malformed,
-        }
-    }
-}
-
-impl From<&Unacceptable> for EvidenceResult {
-    fn from(error: &Unacceptable) -> Self {
-        match error {
-            Unacceptable::NodeSigner | Unacceptable::EvaluatorSigner => Self::SignerNotCounted,
-            Unacceptable::Pinned(_) => Self::OtherSuite,
-            Unacceptable::NoChallenge | Unacceptable::UnknownChallenge => Self::BadChallenge,
-            Unacceptable::Future { .. } => Self::Future,
-            Unacceptable::NotNewer(_) | Unacceptable::NonceUsed => Self::Replayed,
-        }
-    }
-}
-
 const NODE_STATES: [NodeState; 5] = [
     NodeState::Active,
     NodeState::Probation,
@@ -320,35 +144,5 @@ fn word(state: NodeState) -> &'static str {
         NodeState::Quarantined => "quarantined",
         NodeState::Offline => "offline",
         NodeState::Evicted => "evicted",
-    }
-}
-
-const REFUSED: [Refusal; 11] = [
-    Refusal::NotEnrolled,
-    Refusal::BadToken,
-    Refusal::NameTaken,
-    Refusal::KeyTaken,
-    Refusal::MeshFull,
-    Refusal::Superseded,
-    Refusal::Protocol,
-    Refusal::Busy,
-    Refusal::Stopping,
-    Refusal::TooMuch,
-    Refusal::WeakKey,
-];
-
-fn refused(reason: Refusal) -> &'static str {
-    match reason {
-        Refusal::NotEnrolled => "not_enrolled",
-        Refusal::BadToken => "bad_token",
-        Refusal::NameTaken => "name_taken",
-        Refusal::KeyTaken => "key_taken",
-        Refusal::MeshFull => "mesh_full",
-        Refusal::Superseded => "superseded",
-        Refusal::Protocol => "protocol",
-        Refusal::Busy => "busy",
-        Refusal::Stopping => "stopping",
-        Refusal::TooMuch => "too_much",
-        Refusal::WeakKey => "weak_key",
     }
 }

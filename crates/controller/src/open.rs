@@ -5,7 +5,7 @@ use crate::clock::{self, Now};
 use crate::engine::{Engine, Setup, StartError};
 use crate::fleet::Fleet;
 use crate::log::{self, Log, LogError};
-use crate::status;
+use crate::status_file;
 use keys::{AuthorityId, AuthoritySecret, ControllerSecret};
 use policy::Policy;
 use quic::Listener;
@@ -153,7 +153,7 @@ impl Controller {
         let now = Now::read();
         let engine = Engine::start(setup, log, fleet, epochs, now)?;
         let path = config.status_file;
-        if let Err(source) = status::write(&path, &engine.status(now)) {
+        if let Err(source) = status_file::write(&path, &engine.status(now)) {
             return Err(OpenError::StatusFile { path, source });
         }
         Ok(Self {

@@ -2,13 +2,13 @@
 //! verification to discarding, happens on the nodes.
 
 use crate::clock::Now;
+use crate::counts::UpdateResult;
 use crate::decide::{Ballot, Cause, decide, joins};
 use crate::engine::Engine;
 use crate::event::{Event, Published, Verdict};
 use crate::fleet::{Fleet, Node};
+use crate::format::{utc, word};
 use crate::log::StoredEpoch;
-use crate::metrics::UpdateResult;
-use crate::status::{utc, word};
 use epoch::authority::{Authority, Kind, NotNow, Schedule, Span, Timing};
 use keys::{Epoch, EpochSecret, SegmentId};
 use policy::{Revoke, judge, stale_in};
@@ -44,6 +44,17 @@ pub enum Unpublished {
     Log,
 }
 
+impl From<&Result<(), Unpublished>> for UpdateResult {
+    fn from(result: &Result<(), Unpublished>) -> Self {
+        match result {
+            Ok(()) => Self::Published,
+            Err(Unpublished::NotNow(_)) => Self::NotNow,
+            Err(Unpublished::Rule(_)) => Self::Invalid,
+            Err(Unpublished::Log) => Self::Unwritten,
+        }
+    }
+}
+
 impl Issue {
     pub(crate) fn is_empty(&self) -> bool {
         self.update.roster.is_empty()
@@ -60,7 +71,7 @@ impl Engine {
         now: Now,
     ) -> Result<(), Unpublished> {
         let result = self.try_publish(cause, kind, events, now);
-        self.counts.updates.count(UpdateResult::of(&result));
+        self.counts.updates.count(UpdateResult::from(&result));
         result
     }
 

@@ -2,10 +2,10 @@
 //! it decides nothing itself.
 
 use crate::clock::boot;
-use crate::engine::ConnectionId;
+use crate::effect::ConnectionId;
+use crate::inputs::Input;
 use crate::intake::{HalfOpen, Intake, Pass, Unread};
 use crate::outbox::{Outbound, Outbox};
-use crate::serve::Input;
 use keys::NodeId;
 use quic::{Incoming, Receiver, RecvError, Sender};
 use std::sync::Arc;

@@ -5,12 +5,10 @@ use crate::decide::why_not;
 use crate::engine::Engine;
 use crate::event::Accepted;
 use crate::fleet::Node;
+use crate::format::utc;
 use jiff::Timestamp;
 use keys::Epoch;
 use policy::{Reason, State, judge};
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use wire::NodeName;
 use wire::admin::{
     BenchmarkStatus, Control, ControllerStatus, EpochStatus, Membership, NextEpoch, NodeState,
@@ -177,49 +175,6 @@ impl Engine {
                 held,
             },
         }
-    }
-}
-
-/// Replaces the file in one step: a reader sees the old content or the new, never a part.
-///
-/// # Errors
-/// What the system says.
-pub(crate) fn write(path: &Path, status: &ControllerStatus) -> std::io::Result<()> {
-    let dir = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::Builder::new()
-        .prefix(".status-")
-        .permissions(std::fs::Permissions::from_mode(0o644))
-        .tempfile_in(dir)?;
-    // At once: with 50 nodes, a write for each token takes a tenth of a second, in the loop that
-    // everybody waits for.
-    let mut text = serde_json::to_vec_pretty(status)?;
-    text.push(b'\n');
-    file.write_all(&text)?;
-    // The mode at creation is subject to the umask.
-    file.as_file()
-        .set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    file.persist(path)?;
-    Ok(())
-}
-
-/// RFC 3339, to the millisecond.
-pub(crate) fn utc(at: Timestamp) -> String {
-    format!("{at:.3}")
-}
-
-pub(crate) fn utc_unix(seconds: u64) -> String {
-    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-    Timestamp::from_second(seconds).map_or_else(|_| String::new(), |at| at.to_string())
-}
-
-/// The word for logs.
-pub(crate) fn word(membership: Membership) -> &'static str {
-    match membership {
-        Membership::Allowed => "ALLOWED",
-        Membership::Denied => "DENIED",
     }
 }
 
