@@ -13,7 +13,6 @@ pub(crate) struct Counts {
     pub(crate) updates: Tally<UpdateResult>,
     pub(crate) decisions: Tally<Decided>,
     pub(crate) evidence: Tally<EvidenceResult>,
-    pub(crate) refusals: Tally<Refusal>,
 }
 
 impl Default for Counts {
@@ -22,7 +21,6 @@ impl Default for Counts {
             updates: Tally::new(&UpdateResult::ALL),
             decisions: Tally::new(&Decided::ALL),
             evidence: Tally::new(&EvidenceResult::ALL),
-            refusals: Tally::new(&REFUSED),
         }
     }
 }
@@ -168,6 +166,11 @@ impl From<&Unacceptable> for EvidenceResult {
             Unacceptable::NotNewer(_) | Unacceptable::NonceUsed => Self::Replayed,
         }
     }
+}
+
+/// None of each reason that a connection is closed with.
+pub(crate) fn refusals() -> Tally<Refusal> {
+    Tally::new(&REFUSED)
 }
 
 const REFUSED: [Refusal; 11] = [

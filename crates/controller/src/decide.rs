@@ -3,7 +3,8 @@
 
 use crate::clock::Now;
 use crate::event::Verdict;
-use crate::fleet::{Fleet, Node};
+use crate::fleet::{Case, Fleet};
+use keys::SegmentId;
 use policy::{Decision, Policy, Reason, Standing, State, floor, judge};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::NodeName;
@@ -97,41 +98,47 @@ impl Cause {
     }
 }
 
-/// Decides who is a member of the next epoch.
-pub fn decide(fleet: &Fleet, policy: &Policy, cause: Cause, now: Now) -> Ballot {
-    let member = |name: &NodeName| fleet.roster().contains(name);
-    let judged: BTreeMap<&NodeName, (&Node, Decision, u32)> = fleet
-        .nodes()
-        .iter()
-        .map(|(name, node)| {
-            let mut record = node.record(now);
+/// Decides who is a member of a segment's next epoch.
+pub fn decide(
+    fleet: &Fleet,
+    segment: SegmentId,
+    policy: &Policy,
+    cause: Cause,
+    now: Now,
+) -> Ballot {
+    let before = fleet.standings(segment).roster();
+    let member = |name: &NodeName| before.contains(name);
+    let judged: BTreeMap<&NodeName, (Case<'_>, Decision, u32)> = fleet
+        .cases(segment)
+        .map(|(name, case)| {
+            let mut record = case.record(now);
             // A member has had its epoch; one that is about to join begins its first.
             let spent = u32::from(cause.counts() && member(name));
             record.probation_left = record.probation_left.saturating_sub(spent);
             (
                 name,
                 (
-                    node,
+                    case,
                     judge(policy, &record, now.wall),
                     record.probation_left,
                 ),
             )
         })
         .collect();
-    let wanted = |name: &NodeName, node: &Node, decision: &Decision| match cause.scope() {
+    let wanted = |name: &NodeName, case: &Case<'_>, decision: &Decision| match cause.scope() {
         Scope::All => decision.allowed(),
         Scope::Failing if member(name) => decision.allowed(),
-        Scope::Joining if member(name) => !node.evicted(),
-        Scope::Failing | Scope::Joining => joins(node, decision),
+        Scope::Joining if member(name) => !case.node.evicted(),
+        Scope::Failing | Scope::Joining => joins(case, decision),
     };
     let failing: BTreeSet<NodeName> = judged
         .iter()
-        .filter(|(name, (node, decision, _))| {
-            member(name) && !node.evicted() && !wanted(name, node, decision)
+        .filter(|(name, (case, decision, _))| {
+            member(name) && !case.node.evicted() && !wanted(name, case, decision)
         })
         .map(|(name, _)| (*name).clone())
         .collect();
-    let held = floor::held(policy, fleet.roster().len(), failing, cause.confirmed());
+    let held = floor::held(policy, before.len(), failing, cause.confirmed());
 
     let mut ballot = Ballot {
         roster: BTreeSet::new(),
@@ -139,11 +146,11 @@ pub fn decide(fleet: &Fleet, policy: &Policy, cause: Cause, now: Now) -> Ballot 
         held,
         verdicts: Vec::new(),
     };
-    for (name, (node, decision, probation_left)) in judged {
+    for (name, (case, decision, probation_left)) in judged {
         let held = ballot.held.contains(name);
-        let admitted = held || wanted(name, node, &decision);
+        let admitted = held || wanted(name, &case, &decision);
         if cause.counts() || admitted != member(name) {
-            let verdict = verdict(name, node, &decision, admitted, held);
+            let verdict = verdict(name, &case, &decision, admitted, held);
             ballot.verdicts.push(Verdict {
                 probation_left,
                 ..verdict
@@ -154,23 +161,23 @@ pub fn decide(fleet: &Fleet, policy: &Policy, cause: Cause, now: Now) -> Ballot 
         } else {
             ballot
                 .excluded
-                .insert(name.clone(), why_not(node, &decision));
+                .insert(name.clone(), why_not(&case, &decision));
         }
     }
     ballot
 }
 
 /// Whether a node that is no member may become one without waiting for a scheduled rotation.
-pub fn joins(node: &Node, decision: &Decision) -> bool {
-    node.standing() == Standing::New && decision.allowed()
+pub fn joins(case: &Case<'_>, decision: &Decision) -> bool {
+    case.standing() == Standing::New && decision.allowed()
 }
 
 /// The reason of an exclusion, in words.
-pub fn why_not(node: &Node, decision: &Decision) -> String {
+pub fn why_not(case: &Case<'_>, decision: &Decision) -> String {
     let denied = decision.reason.as_ref().filter(|_| !decision.allowed());
     denied.map_or_else(
         || {
-            if joins(node, decision) {
+            if joins(case, decision) {
                 JOINING
             } else {
                 WAITING
@@ -183,12 +190,12 @@ pub fn why_not(node: &Node, decision: &Decision) -> String {
 
 fn verdict(
     name: &NodeName,
-    node: &Node,
+    case: &Case<'_>,
     decision: &Decision,
     admitted: bool,
     held: bool,
 ) -> Verdict {
-    let (state, standing) = match (admitted, held, node.standing()) {
+    let (state, standing) = match (admitted, held, case.standing()) {
         // A held node stays a member, and its failures go on counting.
         (true, true, Standing::In { failures }) => {
             let failures = failures.saturating_add(1);
@@ -212,7 +219,7 @@ fn verdict(
         score: decision.score,
         evidence: decision.evidence.map(|digest| digest.to_string()),
         standing,
-        probation_left: node.probation_left(),
+        probation_left: case.probation_left(),
         held,
     }
 }

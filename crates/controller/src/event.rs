@@ -3,7 +3,7 @@
 //! read without this program.
 
 use jiff::Timestamp;
-use keys::{Epoch, MeshId, NodeId, TokenHash, WgPublicKey};
+use keys::{Epoch, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
 use policy::{Standing, State};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -52,8 +52,8 @@ pub enum Event {
         host: u32,
         /// The token.
         token: String,
-        /// Scheduled rotations for which it is admitted regardless.
-        probation: u32,
+        /// How long each segment admits it regardless.
+        probation: Vec<Probation>,
     },
     /// A node got new keys, and the token was used up.
     NodeRekeyed {
@@ -72,6 +72,8 @@ pub enum Event {
     EvidenceAccepted(Box<Accepted>),
     /// Nodes were judged for an epoch.
     Decided {
+        /// The segment.
+        segment: SegmentId,
         /// The epoch.
         epoch: Epoch,
         /// Whether it counts for hysteresis and probation.
@@ -93,6 +95,15 @@ pub enum Event {
         /// The node.
         name: NodeName,
     },
+}
+
+/// A new node's time without evidence, in one segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probation {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Scheduled rotations for which it is admitted regardless.
+    pub epochs: u32,
 }
 
 /// Evidence that entered a node's record.
@@ -154,6 +165,8 @@ pub struct Verdict {
 /// An epoch that was published.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Published {
+    /// Its segment.
+    pub segment: SegmentId,
     /// Its number.
     pub epoch: Epoch,
     /// Why, in a word.
@@ -303,9 +316,13 @@ mod tests {
                 wg: WgPublicKey([2; 32]),
                 host: 2,
                 token: "t".into(),
-                probation: 1,
+                probation: vec![Probation {
+                    segment: SegmentId::FIRST,
+                    epochs: 1,
+                }],
             },
             Event::Decided {
+                segment: SegmentId::FIRST,
                 epoch: Epoch(3),
                 scheduled: true,
                 nodes: vec![Verdict {

@@ -15,7 +15,7 @@
 use crate::event::Event;
 use crate::reserve::Reserve;
 use jiff::Timestamp;
-use keys::{AuthorityId, AuthoritySecret, Epoch, EpochSecret, Signature};
+use keys::{AuthorityId, AuthoritySecret, Epoch, EpochSecret, SegmentId, Signature};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, params};
 use sha2::{Digest as _, Sha256};
 use std::fs::OpenOptions;
@@ -59,6 +59,8 @@ pub struct Entry {
 /// An epoch that a node may still need.
 #[derive(Debug)]
 pub struct StoredEpoch {
+    /// Its segment.
+    pub segment: SegmentId,
     /// Its number.
     pub epoch: Epoch,
     /// Its update.
@@ -70,13 +72,15 @@ pub struct StoredEpoch {
 /// An epoch to store together with the event that publishes it.
 #[derive(Debug)]
 pub struct NewEpoch<'a> {
+    /// Its segment.
+    pub segment: SegmentId,
     /// Its number.
     pub epoch: Epoch,
     /// Its update.
     pub signed: &'a Signed<EpochUpdate>,
     /// Its secret.
     pub secret: &'a EpochSecret,
-    /// The epoch in force, the only other one that is kept.
+    /// The epoch in force, the only other one of the segment that is kept.
     pub keep: Option<Epoch>,
 }
 
@@ -181,7 +185,7 @@ impl Log {
         self.head
     }
 
-    /// Makes `events` durable, and the epoch that they publish; `authority` signs the new head. On an
+    /// Makes `events` durable, and the epochs that they publish; `authority` signs the new head. On an
     /// error nothing has changed.
     ///
     /// On a full disk, evidence is refused, and everything else is written in the room that was held for it.
@@ -192,15 +196,15 @@ impl Log {
         &mut self,
         at: Timestamp,
         events: &[Event],
-        epoch: Option<&NewEpoch<'_>>,
+        epochs: &[NewEpoch<'_>],
         authority: &AuthoritySecret,
     ) -> Result<(), LogError> {
-        if epoch.is_none() && is_evidence(events) {
+        if epochs.is_empty() && is_evidence(events) {
             return self.append_evidence(at, events, authority);
         }
-        match self.try_append(at, events, epoch, authority) {
+        match self.try_append(at, events, epochs, authority) {
             Err(LogError::Full | LogError::NotTaken) if self.reserve.spend() => {
-                self.try_append(at, events, epoch, authority)
+                self.try_append(at, events, epochs, authority)
             }
             result => result,
         }
@@ -216,7 +220,7 @@ impl Log {
         let result = if self.reserve.is_spent() {
             Err(LogError::Full)
         } else {
-            self.try_append(at, events, None, authority)
+            self.try_append(at, events, &[], authority)
         };
         match &result {
             Err(LogError::Full | LogError::NotTaken)
@@ -236,7 +240,7 @@ impl Log {
         &mut self,
         at: Timestamp,
         events: &[Event],
-        epoch: Option<&NewEpoch<'_>>,
+        epochs: &[NewEpoch<'_>],
         authority: &AuthoritySecret,
     ) -> Result<(), LogError> {
         let mut head = self.head;
@@ -244,13 +248,13 @@ impl Log {
         for event in events {
             head = insert(&transaction, head, at, event)?;
         }
-        if let Some(epoch) = epoch {
+        for epoch in epochs {
             insert_epoch(&transaction, epoch)?;
         }
         sign_head(&transaction, head, authority)?;
         transaction.commit()?;
         self.head = head;
-        self.unwiped |= epoch.is_some();
+        self.unwiped |= !epochs.is_empty();
         Ok(())
     }
 
@@ -333,6 +337,12 @@ impl Log {
         self.limit_pages("PRAGMA max_page_count = 1");
     }
 
+    /// Whether the room that was held has been given up, as evidence alone never does.
+    #[cfg(test)]
+    pub(crate) fn has_spent_its_room(&self) -> bool {
+        self.reserve.is_spent()
+    }
+
     /// Ends [`Self::fill_up`].
     #[cfg(test)]
     pub(crate) fn free_up(&self) {
@@ -372,11 +382,14 @@ fn insert(
 fn insert_epoch(transaction: &Transaction<'_>, new: &NewEpoch<'_>) -> Result<(), LogError> {
     let number = |epoch: Epoch| epoch.0.cast_signed();
     let signed = postcard::to_stdvec(new.signed).map_err(|e| LogError::Damaged(e.to_string()))?;
-    let keep = number(new.keep.unwrap_or_default());
-    transaction.execute("DELETE FROM epochs WHERE epoch <> ?1", [keep])?;
+    let (segment, keep) = (new.segment.0, number(new.keep.unwrap_or_default()));
     transaction.execute(
-        "INSERT INTO epochs (epoch, signed, secret) VALUES (?1, ?2, ?3)",
-        params![number(new.epoch), signed, new.secret.expose()],
+        "DELETE FROM epochs WHERE segment = ?1 AND epoch <> ?2",
+        params![segment, keep],
+    )?;
+    transaction.execute(
+        "INSERT INTO epochs (segment, epoch, signed, secret) VALUES (?1, ?2, ?3, ?4)",
+        params![segment, number(new.epoch), signed, new.secret.expose()],
     )?;
     Ok(())
 }
@@ -485,22 +498,25 @@ fn check_head(
 }
 
 fn read_epochs(db: &Connection) -> Result<Vec<StoredEpoch>, LogError> {
-    let mut query = db.prepare("SELECT epoch, signed, secret FROM epochs ORDER BY epoch")?;
+    let mut query =
+        db.prepare("SELECT segment, epoch, signed, secret FROM epochs ORDER BY segment, epoch")?;
     let rows = query.query_map([], |row| {
-        let secret = Zeroizing::new(row.get::<_, [u8; 32]>(2)?);
+        let secret = Zeroizing::new(row.get::<_, [u8; 32]>(3)?);
         Ok((
-            row.get::<_, i64>(0)?,
-            row.get::<_, Vec<u8>>(1)?,
+            SegmentId(row.get(0)?),
+            row.get::<_, i64>(1)?,
+            row.get::<_, Vec<u8>>(2)?,
             EpochSecret::from_bytes(*secret),
         ))
     })?;
     let mut epochs = Vec::new();
     for row in rows {
-        let (epoch, signed, secret) = row?;
+        let (segment, epoch, signed, secret) = row?;
         // An update that cannot be read is as good as none: the controller publishes a new one.
         if let Ok(signed) = postcard::from_bytes(&signed) {
             let epoch = Epoch(epoch.cast_unsigned());
             epochs.push(StoredEpoch {
+                segment,
                 epoch,
                 signed,
                 secret,
@@ -573,7 +589,7 @@ const LABEL_EVENT: &[u8] = b"meshd/v1 event";
 const LABEL_HEAD: &[u8] = b"meshd/v1 log head";
 /// A controller that is just stopping may still have the log.
 const BUSY_TIME: Duration = Duration::from_secs(1);
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 /// Exclusive: one process, and no shared-memory file beside the log.
 const PRAGMAS: &str = "
     PRAGMA locking_mode = EXCLUSIVE;
@@ -590,8 +606,9 @@ const SCHEMA: &str = "
         one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, hash BLOB NOT NULL,
         signer BLOB NOT NULL, signature BLOB NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS epochs (
-        epoch INTEGER PRIMARY KEY, signed BLOB NOT NULL, secret BLOB NOT NULL) STRICT;
-    PRAGMA user_version = 2;
+        segment INTEGER NOT NULL, epoch INTEGER NOT NULL, signed BLOB NOT NULL,
+        secret BLOB NOT NULL, PRIMARY KEY (segment, epoch)) STRICT;
+    PRAGMA user_version = 3;
     COMMIT;
 ";
 

@@ -1,10 +1,10 @@
-//! The controller's metrics: each declared once, and filled from the engine's state when somebody asks.
-//! `Counts` holds what nothing else counts; it decides nothing, and nothing reads it but a scrape.
+//! The controller's metrics: each declared once, and filled from a view of the state when somebody asks.
+//! Counts nothing itself. Metrics of epochs and nodes have room for one segment.
 
 use crate::clock::Now;
-use crate::counts::refused;
-use crate::engine::{Engine, Stage};
+use crate::counts::{Counts, refused};
 use crate::intake::Waiting;
+use crate::view::View;
 use epoch::authority::Span;
 use exposition::{Page, Tally};
 use std::time::Duration;
@@ -51,82 +51,82 @@ pub(crate) struct Held {
     pub(crate) connections: usize,
 }
 
-impl Engine {
-    /// Everything that is measured, as it is now.
-    pub(crate) fn metrics(&self, held: Held, now: Now) -> Page {
-        let mut page = Page::default();
-        page.put_each(BUILD_INFO, [(env!("CARGO_PKG_VERSION"), true)]);
-        self.put_epoch(&mut page, now);
-        let decisions = self.counts.decisions.iter();
-        page.put_each(DECISIONS, decisions.map(|(it, n)| (it.name(), n)));
-        page.put(HELD, self.held.len());
-        page.put_each(NODES, self.states().iter().map(|(it, n)| (word(it), n)));
-        let evidence = self.counts.evidence.iter();
-        page.put_each(EVIDENCE, evidence.map(|(it, n)| (it.name(), n)));
-        self.put_connections(held, &mut page);
-        page.put(LOG_EVENTS, self.log.head().seq);
-        page.put(LOG_WRITABLE, self.log_writable());
-        page.put(ALARMS, self.alarms().len());
-        page
-    }
+/// Everything that is measured, as it is now.
+pub(crate) fn page(view: &View<'_>, counts: &Counts, held: Held, now: Now) -> Page {
+    let mut page = Page::default();
+    page.put_each(BUILD_INFO, [(env!("CARGO_PKG_VERSION"), true)]);
+    put_epoch(view, counts, &mut page, now);
+    let decisions = counts.decisions.iter();
+    page.put_each(DECISIONS, decisions.map(|(it, n)| (it.name(), n)));
+    page.put(HELD, view.segment().held().len());
+    page.put_each(NODES, states(view).iter().map(|(it, n)| (word(it), n)));
+    let evidence = counts.evidence.iter();
+    page.put_each(EVIDENCE, evidence.map(|(it, n)| (it.name(), n)));
+    put_connections(view, held, &mut page);
+    page.put(LOG_EVENTS, view.journal.log().head().seq);
+    page.put(LOG_WRITABLE, view.journal.is_writable());
+    page.put(ALARMS, view.alarms().len());
+    page
+}
 
-    fn put_epoch(&self, page: &mut Page, now: Now) {
-        let span = self.authority.in_force();
-        let left = |span: &Span| span.ends.saturating_sub(now.boot);
-        let published = span.and_then(|span| self.fleet.epoch(span.epoch));
-        page.put(EPOCH, span.map_or(0, |span| span.epoch.0));
-        page.put(
-            EPOCH_REMAINING,
-            span.map_or(Duration::ZERO, left).as_secs_f64(),
-        );
-        page.put(
-            EPOCH_MEMBERS,
-            published.map_or(0, |(_, published)| published.members),
-        );
-        let updates = self.counts.updates.iter();
-        page.put_each(EPOCH_UPDATES, updates.map(|(it, n)| (it.name(), n)));
-    }
+fn put_epoch(view: &View<'_>, counts: &Counts, page: &mut Page, now: Now) {
+    let segment = view.segment();
+    let span = segment.in_force();
+    let left = |span: &Span| span.ends.saturating_sub(now.boot);
+    let standings = segment.standings(view.fleet());
+    let published = standings.epoch(segment.current());
+    page.put(EPOCH, segment.current().0);
+    page.put(
+        EPOCH_REMAINING,
+        span.map_or(Duration::ZERO, left).as_secs_f64(),
+    );
+    page.put(
+        EPOCH_MEMBERS,
+        published.map_or(0, |(_, published)| published.members),
+    );
+    let updates = counts.updates.iter();
+    page.put_each(EPOCH_UPDATES, updates.map(|(it, n)| (it.name(), n)));
+}
 
-    fn put_connections(&self, held: Held, page: &mut Page) {
-        let serving = |stage: &Stage| matches!(stage, Stage::Serving { .. });
-        let all = self.sessions.len();
-        let serving = self.sessions.values().filter(|s| serving(&s.stage)).count();
-        let Waiting {
-            handshakes,
-            silent,
-            turned,
-        } = held.waiting;
-        // The rest of those that hold memory has been refused, and is on its way out.
-        let closing = held.connections.saturating_sub(all + handshakes + silent);
-        page.put_each(
-            CONNECTIONS,
-            [
-                ("handshake", handshakes),
-                ("silent", silent),
-                ("opening", all - serving),
-                ("serving", serving),
-                ("closing", closing),
-            ],
-        );
-        page.put_each(
-            TURNED_AWAY,
-            [
-                ("unanswered", turned.unanswered),
-                ("crowded", turned.crowded),
-                ("barred", turned.barred),
-            ],
-        );
-        let refusals = self.counts.refusals.iter();
-        page.put_each(REFUSALS, refusals.map(|(it, n)| (refused(it), n)));
-    }
+fn put_connections(view: &View<'_>, held: Held, page: &mut Page) {
+    let serving = view.connections.serving().count();
+    let opening = view.connections.openings().count();
+    let Waiting {
+        handshakes,
+        silent,
+        turned,
+    } = held.waiting;
+    // The rest of those that hold memory has been refused, and is on its way out.
+    let known = opening + serving + handshakes + silent;
+    let closing = held.connections.saturating_sub(known);
+    page.put_each(
+        CONNECTIONS,
+        [
+            ("handshake", handshakes),
+            ("silent", silent),
+            ("opening", opening),
+            ("serving", serving),
+            ("closing", closing),
+        ],
+    );
+    page.put_each(
+        TURNED_AWAY,
+        [
+            ("unanswered", turned.unanswered),
+            ("crowded", turned.crowded),
+            ("barred", turned.barred),
+        ],
+    );
+    let refusals = view.connections.refused().iter();
+    page.put_each(REFUSALS, refusals.map(|(it, n)| (refused(it), n)));
+}
 
-    fn states(&self) -> Tally<NodeState> {
-        let mut states = Tally::new(&NODE_STATES);
-        for (name, node) in self.fleet.nodes() {
-            states.count(self.state_of(name, node));
-        }
-        states
+fn states(view: &View<'_>) -> Tally<NodeState> {
+    let mut states = Tally::new(&NODE_STATES);
+    for (name, case) in view.cases() {
+        states.count(view.state_of(name, &case));
     }
+    states
 }
 
 const NODE_STATES: [NodeState; 5] = [

@@ -14,8 +14,8 @@ use crate::log::{self, Log};
 use crate::operator::{Answer, Request};
 use jiff::Timestamp;
 use keys::{
-    AuthorityId, AuthoritySecret, ControllerId, Epoch, NodeSecret, TokenSecret, WgPublicKey,
-    WgSecret,
+    AuthorityId, AuthoritySecret, ControllerId, Epoch, NodeSecret, SegmentId, TokenSecret,
+    WgPublicKey, WgSecret,
 };
 use policy::Policy;
 use rand_core::{OsRng, RngCore as _};
@@ -278,14 +278,18 @@ impl World {
             finished_at: self.now.wall,
             nonce: nonce.iter().map(|b| format!("{b:02x}")).collect(),
             log_digest: None,
-            mesh: self.engine.fleet.mesh(),
+            mesh: self.engine.fleet().mesh(),
             challenge: self.challenge(),
         }
     }
 
     /// The digest of the newest update.
     fn challenge(&self) -> Option<Digest> {
-        let newest = self.engine.fleet.newest_epoch();
+        let newest = self
+            .engine
+            .fleet()
+            .standings(SegmentId::FIRST)
+            .newest_epoch();
         newest.map(|(_, published)| published.update)
     }
 
@@ -386,7 +390,8 @@ impl World {
 #[test]
 fn the_secret_of_an_epoch_that_is_over_is_nowhere_on_disk_once_there_was_time() {
     let mut world = World::new(Policy::default());
-    let issue = world.engine.issues.values().next().unwrap();
+    let segment = world.engine.segments().shown();
+    let issue = segment.issue(Epoch(1)).unwrap();
     let secret = *issue.secret.expose();
     let on_disk = |world: &World| {
         let files = std::fs::read_dir(world.dir.path()).unwrap();

@@ -182,13 +182,13 @@ fn an_epoch_that_is_not_published_is_counted_by_its_cause() {
 
     world.pass(s(10));
     let events = at(&world.scrape(), metrics::LOG_EVENTS, None);
-    world.engine.log.fill_up();
+    world.engine.log().fill_up();
     world.pass(s(120));
     assert!(world.count(metrics::EPOCH_UPDATES, "unwritten") > 0);
     let page = world.scrape();
     assert_eq!(at(&page, metrics::LOG_WRITABLE, None), 0.0);
     assert_eq!(at(&page, metrics::EPOCH_REMAINING, None), 0.0, "overdue");
-    world.engine.log.free_up();
+    world.engine.log().free_up();
     world.pass(s(3));
     let page = world.scrape();
     assert_eq!(at(&page, metrics::LOG_WRITABLE, None), 1.0);

@@ -1,0 +1,80 @@
+//! All segments of the mesh. Today there is one; whatever concerns "the segments" is a loop over these, and
+//! the only place that says which there are is [`Segments::resume`].
+
+use crate::clock::Now;
+use crate::fleet::Fleet;
+use crate::log::{Head, StoredEpoch};
+use crate::mesh::Mesh;
+use crate::segment::Segment;
+use keys::SegmentId;
+use policy::Policy;
+use std::collections::BTreeMap;
+use wire::NodeName;
+
+/// The segments, by id; at least one.
+#[derive(Debug)]
+pub(crate) struct Segments(BTreeMap<SegmentId, Segment>);
+
+impl Segments {
+    /// Resumes the segments that this controller is set up with. A mesh has the one with `policy`.
+    pub(crate) fn resume(
+        policy: Policy,
+        fleet: &Fleet,
+        mut stored: Vec<StoredEpoch>,
+        (mesh, head): (&Mesh, Head),
+        now: Now,
+    ) -> Self {
+        let policies = [(SegmentId::FIRST, policy)];
+        let resume = |(id, policy)| {
+            let own = stored.extract_if(.., |epoch| epoch.segment == id).collect();
+            let segment = Segment::resume(id, policy, fleet, own, (mesh, head), now);
+            (id, segment)
+        };
+        Self(policies.into_iter().map(resume).collect())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Segment> {
+        self.0.values()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Segment> {
+        self.0.values_mut()
+    }
+
+    /// Their ids, for those who have to change one after the other.
+    pub(crate) fn ids(&self) -> Vec<SegmentId> {
+        self.0.keys().copied().collect()
+    }
+
+    pub(crate) fn get(&self, id: SegmentId) -> &Segment {
+        self.0.get(&id).expect("ids are those of segments")
+    }
+
+    pub(crate) fn get_mut(&mut self, id: SegmentId) -> &mut Segment {
+        self.0.get_mut(&id).expect("ids are those of segments")
+    }
+
+    /// The one that a node's place, the status and the metrics show: they have room for one.
+    pub(crate) fn shown(&self) -> &Segment {
+        let (_, first) = self.0.first_key_value().expect("there is at least one");
+        first
+    }
+
+    /// Something about this node has changed: it joins soon where it may.
+    pub(crate) fn want_join_of(&mut self, fleet: &Fleet, name: &NodeName, now: Now) {
+        for segment in self.iter_mut() {
+            if segment.may_join(fleet, name, now) {
+                segment.want_join(now);
+            }
+        }
+    }
+
+    /// Something has changed that may concern any node.
+    pub(crate) fn want_joins(&mut self, fleet: &Fleet, now: Now) {
+        for segment in self.iter_mut() {
+            if segment.anyone_joins(fleet, now) {
+                segment.want_join(now);
+            }
+        }
+    }
+}
