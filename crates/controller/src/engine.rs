@@ -39,7 +39,7 @@ use crate::view::View;
 use allowance::Bucket;
 use epoch::authority::Kind;
 use exposition::Page;
-use keys::{AuthoritySecret, ControllerId, MeshId, NodeId};
+use keys::{AuthoritySecret, ControllerId, MeshId, NodeId, SegmentId};
 use policy::{Policy, PolicyError};
 use rand_core::{OsRng, RngCore as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -127,12 +127,27 @@ impl Engine {
     /// [`StartError`].
     pub fn start(
         setup: Setup,
-        mut log: Log,
-        mut fleet: Fleet,
+        log: Log,
+        fleet: Fleet,
         epochs: Vec<StoredEpoch>,
         now: Now,
     ) -> Result<Self, StartError> {
-        setup.policy.validate()?;
+        // The one place that says which segments there are: one, until a configuration can name others.
+        let policies = vec![(SegmentId::FIRST, setup.policy.clone())];
+        Self::start_with(policies, setup, (log, fleet), epochs, now)
+    }
+
+    /// The same with a policy for each segment.
+    pub(crate) fn start_with(
+        policies: Vec<(SegmentId, Policy)>,
+        setup: Setup,
+        (mut log, mut fleet): (Log, Fleet),
+        epochs: Vec<StoredEpoch>,
+        now: Now,
+    ) -> Result<Self, StartError> {
+        for (_, policy) in &policies {
+            policy.validate()?;
+        }
         let id = match fleet.mesh() {
             Some(id) => id,
             None => found(&setup, &mut log, &mut fleet, now)?,
@@ -152,7 +167,7 @@ impl Engine {
         };
         let journal = Journal::new(log, fleet, now);
         let signer = (&mesh, journal.log().head());
-        let segments = Segments::resume(setup.policy, journal.fleet(), epochs, signer, now);
+        let segments = Segments::resume(policies, journal.fleet(), epochs, signer, now);
         let mut engine = Self {
             mesh,
             journal,

@@ -170,15 +170,20 @@ impl Fleet {
         }
     }
 
-    /// The evidence accepted earlier from a node, as far as it concerns a run of it that a segment is to
-    /// judge: the run must answer to an update of that segment.
-    pub fn history(&self, segment: SegmentId, node: &Node, run: &Benchmark) -> policy::History {
-        let standings = self.standings(segment);
+    /// The evidence accepted earlier from a node, as far as it concerns a run of it.
+    ///
+    /// A run answers to one update. Whichever segment published it, the run is no older than that: so it counts
+    /// in all of them.
+    pub fn history(&self, node: &Node, run: &Benchmark) -> policy::History {
+        let known = |challenge| {
+            let mut segments = self.segments.values();
+            segments.any(|standings| standings.knows_challenge(&challenge))
+        };
         let used = |nonce: &String| nonce.eq_ignore_ascii_case(&run.nonce);
         policy::History {
             last_finished: node.last_finished,
             nonce_used: node.nonces.iter().any(used),
-            challenge_known: run.challenge.map(|c| standings.knows_challenge(&c)),
+            challenge_known: run.challenge.map(known),
         }
     }
 

@@ -1,5 +1,5 @@
-//! All segments of the mesh. Today there is one; whatever concerns "the segments" is a loop over these, and
-//! the only place that says which there are is [`Segments::resume`].
+//! All segments of the mesh. A mesh has one today; everything that concerns "the segments" is a loop over these
+//! or a look-up here. Refuses to say which there are: the engine's start does.
 
 use crate::clock::Now;
 use crate::fleet::Fleet;
@@ -16,15 +16,14 @@ use wire::NodeName;
 pub(crate) struct Segments(BTreeMap<SegmentId, Segment>);
 
 impl Segments {
-    /// Resumes the segments that this controller is set up with. A mesh has the one with `policy`.
+    /// Resumes the segments with these policies, each with its own of the epochs that were `stored`.
     pub(crate) fn resume(
-        policy: Policy,
+        policies: Vec<(SegmentId, Policy)>,
         fleet: &Fleet,
         mut stored: Vec<StoredEpoch>,
         (mesh, head): (&Mesh, Head),
         now: Now,
     ) -> Self {
-        let policies = [(SegmentId::FIRST, policy)];
         let resume = |(id, policy)| {
             let own = stored.extract_if(.., |epoch| epoch.segment == id).collect();
             let segment = Segment::resume(id, policy, fleet, own, (mesh, head), now);

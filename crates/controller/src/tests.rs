@@ -5,6 +5,7 @@ mod epochs;
 mod faults;
 mod metrics;
 mod restart;
+mod segments;
 mod socket;
 
 use crate::clock::Now;
@@ -73,12 +74,25 @@ fn start(
     adopt: Option<AuthorityId>,
     now: Now,
 ) -> Result<Engine, StartError> {
+    let policies = [(SegmentId::FIRST, policy)];
+    start_with(path, &policies, authority, boot_id, adopt, now)
+}
+
+fn start_with(
+    path: PathBuf,
+    policies: &[(SegmentId, Policy)],
+    authority: &str,
+    boot_id: &str,
+    adopt: Option<AuthorityId>,
+    now: Now,
+) -> Result<Engine, StartError> {
     let mut fleet = Fleet::default();
     let authority = AuthoritySecret::from_base64(authority).unwrap();
     let trusted: Vec<_> = adopt.into_iter().chain([authority.public()]).collect();
     let (log, epochs) = Log::open(&path, &trusted, |entry| fleet.apply(entry.at, &entry.event))?;
+    let (policies, opened) = (policies.to_vec(), (log, fleet));
     let setup = Setup {
-        policy,
+        policy: policies[0].1.clone(),
         mesh_v4: crate::open::DEFAULT_MESH_V4,
         mesh_v6: None,
         advertise: vec!["192.0.2.1:7443".into()],
@@ -86,7 +100,10 @@ fn start(
         authority,
         boot_id: boot_id.into(),
     };
-    Engine::start(setup, log, fleet, epochs, now)
+    match policies.as_slice() {
+        [_] => Engine::start(setup, opened.0, opened.1, epochs, now),
+        _ => Engine::start_with(policies, setup, opened, epochs, now),
+    }
 }
 
 impl World {
@@ -375,14 +392,25 @@ impl World {
         away: Duration,
         boot_id: &str,
     ) -> Result<(), StartError> {
+        self.try_restart_with(&[(SegmentId::FIRST, policy)], away, boot_id)
+    }
+
+    fn try_restart_with(
+        &mut self,
+        policies: &[(SegmentId, Policy)],
+        away: Duration,
+        boot_id: &str,
+    ) -> Result<(), StartError> {
         self.forward(away);
         let elsewhere = tempfile::tempdir().unwrap();
         let path = log::path_in(elsewhere.path());
-        let dummy = start(path, policy.clone(), &self.authority, "x", None, self.now)?;
+        let policy = policies[0].1.clone();
+        let dummy = start(path, policy, &self.authority, "x", None, self.now)?;
         // The old engine has to let go of the log before the new one may have it.
         drop(std::mem::replace(&mut self.engine, dummy));
         let path = log::path_in(self.dir.path());
-        self.engine = start(path, policy, &self.authority, boot_id, self.adopt, self.now)?;
+        let (authority, adopt) = (&self.authority, self.adopt);
+        self.engine = start_with(path, policies, authority, boot_id, adopt, self.now)?;
         Ok(())
     }
 }
