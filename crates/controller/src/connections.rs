@@ -22,7 +22,7 @@ pub(crate) struct Connections {
     live: BTreeMap<NodeName, Live>,
     /// When the newest place of a node that moves too often is told.
     news_due: BTreeMap<NodeName, Duration>,
-    /// What was closed with a word.
+    /// Connections that were closed with a word.
     refused: Tally<Refusal>,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Live {
     pub(crate) connection: Option<ConnectionId>,
     /// UDP port and configured addresses, as the node said last.
     pub(crate) announced: (u16, Vec<SocketAddr>),
-    /// What follows from that and from where the node is seen.
+    /// Follows from that and from where the node is seen.
     pub(crate) endpoints: Vec<SocketAddr>,
     pub(crate) acked: Option<(Epoch, Phase)>,
     pub(crate) clock_skew_ms: Option<i64>,
@@ -188,7 +188,8 @@ impl Connections {
         name: &NodeName,
         output: &mut Output,
     ) -> Option<SocketAddr> {
-        // What was sent on the older one may never have arrived: the node hears everything anew on this one.
+        // The older one may be dead without anybody having noticed, with all that was sent on it last: the node
+        // hears everything anew on this one.
         if let Some(old) = self.live_mut(name).connection.replace(id) {
             self.close(old, Refusal::Superseded, output);
         }
@@ -266,7 +267,7 @@ impl Connections {
         due
     }
 
-    /// What was closed with a word, since the start.
+    /// Connections that were closed with a word, since the start.
     pub(crate) fn refused(&self) -> &Tally<Refusal> {
         &self.refused
     }

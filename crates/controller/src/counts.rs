@@ -1,4 +1,4 @@
-//! What nothing else counts, since the start. Decides nothing, and nothing reads it but a scrape.
+//! Counts of all that nothing else counts, since the start. Decides nothing, and nothing reads it but a scrape.
 
 use crate::decide::Ballot;
 use exposition::Tally;
@@ -26,7 +26,7 @@ impl Default for Counts {
 }
 
 impl Counts {
-    /// What a published epoch was decided on.
+    /// The verdicts of a published epoch.
     pub(crate) fn ballot(&mut self, ballot: &Ballot) {
         for verdict in &ballot.verdicts {
             self.decisions.count(match verdict.membership {
@@ -38,7 +38,7 @@ impl Counts {
     }
 }
 
-/// What became of an attempt to publish an epoch.
+/// The end of an attempt to publish an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UpdateResult {
     Published,
@@ -65,7 +65,7 @@ impl UpdateResult {
     }
 }
 
-/// What was decided about a node.
+/// A decision about a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decided {
     Allowed,
@@ -85,7 +85,7 @@ impl Decided {
     }
 }
 
-/// What became of evidence.
+/// The end that evidence came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EvidenceResult {
     Accepted,

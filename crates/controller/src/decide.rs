@@ -1,4 +1,4 @@
-//! Who is a member of the next epoch: the policy, asked about every node, under the epoch's cause.
+//! The members of the next epoch: the policy, asked about every node, under the epoch's cause.
 //! Pure: the same fleet, policy, cause and time give the same ballot.
 
 use crate::clock::Now;
@@ -43,7 +43,7 @@ pub struct Ballot {
     pub excluded: BTreeMap<NodeName, String>,
     /// Members only because an operator has not confirmed their removal.
     pub held: BTreeSet<NodeName>,
-    /// What the log records.
+    /// The verdicts that the log records.
     pub verdicts: Vec<Verdict>,
 }
 

@@ -1,4 +1,4 @@
-//! What the engine hands to its shell: effects in order, and the news that something changed which the shell
+//! The engine's way out to its shell: effects in order, and the news that something changed which the shell
 //! shows or filters by. Every part of the engine may put in; refuses to carry anything out.
 
 use std::collections::VecDeque;
@@ -8,7 +8,7 @@ use wire::message::{Refusal, ToNode};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
-/// What the shell shall do.
+/// Something that the shell shall do.
 #[derive(Debug)]
 pub enum Effect {
     /// Send a message.

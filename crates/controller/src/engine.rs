@@ -49,7 +49,7 @@ use wire::message::{Enrol, Refusal, ToController, ToNode};
 
 pub use crate::effect::{ConnectionId, Effect};
 
-/// What the engine must be told once.
+/// All that the engine must be told once.
 #[derive(Debug)]
 pub struct Setup {
     /// The policy.
@@ -113,7 +113,7 @@ pub struct Engine {
     journal: Journal,
     segments: Segments,
     connections: Connections,
-    /// What all unknown keys together may ask for.
+    /// The enrolments that all unknown keys together may ask for.
     enrolments: Bucket,
     counts: Counts,
     output: Output,
@@ -188,7 +188,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// What the shell shall do next.
+    /// The next thing for the shell to do.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.output.poll()
     }
@@ -208,7 +208,7 @@ impl Engine {
         self.output.take_keys_changed()
     }
 
-    /// What can wait until the effects are carried out: a revocation does not.
+    /// Work that can wait until the effects are carried out: a revocation does not wait for it.
     pub fn tidy(&mut self, now: Now) {
         self.journal.tidy(now);
     }

@@ -33,7 +33,7 @@ pub(crate) struct Enrolment<'e> {
     pub(crate) allowance: &'e mut Bucket,
 }
 
-/// What becomes of a request.
+/// The decision on a request.
 #[derive(Debug)]
 pub(crate) enum Admission {
     /// It was enrolled before: the answer was lost.

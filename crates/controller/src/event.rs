@@ -1,4 +1,4 @@
-//! What can happen, as the event log keeps it. Every change of durable state is one of these; the
+//! Everything that can happen, as the event log keeps it. Every change of durable state is one of these; the
 //! state is their fold ([`crate::fleet`]). Names and keys are stored as printed, so that the log can be
 //! read without this program.
 
@@ -23,9 +23,9 @@ pub enum Event {
     },
     /// An enrolment token was made; its secret is not kept.
     TokenCreated {
-        /// What lists call it.
+        /// Its name in lists.
         id: String,
-        /// What stands for its secret.
+        /// Stands for its secret.
         #[serde(with = "bytes")]
         hash: TokenHash,
         /// The only name that it admits.
@@ -126,7 +126,7 @@ pub struct Accepted {
     pub suite_version: String,
     /// When the run finished.
     pub finished_at: Timestamp,
-    /// Who vouches.
+    /// The key that vouches.
     #[serde(with = "signer")]
     pub signer: Signer,
     /// The run's nonce.
@@ -182,9 +182,9 @@ pub struct Published {
     pub policy: String,
     /// Members.
     pub members: usize,
-    /// Who is a member now and was not before.
+    /// The nodes that are members now and were not before.
     pub joined: Vec<NodeName>,
-    /// Who was a member before and is not now, and why.
+    /// The nodes that were members before and are not now, and why.
     pub removed: BTreeMap<NodeName, String>,
     /// Milliseconds from this event to the epoch's beginning.
     pub activate_in_ms: u64,
@@ -234,7 +234,7 @@ mod text {
     }
 }
 
-/// Who vouches: `node:…` or `evaluator:…`.
+/// The key that vouches: `node:…` or `evaluator:…`.
 mod signer {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};

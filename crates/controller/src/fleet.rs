@@ -58,7 +58,7 @@ pub struct Node {
 /// An enrolment token, without its secret.
 #[derive(Debug, Clone)]
 pub struct TokenRecord {
-    /// What stands for its secret.
+    /// Stands for its secret.
     pub hash: TokenHash,
     /// The only name that it admits.
     pub name: Option<NodeName>,
@@ -66,11 +66,11 @@ pub struct TokenRecord {
     pub created_at: Timestamp,
     /// When it ends, in seconds since 1970.
     pub expires_unix: u64,
-    /// What became of it.
+    /// Whether it was used.
     pub fate: Fate,
 }
 
-/// What became of a token.
+/// Whether a token was used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// Nothing yet.
@@ -160,7 +160,7 @@ impl Fleet {
     }
 
     /// Notes on the boot-time clock when evidence was accepted: from then on the wall clock cannot make it
-    /// younger. What was accepted before this start is as old as the calendar says now.
+    /// younger. Evidence from before this start is as old as the calendar says now.
     pub fn start_ageing(&mut self, now: Now) {
         for node in self.nodes.values_mut() {
             if let (Some(at), None) = (node.accepted_at, node.accepted_boot_ms) {
@@ -207,13 +207,13 @@ impl Fleet {
         self.names.get(id)
     }
 
-    /// Who has this WireGuard key.
+    /// The node with this WireGuard key.
     pub fn owner_of(&self, wg: &WgPublicKey) -> Option<&NodeName> {
         let mut nodes = self.nodes.iter();
         nodes.find(|(_, node)| node.wg == *wg).map(|(name, _)| name)
     }
 
-    /// What was decided in a segment.
+    /// A segment's part.
     pub fn standings(&self, segment: SegmentId) -> &Standings {
         self.segments.get(&segment).unwrap_or(&standings::NONE)
     }
@@ -274,7 +274,7 @@ impl Fleet {
 }
 
 impl<'f> Case<'f> {
-    /// What the policy judges.
+    /// The record that the policy judges.
     pub fn record(&self, now: Now) -> Record {
         let node = self.node;
         Record {
@@ -300,12 +300,12 @@ impl<'f> Case<'f> {
         self.standing.probation_left
     }
 
-    /// What earlier decisions left behind.
+    /// The standing that earlier decisions left behind.
     pub fn standing(&self) -> Standing {
         self.standing.standing
     }
 
-    /// What the last decision was.
+    /// The last decision.
     pub fn verdict(&self) -> Option<&'f Verdict> {
         self.standing.verdict.as_ref()
     }

@@ -1,4 +1,4 @@
-//! What enrolled nodes say: Hello, evidence, acknowledgements, reports, places. Each speaks only about itself;
+//! The words of enrolled nodes: Hello, evidence, acknowledgements, reports, places. Each speaks only about itself;
 //! evidence alone changes anything durable. Refuses what unknown keys say: that is enrolment's.
 
 use crate::clock::Now;
@@ -129,7 +129,7 @@ impl Ingest<'_> {
         push.welcome(id, &node, self.segments, mark.as_ref(), now);
     }
 
-    /// What a node remembers, as far as the authority signed it for this mesh. The mere word of a node is worth
+    /// The mark that a node remembers, as far as the authority signed it for this mesh. The mere word of a node is worth
     /// nothing: any member could claim an epoch that never was, and raise a false alarm.
     fn proven(&self, newest: Option<Signed<Mark>>) -> Option<Verified<Mark>> {
         let mark = newest.and_then(|mark| mark.verify(&self.mesh.trusted()).ok());

@@ -1,4 +1,4 @@
-//! What reaches the one task that owns the state: what connections carry, and what operators and scrapers
+//! The inputs of the one task that owns the state: what connections carry, and what operators and scrapers
 //! ask. Refuses to answer: whoever puts a question in holds the other end.
 
 use crate::effect::ConnectionId;

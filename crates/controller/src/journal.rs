@@ -132,7 +132,7 @@ impl Journal {
         }
     }
 
-    /// What failed is not tried again before this; zero if nothing did. Operators and nodes are not held to
+    /// Nothing that failed is tried again before this; zero if nothing did. Operators and nodes are not held to
     /// it: each of their attempts is one, and is answered.
     pub(crate) fn retry_at(&self) -> Duration {
         match self.writing {

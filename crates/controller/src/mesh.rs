@@ -1,4 +1,4 @@
-//! What stays as it is while a controller runs: the mesh's identity and address ranges, where nodes find the
+//! All that stays as it is while a controller runs: the mesh's identity and address ranges, where nodes find the
 //! controller, and the key that signs for the mesh. Signs what it is given; refuses to decide anything.
 
 use crate::fleet::Node;
@@ -50,8 +50,8 @@ impl Mesh {
             .ok()
     }
 
-    /// What nodes keep of an update, to prove later which log it was published on: the one that ends with
-    /// `head`.
+    /// The mark that nodes keep of an update, to prove later which log it was published on: the one that ends
+    /// with `head`.
     pub(crate) fn mark(
         &self,
         segment: SegmentId,

@@ -1,4 +1,4 @@
-//! What operators ask through the admin socket. Every refusal says what to do about it.
+//! The requests of operators through the admin socket. Every refusal says what to do about it.
 
 use crate::clock::Now;
 use crate::decide::Cause;
@@ -152,7 +152,7 @@ impl Operator<'_> {
             .is_some_and(|(_, p)| p.cause == Cause::Scheduled.word() || p.cause == cause.word());
         match (at_once, on_its_way) {
             (true, _) => Some(Kind::Immediate),
-            // What is on its way was decided without the operator's word.
+            // The epoch on its way was decided without the operator's word: the removals that it held would stay.
             (false, true) if confirmed && !segment.held().is_empty() => Some(Kind::Immediate),
             (false, true) => None,
             (false, false) => Some(Kind::Scheduled),

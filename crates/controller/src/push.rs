@@ -1,4 +1,4 @@
-//! What nodes are told of epochs and of each other. Everything leaves through an outbox per connection
+//! The words to nodes: epochs, and where the others are. Everything leaves through an outbox per connection
 //! (`outbox.rs`): a node that does not read is disconnected by the shell and never holds up another. Refuses
 //! to change anything: what is pushed here has taken effect.
 
@@ -23,8 +23,8 @@ pub(crate) struct Push<'e> {
 }
 
 impl Push<'_> {
-    /// Pushes a published epoch to every connected node. Who joins with it is told where all members
-    /// are, and all members where those are that join.
+    /// Pushes a published epoch to every connected node. A node that joins with it is told where all
+    /// members are, and all members where those are that join.
     pub(crate) fn epoch(
         &mut self,
         segment: &Segment,

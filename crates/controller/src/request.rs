@@ -1,4 +1,4 @@
-//! What operators can ask, and what they are answered. Refuses to know how: the admin socket speaks these
+//! Everything that operators can ask, and the answers. Refuses to know how: the admin socket speaks these
 //! types, and the engine answers in them.
 
 use serde::Serialize;

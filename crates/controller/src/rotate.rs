@@ -1,6 +1,6 @@
 //! A new epoch, in the one order that is safe: decide → time → sign → persist → push. The first three make a
 //! [`Draft`] and change nothing; here it becomes durable, takes effect and is told, in this order and in no
-//! other. What follows, from verification to discarding, happens on the nodes.
+//! other. The rest, from verification to discarding, happens on the nodes.
 //!
 //! | What falls short | The danger | What this order makes of it |
 //! |---|---|---|
@@ -76,7 +76,7 @@ impl Rotation<'_> {
         Ok(())
     }
 
-    /// What is decided and signed for each segment, with all that the log is to keep of it.
+    /// A draft for each segment, with all that the log is to keep of them.
     fn drafts(
         &mut self,
         which: &[SegmentId],

@@ -1,7 +1,7 @@
 //! One segment of the mesh: its policy, the machine that times its epochs, the epochs that can be pushed, and
 //! what it waits for. Decides, schedules and signs; refuses to write or to send: a [`Draft`] takes effect
-//! with [`Segment::adopt`], once it is durable. What was decided durably lies in the fold
-//! ([`crate::fleet::Standings`]), under this segment's id.
+//! with [`Segment::adopt`], once it is durable. Durable decisions lie in
+//! the fold ([`crate::fleet::Standings`]), under this segment's id.
 
 use crate::clock::Now;
 use crate::decide::joins;
@@ -41,7 +41,7 @@ enum Phase {
     /// The controller was away: evidence that it missed is on its way again. Judged before it has arrived,
     /// every member would be removed for what the controller did.
     Settling { until: Duration },
-    /// Whoever fails, fails.
+    /// A member that fails is removed as its policy says.
     Running,
 }
 
@@ -77,7 +77,7 @@ impl Segment {
         &self.policy
     }
 
-    /// What was decided in it, durably.
+    /// Its part of the fold.
     pub(crate) fn standings<'f>(&self, fleet: &'f Fleet) -> &'f Standings {
         fleet.standings(self.id)
     }
@@ -112,7 +112,7 @@ impl Segment {
         self.issues.get(&epoch)
     }
 
-    /// What a node that has seen this epoch needs: nothing older, but the newest in any case.
+    /// The epochs that a node needs which has seen this one: nothing older, but the newest in any case.
     pub(crate) fn issues_since(&self, seen: Epoch) -> impl Iterator<Item = &Issue> {
         let newest = self.issues.keys().next_back().copied().unwrap_or_default();
         self.issues.range(seen.min(newest)..).map(|(_, it)| it)

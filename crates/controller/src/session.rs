@@ -1,4 +1,4 @@
-//! One QUIC connection: a pipe between its stream and the engine. What it may take is the intake's to say;
+//! One QUIC connection: a pipe between its stream and the engine. The intake says how much it may take;
 //! it decides nothing itself.
 
 use crate::clock::boot;

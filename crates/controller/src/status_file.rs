@@ -81,7 +81,7 @@ impl StatusFile {
     }
 }
 
-/// What of a status is worth a line: the epoch, and where each node stands in it.
+/// The part of a status that is worth a line: the epoch, and where each node stands in it.
 fn standing(status: &ControllerStatus) -> (u64, Vec<(NodeName, Membership, NodeState)>) {
     let nodes = status.nodes.iter();
     let nodes = nodes.map(|(name, node)| (name.clone(), node.membership, node.state));
@@ -91,7 +91,7 @@ fn standing(status: &ControllerStatus) -> (u64, Vec<(NodeName, Membership, NodeS
 /// Replaces the file in one step: a reader sees the old content or the new, never a part.
 ///
 /// # Errors
-/// What the system says.
+/// The system's.
 pub(crate) fn write(path: &Path, status: &ControllerStatus) -> std::io::Result<()> {
     let dir = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -37,7 +37,7 @@ struct World {
     adopt: Option<AuthorityId>,
     now: Now,
     connections: u64,
-    /// What every connection was told, in order.
+    /// The messages to every connection, in order.
     told: BTreeMap<ConnectionId, Vec<ToNode>>,
     closed: BTreeMap<ConnectionId, Refusal>,
 }

@@ -12,7 +12,7 @@ use keys::SegmentId;
 use std::time::Duration;
 use wire::NodeName;
 
-/// What the engine waits for.
+/// Something that the engine waits for.
 ///
 /// *Rests* means: not before what failed a moment ago may be tried again ([`Journal::retry_at`]).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What the controller looks like from outside: the admin socket's status and `status.json`. Sees everything
+//! The controller as it looks from outside: the admin socket's status and `status.json`. Sees everything
 //! and can change nothing. The status has room for one segment.
 
 use crate::clock::Now;

@@ -18,7 +18,7 @@ pub struct Standings {
     challenges: VecDeque<Digest>,
 }
 
-/// What a segment decided about one node.
+/// A segment's decisions about one node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeStanding {
     pub(super) standing: Standing,

@@ -1,5 +1,6 @@
 //! The log against tampering, tearing and a full disk.
 
+use super::chain::{LABEL_HEAD, chain, head_bytes};
 use super::*;
 use keys::MeshId;
 use rand_core::OsRng;

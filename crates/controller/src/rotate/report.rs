@@ -1,4 +1,4 @@
-//! What the program's log says of a published epoch: one line per verdict, one for the epoch, one when
+//! The lines of the program's log about a published epoch: one line per verdict, one for the epoch, one when
 //! removals are held. No secret is in any of them.
 
 use crate::clock::Now;

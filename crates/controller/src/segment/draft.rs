@@ -69,7 +69,7 @@ impl Segment {
         })
     }
 
-    /// What the log is to keep of a draft. `foreseen` is the fold that it was decided on.
+    /// The events that the log is to keep of a draft. `foreseen` is the fold that it was decided on.
     pub(crate) fn events(
         &self,
         draft: &Draft,

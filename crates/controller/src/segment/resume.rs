@@ -65,8 +65,8 @@ impl Segment {
 
     /// An update from the disk, if it is what the log says was published.
     ///
-    /// The chain of events does not cover this table, because secrets have to be forgotten. Whoever can write
-    /// it could put another roster or another secret there: hence the signature, the digest and the commitment.
+    /// The chain of events does not cover this table, because secrets have to be forgotten. A hand that
+    /// can write it could put another roster or another secret there: hence the signature, the digest and the commitment.
     fn restored(
         &self,
         fleet: &Fleet,

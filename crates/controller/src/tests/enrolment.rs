@@ -1,4 +1,4 @@
-//! Who gets in, as whom, and with which token.
+//! Enrolment: which key gets in, as which node, and with which token.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What a full disk, a changed log and a silent node may do: nothing by halves.
+//! A full disk, a changed log and a silent node: they do nothing by halves.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What a scrape shows, against what the engine did.
+//! A scrape, against what the engine did.
 
 use super::*;
 use crate::intake::Waiting;
@@ -35,7 +35,7 @@ const VALUES: &[(Metric, &str)] = &[
     ),
 ];
 
-/// What a metric stands at, under one value of its label.
+/// The value of a metric, under one value of its label.
 fn at(page: &Page, metric: Metric, label: Option<&str>) -> f64 {
     let mut families = page.families();
     let (_, samples) = families.find(|(it, _)| **it == metric).expect(metric.name);

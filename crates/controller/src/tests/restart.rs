@@ -1,4 +1,4 @@
-//! What a restart may and may not change.
+//! A restart: what it may change and what not.
 
 use super::*;
 use wire::admin::Membership;
