@@ -1,5 +1,7 @@
 //! Places and allowances, in virtual time.
 
+use super::allowances::BAR_TIME;
+use super::places::*;
 use super::*;
 
 fn intake() -> Arc<Intake> {
