@@ -125,6 +125,9 @@ pub fn decide(
             )
         })
         .collect();
+    // The cause bounds what a ballot may do. An epoch that is published for one node's sake must not be the
+    // occasion on which all others are judged, outside the rhythm that hysteresis and probation count by; and
+    // members that merely fail stay until their turn, or an eviction could set off a mass removal.
     let wanted = |name: &NodeName, case: &Case<'_>, decision: &Decision| match cause.scope() {
         Scope::All => decision.allowed(),
         Scope::Failing if member(name) => decision.allowed(),
@@ -138,6 +141,8 @@ pub fn decide(
         })
         .map(|(name, _)| (*name).clone())
         .collect();
+    // Many removals at once are more likely a broken harness than as many broken nodes, and would dissolve the
+    // mesh: beyond the floor all of them wait for an operator. Evictions are such a word, and are not counted.
     let held = floor::held(policy, before.len(), failing, cause.confirmed());
 
     let mut ballot = Ballot {

@@ -311,6 +311,8 @@ pub(crate) fn is_evidence(events: &[Event]) -> bool {
 fn insert_epoch(transaction: &Transaction<'_>, new: &NewEpoch<'_>) -> Result<(), LogError> {
     let number = |epoch: Epoch| epoch.0.cast_signed();
     let signed = postcard::to_stdvec(new.signed).map_err(|e| LogError::Damaged(e.to_string()))?;
+    // The secrets of older epochs leave the table with the commit that makes them useless. Kept, they would open
+    // recorded traffic to whoever copies this disk; the write-ahead log loses them in `tidy`.
     let (segment, keep) = (new.segment.0, number(new.keep.unwrap_or_default()));
     transaction.execute(
         "DELETE FROM epochs WHERE segment = ?1 AND epoch <> ?2",

@@ -267,8 +267,8 @@ impl Segment {
 
     /// An epoch that is durable takes the place of the one on its way, if there was one.
     ///
-    /// Not before: nodes that had been told of an epoch that a crash then undid would refuse the number that
-    /// the restarted controller gives out again, with another digest behind it.
+    /// It must be durable by now. A node that has heard of an epoch which a crash then undid would refuse the
+    /// next one, because the restarted controller gives out the same number again with another digest behind it.
     pub(crate) fn adopt(&mut self, draft: Draft) {
         let Draft {
             ballot,

@@ -7,6 +7,7 @@ mod metrics;
 mod restart;
 mod segments;
 mod socket;
+mod timers;
 
 use crate::clock::Now;
 use crate::engine::{ConnectionId, Effect, Engine, Setup, StartError};

@@ -2,7 +2,7 @@
 //! boot clock, effects come out as values.
 //!
 //! ```text
-//! controller   decide ─▶ persist ─▶ sign ─▶ push                                       authority
+//! controller   decide ─▶ sign ─▶ persist ─▶ push                                       authority
 //! node                                      verify ─▶ install ─▶ activate ─▶ discard    member
 //!                                                     next      next→current→outgoing
 //! ```

@@ -54,8 +54,8 @@ impl Segment {
     ) -> Result<Draft, Unpublished> {
         let mut ballot = decide(foreseen, self.id, &self.policy, cause, now);
         if cause.keeps_members() {
-            // Nobody was judged. If the list of held removals were emptied here, an eviction of one node would
-            // confirm, unseen, that the removals of all others may go ahead with the next judgement.
+            // Nobody was judged, so that the removals which wait for an operator's word still wait. With an empty
+            // list, the status would say that none does, and nodes that fail would stay members unseen.
             ballot.held = &self.held & &ballot.roster;
         }
         let schedule = self.authority.schedule(kind, now.boot)?;
