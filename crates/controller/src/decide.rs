@@ -49,7 +49,7 @@ pub struct Ballot {
 
 /// How far an epoch's cause lets the policy go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scope {
+enum Reach {
     /// Every node is judged, and it counts.
     All,
     /// Members that fail leave; new nodes join.
@@ -61,12 +61,12 @@ enum Scope {
 impl Cause {
     /// Whether it counts for hysteresis and probation.
     pub fn counts(self) -> bool {
-        self.scope() == Scope::All
+        self.reach() == Reach::All
     }
 
     /// Whether members stay whatever their evidence says.
     pub fn keeps_members(self) -> bool {
-        self.scope() == Scope::Joining
+        self.reach() == Reach::Joining
     }
 
     /// The word for logs.
@@ -83,12 +83,12 @@ impl Cause {
         }
     }
 
-    fn scope(self) -> Scope {
+    fn reach(self) -> Reach {
         match self {
-            Self::Scheduled | Self::Operator { .. } => Scope::All,
-            Self::Revocation => Scope::Failing,
+            Self::Scheduled | Self::Operator { .. } => Reach::All,
+            Self::Revocation => Reach::Failing,
             Self::Unjudged | Self::Join | Self::Eviction | Self::Rekey | Self::Recovery => {
-                Scope::Joining
+                Reach::Joining
             }
         }
     }
@@ -128,11 +128,11 @@ pub fn decide(
     // The cause bounds what a ballot may do. An epoch that is published for one node's sake must not be the
     // occasion on which all others are judged, outside the rhythm that hysteresis and probation count by; and
     // members that merely fail stay until their turn, or an eviction could set off a mass removal.
-    let wanted = |name: &NodeName, case: &Case<'_>, decision: &Decision| match cause.scope() {
-        Scope::All => decision.allowed(),
-        Scope::Failing if member(name) => decision.allowed(),
-        Scope::Joining if member(name) => !case.node.evicted(),
-        Scope::Failing | Scope::Joining => joins(case, decision),
+    let wanted = |name: &NodeName, case: &Case<'_>, decision: &Decision| match cause.reach() {
+        Reach::All => decision.allowed(),
+        Reach::Failing if member(name) => decision.allowed(),
+        Reach::Joining if member(name) => !case.node.evicted(),
+        Reach::Failing | Reach::Joining => joins(case, decision),
     };
     let failing: BTreeSet<NodeName> = judged
         .iter()

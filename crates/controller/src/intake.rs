@@ -13,12 +13,11 @@
 //! membership, and knows of nodes only which keys are enrolled.
 
 use crate::effect::ConnectionId;
-use allowance::network;
 use allowances::Kind;
 use keys::NodeId;
-use places::{HALF_OPEN_PER_ADDRESS, Half, State};
+use places::State;
 use quic::Connection;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -101,35 +100,12 @@ pub(crate) struct Waiting {
 impl Intake {
     /// Which keys are enrolled from now on.
     pub(crate) fn set_enrolled(&self, enrolled: impl Iterator<Item = NodeId>) {
-        let mut state = self.state();
-        state.enrolled = enrolled.collect();
-        let State {
-            enrolled,
-            allowances,
-            ..
-        } = &mut *state;
-        allowances.retain(|key, _| enrolled.contains(key));
-        let gone: Vec<NodeId> = state.homes.keys().copied().collect();
-        for node in gone {
-            if !state.enrolled.contains(&node)
-                && let Some(home) = state.homes.remove(&node)
-            {
-                state.leaves(home);
-            }
-        }
+        self.state().set_enrolled(enrolled);
     }
 
     /// Whether an address holds so much already that it must prove that it is no forgery.
     pub(crate) fn is_suspect(&self, remote: SocketAddr) -> bool {
-        let state = self.state();
-        let of = |address: IpAddr| {
-            state
-                .addresses
-                .get(&address)
-                .map_or(0, |held| held.half_open)
-        };
-        let home = remote.ip().to_canonical();
-        of(home).max(of(network(home))) >= HALF_OPEN_PER_ADDRESS / 4
+        self.state().is_suspect(remote)
     }
 
     /// A place for a handshake.
@@ -138,23 +114,13 @@ impl Intake {
         remote: SocketAddr,
         now: Duration,
     ) -> Option<HalfOpen> {
-        let mut state = self.state();
-        let place = state.place_for(remote, now);
-        if place.is_none() {
-            state.turned.unanswered += 1;
-        }
-        let address = place?;
-        state.last_half_open += 1;
-        let (number, revoke) = (state.last_half_open, Arc::new(Notify::new()));
-        let half = Half {
-            address,
-            since: now,
-            revoke: Arc::clone(&revoke),
-        };
-        state.half_open.insert(number, half);
+        let revoke = Arc::new(Notify::new());
+        let place = self
+            .state()
+            .admit_handshake(remote, Arc::clone(&revoke), now);
         Some(HalfOpen {
             intake: Arc::clone(self),
-            number,
+            number: place?,
             revoke,
         })
     }
@@ -168,19 +134,7 @@ impl Intake {
         connection: Option<&Connection>,
         now: Duration,
     ) -> Result<Pass, Turned> {
-        let mut state = self.state();
-        if state.enrolled.contains(&peer) {
-            if !state.take(peer, Kind::Connection, now) {
-                state.turned.barred += 1;
-                return Err(Turned::Barred);
-            }
-            state.comes_from(peer, remote.ip().to_canonical());
-        } else if let Err(turned) = state.admit_stranger(id, network(remote.ip()), connection, now)
-        {
-            state.turned.crowded += 1;
-            return Err(turned);
-        }
-        state.silent += 1;
+        self.state().admit(id, peer, remote, connection, now)?;
         Ok(Pass {
             intake: Arc::clone(self),
             id,
@@ -192,12 +146,7 @@ impl Intake {
 
     /// Connections that have no place in the engine yet.
     pub(crate) fn waiting(&self) -> Waiting {
-        let state = self.state();
-        Waiting {
-            handshakes: state.half_open.len(),
-            silent: state.silent,
-            turned: state.turned,
-        }
+        self.state().waiting()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -209,7 +158,7 @@ impl Pass {
     /// The connection has opened its stream: the engine knows it from now on.
     pub(crate) fn speaks(&mut self) {
         if !std::mem::replace(&mut self.spoke, true) {
-            self.intake.state().silent -= 1;
+            self.intake.state().breaks_silence();
         }
     }
 
@@ -222,7 +171,7 @@ impl Pass {
             return Err(Unread::TooMuch);
         }
         let mut state = self.intake.state();
-        if !state.enrolled.contains(&self.peer) {
+        if !state.is_enrolled(&self.peer) {
             return match kind {
                 Some(_) => Err(Unread::NotEnrolled),
                 None => Ok(()),
@@ -232,7 +181,7 @@ impl Pass {
             return Ok(());
         };
         // A controller whose log is an old copy knows fewer nodes than those who report on them.
-        let nodes = state.enrolled.len().max(FEWEST_REPORTED);
+        let nodes = state.enrolled().max(FEWEST_REPORTED);
         let is_too_large = kind == Kind::Report && header.len > report_limit(nodes);
         if is_too_large || !state.take(self.peer, kind, now) {
             state.bar(self.peer, now);
@@ -252,7 +201,9 @@ impl Drop for HalfOpen {
 impl Drop for Pass {
     fn drop(&mut self) {
         let mut state = self.intake.state();
-        state.silent -= usize::from(!self.spoke);
+        if !self.spoke {
+            state.breaks_silence();
+        }
         state.forget_stranger(self.id);
     }
 }

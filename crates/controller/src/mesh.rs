@@ -4,7 +4,7 @@
 use crate::fleet::Node;
 use crate::log::Head;
 use crate::network::Network;
-use keys::{AuthorityId, AuthoritySecret, ControllerId, Epoch, MeshId, SegmentId};
+use keys::{AuthorityId, AuthoritySecret, ControllerId, MeshId, Scope, SegmentId};
 use wire::signed::VerifyError;
 use wire::{Digest, Excluded, Mark, Member, NodeName, Place, Signed};
 
@@ -54,15 +54,14 @@ impl Mesh {
     /// with `head`.
     pub(crate) fn mark(
         &self,
-        segment: SegmentId,
-        epoch: Epoch,
+        scope: Scope,
         update: Digest,
         head: Head,
     ) -> Result<Signed<Mark>, VerifyError> {
         let mark = Mark {
-            mesh: self.id,
-            segment,
-            epoch,
+            mesh: scope.mesh,
+            segment: scope.segment,
+            epoch: scope.epoch,
             update,
             log_events: head.seq,
             log_hash: Digest(head.hash),

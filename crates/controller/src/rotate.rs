@@ -117,8 +117,8 @@ impl Rotation<'_> {
         // epoch's own events in it: otherwise a copy of the log that lacks this very eviction would pass as
         // whole when they show their marks.
         let head = self.journal.log().head();
-        let update = draft.issue.signed.digest();
-        if let Ok(mark) = self.mesh.mark(id, epoch, update, head) {
+        let (scope, update) = (draft.issue.update.scope(), draft.issue.signed.digest());
+        if let Ok(mark) = self.mesh.mark(scope, update, head) {
             draft.issue.mark = mark;
         }
         report::published(&draft, segment.held(), now);

@@ -6,8 +6,8 @@ use std::time::Duration;
 /// The allowances that one enrolled key has left.
 #[derive(Debug)]
 pub(super) struct Allowance {
-    pub(super) buckets: [Bucket; Kind::ALL.len()],
-    pub(super) barred_until: Duration,
+    buckets: [Bucket; Kind::ALL.len()],
+    barred_until: Duration,
 }
 
 /// The kinds of message that an enrolled key has allowances of.
@@ -22,7 +22,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 5] = [
+    const ALL: [Self; 5] = [
         Self::Connection,
         Self::Evidence,
         Self::Ack,
@@ -33,7 +33,7 @@ impl Kind {
     /// How many of them in ten seconds for ever, and how many at once. Each is several times what a node
     /// says in its busiest moment: a report per probe of a second, evidence once a second; and two
     /// acknowledgements per epoch, of which an operator who evicts a thousand nodes makes a thousand.
-    pub(super) fn allowance(self) -> (u32, u32) {
+    fn allowance(self) -> (u32, u32) {
         match self {
             Self::Connection => (5, 20),
             Self::Evidence => (200, 60),

@@ -2,7 +2,7 @@
 //! crowd out strangers, and nobody crowds out the addresses where enrolled nodes were served.
 
 use super::allowances::{Allowance, Kind};
-use super::{Turned, TurnedAway};
+use super::{Turned, TurnedAway, Waiting};
 use crate::effect::ConnectionId;
 use allowance::{Bucket, network};
 use keys::NodeId;
@@ -13,57 +13,149 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
+/// Everything that the connections of a controller share before the engine hears of them.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    pub(super) enrolled: HashSet<NodeId>,
-    pub(super) allowances: HashMap<NodeId, Allowance>,
+    enrolled: HashSet<NodeId>,
+    allowances: HashMap<NodeId, Allowance>,
     pub(super) addresses: HashMap<IpAddr, Address>,
     pub(super) strangers: BTreeMap<ConnectionId, Stranger>,
-    pub(super) half_open: BTreeMap<u64, Half>,
-    pub(super) last_half_open: u64,
+    half_open: BTreeMap<u64, Half>,
+    last_half_open: u64,
     /// Where enrolled nodes were served last: a crowd elsewhere must not keep them from coming back.
-    pub(super) homes: HashMap<NodeId, IpAddr>,
+    homes: HashMap<NodeId, IpAddr>,
     /// How many nodes have an address as theirs.
-    pub(super) at_home: HashMap<IpAddr, usize>,
+    at_home: HashMap<IpAddr, usize>,
     /// Refusals since the start, by reason.
-    pub(super) turned: TurnedAway,
+    turned: TurnedAway,
     /// When addresses are looked through next.
-    pub(super) look_at: Duration,
+    look_at: Duration,
     /// Connections with a proven key and no stream yet.
-    pub(super) silent: usize,
+    silent: usize,
 }
 
 /// The places that one address holds.
 #[derive(Debug)]
 pub(super) struct Address {
-    pub(super) half_open: usize,
+    half_open: usize,
     pub(super) strangers: usize,
-    pub(super) handshakes: Bucket,
+    handshakes: Bucket,
 }
 
 /// A handshake under way.
 #[derive(Debug)]
-pub(super) struct Half {
-    pub(super) address: IpAddr,
-    pub(super) since: Duration,
-    pub(super) revoke: Arc<Notify>,
+struct Half {
+    address: IpAddr,
+    since: Duration,
+    revoke: Arc<Notify>,
 }
 
 /// A connection of an unknown key.
 #[derive(Debug)]
 pub(super) struct Stranger {
-    pub(super) address: IpAddr,
-    pub(super) since: Duration,
-    pub(super) connection: Option<Connection>,
+    address: IpAddr,
+    since: Duration,
+    connection: Option<Connection>,
 }
 
 impl State {
+    /// Which keys are enrolled from now on.
+    pub(super) fn set_enrolled(&mut self, enrolled: impl Iterator<Item = NodeId>) {
+        self.enrolled = enrolled.collect();
+        let enrolled = &self.enrolled;
+        self.allowances.retain(|key, _| enrolled.contains(key));
+        let gone: Vec<NodeId> = self.homes.keys().copied().collect();
+        for node in gone {
+            if !self.enrolled.contains(&node)
+                && let Some(home) = self.homes.remove(&node)
+            {
+                self.leaves(home);
+            }
+        }
+    }
+
+    pub(super) fn is_enrolled(&self, key: &NodeId) -> bool {
+        self.enrolled.contains(key)
+    }
+
+    pub(super) fn enrolled(&self) -> usize {
+        self.enrolled.len()
+    }
+
+    /// Whether an address holds so much already that it must prove that it is no forgery.
+    pub(super) fn is_suspect(&self, remote: SocketAddr) -> bool {
+        let of = |address: IpAddr| {
+            self.addresses
+                .get(&address)
+                .map_or(0, |held| held.half_open)
+        };
+        let home = remote.ip().to_canonical();
+        of(home).max(of(network(home))) >= HALF_OPEN_PER_ADDRESS / 4
+    }
+
+    /// Takes a place for a handshake; `revoke` is told when it is somebody else's.
+    pub(super) fn admit_handshake(
+        &mut self,
+        remote: SocketAddr,
+        revoke: Arc<Notify>,
+        now: Duration,
+    ) -> Option<u64> {
+        let Some(address) = self.place_for(remote, now) else {
+            self.turned.unanswered += 1;
+            return None;
+        };
+        self.last_half_open += 1;
+        let half = Half {
+            address,
+            since: now,
+            revoke,
+        };
+        self.half_open.insert(self.last_half_open, half);
+        Some(self.last_half_open)
+    }
+
+    /// Takes a place for a connection whose key has proved itself; it is silent until it speaks.
+    pub(super) fn admit(
+        &mut self,
+        id: ConnectionId,
+        peer: NodeId,
+        remote: SocketAddr,
+        connection: Option<&Connection>,
+        now: Duration,
+    ) -> Result<(), Turned> {
+        if self.is_enrolled(&peer) {
+            if !self.take(peer, Kind::Connection, now) {
+                self.turned.barred += 1;
+                return Err(Turned::Barred);
+            }
+            self.comes_from(peer, remote.ip().to_canonical());
+        } else if let Err(turned) = self.admit_stranger(id, network(remote.ip()), connection, now) {
+            self.turned.crowded += 1;
+            return Err(turned);
+        }
+        self.silent += 1;
+        Ok(())
+    }
+
+    /// A connection that had a place is silent no longer: it spoke, or is gone.
+    pub(super) fn breaks_silence(&mut self) {
+        self.silent -= 1;
+    }
+
+    pub(super) fn waiting(&self) -> Waiting {
+        Waiting {
+            handshakes: self.half_open.len(),
+            silent: self.silent,
+            turned: self.turned,
+        }
+    }
+
     /// The address whose place a handshake from `remote` takes, if there is one.
     ///
     /// Handshakes that are never finished must not keep out those that are: where all places are taken,
     /// the oldest one, of the address that holds most, loses its own. Addresses of enrolled nodes have
     /// places beside those.
-    pub(super) fn place_for(&mut self, remote: SocketAddr, now: Duration) -> Option<IpAddr> {
+    fn place_for(&mut self, remote: SocketAddr, now: Duration) -> Option<IpAddr> {
         let home = remote.ip().to_canonical();
         let is_home = self.at_home.contains_key(&home);
         let address = if is_home { home } else { network(home) };
@@ -92,13 +184,13 @@ impl State {
     }
 
     /// The oldest handshake of an address, if it has had its time.
-    pub(super) fn oldest_half_open(&self, address: IpAddr, now: Duration) -> Option<u64> {
+    fn oldest_half_open(&self, address: IpAddr, now: Duration) -> Option<u64> {
         let mut of_address = self.half_open.iter().filter(|(_, h)| h.address == address);
         let (number, half) = of_address.next()?;
         (half.since + STRANGER_TIME <= now).then_some(*number)
     }
 
-    pub(super) fn revoke(&mut self, number: u64) {
+    fn revoke(&mut self, number: u64) {
         if let Some(half) = self.half_open.get(&number) {
             half.revoke.notify_one();
         }
@@ -115,14 +207,14 @@ impl State {
     }
 
     /// An enrolled node is served at this address.
-    pub(super) fn comes_from(&mut self, peer: NodeId, home: IpAddr) {
+    fn comes_from(&mut self, peer: NodeId, home: IpAddr) {
         if let Some(before) = self.homes.insert(peer, home) {
             self.leaves(before);
         }
         *self.at_home.entry(home).or_default() += 1;
     }
 
-    pub(super) fn leaves(&mut self, home: IpAddr) {
+    fn leaves(&mut self, home: IpAddr) {
         if let Some(nodes) = self.at_home.get_mut(&home) {
             *nodes -= 1;
             if *nodes == 0 {
@@ -131,7 +223,7 @@ impl State {
         }
     }
 
-    pub(super) fn address(&mut self, address: IpAddr) -> &mut Address {
+    fn address(&mut self, address: IpAddr) -> &mut Address {
         self.addresses.entry(address).or_insert_with(|| Address {
             half_open: 0,
             strangers: 0,
@@ -153,7 +245,7 @@ impl State {
 
     /// Strangers that say nothing must not keep out one that has a token: where all places are taken,
     /// the one that has been silent for longest loses its own.
-    pub(super) fn admit_stranger(
+    fn admit_stranger(
         &mut self,
         id: ConnectionId,
         address: IpAddr,
@@ -193,7 +285,7 @@ impl State {
     }
 
     /// Addresses that hold nothing and could make a whole burst of handshakes again are not remembered.
-    pub(super) fn forget_idle(&mut self, now: Duration) {
+    fn forget_idle(&mut self, now: Duration) {
         if self.addresses.len() >= ADDRESSES && self.look_at <= now {
             // Looking through all of them for each handshake would be the attacker's gain.
             self.look_at = now + Duration::from_secs(1);

@@ -3,6 +3,7 @@
 use super::allowances::BAR_TIME;
 use super::places::*;
 use super::*;
+use allowance::network;
 
 fn intake() -> Arc<Intake> {
     let intake = Arc::new(Intake::default());

@@ -176,7 +176,7 @@ impl Segment {
         })?;
         // This mark is of the log as it was before the epoch. It is replaced after the commit; but if it cannot
         // be signed now, it could not be then, when it would be too late to refuse.
-        let mark = mesh.mark(self.id, update.epoch, signed.digest(), head);
+        let mark = mesh.mark(update.scope(), signed.digest(), head);
         Ok(Issue {
             mark: mark.map_err(Unpublished::Rule)?,
             update,

@@ -86,7 +86,7 @@ impl Segment {
             return None;
         };
         // Marked anew, with the log as it is: it holds what was written since that update was published.
-        let mark = mesh.mark(self.id, stored.epoch, digest, head).ok()?;
+        let mark = mesh.mark(update.scope(), digest, head).ok()?;
         Some(Issue {
             update: (*update).clone(),
             signed: stored.signed,
