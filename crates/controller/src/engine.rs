@@ -32,7 +32,7 @@ use crate::operator::Operator;
 use crate::push::Push;
 use crate::request::{Answer, Refused, Request};
 use crate::rotate::Rotation;
-use crate::segment::Unpublished;
+use crate::segment::{Basis, Unpublished};
 use crate::segments::Segments;
 use crate::timers::{self, Timer};
 use crate::view::View;
@@ -99,14 +99,14 @@ pub enum StartError {
 /// 2. [`take_keys_changed`](Self::take_keys_changed), and the keys to whoever filters by them: a new node's
 ///    next connection would be a stranger's.
 /// 3. [`poll_effect`](Self::poll_effect) until there is none, each carried out. All are durable by then. A
-///    connection that is closed in an effect is unknown to the engine already; one that cannot be sent to is to
-///    be closed and told by [`handle_disconnected`](Self::handle_disconnected).
+///    connection that is closed in an effect is unknown to the engine already; one that cannot be sent to is
+///    closed by the shell, which says so with [`handle_disconnected`](Self::handle_disconnected).
 /// 4. [`tidy`](Self::tidy), which takes as long as a commit: a revocation must not wait for it.
 /// 5. [`take_dirty`](Self::take_dirty), and [`status`](Self::status) if it says so.
 /// 6. [`poll_timeout`](Self::poll_timeout), and a wait for the next input until then at most.
 ///
-/// `now` never goes back on the boot-time clock. Its wall clock may: nothing but evidence, tokens and people go
-/// by it.
+/// `now` never goes back on the boot-time clock. On the wall clock it may: only evidence, tokens, people, and
+/// epochs across a reboot go by that.
 #[derive(Debug)]
 pub struct Engine {
     mesh: Mesh,
@@ -166,8 +166,13 @@ impl Engine {
             boot_id: setup.boot_id,
         };
         let journal = Journal::new(log, fleet, now);
-        let signer = (&mesh, journal.log().head());
-        let segments = Segments::resume(policies, journal.fleet(), epochs, signer, now);
+        let basis = Basis {
+            mesh: &mesh,
+            fleet: journal.fleet(),
+            head: journal.log().head(),
+            now,
+        };
+        let segments = Segments::resume(policies, epochs, basis);
         let mut engine = Self {
             mesh,
             journal,

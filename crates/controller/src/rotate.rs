@@ -17,7 +17,7 @@ use crate::event::Event;
 use crate::journal::{Journal, Unwritten};
 use crate::mesh::Mesh;
 use crate::push::Push;
-use crate::segment::{Draft, Unpublished};
+use crate::segment::{Basis, Draft, Unpublished};
 use crate::segments::Segments;
 use epoch::authority::{Kind, NotNow};
 use keys::{NodeId, SegmentId};
@@ -87,13 +87,17 @@ impl Rotation<'_> {
     ) -> Result<(Vec<Draft>, Vec<Event>), Unpublished> {
         let (mut drafts, mut events) = (Vec::new(), occasion.to_vec());
         let foreseen = self.journal.foresee(occasion, now);
-        let (fleet, head) = (self.journal.fleet(), self.journal.log().head());
+        let basis = Basis {
+            mesh: self.mesh,
+            fleet: self.journal.fleet(),
+            head: self.journal.log().head(),
+            now,
+        };
         for id in which {
             let segment = self.segments.get(*id);
-            let signer = (self.mesh, head);
-            match segment.draft(cause, kind, (fleet, &foreseen), signer, now) {
+            match segment.draft(cause, kind, &foreseen, basis) {
                 Ok(draft) => {
-                    events.extend(segment.events(&draft, &foreseen, self.mesh, now));
+                    events.extend(segment.events(&draft, &foreseen, basis));
                     drafts.push(draft);
                 }
                 Err(error) => {

@@ -6,6 +6,8 @@
 use crate::clock::Now;
 use crate::decide::joins;
 use crate::fleet::{Case, Fleet, Standings};
+use crate::log::Head;
+use crate::mesh::Mesh;
 use epoch::authority::{Authority, Span, Timer, Timing};
 use keys::{Epoch, NodeId, SegmentId};
 use policy::{Decision, Policy, Revoke, judge, stale_in};
@@ -33,6 +35,17 @@ pub(crate) struct Segment {
     held: BTreeSet<NodeName>,
     phase: Phase,
     joins: Joins,
+}
+
+/// All from outside a segment that an epoch of it is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Basis<'e> {
+    pub(crate) mesh: &'e Mesh,
+    /// The fold of what is durable.
+    pub(crate) fleet: &'e Fleet,
+    /// The log's end.
+    pub(crate) head: Head,
+    pub(crate) now: Now,
 }
 
 /// Whether nodes have had their time to prove themselves.

@@ -3,9 +3,8 @@
 
 use crate::clock::Now;
 use crate::fleet::Fleet;
-use crate::log::{Head, StoredEpoch};
-use crate::mesh::Mesh;
-use crate::segment::Segment;
+use crate::log::StoredEpoch;
+use crate::segment::{Basis, Segment};
 use keys::SegmentId;
 use policy::Policy;
 use std::collections::BTreeMap;
@@ -19,14 +18,12 @@ impl Segments {
     /// Resumes the segments with these policies, each with its own of the epochs that were `stored`.
     pub(crate) fn resume(
         policies: Vec<(SegmentId, Policy)>,
-        fleet: &Fleet,
         mut stored: Vec<StoredEpoch>,
-        (mesh, head): (&Mesh, Head),
-        now: Now,
+        basis: Basis<'_>,
     ) -> Self {
         let resume = |(id, policy)| {
             let own = stored.extract_if(.., |epoch| epoch.segment == id).collect();
-            let segment = Segment::resume(id, policy, fleet, own, (mesh, head), now);
+            let segment = Segment::resume(id, policy, own, basis);
             (id, segment)
         };
         Self(policies.into_iter().map(resume).collect())

@@ -1,14 +1,12 @@
 //! decide → time → sign: a new epoch as far as it goes without an effect. A [`Draft`] that is dropped changes
 //! nothing, and nobody may be told of one before the events in it are durable.
 
-use super::{Issue, Segment};
-use crate::clock::Now;
+use super::{Basis, Issue, Segment};
 use crate::decide::{Ballot, Cause, decide};
 use crate::event::{Event, Published};
 use crate::fleet::{Fleet, Node};
 use crate::journal::Unwritten;
-use crate::log::{Head, NewEpoch};
-use crate::mesh::Mesh;
+use crate::log::NewEpoch;
 use epoch::authority::{Kind, NotNow, Schedule};
 use keys::EpochSecret;
 use rand_core::OsRng;
@@ -42,16 +40,16 @@ pub enum Unpublished {
 }
 
 impl Segment {
-    /// Decides on a new epoch, times it and signs it. `foreseen` is the fold with the epoch's occasion, `fleet`
-    /// the one without, and `head` the log's end.
+    /// Decides on a new epoch, times it and signs it. `foreseen` is the fold as the epoch's occasion will leave
+    /// it.
     pub(crate) fn draft(
         &self,
         cause: Cause,
         kind: Kind,
-        (fleet, foreseen): (&Fleet, &Fleet),
-        (mesh, head): (&Mesh, Head),
-        now: Now,
+        foreseen: &Fleet,
+        basis: Basis<'_>,
     ) -> Result<Draft, Unpublished> {
+        let now = basis.now;
         let mut ballot = decide(foreseen, self.id, &self.policy, cause, now);
         if cause.keeps_members() {
             // Nobody was judged, so that the removals which wait for an operator's word still wait. With an empty
@@ -59,24 +57,18 @@ impl Segment {
             ballot.held = &self.held & &ballot.roster;
         }
         let schedule = self.authority.schedule(kind, now.boot)?;
-        let issue = self.sign(foreseen, &ballot, &schedule, (mesh, head), now)?;
+        let issue = self.sign(foreseen, &ballot, &schedule, basis)?;
         Ok(Draft {
             cause,
             ballot,
-            before: self.standings(fleet).roster().clone(),
+            before: self.standings(basis.fleet).roster().clone(),
             schedule,
             issue,
         })
     }
 
     /// The events that the log is to keep of a draft. `foreseen` is the fold that it was decided on.
-    pub(crate) fn events(
-        &self,
-        draft: &Draft,
-        foreseen: &Fleet,
-        mesh: &Mesh,
-        now: Now,
-    ) -> [Event; 2] {
+    pub(crate) fn events(&self, draft: &Draft, foreseen: &Fleet, basis: Basis<'_>) -> [Event; 2] {
         let Draft { ballot, issue, .. } = draft;
         let decided = Event::Decided {
             segment: self.id,
@@ -109,8 +101,8 @@ impl Segment {
             removed,
             activate_in_ms: issue.update.activate_in_ms,
             epoch_ms: issue.update.epoch_ms,
-            boot_ms: now.boot_ms(),
-            boot_id: mesh.boot_id.clone(),
+            boot_ms: basis.now.boot_ms(),
+            boot_id: basis.mesh.boot_id.clone(),
         };
         [decided, Event::EpochPublished(Box::new(published))]
     }
@@ -139,9 +131,9 @@ impl Segment {
         foreseen: &Fleet,
         ballot: &Ballot,
         schedule: &Schedule,
-        (mesh, head): (&Mesh, Head),
-        now: Now,
+        basis: Basis<'_>,
     ) -> Result<Issue, Unpublished> {
+        let mesh = basis.mesh;
         let secret = EpochSecret::generate(&mut OsRng);
         let node = |name: &NodeName| -> &Node {
             let node = foreseen.node(name);
@@ -176,13 +168,13 @@ impl Segment {
         })?;
         // This mark is of the log as it was before the epoch. It is replaced after the commit; but if it cannot
         // be signed now, it could not be then, when it would be too late to refuse.
-        let mark = mesh.mark(update.scope(), signed.digest(), head);
+        let mark = mesh.mark(update.scope(), signed.digest(), basis.head);
         Ok(Issue {
             mark: mark.map_err(Unpublished::Rule)?,
             update,
             signed,
             secret,
-            signed_ms: now.boot_ms(),
+            signed_ms: basis.now.boot_ms(),
         })
     }
 }

@@ -1,12 +1,9 @@
 //! A segment as the log left it: the machine at its place on this boot's clock, and the updates that can still
 //! be pushed. Refuses stored updates that this authority did not sign.
 
-use super::{Issue, Phase, SETTLE, Segment, timing};
-use crate::clock::Now;
+use super::{Basis, Issue, Phase, SETTLE, Segment, timing};
 use crate::event::Published;
-use crate::fleet::Fleet;
-use crate::log::{Head, StoredEpoch};
-use crate::mesh::Mesh;
+use crate::log::StoredEpoch;
 use epoch::authority::{Authority, Span};
 use jiff::Timestamp;
 use keys::{Epoch, SegmentId};
@@ -18,18 +15,17 @@ impl Segment {
     pub(crate) fn resume(
         id: SegmentId,
         policy: Policy,
-        fleet: &Fleet,
         stored: Vec<StoredEpoch>,
-        (mesh, head): (&Mesh, Head),
-        now: Now,
+        basis: Basis<'_>,
     ) -> Self {
+        let Basis { fleet, now, .. } = basis;
         let mut segment = Self::new(id, policy);
-        let Some((current, next)) = segment.recorded(fleet, mesh, now) else {
+        let Some((current, next)) = segment.recorded(basis) else {
             return segment;
         };
         segment.authority = Authority::resume(timing(&segment.policy), current, next, now.boot);
         for stored in stored {
-            if let Some(issue) = segment.restored(fleet, stored, (mesh, head), now) {
+            if let Some(issue) = segment.restored(stored, basis) {
                 segment.issues.insert(issue.update.epoch, issue);
             }
         }
@@ -52,13 +48,13 @@ impl Segment {
     }
 
     /// The epoch in force and the one on its way.
-    fn recorded(&self, fleet: &Fleet, mesh: &Mesh, now: Now) -> Option<(Span, Option<Span>)> {
-        let (_, newest) = self.standings(fleet).newest_epoch()?;
-        let next = self.span(fleet, newest.epoch, mesh, now)?;
+    fn recorded(&self, basis: Basis<'_>) -> Option<(Span, Option<Span>)> {
+        let (_, newest) = self.standings(basis.fleet).newest_epoch()?;
+        let next = self.span(newest.epoch, basis)?;
         let before = newest.in_force;
-        let before = before.and_then(|epoch| self.span(fleet, epoch, mesh, now));
+        let before = before.and_then(|epoch| self.span(epoch, basis));
         Some(match before {
-            Some(before) if next.activates > now.boot => (before, Some(next)),
+            Some(before) if next.activates > basis.now.boot => (before, Some(next)),
             Some(_) | None => (next, None),
         })
     }
@@ -67,14 +63,9 @@ impl Segment {
     ///
     /// The chain of events does not cover this table, because secrets have to be forgotten. A hand that
     /// can write it could put another roster or another secret there: hence the signature, the digest and the commitment.
-    fn restored(
-        &self,
-        fleet: &Fleet,
-        stored: StoredEpoch,
-        (mesh, head): (&Mesh, Head),
-        now: Now,
-    ) -> Option<Issue> {
-        let (at, published) = self.standings(fleet).epoch(stored.epoch)?;
+    fn restored(&self, stored: StoredEpoch, basis: Basis<'_>) -> Option<Issue> {
+        let mesh = basis.mesh;
+        let (at, published) = self.standings(basis.fleet).epoch(stored.epoch)?;
         let digest = published.update;
         let update = stored.signed.verify(&mesh.trusted()).ok();
         let update = update.filter(|update| {
@@ -86,20 +77,20 @@ impl Segment {
             return None;
         };
         // Marked anew, with the log as it is: it holds what was written since that update was published.
-        let mark = mesh.mark(update.scope(), digest, head).ok()?;
+        let mark = mesh.mark(update.scope(), digest, basis.head).ok()?;
         Some(Issue {
             update: (*update).clone(),
             signed: stored.signed,
             secret: stored.secret,
             mark,
-            signed_ms: signed_ms(*at, published, mesh, now),
+            signed_ms: signed_ms(*at, published, basis),
         })
     }
 
     /// An epoch's place on the boot-time clock.
-    fn span(&self, fleet: &Fleet, epoch: Epoch, mesh: &Mesh, now: Now) -> Option<Span> {
-        let (at, published) = self.standings(fleet).epoch(epoch)?;
-        let signed_ms = signed_ms(*at, published, mesh, now);
+    fn span(&self, epoch: Epoch, basis: Basis<'_>) -> Option<Span> {
+        let (at, published) = self.standings(basis.fleet).epoch(epoch)?;
+        let signed_ms = signed_ms(*at, published, basis);
         let after = |ms: u64| {
             let at = signed_ms.saturating_add_unsigned(ms);
             Duration::from_millis(u64::try_from(at).unwrap_or(0))
@@ -116,7 +107,8 @@ impl Segment {
 
 /// When an epoch was signed: by the boot-time clock within one boot, else by the wall's, which an operator may
 /// have set meanwhile; there is no other between two boots.
-fn signed_ms(at: Timestamp, published: &Published, mesh: &Mesh, now: Now) -> i64 {
+fn signed_ms(at: Timestamp, published: &Published, basis: Basis<'_>) -> i64 {
+    let Basis { mesh, now, .. } = basis;
     let same_boot = !published.boot_id.is_empty() && published.boot_id == mesh.boot_id;
     if same_boot && published.boot_ms <= now.boot_ms() {
         return published.boot_ms;
