@@ -12,7 +12,7 @@ use wire::admin::Membership;
 
 /// Why an epoch is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// The epoch before ends.
     Scheduled,
     /// The same while no evidence can be kept: nobody can prove himself, so nobody is judged.
@@ -36,15 +36,15 @@ pub enum Cause {
 
 /// The outcome.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Ballot {
+pub(crate) struct Ballot {
     /// The members.
-    pub roster: BTreeSet<NodeName>,
+    pub(crate) roster: BTreeSet<NodeName>,
     /// All other enrolled nodes, and why.
-    pub excluded: BTreeMap<NodeName, String>,
+    pub(crate) excluded: BTreeMap<NodeName, String>,
     /// Members only because an operator has not confirmed their removal.
-    pub held: BTreeSet<NodeName>,
+    pub(crate) held: BTreeSet<NodeName>,
     /// The verdicts that the log records.
-    pub verdicts: Vec<Verdict>,
+    pub(crate) verdicts: Vec<Verdict>,
 }
 
 /// How far an epoch's cause lets the policy go.
@@ -60,17 +60,17 @@ enum Reach {
 
 impl Cause {
     /// Whether it counts for hysteresis and probation.
-    pub fn counts(self) -> bool {
+    pub(crate) fn counts(self) -> bool {
         self.reach() == Reach::All
     }
 
     /// Whether members stay whatever their evidence says.
-    pub fn keeps_members(self) -> bool {
+    pub(crate) fn keeps_members(self) -> bool {
         self.reach() == Reach::Joining
     }
 
     /// The word for logs.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
             Self::Unjudged => "unjudged",
@@ -99,7 +99,7 @@ impl Cause {
 }
 
 /// Decides who is a member of a segment's next epoch.
-pub fn decide(
+pub(crate) fn decide(
     fleet: &Fleet,
     segment: SegmentId,
     policy: &Policy,
@@ -173,12 +173,12 @@ pub fn decide(
 }
 
 /// Whether a node that is no member may become one without waiting for a scheduled rotation.
-pub fn joins(case: &Case<'_>, decision: &Decision) -> bool {
+pub(crate) fn joins(case: &Case<'_>, decision: &Decision) -> bool {
     case.standing() == Standing::New && decision.allowed()
 }
 
 /// The reason of an exclusion, in words.
-pub fn why_not(case: &Case<'_>, decision: &Decision) -> String {
+pub(crate) fn why_not(case: &Case<'_>, decision: &Decision) -> String {
     let denied = decision.reason.as_ref().filter(|_| !decision.allowed());
     denied.map_or_else(
         || {

@@ -3,16 +3,16 @@
 //!
 //! | Part | Does | Borrows |
 //! |---|---|---|
-//! | [`Mesh`] | what stays as it is, and signs | |
-//! | [`Journal`] | the log, its fold, whether it can be written | |
-//! | [`Segments`] | policy, epochs and timers of each segment | |
-//! | [`Connections`] | who is there, and where | |
-//! | [`Rotation`] | decide → time → sign → persist → push | changes journal and segments; sees connections |
-//! | [`Enrolment`] | which unknown key is let in | changes its allowance; sees the fold |
-//! | [`Ingest`] | what enrolled nodes say | changes connections, and with evidence the journal |
-//! | [`Operator`] | what operators ask | a rotation |
-//! | [`View`], [`metrics`] | what all of that looks like from outside | sees everything |
-//! | [`timers`] | what is due when, and why | sees journal, segments and connections |
+//! | `Mesh` | what stays as it is, and signs | |
+//! | `Journal` | the log, its fold, whether it can be written | |
+//! | `Segments` | policy, epochs and timers of each segment | |
+//! | `Connections` | who is there, and where | |
+//! | `Rotation` | decide → time → sign → persist → push | changes journal and segments; sees connections |
+//! | `Enrolment` | which unknown key is let in | changes its allowance; sees the fold |
+//! | `Ingest` | what enrolled nodes say | changes connections, and with evidence the journal |
+//! | `Operator` | what operators ask | a rotation |
+//! | `View`, `metrics` | what all of that looks like from outside | sees everything |
+//! | `timers` | what is due when, and why | sees journal, segments and connections |
 
 use crate::clock::Now;
 use crate::connections::{Connections, Stage};
@@ -27,12 +27,12 @@ use crate::journal::Journal;
 use crate::log::{Log, LogError, StoredEpoch};
 use crate::mesh::Mesh;
 use crate::metrics::{self, Held};
-use crate::network::{Network, NetworkError};
+use crate::network::Network;
 use crate::operator::Operator;
 use crate::push::Push;
 use crate::request::{Answer, Refused, Request};
 use crate::rotate::Rotation;
-use crate::segment::{Basis, Unpublished};
+use crate::segment::Basis;
 use crate::segments::Segments;
 use crate::timers::{self, Timer};
 use crate::view::View;
@@ -48,6 +48,9 @@ use wire::admin::ControllerStatus;
 use wire::message::{Enrol, Refusal, ToController, ToNode};
 
 pub use crate::effect::{ConnectionId, Effect};
+pub use crate::journal::Unwritten;
+pub use crate::network::NetworkError;
+pub use crate::segment::Unpublished;
 
 /// All that the engine must be told once.
 #[derive(Debug)]

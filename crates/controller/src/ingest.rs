@@ -1,5 +1,5 @@
-//! The words of enrolled nodes: Hello, evidence, acknowledgements, reports, places. Each speaks only about itself;
-//! evidence alone changes anything durable. Refuses what unknown keys say: that is enrolment's.
+//! The words of enrolled nodes: Hello, evidence, acknowledgements, reports, places. Each speaks only about
+//! itself; evidence alone changes anything durable. Refuses what unknown keys say: that is enrolment's.
 
 use crate::clock::Now;
 use crate::connections::{Connections, MIB_A_DAY};
@@ -129,8 +129,8 @@ impl Ingest<'_> {
         push.welcome(id, &node, self.segments, mark.as_ref(), now);
     }
 
-    /// The mark that a node remembers, as far as the authority signed it for this mesh. The mere word of a node is worth
-    /// nothing: any member could claim an epoch that never was, and raise a false alarm.
+    /// The mark that a node remembers, as far as the authority signed it for this mesh. The mere word of a
+    /// node is worth nothing: any member could claim an epoch that never was, and raise a false alarm.
     fn proven(&self, newest: Option<Signed<Mark>>) -> Option<Verified<Mark>> {
         let mark = newest.and_then(|mark| mark.verify(&self.mesh.trusted()).ok());
         mark.filter(|mark| mark.mesh == self.mesh.id)
@@ -247,9 +247,9 @@ impl Ingest<'_> {
         Ok(())
     }
 
-    /// The evidence in an envelope, once the policy of every segment takes it. One record of a node is judged in
-    /// all of them: evidence that one of them must refuse, for its signer, its age or a challenge that it does
-    /// not answer, would otherwise count there by way of another.
+    /// The evidence in an envelope, once the policy of every segment takes it. One record of a node is judged
+    /// in all of them: evidence that one of them must refuse, for its signer, its age or a challenge that it
+    /// does not answer, would otherwise count there by way of another.
     fn verified(
         &self,
         name: &NodeName,

@@ -3,9 +3,9 @@
 //!
 //! | Who | May | Beyond it |
 //! |---|---|---|
-//! | an address (IPv4 address, IPv6 /64; one where an enrolled node was served: by itself) | [`HANDSHAKES_PER_SECOND`], [`HALF_OPEN_PER_ADDRESS`] at a time | the oldest makes room, or it is left unanswered |
-//! | an unknown key | [`STRANGERS`] at a time, [`STRANGERS_PER_ADDRESS`] from an address; say Enrol or Hello | closed; the longest silent one makes room |
-//! | an enrolled key | [`Kind::allowance`] of each kind of message and of connections | cut, and barred for [`BAR_TIME`] |
+//! | an address (IPv4 address, IPv6 /64; one where an enrolled node was served: by itself) | `HANDSHAKES_PER_SECOND`, `HALF_OPEN_PER_ADDRESS` at a time | the oldest makes room, or it is left unanswered |
+//! | an unknown key | `STRANGERS` at a time, `STRANGERS_PER_ADDRESS` from an address; say Enrol or Hello | closed; the longest silent one makes room |
+//! | an enrolled key | `Kind::allowance` of each kind of message and of connections | cut, and barred for `BAR_TIME` |
 //!
 //! Allowances belong to the key, not to the connection: a node that is cut does not get a new one by
 //! dialling again. They are taken by the connection's own task, before the message enters the queue that

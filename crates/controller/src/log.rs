@@ -1,12 +1,12 @@
 //! The append-only event log in SQLite, and beside it the few epochs whose secrets are still of use.
 //!
 //! Each event is chained to the one before by its hash (`log/chain.rs`). The authority signs the head, the
-//! newest event's number and hash, with every commit, and only the newest signature is kept: nobody without the key can
-//! append an event, nor cut any off, because no signature of a shorter log is left to end it with. Opening
-//! reads and verifies the whole chain: a log that was changed, cut, lengthened or torn is refused, never
-//! repaired. One [`Log::append`] is one transaction: all of its events are durable, or none is. A whole
-//! copy of an earlier state, with its own signature, cannot be told from the log itself; the nodes can
-//! ([`crate::push`]).
+//! newest event's number and hash, with every commit, and only the newest signature is kept: nobody without
+//! the key can append an event, nor cut any off, because no signature of a shorter log is left to end it
+//! with. Opening reads and verifies the whole chain: a log that was changed, cut, lengthened or torn is
+//! refused, never repaired. One [`Log::append`] is one transaction: all of its events are durable, or none
+//! is. A whole copy of an earlier state, with its own signature, cannot be told from the log itself; the
+//! nodes can, by their marks.
 
 use crate::event::Event;
 use crate::reserve::Reserve;
@@ -311,8 +311,9 @@ pub(crate) fn is_evidence(events: &[Event]) -> bool {
 fn insert_epoch(transaction: &Transaction<'_>, new: &NewEpoch<'_>) -> Result<(), LogError> {
     let number = |epoch: Epoch| epoch.0.cast_signed();
     let signed = postcard::to_stdvec(new.signed).map_err(|e| LogError::Damaged(e.to_string()))?;
-    // The secrets of older epochs leave the table with the commit that makes them useless. Kept, they would open
-    // recorded traffic to whoever copies this disk; the write-ahead log loses them in `tidy`.
+    // The secrets of older epochs leave the table with the commit that makes them useless. Kept, they would be
+    // in every later copy of this disk, for somebody who recorded the traffic and can break X25519 some day.
+    // The write-ahead log loses them in `tidy`.
     let (segment, keep) = (new.segment.0, number(new.keep.unwrap_or_default()));
     transaction.execute(
         "DELETE FROM epochs WHERE segment = ?1 AND epoch <> ?2",

@@ -1,5 +1,5 @@
-//! All that stays as it is while a controller runs: the mesh's identity and address ranges, where nodes find the
-//! controller, and the key that signs for the mesh. Signs what it is given; refuses to decide anything.
+//! All that stays as it is while a controller runs: the mesh's identity and address ranges, where nodes find
+//! the controller, and the key that signs for the mesh. Signs what it is given; refuses to decide anything.
 
 use crate::fleet::Node;
 use crate::log::Head;

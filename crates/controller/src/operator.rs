@@ -152,7 +152,8 @@ impl Operator<'_> {
             .is_some_and(|(_, p)| p.cause == Cause::Scheduled.word() || p.cause == cause.word());
         match (at_once, on_its_way) {
             (true, _) => Some(Kind::Immediate),
-            // The epoch on its way was decided without the operator's word: the removals that it held would stay.
+            // The epoch on its way was decided without the operator's word: the removals that it held would
+            // stay.
             (false, true) if confirmed && !segment.held().is_empty() => Some(Kind::Immediate),
             (false, true) => None,
             (false, false) => Some(Kind::Scheduled),

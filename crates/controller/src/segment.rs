@@ -1,6 +1,6 @@
 //! One segment of the mesh: its policy, the machine that times its epochs, the epochs that can be pushed, and
-//! what it waits for. Decides, schedules and signs; refuses to write or to send: a [`Draft`] takes effect
-//! with [`Segment::adopt`], once it is durable. Durable decisions lie in
+//! what it waits for. Decides, schedules and signs; refuses to write or to send: a `Draft` takes effect
+//! with `Segment::adopt`, once it is durable. Durable decisions lie in
 //! the fold ([`crate::fleet::Standings`]), under this segment's id.
 
 use crate::clock::Now;
@@ -239,8 +239,8 @@ impl Segment {
             self.phase = Phase::Running;
         }
         let epoch = self.authority.handle_timeout(now.boot)?;
-        // The secret of the epoch before serves nobody any more, and whoever read this memory would read the
-        // packets that it protected.
+        // The secret of the epoch before serves nobody any more: nobody may be given it, and the less time it
+        // is in memory, the less there is to find.
         self.issues.retain(|number, _| *number >= epoch);
         Some(epoch)
     }
@@ -281,7 +281,8 @@ impl Segment {
     /// An epoch that is durable takes the place of the one on its way, if there was one.
     ///
     /// It must be durable by now. A node that has heard of an epoch which a crash then undid would refuse the
-    /// next one, because the restarted controller gives out the same number again with another digest behind it.
+    /// next one, because the restarted controller gives out the same number again with another digest behind
+    /// it.
     pub(crate) fn adopt(&mut self, draft: Draft) {
         let Draft {
             ballot,

@@ -14,7 +14,7 @@ use wire::NodeName;
 
 /// Something that the engine waits for.
 ///
-/// *Rests* means: not before what failed a moment ago may be tried again ([`Journal::retry_at`]).
+/// *Rests* means: not before what failed a moment ago may be tried again (`Journal::retry_at`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Timer {
     /// A published epoch begins. Never rests: it is durable, and begins on the nodes in any case.

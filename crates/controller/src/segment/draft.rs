@@ -52,8 +52,8 @@ impl Segment {
         let now = basis.now;
         let mut ballot = decide(foreseen, self.id, &self.policy, cause, now);
         if cause.keeps_members() {
-            // Nobody was judged, so that the removals which wait for an operator's word still wait. With an empty
-            // list, the status would say that none does, and nodes that fail would stay members unseen.
+            // Nobody was judged, so that the removals which wait for an operator's word still wait. With an
+            // empty list, the status would say that none does, and nodes that fail would stay members unseen.
             ballot.held = &self.held & &ballot.roster;
         }
         let schedule = self.authority.schedule(kind, now.boot)?;

@@ -61,8 +61,9 @@ impl Segment {
 
     /// An update from the disk, if it is what the log says was published.
     ///
-    /// The chain of events does not cover this table, because secrets have to be forgotten. A hand that
-    /// can write it could put another roster or another secret there: hence the signature, the digest and the commitment.
+    /// The chain of events does not cover this table, because secrets have to be forgotten. A hand that can
+    /// write it could put another roster or another secret there: hence the signature, the digest and the
+    /// commitment.
     fn restored(&self, stored: StoredEpoch, basis: Basis<'_>) -> Option<Issue> {
         let mesh = basis.mesh;
         let (at, published) = self.standings(basis.fleet).epoch(stored.epoch)?;
