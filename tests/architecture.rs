@@ -1,11 +1,14 @@
 //! The arrows between crates, as tests: a map from each forbidden edge to its reason, held against
-//! `cargo metadata`, and what the sources of a ring may not name. Refuses no style: lints do that.
+//! `cargo metadata`, what the sources of a ring may not name, and no circles of files within a crate. Refuses
+//! no style: lints do that.
 //!
 //! A failure names the edge, the way that leads there, and the reason. To change a rule, change the
 //! map below and say why in the same place.
 
 #[path = "architecture/graph.rs"]
 mod graph;
+#[path = "architecture/modules.rs"]
+mod modules;
 #[path = "architecture/sources.rs"]
 mod sources;
 
@@ -193,6 +196,9 @@ const NAMES: &[Ban] = &[
     },
 ];
 
+/// Crates whose files go round in circles still, and are being untied.
+const TANGLED: &[&str] = &["node", "meshctl", "tunnel"];
+
 #[test]
 fn no_crate_has_an_edge_that_the_map_forbids() {
     let graph = Graph::of_this_workspace();
@@ -223,6 +229,13 @@ fn the_map_names_crates_that_exist_and_every_crate_is_in_the_map() {
 fn no_source_names_what_its_ring_refuses() {
     let broken = sources::named(NAMES);
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+#[test]
+fn no_files_of_a_crate_need_each_other_in_a_circle() {
+    let crates = PRODUCT.iter().filter(|name| !TANGLED.contains(name));
+    let circles: Vec<String> = crates.flat_map(|name| modules::circles(name)).collect();
+    assert!(circles.is_empty(), "\n{}\n", circles.join("\n"));
 }
 
 #[test]
@@ -354,5 +367,46 @@ mod the_checker_itself {
         assert_eq!(sources::names_in(after, names), ["OsRng"]);
         let product = "#[cfg(not(test))] fn f() { OsRng.next(); }";
         assert_eq!(sources::names_in(product, names), ["OsRng"]);
+    }
+    fn circles(files: &[(&str, &str)]) -> Vec<String> {
+        let parts = |path: &str| -> Vec<String> {
+            let parts = path.split('/').filter(|part| !part.is_empty());
+            parts.map(str::to_owned).collect()
+        };
+        let files = files.iter().map(|(path, source)| (parts(path), *source));
+        let files: Vec<_> = files.collect();
+        modules::circles_among(&files)
+    }
+
+    #[test]
+    fn names_a_circle_of_files_once_however_a_path_is_written() {
+        let found = circles(&[
+            ("", "mod a; mod b; mod c; pub use c::{deep::C, other as D};"),
+            ("a", "use crate::{b::B, nothing::X};"),
+            ("b", "fn f() -> super::c::C { todo!() }"),
+            ("c", "mod deep;"),
+            (
+                "c/deep",
+                "use super::super::a::A; mod inside { use super::b; }",
+            ),
+        ]);
+        assert_eq!(found, ["a → b → c → a"]);
+        let found = circles(&[
+            ("", "pub use a::Config;"),
+            ("a", "use crate::b;"),
+            ("b", "struct B(crate::Config);"),
+        ]);
+        assert_eq!(found, ["a → b → a"]);
+    }
+
+    #[test]
+    fn a_file_and_its_children_are_one_and_tests_are_not_code() {
+        let found = circles(&[
+            ("", "mod a; mod b;"),
+            ("a", "mod child; use crate::b; pub(crate) struct A;"),
+            ("a/child", "use super::A; use crate::a::B;"),
+            ("b", "#[cfg(test)] mod tests { use crate::a; } // crate::a"),
+        ]);
+        assert_eq!(found, [""; 0]);
     }
 }

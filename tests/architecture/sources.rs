@@ -41,15 +41,15 @@ pub(super) fn named(bans: &[Ban]) -> Vec<String> {
 /// Those of `names` that stand in `source` outside `#[cfg(test)]`.
 pub(super) fn names_in<'a>(source: &str, names: &[&'a str]) -> Vec<&'a str> {
     let tokens: TokenStream = source.parse().expect("the compiler has read this source");
-    let mut words = Vec::new();
-    product_words(tokens, &mut words);
+    let mut found = Vec::new();
+    words(without_tests(tokens), &mut found);
     let is_named = |name: &&&str| {
         let wanted: Vec<&str> = name
             .split("::")
             .flat_map(|part| [":", ":", part])
             .skip(2)
             .collect();
-        words.windows(wanted.len()).any(|there| there == wanted)
+        found.windows(wanted.len()).any(|there| there == wanted)
     };
     names.iter().filter(is_named).copied().collect()
 }
@@ -79,9 +79,23 @@ pub(super) fn without_forbid(crates: &[&str]) -> Vec<String> {
     lacking.map(|file| shown(&file)).collect()
 }
 
-/// The words and signs of the code, without those of items behind `#[cfg(test)]`.
-fn product_words(tokens: TokenStream, words: &mut Vec<String>) {
+/// A crate's files without those of its tests, each with its path below `src`.
+pub(super) fn product_files(krate: &str) -> Vec<(PathBuf, String)> {
+    let src = root().join("crates").join(krate).join("src");
+    let files = rust_files(&src).into_iter();
+    let files = files.filter(|file| !is_test_module(file));
+    files
+        .map(|file| {
+            let path = file.strip_prefix(&src).expect("it was found there");
+            (path.to_owned(), read(&file))
+        })
+        .collect()
+}
+
+/// The code without attributes and without items behind `#[cfg(test)]`.
+pub(super) fn without_tests(tokens: TokenStream) -> TokenStream {
     let mut tokens = tokens.into_iter().peekable();
+    let mut kept = Vec::new();
     let mut skips_item = false;
     while let Some(token) = tokens.next() {
         let attribute = match (&token, tokens.peek()) {
@@ -103,10 +117,24 @@ fn product_words(tokens: TokenStream, words: &mut Vec<String>) {
             skips_item = !ends_item(&token);
             continue;
         }
+        kept.push(match token {
+            TokenTree::Group(group) => {
+                let inside = without_tests(group.stream());
+                TokenTree::Group(Group::new(group.delimiter(), inside))
+            }
+            other => other,
+        });
+    }
+    kept.into_iter().collect()
+}
+
+/// The words and signs of the code, in order.
+fn words(tokens: TokenStream, found: &mut Vec<String>) {
+    for token in tokens {
         match token {
-            TokenTree::Group(group) => product_words(group.stream(), words),
-            TokenTree::Ident(word) => words.push(word.to_string()),
-            TokenTree::Punct(sign) => words.push(sign.to_string()),
+            TokenTree::Group(group) => words(group.stream(), found),
+            TokenTree::Ident(word) => found.push(word.to_string()),
+            TokenTree::Punct(sign) => found.push(sign.to_string()),
             TokenTree::Literal(_) => {}
         }
     }

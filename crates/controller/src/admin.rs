@@ -1,8 +1,8 @@
 //! The admin socket: HTTP on a Unix socket that only its owner may open, and the address for scrapers.
 //! Translates requests to [`Request`] and back; decides nothing.
 
-use crate::operator::{Answer, Refused, Request};
-use crate::serve::Question;
+use crate::inputs::Question;
+use crate::request::{Answer, Refused, Request};
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State};

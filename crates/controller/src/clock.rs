@@ -39,7 +39,7 @@ impl Now {
     }
 }
 
-/// What tells this boot of the machine from every other.
+/// Tells this boot of the machine from every other.
 pub fn boot_id() -> String {
     // Without it, a restart falls back on the wall clock: correct to its error, never unsafe.
     std::fs::read_to_string(BOOT_ID).map_or_else(|_| String::new(), |id| id.trim().to_owned())

@@ -1,9 +1,10 @@
-//! Who is a member of the next epoch: the policy, asked about every node, under the epoch's cause.
+//! The members of the next epoch: the policy, asked about every node, under the epoch's cause.
 //! Pure: the same fleet, policy, cause and time give the same ballot.
 
 use crate::clock::Now;
 use crate::event::Verdict;
-use crate::fleet::{Fleet, Node};
+use crate::fleet::{Case, Fleet};
+use keys::SegmentId;
 use policy::{Decision, Policy, Reason, Standing, State, floor, judge};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::NodeName;
@@ -11,7 +12,7 @@ use wire::admin::Membership;
 
 /// Why an epoch is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// The epoch before ends.
     Scheduled,
     /// The same while no evidence can be kept: nobody can prove himself, so nobody is judged.
@@ -35,20 +36,20 @@ pub enum Cause {
 
 /// The outcome.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Ballot {
+pub(crate) struct Ballot {
     /// The members.
-    pub roster: BTreeSet<NodeName>,
+    pub(crate) roster: BTreeSet<NodeName>,
     /// All other enrolled nodes, and why.
-    pub excluded: BTreeMap<NodeName, String>,
+    pub(crate) excluded: BTreeMap<NodeName, String>,
     /// Members only because an operator has not confirmed their removal.
-    pub held: BTreeSet<NodeName>,
-    /// What the log records.
-    pub verdicts: Vec<Verdict>,
+    pub(crate) held: BTreeSet<NodeName>,
+    /// The verdicts that the log records.
+    pub(crate) verdicts: Vec<Verdict>,
 }
 
 /// How far an epoch's cause lets the policy go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scope {
+enum Reach {
     /// Every node is judged, and it counts.
     All,
     /// Members that fail leave; new nodes join.
@@ -59,17 +60,17 @@ enum Scope {
 
 impl Cause {
     /// Whether it counts for hysteresis and probation.
-    pub fn counts(self) -> bool {
-        self.scope() == Scope::All
+    pub(crate) fn counts(self) -> bool {
+        self.reach() == Reach::All
     }
 
     /// Whether members stay whatever their evidence says.
-    pub fn keeps_members(self) -> bool {
-        self.scope() == Scope::Joining
+    pub(crate) fn keeps_members(self) -> bool {
+        self.reach() == Reach::Joining
     }
 
     /// The word for logs.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
             Self::Unjudged => "unjudged",
@@ -82,12 +83,12 @@ impl Cause {
         }
     }
 
-    fn scope(self) -> Scope {
+    fn reach(self) -> Reach {
         match self {
-            Self::Scheduled | Self::Operator { .. } => Scope::All,
-            Self::Revocation => Scope::Failing,
+            Self::Scheduled | Self::Operator { .. } => Reach::All,
+            Self::Revocation => Reach::Failing,
             Self::Unjudged | Self::Join | Self::Eviction | Self::Rekey | Self::Recovery => {
-                Scope::Joining
+                Reach::Joining
             }
         }
     }
@@ -97,41 +98,52 @@ impl Cause {
     }
 }
 
-/// Decides who is a member of the next epoch.
-pub fn decide(fleet: &Fleet, policy: &Policy, cause: Cause, now: Now) -> Ballot {
-    let member = |name: &NodeName| fleet.roster().contains(name);
-    let judged: BTreeMap<&NodeName, (&Node, Decision, u32)> = fleet
-        .nodes()
-        .iter()
-        .map(|(name, node)| {
-            let mut record = node.record(now);
+/// Decides who is a member of a segment's next epoch.
+pub(crate) fn decide(
+    fleet: &Fleet,
+    segment: SegmentId,
+    policy: &Policy,
+    cause: Cause,
+    now: Now,
+) -> Ballot {
+    let before = fleet.standings(segment).roster();
+    let member = |name: &NodeName| before.contains(name);
+    let judged: BTreeMap<&NodeName, (Case<'_>, Decision, u32)> = fleet
+        .cases(segment)
+        .map(|(name, case)| {
+            let mut record = case.record(now);
             // A member has had its epoch; one that is about to join begins its first.
             let spent = u32::from(cause.counts() && member(name));
             record.probation_left = record.probation_left.saturating_sub(spent);
             (
                 name,
                 (
-                    node,
+                    case,
                     judge(policy, &record, now.wall),
                     record.probation_left,
                 ),
             )
         })
         .collect();
-    let wanted = |name: &NodeName, node: &Node, decision: &Decision| match cause.scope() {
-        Scope::All => decision.allowed(),
-        Scope::Failing if member(name) => decision.allowed(),
-        Scope::Joining if member(name) => !node.evicted(),
-        Scope::Failing | Scope::Joining => joins(node, decision),
+    // The cause bounds what a ballot may do. An epoch that is published for one node's sake must not be the
+    // occasion on which all others are judged, outside the rhythm that hysteresis and probation count by; and
+    // members that merely fail stay until their turn, or an eviction could set off a mass removal.
+    let wanted = |name: &NodeName, case: &Case<'_>, decision: &Decision| match cause.reach() {
+        Reach::All => decision.allowed(),
+        Reach::Failing if member(name) => decision.allowed(),
+        Reach::Joining if member(name) => !case.node.evicted(),
+        Reach::Failing | Reach::Joining => joins(case, decision),
     };
     let failing: BTreeSet<NodeName> = judged
         .iter()
-        .filter(|(name, (node, decision, _))| {
-            member(name) && !node.evicted() && !wanted(name, node, decision)
+        .filter(|(name, (case, decision, _))| {
+            member(name) && !case.node.evicted() && !wanted(name, case, decision)
         })
         .map(|(name, _)| (*name).clone())
         .collect();
-    let held = floor::held(policy, fleet.roster().len(), failing, cause.confirmed());
+    // Many removals at once are more likely a broken harness than as many broken nodes, and would dissolve the
+    // mesh: beyond the floor all of them wait for an operator. Evictions are such a word, and are not counted.
+    let held = floor::held(policy, before.len(), failing, cause.confirmed());
 
     let mut ballot = Ballot {
         roster: BTreeSet::new(),
@@ -139,11 +151,11 @@ pub fn decide(fleet: &Fleet, policy: &Policy, cause: Cause, now: Now) -> Ballot 
         held,
         verdicts: Vec::new(),
     };
-    for (name, (node, decision, probation_left)) in judged {
+    for (name, (case, decision, probation_left)) in judged {
         let held = ballot.held.contains(name);
-        let admitted = held || wanted(name, node, &decision);
+        let admitted = held || wanted(name, &case, &decision);
         if cause.counts() || admitted != member(name) {
-            let verdict = verdict(name, node, &decision, admitted, held);
+            let verdict = verdict(name, &case, &decision, admitted, held);
             ballot.verdicts.push(Verdict {
                 probation_left,
                 ..verdict
@@ -154,23 +166,23 @@ pub fn decide(fleet: &Fleet, policy: &Policy, cause: Cause, now: Now) -> Ballot 
         } else {
             ballot
                 .excluded
-                .insert(name.clone(), why_not(node, &decision));
+                .insert(name.clone(), why_not(&case, &decision));
         }
     }
     ballot
 }
 
 /// Whether a node that is no member may become one without waiting for a scheduled rotation.
-pub fn joins(node: &Node, decision: &Decision) -> bool {
-    node.standing() == Standing::New && decision.allowed()
+pub(crate) fn joins(case: &Case<'_>, decision: &Decision) -> bool {
+    case.standing() == Standing::New && decision.allowed()
 }
 
 /// The reason of an exclusion, in words.
-pub fn why_not(node: &Node, decision: &Decision) -> String {
+pub(crate) fn why_not(case: &Case<'_>, decision: &Decision) -> String {
     let denied = decision.reason.as_ref().filter(|_| !decision.allowed());
     denied.map_or_else(
         || {
-            if joins(node, decision) {
+            if joins(case, decision) {
                 JOINING
             } else {
                 WAITING
@@ -183,12 +195,12 @@ pub fn why_not(node: &Node, decision: &Decision) -> String {
 
 fn verdict(
     name: &NodeName,
-    node: &Node,
+    case: &Case<'_>,
     decision: &Decision,
     admitted: bool,
     held: bool,
 ) -> Verdict {
-    let (state, standing) = match (admitted, held, node.standing()) {
+    let (state, standing) = match (admitted, held, case.standing()) {
         // A held node stays a member, and its failures go on counting.
         (true, true, Standing::In { failures }) => {
             let failures = failures.saturating_add(1);
@@ -212,7 +224,7 @@ fn verdict(
         score: decision.score,
         evidence: decision.evidence.map(|digest| digest.to_string()),
         standing,
-        probation_left: node.probation_left(),
+        probation_left: case.probation_left(),
         held,
     }
 }

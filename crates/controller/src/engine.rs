@@ -1,39 +1,58 @@
-//! The controller's one owner of state. Synchronous: inputs are `handle_*` and [`Engine::operator`]
-//! with the time as an argument, outputs are [`Engine::poll_effect`] and [`Engine::poll_timeout`].
+//! The controller's engine, synchronous: the thin front of the parts below it, each of which borrows only what
+//! it needs. Owns the state; refuses clocks, sockets and tasks.
 //!
-//! | File | Holds |
-//! |---|---|
-//! | here | construction, timers, the one way to the log |
-//! | [`crate::rotate`] | decide → persist → sign → push |
-//! | [`crate::enrol`] | unknown keys, tokens, names, addresses |
-//! | [`crate::ingest`] | what enrolled nodes say |
-//! | [`crate::push`] | what nodes are told |
-//! | [`crate::operator`] | what operators ask |
-//! | [`crate::status`], [`crate::metrics`] | what all of that looks like from outside |
+//! | Part | Does | Borrows |
+//! |---|---|---|
+//! | `Mesh` | what stays as it is, and signs | |
+//! | `Journal` | the log, its fold, whether it can be written | |
+//! | `Segments` | policy, epochs and timers of each segment | |
+//! | `Connections` | who is there, and where | |
+//! | `Rotation` | decide → time → sign → persist → push | changes journal and segments; sees connections |
+//! | `Enrolment` | which unknown key is let in | changes its allowance; sees the fold |
+//! | `Ingest` | what enrolled nodes say | changes connections, and with evidence the journal |
+//! | `Operator` | what operators ask | a rotation |
+//! | `View`, `metrics` | what all of that looks like from outside | sees everything |
+//! | `timers` | what is due when, and why | sees journal, segments and connections |
 
 use crate::clock::Now;
+use crate::connections::{Connections, Stage};
+use crate::counts::Counts;
 use crate::decide::Cause;
+use crate::effect::Output;
+use crate::enrol::{Enrolled, Enrolment};
 use crate::event::Event;
 use crate::fleet::Fleet;
-use crate::ingest::kept_bytes;
-use crate::log::{Log, LogError, NewEpoch, StoredEpoch, is_evidence};
-use crate::metrics::Counts;
-use crate::network::{Network, NetworkError};
-use crate::push::moves;
-use crate::rotate::{Issue, Unpublished};
+use crate::ingest::Ingest;
+use crate::journal::Journal;
+use crate::log::{Log, LogError, StoredEpoch};
+use crate::mesh::Mesh;
+use crate::metrics::{self, Held};
+use crate::network::Network;
+use crate::operator::Operator;
+use crate::push::Push;
+use crate::request::{Answer, Refused, Request};
+use crate::rotate::Rotation;
+use crate::segment::Basis;
+use crate::segments::Segments;
+use crate::timers::{self, Timer};
+use crate::view::View;
 use allowance::Bucket;
-use epoch::authority::{Authority, Kind, NotNow, Timer, Timing};
-use keys::{AuthoritySecret, ControllerId, Epoch, MeshId, NodeId};
+use epoch::authority::Kind;
+use exposition::Page;
+use keys::{AuthoritySecret, ControllerId, MeshId, NodeId, SegmentId};
 use policy::{Policy, PolicyError};
 use rand_core::{OsRng, RngCore as _};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
-use wire::NodeName;
-use wire::admin::Observation;
-use wire::message::{Phase, Refusal, ToNode};
+use wire::admin::ControllerStatus;
+use wire::message::{Enrol, Refusal, ToController, ToNode};
 
-/// What the engine must be told once.
+pub use crate::effect::{ConnectionId, Effect};
+pub use crate::journal::Unwritten;
+pub use crate::network::NetworkError;
+pub use crate::segment::Unpublished;
+
+/// All that the engine must be told once.
 #[derive(Debug)]
 pub struct Setup {
     /// The policy.
@@ -69,90 +88,38 @@ pub enum StartError {
     Publish(#[from] Unpublished),
 }
 
-/// A connection, as the engine names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ConnectionId(pub u64);
-
-/// What the shell shall do.
-#[derive(Debug)]
-pub enum Effect {
-    /// Send a message.
-    Send(ConnectionId, Box<ToNode>),
-    /// Say why, then close.
-    Close(ConnectionId, Refusal),
-}
-
 /// The machine.
+///
+/// # Call contract
+///
+/// Inputs are [`handle_connected`](Self::handle_connected), [`handle_moved`](Self::handle_moved),
+/// [`handle_message`](Self::handle_message), [`handle_refused`](Self::handle_refused),
+/// [`handle_disconnected`](Self::handle_disconnected), [`operator`](Self::operator) and
+/// [`handle_timeout`](Self::handle_timeout). After any of them, in this order:
+///
+/// 1. [`handle_timeout`](Self::handle_timeout), which does what the input has made due. Evidence that fails a
+///    member under `revoke = "now"` revokes nothing until then.
+/// 2. [`take_keys_changed`](Self::take_keys_changed), and the keys to whoever filters by them: a new node's
+///    next connection would be a stranger's.
+/// 3. [`poll_effect`](Self::poll_effect) until there is none, each carried out. All are durable by then. A
+///    connection that is closed in an effect is unknown to the engine already; one that cannot be sent to is
+///    closed by the shell, which says so with [`handle_disconnected`](Self::handle_disconnected).
+/// 4. [`tidy`](Self::tidy), which takes as long as a commit: a revocation must not wait for it.
+/// 5. [`take_dirty`](Self::take_dirty), and [`status`](Self::status) if it says so.
+/// 6. [`poll_timeout`](Self::poll_timeout), and a wait for the next input until then at most.
+///
+/// `now` never goes back on the boot-time clock. On the wall clock it may: only evidence, tokens, people, and
+/// epochs across a reboot go by that.
 #[derive(Debug)]
 pub struct Engine {
-    pub(crate) setup: Setup,
-    pub(crate) network: Network,
-    pub(crate) mesh: MeshId,
-    pub(crate) log: Log,
-    pub(crate) fleet: Fleet,
-    pub(crate) authority: Authority,
-    /// The epoch in force and the one on its way, as far as they can be pushed.
-    pub(crate) issues: BTreeMap<Epoch, Issue>,
-    pub(crate) held: BTreeSet<NodeName>,
-    pub(crate) sessions: BTreeMap<ConnectionId, Session>,
-    pub(crate) live: BTreeMap<NodeName, Live>,
-    pub(crate) enrolments: Bucket,
-    pub(crate) effects: VecDeque<Effect>,
-    pub(crate) counts: Counts,
-    /// When the newest place of a node that moves too often is told.
-    pub(crate) news_due: BTreeMap<NodeName, Duration>,
-    /// A node that holds an epoch of this authority which the log does not know.
-    pub(crate) alarm: Option<(NodeName, Epoch)>,
-    keys_changed: bool,
-    join_at: Option<Duration>,
-    recover: bool,
-    settle_until: Duration,
-    retry_at: Duration,
-    write_failed: bool,
-    dirty: bool,
-}
-
-/// An open connection.
-#[derive(Debug)]
-pub(crate) struct Session {
-    pub(crate) peer: NodeId,
-    pub(crate) remote: SocketAddr,
-    pub(crate) stage: Stage,
-}
-
-/// How far a connection has come.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// Nothing that counts was said.
-    Opening {
-        /// When it must have been.
-        deadline: Duration,
-    },
-    /// An enrolled node's session.
-    Serving {
-        /// The node.
-        name: NodeName,
-    },
-}
-
-/// What is known about a node while the controller runs; nothing of it decides membership.
-#[derive(Debug)]
-pub(crate) struct Live {
-    pub(crate) connection: Option<ConnectionId>,
-    /// UDP port and configured addresses, as the node said last.
-    pub(crate) announced: (u16, Vec<SocketAddr>),
-    /// What follows from that and from where the node is seen.
-    pub(crate) endpoints: Vec<SocketAddr>,
-    pub(crate) acked: Option<(Epoch, Phase)>,
-    pub(crate) clock_skew_ms: Option<i64>,
-    pub(crate) software: Option<String>,
-    pub(crate) observes: BTreeMap<NodeName, Observation>,
-    pub(crate) evidence: Bucket,
-    /// How many bytes of its evidence may be kept.
-    pub(crate) kept_bytes: Bucket,
-    /// Moves that its peers are told of at once.
-    pub(crate) moves: Bucket,
-    pub(crate) last_refusal: Option<String>,
+    mesh: Mesh,
+    journal: Journal,
+    segments: Segments,
+    connections: Connections,
+    /// The enrolments that all unknown keys together may ask for.
+    enrolments: Bucket,
+    counts: Counts,
+    output: Output,
 }
 
 impl Engine {
@@ -163,319 +130,307 @@ impl Engine {
     /// [`StartError`].
     pub fn start(
         setup: Setup,
-        mut log: Log,
-        mut fleet: Fleet,
+        log: Log,
+        fleet: Fleet,
         epochs: Vec<StoredEpoch>,
         now: Now,
     ) -> Result<Self, StartError> {
-        setup.policy.validate()?;
-        if fleet.mesh().is_none() {
-            let mut mesh = MeshId([0; 16]);
-            OsRng.fill_bytes(&mut mesh.0);
-            // Refuse a bad range before it is durable.
-            Network::new(setup.mesh_v4, setup.mesh_v6, mesh)?;
-            let event = Event::MeshCreated { mesh };
-            log.append(
-                now.wall,
-                std::slice::from_ref(&event),
-                None,
-                &setup.authority,
-            )?;
-            fleet.apply(now.wall, &event);
+        // The one place that says which segments there are: one, until a configuration can name others.
+        let policies = vec![(SegmentId::FIRST, setup.policy.clone())];
+        Self::start_with(policies, setup, (log, fleet), epochs, now)
+    }
+
+    /// The same with a policy for each segment.
+    pub(crate) fn start_with(
+        policies: Vec<(SegmentId, Policy)>,
+        setup: Setup,
+        (mut log, mut fleet): (Log, Fleet),
+        epochs: Vec<StoredEpoch>,
+        now: Now,
+    ) -> Result<Self, StartError> {
+        for (_, policy) in &policies {
+            policy.validate()?;
         }
-        let mesh = fleet.mesh().expect("the mesh was created above");
-        let network = Network::new(setup.mesh_v4, setup.mesh_v6, mesh)?;
+        let id = match fleet.mesh() {
+            Some(id) => id,
+            None => found(&setup, &mut log, &mut fleet, now)?,
+        };
+        let network = Network::new(setup.mesh_v4, setup.mesh_v6, id)?;
         let highest = fleet.nodes().values().map(|node| node.host).max();
         if let Some(host) = highest.filter(|host| *host > network.last_host()) {
             return Err(NetworkError::TooSmall(host, network.last_host()).into());
         }
-        fleet.start_ageing(now);
-        let mut engine = Self {
-            authority: Authority::new(timing(&setup.policy)),
-            setup,
+        let mesh = Mesh {
+            id,
             network,
-            mesh,
-            log,
-            fleet,
-            issues: BTreeMap::new(),
-            held: BTreeSet::new(),
-            sessions: BTreeMap::new(),
-            live: BTreeMap::new(),
-            enrolments: Bucket::new(ENROLMENTS_PER_SECOND, ENROLMENT_BURST),
-            effects: VecDeque::new(),
-            counts: Counts::default(),
-            news_due: BTreeMap::new(),
-            alarm: None,
-            keys_changed: true,
-            join_at: None,
-            recover: false,
-            settle_until: Duration::ZERO,
-            retry_at: Duration::ZERO,
-            write_failed: false,
-            dirty: true,
+            authority: setup.authority,
+            controller: setup.controller,
+            advertise: setup.advertise,
+            boot_id: setup.boot_id,
         };
-        engine.resume(epochs, now);
-        if engine.authority.in_force().is_none() {
-            engine.publish(Cause::Scheduled, Kind::Scheduled, &[], now)?;
-        } else {
-            // Nodes need a moment to connect and to prove themselves to a controller that was away.
-            let settle = SETTLE.min(engine.setup.policy.epoch() / 4);
-            engine.settle_until = now.boot + settle;
-            engine.recover = !engine.issues_complete();
-            if engine.anyone_joins(now) {
-                engine.want_join(now);
-            }
+        let journal = Journal::new(log, fleet, now);
+        let basis = Basis {
+            mesh: &mesh,
+            fleet: journal.fleet(),
+            head: journal.log().head(),
+            now,
+        };
+        let segments = Segments::resume(policies, epochs, basis);
+        let mut engine = Self {
+            mesh,
+            journal,
+            segments,
+            connections: Connections::new(),
+            enrolments: Bucket::new(ENROLMENTS_PER_SECOND, ENROLMENT_BURST),
+            counts: Counts::default(),
+            output: Output::new(),
+        };
+        let segments = engine.segments.iter();
+        let fresh = segments.filter(|segment| segment.in_force().is_none());
+        let fresh: Vec<_> = fresh.map(|segment| segment.id()).collect();
+        if !fresh.is_empty() {
+            // An epoch without members, so that the first node has one to answer to with its evidence.
+            let mut rotation = engine.rotation();
+            rotation.publish(&fresh, Cause::Scheduled, Kind::Scheduled, &[], now)?;
         }
         Ok(engine)
     }
 
-    /// What the shell shall do next.
+    /// The next thing for the shell to do.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
+        self.output.poll()
     }
 
     /// Whether anything that the status shows has changed since the last call.
     pub fn take_dirty(&mut self) -> bool {
-        std::mem::take(&mut self.dirty)
+        self.output.take_status_changed()
     }
 
     /// The keys of all enrolled nodes.
     pub fn enrolled(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.fleet.nodes().values().map(|node| node.id)
+        self.journal.fleet().nodes().values().map(|node| node.id)
     }
 
     /// Whether [`Self::enrolled`] may have changed since the last call.
     pub fn take_keys_changed(&mut self) -> bool {
-        std::mem::take(&mut self.keys_changed)
+        self.output.take_keys_changed()
     }
 
-    /// What can wait until the effects are carried out: a revocation does not.
+    /// Work that can wait until the effects are carried out: a revocation does not wait for it.
     pub fn tidy(&mut self, now: Now) {
-        self.log.tidy(self.fleet.nodes().len(), now.boot);
+        self.journal.tidy(now);
     }
 
     /// When [`Self::handle_timeout`] is due, on the boot-time clock.
     pub fn poll_timeout(&self, now: Now) -> Duration {
-        let (at, timer) = self.authority.poll_timeout();
-        let authority = match timer {
-            Timer::Activation => at,
-            Timer::Scheduled => at.max(self.retry_at).max(self.settle_until),
-        };
-        let join = self.join_at.map(|at| self.retry_after(at));
-        let recover = self.recover.then_some(self.retry_at);
-        let opening = self.sessions.values().filter_map(|s| match s.stage {
-            Stage::Opening { deadline } => Some(deadline),
-            Stage::Serving { .. } => None,
-        });
-        let news = self.news_due.values().min().copied();
-        let timers = [join, recover, self.revocation_at(now), news];
-        timers
-            .into_iter()
-            .flatten()
-            .chain(opening)
-            .fold(authority, Duration::min)
+        self.poll_timer(now).map_or(Duration::MAX, |(at, _)| at)
+    }
+
+    /// The same, with the reason.
+    pub fn poll_timer(&self, now: Now) -> Option<(Duration, Timer)> {
+        timers::next(&self.journal, &self.segments, &self.connections, now)
     }
 
     /// Does whatever is due.
     pub fn handle_timeout(&mut self, now: Now) {
-        if let Some(epoch) = self.authority.handle_timeout(now.boot) {
-            self.issues.retain(|number, _| *number >= epoch);
-            tracing::debug!(%epoch, "epoch in force");
-            self.touch();
+        for segment in self.segments.iter_mut() {
+            if let Some(epoch) = segment.handle_timeout(now) {
+                tracing::debug!(%epoch, "epoch in force");
+                self.output.touch();
+            }
         }
-        self.close_silent(now);
-        self.tell_news(now);
-        if now.boot < self.retry_at {
-            return;
-        }
-        if self.recover {
-            self.recover = false;
-            let published = self.publish(Cause::Recovery, Kind::Immediate, &[], now);
-            self.recover = published.is_err();
-        }
-        if self.authority.due(now.boot) && (self.settle_until <= now.boot || self.all_pass(now)) {
-            let cause = if self.log.is_short_of_room() {
-                Cause::Unjudged
-            } else {
-                Cause::Scheduled
+        self.connections.close_silent(&mut self.output, now);
+        for name in self.connections.take_news(now) {
+            let mut push = Push {
+                fleet: self.journal.fleet(),
+                connections: &self.connections,
+                output: &mut self.output,
             };
-            // A failure is reported where it happens, and tried again.
-            let _ = self.publish(cause, Kind::Scheduled, &[], now);
+            push.place_of(&name, &self.segments);
         }
-        if self.join_at.is_some_and(|at| at <= now.boot) {
-            self.try_join(now);
-        }
-        self.revoke_failing(now);
+        self.rotation().handle_timeout(now);
     }
 
-    /// A node may be able to join: soon, together with others.
-    pub(crate) fn want_join(&mut self, now: Now) {
-        let soon = now.boot + JOIN_DEBOUNCE;
-        self.join_at = Some(self.join_at.unwrap_or(soon).min(soon));
+    /// A key has proved itself on a new connection.
+    pub fn handle_connected(
+        &mut self,
+        id: ConnectionId,
+        peer: NodeId,
+        remote: SocketAddr,
+        now: Now,
+    ) {
+        let output = &mut self.output;
+        self.connections.open(id, peer, remote, output, now);
     }
 
-    fn try_join(&mut self, now: Now) {
-        self.join_at = None;
-        if !self.anyone_joins(now) {
+    /// A connection is seen at another address.
+    pub fn handle_moved(&mut self, id: ConnectionId, remote: SocketAddr, now: Now) {
+        if let Some(name) = self.connections.moved(id, remote) {
+            self.ingest().relocate(id, &name, now);
+        }
+    }
+
+    /// A connection has ended.
+    pub fn handle_disconnected(&mut self, id: ConnectionId) {
+        self.connections.ended(id, &mut self.output);
+    }
+
+    /// A connection carried something that is not to be read.
+    pub fn handle_refused(&mut self, id: ConnectionId, reason: Refusal) {
+        let Some(session) = self.connections.session(id) else {
+            return;
+        };
+        let name = self.journal.fleet().name_of(&session.peer);
+        match (reason, name) {
+            (Refusal::TooMuch, Some(node)) => {
+                tracing::warn!(
+                    %node,
+                    "the node says more than its allowance: cut off for a while"
+                );
+            }
+            (Refusal::NotEnrolled, _) => {}
+            _ => tracing::info!(key = session.peer.short(), "malformed message"),
+        }
+        self.connections.close(id, reason, &mut self.output);
+    }
+
+    /// A message arrived. An unknown key may only ask to be enrolled; an enrolled node opens with Hello.
+    pub fn handle_message(&mut self, id: ConnectionId, message: ToController, now: Now) {
+        let Some(session) = self.connections.session(id) else {
+            return;
+        };
+        let (peer, stage) = (session.peer, session.stage.clone());
+        if let Stage::Serving { name } = stage {
+            self.ingest().message(id, &name, message, now);
             return;
         }
-        // Where nobody has a session, nobody can lose a packet: no lead.
-        let alone = self.fleet.roster().is_empty() && self.issues.values().all(Issue::is_empty);
-        let kind = if alone { Kind::Immediate } else { Kind::Join };
-        match self.publish(Cause::Join, kind, &[], now) {
-            Ok(_) | Err(Unpublished::NotNow(NotNow::Soon)) => {}
-            Err(Unpublished::NotNow(NotNow::Pending)) => {
-                let next = self.authority.next().map(|span| span.activates);
-                self.join_at = next.or(Some(now.boot + JOIN_DEBOUNCE));
+        let known = self.journal.fleet().name_of(&peer).cloned();
+        let refusal = match (message, known) {
+            (ToController::Enrol(enrol), _) => return self.enrol(id, peer, &enrol, now),
+            (ToController::Hello(hello), Some(name)) => {
+                return self.ingest().hello(id, &name, hello, now);
             }
-            Err(Unpublished::Log | Unpublished::Rule(_)) => self.join_at = Some(self.retry_at),
-        }
-    }
-
-    /// Makes events durable and only then folds them. On an error nothing has changed.
-    pub(crate) fn commit(&mut self, events: &[Event], now: Now) -> Result<(), Unpublished> {
-        let authority = &self.setup.authority;
-        let written = self.log.append(now.wall, events, None, authority);
-        if is_evidence(events) {
-            // Evidence comes all the time. If its failures put off what else is to be written, a full disk
-            // would stop epochs for which there is room.
-            written.map_err(|_| Unpublished::Log)?;
-        } else {
-            self.written(written, now)?;
-        }
-        for event in events {
-            self.fleet.apply(now.wall, event);
-        }
-        self.keys_changed |= change_keys(events);
-        self.touch();
-        Ok(())
-    }
-
-    /// As [`Self::commit`], with an epoch; the caller folds.
-    pub(crate) fn commit_epoch(
-        &mut self,
-        events: &[Event],
-        epoch: &Issue,
-        now: Now,
-    ) -> Result<(), Unpublished> {
-        let keep = self.authority.in_force().map(|span| span.epoch);
-        let new = NewEpoch {
-            epoch: epoch.update.epoch,
-            signed: &epoch.signed,
-            secret: &epoch.secret,
-            // An epoch without lead is in force at once: the one before is of no more use.
-            keep: keep.filter(|_| epoch.update.activate_in_ms > 0),
+            (_, Some(_)) => Refusal::Protocol,
+            (_, None) => Refusal::NotEnrolled,
         };
-        let authority = &self.setup.authority;
-        let written = self.log.append(now.wall, events, Some(&new), authority);
-        self.keys_changed |= change_keys(events);
-        self.written(written, now)
+        self.connections.close(id, refusal, &mut self.output);
     }
 
-    pub(crate) fn touch(&mut self) {
-        self.dirty = true;
+    /// Does what an operator asks, or says why not.
+    ///
+    /// # Errors
+    /// [`Refused`]; then nothing has changed.
+    pub fn operator(&mut self, request: Request, now: Now) -> Result<Answer, Refused> {
+        let rotation = self.rotation();
+        Operator { rotation }.ask(request, now)
     }
 
-    /// The session of an enrolled node.
-    pub(crate) fn live_mut(&mut self, name: &NodeName) -> &mut Live {
-        self.live.entry(name.clone()).or_insert_with(Live::new)
+    /// Tells every connection that the controller stops.
+    pub fn stop(&mut self) {
+        self.connections.stop(&mut self.output);
     }
 
-    fn written(&mut self, result: Result<(), LogError>, now: Now) -> Result<(), Unpublished> {
-        match result {
-            Ok(()) => {
-                if std::mem::take(&mut self.write_failed) {
-                    tracing::info!("the event log can be written again");
+    /// Everything that is shown.
+    pub fn status(&self, now: Now) -> ControllerStatus {
+        self.view().status(now)
+    }
+
+    /// Everything that is measured, as it is now.
+    pub(crate) fn metrics(&self, held: Held, now: Now) -> Page {
+        metrics::page(&self.view(), &self.counts, held, now)
+    }
+
+    fn enrol(&mut self, id: ConnectionId, peer: NodeId, enrol: &Enrol, now: Now) {
+        let mut enrolment = Enrolment {
+            network: &self.mesh.network,
+            fleet: self.journal.fleet(),
+            segments: &self.segments,
+            allowance: &mut self.enrolments,
+        };
+        let admitted = enrolment.admit(peer, enrol, now);
+        let enrolled = admitted.and_then(|it| it.carry_out(&mut self.rotation(), now));
+        let output = &mut self.output;
+        match enrolled {
+            Ok(Enrolled { name, replaced }) => {
+                if replaced {
+                    let reason = Refusal::NotEnrolled;
+                    self.connections.forget(&name, reason, output);
                 }
-                Ok(())
+                self.connections.reopen(id, now);
+                let segment = self.segments.shown().id();
+                let node = self.journal.fleet().node(&name);
+                let place = node.and_then(|node| self.mesh.place(segment, &name, node));
+                if let Some(place) = place {
+                    output.send(id, ToNode::Enrolled(place));
+                }
             }
-            Err(error) => {
-                self.retry_at = now.boot + RETRY;
-                if !std::mem::replace(&mut self.write_failed, true) {
-                    tracing::error!(%error, "the event log cannot be written: what is in force \
-                        stays so, everything else is refused until it can");
-                }
-                Err(Unpublished::Log)
+            Err(refusal) => {
+                tracing::info!(reason = %refusal, key = peer.short(), "enrolment refused");
+                self.connections.close(id, refusal, output);
             }
         }
     }
 
-    /// Whether the log took what it was given last.
-    pub(crate) fn log_writable(&self) -> bool {
-        !self.write_failed
-    }
-
-    /// Makes nothing worse: what failed is not tried again before this.
-    pub(crate) fn retry_after(&self, at: Duration) -> Duration {
-        at.max(self.retry_at)
-    }
-
-    /// Failed for another reason than the log.
-    pub(crate) fn back_off(&mut self, now: Now) {
-        self.retry_at = now.boot + RETRY;
-    }
-
-    /// When nodes have had their time to prove themselves after a restart.
-    pub(crate) fn settle_until(&self) -> Duration {
-        self.settle_until
-    }
-
-    /// Whether every member has proved itself already, so that settling has served its purpose.
-    fn all_pass(&self, now: Now) -> bool {
-        self.fleet.roster().iter().all(|name| {
-            self.fleet.node(name).is_some_and(|node| {
-                policy::judge(&self.setup.policy, &node.record(now), now.wall)
-                    .reason
-                    .is_none()
-            })
-        })
-    }
-}
-
-impl Live {
-    pub(crate) fn new() -> Self {
-        Self {
-            connection: None,
-            announced: (0, Vec::new()),
-            endpoints: Vec::new(),
-            acked: None,
-            clock_skew_ms: None,
-            software: None,
-            observes: BTreeMap::new(),
-            evidence: Bucket::new(EVIDENCE_PER_SECOND, EVIDENCE_BURST),
-            kept_bytes: kept_bytes(),
-            moves: moves(),
-            last_refusal: None,
+    fn rotation(&mut self) -> Rotation<'_> {
+        Rotation {
+            mesh: &self.mesh,
+            journal: &mut self.journal,
+            segments: &mut self.segments,
+            connections: &self.connections,
+            counts: &mut self.counts,
+            output: &mut self.output,
         }
     }
-}
 
-/// Whether the keys of enrolled nodes are others after these events.
-fn change_keys(events: &[Event]) -> bool {
-    let changes = |event: &Event| {
-        matches!(
-            event,
-            Event::NodeEnrolled { .. } | Event::NodeRekeyed { .. }
-        )
-    };
-    events.iter().any(changes)
-}
+    fn ingest(&mut self) -> Ingest<'_> {
+        Ingest {
+            mesh: &self.mesh,
+            journal: &mut self.journal,
+            segments: &mut self.segments,
+            connections: &mut self.connections,
+            counts: &mut self.counts,
+            output: &mut self.output,
+        }
+    }
 
-fn timing(policy: &Policy) -> Timing {
-    Timing {
-        epoch: policy.epoch(),
-        lease: policy.lease(),
-        on_lease_end: policy.on_lease_end,
+    fn view(&self) -> View<'_> {
+        View {
+            mesh: &self.mesh,
+            journal: &self.journal,
+            segments: &self.segments,
+            connections: &self.connections,
+        }
+    }
+
+    /// For tests that look behind the outputs.
+    #[cfg(test)]
+    pub(crate) fn fleet(&self) -> &Fleet {
+        self.journal.fleet()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn log(&self) -> &Log {
+        self.journal.log()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn segments(&self) -> &Segments {
+        &self.segments
     }
 }
 
-/// Joins within this time share an epoch.
-const JOIN_DEBOUNCE: Duration = Duration::from_millis(200);
-/// After a failed write.
-const RETRY: Duration = Duration::from_secs(1);
-/// After a restart, at most.
-const SETTLE: Duration = Duration::from_secs(10);
+/// Draws the identity of a new mesh, and makes it durable.
+fn found(setup: &Setup, log: &mut Log, fleet: &mut Fleet, now: Now) -> Result<MeshId, StartError> {
+    let mut mesh = MeshId([0; 16]);
+    OsRng.fill_bytes(&mut mesh.0);
+    // Refuse a bad range before it is durable.
+    Network::new(setup.mesh_v4, setup.mesh_v6, mesh)?;
+    let event = Event::MeshCreated { mesh };
+    let events = std::slice::from_ref(&event);
+    log.append(now.wall, events, &[], &setup.authority)?;
+    fleet.apply(now.wall, &event);
+    Ok(mesh)
+}
+
 const ENROLMENTS_PER_SECOND: u32 = 20;
 const ENROLMENT_BURST: u32 = 64;
-const EVIDENCE_PER_SECOND: u32 = 10;
-const EVIDENCE_BURST: u32 = 20;

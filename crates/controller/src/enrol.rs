@@ -8,63 +8,72 @@
 //! | unknown | free | good | a new node |
 //! | unknown | taken | good and bound to that name | the node's keys change, its evidence is void |
 //! | unknown | taken | good, not bound | refused |
+//!
+//! [`Enrolment`] only decides; what it decided takes effect with [`Admission::carry_out`].
 
 use crate::clock::Now;
 use crate::decide::Cause;
-use crate::engine::{ConnectionId, Engine, Stage};
-use crate::event::Event;
-use crate::fleet::{Fate, TokenRecord};
-use epoch::authority::Kind;
-use keys::{NodeId, SegmentId, TokenHash};
-use std::time::Duration;
+use crate::event::{Event, Probation};
+use crate::fleet::{Fate, Fleet, TokenRecord};
+use crate::network::Network;
+use crate::rotate::Rotation;
+use crate::segments::Segments;
+use allowance::Bucket;
+use keys::{NodeId, TokenHash};
 use wire::NodeName;
-use wire::message::{Enrol, Refusal, ToNode};
+use wire::message::{Enrol, Refusal};
 use wire::update::MAX_ROSTER;
-use wire::{Place, Signed};
 
-impl Engine {
-    /// A key asks to be enrolled.
-    pub(crate) fn enrol(&mut self, id: ConnectionId, peer: NodeId, enrol: &Enrol, now: Now) {
-        match self.admit(peer, enrol, now) {
-            Ok(name) => {
-                if let Some(session) = self.sessions.get_mut(&id) {
-                    let deadline = now.boot + OPENING_TIME;
-                    session.stage = Stage::Opening { deadline };
-                }
-                if let Some(place) = self.place(&name) {
-                    self.send(id, ToNode::Enrolled(place));
-                }
-            }
-            Err(refusal) => {
-                tracing::info!(reason = %refusal, key = peer.short(), "enrolment refused");
-                self.close(id, refusal);
-            }
-        }
-    }
+/// The part that decides who is let in.
+#[derive(Debug)]
+pub(crate) struct Enrolment<'e> {
+    pub(crate) network: &'e Network,
+    pub(crate) fleet: &'e Fleet,
+    pub(crate) segments: &'e Segments,
+    pub(crate) allowance: &'e mut Bucket,
+}
 
-    /// Where a node belongs.
-    pub(crate) fn place(&self, name: &NodeName) -> Option<Signed<Place>> {
-        let node = self.fleet.node(name)?;
-        let place = Place {
-            node: node.id,
-            mesh: self.mesh,
-            segment: SegmentId::FIRST,
-            name: name.clone(),
-            v4: self.network.v4(node.host),
-            v6: self.network.v6(node.host),
-        };
-        let signed = Signed::sign(&place, &self.setup.authority);
-        signed
-            .inspect_err(|error| tracing::error!(node = %name, %error, "its place breaks a rule"))
-            .ok()
-    }
+/// The decision on a request.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    /// It was enrolled before: the answer was lost.
+    Known(NodeName),
+    /// A new node.
+    New {
+        name: NodeName,
+        key: NodeId,
+        event: Event,
+    },
+    /// A node's keys change.
+    Rekeyed {
+        name: NodeName,
+        old: NodeId,
+        new: NodeId,
+        event: Event,
+    },
+}
 
-    fn admit(&mut self, peer: NodeId, enrol: &Enrol, now: Now) -> Result<NodeName, Refusal> {
-        let known = self.fleet.name_of(&peer).cloned();
-        if let Some(name) = &known {
+/// A node that may have its place.
+#[derive(Debug)]
+pub(crate) struct Enrolled {
+    pub(crate) name: NodeName,
+    /// The name stood for another identity until now.
+    pub(crate) replaced: bool,
+}
+
+impl Enrolment<'_> {
+    /// Whether a key is let in, and as whom.
+    pub(crate) fn admit(
+        &mut self,
+        peer: NodeId,
+        enrol: &Enrol,
+        now: Now,
+    ) -> Result<Admission, Refusal> {
+        let known = self.fleet.name_of(&peer);
+        if let Some(name) = known {
             // A node whose answer was lost asks again; it has proved the key that the place is of.
             if self.fleet.node(name).is_some_and(|n| n.wg == enrol.wg) {
-                return Ok(name.clone());
+                return Ok(Admission::Known(name.clone()));
             }
         }
         // A weak key would be another name for somebody else's, or for nobody's.
@@ -73,10 +82,10 @@ impl Engine {
         }
         // The token first: nobody without one takes from what those have who hold one.
         let (token, bound) = self.open_token(enrol.token.hash(), now)?;
-        if !self.enrolments.take(now.boot) {
+        if !self.allowance.take(now.boot) {
             return Err(Refusal::Busy);
         }
-        let name = match (&known, &bound) {
+        let name = match (known, &bound) {
             (Some(known), Some(bound)) if known != bound => return Err(Refusal::NameTaken),
             (Some(known), _) => known.clone(),
             (None, Some(bound)) => bound.clone(),
@@ -86,14 +95,21 @@ impl Engine {
         if owner.is_some_and(|owner| *owner != name) {
             return Err(Refusal::KeyTaken);
         }
-        let exists = self.fleet.node(&name).is_some();
-        if exists && known.is_none() && bound.is_none() {
-            return Err(Refusal::NameTaken);
-        }
-        if exists {
-            self.rekey(name, peer, enrol, token, now)
-        } else {
-            self.create(name, peer, enrol, token, now)
+        match self.fleet.node(&name) {
+            // A name is a node's for ever: an unbound token must not buy another node's place.
+            Some(_) if known.is_none() && bound.is_none() => Err(Refusal::NameTaken),
+            Some(node) => Ok(Admission::Rekeyed {
+                event: Event::NodeRekeyed {
+                    name: name.clone(),
+                    node: peer,
+                    wg: enrol.wg,
+                    token,
+                },
+                name,
+                old: node.id,
+                new: peer,
+            }),
+            None => self.create(name, peer, enrol, token),
         }
     }
 
@@ -109,78 +125,78 @@ impl Engine {
     }
 
     fn create(
-        &mut self,
+        &self,
         name: NodeName,
         node: NodeId,
         enrol: &Enrol,
         token: String,
-        now: Now,
-    ) -> Result<NodeName, Refusal> {
+    ) -> Result<Admission, Refusal> {
         let last = self.network.last_host();
         let host = self.fleet.free_host(last).ok_or(Refusal::MeshFull)?;
         if self.fleet.nodes().len() >= MAX_ROSTER {
             return Err(Refusal::MeshFull);
         }
+        let probation = self.segments.iter().map(|segment| Probation {
+            segment: segment.id(),
+            epochs: segment.policy().probation_epochs,
+        });
         let event = Event::NodeEnrolled {
             name: name.clone(),
             node,
             wg: enrol.wg,
             host,
             token,
-            probation: self.setup.policy.probation_epochs,
+            probation: probation.collect(),
         };
-        self.commit(&[event], now).map_err(|_| Refusal::Busy)?;
-        tracing::info!(node = %name, key = node.short(), "node enrolled");
-        let created = self.fleet.node(&name).expect("it was enrolled above");
-        if self.may_join(created, now) {
-            self.want_join(now);
-        }
-        Ok(name)
+        Ok(Admission::New {
+            name,
+            key: node,
+            event,
+        })
     }
+}
 
-    fn rekey(
-        &mut self,
-        name: NodeName,
-        node: NodeId,
-        enrol: &Enrol,
-        token: String,
+impl Admission {
+    /// Makes it durable, and only then true. A log that cannot be written lets nobody in, and uses up no token.
+    pub(crate) fn carry_out(
+        self,
+        rotation: &mut Rotation<'_>,
         now: Now,
-    ) -> Result<NodeName, Refusal> {
-        let old = self.fleet.node(&name).map(|n| n.id);
-        let event = Event::NodeRekeyed {
-            name: name.clone(),
-            node,
-            wg: enrol.wg,
-            token,
-        };
-        let written = if old.is_some_and(|old| self.is_member(&old)) {
-            // The old key may be in the wrong hands: its holder is dropped at once.
-            self.publish(Cause::Rekey, Kind::Immediate, &[event], now)
-        } else {
-            self.commit(&[event], now)
-        };
-        written.map_err(|_| Refusal::Busy)?;
-        tracing::info!(node = %name, key = node.short(), "node enrolled with new keys");
-        if old != Some(node) {
-            if let Some(id) = self.live.get(&name).and_then(|live| live.connection) {
-                self.close(id, Refusal::NotEnrolled);
+    ) -> Result<Enrolled, Refusal> {
+        match self {
+            Self::Known(name) => Ok(Enrolled {
+                name,
+                replaced: false,
+            }),
+            Self::New { name, key, event } => {
+                rotation.commit(event, now).map_err(|_| Refusal::Busy)?;
+                tracing::info!(node = %name, key = key.short(), "node enrolled");
+                let fleet = rotation.journal.fleet();
+                rotation.segments.want_join_of(fleet, &name, now);
+                Ok(Enrolled {
+                    name,
+                    replaced: false,
+                })
             }
-            self.live.remove(&name);
-            if self.anyone_joins(now) {
-                self.want_join(now);
+            Self::Rekeyed {
+                name,
+                old,
+                new,
+                event,
+            } => {
+                // The old key may be in the wrong hands: its holder is dropped at once, by an epoch that it is
+                // not given the secret of.
+                let written = rotation.shut_out(&old, Cause::Rekey, event, now);
+                written.map_err(|_| Refusal::Busy)?;
+                tracing::info!(node = %name, key = new.short(), "node enrolled with new keys");
+                let replaced = old != new;
+                if replaced {
+                    let fleet = rotation.journal.fleet();
+                    rotation.segments.want_joins(fleet, now);
+                }
+                Ok(Enrolled { name, replaced })
             }
         }
-        Ok(name)
-    }
-
-    /// Whether this identity is in the roster of an epoch that is in force or on its way.
-    pub(crate) fn is_member(&self, node: &NodeId) -> bool {
-        let mut issues = self.issues.values();
-        issues.any(|issue| issue.update.member(node).is_some())
-            || self
-                .fleet
-                .name_of(node)
-                .is_some_and(|name| self.fleet.roster().contains(name))
     }
 }
 
@@ -188,6 +204,3 @@ fn default_name(node: &NodeId) -> NodeName {
     let name = format!("node-{}", node.short());
     name.parse().expect("hex digits behind `node-` are a name")
 }
-
-/// How long a connection may take to say something that counts.
-pub(crate) const OPENING_TIME: Duration = Duration::from_secs(5);

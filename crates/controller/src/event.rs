@@ -1,9 +1,9 @@
-//! What can happen, as the event log keeps it. Every change of durable state is one of these; the
+//! Everything that can happen, as the event log keeps it. Every change of durable state is one of these; the
 //! state is their fold ([`crate::fleet`]). Names and keys are stored as printed, so that the log can be
 //! read without this program.
 
 use jiff::Timestamp;
-use keys::{Epoch, MeshId, NodeId, TokenHash, WgPublicKey};
+use keys::{Epoch, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
 use policy::{Standing, State};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,9 +23,9 @@ pub enum Event {
     },
     /// An enrolment token was made; its secret is not kept.
     TokenCreated {
-        /// What lists call it.
+        /// Its name in lists.
         id: String,
-        /// What stands for its secret.
+        /// Stands for its secret.
         #[serde(with = "bytes")]
         hash: TokenHash,
         /// The only name that it admits.
@@ -52,8 +52,8 @@ pub enum Event {
         host: u32,
         /// The token.
         token: String,
-        /// Scheduled rotations for which it is admitted regardless.
-        probation: u32,
+        /// How long each segment admits it regardless.
+        probation: Vec<Probation>,
     },
     /// A node got new keys, and the token was used up.
     NodeRekeyed {
@@ -72,6 +72,8 @@ pub enum Event {
     EvidenceAccepted(Box<Accepted>),
     /// Nodes were judged for an epoch.
     Decided {
+        /// The segment.
+        segment: SegmentId,
         /// The epoch.
         epoch: Epoch,
         /// Whether it counts for hysteresis and probation.
@@ -95,6 +97,15 @@ pub enum Event {
     },
 }
 
+/// A new node's time without evidence, in one segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probation {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Scheduled rotations for which it is admitted regardless.
+    pub epochs: u32,
+}
+
 /// Evidence that entered a node's record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Accepted {
@@ -115,7 +126,7 @@ pub struct Accepted {
     pub suite_version: String,
     /// When the run finished.
     pub finished_at: Timestamp,
-    /// Who vouches.
+    /// The key that vouches.
     #[serde(with = "signer")]
     pub signer: Signer,
     /// The run's nonce.
@@ -154,6 +165,8 @@ pub struct Verdict {
 /// An epoch that was published.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Published {
+    /// Its segment.
+    pub segment: SegmentId,
     /// Its number.
     pub epoch: Epoch,
     /// Why, in a word.
@@ -169,9 +182,9 @@ pub struct Published {
     pub policy: String,
     /// Members.
     pub members: usize,
-    /// Who is a member now and was not before.
+    /// The nodes that are members now and were not before.
     pub joined: Vec<NodeName>,
-    /// Who was a member before and is not now, and why.
+    /// The nodes that were members before and are not now, and why.
     pub removed: BTreeMap<NodeName, String>,
     /// Milliseconds from this event to the epoch's beginning.
     pub activate_in_ms: u64,
@@ -221,7 +234,7 @@ mod text {
     }
 }
 
-/// Who vouches: `node:…` or `evaluator:…`.
+/// The key that vouches: `node:…` or `evaluator:…`.
 mod signer {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
@@ -303,9 +316,13 @@ mod tests {
                 wg: WgPublicKey([2; 32]),
                 host: 2,
                 token: "t".into(),
-                probation: 1,
+                probation: vec![Probation {
+                    segment: SegmentId::FIRST,
+                    epochs: 1,
+                }],
             },
             Event::Decided {
+                segment: SegmentId::FIRST,
                 epoch: Epoch(3),
                 scheduled: true,
                 nodes: vec![Verdict {

@@ -1,15 +1,19 @@
-//! The fold of the event log: every enrolled node, every token, who is in the newest roster.
-//! [`Fleet::apply`] is the only way in; nothing here reads a clock or decides anything.
+//! The fold of the event log: every enrolled node and every token, and for each segment what was decided in
+//! it ([`Standings`]). [`Fleet::apply`] is the only way in; nothing here reads a clock or decides anything.
 
 use crate::clock::Now;
-use crate::event::{Accepted, Event, Published, Verdict};
+use crate::event::{Accepted, Event, Verdict};
 use jiff::Timestamp;
-use keys::{Epoch, MeshId, NodeId, TokenHash, WgPublicKey};
+use keys::{MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
 use policy::{Evidence, Record, Standing};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
+use wire::NodeName;
 use wire::evidence::Benchmark;
-use wire::{Digest, NodeName};
+
+mod standings;
+
+pub use standings::{NodeStanding, Standings};
 
 /// The durable state.
 #[derive(Debug, Clone, Default)]
@@ -18,13 +22,18 @@ pub struct Fleet {
     nodes: BTreeMap<NodeName, Node>,
     names: BTreeMap<NodeId, NodeName>,
     tokens: BTreeMap<String, TokenRecord>,
-    roster: BTreeSet<NodeName>,
-    epochs: BTreeMap<Epoch, (Timestamp, Published)>,
-    /// Digests of the newest updates: what evidence may answer to.
-    challenges: VecDeque<Digest>,
+    segments: BTreeMap<SegmentId, Standings>,
 }
 
-/// An enrolled node.
+/// One node before one segment's policy: what it is, and what that segment decided about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Case<'f> {
+    /// The node.
+    pub node: &'f Node,
+    standing: &'f NodeStanding,
+}
+
+/// An enrolled node: what holds in every segment.
 #[derive(Debug, Clone)]
 pub struct Node {
     /// Its identity.
@@ -37,11 +46,7 @@ pub struct Node {
     pub enrolled_at: Timestamp,
     /// Its newest accepted evidence.
     pub evidence: Option<Accepted>,
-    /// What the last decision about it was.
-    pub verdict: Option<Verdict>,
     evicted: bool,
-    probation_left: u32,
-    standing: Standing,
     /// When its newest evidence was accepted, by the calendar.
     accepted_at: Option<Timestamp>,
     /// The same on the boot-time clock, in milliseconds; negative: before this boot.
@@ -53,7 +58,7 @@ pub struct Node {
 /// An enrolment token, without its secret.
 #[derive(Debug, Clone)]
 pub struct TokenRecord {
-    /// What stands for its secret.
+    /// Stands for its secret.
     pub hash: TokenHash,
     /// The only name that it admits.
     pub name: Option<NodeName>,
@@ -61,11 +66,11 @@ pub struct TokenRecord {
     pub created_at: Timestamp,
     /// When it ends, in seconds since 1970.
     pub expires_unix: u64,
-    /// What became of it.
+    /// Whether it was used.
     pub fate: Fate,
 }
 
-/// What became of a token.
+/// Whether a token was used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// Nothing yet.
@@ -108,8 +113,12 @@ impl Fleet {
             } => {
                 self.set_fate(token, Fate::Used(name.clone()));
                 self.names.insert(*node, name.clone());
-                let node = Node::new(*node, *wg, *host, at, *probation);
+                let node = Node::new(*node, *wg, *host, at);
                 self.nodes.insert(name.clone(), node);
+                for probation in probation {
+                    let standings = self.segments.entry(probation.segment).or_default();
+                    standings.enrol(name, probation.epochs);
+                }
             }
             Event::NodeRekeyed {
                 name,
@@ -125,16 +134,15 @@ impl Fleet {
                     node.accept(at, accepted);
                 }
             }
-            Event::Decided { nodes, .. } => {
-                for verdict in nodes {
-                    if let Some(node) = self.nodes.get_mut(&verdict.name) {
-                        node.standing = verdict.standing;
-                        node.probation_left = verdict.probation_left;
-                        node.verdict = Some(verdict.clone());
-                    }
-                }
+            Event::Decided { segment, nodes, .. } => {
+                let standings = self.segments.entry(*segment).or_default();
+                let known = nodes.iter().filter(|v| self.nodes.contains_key(&v.name));
+                known.for_each(|verdict| standings.decide(verdict));
             }
-            Event::EpochPublished(published) => self.publish(at, published),
+            Event::EpochPublished(published) => {
+                let standings = self.segments.entry(published.segment).or_default();
+                standings.publish(at, published);
+            }
             Event::NodeEvicted { name, .. } => {
                 if let Some(node) = self.nodes.get_mut(name) {
                     node.evicted = true;
@@ -143,14 +151,16 @@ impl Fleet {
             Event::NodeReadmitted { name } => {
                 if let Some(node) = self.nodes.get_mut(name) {
                     node.evicted = false;
-                    node.standing = Standing::New;
+                }
+                for standings in self.segments.values_mut() {
+                    standings.readmit(name);
                 }
             }
         }
     }
 
     /// Notes on the boot-time clock when evidence was accepted: from then on the wall clock cannot make it
-    /// younger. What was accepted before this start is as old as the calendar says now.
+    /// younger. Evidence from before this start is as old as the calendar says now.
     pub fn start_ageing(&mut self, now: Now) {
         for node in self.nodes.values_mut() {
             if let (Some(at), None) = (node.accepted_at, node.accepted_boot_ms) {
@@ -161,12 +171,19 @@ impl Fleet {
     }
 
     /// The evidence accepted earlier from a node, as far as it concerns a run of it.
+    ///
+    /// A run answers to one update. Whichever segment published it, the run is no older than that: so it counts
+    /// in all of them.
     pub fn history(&self, node: &Node, run: &Benchmark) -> policy::History {
+        let known = |challenge| {
+            let mut segments = self.segments.values();
+            segments.any(|standings| standings.knows_challenge(&challenge))
+        };
         let used = |nonce: &String| nonce.eq_ignore_ascii_case(&run.nonce);
         policy::History {
             last_finished: node.last_finished,
             nonce_used: node.nonces.iter().any(used),
-            challenge_known: run.challenge.map(|c| self.challenges.contains(&c)),
+            challenge_known: run.challenge.map(known),
         }
     }
 
@@ -190,30 +207,36 @@ impl Fleet {
         self.names.get(id)
     }
 
-    /// Who has this WireGuard key.
+    /// The node with this WireGuard key.
     pub fn owner_of(&self, wg: &WgPublicKey) -> Option<&NodeName> {
         let mut nodes = self.nodes.iter();
         nodes.find(|(_, node)| node.wg == *wg).map(|(name, _)| name)
     }
 
-    /// The members of the newest published epoch.
-    pub fn roster(&self) -> &BTreeSet<NodeName> {
-        &self.roster
+    /// A segment's part.
+    pub fn standings(&self, segment: SegmentId) -> &Standings {
+        self.segments.get(&segment).unwrap_or(&standings::NONE)
+    }
+
+    /// The node of this name, before a segment's policy.
+    pub fn case(&self, segment: SegmentId, name: &NodeName) -> Option<Case<'_>> {
+        let node = self.nodes.get(name)?;
+        let standing = self.standings(segment).of(name);
+        Some(Case { node, standing })
+    }
+
+    /// Every enrolled node, before a segment's policy.
+    pub fn cases(&self, segment: SegmentId) -> impl Iterator<Item = (&NodeName, Case<'_>)> {
+        let standings = self.standings(segment);
+        self.nodes.iter().map(|(name, node)| {
+            let standing = standings.of(name);
+            (name, Case { node, standing })
+        })
     }
 
     /// Every token, by what lists call it.
     pub fn tokens(&self) -> &BTreeMap<String, TokenRecord> {
         &self.tokens
-    }
-
-    /// The newest published epoch and the one that was in force when it was published.
-    pub fn newest_epoch(&self) -> Option<(&Timestamp, &Published)> {
-        self.epochs.last_key_value().map(|(_, (at, p))| (at, p))
-    }
-
-    /// A published epoch, while it may still be of use.
-    pub fn epoch(&self, epoch: Epoch) -> Option<(&Timestamp, &Published)> {
-        self.epochs.get(&epoch).map(|(at, p)| (at, p))
     }
 
     /// The lowest free number in the address ranges, from [`FIRST_HOST`] to `last`.
@@ -239,45 +262,64 @@ impl Fleet {
         // Another identity: nothing that was proved by the old one speaks for it.
         self.names.remove(&node.id);
         self.names.insert(id, name.clone());
-        self.roster.remove(name);
         node.id = id;
         node.evidence = None;
         (node.accepted_at, node.accepted_boot_ms) = (None, None);
         node.last_finished = None;
         node.nonces.clear();
-        node.standing = match node.standing {
-            Standing::New | Standing::In { .. } => Standing::New,
-            Standing::Out { .. } => Standing::Out { passes: 0 },
-        };
+        for standings in self.segments.values_mut() {
+            standings.forget_identity(name);
+        }
+    }
+}
+
+impl<'f> Case<'f> {
+    /// The record that the policy judges.
+    pub fn record(&self, now: Now) -> Record {
+        let node = self.node;
+        Record {
+            evicted: node.evicted,
+            probation_left: self.standing.probation_left,
+            evidence: node.evidence.as_ref().map(|e| Evidence {
+                overall: e.overall,
+                metrics: e.metrics.clone(),
+                harness: e.harness.clone(),
+                suite: e.suite.clone(),
+                suite_version: e.suite_version.clone(),
+                finished_at: e.finished_at,
+                accepted_for: node.accepted_for(now),
+                signer: e.signer,
+                digest: e.digest,
+            }),
+            standing: self.standing.standing,
+        }
     }
 
-    fn publish(&mut self, at: Timestamp, published: &Published) {
-        if self.challenges.len() >= CHALLENGES {
-            self.challenges.pop_front();
-        }
-        self.challenges.push_back(published.update);
-        self.roster.extend(published.joined.iter().cloned());
-        for name in published.removed.keys() {
-            self.roster.remove(name);
-        }
-        self.epochs
-            .retain(|epoch, _| Some(*epoch) == published.in_force);
-        self.epochs.insert(published.epoch, (at, published.clone()));
+    /// Epochs of probation left, the one in force included.
+    pub fn probation_left(&self) -> u32 {
+        self.standing.probation_left
+    }
+
+    /// The standing that earlier decisions left behind.
+    pub fn standing(&self) -> Standing {
+        self.standing.standing
+    }
+
+    /// The last decision.
+    pub fn verdict(&self) -> Option<&'f Verdict> {
+        self.standing.verdict.as_ref()
     }
 }
 
 impl Node {
-    fn new(id: NodeId, wg: WgPublicKey, host: u32, at: Timestamp, probation: u32) -> Self {
+    fn new(id: NodeId, wg: WgPublicKey, host: u32, at: Timestamp) -> Self {
         Self {
             id,
             wg,
             host,
             enrolled_at: at,
             evidence: None,
-            verdict: None,
             evicted: false,
-            probation_left: probation,
-            standing: Standing::New,
             accepted_at: None,
             accepted_boot_ms: None,
             last_finished: None,
@@ -285,39 +327,9 @@ impl Node {
         }
     }
 
-    /// What the policy judges.
-    pub fn record(&self, now: Now) -> Record {
-        Record {
-            evicted: self.evicted,
-            probation_left: self.probation_left,
-            evidence: self.evidence.as_ref().map(|e| Evidence {
-                overall: e.overall,
-                metrics: e.metrics.clone(),
-                harness: e.harness.clone(),
-                suite: e.suite.clone(),
-                suite_version: e.suite_version.clone(),
-                finished_at: e.finished_at,
-                accepted_for: self.accepted_for(now),
-                signer: e.signer,
-                digest: e.digest,
-            }),
-            standing: self.standing,
-        }
-    }
-
     /// Whether an operator has excluded it.
     pub fn evicted(&self) -> bool {
         self.evicted
-    }
-
-    /// Epochs of probation left, the one in force included.
-    pub fn probation_left(&self) -> u32 {
-        self.probation_left
-    }
-
-    /// What earlier decisions left behind.
-    pub fn standing(&self) -> Standing {
-        self.standing
     }
 
     fn accepted_for(&self, now: Now) -> Duration {
@@ -348,12 +360,11 @@ pub const FIRST_HOST: u32 = 2;
 /// Nonces that are remembered per node. Older ones need no memory: evidence must be of a later run
 /// than the newest accepted, so that an old envelope is refused by its time.
 const NONCES: usize = 64;
-/// Updates that evidence may answer to: four minutes of epochs of a second, four hours of the default.
-const CHALLENGES: usize = 256;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Probation;
 
     fn at() -> Timestamp {
         Timestamp::from_second(1_700_000_000).unwrap()
@@ -370,7 +381,10 @@ mod tests {
             wg: WgPublicKey([byte; 32]),
             host,
             token: "t".into(),
-            probation: 2,
+            probation: vec![Probation {
+                segment: SegmentId::FIRST,
+                epochs: 2,
+            }],
         };
         fleet.apply(at(), &event);
     }
@@ -406,7 +420,8 @@ mod tests {
         let node = fleet.node(&name("a")).unwrap();
         assert!(node.evicted() && node.evidence.is_none());
         assert_eq!((node.host, node.id), (2, NodeId([9; 32])));
-        assert_eq!(node.probation_left(), 2, "neither renewed nor taken");
+        let case = fleet.case(SegmentId::FIRST, &name("a")).unwrap();
+        assert_eq!(case.probation_left(), 2, "neither renewed nor taken");
         assert_eq!(fleet.name_of(&NodeId([1; 32])), None);
     }
 }

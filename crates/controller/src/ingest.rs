@@ -1,131 +1,65 @@
-//! What connections say, judged by who says it and when. An unknown key may only ask to be enrolled; an
-//! enrolled node opens with Hello, and speaks only about itself.
+//! The words of enrolled nodes: Hello, evidence, acknowledgements, reports, places. Each speaks only about
+//! itself; evidence alone changes anything durable. Refuses what unknown keys say: that is enrolment's.
 
 use crate::clock::Now;
-use crate::engine::{ConnectionId, Engine, Live, Session, Stage};
-use crate::enrol::OPENING_TIME;
+use crate::connections::{Connections, MIB_A_DAY};
+use crate::counts::{Counts, EvidenceResult};
+use crate::effect::{ConnectionId, Output};
 use crate::event::{Accepted, Event};
-use crate::metrics::EvidenceResult;
-use allowance::Bucket;
+use crate::journal::{Journal, Unwritten};
+use crate::mesh::Mesh;
+use crate::push::Push;
+use crate::segments::Segments;
 use keys::{Epoch, NodeId};
 use policy::Unacceptable;
 use std::net::SocketAddr;
-use wire::NodeName;
 use wire::admin::Observation;
 use wire::evidence::{Attested, EvidenceError, payload_digest};
 use wire::message::{Hello, MAX_ENDPOINTS, PeerReport, Phase, Refusal, ToController, ToNode};
+use wire::{Mark, NodeName, Signed, Verified};
 
-impl Engine {
-    /// A key has proved itself on a new connection.
-    pub fn handle_connected(
+/// The part that hears enrolled nodes.
+#[derive(Debug)]
+pub(crate) struct Ingest<'e> {
+    pub(crate) mesh: &'e Mesh,
+    pub(crate) journal: &'e mut Journal,
+    pub(crate) segments: &'e mut Segments,
+    pub(crate) connections: &'e mut Connections,
+    pub(crate) counts: &'e mut Counts,
+    pub(crate) output: &'e mut Output,
+}
+
+impl Ingest<'_> {
+    /// A node opens its session, and is told everything that it needs.
+    pub(crate) fn hello(&mut self, id: ConnectionId, name: &NodeName, hello: Hello, now: Now) {
+        let printable = !hello.software.chars().any(char::is_control);
+        if hello.software.len() > MAX_SOFTWARE_LEN || !printable {
+            self.close(id, Refusal::Protocol);
+            return;
+        }
+        let Some(remote) = self.connections.serve(id, name, self.output) else {
+            return;
+        };
+        let theirs = i64::try_from(hello.unix_ms).unwrap_or(i64::MAX);
+        let skew = theirs.saturating_sub(now.wall.as_millisecond());
+        let live = self.connections.live_mut(name);
+        live.clock_skew_ms = Some(skew);
+        live.software = Some(hello.software);
+        tracing::info!(node = %name, skew_ms = skew, "node connected");
+        tracing::debug!(node = %name, %remote, "node's address");
+        self.welcome(id, name, hello.newest, now);
+        self.announce(id, name, hello.listen_port, hello.advertised, now);
+        self.output.touch();
+    }
+
+    /// A node that is served says something.
+    pub(crate) fn message(
         &mut self,
         id: ConnectionId,
-        peer: NodeId,
-        remote: SocketAddr,
+        name: &NodeName,
+        message: ToController,
         now: Now,
     ) {
-        // One connection per key that has said nothing yet: a key cannot crowd out others.
-        let silent = |s: &Session| s.peer == peer && matches!(s.stage, Stage::Opening { .. });
-        let older = self
-            .sessions
-            .iter()
-            .find(|(_, s)| silent(s))
-            .map(|(id, _)| *id);
-        if let Some(older) = older {
-            self.close(older, Refusal::Superseded);
-        }
-        let session = Session {
-            peer,
-            remote,
-            stage: Stage::Opening {
-                deadline: now.boot + OPENING_TIME,
-            },
-        };
-        self.sessions.insert(id, session);
-    }
-
-    /// A connection is seen at another address.
-    pub fn handle_moved(&mut self, id: ConnectionId, remote: SocketAddr, now: Now) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        if std::mem::replace(&mut session.remote, remote).ip() == remote.ip() {
-            return;
-        }
-        if let Stage::Serving { name } = &session.stage {
-            let name = name.clone();
-            self.relocate(id, &name, now);
-        }
-    }
-
-    /// A connection has ended.
-    pub fn handle_disconnected(&mut self, id: ConnectionId) {
-        let Some(session) = self.sessions.remove(&id) else {
-            return;
-        };
-        if let Stage::Serving { name } = session.stage {
-            self.leave(&name, id);
-        }
-    }
-
-    /// A connection carried something that is not to be read.
-    pub fn handle_refused(&mut self, id: ConnectionId, reason: Refusal) {
-        let Some(session) = self.sessions.get(&id) else {
-            return;
-        };
-        let name = self.fleet.name_of(&session.peer).map(ToString::to_string);
-        match (reason, name) {
-            (Refusal::TooMuch, Some(node)) => {
-                tracing::warn!(
-                    node,
-                    "the node says more than its allowance: cut off for a while"
-                );
-            }
-            (Refusal::NotEnrolled, _) => {}
-            _ => tracing::info!(key = session.peer.short(), "malformed message"),
-        }
-        self.close(id, reason);
-    }
-
-    /// A message arrived.
-    pub fn handle_message(&mut self, id: ConnectionId, message: ToController, now: Now) {
-        let Some(session) = self.sessions.get(&id) else {
-            return;
-        };
-        let peer = session.peer;
-        match &session.stage {
-            Stage::Serving { name } => {
-                let name = name.clone();
-                self.serve(id, &name, message, now);
-            }
-            Stage::Opening { .. } => self.open(id, peer, message, now),
-        }
-    }
-
-    /// Closes connections that have said nothing in time.
-    pub(crate) fn close_silent(&mut self, now: Now) {
-        let late = |session: &Session| match session.stage {
-            Stage::Opening { deadline } => deadline <= now.boot,
-            Stage::Serving { .. } => false,
-        };
-        let late = self.sessions.iter().filter(|(_, session)| late(session));
-        let late: Vec<ConnectionId> = late.map(|(id, _)| *id).collect();
-        for id in late {
-            self.close(id, Refusal::Protocol);
-        }
-    }
-
-    fn open(&mut self, id: ConnectionId, peer: NodeId, message: ToController, now: Now) {
-        let known = self.fleet.name_of(&peer).cloned();
-        match (message, known) {
-            (ToController::Enrol(enrol), _) => self.enrol(id, peer, &enrol, now),
-            (ToController::Hello(hello), Some(name)) => self.hello(id, name, hello, now),
-            (_, Some(_)) => self.close(id, Refusal::Protocol),
-            (_, None) => self.close(id, Refusal::NotEnrolled),
-        }
-    }
-
-    fn serve(&mut self, id: ConnectionId, name: &NodeName, message: ToController, now: Now) {
         match message {
             ToController::Enrol(_) | ToController::Hello(_) => self.close(id, Refusal::Protocol),
             ToController::Evidence { envelope } => self.evidence(id, name, &envelope, now),
@@ -138,40 +72,68 @@ impl Engine {
         }
     }
 
-    fn hello(&mut self, id: ConnectionId, name: NodeName, hello: Hello, now: Now) {
-        let printable = !hello.software.chars().any(char::is_control);
-        if hello.software.len() > MAX_SOFTWARE_LEN || !printable {
-            self.close(id, Refusal::Protocol);
-            return;
-        }
-        if let Some(old) = self.live_mut(&name).connection.replace(id) {
-            self.close(old, Refusal::Superseded);
-        }
-        let Some(session) = self.sessions.get_mut(&id) else {
+    /// Works out where a node is: where it says, or else where it is seen.
+    pub(crate) fn relocate(&mut self, id: ConnectionId, name: &NodeName, now: Now) {
+        let Some(session) = self.connections.session(id) else {
             return;
         };
-        let remote = session.remote;
-        session.stage = Stage::Serving { name: name.clone() };
-        let theirs = i64::try_from(hello.unix_ms).unwrap_or(i64::MAX);
-        let skew = theirs.saturating_sub(now.wall.as_millisecond());
-        let live = self.live_mut(&name);
-        live.connection = Some(id);
-        live.clock_skew_ms = Some(skew);
-        live.software = Some(hello.software);
-        tracing::info!(node = %name, skew_ms = skew, "node connected");
-        tracing::debug!(node = %name, %remote, "node's address");
-        self.welcome(id, &name, hello.newest, now);
-        self.announce(id, &name, hello.listen_port, hello.advertised, now);
-        self.touch();
+        let ip = session.remote.ip();
+        let live = self.connections.live_mut(name);
+        let (listen_port, advertised) = &live.announced;
+        let mut endpoints = advertised.clone();
+        if endpoints.is_empty() && *listen_port != 0 {
+            endpoints.push(SocketAddr::new(ip, *listen_port));
+        }
+        if live.endpoints != endpoints {
+            live.endpoints = endpoints;
+            if self.connections.moves(name, now) {
+                let segments = &*self.segments;
+                let mut push = Push {
+                    fleet: self.journal.fleet(),
+                    connections: self.connections,
+                    output: self.output,
+                };
+                push.place_of(name, segments);
+            }
+            self.output.touch();
+        }
     }
 
-    fn leave(&mut self, name: &NodeName, id: ConnectionId) {
-        let live = self.live_mut(name);
-        if live.connection == Some(id) {
-            live.connection = None;
-            tracing::info!(node = %name, "node disconnected");
-            self.touch();
+    /// The node's place, then all that it needs of epochs and peers.
+    fn welcome(
+        &mut self,
+        id: ConnectionId,
+        name: &NodeName,
+        newest: Option<Signed<Mark>>,
+        now: Now,
+    ) {
+        let Some(node) = self.journal.fleet().node(name) else {
+            return;
+        };
+        let segment = self.segments.shown().id();
+        let Some(place) = self.mesh.place(segment, name, node) else {
+            return;
+        };
+        let node = node.id;
+        let unix_ms = now.unix_ms();
+        self.output.send(id, ToNode::Welcome { place, unix_ms });
+        let mark = self.proven(newest);
+        if let Some(mark) = &mark {
+            self.journal.witness(name, mark, self.output);
         }
+        let mut push = Push {
+            fleet: self.journal.fleet(),
+            connections: self.connections,
+            output: self.output,
+        };
+        push.welcome(id, &node, self.segments, mark.as_ref(), now);
+    }
+
+    /// The mark that a node remembers, as far as the authority signed it for this mesh. The mere word of a
+    /// node is worth nothing: any member could claim an epoch that never was, and raise a false alarm.
+    fn proven(&self, newest: Option<Signed<Mark>>) -> Option<Verified<Mark>> {
+        let mark = newest.and_then(|mark| mark.verify(&self.mesh.trusted()).ok());
+        mark.filter(|mark| mark.mesh == self.mesh.id)
     }
 
     /// The node says where it can be reached.
@@ -188,33 +150,14 @@ impl Engine {
             return;
         }
         advertised.retain(|e| e.port() != 0 && !e.ip().is_unspecified());
-        self.live_mut(name).announced = (listen_port, advertised);
+        self.connections.live_mut(name).announced = (listen_port, advertised);
         self.relocate(id, name, now);
     }
 
-    /// Works out where a node is: where it says, or else where it is seen.
-    fn relocate(&mut self, id: ConnectionId, name: &NodeName, now: Now) {
-        let Some(session) = self.sessions.get(&id) else {
-            return;
-        };
-        let ip = session.remote.ip();
-        let live = self.live_mut(name);
-        let (listen_port, advertised) = &live.announced;
-        let mut endpoints = advertised.clone();
-        if endpoints.is_empty() && *listen_port != 0 {
-            endpoints.push(SocketAddr::new(ip, *listen_port));
-        }
-        if live.endpoints != endpoints {
-            live.endpoints = endpoints;
-            self.announce_place(name, now);
-            self.touch();
-        }
-    }
-
     fn ack(&mut self, name: &NodeName, epoch: Epoch, phase: Phase) {
-        let newest = self.authority.next().or_else(|| self.authority.in_force());
-        let newest = newest.map_or(Epoch(0), |span| span.epoch);
-        let live = self.live_mut(name);
+        let newest = self.segments.iter().filter_map(|segment| segment.newest());
+        let newest = newest.map(|span| span.epoch).max().unwrap_or_default();
+        let live = self.connections.live_mut(name);
         let news = match phase {
             // Says that all is well so far; the status shows what is in force.
             Phase::Installed => false,
@@ -224,7 +167,7 @@ impl Engine {
         };
         if news && live.acked != Some((epoch, phase)) {
             live.acked = Some((epoch, phase));
-            self.touch();
+            self.output.touch();
         }
     }
 
@@ -233,7 +176,7 @@ impl Engine {
         let observes = peers
             .iter()
             .filter_map(|report| {
-                let peer = self.fleet.name_of(&report.node)?.clone();
+                let peer = self.journal.fleet().name_of(&report.node)?.clone();
                 let observation = Observation {
                     session_epoch: report.session_epoch.map(|epoch| epoch.0),
                     rtt_v4_ms: millis(report.rtt_v4_us),
@@ -242,10 +185,10 @@ impl Engine {
                 Some((peer, observation))
             })
             .collect();
-        let live = self.live_mut(name);
+        let live = self.connections.live_mut(name);
         if live.observes != observes {
             live.observes = observes;
-            self.touch();
+            self.output.touch();
         }
     }
 
@@ -260,13 +203,14 @@ impl Engine {
             reason.truncate(reason.floor_char_boundary(MAX_REFUSAL_LEN));
             reason
         });
-        let live = self.live_mut(name);
+        let live = self.connections.live_mut(name);
         if refused.is_some() && live.last_refusal != refused {
             let reason = refused.as_deref().unwrap_or_default();
             tracing::info!(node = %name, reason, "evidence refused");
         }
         live.last_refusal.clone_from(&refused);
-        self.send(id, ToNode::EvidenceResult { digest, refused });
+        self.output
+            .send(id, ToNode::EvidenceResult { digest, refused });
     }
 
     fn accept_evidence(
@@ -275,41 +219,61 @@ impl Engine {
         envelope: &[u8],
         now: Now,
     ) -> Result<(), NotAccepted> {
-        let node = self.fleet.node(name).ok_or(NotAccepted::NotEnrolled)?;
-        // Nothing that it says could bring it back: only an operator does.
+        let node = self.journal.fleet().node(name);
+        let node = node.ok_or(NotAccepted::NotEnrolled)?;
+        // An evicted node returns by an operator's word alone, so that its evidence could only fill the log.
         if node.evicted() {
             return Err(NotAccepted::Evicted);
         }
-        let live = self.live.entry(name.clone()).or_insert_with(Live::new);
-        if !live.evidence.take(now.boot) {
+        if !self.connections.live_mut(name).evidence.take(now.boot) {
             return Err(NotAccepted::TooMuch);
         }
-        let policy = &self.setup.policy;
-        let attested = Attested::verify(envelope, &node.id, self.mesh, &policy.evaluators)?;
-        let history = self.fleet.history(node, attested.benchmark());
-        policy::accept(policy, &history, &attested, now.wall)?;
-
-        let accepted = accepted(name, &attested, envelope);
+        let accepted = self.verified(name, node.id, envelope, now)?;
         tracing::debug!(node = %name, score = accepted.overall, suite = accepted.suite, "evidence accepted");
         let event = Event::EvidenceAccepted(Box::new(accepted));
         // Accepted evidence is kept for ever: the log must not be one node's to fill.
         let kept = u32::try_from(event.columns().1.len() + EVENT_LEN).unwrap_or(u32::MAX);
+        let live = self.connections.live_mut(name);
         if !live.kept_bytes.has(kept, now.boot) {
             return Err(NotAccepted::TooMuchToday);
         }
-        self.commit(&[event], now)
-            .map_err(|_| NotAccepted::Unwritten)?;
-        self.live_mut(name).kept_bytes.take_many(kept, now.boot);
-        self.fleet.start_ageing(now);
-        let joins = !self.fleet.roster().contains(name)
-            && self
-                .fleet
-                .node(name)
-                .is_some_and(|node| self.may_join(node, now));
-        if joins {
-            self.want_join(now);
-        }
+        let authority = &self.mesh.authority;
+        self.journal
+            .commit(&[event], &[], authority, self.output, now)?;
+        let live = self.connections.live_mut(name);
+        live.kept_bytes.take_many(kept, now.boot);
+        let fleet = self.journal.fleet();
+        self.segments.want_join_of(fleet, name, now);
         Ok(())
+    }
+
+    /// The evidence in an envelope, once the policy of every segment takes it. One record of a node is judged
+    /// in all of them: evidence that one of them must refuse, for its signer, its age or a challenge that it
+    /// does not answer, would otherwise count there by way of another.
+    fn verified(
+        &self,
+        name: &NodeName,
+        id: NodeId,
+        envelope: &[u8],
+        now: Now,
+    ) -> Result<Accepted, NotAccepted> {
+        let fleet = self.journal.fleet();
+        let mut taken = Err(NotAccepted::NotEnrolled);
+        for segment in self.segments.iter() {
+            let policy = segment.policy();
+            // First the signature, bound to the key that this connection proved and to this mesh: nothing of an
+            // envelope may be looked at before, because anybody could have written it.
+            let attested = Attested::verify(envelope, &id, self.mesh.id, &policy.evaluators)?;
+            let node = fleet.node(name).ok_or(NotAccepted::NotEnrolled)?;
+            let history = fleet.history(node, attested.benchmark());
+            policy::accept(policy, &history, &attested, now.wall)?;
+            taken = Ok(accepted(name, &attested, envelope));
+        }
+        taken
+    }
+
+    fn close(&mut self, id: ConnectionId, reason: Refusal) {
+        self.connections.close(id, reason, self.output);
     }
 }
 
@@ -329,7 +293,7 @@ enum NotAccepted {
     #[error(transparent)]
     Unacceptable(#[from] Unacceptable),
     #[error("the controller cannot write its log: try again later")]
-    Unwritten,
+    Unwritten(#[from] Unwritten),
 }
 
 impl From<&NotAccepted> for EvidenceResult {
@@ -340,7 +304,7 @@ impl From<&NotAccepted> for EvidenceResult {
             NotAccepted::NotEnrolled => Self::NotEnrolled,
             NotAccepted::Unverified(error) => error.into(),
             NotAccepted::Unacceptable(error) => error.into(),
-            NotAccepted::Unwritten => Self::Unwritten,
+            NotAccepted::Unwritten(_) => Self::Unwritten,
         }
     }
 }
@@ -362,15 +326,6 @@ fn accepted(name: &NodeName, attested: &Attested, envelope: &[u8]) -> Accepted {
     }
 }
 
-/// The bytes of the log that one node's evidence may take.
-pub(crate) fn kept_bytes() -> Bucket {
-    Bucket::new((MIB_A_DAY << 20) / DAY_SECONDS, KEPT_BURST)
-}
-
-/// Evidence of 45 kB every 30 s, or of a kilobyte every second, for ever.
-const MIB_A_DAY: u32 = 256;
-const DAY_SECONDS: u32 = 24 * 3_600;
-const KEPT_BURST: u32 = 32 << 20;
 /// The bytes that an event takes in the log beside its body: number, time, kind, hash, and the pages' share.
 const EVENT_LEN: usize = 100;
 const MAX_SOFTWARE_LEN: usize = 64;

@@ -8,40 +8,56 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`open`](mod@open) | everything that can fail at the start, with the way out |
-//! | [`serve`] | the loop: select, then apply |
-//! | [`engine`] | the state and its timers, synchronous |
-//! | [`rotate`], [`decide`] | a new epoch, from the decision to the push |
-//! | [`enrol`], [`ingest`], [`push`], [`operator`] | what is said to the controller, and by it |
-//! | [`log`](mod@log), [`event`], [`fleet`] | the event log, what is in it, what it folds to |
-//! | [`network`] | the mesh's address ranges |
+//! | [`serve`], `inputs` | the loop: select, then apply; what it waits for |
+//! | [`engine`] | the front of the state, synchronous, and its call contract |
+//! | [`effect`], [`timers`] | what the engine hands out; what it waits for, and why |
+//! | `segments`, `segment`, `decide` | each segment's policy, epochs and phases; a new epoch as far as it is signed |
+//! | `rotate` | decide → time → sign → persist → push |
+//! | `journal`, [`log`](mod@log), [`event`], [`fleet`] | the one way to durable state, what is in it, what it folds to |
+//! | `enrol`, `ingest`, `push`, [`operator`], [`request`] | what is said to the controller, and by it |
+//! | `connections` | who is there, and where |
+//! | `mesh`, `network` | what stays as it is; the mesh's address ranges |
 //! | `intake`, `outbox` | what a connection may take before the engine hears of it; what waits to be sent on it |
-//! | [`session`], [`admin`], [`status`] | QUIC connection, admin socket, `status.json` |
+//! | `session`, `admin` | QUIC connection, admin socket |
+//! | `view`, `status_file` | the status, and its file |
+//! | [`metrics`], `counts` | what is measured, for scrapers; what nothing else counts |
 //! | `reserve` | room on the disk for what must always be written |
-//! | [`metrics`] | what is counted and measured, for scrapers |
-//! | [`clock`] | the one clock |
+//! | [`clock`], `format` | the one clock; how times are written |
 
-pub mod admin;
 pub mod clock;
-pub mod decide;
+pub mod effect;
 pub mod engine;
-pub mod enrol;
 pub mod event;
 pub mod fleet;
-pub mod ingest;
 pub mod log;
 pub mod metrics;
-pub mod network;
 pub mod open;
 pub mod operator;
-pub mod push;
-pub mod rotate;
+pub mod request;
 pub mod serve;
-pub mod session;
-pub mod status;
+pub mod timers;
 
+mod admin;
+mod connections;
+mod counts;
+mod decide;
+mod enrol;
+mod format;
+mod ingest;
+mod inputs;
 mod intake;
+mod journal;
+mod mesh;
+mod network;
 mod outbox;
+mod push;
 mod reserve;
+mod rotate;
+mod segment;
+mod segments;
+mod session;
+mod status_file;
+mod view;
 
 pub use open::{Config, Controller, OpenError};
 pub use serve::ServeError;

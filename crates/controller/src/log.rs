@@ -1,23 +1,19 @@
 //! The append-only event log in SQLite, and beside it the few epochs whose secrets are still of use.
 //!
-//! ```text
-//! hash(seq) = SHA-256("meshd/v1 event" ‖ hash(seq - 1) ‖ seq ‖ at ‖ len(kind) ‖ kind ‖ len(body) ‖ body)
-//! ```
-//!
-//! Integers are big-endian, 8 bytes; `hash(0)` is zeros. The authority signs the head, the newest event's
-//! number and hash, with every commit, and only the newest signature is kept: nobody without the key can
-//! append an event, nor cut any off, because no signature of a shorter log is left to end it with. Opening
-//! reads and verifies the whole chain: a log that was changed, cut, lengthened or torn is refused, never
-//! repaired. One [`Log::append`] is one transaction: all of its events are durable, or none is. A whole
-//! copy of an earlier state, with its own signature, cannot be told from the log itself; the nodes can
-//! ([`crate::push`]).
+//! Each event is chained to the one before by its hash (`log/chain.rs`). The authority signs the head, the
+//! newest event's number and hash, with every commit, and only the newest signature is kept: nobody without
+//! the key can append an event, nor cut any off, because no signature of a shorter log is left to end it
+//! with. Opening reads and verifies the whole chain: a log that was changed, cut, lengthened or torn is
+//! refused, never repaired. One [`Log::append`] is one transaction: all of its events are durable, or none
+//! is. A whole copy of an earlier state, with its own signature, cannot be told from the log itself; the
+//! nodes can, by their marks.
 
 use crate::event::Event;
 use crate::reserve::Reserve;
+use chain::{check_head, insert, read_chain, sign_head};
 use jiff::Timestamp;
-use keys::{AuthorityId, AuthoritySecret, Epoch, EpochSecret, Signature};
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, params};
-use sha2::{Digest as _, Sha256};
+use keys::{AuthorityId, AuthoritySecret, Epoch, EpochSecret, SegmentId};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -25,6 +21,11 @@ use std::time::Duration;
 use wire::admin::{EventInfo, EventList};
 use wire::{Digest, EpochUpdate, Signed};
 use zeroize::Zeroizing;
+
+mod chain;
+mod error;
+
+pub use error::LogError;
 
 /// The log, open and locked for this process.
 #[derive(Debug)]
@@ -52,13 +53,15 @@ pub struct Head {
 pub struct Entry {
     /// When it was written.
     pub at: Timestamp,
-    /// What happened.
+    /// The event itself.
     pub event: Event,
 }
 
 /// An epoch that a node may still need.
 #[derive(Debug)]
 pub struct StoredEpoch {
+    /// Its segment.
+    pub segment: SegmentId,
     /// Its number.
     pub epoch: Epoch,
     /// Its update.
@@ -70,69 +73,16 @@ pub struct StoredEpoch {
 /// An epoch to store together with the event that publishes it.
 #[derive(Debug)]
 pub struct NewEpoch<'a> {
+    /// Its segment.
+    pub segment: SegmentId,
     /// Its number.
     pub epoch: Epoch,
     /// Its update.
     pub signed: &'a Signed<EpochUpdate>,
     /// Its secret.
     pub secret: &'a EpochSecret,
-    /// The epoch in force, the only other one that is kept.
+    /// The epoch in force, the only other one of the segment that is kept.
     pub keep: Option<Epoch>,
-}
-
-/// Why the log cannot be opened, read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// No space.
-    #[error("the disk is full: free some space")]
-    Full,
-    /// Over a quota, or a disk that fails.
-    #[error("the disk does not take what is written: it is over its quota, or failing")]
-    NotTaken,
-    /// No right to write.
-    #[error(
-        "it cannot be written: check its owner, its mode and whether its file system is mounted read-only"
-    )]
-    ReadOnly,
-    /// Another process has it.
-    #[error("another controller uses it: stop that one, or give this one another state directory")]
-    InUse,
-    /// Not a database, or one that is torn.
-    #[error(
-        "the file is damaged ({0}): restore it from a copy; its events cannot be told from forgeries"
-    )]
-    Damaged(String),
-    /// An event does not fit the chain.
-    #[error(
-        "event {seq} does not fit the chain ({what}): the log was changed or cut after it was \
-         written; restore it from a copy"
-    )]
-    Chain {
-        /// The event.
-        seq: u64,
-        /// What does not fit.
-        what: &'static str,
-    },
-    /// Signed by a key that is not this controller's.
-    #[error(
-        "it is signed by {0}, which is not the key in authority.key: restore that key, or, to go on \
-         with a new one on purpose, name the old one in `adopt_log`; all nodes have to enrol again then"
-    )]
-    Signer(AuthorityId),
-    /// An event of a newer version.
-    #[error(
-        "event {0} is of a kind that this version does not know: start the version that wrote it"
-    )]
-    Newer(u64),
-    /// A schema of a newer version.
-    #[error("it has the schema of another version: start the version that wrote it")]
-    Schema,
-    /// Anything else that the database says.
-    #[error("{0}")]
-    Database(rusqlite::Error),
-    /// Anything else that the system says.
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
 }
 
 impl Log {
@@ -141,7 +91,7 @@ impl Log {
     /// oldest first.
     ///
     /// # Errors
-    /// [`LogError`], with the way out. What `each` was given is then worth nothing.
+    /// [`LogError`], with the way out. The events that `each` was given are then worth nothing.
     pub fn open(
         path: &Path,
         trusted: &[AuthorityId],
@@ -181,7 +131,7 @@ impl Log {
         self.head
     }
 
-    /// Makes `events` durable, and the epoch that they publish; `authority` signs the new head. On an
+    /// Makes `events` durable, and the epochs that they publish; `authority` signs the new head. On an
     /// error nothing has changed.
     ///
     /// On a full disk, evidence is refused, and everything else is written in the room that was held for it.
@@ -192,15 +142,15 @@ impl Log {
         &mut self,
         at: Timestamp,
         events: &[Event],
-        epoch: Option<&NewEpoch<'_>>,
+        epochs: &[NewEpoch<'_>],
         authority: &AuthoritySecret,
     ) -> Result<(), LogError> {
-        if epoch.is_none() && is_evidence(events) {
+        if epochs.is_empty() && is_evidence(events) {
             return self.append_evidence(at, events, authority);
         }
-        match self.try_append(at, events, epoch, authority) {
+        match self.try_append(at, events, epochs, authority) {
             Err(LogError::Full | LogError::NotTaken) if self.reserve.spend() => {
-                self.try_append(at, events, epoch, authority)
+                self.try_append(at, events, epochs, authority)
             }
             result => result,
         }
@@ -216,7 +166,7 @@ impl Log {
         let result = if self.reserve.is_spent() {
             Err(LogError::Full)
         } else {
-            self.try_append(at, events, None, authority)
+            self.try_append(at, events, &[], authority)
         };
         match &result {
             Err(LogError::Full | LogError::NotTaken)
@@ -236,7 +186,7 @@ impl Log {
         &mut self,
         at: Timestamp,
         events: &[Event],
-        epoch: Option<&NewEpoch<'_>>,
+        epochs: &[NewEpoch<'_>],
         authority: &AuthoritySecret,
     ) -> Result<(), LogError> {
         let mut head = self.head;
@@ -244,13 +194,13 @@ impl Log {
         for event in events {
             head = insert(&transaction, head, at, event)?;
         }
-        if let Some(epoch) = epoch {
+        for epoch in epochs {
             insert_epoch(&transaction, epoch)?;
         }
         sign_head(&transaction, head, authority)?;
         transaction.commit()?;
         self.head = head;
-        self.unwiped |= epoch.is_some();
+        self.unwiped |= !epochs.is_empty();
         Ok(())
     }
 
@@ -266,8 +216,8 @@ impl Log {
     }
 
     /// Lets wiped secrets leave the write-ahead log too, and holds room for a mesh of `nodes`. Apart from
-    /// [`Self::append`], because it takes as long again and nobody has to wait for it. What fails is tried
-    /// again with the next epoch.
+    /// [`Self::append`], because it takes as long again and nobody has to wait for it. A failure is
+    /// made up for with the next epoch.
     pub fn tidy(&mut self, nodes: usize, now: Duration) {
         if std::mem::take(&mut self.unwiped) {
             let _ = self
@@ -315,7 +265,7 @@ impl Log {
             Ok(EventInfo {
                 seq: row.get::<_, i64>(0)?.unsigned_abs(),
                 at_utc: Timestamp::from_millisecond(at)
-                    .map_or_else(|_| String::new(), crate::status::utc),
+                    .map_or_else(|_| String::new(), crate::format::utc),
                 kind: row.get(2)?,
                 body: serde_json::from_str(&body).unwrap_or(serde_json::Value::Null),
                 hash: Digest(row.get(4)?).to_string(),
@@ -331,6 +281,12 @@ impl Log {
     #[cfg(test)]
     pub(crate) fn fill_up(&self) {
         self.limit_pages("PRAGMA max_page_count = 1");
+    }
+
+    /// Whether the room that was held has been given up, as evidence alone never does.
+    #[cfg(test)]
+    pub(crate) fn has_spent_its_room(&self) -> bool {
+        self.reserve.is_spent()
     }
 
     /// Ends [`Self::fill_up`].
@@ -352,155 +308,44 @@ pub(crate) fn is_evidence(events: &[Event]) -> bool {
     events.all(|event| matches!(event, Event::EvidenceAccepted(_)))
 }
 
-fn insert(
-    transaction: &Transaction<'_>,
-    head: Head,
-    at: Timestamp,
-    event: &Event,
-) -> Result<Head, LogError> {
-    let (kind, body) = event.columns();
-    let (seq, at) = (head.seq + 1, at.as_millisecond());
-    let hash = chain(&head.hash, seq, at, &kind, &body);
-    transaction
-        .prepare_cached(
-            "INSERT INTO events (seq, at_unix_ms, kind, body, hash) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute(params![seq.cast_signed(), at, kind, body, hash])?;
-    Ok(Head { seq, hash })
-}
-
 fn insert_epoch(transaction: &Transaction<'_>, new: &NewEpoch<'_>) -> Result<(), LogError> {
     let number = |epoch: Epoch| epoch.0.cast_signed();
     let signed = postcard::to_stdvec(new.signed).map_err(|e| LogError::Damaged(e.to_string()))?;
-    let keep = number(new.keep.unwrap_or_default());
-    transaction.execute("DELETE FROM epochs WHERE epoch <> ?1", [keep])?;
+    // The secrets of older epochs leave the table with the commit that makes them useless. Kept, they would be
+    // in every later copy of this disk, for somebody who recorded the traffic and can break X25519 some day.
+    // The write-ahead log loses them in `tidy`.
+    let (segment, keep) = (new.segment.0, number(new.keep.unwrap_or_default()));
     transaction.execute(
-        "INSERT INTO epochs (epoch, signed, secret) VALUES (?1, ?2, ?3)",
-        params![number(new.epoch), signed, new.secret.expose()],
+        "DELETE FROM epochs WHERE segment = ?1 AND epoch <> ?2",
+        params![segment, keep],
+    )?;
+    transaction.execute(
+        "INSERT INTO epochs (segment, epoch, signed, secret) VALUES (?1, ?2, ?3, ?4)",
+        params![segment, number(new.epoch), signed, new.secret.expose()],
     )?;
     Ok(())
 }
 
-/// Replaces the signature of the log's end. An older one must not be left: it would make a log that was
-/// cut there look whole.
-fn sign_head(
-    transaction: &Transaction<'_>,
-    head: Head,
-    authority: &AuthoritySecret,
-) -> Result<(), LogError> {
-    let signature = authority.sign(LABEL_HEAD, &head_bytes(&head)).0;
-    transaction
-        .prepare_cached(
-            "INSERT OR REPLACE INTO head (one, seq, hash, signer, signature) \
-             VALUES (1, ?1, ?2, ?3, ?4)",
-        )?
-        .execute(params![
-            head.seq.cast_signed(),
-            head.hash,
-            authority.public().0,
-            signature
-        ])?;
-    Ok(())
-}
-
-/// Reads every event against the chain; returns the end of it, and the first event of an unknown kind. What
-/// follows that one is not told.
-fn read_chain(
-    db: &Connection,
-    mut each: impl FnMut(Entry),
-) -> Result<(Head, Option<u64>), LogError> {
-    let mut query =
-        db.prepare("SELECT seq, at_unix_ms, kind, body, hash FROM events ORDER BY seq")?;
-    let mut rows = query.query([])?;
-    let mut head = Head {
-        seq: 0,
-        hash: [0; 32],
-    };
-    let mut unknown = None;
-    while let Some(row) = rows.next()? {
-        let seq = head.seq + 1;
-        let broken = |what| LogError::Chain { seq, what };
-        if row.get::<_, i64>(0)?.cast_unsigned() != seq {
-            return Err(broken("it is missing"));
-        }
-        let at: i64 = row.get(1)?;
-        let text = |column| row.get::<_, String>(column).map_err(|_| broken("no text"));
-        let (kind, body) = (text(2)?, text(3)?);
-        let hash: [u8; 32] = row.get(4).map_err(|_| broken("no hash"))?;
-        if hash != chain(&head.hash, seq, at, &kind, &body) {
-            return Err(broken("its hash differs"));
-        }
-        head = Head { seq, hash };
-        let at = Timestamp::from_millisecond(at).map_err(|_| broken("its time is impossible"))?;
-        match Event::from_columns(&kind, &body) {
-            Ok(event) if unknown.is_none() => each(Entry { at, event }),
-            Ok(_) => {}
-            Err(_) => drop(unknown.get_or_insert(seq)),
-        }
-    }
-    Ok((head, unknown))
-}
-
-/// Holds the end of the chain against its signature: the hashes alone anybody can make.
-fn check_head(
-    db: &Connection,
-    head: Head,
-    trusted: &[AuthorityId],
-) -> Result<Option<AuthorityId>, LogError> {
-    type Row = (i64, [u8; 32], [u8; 32], [u8; 64]);
-    let signed: Option<Row> = db
-        .query_row("SELECT seq, hash, signer, signature FROM head", [], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        })
-        .optional()?;
-    let Some((seq, hash, signer, signature)) = signed else {
-        if head.seq == 0 {
-            return Ok(None);
-        }
-        let (seq, what) = (head.seq, "nothing signs it");
-        return Err(LogError::Chain { seq, what });
-    };
-    let signed = Head {
-        seq: seq.cast_unsigned(),
-        hash,
-    };
-    let (seq, signer) = (signed.seq, AuthorityId(signer));
-    let broken = |seq, what| Err(LogError::Chain { seq, what });
-    if !signer.verifies(LABEL_HEAD, &head_bytes(&signed), &Signature(signature)) {
-        return broken(seq, "the signature of its hash does not verify");
-    }
-    if !trusted.contains(&signer) {
-        return Err(LogError::Signer(signer));
-    }
-    if signed.seq > head.seq {
-        return broken(seq, "it was signed and is missing");
-    }
-    if signed.seq < head.seq {
-        return broken(seq + 1, "it was added behind the signed end");
-    }
-    if signed != head {
-        return broken(seq, "its signed hash differs");
-    }
-    Ok(Some(signer))
-}
-
 fn read_epochs(db: &Connection) -> Result<Vec<StoredEpoch>, LogError> {
-    let mut query = db.prepare("SELECT epoch, signed, secret FROM epochs ORDER BY epoch")?;
+    let mut query =
+        db.prepare("SELECT segment, epoch, signed, secret FROM epochs ORDER BY segment, epoch")?;
     let rows = query.query_map([], |row| {
-        let secret = Zeroizing::new(row.get::<_, [u8; 32]>(2)?);
+        let secret = Zeroizing::new(row.get::<_, [u8; 32]>(3)?);
         Ok((
-            row.get::<_, i64>(0)?,
-            row.get::<_, Vec<u8>>(1)?,
+            SegmentId(row.get(0)?),
+            row.get::<_, i64>(1)?,
+            row.get::<_, Vec<u8>>(2)?,
             EpochSecret::from_bytes(*secret),
         ))
     })?;
     let mut epochs = Vec::new();
     for row in rows {
-        let (epoch, signed, secret) = row?;
+        let (segment, epoch, signed, secret) = row?;
         // An update that cannot be read is as good as none: the controller publishes a new one.
         if let Ok(signed) = postcard::from_bytes(&signed) {
             let epoch = Epoch(epoch.cast_unsigned());
             epochs.push(StoredEpoch {
+                segment,
                 epoch,
                 signed,
                 secret,
@@ -508,24 +353,6 @@ fn read_epochs(db: &Connection) -> Result<Vec<StoredEpoch>, LogError> {
         }
     }
     Ok(epochs)
-}
-
-fn chain(previous: &[u8; 32], seq: u64, at: i64, kind: &str, body: &str) -> [u8; 32] {
-    Sha256::new()
-        .chain_update(LABEL_EVENT)
-        .chain_update(previous)
-        .chain_update(seq.to_be_bytes())
-        .chain_update(at.to_be_bytes())
-        .chain_update((kind.len() as u64).to_be_bytes())
-        .chain_update(kind)
-        .chain_update((body.len() as u64).to_be_bytes())
-        .chain_update(body)
-        .finalize()
-        .into()
-}
-
-fn head_bytes(head: &Head) -> Vec<u8> {
-    [head.seq.to_be_bytes().as_slice(), &head.hash].concat()
 }
 
 /// SQLite gives its side files the mode of the main file, which therefore exists first.
@@ -544,36 +371,14 @@ fn create_private(path: &Path) -> Result<(), LogError> {
     }
 }
 
-impl From<rusqlite::Error> for LogError {
-    fn from(error: rusqlite::Error) -> Self {
-        let extended = error.sqlite_error().map(|error| error.extended_code);
-        if extended == Some(rusqlite::ffi::SQLITE_IOERR_WRITE) {
-            return Self::NotTaken;
-        }
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Self::Full,
-            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-                Self::ReadOnly
-            }
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse,
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Self::Damaged(error.to_string())
-            }
-            _ => Self::Database(error),
-        }
-    }
-}
-
 /// Where the log lies in a state directory.
 pub fn path_in(state_dir: &Path) -> PathBuf {
     state_dir.join("controller.db")
 }
 
-const LABEL_EVENT: &[u8] = b"meshd/v1 event";
-const LABEL_HEAD: &[u8] = b"meshd/v1 log head";
 /// A controller that is just stopping may still have the log.
 const BUSY_TIME: Duration = Duration::from_secs(1);
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 /// Exclusive: one process, and no shared-memory file beside the log.
 const PRAGMAS: &str = "
     PRAGMA locking_mode = EXCLUSIVE;
@@ -590,8 +395,9 @@ const SCHEMA: &str = "
         one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, hash BLOB NOT NULL,
         signer BLOB NOT NULL, signature BLOB NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS epochs (
-        epoch INTEGER PRIMARY KEY, signed BLOB NOT NULL, secret BLOB NOT NULL) STRICT;
-    PRAGMA user_version = 2;
+        segment INTEGER NOT NULL, epoch INTEGER NOT NULL, signed BLOB NOT NULL,
+        secret BLOB NOT NULL, PRIMARY KEY (segment, epoch)) STRICT;
+    PRAGMA user_version = 3;
     COMMIT;
 ";
 

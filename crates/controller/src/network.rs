@@ -6,7 +6,7 @@ use wire::place::{PREFIX_V4, PREFIX_V6};
 
 /// Both ranges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
+pub(crate) struct Network {
     v4: (Ipv4Addr, u8),
     v6: (Ipv6Addr, u8),
 }
@@ -35,7 +35,7 @@ impl Network {
     ///
     /// # Errors
     /// [`NetworkError`].
-    pub fn new(
+    pub(crate) fn new(
         v4: (Ipv4Addr, u8),
         v6: Option<(Ipv6Addr, u8)>,
         mesh: MeshId,
@@ -57,19 +57,19 @@ impl Network {
     }
 
     /// The highest number that is an address in both ranges; all ones is IPv4's broadcast.
-    pub fn last_host(&self) -> u32 {
+    pub(crate) fn last_host(&self) -> u32 {
         let v4 = (u32::MAX >> self.v4.1) - 1;
         let v6 = u32::try_from(u128::MAX >> self.v6.1).unwrap_or(u32::MAX);
         v4.min(v6)
     }
 
     /// The address with this number, and the range's prefix length.
-    pub fn v4(&self, host: u32) -> (Ipv4Addr, u8) {
+    pub(crate) fn v4(&self, host: u32) -> (Ipv4Addr, u8) {
         (Ipv4Addr::from_bits(self.v4.0.to_bits() | host), self.v4.1)
     }
 
     /// The address with this number, and the range's prefix length.
-    pub fn v6(&self, host: u32) -> (Ipv6Addr, u8) {
+    pub(crate) fn v6(&self, host: u32) -> (Ipv6Addr, u8) {
         let bits = self.v6.0.to_bits() | u128::from(host);
         (Ipv6Addr::from_bits(bits), self.v6.1)
     }

@@ -5,7 +5,7 @@ use crate::clock::{self, Now};
 use crate::engine::{Engine, Setup, StartError};
 use crate::fleet::Fleet;
 use crate::log::{self, Log, LogError};
-use crate::status;
+use crate::status_file;
 use keys::{AuthorityId, AuthoritySecret, ControllerSecret};
 use policy::Policy;
 use quic::Listener;
@@ -17,7 +17,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use wire::token::MAX_ADDRESSES;
 
-/// What a controller is told.
+/// The settings of a controller.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// UDP address of the QUIC endpoint.
@@ -61,7 +61,7 @@ pub enum OpenError {
     StateDir {
         /// The directory.
         path: PathBuf,
-        /// What is wrong, and the way out.
+        /// The fault, and the way out.
         what: String,
     },
     /// The event log.
@@ -69,13 +69,13 @@ pub enum OpenError {
     Log {
         /// Its file.
         path: PathBuf,
-        /// What is wrong, and the way out.
+        /// The fault, and the way out.
         source: LogError,
     },
     /// The UDP port.
     #[error("{source}: {hint}")]
     Listen {
-        /// What the system said.
+        /// The system's words.
         source: quic::BindError,
         /// The way out.
         hint: &'static str,
@@ -88,7 +88,7 @@ pub enum OpenError {
     StatusFile {
         /// Its path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's words.
         source: std::io::Error,
     },
     /// A token could not hold so many addresses.
@@ -153,7 +153,7 @@ impl Controller {
         let now = Now::read();
         let engine = Engine::start(setup, log, fleet, epochs, now)?;
         let path = config.status_file;
-        if let Err(source) = status::write(&path, &engine.status(now)) {
+        if let Err(source) = status_file::write(&path, &engine.status(now)) {
             return Err(OpenError::StatusFile { path, source });
         }
         Ok(Self {

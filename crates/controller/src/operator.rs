@@ -1,103 +1,41 @@
-//! What operators ask through the admin socket. Every refusal says what to do about it.
+//! The requests of operators through the admin socket. Every refusal says what to do about it.
 
 use crate::clock::Now;
 use crate::decide::Cause;
-use crate::engine::Engine;
 use crate::event::Event;
-use crate::fleet::{Fate, TokenRecord};
-use crate::rotate::Unpublished;
-use crate::status::{utc, utc_unix};
+use crate::fleet::{Fate, Fleet, TokenRecord};
+use crate::format::{utc, utc_unix};
+use crate::rotate::Rotation;
+use crate::segment::{Segment, Unpublished};
+use crate::view::View;
 use epoch::authority::Kind;
-use keys::{Epoch, TokenSecret};
-use policy::judge::{judge, rules};
+use keys::{Epoch, SegmentId, TokenSecret};
+use policy::judge::rules;
 use rand_core::{OsRng, RngCore as _};
-use serde::Serialize;
 use std::time::Duration;
 use wire::admin::{
-    ApiError, DecisionStatus, EpochChange, EventList, EvictRequest, Explanation, NodeStatus,
-    RotateRequest, Status, TokenCreated, TokenInfo, TokenRequest,
+    DecisionStatus, EpochChange, EvictRequest, Explanation, RotateRequest, Status, TokenCreated,
+    TokenInfo, TokenRequest,
 };
 use wire::{NodeName, Token};
 
-/// A request.
+pub use crate::request::{Answer, Refused, Request};
+
+/// The part that does what operators ask.
 #[derive(Debug)]
-pub enum Request {
-    /// The status.
-    Status,
-    /// Why a node is where it is.
-    Explain(NodeName),
-    /// Exclude a node.
-    Evict(NodeName, EvictRequest),
-    /// End an exclusion.
-    Readmit(NodeName),
-    /// A new epoch.
-    Rotate(RotateRequest),
-    /// All tokens.
-    Tokens,
-    /// A new token.
-    CreateToken(TokenRequest),
-    /// Withdraw a token.
-    RevokeToken(String),
-    /// A page of the event log.
-    Events {
-        /// The last event that is known already.
-        after: u64,
-        /// At most so many.
-        limit: u64,
-    },
+pub(crate) struct Operator<'e> {
+    pub(crate) rotation: Rotation<'e>,
 }
 
-/// An answer.
-#[derive(Serialize)]
-#[serde(untagged)]
-pub enum Answer {
-    /// To [`Request::Status`].
-    Status(Status),
-    /// To [`Request::Explain`].
-    Explanation(Box<Explanation>),
-    /// To [`Request::Evict`] and [`Request::Rotate`].
-    Change(EpochChange),
-    /// To [`Request::Readmit`].
-    Node(Box<NodeStatus>),
-    /// To [`Request::Tokens`].
-    Tokens(Vec<TokenInfo>),
-    /// To [`Request::CreateToken`]. Holds a secret.
-    Created(TokenCreated),
-    /// To [`Request::RevokeToken`].
-    Token(TokenInfo),
-    /// To [`Request::Events`].
-    Events(EventList),
-}
-
-/// A refusal with its HTTP status.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// The HTTP status.
-    pub status: u16,
-    /// The words.
-    pub error: ApiError,
-}
-
-impl Refused {
-    /// A refusal with a way out.
-    pub fn new(status: u16, error: impl Into<String>, hint: impl Into<String>) -> Self {
-        let error = ApiError {
-            error: error.into(),
-            hint: Some(hint.into()),
-        };
-        Self { status, error }
-    }
-}
-
-impl Engine {
+impl Operator<'_> {
     /// Does what an operator asks, or says why not.
     ///
     /// # Errors
     /// [`Refused`]; then nothing has changed.
-    pub fn operator(&mut self, request: Request, now: Now) -> Result<Answer, Refused> {
+    pub(crate) fn ask(&mut self, request: Request, now: Now) -> Result<Answer, Refused> {
         match request {
             Request::Status => {
-                let status = Box::new(self.status(now));
+                let status = Box::new(self.view().status(now));
                 Ok(Answer::Status(Status::Controller(status)))
             }
             Request::Explain(name) => self.explain(name, now),
@@ -108,7 +46,11 @@ impl Engine {
             Request::CreateToken(form) => self.create_token(form, now),
             Request::RevokeToken(id) => self.revoke_token(&id, now),
             Request::Events { after, limit } => {
-                let page = self.log.page(after, limit.min(MAX_EVENTS));
+                let page = self
+                    .rotation
+                    .journal
+                    .log()
+                    .page(after, limit.min(MAX_EVENTS));
                 page.map(Answer::Events).map_err(|error| {
                     Refused::new(
                         500,
@@ -121,11 +63,12 @@ impl Engine {
     }
 
     fn explain(&self, name: NodeName, now: Now) -> Result<Answer, Refused> {
-        let node = self.fleet.node(&name).ok_or_else(|| unknown(&name))?;
-        let (record, policy) = (node.record(now), &self.setup.policy);
-        let decision = judge(policy, &record, now.wall);
+        let (view, segment) = (self.view(), self.shown());
+        let case = self.fleet().case(segment.id(), &name);
+        let case = case.ok_or_else(|| unknown(&name))?;
+        let decision = segment.judge(&case, now);
         let explanation = Explanation {
-            status: self.node_status(&name, node, now),
+            status: view.node_status(&name, &case, now),
             name,
             decision: DecisionStatus {
                 membership: decision.membership,
@@ -135,13 +78,13 @@ impl Engine {
                 evidence: decision.evidence.map(|digest| digest.to_string()),
                 decided_utc: utc(now.wall),
             },
-            rules: rules(policy, &record, now.wall),
+            rules: rules(segment.policy(), &case.record(now), now.wall),
         };
         Ok(Answer::Explanation(Box::new(explanation)))
     }
 
     fn evict(&mut self, name: NodeName, form: EvictRequest, now: Now) -> Result<Answer, Refused> {
-        let node = self.fleet.node(&name).ok_or_else(|| unknown(&name))?;
+        let node = self.fleet().node(&name).ok_or_else(|| unknown(&name))?;
         if node.evicted() {
             let hint = format!("`meshctl node readmit {name}` would let it return");
             return Err(Refused::new(
@@ -154,85 +97,93 @@ impl Engine {
             let error = format!("the reason is over {MAX_WORDS} bytes");
             return Err(Refused::new(400, error, "say it shorter"));
         }
-        let member = self.is_member(&node.id);
+        let id = node.id;
         let event = Event::NodeEvicted {
             name: name.clone(),
             reason: form.reason,
         };
-        if member {
-            let published = self.publish(Cause::Eviction, Kind::Immediate, &[event], now);
-            published.map_err(|error| unpublished(&error))?;
-        } else {
-            let committed = self.commit(&[event], now);
-            committed.map_err(|error| unpublished(&error))?;
-        }
+        // The operator is answered once the node is out: the event is durable together with an epoch that does
+        // not have it, and that epoch is on its way to everybody else.
+        let done = self.rotation.shut_out(&id, Cause::Eviction, event, now);
+        done.map_err(|error| unpublished(&error))?;
         tracing::info!(node = %name, "node evicted");
         Ok(Answer::Change(self.change(now)))
     }
 
     fn readmit(&mut self, name: NodeName, now: Now) -> Result<Answer, Refused> {
-        let node = self.fleet.node(&name).ok_or_else(|| unknown(&name))?;
+        let node = self.fleet().node(&name).ok_or_else(|| unknown(&name))?;
         if !node.evicted() {
             let error = format!("{name} is not evicted");
             let hint = format!("`meshctl explain {name}` says why it is where it is");
             return Err(Refused::new(409, error, hint));
         }
         let event = Event::NodeReadmitted { name: name.clone() };
-        let committed = self.commit(&[event], now);
-        committed.map_err(|error| unpublished(&error))?;
+        self.commit(event, now)?;
         tracing::info!(node = %name, "node readmitted");
-        let node = self.fleet.node(&name).ok_or_else(|| unknown(&name))?;
-        if self.may_join(node, now) {
-            self.want_join(now);
-        }
-        let node = self.fleet.node(&name).ok_or_else(|| unknown(&name))?;
-        Ok(Answer::Node(Box::new(self.node_status(&name, node, now))))
+        let Rotation {
+            journal, segments, ..
+        } = &mut self.rotation;
+        segments.want_join_of(journal.fleet(), &name, now);
+        let case = self.fleet().case(self.shown().id(), &name);
+        let case = case.ok_or_else(|| unknown(&name))?;
+        let status = self.view().node_status(&name, &case, now);
+        Ok(Answer::Node(Box::new(status)))
     }
 
     fn rotate(&mut self, form: &RotateRequest, now: Now) -> Result<Answer, Refused> {
         let confirmed = form.confirm_removals;
         let cause = Cause::Operator { confirmed };
-        let on_its_way = self
-            .authority
-            .next()
-            .and_then(|next| self.fleet.epoch(next.epoch))
-            .is_some_and(|(_, p)| p.cause == Cause::Scheduled.word() || p.cause == cause.word());
-        let kind = match (form.now, on_its_way) {
-            (true, _) => Kind::Immediate,
-            // What is on its way was decided without the operator's word.
-            (false, true) if confirmed && !self.held.is_empty() => Kind::Immediate,
-            // The rotation that is asked for is on its way already.
-            (false, true) => return Ok(Answer::Change(self.change(now))),
-            (false, false) => Kind::Scheduled,
-        };
-        let published = self.publish(cause, kind, &[], now);
-        published.map_err(|error| unpublished(&error))?;
+        for id in self.rotation.segments.ids() {
+            if let Some(kind) = self.rotation_of(id, form.now, cause) {
+                let published = self.rotation.publish(&[id], cause, kind, &[], now);
+                published.map_err(|error| unpublished(&error))?;
+            }
+        }
         Ok(Answer::Change(self.change(now)))
+    }
+
+    /// The kind of rotation that a segment needs; `None`: the one that is asked for is on its way already.
+    fn rotation_of(&self, id: SegmentId, at_once: bool, cause: Cause) -> Option<Kind> {
+        let segment = self.rotation.segments.get(id);
+        let confirmed = cause == Cause::Operator { confirmed: true };
+        let standings = segment.standings(self.fleet());
+        let next = segment.next().and_then(|next| standings.epoch(next.epoch));
+        let on_its_way = next
+            .is_some_and(|(_, p)| p.cause == Cause::Scheduled.word() || p.cause == cause.word());
+        match (at_once, on_its_way) {
+            (true, _) => Some(Kind::Immediate),
+            // The epoch on its way was decided without the operator's word: the removals that it held would
+            // stay.
+            (false, true) if confirmed && !segment.held().is_empty() => Some(Kind::Immediate),
+            (false, true) => None,
+            (false, false) => Some(Kind::Scheduled),
+        }
     }
 
     /// The newest epoch, as an answer.
     fn change(&self, now: Now) -> EpochChange {
-        let newest = self.authority.next().or_else(|| self.authority.in_force());
+        let segment = self.shown();
+        let newest = segment.newest();
         let epoch = newest.map_or(Epoch(0), |span| span.epoch);
         let wait = newest.map_or(Duration::ZERO, |span| {
             span.activates.saturating_sub(now.boot)
         });
-        let update = self.issues.get(&epoch).map(|issue| &issue.update);
+        let update = segment.issue(epoch).map(|issue| &issue.update);
         EpochChange {
             epoch: epoch.0,
             activates_in_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-            members: self.fleet.roster().len(),
+            members: segment.standings(self.fleet()).roster().len(),
             excluded: update
                 .into_iter()
                 .flat_map(|update| &update.excluded)
                 .map(|e| (e.name.clone(), e.reason.clone()))
                 .collect(),
-            held: self.held.iter().cloned().collect(),
+            held: segment.held().iter().cloned().collect(),
         }
     }
 
     fn tokens(&self, now: Now) -> Vec<TokenInfo> {
-        let tokens = self.fleet.tokens().iter();
+        let tokens = self.fleet().tokens().iter();
         tokens.map(|(id, record)| info(id, record, now)).collect()
     }
 
@@ -242,7 +193,8 @@ impl Engine {
             let error = format!("a token lives from 1 to {MAX_TTL} seconds, not {ttl}");
             return Err(Refused::new(400, error, "choose another time"));
         }
-        if self.setup.advertise.is_empty() {
+        let mesh = self.rotation.mesh;
+        if mesh.advertise.is_empty() {
             let error = "the controller does not know where nodes can reach it";
             let hint = "set `advertise` in its configuration to its address and port";
             return Err(Refused::new(409, error, hint));
@@ -255,12 +207,12 @@ impl Engine {
             name: form.name,
             expires_unix,
         };
-        let committed = self.commit(&[event], now);
-        committed.map_err(|error| unpublished(&error))?;
+        // Durable before it is shown: a token that a crash took back would be refused to whoever was given it.
+        self.commit(event, now)?;
         let token = Token {
-            controllers: self.setup.advertise.clone(),
-            controller: self.setup.controller,
-            authorities: vec![self.setup.authority.public()],
+            controllers: mesh.advertise.clone(),
+            controller: mesh.controller,
+            authorities: mesh.trusted().to_vec(),
             secret,
             expires_unix,
         };
@@ -273,7 +225,7 @@ impl Engine {
 
     fn revoke_token(&mut self, id: &str, now: Now) -> Result<Answer, Refused> {
         let list = "`meshctl token list` shows those that exist";
-        let record = self.fleet.tokens().get(id);
+        let record = self.fleet().tokens().get(id);
         let record = record.ok_or_else(|| Refused::new(404, format!("no token {id}"), list))?;
         match &record.fate {
             Fate::Used(name) => {
@@ -288,11 +240,33 @@ impl Engine {
             Fate::Open => {}
         }
         let event = Event::TokenRevoked { id: id.to_owned() };
-        let committed = self.commit(&[event], now);
-        committed.map_err(|error| unpublished(&error))?;
-        let record = self.fleet.tokens().get(id);
+        self.commit(event, now)?;
+        let record = self.fleet().tokens().get(id);
         let record = record.ok_or_else(|| Refused::new(404, format!("no token {id}"), list))?;
         Ok(Answer::Token(info(id, record, now)))
+    }
+
+    fn commit(&mut self, event: Event, now: Now) -> Result<(), Refused> {
+        let written = self.rotation.commit(event, now);
+        written.map_err(|error| unpublished(&error.into()))
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            mesh: self.rotation.mesh,
+            journal: self.rotation.journal,
+            segments: self.rotation.segments,
+            connections: self.rotation.connections,
+        }
+    }
+
+    /// The segment that an answer has room for.
+    fn shown(&self) -> &Segment {
+        self.rotation.segments.shown()
+    }
+
+    fn fleet(&self) -> &Fleet {
+        self.rotation.journal.fleet()
     }
 }
 
@@ -320,7 +294,7 @@ fn unknown(name: &NodeName) -> Refused {
 
 fn unpublished(error: &Unpublished) -> Refused {
     let hint = match error {
-        Unpublished::Log => {
+        Unpublished::Log(_) => {
             "nothing has changed: free disk space or restore write access, then try again"
         }
         Unpublished::NotNow(_) => "try again in a few seconds",

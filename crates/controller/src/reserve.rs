@@ -1,7 +1,7 @@
 //! Room on the disk that is held for what must always be written: evictions and epochs.
 //!
 //! A file beside the event log holds it. When the disk is full, the file is emptied, and what must be
-//! written takes its place; evidence is refused until there is room to hold a new one. Whoever fills the
+//! written takes its place; evidence is refused until there is room to hold a new one. A full
 //! disk can therefore stop the mesh from judging, but not from excluding.
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};

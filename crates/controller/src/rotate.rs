@@ -1,443 +1,273 @@
-//! A new epoch, from the decision to the push: decide → sign → persist → push. What follows, from
-//! verification to discarding, happens on the nodes.
+//! A new epoch, in the one order that is safe: decide → time → sign → persist → push. The first three make a
+//! [`Draft`] and change nothing; here it becomes durable, takes effect and is told, in this order and in no
+//! other. The rest, from verification to discarding, happens on the nodes.
+//!
+//! | What falls short | The danger | What this order makes of it |
+//! |---|---|---|
+//! | the log is not written | an eviction that a crash undoes; a number that is given out twice | nothing has changed, nobody was told, the timers try again |
+//! | the process dies after the commit | nodes were told nothing | the restarted controller resumes the epoch and pushes it |
+//! | a node is not connected | it goes on with the epoch before | it is told when it comes again, or its lease ends |
 
 use crate::clock::Now;
-use crate::decide::{Ballot, Cause, decide, joins};
-use crate::engine::Engine;
-use crate::event::{Event, Published, Verdict};
-use crate::fleet::{Fleet, Node};
-use crate::log::StoredEpoch;
-use crate::metrics::UpdateResult;
-use crate::status::{utc, word};
-use epoch::authority::{Authority, Kind, NotNow, Schedule, Span, Timing};
-use keys::{Epoch, EpochSecret, SegmentId};
-use policy::{Revoke, judge, stale_in};
-use rand_core::OsRng;
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
-use wire::signed::VerifyError;
-use wire::{Digest, EpochUpdate, Excluded, Mark, Member, NodeName, Signed};
+use crate::connections::Connections;
+use crate::counts::{Counts, UpdateResult};
+use crate::decide::{Cause, decide};
+use crate::effect::Output;
+use crate::event::Event;
+use crate::journal::{Journal, Unwritten};
+use crate::mesh::Mesh;
+use crate::push::Push;
+use crate::segment::{Basis, Draft, Unpublished};
+use crate::segments::Segments;
+use epoch::authority::{Kind, NotNow};
+use keys::{NodeId, SegmentId};
 
-/// An epoch that can be pushed.
+mod report;
+
+/// The part that publishes epochs: of the connections it needs to know only who is there.
 #[derive(Debug)]
-pub(crate) struct Issue {
-    pub(crate) update: EpochUpdate,
-    pub(crate) signed: Signed<EpochUpdate>,
-    pub(crate) secret: EpochSecret,
-    /// The mark that nodes show of it when they come again.
-    pub(crate) mark: Signed<Mark>,
-    /// When it was signed, on the boot-time clock in milliseconds; negative: before this boot.
-    pub(crate) signed_ms: i64,
+pub(crate) struct Rotation<'e> {
+    pub(crate) mesh: &'e Mesh,
+    pub(crate) journal: &'e mut Journal,
+    pub(crate) segments: &'e mut Segments,
+    pub(crate) connections: &'e Connections,
+    pub(crate) counts: &'e mut Counts,
+    pub(crate) output: &'e mut Output,
 }
 
-/// Why an epoch was not published.
-#[derive(Debug, thiserror::Error)]
-pub enum Unpublished {
-    /// Not the time for it.
-    #[error(transparent)]
-    NotNow(#[from] NotNow),
-    /// The update breaks a rule of its own format.
-    #[error("the update would be refused by every node: {0}")]
-    Rule(VerifyError),
-    /// It could not be made durable; the log says why.
-    #[error("the event log cannot be written")]
-    Log,
-}
-
-impl Issue {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.update.roster.is_empty()
-    }
-}
-
-impl Engine {
-    /// Publishes an epoch. `events` are its occasion: they become durable with it, or not at all.
+impl Rotation<'_> {
+    /// Publishes an epoch in each of the segments `which`, all or none. `occasion` are the events that ask for
+    /// it: they become durable with it, or not at all, so that no eviction is on record whose epoch is not.
     pub(crate) fn publish(
         &mut self,
+        which: &[SegmentId],
         cause: Cause,
         kind: Kind,
-        events: &[Event],
+        occasion: &[Event],
         now: Now,
     ) -> Result<(), Unpublished> {
-        let result = self.try_publish(cause, kind, events, now);
-        self.counts.updates.count(UpdateResult::of(&result));
+        let result = self.try_publish(which, cause, kind, occasion, now);
+        self.counts.updates.count(UpdateResult::from(&result));
         result
     }
 
     fn try_publish(
         &mut self,
+        which: &[SegmentId],
         cause: Cause,
         kind: Kind,
-        events: &[Event],
+        occasion: &[Event],
         now: Now,
     ) -> Result<(), Unpublished> {
-        let before = self.fleet.roster().clone();
-        let mut fleet = self.fleet.clone();
-        for event in events {
-            fleet.apply(now.wall, event);
+        // Decide, time, sign: on the fold as the occasion would leave it. Deciding on the fold as it is would
+        // give a node that is being evicted the secret of the epoch that evicts it.
+        let (drafts, events) = self.drafts(which, cause, kind, occasion, now)?;
+        // Persist: everything in one transaction. From here on the epoch is a fact, and a crash resumes it.
+        let drafted = which.iter().zip(&drafts);
+        let epochs: Vec<_> = drafted
+            .map(|(id, draft)| self.segments.get(*id).new_epoch(draft))
+            .collect();
+        let authority = &self.mesh.authority;
+        self.journal
+            .commit(&events, &epochs, authority, self.output, now)?;
+        for (id, draft) in which.iter().zip(drafts) {
+            self.take_effect(*id, draft, now);
         }
-        let mut ballot = decide(&fleet, &self.setup.policy, cause, now);
-        if cause.keeps_members() {
-            // Nobody was judged: what waits for an operator goes on waiting.
-            ballot.held = &self.held & &ballot.roster;
-        }
-        let schedule = self.authority.schedule(kind, now.boot)?;
-        let issue = self.sign(&fleet, &ballot, &schedule, now);
-        let issue = issue.inspect_err(|_| self.back_off(now))?;
-        let decided = Event::Decided {
-            epoch: schedule.epoch,
-            scheduled: cause.counts(),
-            nodes: ballot.verdicts.clone(),
-        };
-        let published = self.published(&fleet, &ballot, &before, cause, &issue, now);
-        let published = Event::EpochPublished(Box::new(published));
-        let all = [events, &[decided, published]].concat();
-        self.commit_epoch(&all, &issue, now)?;
-        let mut issue = issue;
-        // Signed before it was durable; the nodes are to hold what is, this epoch's events with it.
-        if let Ok(mark) = self.mark(issue.update.epoch, issue.signed.digest()) {
-            issue.mark = mark;
-        }
-
-        for event in all.iter().skip(events.len()) {
-            fleet.apply(now.wall, event);
-        }
-        self.fleet = fleet;
-        self.authority.publish(&schedule, issue.signed.digest());
-        self.report(&ballot, &before, cause, &issue, now);
-        self.counts.ballot(&ballot);
-        self.held = ballot.held;
-        let in_force = self.authority.in_force().map(|span| span.epoch);
-        self.issues.retain(|epoch, _| Some(*epoch) == in_force);
-        let epoch = issue.update.epoch;
-        self.issues.insert(epoch, issue);
-        self.push_epoch(epoch, &before, now);
-        self.touch();
         Ok(())
     }
 
-    /// Restores the machine and the updates from the log.
-    pub(crate) fn resume(&mut self, epochs: Vec<StoredEpoch>, now: Now) {
-        let Some((_, newest)) = self.fleet.newest_epoch() else {
-            return;
+    /// A draft for each segment, with all that the log is to keep of them.
+    fn drafts(
+        &mut self,
+        which: &[SegmentId],
+        cause: Cause,
+        kind: Kind,
+        occasion: &[Event],
+        now: Now,
+    ) -> Result<(Vec<Draft>, Vec<Event>), Unpublished> {
+        let (mut drafts, mut events) = (Vec::new(), occasion.to_vec());
+        let foreseen = self.journal.foresee(occasion, now);
+        let basis = Basis {
+            mesh: self.mesh,
+            fleet: self.journal.fleet(),
+            head: self.journal.log().head(),
+            now,
         };
-        let next = self.span(newest.epoch, now);
-        let before = newest.in_force.and_then(|epoch| self.span(epoch, now));
-        let (current, next) = match (before, next) {
-            (Some(before), Some(next)) if next.activates > now.boot => (before, Some(next)),
-            (_, Some(next)) => (next, None),
-            (_, None) => return,
-        };
-        let timing = Timing {
-            epoch: self.setup.policy.epoch(),
-            lease: self.setup.policy.lease(),
-            on_lease_end: self.setup.policy.on_lease_end,
-        };
-        self.authority = Authority::resume(timing, current, next, now.boot);
-        let trusted = [self.setup.authority.public()];
-        for stored in epochs {
-            let Some((_, published)) = self.fleet.epoch(stored.epoch) else {
-                continue;
-            };
-            let digest = published.update;
-            let signed_ms = self.signed_ms(stored.epoch, now).unwrap_or(now.boot_ms());
-            match stored.signed.verify(&trusted) {
-                Ok(update)
-                    if update.digest() == digest
-                        && update.commitment == stored.secret.commitment() =>
-                {
-                    let Ok(mark) = self.mark(stored.epoch, digest) else {
-                        continue;
-                    };
-                    let issue = Issue {
-                        update: (*update).clone(),
-                        signed: stored.signed,
-                        secret: stored.secret,
-                        mark,
-                        signed_ms,
-                    };
-                    self.issues.insert(stored.epoch, issue);
+        for id in which {
+            let segment = self.segments.get(*id);
+            match segment.draft(cause, kind, &foreseen, basis) {
+                Ok(draft) => {
+                    events.extend(segment.events(&draft, &foreseen, basis));
+                    drafts.push(draft);
                 }
-                Ok(_) | Err(_) => {
-                    tracing::warn!(epoch = %stored.epoch, "the stored update is not this \
-                        authority's, or not with this secret: a new epoch follows at once");
+                Err(error) => {
+                    drop(foreseen);
+                    if let Unpublished::Rule(_) = error {
+                        // The same fleet gives the same update: trying again at once would only spin.
+                        self.journal.back_off(now);
+                    }
+                    return Err(error);
                 }
             }
         }
-        let kept = self.fleet.nodes().iter().filter(|(name, node)| {
-            let held = node.verdict.as_ref().is_some_and(|verdict| verdict.held);
-            held && self.fleet.roster().contains(*name)
-        });
-        self.held = kept.map(|(name, _)| name.clone()).collect();
-        let epoch = self.authority.in_force().map(|span| span.epoch.0);
-        let next = self.authority.next().map(|span| span.epoch.0);
-        tracing::info!(
-            epoch,
-            next,
-            nodes = self.fleet.nodes().len(),
-            "epoch resumed"
-        );
+        Ok((drafts, events))
     }
 
-    /// Whether everything that the machine knows of can be pushed.
-    pub(crate) fn issues_complete(&self) -> bool {
-        let spans = [self.authority.in_force(), self.authority.next()];
-        let mut epochs = spans.into_iter().flatten().map(|span| span.epoch);
-        epochs.all(|epoch| self.issues.contains_key(&epoch))
+    /// A durable epoch takes effect here, and then on the nodes.
+    fn take_effect(&mut self, id: SegmentId, mut draft: Draft, now: Now) {
+        let segment = self.segments.get_mut(id);
+        let epoch = draft.issue.update.epoch;
+        // The mark was signed over the log as it was before the commit. Nodes are to hold the log with this
+        // epoch's own events in it: otherwise a copy of the log that lacks this very eviction would pass as
+        // whole when they show their marks.
+        let head = self.journal.log().head();
+        let (scope, update) = (draft.issue.update.scope(), draft.issue.signed.digest());
+        if let Ok(mark) = self.mesh.mark(scope, update, head) {
+            draft.issue.mark = mark;
+        }
+        report::published(&draft, segment.held(), now);
+        self.counts.ballot(&draft.ballot);
+        let before = std::mem::take(&mut draft.before);
+        segment.adopt(draft);
+        let mut push = Push {
+            fleet: self.journal.fleet(),
+            connections: self.connections,
+            output: self.output,
+        };
+        push.epoch(segment, epoch, &before, now);
+        self.output.touch();
     }
 
-    /// Whether a node waits that need not wait for a scheduled rotation.
-    pub(crate) fn anyone_joins(&self, now: Now) -> bool {
-        let mut nodes = self.fleet.nodes().iter();
-        nodes.any(|(name, node)| !self.fleet.roster().contains(name) && self.may_join(node, now))
+    /// Makes an event durable that shuts out an identity: with a new epoch wherever it is a member, so that it
+    /// is out of the mesh as soon as it is out of the log; alone where it is not.
+    pub(crate) fn shut_out(
+        &mut self,
+        node: &NodeId,
+        cause: Cause,
+        event: Event,
+        now: Now,
+    ) -> Result<(), Unpublished> {
+        let fleet = self.journal.fleet();
+        let segments = self.segments.iter();
+        let where_member = segments.filter(|segment| segment.is_member(fleet, node));
+        let which: Vec<SegmentId> = where_member.map(|segment| segment.id()).collect();
+        if which.is_empty() {
+            return Ok(self.commit(event, now)?);
+        }
+        self.publish(&which, cause, Kind::Immediate, &[event], now)
     }
 
-    /// Whether this node, not being a member, may become one at once.
-    pub(crate) fn may_join(&self, node: &Node, now: Now) -> bool {
-        joins(
-            node,
-            &judge(&self.setup.policy, &node.record(now), now.wall),
-        )
+    /// Makes an event durable that no epoch has to follow.
+    pub(crate) fn commit(&mut self, event: Event, now: Now) -> Result<(), Unwritten> {
+        let authority = &self.mesh.authority;
+        self.journal
+            .commit(&[event], &[], authority, self.output, now)
     }
 
-    /// Under `revoke = "now"`: publishes at once if a member fails that is not held.
-    pub(crate) fn revoke_failing(&mut self, now: Now) {
-        if self.setup.policy.revoke != Revoke::Now || now.boot < self.settle_until() {
+    /// Does whatever is due in the segments. A failure is reported where it happens, and tried again.
+    pub(crate) fn handle_timeout(&mut self, now: Now) {
+        if now.boot < self.journal.retry_at() {
+            return;
+        }
+        for id in self.segments.ids() {
+            self.recover(id, now);
+            self.rotate(id, now);
+            self.join(id, now);
+            self.revoke(id, now);
+        }
+    }
+
+    /// Where an epoch that is in use cannot be pushed, another one takes its place at once: a node that lost
+    /// its connection would have no peers until then.
+    fn recover(&mut self, id: SegmentId, now: Now) {
+        if !self.segments.get(id).is_whole() {
+            let _ = self.publish(&[id], Cause::Recovery, Kind::Immediate, &[], now);
+        }
+    }
+
+    /// The scheduled rotation.
+    fn rotate(&mut self, id: SegmentId, now: Now) {
+        let segment = self.segments.get(id);
+        if !segment.is_due(now) {
+            return;
+        }
+        // Right after a restart nodes have not had the time to send the evidence that this controller missed.
+        // Judged now, all would be quarantined for its absence; so it waits, unless all have sent it already.
+        let settled = segment.settles_at() <= now.boot;
+        if !settled && !segment.all_pass(self.journal.fleet(), now) {
+            return;
+        }
+        // While no evidence can be kept, nobody can prove anything: judging would empty the mesh for a disk
+        // that is full. The epoch is renewed all the same, so that the leases of members do not end.
+        let cause = if self.journal.log().is_short_of_room() {
+            Cause::Unjudged
+        } else {
+            Cause::Scheduled
+        };
+        let _ = self.publish(&[id], cause, Kind::Scheduled, &[], now);
+    }
+
+    /// New nodes that pass become members without waiting for the scheduled rotation.
+    fn join(&mut self, id: SegmentId, now: Now) {
+        let segment = self.segments.get_mut(id);
+        let fleet = self.journal.fleet();
+        if !segment.take_joins(now) || !segment.anyone_joins(fleet, now) {
+            return;
+        }
+        // A lead lets members shake hands under the new secret while the old one still carries their packets.
+        // Where nobody has a session, nobody can lose a packet: no lead.
+        let kind = if segment.is_empty(fleet) {
+            Kind::Immediate
+        } else {
+            Kind::Join
+        };
+        let published = self.publish(&[id], Cause::Join, kind, &[], now);
+        let segment = self.segments.get_mut(id);
+        match published {
+            // The scheduled update, if it is so near, judges new nodes too.
+            Ok(()) | Err(Unpublished::NotNow(NotNow::Soon)) => {}
+            Err(Unpublished::NotNow(NotNow::Pending)) => segment.join_after_next(now),
+            Err(Unpublished::Log(_) | Unpublished::Rule(_)) => {
+                segment.join_at(self.journal.retry_at());
+            }
+        }
+    }
+
+    /// Under `revoke = "now"`: a member that fails is out at once, and not at the end of the epoch.
+    fn revoke(&mut self, id: SegmentId, now: Now) {
+        let segment = self.segments.get(id);
+        if !segment.revokes_at_once() || now.boot < segment.settles_at() {
             return;
         }
         // Evidence turns stale while none can be kept. That is the disk's fault, not the nodes'.
-        if self.log.is_short_of_room() {
+        if self.journal.log().is_short_of_room() {
             return;
         }
-        let failing = |name: &NodeName| {
-            let node = self.fleet.node(name)?;
-            Some(!judge(&self.setup.policy, &node.record(now), now.wall).allowed())
-        };
-        let roster = self.fleet.roster();
-        if !roster.iter().any(|name| failing(name) == Some(true)) {
+        let fleet = self.journal.fleet();
+        if !segment.anyone_fails(fleet, now) {
             return;
         }
-        let ballot = decide(&self.fleet, &self.setup.policy, Cause::Revocation, now);
-        if roster.iter().any(|name| !ballot.roster.contains(name)) {
-            let _ = self.publish(Cause::Revocation, Kind::Immediate, &[], now);
-        } else if ballot.held != self.held {
-            warn_held(&ballot.held, &self.held);
-            self.held = ballot.held;
-            self.touch();
-        }
-    }
-
-    /// Under `revoke = "now"`: when the next member's evidence turns stale.
-    pub(crate) fn revocation_at(&self, now: Now) -> Option<Duration> {
-        if self.setup.policy.revoke != Revoke::Now || self.log.is_short_of_room() {
-            return None;
-        }
-        // Those that are past it are held, on probation or about to be judged anyway.
-        let stale = |name: &NodeName| {
-            let record = self.fleet.node(name)?.record(now);
-            stale_in(&self.setup.policy, &record, now.wall)
-        };
-        let unheld = self.fleet.roster().difference(&self.held);
-        let next = unheld.filter_map(stale).min()?;
-        Some(self.retry_after(now.boot + next + STALE_MARGIN))
-    }
-
-    fn sign(
-        &self,
-        fleet: &Fleet,
-        ballot: &Ballot,
-        schedule: &Schedule,
-        now: Now,
-    ) -> Result<Issue, Unpublished> {
-        let secret = EpochSecret::generate(&mut OsRng);
-        let node = |name: &NodeName| fleet.node(name).expect("a ballot names enrolled nodes");
-        let mut roster: Vec<Member> = ballot
-            .roster
-            .iter()
-            .map(|name| self.member(name, node(name)))
-            .collect();
-        roster.sort_by_key(|member| member.node);
-        let mut excluded: Vec<Excluded> = ballot
-            .excluded
-            .iter()
-            .map(|(name, reason)| self.exclusion(name, node(name), reason))
-            .collect();
-        excluded.sort_by_key(|excluded| excluded.node);
-        let update = EpochUpdate {
-            mesh: self.mesh,
-            segment: SegmentId::FIRST,
-            epoch: schedule.epoch,
-            previous: schedule.previous,
-            roster,
-            excluded,
-            commitment: secret.commitment(),
-            activate_in_ms: schedule.activate_in_ms,
-            epoch_ms: schedule.epoch_ms,
-            lease_ms: schedule.lease_ms,
-            grace_ms: schedule.grace_ms,
-            on_lease_end: schedule.on_lease_end,
-            policy: self.setup.policy.digest(),
-        };
-        let signed = Signed::sign(&update, &self.setup.authority).map_err(|error| {
-            tracing::error!(%error, "an epoch update breaks a rule of its format");
-            Unpublished::Rule(error)
-        })?;
-        let mark = self.mark(update.epoch, signed.digest());
-        Ok(Issue {
-            mark: mark.map_err(Unpublished::Rule)?,
-            update,
-            signed,
-            secret,
-            signed_ms: now.boot_ms(),
-        })
-    }
-
-    fn mark(&self, epoch: Epoch, update: Digest) -> Result<Signed<Mark>, VerifyError> {
-        let mark = Mark {
-            mesh: self.mesh,
-            segment: SegmentId::FIRST,
-            epoch,
-            update,
-            log_events: self.log.head().seq,
-            log_hash: Digest(self.log.head().hash),
-        };
-        Signed::sign(&mark, &self.setup.authority)
-    }
-
-    fn member(&self, name: &NodeName, node: &Node) -> Member {
-        Member {
-            node: node.id,
-            name: name.clone(),
-            wg: node.wg,
-            v4: self.network.v4(node.host).0,
-            v6: self.network.v6(node.host).0,
-        }
-    }
-
-    fn exclusion(&self, name: &NodeName, node: &Node, reason: &str) -> Excluded {
-        Excluded {
-            node: node.id,
-            name: name.clone(),
-            v4: self.network.v4(node.host).0,
-            v6: self.network.v6(node.host).0,
-            reason: reason.to_owned(),
-        }
-    }
-
-    fn published(
-        &self,
-        fleet: &Fleet,
-        ballot: &Ballot,
-        before: &BTreeSet<NodeName>,
-        cause: Cause,
-        issue: &Issue,
-        now: Now,
-    ) -> Published {
-        let reason = |name: &NodeName| {
-            let reason = ballot.excluded.get(name).cloned().unwrap_or_default();
-            (name.clone(), reason)
-        };
-        let removed: BTreeMap<_, _> = before.difference(&ballot.roster).map(reason).collect();
-        Published {
-            epoch: issue.update.epoch,
-            cause: cause.word().to_owned(),
-            in_force: self.authority.in_force().map(|span| span.epoch),
-            update: issue.signed.digest(),
-            commitment: issue.update.commitment.to_string(),
-            policy: issue.update.policy.to_string(),
-            members: ballot.roster.len(),
-            // Against the fold's roster, which a node with a new identity has left already.
-            joined: ballot.roster.difference(fleet.roster()).cloned().collect(),
-            removed,
-            activate_in_ms: issue.update.activate_in_ms,
-            epoch_ms: issue.update.epoch_ms,
-            boot_ms: now.boot_ms(),
-            boot_id: self.setup.boot_id.clone(),
-        }
-    }
-
-    /// An epoch's place on the boot-time clock: by that clock within one boot, else by the wall.
-    fn span(&self, epoch: Epoch, now: Now) -> Option<Span> {
-        let (_, published) = self.fleet.epoch(epoch)?;
-        let after = |ms: u64| {
-            let at = self.signed_ms(epoch, now)?.saturating_add_unsigned(ms);
-            Some(Duration::from_millis(u64::try_from(at).unwrap_or(0)))
-        };
-        let length = published.activate_in_ms.saturating_add(published.epoch_ms);
-        Some(Span {
-            epoch,
-            update: published.update,
-            activates: after(published.activate_in_ms)?,
-            ends: after(length)?,
-        })
-    }
-
-    fn signed_ms(&self, epoch: Epoch, now: Now) -> Option<i64> {
-        let (at, published) = self.fleet.epoch(epoch)?;
-        let same_boot = !published.boot_id.is_empty() && published.boot_id == self.setup.boot_id;
-        if same_boot && published.boot_ms <= now.boot_ms() {
-            return Some(published.boot_ms);
-        }
-        let age = now
-            .wall
-            .as_millisecond()
-            .saturating_sub(at.as_millisecond());
-        Some(now.boot_ms().saturating_sub(age.max(0)))
-    }
-
-    fn report(
-        &self,
-        ballot: &Ballot,
-        before: &BTreeSet<NodeName>,
-        cause: Cause,
-        issue: &Issue,
-        now: Now,
-    ) {
-        for verdict in &ballot.verdicts {
-            log_verdict(verdict);
-        }
-        warn_held(&ballot.held, &self.held);
-        let activates = now.wall + issue.update.activate_in();
-        let removed = before.difference(&ballot.roster).count();
-        tracing::info!(
-            epoch = issue.update.epoch.0,
-            cause = cause.word(),
-            activates = %utc(activates),
-            expiry = %utc(activates + issue.update.length()),
-            members = ballot.roster.len(),
-            excluded = ballot.excluded.len(),
-            removed,
-            "epoch rotation"
-        );
-    }
-}
-
-fn log_verdict(verdict: &Verdict) {
-    let membership = word(verdict.membership);
-    let score = verdict.score.map(|score| format!("{score:.3}"));
-    let score = score.as_deref().unwrap_or("none");
-    match verdict.reason.as_deref() {
-        Some(reason) => {
-            tracing::info!(node = %verdict.name, score = %score, membership = %membership, reason, "decision");
-        }
-        None => {
-            tracing::info!(node = %verdict.name, score = %score, membership = %membership, "decision");
+        let ballot = decide(fleet, id, segment.policy(), Cause::Revocation, now);
+        let mut roster = segment.standings(fleet).roster().iter();
+        if roster.any(|name| !ballot.roster.contains(name)) {
+            let _ = self.publish(&[id], Cause::Revocation, Kind::Immediate, &[], now);
+        } else if ballot.held != *segment.held() {
+            // All that fail are held by the sanity floor: no epoch would change anything, but an operator has
+            // to hear of it, because nothing else removes them.
+            report::held(&ballot.held, segment.held());
+            self.segments.get_mut(id).hold(ballot.held);
+            self.output.touch();
         }
     }
 }
 
-/// One line when the set of held removals grows or changes, none while it stays.
-fn warn_held(held: &BTreeSet<NodeName>, before: &BTreeSet<NodeName>) {
-    if held.is_subset(before) {
-        return;
+impl From<&Result<(), Unpublished>> for UpdateResult {
+    fn from(result: &Result<(), Unpublished>) -> Self {
+        match result {
+            Ok(()) => Self::Published,
+            Err(Unpublished::NotNow(_)) => Self::NotNow,
+            Err(Unpublished::Rule(_)) => Self::Invalid,
+            Err(Unpublished::Log(_)) => Self::Unwritten,
+        }
     }
-    let names: Vec<&str> = held.iter().map(NodeName::as_str).collect();
-    tracing::warn!(
-        count = held.len(),
-        nodes = names.join(","),
-        "removal held by the sanity floor: confirm it with `meshctl epoch rotate --confirm-removals`"
-    );
 }
-
-/// Just past the instant, so that rounding cannot make the timer fire before it.
-const STALE_MARGIN: Duration = Duration::from_millis(5);

@@ -1,26 +1,21 @@
 //! The loop: await an input, apply it, carry out the effects, write the status.
 
 use crate::clock::Now;
-use crate::engine::{ConnectionId, Effect, Engine};
+use crate::effect::{ConnectionId, Effect};
+use crate::engine::Engine;
+use crate::inputs::{Input, Question};
 use crate::intake::Intake;
 use crate::metrics::Held;
 use crate::open::Controller;
-use crate::operator::{Answer, Refused, Request};
 use crate::outbox::{Outbound, Outbox};
-use crate::{admin, clock, session, status};
-use exposition::Page;
-use keys::NodeId;
+use crate::status_file::StatusFile;
+use crate::{admin, clock, session};
 use quic::{Connection, Listener};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
-use wire::NodeName;
-use wire::admin::{ControllerStatus, Membership, NodeState};
-use wire::message::{Refusal, ToController};
 
 /// Why serving ended without being told to.
 #[derive(Debug, thiserror::Error)]
@@ -31,39 +26,6 @@ pub enum ServeError {
     /// The admin socket is gone.
     #[error("the admin socket has failed: restart the controller")]
     Admin,
-}
-
-/// Messages of connections to the engine.
-#[derive(Debug)]
-pub(crate) enum Input {
-    /// A key proved itself.
-    Connected {
-        id: ConnectionId,
-        peer: NodeId,
-        remote: SocketAddr,
-        outbox: Arc<Outbox>,
-        connection: Connection,
-    },
-    /// A message arrived.
-    Message {
-        id: ConnectionId,
-        message: Box<ToController>,
-    },
-    /// Something arrived that is not to be read.
-    Refused { id: ConnectionId, reason: Refusal },
-    /// A connection ended.
-    Disconnected { id: ConnectionId },
-}
-
-/// Questions of an operator or a scraper. Without `Debug`: an answer may hold a token.
-pub(crate) enum Question {
-    /// An operator asks.
-    Operator {
-        request: Request,
-        answer: oneshot::Sender<Result<Answer, Refused>>,
-    },
-    /// A scraper asks.
-    Metrics { answer: oneshot::Sender<Page> },
 }
 
 impl Controller {
@@ -267,84 +229,6 @@ impl Shell<'_> {
     }
 }
 
-/// `status.json`, kept up with the engine.
-struct StatusFile {
-    path: PathBuf,
-    written: Option<ControllerStatus>,
-    not_before: Duration,
-    refresh_at: Duration,
-    pending: bool,
-    failed: bool,
-}
-
-impl StatusFile {
-    fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            written: None,
-            not_before: Duration::ZERO,
-            refresh_at: Duration::ZERO,
-            pending: true,
-            failed: false,
-        }
-    }
-
-    fn due(&self) -> Duration {
-        if self.pending {
-            self.not_before
-        } else {
-            self.refresh_at
-        }
-    }
-
-    fn keep(&mut self, engine: &mut Engine, now: Now) {
-        self.pending |= engine.take_dirty();
-        if self.due() <= now.boot {
-            self.keep_at_once(engine, now);
-        }
-    }
-
-    fn keep_at_once(&mut self, engine: &mut Engine, now: Now) {
-        self.pending = false;
-        self.not_before = now.boot + STATUS_PAUSE;
-        self.refresh_at = now.boot + STATUS_REFRESH;
-        let mut status = engine.status(now);
-        if let Some(written) = &self.written {
-            // When it was made is no change.
-            let made = std::mem::replace(&mut status.generated_utc, written.generated_utc.clone());
-            if status == *written {
-                return;
-            }
-            status.generated_utc = made;
-        }
-        match status::write(&self.path, &status) {
-            Ok(()) => {
-                let (before, after) = (self.written.as_ref().map(standing), standing(&status));
-                if before.as_ref() == Some(&after) {
-                    tracing::debug!(epoch = status.epoch.id, "status written");
-                } else {
-                    tracing::info!(epoch = status.epoch.id, "status written");
-                }
-                self.failed = false;
-                self.written = Some(status);
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.failed, true) {
-                    tracing::warn!(path = %self.path.display(), %error, "status file cannot be written");
-                }
-                self.written = None;
-            }
-        }
-    }
-}
-
-/// What of a status is worth a line: the epoch, and where each node stands in it.
-fn standing(status: &ControllerStatus) -> (u64, Vec<(NodeName, Membership, NodeState)>) {
-    let nodes = status.nodes.iter();
-    let nodes = nodes.map(|(name, node)| (name.clone(), node.membership, node.state));
-    (status.epoch.id, nodes.collect())
-}
-
 /// Inputs that may wait; beyond that, connections wait.
 const INPUTS: usize = 1024;
 /// Questions of operators that may wait.
@@ -352,8 +236,4 @@ const QUESTIONS: usize = 64;
 /// Keeps a timer that is due, but waits for something else, from spinning.
 const TICK: Duration = Duration::from_millis(1);
 const NAP: Duration = Duration::from_secs(1);
-/// Changes within this time share one writing.
-const STATUS_PAUSE: Duration = Duration::from_millis(200);
-/// Reasons change with time alone: evidence turns stale.
-const STATUS_REFRESH: Duration = Duration::from_secs(5);
 const STOP_TIME: Duration = Duration::from_secs(3);

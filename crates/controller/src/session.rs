@@ -1,11 +1,11 @@
-//! One QUIC connection: a pipe between its stream and the engine. What it may take is the intake's to say;
+//! One QUIC connection: a pipe between its stream and the engine. The intake says how much it may take;
 //! it decides nothing itself.
 
 use crate::clock::boot;
-use crate::engine::ConnectionId;
+use crate::effect::ConnectionId;
+use crate::inputs::Input;
 use crate::intake::{HalfOpen, Intake, Pass, Unread};
 use crate::outbox::{Outbound, Outbox};
-use crate::serve::Input;
 use keys::NodeId;
 use quic::{Incoming, Receiver, RecvError, Sender};
 use std::sync::Arc;

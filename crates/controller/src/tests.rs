@@ -5,7 +5,9 @@ mod epochs;
 mod faults;
 mod metrics;
 mod restart;
+mod segments;
 mod socket;
+mod timers;
 
 use crate::clock::Now;
 use crate::engine::{ConnectionId, Effect, Engine, Setup, StartError};
@@ -14,8 +16,8 @@ use crate::log::{self, Log};
 use crate::operator::{Answer, Request};
 use jiff::Timestamp;
 use keys::{
-    AuthorityId, AuthoritySecret, ControllerId, Epoch, NodeSecret, TokenSecret, WgPublicKey,
-    WgSecret,
+    AuthorityId, AuthoritySecret, ControllerId, Epoch, NodeSecret, SegmentId, TokenSecret,
+    WgPublicKey, WgSecret,
 };
 use policy::Policy;
 use rand_core::{OsRng, RngCore as _};
@@ -36,7 +38,7 @@ struct World {
     adopt: Option<AuthorityId>,
     now: Now,
     connections: u64,
-    /// What every connection was told, in order.
+    /// The messages to every connection, in order.
     told: BTreeMap<ConnectionId, Vec<ToNode>>,
     closed: BTreeMap<ConnectionId, Refusal>,
 }
@@ -73,12 +75,25 @@ fn start(
     adopt: Option<AuthorityId>,
     now: Now,
 ) -> Result<Engine, StartError> {
+    let policies = [(SegmentId::FIRST, policy)];
+    start_with(path, &policies, authority, boot_id, adopt, now)
+}
+
+fn start_with(
+    path: PathBuf,
+    policies: &[(SegmentId, Policy)],
+    authority: &str,
+    boot_id: &str,
+    adopt: Option<AuthorityId>,
+    now: Now,
+) -> Result<Engine, StartError> {
     let mut fleet = Fleet::default();
     let authority = AuthoritySecret::from_base64(authority).unwrap();
     let trusted: Vec<_> = adopt.into_iter().chain([authority.public()]).collect();
     let (log, epochs) = Log::open(&path, &trusted, |entry| fleet.apply(entry.at, &entry.event))?;
+    let (policies, opened) = (policies.to_vec(), (log, fleet));
     let setup = Setup {
-        policy,
+        policy: policies[0].1.clone(),
         mesh_v4: crate::open::DEFAULT_MESH_V4,
         mesh_v6: None,
         advertise: vec!["192.0.2.1:7443".into()],
@@ -86,7 +101,10 @@ fn start(
         authority,
         boot_id: boot_id.into(),
     };
-    Engine::start(setup, log, fleet, epochs, now)
+    match policies.as_slice() {
+        [_] => Engine::start(setup, opened.0, opened.1, epochs, now),
+        _ => Engine::start_with(policies, setup, opened, epochs, now),
+    }
 }
 
 impl World {
@@ -278,14 +296,18 @@ impl World {
             finished_at: self.now.wall,
             nonce: nonce.iter().map(|b| format!("{b:02x}")).collect(),
             log_digest: None,
-            mesh: self.engine.fleet.mesh(),
+            mesh: self.engine.fleet().mesh(),
             challenge: self.challenge(),
         }
     }
 
     /// The digest of the newest update.
     fn challenge(&self) -> Option<Digest> {
-        let newest = self.engine.fleet.newest_epoch();
+        let newest = self
+            .engine
+            .fleet()
+            .standings(SegmentId::FIRST)
+            .newest_epoch();
         newest.map(|(_, published)| published.update)
     }
 
@@ -371,14 +393,25 @@ impl World {
         away: Duration,
         boot_id: &str,
     ) -> Result<(), StartError> {
+        self.try_restart_with(&[(SegmentId::FIRST, policy)], away, boot_id)
+    }
+
+    fn try_restart_with(
+        &mut self,
+        policies: &[(SegmentId, Policy)],
+        away: Duration,
+        boot_id: &str,
+    ) -> Result<(), StartError> {
         self.forward(away);
         let elsewhere = tempfile::tempdir().unwrap();
         let path = log::path_in(elsewhere.path());
-        let dummy = start(path, policy.clone(), &self.authority, "x", None, self.now)?;
+        let policy = policies[0].1.clone();
+        let dummy = start(path, policy, &self.authority, "x", None, self.now)?;
         // The old engine has to let go of the log before the new one may have it.
         drop(std::mem::replace(&mut self.engine, dummy));
         let path = log::path_in(self.dir.path());
-        self.engine = start(path, policy, &self.authority, boot_id, self.adopt, self.now)?;
+        let (authority, adopt) = (&self.authority, self.adopt);
+        self.engine = start_with(path, policies, authority, boot_id, adopt, self.now)?;
         Ok(())
     }
 }
@@ -386,7 +419,8 @@ impl World {
 #[test]
 fn the_secret_of_an_epoch_that_is_over_is_nowhere_on_disk_once_there_was_time() {
     let mut world = World::new(Policy::default());
-    let issue = world.engine.issues.values().next().unwrap();
+    let segment = world.engine.segments().shown();
+    let issue = segment.issue(Epoch(1)).unwrap();
     let secret = *issue.secret.expose();
     let on_disk = |world: &World| {
         let files = std::fs::read_dir(world.dir.path()).unwrap();

@@ -1,6 +1,9 @@
 //! Places and allowances, in virtual time.
 
+use super::allowances::BAR_TIME;
+use super::places::*;
 use super::*;
+use allowance::network;
 
 fn intake() -> Arc<Intake> {
     let intake = Arc::new(Intake::default());

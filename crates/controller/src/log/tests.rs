@@ -1,5 +1,6 @@
 //! The log against tampering, tearing and a full disk.
 
+use super::chain::{LABEL_HEAD, chain, head_bytes};
 use super::*;
 use keys::MeshId;
 use rand_core::OsRng;
@@ -35,9 +36,9 @@ fn three() -> (tempfile::TempDir, PathBuf) {
     let first = Event::MeshCreated {
         mesh: MeshId([1; 16]),
     };
-    log.append(at(), &[first, revoked("a")], None, &authority())
+    log.append(at(), &[first, revoked("a")], &[], &authority())
         .unwrap();
-    log.append(at(), &[revoked("b")], None, &authority())
+    log.append(at(), &[revoked("b")], &[], &authority())
         .unwrap();
     (dir, path)
 }
@@ -104,11 +105,11 @@ fn a_full_disk_leaves_the_log_as_it_was() {
     log.fill_up();
     let large = revoked(&"x".repeat(100_000));
     let events = [revoked("c"), large];
-    let error = log.append(at(), &events, None, &authority()).unwrap_err();
+    let error = log.append(at(), &events, &[], &authority()).unwrap_err();
     assert!(matches!(error, LogError::Full), "{error}");
     assert_eq!(log.head(), before);
     log.free_up();
-    log.append(at(), &[revoked("c")], None, &authority())
+    log.append(at(), &[revoked("c")], &[], &authority())
         .unwrap();
     drop(log);
     assert_eq!(open(&path).unwrap().1.len(), 4);
@@ -189,7 +190,7 @@ fn every_commit_leaves_one_signature_and_none_of_an_earlier_end() {
     };
     assert_eq!(rows(), (1, 3));
     let (mut log, _) = open(&path).unwrap();
-    log.append(at(), &[revoked("c")], None, &authority())
+    log.append(at(), &[revoked("c")], &[], &authority())
         .unwrap();
     drop(log);
     assert_eq!(rows(), (1, 4));
@@ -204,7 +205,7 @@ fn on_a_full_disk_evidence_is_refused_and_the_rest_has_room() {
     log.fill_up();
     // The test's way of filling it up leaves no room for anything; but the reserve has been given up.
     let large = revoked(&"x".repeat(100_000));
-    assert!(log.append(at(), &[large], None, &authority()).is_err());
+    assert!(log.append(at(), &[large], &[], &authority()).is_err());
     assert!(log.is_short_of_room());
     log.free_up();
     let evidence = Event::EvidenceAccepted(Box::new(crate::event::Accepted {
@@ -221,13 +222,13 @@ fn on_a_full_disk_evidence_is_refused_and_the_rest_has_room() {
         envelope: String::new(),
     }));
     let evidence = [evidence];
-    let refused = log.append(at(), &evidence, None, &authority());
+    let refused = log.append(at(), &evidence, &[], &authority());
     assert!(matches!(refused, Err(LogError::Full)));
-    log.append(at(), &[revoked("d")], None, &authority())
+    log.append(at(), &[revoked("d")], &[], &authority())
         .unwrap();
     log.tidy(3, Duration::from_secs(10));
     assert!(!log.is_short_of_room());
-    log.append(at(), &evidence, None, &authority()).unwrap();
+    log.append(at(), &evidence, &[], &authority()).unwrap();
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Who gets in, as whom, and with which token.
+//! Enrolment: which key gets in, as which node, and with which token.
 
 use super::*;
 
@@ -109,7 +109,14 @@ fn a_member_with_new_keys_is_replaced_at_once_and_its_old_connection_gets_no_sec
     assert!(update.member(&key.public()).is_some());
     world.pass(s(2));
     let name = &old.name;
-    assert!(world.engine.fleet.roster().contains(name));
+    assert!(
+        world
+            .engine
+            .fleet()
+            .standings(SegmentId::FIRST)
+            .roster()
+            .contains(name)
+    );
 }
 
 #[test]
@@ -122,7 +129,9 @@ fn a_lost_wireguard_key_is_replaced_with_a_token_and_evidence_stays() {
     let status = world.status_of(&node);
     assert_eq!(status.wireguard, new.to_base64());
     assert!(status.last_benchmark.is_some());
-    let update = &world.engine.issues.last_key_value().unwrap().1.update;
+    let segment = world.engine.segments().shown();
+    let newest = segment.newest().unwrap().epoch;
+    let update = &segment.issue(newest).unwrap().update;
     assert_eq!(update.roster[0].wg, new);
     assert_ne!(new, node.wg);
 }

@@ -408,7 +408,7 @@ fn a_returning_node_is_sent_nothing_older_than_it_has() {
     };
     let (own, mesh) = (
         AuthoritySecret::from_base64(&world.authority).unwrap(),
-        world.engine.fleet.mesh().unwrap(),
+        world.engine.fleet().mesh().unwrap(),
     );
     let mark = |epoch| {
         let mark = Mark {

@@ -1,4 +1,4 @@
-//! What a full disk, a changed log and a silent node may do: nothing by halves.
+//! A full disk, a changed log and a silent node: they do nothing by halves.
 
 use super::*;
 
@@ -6,8 +6,8 @@ use super::*;
 fn on_a_full_disk_nothing_takes_effect_and_what_is_in_force_stays() {
     let mut world = World::new(Policy::default());
     let [a, b] = world.members(["a", "b"]);
-    let (before, fleet) = (world.status(), world.engine.fleet.clone());
-    world.engine.log.fill_up();
+    let (before, fleet) = (world.status(), world.engine.fleet().clone());
+    world.engine.log().fill_up();
 
     world.pass(s(1));
     // Enough to need a new page of the database, which it will not get.
@@ -24,16 +24,19 @@ fn on_a_full_disk_nothing_takes_effect_and_what_is_in_force_stays() {
         world.ask(evict).err().as_deref(),
         Some("the event log cannot be written")
     );
-    assert!(!world.engine.fleet.node(&b.name).unwrap().evicted());
+    assert!(!world.engine.fleet().node(&b.name).unwrap().evicted());
     world.pass(s(80));
     let after = world.status();
     assert_eq!(after.epoch, before.epoch, "the rotation was due and failed");
-    assert_eq!(world.engine.fleet.roster(), fleet.roster());
+    assert_eq!(
+        world.engine.fleet().standings(SegmentId::FIRST).roster(),
+        fleet.standings(SegmentId::FIRST).roster()
+    );
     // Small events may still fit into the last page; in the end they do not.
     let token = || Request::CreateToken(TokenRequest::default());
     assert!((0..50).any(|_| world.ask(token()).is_err()));
 
-    world.engine.log.free_up();
+    world.engine.log().free_up();
     world.pass(s(3));
     assert_eq!(world.epoch(), before.epoch.id + 1);
     world.restart(Policy::default(), s(1), "boot");
@@ -133,13 +136,13 @@ fn an_evicted_node_adds_nothing_to_the_log() {
     let [a, _b] = world.members(["a", "b"]);
     let evict = Request::Evict(a.name.clone(), Default::default());
     assert!(world.ask(evict).is_ok());
-    let before = world.engine.log.head();
+    let before = world.engine.log().head();
     for _ in 0..50 {
         world.pass(ms(200));
         let refused = world.evidence(&a, 0.9).unwrap();
         assert!(refused.contains("evicted"), "{refused}");
     }
-    assert_eq!(world.engine.log.head(), before);
+    assert_eq!(world.engine.log().head(), before);
     assert!(world.ask(Request::Readmit(a.name.clone())).is_ok());
     assert_eq!(world.evidence(&a, 0.9), None);
 }
@@ -220,7 +223,7 @@ fn evidence_answers_to_an_epoch_of_this_mesh() {
         let envelope = run.attest_self("a", &a.secret).unwrap();
         world.envelope(&a, envelope)
     };
-    let mesh = world.engine.fleet.mesh().unwrap();
+    let mesh = world.engine.fleet().mesh().unwrap();
     let challenge = world.challenge();
     assert_eq!(send(&mut world, mesh, challenge), None);
     let refused = send(&mut world, keys::MeshId([9; 16]), challenge).unwrap();
@@ -242,7 +245,7 @@ fn while_no_evidence_can_be_kept_nobody_is_judged_and_epochs_go_on() {
         let mut world = World::new(policy);
         let [a, b] = world.members(["a", "b"]);
         world.engine.tidy(world.now);
-        world.engine.log.fill_up();
+        world.engine.log().fill_up();
         // Something that must be written spends the reserve; the test's way of filling the disk takes
         // nothing all the same.
         let large = TokenRequest {
@@ -250,13 +253,13 @@ fn while_no_evidence_can_be_kept_nobody_is_judged_and_epochs_go_on() {
             ttl_seconds: None,
         };
         let mut tries = 0..200;
-        while !world.engine.log.is_short_of_room() && tries.next().is_some() {
+        while !world.engine.log().has_spent_its_room() && tries.next().is_some() {
             let _ = world.ask(Request::CreateToken(large.clone()));
             let _ = world.evidence(&a, 0.9);
             world.pass(ms(100));
         }
-        assert!(world.engine.log.is_short_of_room());
-        world.engine.log.free_up();
+        assert!(world.engine.log().is_short_of_room());
+        world.engine.log().free_up();
         // Evidence comes all the time, and is refused; everything of it turns stale.
         let before = world.epoch();
         for _ in 0..600 {

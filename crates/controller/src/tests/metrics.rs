@@ -1,4 +1,4 @@
-//! What a scrape shows, against what the engine did.
+//! A scrape, against what the engine did.
 
 use super::*;
 use crate::intake::Waiting;
@@ -35,7 +35,7 @@ const VALUES: &[(Metric, &str)] = &[
     ),
 ];
 
-/// What a metric stands at, under one value of its label.
+/// The value of a metric, under one value of its label.
 fn at(page: &Page, metric: Metric, label: Option<&str>) -> f64 {
     let mut families = page.families();
     let (_, samples) = families.find(|(it, _)| **it == metric).expect(metric.name);
@@ -182,13 +182,13 @@ fn an_epoch_that_is_not_published_is_counted_by_its_cause() {
 
     world.pass(s(10));
     let events = at(&world.scrape(), metrics::LOG_EVENTS, None);
-    world.engine.log.fill_up();
+    world.engine.log().fill_up();
     world.pass(s(120));
     assert!(world.count(metrics::EPOCH_UPDATES, "unwritten") > 0);
     let page = world.scrape();
     assert_eq!(at(&page, metrics::LOG_WRITABLE, None), 0.0);
     assert_eq!(at(&page, metrics::EPOCH_REMAINING, None), 0.0, "overdue");
-    world.engine.log.free_up();
+    world.engine.log().free_up();
     world.pass(s(3));
     let page = world.scrape();
     assert_eq!(at(&page, metrics::LOG_WRITABLE, None), 1.0);

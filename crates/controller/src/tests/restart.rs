@@ -1,4 +1,4 @@
-//! What a restart may and may not change.
+//! A restart: what it may change and what not.
 
 use super::*;
 use wire::admin::Membership;
@@ -91,14 +91,15 @@ fn replay_gives_the_state_that_was_left() {
     world.rotate(true, false);
     let evict = Request::Evict(b.name.clone(), Default::default());
     assert!(world.ask(evict).is_ok());
-    let before = world.engine.fleet.clone();
+    let before = world.engine.fleet().clone();
     world.restart(Policy::default(), s(1), "boot");
-    let after = &world.engine.fleet;
-    assert_eq!(after.roster(), before.roster());
-    for (name, node) in before.nodes() {
-        let again = after.node(name).unwrap();
-        assert_eq!(again.record(world.now), node.record(world.now));
-        assert_eq!(again.verdict, node.verdict);
+    let after = world.engine.fleet();
+    let roster = |fleet: &Fleet| fleet.standings(SegmentId::FIRST).roster().clone();
+    assert_eq!(roster(after), roster(&before));
+    for (name, case) in before.cases(SegmentId::FIRST) {
+        let again = after.case(SegmentId::FIRST, name).unwrap();
+        assert_eq!(again.record(world.now), case.record(world.now));
+        assert_eq!(again.verdict(), case.verdict());
     }
 }
 
@@ -162,7 +163,7 @@ fn an_old_copy_of_the_log_is_an_alarm_as_soon_as_a_node_proves_it() {
     std::fs::rename(&copy, &path).unwrap();
     world.restart(Policy::default(), s(1), "boot");
     assert!(
-        !world.engine.fleet.node(&a.name).unwrap().evicted(),
+        !world.engine.fleet().node(&a.name).unwrap().evicted(),
         "it has forgotten"
     );
 
@@ -182,7 +183,7 @@ fn an_old_copy_of_the_log_is_an_alarm_as_soon_as_a_node_proves_it() {
         AuthoritySecret::from_base64(&world.authority).unwrap(),
         AuthoritySecret::generate(&mut OsRng),
     );
-    let mesh = world.engine.fleet.mesh().unwrap();
+    let mesh = world.engine.fleet().mesh().unwrap();
     let false_ones = [
         None,
         mark(Epoch(u64::MAX), &other, mesh),

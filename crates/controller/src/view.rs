@@ -1,16 +1,19 @@
-//! What the controller looks like from outside: the admin socket's status and `status.json`.
+//! The controller as it looks from outside: the admin socket's status and `status.json`. Sees everything
+//! and can change nothing. The status has room for one segment.
 
 use crate::clock::Now;
+use crate::connections::Connections;
 use crate::decide::why_not;
-use crate::engine::Engine;
 use crate::event::Accepted;
-use crate::fleet::Node;
+use crate::fleet::{Case, Fleet};
+use crate::format::utc;
+use crate::journal::Journal;
+use crate::mesh::Mesh;
+use crate::segment::Segment;
+use crate::segments::Segments;
 use jiff::Timestamp;
 use keys::Epoch;
-use policy::{Reason, State, judge};
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use policy::{Reason, State};
 use wire::NodeName;
 use wire::admin::{
     BenchmarkStatus, Control, ControllerStatus, EpochStatus, Membership, NextEpoch, NodeState,
@@ -19,15 +22,24 @@ use wire::admin::{
 use wire::evidence::Signer;
 use wire::message::Phase;
 
-impl Engine {
+/// Everything that the status is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'e> {
+    pub(crate) mesh: &'e Mesh,
+    pub(crate) journal: &'e Journal,
+    pub(crate) segments: &'e Segments,
+    pub(crate) connections: &'e Connections,
+}
+
+impl<'e> View<'e> {
     /// Everything.
-    pub fn status(&self, now: Now) -> ControllerStatus {
-        let policy = &self.setup.policy;
-        let nodes = self.fleet.nodes().iter();
+    pub(crate) fn status(&self, now: Now) -> ControllerStatus {
+        let segment = self.segment();
+        let policy = segment.policy();
         ControllerStatus {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            mesh: self.mesh.to_string(),
+            mesh: self.mesh.id.to_string(),
             generated_utc: utc(now.wall),
             alarms: self.alarms(),
             epoch: self.epoch_status(),
@@ -37,46 +49,53 @@ impl Engine {
                 epoch_seconds: policy.epoch_seconds,
                 digest: policy.digest().to_string(),
             },
-            nodes: nodes
-                .map(|(name, node)| (name.clone(), self.node_status(name, node, now)))
+            nodes: self
+                .cases()
+                .map(|(name, case)| (name.clone(), self.node_status(name, &case, now)))
                 .collect(),
         }
     }
 
     /// Conditions that an operator has to look at, with the way out.
     pub(crate) fn alarms(&self) -> Vec<String> {
-        let history = self.alarm.as_ref().map(|(node, epoch)| {
+        let log = self.journal.log();
+        let history = self.journal.contradiction().map(|it| {
+            let (node, epoch) = (&it.node, it.epoch);
             format!(
                 "{node} holds epoch {epoch} of this authority, signed on another log than this one: the \
                  log is an old copy, or was cut, and evictions may be missing from it; OPERATIONS says \
                  how to go on from an old copy"
             )
         });
-        let room = self.log.is_short_of_room().then(|| {
+        let room = log.is_short_of_room().then(|| {
             "the disk is full: evidence is refused, and nobody is judged; evictions and epochs go on in \
              the room that was held for them; free some space"
                 .to_owned()
         });
-        let none = self.log.holds_no_room().then(|| {
+        let none = log.holds_no_room().then(|| {
             "no room could be held on the disk: when it is full, evictions and epochs stop; free some \
              space"
                 .to_owned()
         });
-        let log = (!self.log_writable()).then(|| {
+        let written = (!self.journal.is_writable()).then(|| {
             "the event log cannot be written: what is in force stays, everything else is refused"
                 .to_owned()
         });
-        [history, room, none, log].into_iter().flatten().collect()
+        [history, room, none, written]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// One node.
-    pub(crate) fn node_status(&self, name: &NodeName, node: &Node, now: Now) -> NodeStatus {
-        let live = self.live.get(name);
-        let current = self.current();
-        let member = self.in_roster(node);
-        let decision = judge(&self.setup.policy, &node.record(now), now.wall);
+    pub(crate) fn node_status(&self, name: &NodeName, case: &Case<'_>, now: Now) -> NodeStatus {
+        let (node, live) = (case.node, self.connections.live(name));
+        let segment = self.segment();
+        let current = segment.current();
+        let member = segment.has_in_force(&node.id);
+        let decision = segment.judge(case, now);
         let connected = live.is_some_and(|live| live.connection.is_some());
-        let state = self.state_of(name, node);
+        let state = self.state_of(name, case);
         let acked = live.and_then(|live| live.acked);
         let holds = member && acked == Some((current, Phase::Activated));
         NodeStatus {
@@ -96,19 +115,19 @@ impl Engine {
             reason: if member {
                 decision.reason.as_ref().map(Reason::to_string)
             } else {
-                Some(why_not(node, &decision))
+                Some(why_not(case, &decision))
             },
             control: if connected {
                 Control::Connected
             } else {
                 Control::Disconnected
             },
-            v4: self.network.v4(node.host).0,
-            v6: self.network.v6(node.host).0,
+            v4: self.mesh.network.v4(node.host).0,
+            v6: self.mesh.network.v6(node.host).0,
             wireguard: node.wg.to_base64(),
             endpoints: live.map(|live| live.endpoints.clone()).unwrap_or_default(),
             epoch: acked.map(|(epoch, _)| epoch.0),
-            probation_left: node.probation_left(),
+            probation_left: case.probation_left(),
             clock_skew_ms: live.and_then(|live| live.clock_skew_ms),
             software: live.and_then(|live| live.software.clone()),
             enrolled_utc: utc(node.enrolled_at),
@@ -117,43 +136,46 @@ impl Engine {
     }
 
     /// One node's state in words.
-    pub(crate) fn state_of(&self, name: &NodeName, node: &Node) -> NodeState {
-        let live = self.live.get(name);
+    pub(crate) fn state_of(&self, name: &NodeName, case: &Case<'_>) -> NodeState {
+        let live = self.connections.live(name);
         let connected = live.is_some_and(|live| live.connection.is_some());
-        match node.verdict.as_ref().map(|verdict| verdict.state) {
-            _ if node.evicted() => NodeState::Evicted,
+        match case.verdict().map(|verdict| verdict.state) {
+            _ if case.node.evicted() => NodeState::Evicted,
             _ if !connected => NodeState::Offline,
-            _ if !self.in_roster(node) => NodeState::Quarantined,
+            _ if !self.segment().has_in_force(&case.node.id) => NodeState::Quarantined,
             Some(State::Probation) => NodeState::Probation,
             Some(State::Active | State::Quarantined | State::Evicted) | None => NodeState::Active,
         }
     }
 
-    /// Whether the epoch in force has it as a member.
-    fn in_roster(&self, node: &Node) -> bool {
-        let issue = self.issues.get(&self.current());
-        issue.is_some_and(|issue| issue.update.member(&node.id).is_some())
+    /// Every enrolled node, before the policy of the segment that is shown.
+    pub(crate) fn cases(&self) -> impl Iterator<Item = (&'e NodeName, Case<'e>)> {
+        self.fleet().cases(self.segment().id())
     }
 
-    fn current(&self) -> Epoch {
-        self.authority
-            .in_force()
-            .map_or(Epoch(0), |span| span.epoch)
+    /// The segment that is shown.
+    pub(crate) fn segment(&self) -> &'e Segment {
+        self.segments.shown()
+    }
+
+    pub(crate) fn fleet(&self) -> &'e Fleet {
+        self.journal.fleet()
     }
 
     fn epoch_status(&self) -> EpochStatus {
-        let current = self.current();
+        let segment = self.segment();
+        let current = segment.current();
         let times = |epoch: Epoch| {
-            let (at, published) = self.fleet.epoch(epoch)?;
+            let (at, published) = segment.standings(self.fleet()).epoch(epoch)?;
             let activates = plus(*at, published.activate_in_ms);
             Some((published, activates, plus(activates, published.epoch_ms)))
         };
-        let next = self.authority.next().and_then(|span| times(span.epoch));
+        let next = segment.next().and_then(|span| times(span.epoch));
         let next = next.map(|(published, activates, _)| NextEpoch {
             id: published.epoch.0,
             activates_utc: utc(activates),
         });
-        let held = self.held.iter().cloned().collect();
+        let held = segment.held().iter().cloned().collect();
         match times(current) {
             Some((published, activates, ends)) => EpochStatus {
                 id: current.0,
@@ -177,49 +199,6 @@ impl Engine {
                 held,
             },
         }
-    }
-}
-
-/// Replaces the file in one step: a reader sees the old content or the new, never a part.
-///
-/// # Errors
-/// What the system says.
-pub(crate) fn write(path: &Path, status: &ControllerStatus) -> std::io::Result<()> {
-    let dir = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::Builder::new()
-        .prefix(".status-")
-        .permissions(std::fs::Permissions::from_mode(0o644))
-        .tempfile_in(dir)?;
-    // At once: with 50 nodes, a write for each token takes a tenth of a second, in the loop that
-    // everybody waits for.
-    let mut text = serde_json::to_vec_pretty(status)?;
-    text.push(b'\n');
-    file.write_all(&text)?;
-    // The mode at creation is subject to the umask.
-    file.as_file()
-        .set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    file.persist(path)?;
-    Ok(())
-}
-
-/// RFC 3339, to the millisecond.
-pub(crate) fn utc(at: Timestamp) -> String {
-    format!("{at:.3}")
-}
-
-pub(crate) fn utc_unix(seconds: u64) -> String {
-    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-    Timestamp::from_second(seconds).map_or_else(|_| String::new(), |at| at.to_string())
-}
-
-/// The word for logs.
-pub(crate) fn word(membership: Membership) -> &'static str {
-    match membership {
-        Membership::Allowed => "ALLOWED",
-        Membership::Denied => "DENIED",
     }
 }
 

@@ -1,0 +1,313 @@
+//! Open connections, and what is known about nodes while the controller runs: where they are, what they said.
+//! Nothing here decides membership, and nothing here outlives the process. Refuses to know who is a member:
+//! whoever pushes asks a segment.
+
+use crate::clock::Now;
+use crate::counts::refusals;
+use crate::effect::{ConnectionId, Output};
+use allowance::Bucket;
+use exposition::Tally;
+use keys::{Epoch, NodeId};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+use wire::NodeName;
+use wire::admin::Observation;
+use wire::message::{Phase, Refusal};
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    sessions: BTreeMap<ConnectionId, Session>,
+    live: BTreeMap<NodeName, Live>,
+    /// When the newest place of a node that moves too often is told.
+    news_due: BTreeMap<NodeName, Duration>,
+    /// Connections that were closed with a word.
+    refused: Tally<Refusal>,
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// The key that it proved. A name may get another key while the connection is open, so that only this one
+    /// says what may be sent on it.
+    pub(crate) peer: NodeId,
+    pub(crate) remote: SocketAddr,
+    pub(crate) stage: Stage,
+}
+
+/// How far a connection has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Nothing that counts was said.
+    Opening {
+        /// When it must have been.
+        deadline: Duration,
+    },
+    /// An enrolled node's session.
+    Serving {
+        /// The node.
+        name: NodeName,
+    },
+}
+
+/// One node.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) connection: Option<ConnectionId>,
+    /// UDP port and configured addresses, as the node said last.
+    pub(crate) announced: (u16, Vec<SocketAddr>),
+    /// Follows from that and from where the node is seen.
+    pub(crate) endpoints: Vec<SocketAddr>,
+    pub(crate) acked: Option<(Epoch, Phase)>,
+    pub(crate) clock_skew_ms: Option<i64>,
+    pub(crate) software: Option<String>,
+    pub(crate) observes: BTreeMap<NodeName, Observation>,
+    pub(crate) evidence: Bucket,
+    /// How many bytes of its evidence may be kept.
+    pub(crate) kept_bytes: Bucket,
+    /// Moves that its peers are told of at once.
+    moves: Bucket,
+    pub(crate) last_refusal: Option<String>,
+}
+
+impl Connections {
+    pub(crate) fn new() -> Self {
+        Self {
+            sessions: BTreeMap::new(),
+            live: BTreeMap::new(),
+            news_due: BTreeMap::new(),
+            refused: refusals(),
+        }
+    }
+
+    /// A key has proved itself on a new connection.
+    pub(crate) fn open(
+        &mut self,
+        id: ConnectionId,
+        peer: NodeId,
+        remote: SocketAddr,
+        output: &mut Output,
+        now: Now,
+    ) {
+        // One connection per key that has said nothing yet: a key cannot crowd out others.
+        let silent = |s: &Session| s.peer == peer && matches!(s.stage, Stage::Opening { .. });
+        let mut sessions = self.sessions.iter();
+        let older = sessions.find(|(_, s)| silent(s)).map(|(id, _)| *id);
+        if let Some(older) = older {
+            self.close(older, Refusal::Superseded, output);
+        }
+        let session = Session {
+            peer,
+            remote,
+            stage: Stage::opening(now),
+        };
+        self.sessions.insert(id, session);
+    }
+
+    /// A connection is seen at another address. Returns the node that it serves, if that may be elsewhere now.
+    pub(crate) fn moved(&mut self, id: ConnectionId, remote: SocketAddr) -> Option<NodeName> {
+        let session = self.sessions.get_mut(&id)?;
+        if std::mem::replace(&mut session.remote, remote).ip() == remote.ip() {
+            return None;
+        }
+        match &session.stage {
+            Stage::Serving { name } => Some(name.clone()),
+            Stage::Opening { .. } => None,
+        }
+    }
+
+    /// A connection has ended.
+    pub(crate) fn ended(&mut self, id: ConnectionId, output: &mut Output) {
+        let Some(session) = self.sessions.remove(&id) else {
+            return;
+        };
+        if let Stage::Serving { name } = session.stage
+            && self.live_mut(&name).connection == Some(id)
+        {
+            self.live_mut(&name).connection = None;
+            tracing::info!(node = %name, "node disconnected");
+            output.touch();
+        }
+    }
+
+    /// Says why and forgets the connection.
+    pub(crate) fn close(&mut self, id: ConnectionId, reason: Refusal, output: &mut Output) {
+        if let Some(session) = self.sessions.remove(&id)
+            && let Stage::Serving { name } = session.stage
+            && let Some(live) = self.live.get_mut(&name)
+            && live.connection == Some(id)
+        {
+            live.connection = None;
+            tracing::info!(node = %name, %reason, "node disconnected");
+            output.touch();
+        }
+        self.refused.count(reason);
+        output.close(id, reason);
+    }
+
+    /// Closes connections that have said nothing in time.
+    pub(crate) fn close_silent(&mut self, output: &mut Output, now: Now) {
+        let late = self
+            .openings()
+            .filter(|(_, deadline)| *deadline <= now.boot);
+        let late: Vec<ConnectionId> = late.map(|(id, _)| id).collect();
+        for id in late {
+            self.close(id, Refusal::Protocol, output);
+        }
+    }
+
+    /// Tells every connection that the controller stops.
+    pub(crate) fn stop(&mut self, output: &mut Output) {
+        for id in std::mem::take(&mut self.sessions).into_keys() {
+            self.refused.count(Refusal::Stopping);
+            output.close(id, Refusal::Stopping);
+        }
+        for live in self.live.values_mut() {
+            live.connection = None;
+        }
+        output.touch();
+    }
+
+    pub(crate) fn session(&self, id: ConnectionId) -> Option<&Session> {
+        self.sessions.get(&id)
+    }
+
+    /// Gives a connection that was answered the time of a new one.
+    pub(crate) fn reopen(&mut self, id: ConnectionId, now: Now) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.stage = Stage::opening(now);
+        }
+    }
+
+    /// A connection is a node's from now on, and the one before is not. Returns where it is seen; `None` if it
+    /// is gone.
+    pub(crate) fn serve(
+        &mut self,
+        id: ConnectionId,
+        name: &NodeName,
+        output: &mut Output,
+    ) -> Option<SocketAddr> {
+        // The older one may be dead without anybody having noticed, with all that was sent on it last: the node
+        // hears everything anew on this one.
+        if let Some(old) = self.live_mut(name).connection.replace(id) {
+            self.close(old, Refusal::Superseded, output);
+        }
+        let session = self.sessions.get_mut(&id)?;
+        session.stage = Stage::Serving { name: name.clone() };
+        let remote = session.remote;
+        self.live_mut(name).connection = Some(id);
+        Some(remote)
+    }
+
+    /// The name stands for another identity now: its connection is closed, and nothing that the old one said is
+    /// the new one's.
+    pub(crate) fn forget(&mut self, name: &NodeName, reason: Refusal, output: &mut Output) {
+        if let Some(id) = self.live.get(name).and_then(|live| live.connection) {
+            self.close(id, reason, output);
+        }
+        self.live.remove(name);
+    }
+
+    /// The connections of enrolled nodes, each with the key that it proved.
+    pub(crate) fn serving(&self) -> impl Iterator<Item = (ConnectionId, &NodeId, &NodeName)> {
+        self.sessions.iter().filter_map(|(id, s)| match &s.stage {
+            Stage::Serving { name } => Some((*id, &s.peer, name)),
+            Stage::Opening { .. } => None,
+        })
+    }
+
+    /// The connections that must say something that counts, and until when.
+    pub(crate) fn openings(&self) -> impl Iterator<Item = (ConnectionId, Duration)> {
+        self.sessions.iter().filter_map(|(id, s)| match s.stage {
+            Stage::Opening { deadline } => Some((*id, deadline)),
+            Stage::Serving { .. } => None,
+        })
+    }
+
+    pub(crate) fn live(&self, name: &NodeName) -> Option<&Live> {
+        self.live.get(name)
+    }
+
+    pub(crate) fn live_mut(&mut self, name: &NodeName) -> &mut Live {
+        self.live.entry(name.clone()).or_insert_with(Live::new)
+    }
+
+    /// Where nodes are, as far as they ever said.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (&NodeName, &[SocketAddr])> {
+        let live = self.live.iter();
+        live.filter(|(_, live)| !live.endpoints.is_empty())
+            .map(|(name, live)| (name, live.endpoints.as_slice()))
+    }
+
+    /// A node is somewhere else now. Whether its peers are told at once; if it moves too often, that is news
+    /// which waits, and then says only where the node is at that time. A member could otherwise make the
+    /// controller send a message to every other one for each that it sends itself.
+    pub(crate) fn moves(&mut self, name: &NodeName, now: Now) -> bool {
+        let at_once = self.live_mut(name).moves.take(now.boot);
+        if at_once {
+            self.news_due.remove(name);
+        } else {
+            let due = now.boot + NEWS_PAUSE;
+            self.news_due.entry(name.clone()).or_insert(due);
+        }
+        at_once
+    }
+
+    /// The nodes whose news waits, and until when.
+    pub(crate) fn news(&self) -> impl Iterator<Item = (&NodeName, Duration)> {
+        self.news_due.iter().map(|(name, due)| (name, *due))
+    }
+
+    /// The nodes whose news has waited.
+    pub(crate) fn take_news(&mut self, now: Now) -> Vec<NodeName> {
+        let due = self.news().filter(|(_, due)| *due <= now.boot);
+        let due: Vec<NodeName> = due.map(|(name, _)| name.clone()).collect();
+        self.news_due.retain(|_, at| *at > now.boot);
+        due
+    }
+
+    /// Connections that were closed with a word, since the start.
+    pub(crate) fn refused(&self) -> &Tally<Refusal> {
+        &self.refused
+    }
+}
+
+impl Stage {
+    fn opening(now: Now) -> Self {
+        let deadline = now.boot + OPENING_TIME;
+        Self::Opening { deadline }
+    }
+}
+
+impl Live {
+    fn new() -> Self {
+        Self {
+            connection: None,
+            announced: (0, Vec::new()),
+            endpoints: Vec::new(),
+            acked: None,
+            clock_skew_ms: None,
+            software: None,
+            observes: BTreeMap::new(),
+            evidence: Bucket::new(EVIDENCE_PER_SECOND, EVIDENCE_BURST),
+            kept_bytes: Bucket::new((MIB_A_DAY << 20) / DAY_SECONDS, KEPT_BURST),
+            moves: Bucket::new(MOVES_PER_SECOND, MOVE_BURST),
+            last_refusal: None,
+        }
+    }
+}
+
+/// How long a connection may take to say something that counts.
+const OPENING_TIME: Duration = Duration::from_secs(5);
+const EVIDENCE_PER_SECOND: u32 = 10;
+const EVIDENCE_BURST: u32 = 20;
+/// Evidence of 45 kB every 30 s, or of a kilobyte every second, for ever.
+pub(crate) const MIB_A_DAY: u32 = 256;
+const DAY_SECONDS: u32 = 24 * 3_600;
+const KEPT_BURST: u32 = 32 << 20;
+/// How often a node may move, and be told of at once.
+const MOVES_PER_SECOND: u32 = 1;
+const MOVE_BURST: u32 = 4;
+/// How long the news of a node that moves more often is gathered.
+const NEWS_PAUSE: Duration = Duration::from_secs(1);

@@ -1,0 +1,46 @@
+//! The inputs of the one task that owns the state: what connections carry, and what operators and scrapers
+//! ask. Refuses to answer: whoever puts a question in holds the other end.
+
+use crate::effect::ConnectionId;
+use crate::outbox::Outbox;
+use crate::request::{Answer, Refused, Request};
+use exposition::Page;
+use keys::NodeId;
+use quic::Connection;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+use wire::message::{Refusal, ToController};
+
+/// Messages of connections to the engine.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// A key proved itself.
+    Connected {
+        id: ConnectionId,
+        peer: NodeId,
+        remote: SocketAddr,
+        outbox: Arc<Outbox>,
+        connection: Connection,
+    },
+    /// A message arrived.
+    Message {
+        id: ConnectionId,
+        message: Box<ToController>,
+    },
+    /// Something arrived that is not to be read.
+    Refused { id: ConnectionId, reason: Refusal },
+    /// A connection ended.
+    Disconnected { id: ConnectionId },
+}
+
+/// Questions of an operator or a scraper. Without `Debug`: an answer may hold a token.
+pub(crate) enum Question {
+    /// An operator asks.
+    Operator {
+        request: Request,
+        answer: oneshot::Sender<Result<Answer, Refused>>,
+    },
+    /// A scraper asks.
+    Metrics { answer: oneshot::Sender<Page> },
+}

@@ -1,0 +1,81 @@
+//! How many messages of each kind an enrolled key may send, whatever the number of its connections.
+
+use allowance::Bucket;
+use std::time::Duration;
+
+/// The allowances that one enrolled key has left.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    buckets: [Bucket; Kind::ALL.len()],
+    barred_until: Duration,
+}
+
+/// The kinds of message that an enrolled key has allowances of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Connections, each with its Hello.
+    Connection,
+    Evidence,
+    Ack,
+    Report,
+    Endpoints,
+}
+
+impl Kind {
+    const ALL: [Self; 5] = [
+        Self::Connection,
+        Self::Evidence,
+        Self::Ack,
+        Self::Report,
+        Self::Endpoints,
+    ];
+
+    /// How many of them in ten seconds for ever, and how many at once. Each is several times what a node
+    /// says in its busiest moment: a report per probe of a second, evidence once a second; and two
+    /// acknowledgements per epoch, of which an operator who evicts a thousand nodes makes a thousand.
+    fn allowance(self) -> (u32, u32) {
+        match self {
+            Self::Connection => (5, 20),
+            Self::Evidence => (200, 60),
+            Self::Ack => (1_000, 2_000),
+            Self::Report => (20, 20),
+            Self::Endpoints => (10, 20),
+        }
+    }
+
+    /// The kind that a frame of this type counts as. Enrol and Hello come once per connection.
+    pub(super) fn of(frame_type: u8) -> Option<Self> {
+        match frame_type {
+            3 => Some(Self::Evidence),
+            4 => Some(Self::Ack),
+            5 => Some(Self::Report),
+            6 => Some(Self::Endpoints),
+            _ => None,
+        }
+    }
+}
+
+impl Allowance {
+    pub(super) fn new() -> Self {
+        Self {
+            buckets: Kind::ALL.map(|kind| {
+                let (in_ten_seconds, at_once) = kind.allowance();
+                Bucket::per_ten_seconds(in_ten_seconds, at_once)
+            }),
+            barred_until: Duration::ZERO,
+        }
+    }
+
+    /// Takes one of this kind, if the key is not barred and has one left.
+    pub(super) fn take(&mut self, kind: Kind, now: Duration) -> bool {
+        self.barred_until <= now && self.buckets[kind as usize].take(now)
+    }
+
+    pub(super) fn bar(&mut self, now: Duration) {
+        self.barred_until = now + BAR_TIME;
+    }
+}
+
+/// How long a key that has used up its allowance is barred: longer would turn a node that was restarted in
+/// a loop stale, shorter would not be felt.
+pub(super) const BAR_TIME: Duration = Duration::from_secs(30);

@@ -1,0 +1,217 @@
+//! The one way to durable state: the event log, the fold of what is in it, and whether the log takes what it
+//! is given. Refuses to fold anything that is not durable: nobody has a `&mut Fleet` but this file.
+
+use crate::clock::Now;
+use crate::effect::Output;
+use crate::event::Event;
+use crate::fleet::Fleet;
+use crate::log::{Log, LogError, NewEpoch, is_evidence};
+use keys::{AuthoritySecret, Epoch};
+use std::borrow::Cow;
+use std::time::Duration;
+use wire::{Mark, NodeName};
+
+/// The log and its fold.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    log: Log,
+    fleet: Fleet,
+    writing: Writing,
+    contradiction: Option<Contradiction>,
+}
+
+/// Whether the log took what it was given last, and until when what failed is left alone.
+///
+/// ```text
+///            failed                     written
+/// Working ──────────► Failing ◄──────► Resting
+///    └── back_off ───────────────────────▲
+/// ```
+///
+/// Evidence is not counted here: it comes all the time, and if its failures put off what else is to be
+/// written, a full disk would stop epochs for which there is room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writing {
+    /// It took everything, and nothing failed a moment ago.
+    Working,
+    /// It did not take the last thing.
+    Failing {
+        /// When the timers try again.
+        retry_at: Duration,
+    },
+    /// It takes what it is given, but something failed a moment ago.
+    Resting {
+        /// When the timers try again.
+        retry_at: Duration,
+    },
+}
+
+/// A node's proof that the authority signed an epoch on another log than this one.
+#[derive(Debug)]
+pub(crate) struct Contradiction {
+    pub(crate) node: NodeName,
+    pub(crate) epoch: Epoch,
+}
+
+/// Nothing was written, and nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the event log cannot be written")]
+pub struct Unwritten;
+
+impl Journal {
+    /// A log with its fold. Evidence in it ages by the boot-time clock from now on.
+    pub(crate) fn new(log: Log, mut fleet: Fleet, now: Now) -> Self {
+        fleet.start_ageing(now);
+        Self {
+            log,
+            fleet,
+            writing: Writing::Working,
+            contradiction: None,
+        }
+    }
+
+    /// The fold of what is durable.
+    pub(crate) fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// The log, to be read.
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The fold as it would be with `events`, for a decision that is to become durable together with them.
+    pub(crate) fn foresee(&self, events: &[Event], now: Now) -> Cow<'_, Fleet> {
+        let mut fleet = Cow::Borrowed(&self.fleet);
+        for event in events {
+            fleet.to_mut().apply(now.wall, event);
+        }
+        fleet
+    }
+
+    /// Makes events durable, with the epochs that they publish, and only then folds them. On an error nothing
+    /// has changed: the caller must tell nobody.
+    pub(crate) fn commit(
+        &mut self,
+        events: &[Event],
+        epochs: &[NewEpoch<'_>],
+        authority: &AuthoritySecret,
+        output: &mut Output,
+        now: Now,
+    ) -> Result<(), Unwritten> {
+        let evidence = epochs.is_empty() && is_evidence(events);
+        let written = self.log.append(now.wall, events, epochs, authority);
+        match written {
+            Ok(()) if evidence => {}
+            Ok(()) => self.succeeded(),
+            Err(_) if evidence => return Err(Unwritten),
+            Err(error) => {
+                self.failed(&error, now);
+                return Err(Unwritten);
+            }
+        }
+        for event in events {
+            self.fleet.apply(now.wall, event);
+        }
+        if evidence {
+            // From here on the wall clock, which anybody may set back, cannot make it younger.
+            self.fleet.start_ageing(now);
+        }
+        if events.iter().any(changes_keys) {
+            output.change_keys();
+        }
+        output.touch();
+        Ok(())
+    }
+
+    /// Whether the log took what it was given last.
+    pub(crate) fn is_writable(&self) -> bool {
+        match self.writing {
+            Writing::Working | Writing::Resting { .. } => true,
+            Writing::Failing { .. } => false,
+        }
+    }
+
+    /// Nothing that failed is tried again before this; zero if nothing did. Operators and nodes are not held to
+    /// it: each of their attempts is one, and is answered.
+    pub(crate) fn retry_at(&self) -> Duration {
+        match self.writing {
+            Writing::Working => Duration::ZERO,
+            Writing::Failing { retry_at } | Writing::Resting { retry_at } => retry_at,
+        }
+    }
+
+    /// Something failed for another reason than the log, and would fail again at once.
+    pub(crate) fn back_off(&mut self, now: Now) {
+        let retry_at = now.boot + RETRY;
+        self.writing = match self.writing {
+            Writing::Working | Writing::Resting { .. } => Writing::Resting { retry_at },
+            Writing::Failing { .. } => Writing::Failing { retry_at },
+        };
+    }
+
+    /// See [`Log::tidy`].
+    pub(crate) fn tidy(&mut self, now: Now) {
+        self.log.tidy(self.fleet.nodes().len(), now.boot);
+    }
+
+    /// A node shows a mark that the authority signed in this mesh.
+    ///
+    /// A mark says which events the log held when it was signed. A log that holds other ones was cut, or is an
+    /// old copy: evictions may be missing from it, and the evicted would be members again. That stays an alarm
+    /// until the controller is started anew, however many epochs follow.
+    pub(crate) fn witness(&mut self, node: &NodeName, mark: &Mark, output: &mut Output) {
+        // A log that cannot be read does not speak for itself: the alarm is raised then too, since a false one
+        // costs an operator a look, and a missing one hides an eviction that was lost.
+        let held = self.log.hash_at(mark.log_events);
+        let is_ours = held.is_ok_and(|held| held == Some(mark.log_hash.0));
+        if is_ours || self.contradiction.is_some() {
+            return;
+        }
+        let known = self.fleet.standings(mark.segment).newest_epoch();
+        tracing::error!(
+            node = %node,
+            seen = mark.epoch.0,
+            newest = known.map_or(0, |(_, published)| published.epoch.0),
+            "the node holds an epoch that this authority signed on another log than this one: the \
+             log is an old copy, or was cut; evictions may be missing from it"
+        );
+        self.contradiction = Some(Contradiction {
+            node: node.clone(),
+            epoch: mark.epoch,
+        });
+        output.touch();
+    }
+
+    /// The first proof of another log, since the start.
+    pub(crate) fn contradiction(&self) -> Option<&Contradiction> {
+        self.contradiction.as_ref()
+    }
+
+    fn succeeded(&mut self) {
+        if let Writing::Failing { retry_at } = self.writing {
+            tracing::info!("the event log can be written again");
+            self.writing = Writing::Resting { retry_at };
+        }
+    }
+
+    fn failed(&mut self, error: &LogError, now: Now) {
+        if self.is_writable() {
+            tracing::error!(%error, "the event log cannot be written: what is in force \
+                stays so, everything else is refused until it can");
+        }
+        let retry_at = now.boot + RETRY;
+        self.writing = Writing::Failing { retry_at };
+    }
+}
+
+/// Whether the keys of enrolled nodes are others after this event.
+fn changes_keys(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::NodeEnrolled { .. } | Event::NodeRekeyed { .. }
+    )
+}
+
+/// After a failure.
+const RETRY: Duration = Duration::from_secs(1);

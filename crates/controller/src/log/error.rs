@@ -1,0 +1,79 @@
+//! The faults of an event log, each with its way out.
+
+use keys::AuthorityId;
+use rusqlite::ErrorCode;
+
+/// Why the log cannot be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// No space.
+    #[error("the disk is full: free some space")]
+    Full,
+    /// Over a quota, or a disk that fails.
+    #[error("the disk does not take what is written: it is over its quota, or failing")]
+    NotTaken,
+    /// No right to write.
+    #[error(
+        "it cannot be written: check its owner, its mode and whether its file system is mounted read-only"
+    )]
+    ReadOnly,
+    /// Another process has it.
+    #[error("another controller uses it: stop that one, or give this one another state directory")]
+    InUse,
+    /// Not a database, or one that is torn.
+    #[error(
+        "the file is damaged ({0}): restore it from a copy; its events cannot be told from forgeries"
+    )]
+    Damaged(String),
+    /// An event does not fit the chain.
+    #[error(
+        "event {seq} does not fit the chain ({what}): the log was changed or cut after it was \
+         written; restore it from a copy"
+    )]
+    Chain {
+        /// The event.
+        seq: u64,
+        /// The part that does not fit.
+        what: &'static str,
+    },
+    /// Signed by a key that is not this controller's.
+    #[error(
+        "it is signed by {0}, which is not the key in authority.key: restore that key, or, to go on \
+         with a new one on purpose, name the old one in `adopt_log`; all nodes have to enrol again then"
+    )]
+    Signer(AuthorityId),
+    /// An event of a newer version.
+    #[error(
+        "event {0} is of a kind that this version does not know: start the version that wrote it"
+    )]
+    Newer(u64),
+    /// A schema of a newer version.
+    #[error("it has the schema of another version: start the version that wrote it")]
+    Schema,
+    /// Anything else that the database says.
+    #[error("{0}")]
+    Database(rusqlite::Error),
+    /// Anything else that the system says.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl From<rusqlite::Error> for LogError {
+    fn from(error: rusqlite::Error) -> Self {
+        let extended = error.sqlite_error().map(|error| error.extended_code);
+        if extended == Some(rusqlite::ffi::SQLITE_IOERR_WRITE) {
+            return Self::NotTaken;
+        }
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                Self::ReadOnly
+            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged(error.to_string())
+            }
+            _ => Self::Database(error),
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! One segment of the mesh: its policy, the machine that times its epochs, the epochs that can be pushed, and
+//! what it waits for. Decides, schedules and signs; refuses to write or to send: a `Draft` takes effect
+//! with `Segment::adopt`, once it is durable. Durable decisions lie in
+//! the fold ([`crate::fleet::Standings`]), under this segment's id.
+
+use crate::clock::Now;
+use crate::decide::joins;
+use crate::fleet::{Case, Fleet, Standings};
+use crate::log::Head;
+use crate::mesh::Mesh;
+use epoch::authority::{Authority, Span, Timer, Timing};
+use keys::{Epoch, NodeId, SegmentId};
+use policy::{Decision, Policy, Revoke, judge, stale_in};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use wire::NodeName;
+
+mod draft;
+mod issue;
+mod resume;
+
+pub(crate) use draft::Draft;
+pub use draft::Unpublished;
+pub(crate) use issue::Issue;
+
+/// A segment.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    id: SegmentId,
+    policy: Policy,
+    authority: Authority,
+    /// The epoch in force and the one on its way, as far as they can be pushed.
+    issues: BTreeMap<Epoch, Issue>,
+    /// Members only because an operator has not confirmed their removal.
+    held: BTreeSet<NodeName>,
+    phase: Phase,
+    joins: Joins,
+}
+
+/// All from outside a segment that an epoch of it is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Basis<'e> {
+    pub(crate) mesh: &'e Mesh,
+    /// The fold of what is durable.
+    pub(crate) fleet: &'e Fleet,
+    /// The log's end.
+    pub(crate) head: Head,
+    pub(crate) now: Now,
+}
+
+/// Whether nodes have had their time to prove themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The controller was away: evidence that it missed is on its way again. Judged before it has arrived,
+    /// every member would be removed for what the controller did.
+    Settling { until: Duration },
+    /// A member that fails is removed as its policy says.
+    Running,
+}
+
+/// Whether somebody may be able to join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Joins {
+    Nobody,
+    /// Somebody: all that may by then share one epoch.
+    Somebody {
+        at: Duration,
+    },
+}
+
+impl Segment {
+    /// A segment without history.
+    pub(super) fn new(id: SegmentId, policy: Policy) -> Self {
+        Self {
+            id,
+            authority: Authority::new(timing(&policy)),
+            policy,
+            issues: BTreeMap::new(),
+            held: BTreeSet::new(),
+            phase: Phase::Running,
+            joins: Joins::Nobody,
+        }
+    }
+
+    pub(crate) fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Its part of the fold.
+    pub(crate) fn standings<'f>(&self, fleet: &'f Fleet) -> &'f Standings {
+        fleet.standings(self.id)
+    }
+
+    /// Members only because an operator has not confirmed their removal.
+    pub(crate) fn held(&self) -> &BTreeSet<NodeName> {
+        &self.held
+    }
+
+    /// The epoch in force.
+    pub(crate) fn in_force(&self) -> Option<&Span> {
+        self.authority.in_force()
+    }
+
+    /// The epoch on its way.
+    pub(crate) fn next(&self) -> Option<&Span> {
+        self.authority.next()
+    }
+
+    /// The epoch on its way, or else the one in force.
+    pub(crate) fn newest(&self) -> Option<&Span> {
+        self.next().or_else(|| self.in_force())
+    }
+
+    /// The number of the epoch in force; zero before the first.
+    pub(crate) fn current(&self) -> Epoch {
+        self.in_force().map_or(Epoch(0), |span| span.epoch)
+    }
+
+    /// An epoch that can be pushed.
+    pub(crate) fn issue(&self, epoch: Epoch) -> Option<&Issue> {
+        self.issues.get(&epoch)
+    }
+
+    /// The epochs that a node needs which has seen this one: nothing older, but the newest in any case.
+    pub(crate) fn issues_since(&self, seen: Epoch) -> impl Iterator<Item = &Issue> {
+        let newest = self.issues.keys().next_back().copied().unwrap_or_default();
+        self.issues.range(seen.min(newest)..).map(|(_, it)| it)
+    }
+
+    /// Whether everything that the machine knows of can be pushed. An update that was lost or is another
+    /// authority's cannot: nodes that come again would wait for it until their lease ends.
+    pub(crate) fn is_whole(&self) -> bool {
+        let spans = [self.authority.in_force(), self.authority.next()];
+        let mut epochs = spans.into_iter().flatten().map(|span| span.epoch);
+        epochs.all(|epoch| self.issues.contains_key(&epoch))
+    }
+
+    /// Whether no epoch that could be in use has a member.
+    pub(crate) fn is_empty(&self, fleet: &Fleet) -> bool {
+        let mut issues = self.issues.values();
+        self.standings(fleet).roster().is_empty() && issues.all(Issue::is_empty)
+    }
+
+    /// Whether this identity is in the roster of an epoch that is in force or on its way.
+    pub(crate) fn is_member(&self, fleet: &Fleet, node: &NodeId) -> bool {
+        let roster = self.standings(fleet).roster();
+        let mut issues = self.issues.values();
+        issues.any(|issue| issue.update.member(node).is_some())
+            || fleet
+                .name_of(node)
+                .is_some_and(|name| roster.contains(name))
+    }
+
+    /// Whether the epoch in force has it as a member.
+    pub(crate) fn has_in_force(&self, node: &NodeId) -> bool {
+        let issue = self.issues.get(&self.current());
+        issue.is_some_and(|issue| issue.update.member(node).is_some())
+    }
+
+    /// A node, held against the policy.
+    pub(crate) fn judge(&self, case: &Case<'_>, now: Now) -> Decision {
+        judge(&self.policy, &case.record(now), now.wall)
+    }
+
+    /// Whether a node that is no member may become one without waiting for a scheduled rotation.
+    pub(crate) fn may_join(&self, fleet: &Fleet, name: &NodeName, now: Now) -> bool {
+        let outside = !self.standings(fleet).roster().contains(name);
+        let case = fleet.case(self.id, name);
+        outside && case.is_some_and(|case| joins(&case, &self.judge(&case, now)))
+    }
+
+    /// Whether anybody may.
+    pub(crate) fn anyone_joins(&self, fleet: &Fleet, now: Now) -> bool {
+        let mut names = fleet.nodes().keys();
+        names.any(|name| self.may_join(fleet, name, now))
+    }
+
+    /// Whether every member has proved itself already, so that settling has served its purpose.
+    pub(crate) fn all_pass(&self, fleet: &Fleet, now: Now) -> bool {
+        let passes = |case: Case<'_>| self.judge(&case, now).reason.is_none();
+        self.members(fleet).all(|case| case.is_some_and(passes))
+    }
+
+    /// Whether a member fails, held or not.
+    pub(crate) fn anyone_fails(&self, fleet: &Fleet, now: Now) -> bool {
+        let fails = |case: Case<'_>| !self.judge(&case, now).allowed();
+        self.members(fleet).flatten().any(fails)
+    }
+
+    /// How long it is until the next member's evidence turns stale. Those that are past it are held, on
+    /// probation or about to be judged anyway.
+    pub(crate) fn stale_in(&self, fleet: &Fleet, now: Now) -> Option<Duration> {
+        let unheld = self.standings(fleet).roster().difference(&self.held);
+        let stale = |name: &NodeName| {
+            let record = fleet.case(self.id, name)?.record(now);
+            stale_in(&self.policy, &record, now.wall)
+        };
+        unheld.filter_map(stale).min()
+    }
+
+    /// Whether members that fail are removed at once.
+    pub(crate) fn revokes_at_once(&self) -> bool {
+        self.policy.revoke == Revoke::Now
+    }
+
+    /// When the machine is due, and what for.
+    pub(crate) fn machine_due(&self) -> (Duration, Timer) {
+        self.authority.poll_timeout()
+    }
+
+    /// Whether the scheduled update is due.
+    pub(crate) fn is_due(&self, now: Now) -> bool {
+        self.authority.due(now.boot)
+    }
+
+    /// When nodes have had their time to prove themselves; zero if they have.
+    pub(crate) fn settles_at(&self) -> Duration {
+        match self.phase {
+            Phase::Settling { until } => until,
+            Phase::Running => Duration::ZERO,
+        }
+    }
+
+    /// When joins are due, if anybody may.
+    pub(crate) fn joins_at(&self) -> Option<Duration> {
+        match self.joins {
+            Joins::Nobody => None,
+            Joins::Somebody { at } => Some(at),
+        }
+    }
+
+    /// Lets a published epoch begin whose time has come, and settling end; returns the epoch.
+    pub(crate) fn handle_timeout(&mut self, now: Now) -> Option<Epoch> {
+        if self.settles_at() <= now.boot {
+            self.phase = Phase::Running;
+        }
+        let epoch = self.authority.handle_timeout(now.boot)?;
+        // The secret of the epoch before serves nobody any more: nobody may be given it, and the less time it
+        // is in memory, the less there is to find.
+        self.issues.retain(|number, _| *number >= epoch);
+        Some(epoch)
+    }
+
+    /// A node may be able to join: soon, together with others.
+    pub(crate) fn want_join(&mut self, now: Now) {
+        let soon = now.boot + JOIN_DEBOUNCE;
+        let at = self.joins_at().unwrap_or(soon).min(soon);
+        self.joins = Joins::Somebody { at };
+    }
+
+    /// Joins are looked at now; whether they were due.
+    pub(crate) fn take_joins(&mut self, now: Now) -> bool {
+        let due = self.joins_at().is_some_and(|at| at <= now.boot);
+        if due {
+            self.joins = Joins::Nobody;
+        }
+        due
+    }
+
+    /// They had to wait for the epoch on its way to begin.
+    pub(crate) fn join_after_next(&mut self, now: Now) {
+        let next = self.next().map(|span| span.activates);
+        let at = next.unwrap_or(now.boot + JOIN_DEBOUNCE);
+        self.joins = Joins::Somebody { at };
+    }
+
+    /// They failed, and are tried again.
+    pub(crate) fn join_at(&mut self, at: Duration) {
+        self.joins = Joins::Somebody { at };
+    }
+
+    /// The sanity floor holds other removals than before, without an epoch of their own.
+    pub(crate) fn hold(&mut self, held: BTreeSet<NodeName>) {
+        self.held = held;
+    }
+
+    /// An epoch that is durable takes the place of the one on its way, if there was one.
+    ///
+    /// It must be durable by now. A node that has heard of an epoch which a crash then undid would refuse the
+    /// next one, because the restarted controller gives out the same number again with another digest behind
+    /// it.
+    pub(crate) fn adopt(&mut self, draft: Draft) {
+        let Draft {
+            ballot,
+            schedule,
+            issue,
+            ..
+        } = draft;
+        self.authority.publish(&schedule, issue.signed.digest());
+        self.held = ballot.held;
+        // An epoch that was superseded before it began must not be pushed to anybody who connects now: its
+        // roster may hold the node that this one excludes.
+        let in_force = self.authority.in_force().map(|span| span.epoch);
+        self.issues.retain(|epoch, _| Some(*epoch) == in_force);
+        self.issues.insert(issue.update.epoch, issue);
+    }
+
+    fn members<'f>(&self, fleet: &'f Fleet) -> impl Iterator<Item = Option<Case<'f>>> {
+        let (id, roster) = (self.id, self.standings(fleet).roster());
+        roster.iter().map(move |name| fleet.case(id, name))
+    }
+}
+
+fn timing(policy: &Policy) -> Timing {
+    Timing {
+        epoch: policy.epoch(),
+        lease: policy.lease(),
+        on_lease_end: policy.on_lease_end,
+    }
+}
+
+/// Joins within this time share an epoch.
+const JOIN_DEBOUNCE: Duration = Duration::from_millis(200);
+/// After a restart, at most.
+const SETTLE: Duration = Duration::from_secs(10);

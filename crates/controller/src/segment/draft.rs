@@ -1,0 +1,180 @@
+//! decide → time → sign: a new epoch as far as it goes without an effect. A [`Draft`] that is dropped changes
+//! nothing, and nobody may be told of one before the events in it are durable.
+
+use super::{Basis, Issue, Segment};
+use crate::decide::{Ballot, Cause, decide};
+use crate::event::{Event, Published};
+use crate::fleet::{Fleet, Node};
+use crate::journal::Unwritten;
+use crate::log::NewEpoch;
+use epoch::authority::{Kind, NotNow, Schedule};
+use keys::EpochSecret;
+use rand_core::OsRng;
+use std::collections::{BTreeMap, BTreeSet};
+use wire::signed::VerifyError;
+use wire::{EpochUpdate, Excluded, Member, NodeName, Signed};
+
+/// An epoch that is decided and signed, and not yet durable.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) cause: Cause,
+    pub(crate) ballot: Ballot,
+    /// The roster before it.
+    pub(crate) before: BTreeSet<NodeName>,
+    pub(crate) schedule: Schedule,
+    pub(crate) issue: Issue,
+}
+
+/// Why an epoch was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum Unpublished {
+    /// Not the time for it.
+    #[error(transparent)]
+    NotNow(#[from] NotNow),
+    /// The update breaks a rule of its own format.
+    #[error("the update would be refused by every node: {0}")]
+    Rule(VerifyError),
+    /// It could not be made durable; the log says why.
+    #[error(transparent)]
+    Log(#[from] Unwritten),
+}
+
+impl Segment {
+    /// Decides on a new epoch, times it and signs it. `foreseen` is the fold as the epoch's occasion will leave
+    /// it.
+    pub(crate) fn draft(
+        &self,
+        cause: Cause,
+        kind: Kind,
+        foreseen: &Fleet,
+        basis: Basis<'_>,
+    ) -> Result<Draft, Unpublished> {
+        let now = basis.now;
+        let mut ballot = decide(foreseen, self.id, &self.policy, cause, now);
+        if cause.keeps_members() {
+            // Nobody was judged, so that the removals which wait for an operator's word still wait. With an
+            // empty list, the status would say that none does, and nodes that fail would stay members unseen.
+            ballot.held = &self.held & &ballot.roster;
+        }
+        let schedule = self.authority.schedule(kind, now.boot)?;
+        let issue = self.sign(foreseen, &ballot, &schedule, basis)?;
+        Ok(Draft {
+            cause,
+            ballot,
+            before: self.standings(basis.fleet).roster().clone(),
+            schedule,
+            issue,
+        })
+    }
+
+    /// The events that the log is to keep of a draft. `foreseen` is the fold that it was decided on.
+    pub(crate) fn events(&self, draft: &Draft, foreseen: &Fleet, basis: Basis<'_>) -> [Event; 2] {
+        let Draft { ballot, issue, .. } = draft;
+        let decided = Event::Decided {
+            segment: self.id,
+            epoch: draft.schedule.epoch,
+            scheduled: draft.cause.counts(),
+            nodes: ballot.verdicts.clone(),
+        };
+        let reason = |name: &NodeName| {
+            let reason = ballot.excluded.get(name).cloned().unwrap_or_default();
+            (name.clone(), reason)
+        };
+        let removed: BTreeMap<_, _> = draft
+            .before
+            .difference(&ballot.roster)
+            .map(reason)
+            .collect();
+        // Against the fold's roster, which a node with a new identity has left already: it joins again, or
+        // the replayed roster would lack a member that holds the secret.
+        let joined = ballot.roster.difference(self.standings(foreseen).roster());
+        let published = Published {
+            segment: self.id,
+            epoch: issue.update.epoch,
+            cause: draft.cause.word().to_owned(),
+            in_force: self.in_force().map(|span| span.epoch),
+            update: issue.signed.digest(),
+            commitment: issue.update.commitment.to_string(),
+            policy: issue.update.policy.to_string(),
+            members: ballot.roster.len(),
+            joined: joined.cloned().collect(),
+            removed,
+            activate_in_ms: issue.update.activate_in_ms,
+            epoch_ms: issue.update.epoch_ms,
+            boot_ms: basis.now.boot_ms(),
+            boot_id: basis.mesh.boot_id.clone(),
+        };
+        [decided, Event::EpochPublished(Box::new(published))]
+    }
+
+    /// A draft as the log stores it beside its events, with the one other epoch that nodes may still need.
+    pub(crate) fn new_epoch<'d>(&self, draft: &'d Draft) -> NewEpoch<'d> {
+        let keep = self.in_force().map(|span| span.epoch);
+        NewEpoch {
+            segment: self.id,
+            epoch: draft.issue.update.epoch,
+            signed: &draft.issue.signed,
+            secret: &draft.issue.secret,
+            // An epoch without lead is in force at once: no node may be given the secret of the one before any
+            // more, which in a revocation is the one that the excluded node knows. It leaves the disk.
+            keep: keep.filter(|_| draft.issue.update.activate_in_ms > 0),
+        }
+    }
+
+    /// Draws the epoch's secret and signs the update that commits to it.
+    ///
+    /// The secret is fresh and depends on nothing that was there before: a node that was excluded can derive
+    /// nothing of it from the secrets that it had. The update binds it, by its commitment, to this roster, so
+    /// that nobody can pass it on as the secret of another one.
+    fn sign(
+        &self,
+        foreseen: &Fleet,
+        ballot: &Ballot,
+        schedule: &Schedule,
+        basis: Basis<'_>,
+    ) -> Result<Issue, Unpublished> {
+        let mesh = basis.mesh;
+        let secret = EpochSecret::generate(&mut OsRng);
+        let node = |name: &NodeName| -> &Node {
+            let node = foreseen.node(name);
+            node.expect("a ballot names enrolled nodes")
+        };
+        let members = ballot.roster.iter();
+        let mut roster: Vec<Member> = members.map(|name| mesh.member(name, node(name))).collect();
+        roster.sort_by_key(|member| member.node);
+        let others = ballot.excluded.iter();
+        let mut excluded: Vec<Excluded> = others
+            .map(|(name, reason)| mesh.exclusion(name, node(name), reason))
+            .collect();
+        excluded.sort_by_key(|excluded| excluded.node);
+        let update = EpochUpdate {
+            mesh: mesh.id,
+            segment: self.id,
+            epoch: schedule.epoch,
+            previous: schedule.previous,
+            roster,
+            excluded,
+            commitment: secret.commitment(),
+            activate_in_ms: schedule.activate_in_ms,
+            epoch_ms: schedule.epoch_ms,
+            lease_ms: schedule.lease_ms,
+            grace_ms: schedule.grace_ms,
+            on_lease_end: schedule.on_lease_end,
+            policy: self.policy.digest(),
+        };
+        let signed = Signed::sign(&update, &mesh.authority).map_err(|error| {
+            tracing::error!(%error, "an epoch update breaks a rule of its format");
+            Unpublished::Rule(error)
+        })?;
+        // This mark is of the log as it was before the epoch. It is replaced after the commit; but if it cannot
+        // be signed now, it could not be then, when it would be too late to refuse.
+        let mark = mesh.mark(update.scope(), signed.digest(), basis.head);
+        Ok(Issue {
+            mark: mark.map_err(Unpublished::Rule)?,
+            update,
+            signed,
+            secret,
+            signed_ms: basis.now.boot_ms(),
+        })
+    }
+}

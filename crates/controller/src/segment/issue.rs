@@ -1,0 +1,40 @@
+//! An epoch that can be pushed: the signed update, and the secret for members alone.
+
+use crate::clock::Now;
+use keys::{EpochSecret, NodeId};
+use wire::message::{ToNode, Update};
+use wire::{EpochUpdate, Mark, Signed};
+
+/// One epoch.
+#[derive(Debug)]
+pub(crate) struct Issue {
+    pub(crate) update: EpochUpdate,
+    pub(crate) signed: Signed<EpochUpdate>,
+    pub(crate) secret: EpochSecret,
+    /// The mark that nodes show of it when they come again.
+    pub(crate) mark: Signed<Mark>,
+    /// When it was signed, on the boot-time clock in milliseconds; negative: before this boot.
+    pub(crate) signed_ms: i64,
+}
+
+impl Issue {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.update.roster.is_empty()
+    }
+
+    /// The update for one node.
+    ///
+    /// Every enrolled node gets the same bytes, so that each can check its own exclusion. The secret goes only to
+    /// a key in the roster: with it, an excluded node could derive the PSK of every pair that it is part of, and
+    /// would still be let in by each peer that has not heard of the exclusion.
+    pub(crate) fn push(&self, node: &NodeId, now: Now) -> ToNode {
+        let member = self.update.member(node).is_some();
+        let age = now.boot_ms().saturating_sub(self.signed_ms);
+        ToNode::Update(Update {
+            signed: self.signed.clone(),
+            secret: member.then(|| EpochSecret::from_bytes(*self.secret.expose())),
+            age_ms: u64::try_from(age).unwrap_or(0),
+            mark: self.mark.clone(),
+        })
+    }
+}
