@@ -1,9 +1,9 @@
 //! What the member machine asks for, by addressee: the data plane gets an [`EpochChange`], the agent a
 //! [`Notice`]. Neither can be handed the other's by mistake.
 
-use crate::member::HighWater;
 use keys::{Epoch, Psk, WgPublicKey};
 use std::time::Duration;
+use wire::Digest;
 use wire::message::Phase;
 use wire::update::LeaseEnd;
 
@@ -75,6 +75,15 @@ pub enum Notice {
     },
     /// Tell the operator.
     Report(Change),
+}
+
+/// The newest update that was ever in force here; persisted so that a restart does not go back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HighWater {
+    /// Its epoch; zero before the first.
+    pub epoch: Epoch,
+    /// Its digest.
+    pub digest: Digest,
 }
 
 /// A change that an operator wants to see.

@@ -15,6 +15,7 @@
 //! remembers the newest epoch and its digest, also across restarts if the caller persists what
 //! [`Notice::Persist`] says, and never goes back.
 
+pub use crate::command::HighWater;
 use crate::command::{Change, Command, EpochChange, Install, Notice, PeerPlan, Turn};
 use keys::{
     Epoch, EpochSecret, MeshId, NodeId, Psk, Scope, SegmentId, SharedSecret, WgPublicKey, WgSecret,
@@ -35,15 +36,6 @@ pub struct Identity {
     pub mesh: MeshId,
     /// The segment whose updates count.
     pub segment: SegmentId,
-}
-
-/// The newest update that was ever in force here; persisted so that a restart does not go back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HighWater {
-    /// Its epoch; zero before the first.
-    pub epoch: Epoch,
-    /// Its digest.
-    pub digest: Digest,
 }
 
 /// Why an update was not taken. Nothing has changed when one of these comes back.
