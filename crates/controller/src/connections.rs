@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 use wire::NodeName;
-use wire::admin::Observation;
 use wire::message::{Phase, Refusal};
 
 /// All of them.
@@ -62,13 +61,25 @@ pub(crate) struct Live {
     pub(crate) acked: Option<(Epoch, Phase)>,
     pub(crate) clock_skew_ms: Option<i64>,
     pub(crate) software: Option<String>,
-    pub(crate) observes: BTreeMap<NodeName, Observation>,
+    /// What it said last of its sessions with others.
+    pub(crate) observes: BTreeMap<NodeName, Observed>,
     pub(crate) evidence: Bucket,
     /// How many bytes of its evidence may be kept.
     pub(crate) kept_bytes: Bucket,
     /// Moves that its peers are told of at once.
     moves: Bucket,
     pub(crate) last_refusal: Option<String>,
+}
+
+/// One node's word on its session with another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Observed {
+    /// The epoch of the session that packets are sent on; `None`: there is none.
+    pub(crate) session_epoch: Option<Epoch>,
+    /// Round trip in microseconds; `None`: the last echo was not answered.
+    pub(crate) rtt_v4_us: Option<u32>,
+    /// Likewise.
+    pub(crate) rtt_v6_us: Option<u32>,
 }
 
 impl Connections {

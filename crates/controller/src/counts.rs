@@ -2,8 +2,7 @@
 
 use crate::decide::Ballot;
 use exposition::Tally;
-use policy::Unacceptable;
-use wire::admin::Membership;
+use policy::{Membership, Unacceptable};
 use wire::evidence::EvidenceError;
 use wire::message::Refusal;
 

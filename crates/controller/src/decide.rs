@@ -5,10 +5,9 @@ use crate::clock::Now;
 use crate::event::Verdict;
 use crate::fleet::{Case, Fleet};
 use keys::SegmentId;
-use policy::{Decision, Policy, Reason, Standing, State, floor, judge};
+use policy::{Decision, Membership, Policy, Reason, Standing, State, floor, judge};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::NodeName;
-use wire::admin::Membership;
 
 /// Why an epoch is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

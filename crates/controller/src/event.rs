@@ -4,10 +4,9 @@
 
 use jiff::Timestamp;
 use keys::{Epoch, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
-use policy::{Standing, State};
+use policy::{Membership, Standing, State};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use wire::admin::Membership;
 use wire::evidence::Signer;
 use wire::{Digest, NodeName};
 

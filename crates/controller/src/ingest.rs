@@ -2,7 +2,7 @@
 //! itself; evidence alone changes anything durable. Refuses what unknown keys say: that is enrolment's.
 
 use crate::clock::Now;
-use crate::connections::{Connections, MIB_A_DAY};
+use crate::connections::{Connections, MIB_A_DAY, Observed};
 use crate::counts::{Counts, EvidenceResult};
 use crate::effect::{ConnectionId, Output};
 use crate::event::{Accepted, Event};
@@ -13,7 +13,6 @@ use crate::segments::Segments;
 use keys::{Epoch, NodeId};
 use policy::Unacceptable;
 use std::net::SocketAddr;
-use wire::admin::Observation;
 use wire::evidence::{Attested, EvidenceError, payload_digest};
 use wire::message::{Hello, MAX_ENDPOINTS, PeerReport, Phase, Refusal, ToController, ToNode};
 use wire::{Mark, NodeName, Signed, Verified};
@@ -172,17 +171,16 @@ impl Ingest<'_> {
     }
 
     fn observe(&mut self, name: &NodeName, peers: &[PeerReport]) {
-        let millis = |us: Option<u32>| us.map(|us| f64::from(us) / 1_000.0);
         let observes = peers
             .iter()
             .filter_map(|report| {
                 let peer = self.journal.fleet().name_of(&report.node)?.clone();
-                let observation = Observation {
-                    session_epoch: report.session_epoch.map(|epoch| epoch.0),
-                    rtt_v4_ms: millis(report.rtt_v4_us),
-                    rtt_v6_ms: millis(report.rtt_v6_us),
+                let observed = Observed {
+                    session_epoch: report.session_epoch,
+                    rtt_v4_us: report.rtt_v4_us,
+                    rtt_v6_us: report.rtt_v6_us,
                 };
-                Some((peer, observation))
+                Some((peer, observed))
             })
             .collect();
         let live = self.connections.live_mut(name);

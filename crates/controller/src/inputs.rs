@@ -3,7 +3,8 @@
 
 use crate::effect::ConnectionId;
 use crate::outbox::Outbox;
-use crate::request::{Answer, Refused, Request};
+use crate::request::{Answer, Request};
+use ::admin::Refused;
 use exposition::Page;
 use keys::NodeId;
 use quic::Connection;
@@ -42,5 +43,13 @@ pub(crate) enum Question {
         answer: oneshot::Sender<Result<Answer, Refused>>,
     },
     /// A scraper asks.
-    Metrics { answer: oneshot::Sender<Page> },
+    Metrics {
+        answer: oneshot::Sender<Result<Page, Refused>>,
+    },
+}
+
+impl ::admin::Question for Question {
+    fn metrics(answer: oneshot::Sender<Result<Page, Refused>>) -> Self {
+        Self::Metrics { answer }
+    }
 }

@@ -4,22 +4,23 @@ use crate::clock::Now;
 use crate::decide::Cause;
 use crate::event::Event;
 use crate::fleet::{Fate, Fleet, TokenRecord};
-use crate::format::{utc, utc_unix};
+use crate::format::{shown, utc, utc_unix};
 use crate::rotate::Rotation;
 use crate::segment::{Segment, Unpublished};
 use crate::view::View;
 use epoch::authority::Kind;
 use keys::{Epoch, SegmentId, TokenSecret};
-use policy::judge::rules;
+use policy::{Rule, rules};
 use rand_core::{OsRng, RngCore as _};
 use std::time::Duration;
 use wire::admin::{
-    DecisionStatus, EpochChange, EvictRequest, Explanation, RotateRequest, Status, TokenCreated,
-    TokenInfo, TokenRequest,
+    DecisionStatus, EpochChange, EvictRequest, Explanation, RotateRequest, RuleStatus, Status,
+    TokenCreated, TokenInfo, TokenRequest,
 };
 use wire::{NodeName, Token};
 
-pub use crate::request::{Answer, Refused, Request};
+pub use crate::request::{Answer, Request};
+pub use ::admin::Refused;
 
 /// The part that does what operators ask.
 #[derive(Debug)]
@@ -67,18 +68,19 @@ impl Operator<'_> {
         let case = self.fleet().case(segment.id(), &name);
         let case = case.ok_or_else(|| unknown(&name))?;
         let decision = segment.judge(&case, now);
+        let rules = rules(segment.policy(), &case.record(now), now.wall);
         let explanation = Explanation {
             status: view.node_status(&name, &case, now),
             name,
             decision: DecisionStatus {
-                membership: decision.membership,
+                membership: shown(decision.membership),
                 reason: decision.reason.as_ref().map(ToString::to_string),
                 score: decision.score,
                 age_seconds: decision.age.as_ref().map(Duration::as_secs_f64),
                 evidence: decision.evidence.map(|digest| digest.to_string()),
                 decided_utc: utc(now.wall),
             },
-            rules: rules(segment.policy(), &case.record(now), now.wall),
+            rules: rules.into_iter().map(rule).collect(),
         };
         Ok(Answer::Explanation(Box::new(explanation)))
     }
@@ -285,6 +287,11 @@ fn info(id: &str, record: &TokenRecord, now: Now) -> TokenInfo {
         expires_utc: utc_unix(record.expires_unix),
         used_by,
     }
+}
+
+fn rule(rule: Rule) -> RuleStatus {
+    let Rule { rule, value, holds } = rule;
+    RuleStatus { rule, value, holds }
 }
 
 fn unknown(name: &NodeName) -> Refused {

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use wire::NodeName;
 use wire::admin::{
-    ApiError, EpochChange, EventList, EvictRequest, Explanation, NodeStatus, RotateRequest, Status,
+    EpochChange, EventList, EvictRequest, Explanation, NodeStatus, RotateRequest, Status,
     TokenCreated, TokenInfo, TokenRequest,
 };
 
@@ -56,24 +56,4 @@ pub enum Answer {
     Token(TokenInfo),
     /// To [`Request::Events`].
     Events(EventList),
-}
-
-/// A refusal with its HTTP status.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// The HTTP status.
-    pub status: u16,
-    /// The words.
-    pub error: ApiError,
-}
-
-impl Refused {
-    /// A refusal with a way out.
-    pub fn new(status: u16, error: impl Into<String>, hint: impl Into<String>) -> Self {
-        let error = ApiError {
-            error: error.into(),
-            hint: Some(hint.into()),
-        };
-        Self { status, error }
-    }
 }

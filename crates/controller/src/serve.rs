@@ -45,11 +45,13 @@ impl Controller {
             open: BTreeSet::new(),
             status: StatusFile::new(self.status_file),
         };
+        let desk = ::admin::Desk::new(questions, admin::WORDS);
+        let router = ::admin::router(admin::routes(), desk.clone());
         let result = tokio::select! {
             () = shell.run(&mut queue, &mut asked, shutdown) => Ok(()),
             () = accept(&self.listener, &intake, inputs) => Err(ServeError::Endpoint),
-            () = admin::serve(self.admin, questions.clone()) => Err(ServeError::Admin),
-            never = admin::serve_metrics(self.metrics, questions) => match never {},
+            _ = ::admin::serve(self.admin, router) => Err(ServeError::Admin),
+            never = ::admin::serve_metrics(self.metrics, desk) => match never {},
         };
         self.listener.close("the controller is stopping").await;
         result
@@ -158,7 +160,7 @@ impl Shell<'_> {
                     connections: self.listener.open_connections(),
                 };
                 // Nor is a scraper waited for.
-                let _ = answer.send(self.engine.metrics(held, now));
+                let _ = answer.send(Ok(self.engine.metrics(held, now)));
             }
         }
     }

@@ -2,7 +2,7 @@
 //! and can change nothing. The status has room for one segment.
 
 use crate::clock::Now;
-use crate::connections::Connections;
+use crate::connections::{Connections, Live, Observed};
 use crate::decide::why_not;
 use crate::event::Accepted;
 use crate::fleet::{Case, Fleet};
@@ -14,10 +14,11 @@ use crate::segments::Segments;
 use jiff::Timestamp;
 use keys::Epoch;
 use policy::{Reason, State};
+use std::collections::BTreeMap;
 use wire::NodeName;
 use wire::admin::{
     BenchmarkStatus, Control, ControllerStatus, EpochStatus, Membership, NextEpoch, NodeState,
-    NodeStatus, PolicyStatus, PskState, SCHEMA,
+    NodeStatus, Observation, PolicyStatus, PskState, SCHEMA,
 };
 use wire::evidence::Signer;
 use wire::message::Phase;
@@ -131,7 +132,7 @@ impl<'e> View<'e> {
             clock_skew_ms: live.and_then(|live| live.clock_skew_ms),
             software: live.and_then(|live| live.software.clone()),
             enrolled_utc: utc(node.enrolled_at),
-            observes: live.map(|live| live.observes.clone()).unwrap_or_default(),
+            observes: live.map(observes).unwrap_or_default(),
         }
     }
 
@@ -219,4 +220,15 @@ fn benchmark(accepted: &Accepted) -> BenchmarkStatus {
         },
         digest: accepted.digest.to_string(),
     }
+}
+
+fn observes(live: &Live) -> BTreeMap<NodeName, Observation> {
+    let millis = |us: Option<u32>| us.map(|us| f64::from(us) / 1_000.0);
+    let shown = |observed: &Observed| Observation {
+        session_epoch: observed.session_epoch.map(|epoch| epoch.0),
+        rtt_v4_ms: millis(observed.rtt_v4_us),
+        rtt_v6_ms: millis(observed.rtt_v6_us),
+    };
+    let all = live.observes.iter();
+    all.map(|(peer, it)| (peer.clone(), shown(it))).collect()
 }

@@ -24,7 +24,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 use wire::message::Phase;
 use wire::update::LeaseEnd;
-use wire::{Digest, EpochUpdate, Verified};
+use wire::{EpochUpdate, Verified};
 
 /// Who this node is, in which segment.
 pub struct Identity {

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 use wire::Digest;
-use wire::admin::{Membership, RuleStatus};
 use wire::evidence::Signer;
 
 /// What is known about a node.
@@ -80,6 +79,27 @@ pub enum State {
     Quarantined,
     /// Excluded by an operator.
     Evicted,
+}
+
+/// Whether a node is admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Membership {
+    /// It is.
+    Allowed,
+    /// It is not.
+    Denied,
+}
+
+/// A rule of the policy, asked about one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// The rule, in words.
+    pub rule: String,
+    /// The node's value, in words.
+    pub value: String,
+    /// Whether it holds.
+    pub holds: bool,
 }
 
 /// A decision with what it rests on.
@@ -177,7 +197,7 @@ pub fn stale_in(policy: &Policy, record: &Record, now: Timestamp) -> Option<Dura
 }
 
 /// The rules, one by one, with what they were held against.
-pub fn rules(policy: &Policy, record: &Record, now: Timestamp) -> Vec<RuleStatus> {
+pub fn rules(policy: &Policy, record: &Record, now: Timestamp) -> Vec<Rule> {
     let evidence = counting(policy, record);
     let mut rules = vec![
         rule("not evicted", word(!record.evicted), !record.evicted),
@@ -318,7 +338,7 @@ fn by_evidence(
     }
 }
 
-fn signer_rule(policy: &Policy, record: &Record) -> RuleStatus {
+fn signer_rule(policy: &Policy, record: &Record) -> Rule {
     let wanted = match policy.required_signer {
         RequiredSigner::Any => "signed by the node or an evaluator",
         RequiredSigner::Own => "signed by the node",
@@ -335,7 +355,7 @@ fn signer_rule(policy: &Policy, record: &Record) -> RuleStatus {
 }
 
 /// The policy's pins of harness, suite and version, where it has any.
-fn pin_rule(policy: &Policy, record: &Record) -> Option<RuleStatus> {
+fn pin_rule(policy: &Policy, record: &Record) -> Option<Rule> {
     let pins = [
         ("harness", &policy.harness),
         ("suite", &policy.suite),
@@ -358,7 +378,7 @@ fn pin_rule(policy: &Policy, record: &Record) -> Option<RuleStatus> {
     })
 }
 
-fn score_rule(what: &str, least: f64, score: Option<f64>) -> RuleStatus {
+fn score_rule(what: &str, least: f64, score: Option<f64>) -> Rule {
     let text = format!("{what} >= {least:.2}");
     match score {
         // Cut, not rounded: 0.6999 must not read as the 0.700 that it misses.
@@ -371,7 +391,7 @@ fn score_rule(what: &str, least: f64, score: Option<f64>) -> RuleStatus {
 }
 
 /// Probation or hysteresis, where either plays a part.
-fn patience_rule(policy: &Policy, record: &Record, now: Timestamp) -> Option<RuleStatus> {
+fn patience_rule(policy: &Policy, record: &Record, now: Timestamp) -> Option<Rule> {
     if record.probation_left > 0 {
         let left = format!("{} epochs left", record.probation_left);
         return Some(rule("on probation: admitted regardless", left, true));
@@ -394,8 +414,8 @@ fn patience_rule(policy: &Policy, record: &Record, now: Timestamp) -> Option<Rul
     }
 }
 
-fn rule(rule: impl Into<String>, value: impl Into<String>, holds: bool) -> RuleStatus {
-    RuleStatus {
+fn rule(rule: impl Into<String>, value: impl Into<String>, holds: bool) -> Rule {
+    Rule {
         rule: rule.into(),
         value: value.into(),
         holds,

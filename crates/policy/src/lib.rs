@@ -19,5 +19,7 @@ pub mod judge;
 pub mod settings;
 
 pub use accept::{History, Unacceptable, accept};
-pub use judge::{Decision, Evidence, Reason, Record, Standing, State, judge, rules, stale_in};
+pub use judge::{
+    Decision, Evidence, Membership, Reason, Record, Rule, Standing, State, judge, rules, stale_in,
+};
 pub use settings::{Policy, PolicyError, RequiredSigner, Revoke};

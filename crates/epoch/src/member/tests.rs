@@ -4,7 +4,7 @@ use super::*;
 use keys::{AuthoritySecret, Commitment};
 use rand_core::OsRng;
 use wire::fixtures::{self, MESH};
-use wire::{Excluded, Signed};
+use wire::{Digest, Excluded, Signed};
 
 const T0: Duration = Duration::from_secs(1_000);
 
