@@ -10,6 +10,8 @@
 mod desk;
 mod refused;
 mod server;
+#[cfg(test)]
+mod tests;
 
 pub use desk::{Desk, Question, Words};
 pub use refused::Refused;
