@@ -70,7 +70,7 @@ fn seal(
     let len = packet.len() - SPARE;
     let mut split = Split::new(*header, packet, len).expect("the header fits the packet");
     let mut peer = tunnel
-        .outgoing(to.into(), now)
+        .sealing(to.into(), now)
         .expect("the peer is known")
         .expect("there is a session");
     let (mut at, mut count) = (0, 0);
@@ -116,17 +116,17 @@ fn ways(c: &mut Criterion) {
         b.iter_batched_ref(
             || sealed(&star),
             |datagrams| {
-                let mut incoming = star.spokes[0].tunnel.incoming(now);
+                let mut opening = star.spokes[0].tunnel.opening(now);
                 for (slot, datagram) in datagrams.chunks_exact(DATAGRAM).enumerate() {
                     let start = slot * DATAGRAM;
                     let room = &mut plain[start..start + DATAGRAM];
-                    let opened = incoming.open(star.hub.outer, datagram, room);
+                    let opened = opening.open(star.hub.outer, datagram, room);
                     let Opened::Deliver { len } = opened else {
                         panic!("{opened:?}")
                     };
                     coalescer.push(&plain, start..start + len);
                 }
-                drop(incoming);
+                drop(opening);
                 let mut writes = 0;
                 coalescer.drain(&mut plain, |_, slices| {
                     black_box(slices);

@@ -422,7 +422,7 @@ pub(crate) fn seal_to(
     packet: &[u8],
     now: Duration,
 ) -> Option<(SocketAddr, Vec<u8>)> {
-    let mut session = tunnel.outgoing(peer, now).ok()??;
+    let mut session = tunnel.sealing(peer, now).ok()??;
     let mut buffer = packet.to_vec();
     buffer.resize(packet.len() + tunnel::PADDING, 0);
     let mut out = vec![0; 2048];

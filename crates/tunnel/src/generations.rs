@@ -1,54 +1,54 @@
-//! A peer's generations: `next`, `current`, and those going out, newest first.
+//! A peer's generations: `next`, `current` and the `previous` ones, newest first.
 //!
-//! More than one can be going out: two epochs may follow each other within a round trip, and the two
+//! There can be more than one previous: two epochs may follow each other within a round trip, and the two
 //! sides of a pair see them at different times. What one side still sends on, the other must still
 //! open. All of them end together, with the grace of the newest epoch. Who is not in that epoch is
 //! gone as a whole, so nothing here can keep a removed peer alive.
 
 use crate::generation::{Forge, Generation};
-use crate::limits::MAX_OUTGOING;
+use crate::limits::MAX_PREVIOUS;
 use boringtun::noise::Tunn;
 use keys::Epoch;
 use std::time::Duration;
 
 #[derive(Default)]
 pub(crate) struct Generations {
-    outgoing: Vec<Generation>,
+    previous: Vec<Generation>,
     pub(crate) current: Option<Generation>,
     pub(crate) next: Option<Generation>,
 }
 
 impl Generations {
     /// Fills the slot `next`. One that is superseded may be in force on the other side already: it
-    /// goes out like any other.
+    /// becomes a previous one like any other.
     pub(crate) fn install(&mut self, generation: Generation, forge: &mut Forge) {
         if let Some(superseded) = self.next.replace(generation) {
-            self.go_out(superseded, forge);
+            self.step_down(superseded, forge);
         }
     }
 
-    /// `next → current → outgoing`; false when `next` is not of `epoch`.
+    /// `next → current → previous`; false when `next` is not of `epoch`.
     pub(crate) fn activate(&mut self, epoch: Epoch, forge: &mut Forge) -> bool {
         let Some(mut next) = self.next.take_if(|next| next.epoch == epoch) else {
             return false;
         };
         next.was_in_force = true;
         if let Some(before) = self.current.replace(next) {
-            self.go_out(before, forge);
+            self.step_down(before, forge);
         }
         true
     }
 
     /// Wipes everything older than `current`.
-    pub(crate) fn discard_outgoing(&mut self, forge: &mut Forge) {
-        self.outgoing
+    pub(crate) fn discard_previous(&mut self, forge: &mut Forge) {
+        self.previous
             .drain(..)
             .for_each(|generation| generation.retire(forge));
     }
 
     /// Wipes everything but `next`.
     pub(crate) fn close(&mut self, forge: &mut Forge) {
-        self.discard_outgoing(forge);
+        self.discard_previous(forge);
         if let Some(current) = self.current.take() {
             current.retire(forge);
         }
@@ -67,7 +67,7 @@ impl Generations {
         let in_force = self.current.as_ref()?.epoch;
         self.current
             .iter_mut()
-            .chain(&mut self.outgoing)
+            .chain(&mut self.previous)
             .find(|generation| generation.epoch <= in_force && generation.is_live(now))?
             .sender(now)
     }
@@ -77,7 +77,7 @@ impl Generations {
         let in_force = self.current.as_ref()?.epoch;
         self.current
             .iter()
-            .chain(&self.outgoing)
+            .chain(&self.previous)
             .find(|generation| generation.epoch <= in_force && generation.is_live(now))
     }
 
@@ -89,34 +89,34 @@ impl Generations {
 
     /// Whether the epoch in force is the first since this peer is known.
     pub(crate) fn is_first(&self) -> bool {
-        self.outgoing.is_empty()
+        self.previous.is_empty()
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Generation> {
         let Self {
-            outgoing,
+            previous,
             current,
             next,
         } = self;
-        current.iter_mut().chain(next).chain(outgoing)
+        current.iter_mut().chain(next).chain(previous)
     }
 
     /// Newest first, by epoch. Without a handshake there is nothing to keep; beyond the limit the
     /// oldest without a session goes first, then the oldest that never was in force here: any number
     /// can be superseded while the one in force carries all packets.
-    fn go_out(&mut self, mut generation: Generation, forge: &mut Forge) {
+    fn step_down(&mut self, mut generation: Generation, forge: &mut Forge) {
         generation.initiating = None;
         if generation.is_blank() {
             return generation.retire(forge);
         }
-        self.outgoing.push(generation);
-        self.outgoing
+        self.previous.push(generation);
+        self.previous
             .sort_by_key(|generation| std::cmp::Reverse(generation.epoch));
-        if self.outgoing.len() > MAX_OUTGOING {
-            let last = self.outgoing.len() - 1;
-            let idle = self.outgoing.iter().rposition(|it| !it.has_session());
-            let least = idle.or_else(|| self.outgoing.iter().rposition(|it| !it.was_in_force));
-            self.outgoing.remove(least.unwrap_or(last)).retire(forge);
+        if self.previous.len() > MAX_PREVIOUS {
+            let last = self.previous.len() - 1;
+            let idle = self.previous.iter().rposition(|it| !it.has_session());
+            let least = idle.or_else(|| self.previous.iter().rposition(|it| !it.was_in_force));
+            self.previous.remove(least.unwrap_or(last)).retire(forge);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! UDP → TUN: a datagram becomes an inner packet, a step of a handshake, or a counted drop.
 //!
-//! [`Tunnel::incoming`] is the way for data on live sessions, shared by as many threads as there are;
+//! [`Tunnel::opening`] is the way for data on live sessions, shared by as many threads as there are;
 //! [`Tunnel::handle_udp`] has the tunnel to itself and can do all that there is to do.
 
 use crate::allowed_ips::AllowedIps;
@@ -51,8 +51,8 @@ pub enum Opened {
 }
 
 /// The way in for one batch of datagrams; holds the peer of the last one. A thread that has one must
-/// give it back before it asks for an [`crate::Outgoing`].
-pub struct Incoming<'t> {
+/// give it back before it asks for an [`crate::Sealing`].
+pub struct Opening<'t> {
     tunnel: &'t Tunnel,
     held: Option<Held<'t>>,
     now: Duration,
@@ -77,7 +77,7 @@ struct Plain {
     is_unconfirmed: bool,
 }
 
-impl Incoming<'_> {
+impl Opening<'_> {
     /// Takes a datagram that came from `from`; an inner packet in it is opened into `out`, which
     /// needs the datagram's length.
     pub fn open(&mut self, from: SocketAddr, datagram: &[u8], out: &mut [u8]) -> Opened {
@@ -134,8 +134,8 @@ impl Incoming<'_> {
 
 impl Tunnel {
     /// The way in for a batch of datagrams.
-    pub fn incoming(&self, now: Duration) -> Incoming<'_> {
-        Incoming {
+    pub fn opening(&self, now: Duration) -> Opening<'_> {
+        Opening {
             tunnel: self,
             held: None,
             now,

@@ -3,7 +3,7 @@
 //! # The way of a packet
 //!
 //! ```text
-//! TUN → UDP   Tunnel::outgoing, handle_tun             UDP → TUN   Tunnel::incoming, handle_udp
+//! TUN → UDP   Tunnel::sealing, handle_tun             UDP → TUN   Tunnel::opening, handle_udp
 //!  1 destination address      → malformed               1 outer source address      → endpoint_inside_mesh
 //!  2 allowed IPs              → no_route                2 type and length           → malformed
 //!  3 peer's endpoint          → no_endpoint             3 receiver index            → unknown_index
@@ -16,7 +16,7 @@
 //!
 //! A *generation* is the WireGuard state of one peer under one epoch's PSK. A peer has one `current`
 //! (used to send once its handshake is done), perhaps a `next` (shaking hands ahead of its
-//! activation), and those going out (accepted for the grace): `generations.rs`. What lives inside one
+//! activation), and `previous` ones (accepted for the grace): `generations.rs`. What lives inside one
 //! is in `generation.rs`.
 //!
 //! boringtun's `Tunn` does the Noise handshake and the AEAD; everything that has to do with time,
@@ -27,7 +27,7 @@
 //! # Threads
 //!
 //! What changes the tunnel (epochs, handshakes, timers) takes it as `&mut`. What merely carries packets
-//! on live sessions, [`Tunnel::outgoing`] and [`Tunnel::incoming`], takes it as `&` and locks one peer
+//! on live sessions, [`Tunnel::sealing`] and [`Tunnel::opening`], takes it as `&` and locks one peer
 //! for a batch: an owner that puts the tunnel behind a read-write lock has as many threads carrying as
 //! it likes, and a peer that was removed under the write lock is gone for all of them at once.
 //!
@@ -62,10 +62,10 @@ mod tunnel;
 
 pub use core::{Event, Traffic, Transmit};
 pub use drops::{DropReason, Drops};
-pub use inbound::{Inbound, Incoming, Opened};
+pub use inbound::{Inbound, Opened, Opening};
 pub use inside::{Inside, Range};
 pub use limits::*;
-pub use outbound::{Outbound, Outgoing};
+pub use outbound::{Outbound, Sealing};
 pub use packet::{destination, is_handshake};
 pub use peer::PeerSnapshot;
 pub use tunnel::{Config, PeerSpec, Tunnel};

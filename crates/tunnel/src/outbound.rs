@@ -1,6 +1,6 @@
 //! TUN → UDP: an inner packet becomes a datagram, waits for a session, or is a counted drop.
 //!
-//! [`Tunnel::outgoing`] is the way for everything that has a session, shared by as many threads as
+//! [`Tunnel::sealing`] is the way for everything that has a session, shared by as many threads as
 //! there are; [`Tunnel::handle_tun`] has the tunnel to itself and can do all that there is to do.
 
 use crate::core::Core;
@@ -30,8 +30,8 @@ pub enum Outbound {
 }
 
 /// A peer with a live session, held for a batch of packets to it. A thread that has one must give it
-/// back before it asks for another, or for an [`crate::Incoming`].
-pub struct Outgoing<'t> {
+/// back before it asks for another, or for an [`crate::Opening`].
+pub struct Sealing<'t> {
     peer: MutexGuard<'t, Peer>,
     core: &'t Core,
     to: SocketAddr,
@@ -44,11 +44,11 @@ impl Tunnel {
     ///
     /// # Errors
     /// The reason to drop them; [`Self::count_drops`] wants to know how many.
-    pub fn outgoing(
+    pub fn sealing(
         &self,
         destination: IpAddr,
         now: Duration,
-    ) -> Result<Option<Outgoing<'_>>, DropReason> {
+    ) -> Result<Option<Sealing<'_>>, DropReason> {
         self.check_lease(now)?;
         let id = self.allowed.get(destination).ok_or(DropReason::NoRoute)?;
         let peer = self.peers.lock(id).ok_or(DropReason::NoRoute)?;
@@ -56,7 +56,7 @@ impl Tunnel {
         if peer.can_only_drop(now) {
             return Err(DropReason::NoSession);
         }
-        Ok(peer.is_ready(now).then_some(Outgoing {
+        Ok(peer.is_ready(now).then_some(Sealing {
             peer,
             core: &self.core,
             to,
@@ -70,7 +70,7 @@ impl Tunnel {
     }
 
     /// Takes the inner packet in the first `len` bytes of `buffer` and seals it into `out`, as
-    /// [`Outgoing::seal`] does; without a session it shakes hands, and keeps the packet for then.
+    /// [`Sealing::seal`] does; without a session it shakes hands, and keeps the packet for then.
     pub fn handle_tun(
         &mut self,
         buffer: &mut [u8],
@@ -114,7 +114,7 @@ impl Tunnel {
     }
 }
 
-impl Outgoing<'_> {
+impl Sealing<'_> {
     /// Where sealed packets go.
     pub fn to(&self) -> SocketAddr {
         self.to

@@ -114,7 +114,7 @@ impl Peer {
         self.reschedule(core);
     }
 
-    /// `next → current → outgoing`. Returns whether the peer is part of `epoch`. A handshake that is
+    /// `next → current → previous`. Returns whether the peer is part of `epoch`. A handshake that is
     /// still to be made begins within `spread`; with `greet`, within that time even without traffic.
     pub(crate) fn activate(
         &mut self,
@@ -147,8 +147,8 @@ impl Peer {
         true
     }
 
-    pub(crate) fn discard_outgoing(&mut self, core: &mut Core) {
-        self.generations.discard_outgoing(&mut core.forge);
+    pub(crate) fn discard_previous(&mut self, core: &mut Core) {
+        self.generations.discard_previous(&mut core.forge);
         self.reschedule(core);
     }
 
@@ -239,8 +239,8 @@ impl Peer {
             && (self.queue.len() >= MAX_QUEUED || self.generations.current.is_none())
     }
 
-    /// Whether packets go out on a generation that is about to end, and no handshake of the one in
-    /// force is under way.
+    /// Whether packets are sealed on a previous generation, and no handshake of the one in force is
+    /// under way.
     fn must_hurry(&self, now: Duration) -> bool {
         let idle = self
             .generations
@@ -250,7 +250,8 @@ impl Peer {
         idle && self.generations.is_between(now)
     }
 
-    /// A packet went out on a generation that is about to end: the one in force is wanted soon.
+    /// A packet was sealed on a previous generation, which is about to end: the one in force is wanted
+    /// soon.
     pub(crate) fn hurry(&mut self, now: Duration, core: &mut Core) {
         if self.must_hurry(now) {
             self.want_handshake_at(now.max(self.activated_at + self.pause(core)));

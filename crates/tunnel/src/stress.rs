@@ -265,7 +265,7 @@ impl World {
         let mut out = [0; 256];
         let (now, key) = (self.now, self.nodes[to].secret.public());
         let tunnel = &mut self.nodes[from].tunnel;
-        let shared = match tunnel.outgoing(inner(to).into(), now) {
+        let shared = match tunnel.sealing(inner(to).into(), now) {
             Ok(Some(mut peer)) => Some(peer.seal(&mut packet, 100, &mut out)),
             Ok(None) => None,
             Err(reason) => Some(Err(reason)),
@@ -342,7 +342,7 @@ impl World {
         let mut out = [0; 256];
         let now = self.now;
         let tunnel = &mut self.nodes[to].tunnel;
-        let opened = tunnel.incoming(now).open(outer(from), &bytes, &mut out);
+        let opened = tunnel.opening(now).open(outer(from), &bytes, &mut out);
         let len = match opened {
             Opened::Deliver { len } => len,
             Opened::Consumed | Opened::Dropped(_) => return,
@@ -462,7 +462,7 @@ impl World {
                 assert!(peer.queue.len() <= MAX_QUEUED);
                 let (named, unnamed) = peer.stamps.len();
                 assert!(named <= MAX_NAMED && unnamed <= MAX_UNNAMED);
-                assert!(peer.generations.iter_mut().count() <= 2 + MAX_OUTGOING);
+                assert!(peer.generations.iter_mut().count() <= 2 + MAX_PREVIOUS);
                 let wanted: Vec<_> = peer
                     .generations
                     .iter_mut()

@@ -160,7 +160,7 @@ impl Tunnel {
         refused
     }
 
-    /// Begins `epoch`: `next → current → outgoing`. A peer that is not part of it is gone when this
+    /// Begins `epoch`: `next → current → previous`. A peer that is not part of it is gone when this
     /// returns: sessions, indices, allowed IPs, queued packets, endpoint.
     pub fn activate(&mut self, epoch: Epoch, now: Duration) {
         self.closes_at = self.next_closes_at;
@@ -195,7 +195,7 @@ impl Tunnel {
     /// Ends the grace: what is left of the epoch before the current one is wiped.
     pub fn discard_previous(&mut self) {
         for peer in self.peers.iter_mut() {
-            peer.discard_outgoing(&mut self.core);
+            peer.discard_previous(&mut self.core);
         }
     }
 

@@ -1,8 +1,8 @@
 //! One data thread's way of carrying packets: its TUN queue, its UDP socket, its buffers.
 //!
 //! ```text
-//! TUN ─read─▶ super-packet ─split─▶ Outgoing::seal ─▶ batch ─one call─▶ UDP
-//! UDP ─one call─▶ datagrams ─▶ Incoming::open ─▶ coalesce ─gathering write─▶ TUN
+//! TUN ─read─▶ super-packet ─split─▶ Sealing::seal ─▶ batch ─one call─▶ UDP
+//! UDP ─one call─▶ datagrams ─▶ Opening::open ─▶ coalesce ─gathering write─▶ TUN
 //! ```
 //!
 //! A turn is bounded, holds the tunnel's read lock, and leaves nothing behind when it gives it back:
@@ -21,7 +21,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use tunnel::{DropReason, Event, Inbound, Opened, Outbound, Outgoing, Tunnel};
+use tunnel::{DropReason, Event, Inbound, Opened, Outbound, Sealing, Tunnel};
 
 pub(super) struct Worker {
     shared: Arc<Shared>,
@@ -115,7 +115,7 @@ impl Worker {
                 tunnel.count_drops(DropReason::Malformed, 1);
                 continue;
             };
-            let needs_tunnel_alone = match tunnel.outgoing(destination, clock::boot()) {
+            let needs_tunnel_alone = match tunnel.sealing(destination, clock::boot()) {
                 Ok(Some(peer)) => {
                     let (batch, udp) = (&mut self.batch, &self.udp);
                     let lost = seal_all(&mut split, peer, batch, udp, &shared.offloads);
@@ -184,13 +184,13 @@ impl Worker {
             shared.offloads.is_on(Offload::TunUdpMerge),
         );
         let mut handshakes = Vec::new();
-        let mut incoming = tunnel.incoming(clock::boot());
+        let mut opening = tunnel.opening(clock::boot());
         for (from, range) in datagrams(metas) {
             let datagram = &self.datagrams[range.clone()];
             if tunnel::is_handshake(datagram) {
                 continue;
             }
-            match incoming.open(from, datagram, &mut self.plain[range.clone()]) {
+            match opening.open(from, datagram, &mut self.plain[range.clone()]) {
                 Opened::Deliver { len } => {
                     let packet = range.start..range.start + len;
                     self.coalescer.push(&self.plain, packet);
@@ -199,7 +199,7 @@ impl Worker {
                 Opened::Handshake => handshakes.push((from, range)),
             }
         }
-        drop(incoming);
+        drop(opening);
         self.coalescer.drain(&mut self.plain, |header, slices| {
             deliver(&self.tun, header, slices, &shared)
         });
@@ -271,7 +271,7 @@ impl Worker {
 /// Seals the packets of a super-packet into the batch; how many datagrams were lost on the way.
 fn seal_all(
     split: &mut Split<'_>,
-    mut peer: Outgoing<'_>,
+    mut peer: Sealing<'_>,
     batch: &mut Batch,
     udp: &Udp,
     offloads: &Offloads,

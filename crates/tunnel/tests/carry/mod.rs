@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tunnel::{DropReason, Inbound, Opened, Outbound, Tunnel};
 
-/// [`Tunnel::outgoing`], else [`Tunnel::handle_tun`].
+/// [`Tunnel::sealing`], else [`Tunnel::handle_tun`].
 pub(crate) fn send(
     tunnel: &mut Tunnel,
     buffer: &mut [u8],
@@ -17,7 +17,7 @@ pub(crate) fn send(
     let Some(destination) = tunnel::destination(&buffer[..len]) else {
         return dropped(tunnel, DropReason::Malformed);
     };
-    match tunnel.outgoing(destination, now) {
+    match tunnel.sealing(destination, now) {
         Ok(Some(mut peer)) => {
             let to = peer.to();
             let sealed = peer.seal(buffer, len, out);
@@ -29,7 +29,7 @@ pub(crate) fn send(
     tunnel.handle_tun(buffer, len, out, now)
 }
 
-/// [`tunnel::Incoming::open`], else [`Tunnel::handle_udp`].
+/// [`tunnel::Opening::open`], else [`Tunnel::handle_udp`].
 pub(crate) fn receive(
     tunnel: &mut Tunnel,
     from: SocketAddr,
@@ -37,7 +37,7 @@ pub(crate) fn receive(
     out: &mut [u8],
     now: Duration,
 ) -> Inbound {
-    let opened = tunnel.incoming(now).open(from, datagram, out);
+    let opened = tunnel.opening(now).open(from, datagram, out);
     match opened {
         Opened::Deliver { len } => Inbound::Deliver { len },
         Opened::Consumed => Inbound::Consumed,
