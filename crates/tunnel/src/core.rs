@@ -3,10 +3,9 @@
 use crate::admission::Refusal;
 use crate::allowed_ips::PeerId;
 use crate::drops::{DropCounters, DropReason};
-use crate::generation::Forge;
-use crate::limits::{RETRY_FIRST, RETRY_MAX, RETRY_MAX_IN_USE};
+use crate::forge::Forge;
+use crate::indices::IndexTable;
 use keys::{Epoch, WgPublicKey};
-use rand::Rng as _;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -118,6 +117,7 @@ impl Endpoints {
 
 pub(crate) struct Core {
     pub(crate) forge: Forge,
+    pub(crate) indices: IndexTable,
     pub(crate) mtu: usize,
     pub(crate) drops: DropCounters,
     /// What peers that are gone have carried.
@@ -148,18 +148,6 @@ impl Core {
             self.transmits.extend(cookie);
             reason
         })
-    }
-
-    /// How long to wait for an answer to the `attempt`-th initiation: doubling, with a fifth of
-    /// jitter; never long while an older generation still carries packets that are about to stop.
-    pub(crate) fn backoff(&mut self, attempt: u32, in_use: bool) -> Duration {
-        let most = if in_use { RETRY_MAX_IN_USE } else { RETRY_MAX };
-        let base = RETRY_FIRST.saturating_mul(1 << attempt.min(6)).min(most);
-        base.mul_f64(self.forge.rng.gen_range(0.8..1.2))
-    }
-
-    pub(crate) fn jitter(&mut self, spread: Duration) -> Duration {
-        spread.mul_f64(self.forge.rng.r#gen::<f64>())
     }
 }
 

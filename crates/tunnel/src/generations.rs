@@ -5,7 +5,7 @@
 //! open. All of them end together, with the grace of the newest epoch. Who is not in that epoch is
 //! gone as a whole, so nothing here can keep a removed peer alive.
 
-use crate::generation::{Forge, Generation};
+use crate::generation::Generation;
 use crate::limits::MAX_PREVIOUS;
 use boringtun::noise::Tunn;
 use keys::Epoch;
@@ -21,45 +21,33 @@ pub(crate) struct Generations {
 impl Generations {
     /// Fills the slot `next`. One that is superseded may be in force on the other side already: it
     /// becomes a previous one like any other.
-    pub(crate) fn install(&mut self, generation: Generation, forge: &mut Forge) {
+    pub(crate) fn install(&mut self, generation: Generation) {
         if let Some(superseded) = self.next.replace(generation) {
-            self.step_down(superseded, forge);
+            self.step_down(superseded);
         }
     }
 
     /// `next → current → previous`; false when `next` is not of `epoch`.
-    pub(crate) fn activate(&mut self, epoch: Epoch, forge: &mut Forge) -> bool {
+    pub(crate) fn activate(&mut self, epoch: Epoch) -> bool {
         let Some(mut next) = self.next.take_if(|next| next.epoch == epoch) else {
             return false;
         };
         next.was_in_force = true;
         if let Some(before) = self.current.replace(next) {
-            self.step_down(before, forge);
+            self.step_down(before);
         }
         true
     }
 
     /// Wipes everything older than `current`.
-    pub(crate) fn discard_previous(&mut self, forge: &mut Forge) {
-        self.previous
-            .drain(..)
-            .for_each(|generation| generation.retire(forge));
+    pub(crate) fn discard_previous(&mut self) {
+        self.previous.clear();
     }
 
     /// Wipes everything but `next`.
-    pub(crate) fn close(&mut self, forge: &mut Forge) {
-        self.discard_previous(forge);
-        if let Some(current) = self.current.take() {
-            current.retire(forge);
-        }
-    }
-
-    /// Wipes everything.
-    pub(crate) fn retire(&mut self, forge: &mut Forge) {
-        self.close(forge);
-        if let Some(next) = self.next.take() {
-            next.retire(forge);
-        }
+    pub(crate) fn close(&mut self) {
+        self.previous.clear();
+        self.current = None;
     }
 
     /// The `Tunn` to send on: `current` once it is live, until then the newest before it that is.
@@ -104,10 +92,10 @@ impl Generations {
     /// Newest first, by epoch. Without a handshake there is nothing to keep; beyond the limit the
     /// oldest without a session goes first, then the oldest that never was in force here: any number
     /// can be superseded while the one in force carries all packets.
-    fn step_down(&mut self, mut generation: Generation, forge: &mut Forge) {
+    fn step_down(&mut self, mut generation: Generation) {
         generation.initiating = None;
         if generation.is_blank() {
-            return generation.retire(forge);
+            return;
         }
         self.previous.push(generation);
         self.previous
@@ -116,7 +104,7 @@ impl Generations {
             let last = self.previous.len() - 1;
             let idle = self.previous.iter().rposition(|it| !it.has_session());
             let least = idle.or_else(|| self.previous.iter().rposition(|it| !it.was_in_force));
-            self.previous.remove(least.unwrap_or(last)).retire(forge);
+            self.previous.remove(least.unwrap_or(last));
         }
     }
 }

@@ -103,8 +103,8 @@ impl Opening<'_> {
         let held = match self.held.take().filter(|held| held.index == receiver) {
             Some(held) => held,
             None => {
-                let id = tunnel.core.forge.indices.get(&receiver);
-                let peer = id.and_then(|id| tunnel.peers.lock(*id));
+                let id = tunnel.core.indices.owner(receiver);
+                let peer = id.and_then(|id| tunnel.peers.lock(id));
                 Held {
                     index: receiver,
                     peer: peer.ok_or(DropReason::UnknownIndex)?,
@@ -439,11 +439,7 @@ fn peer_at<'a>(
     core: &'a mut Core,
     index: u32,
 ) -> Result<(&'a mut Peer, &'a mut Core), DropReason> {
-    let id = *core
-        .forge
-        .indices
-        .get(&index)
-        .ok_or(DropReason::UnknownIndex)?;
+    let id = core.indices.owner(index).ok_or(DropReason::UnknownIndex)?;
     let peer = peers.get_mut(id).ok_or(DropReason::UnknownIndex)?;
     Ok((peer, core))
 }

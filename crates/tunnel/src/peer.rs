@@ -104,9 +104,9 @@ impl Peer {
         now: Duration,
         core: &mut Core,
     ) {
-        self.generations.install(generation, &mut core.forge);
+        self.generations.install(generation);
         if self.initiates(core) && self.is_active(now) {
-            let at = now + core.jitter(spread(lead));
+            let at = now + core.forge.jitter(spread(lead));
             if let Some(next) = &mut self.generations.next {
                 next.initiating = Some(Initiating::at(at));
             }
@@ -124,7 +124,7 @@ impl Peer {
         now: Duration,
         core: &mut Core,
     ) -> bool {
-        if !self.generations.activate(epoch, &mut core.forge) {
+        if !self.generations.activate(epoch) {
             return false;
         }
         self.activated_at = now;
@@ -136,11 +136,11 @@ impl Peer {
         } else if self.is_active(now) {
             // The news first: it has yet to reach others, and handshakes would be in its way.
             let pause = self.pause(core).max(spread / 3);
-            let wait = pause + core.jitter(pause.max(spread - spread / 3));
+            let wait = pause + core.forge.jitter(pause.max(spread - spread / 3));
             // What was tried before the activation may have met a peer that was not there yet.
             self.restart_handshake_at(now + wait);
         } else if let Some(spread) = greet {
-            self.restart_handshake_at(now + core.jitter(spread));
+            self.restart_handshake_at(now + core.forge.jitter(spread));
         }
         self.flush(now, core);
         self.reschedule(core);
@@ -148,13 +148,13 @@ impl Peer {
     }
 
     pub(crate) fn discard_previous(&mut self, core: &mut Core) {
-        self.generations.discard_previous(&mut core.forge);
+        self.generations.discard_previous();
         self.reschedule(core);
     }
 
     /// Ends what is in force; false when nothing is installed that is to come.
     pub(crate) fn close(&mut self, core: &mut Core) -> bool {
-        self.generations.close(&mut core.forge);
+        self.generations.close();
         self.drop_queue(DropReason::NoSession, core);
         self.reschedule(core);
         self.generations.next.is_some()
@@ -162,7 +162,7 @@ impl Peer {
 
     /// Forgets everything that would let a packet through in either direction.
     pub(crate) fn retire(mut self, core: &mut Core) {
-        self.generations.retire(&mut core.forge);
+        self.generations = Generations::default();
         self.drop_queue(DropReason::NoSession, core);
         self.reschedule(core);
         core.carried.add(self.traffic);
@@ -334,7 +334,7 @@ impl Peer {
         let Some(generation) = self.owner_of(index) else {
             return;
         };
-        generation.promote(index, now, &mut core.forge);
+        generation.promote(index, now);
         let epoch = generation.epoch;
         core.handshakes += 1;
         core.events.push(Event::Handshake {
@@ -408,13 +408,13 @@ impl Peer {
                 continue;
             };
             if now.saturating_sub(attempt.since) > REKEY_ATTEMPT_TIME {
-                generation.give_up(&mut core.forge);
+                generation.give_up();
                 queue
                     .drain(..)
                     .for_each(|_| core.drops.add(DropReason::NoSession, 1));
                 continue;
             }
-            attempt.next_at = now + core.backoff(attempt.attempts, between);
+            attempt.next_at = now + core.forge.backoff(attempt.attempts, between);
             if let Some(to) = target(*endpoint, candidates, attempt.attempts) {
                 let link = generation.initiator((*id, *key), now, &mut core.forge);
                 let mut buffer = [0; MIN_BUFFER];
@@ -435,7 +435,7 @@ impl Peer {
     /// What is due by the second: expiry, renewal, keepalive, a session that went dead.
     pub(crate) fn tick(&mut self, now: Duration, core: &mut Core) {
         for generation in self.generations.iter_mut() {
-            generation.expire(now, &mut core.forge);
+            generation.expire(now);
         }
         let live = self
             .generations
@@ -487,7 +487,7 @@ impl Peer {
 
     /// One side of a pair, the one with the lower key, initiates for a new epoch.
     fn initiates(&self, core: &Core) -> bool {
-        core.forge.public < self.key
+        core.forge.public() < self.key
     }
 
     /// Of two initiations that cross, the higher key's waits.

@@ -481,7 +481,7 @@ impl World {
                 }
             }
             assert_eq!(endpoints, tunnel.core.endpoints.all());
-            assert_eq!(owned, tunnel.core.forge.indices);
+            assert_eq!(owned, tunnel.core.indices.all());
             assert_eq!(peers, tunnel.by_key.len());
             assert!(tunnel.core.due.len() <= peers);
         }

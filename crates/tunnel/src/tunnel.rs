@@ -5,7 +5,9 @@ use crate::admission::Admission;
 use crate::allowed_ips::{AllowedIps, PeerId};
 use crate::core::{Core, Endpoints, Event, Events, Traffic, Transmit};
 use crate::drops::{DropCounters, DropReason, Drops};
-use crate::generation::{Forge, Generation};
+use crate::forge::Forge;
+use crate::generation::Generation;
+use crate::indices::IndexTable;
 use crate::initiation::{Opener, Timestamp};
 use crate::inside::Inside;
 use crate::limits::*;
@@ -13,15 +15,10 @@ use crate::peer::{Peer, PeerSnapshot};
 use crate::peers::Peers;
 use crate::stamps::Stamps;
 use boringtun::noise::errors::WireGuardError;
-use boringtun::noise::rate_limiter::RateLimiter;
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
-use rand::SeedableRng as _;
-use rand::rngs::SmallRng;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
-use x25519_dalek::{PublicKey, StaticSecret};
 
 /// What a tunnel is made from.
 pub struct Config {
@@ -70,22 +67,14 @@ pub struct Tunnel {
 impl Tunnel {
     /// A tunnel without peers.
     pub fn new(config: Config) -> Self {
-        let secret = StaticSecret::from(*config.secret.expose());
-        let public = PublicKey::from(&secret);
         let opener = Opener::new(&config.secret);
         let per_second = config.handshakes_per_second;
         let admission = Admission::new(&config.secret, per_second, config.seed);
-        let forge = Forge {
-            secret,
-            public: config.secret.public(),
-            wg: config.secret,
-            limiter: Arc::new(RateLimiter::new(&public, u64::MAX)),
-            indices: HashMap::new(),
-            rng: SmallRng::seed_from_u64(config.seed),
-        };
+        let indices = IndexTable::default();
         Self {
             core: Core {
-                forge,
+                forge: Forge::new(config.secret, indices.clone(), config.seed),
+                indices,
                 mtu: config.mtu,
                 drops: DropCounters::default(),
                 carried: Traffic::default(),
@@ -139,9 +128,7 @@ impl Tunnel {
                 continue;
             };
             // Under the epoch in force it is a peer until the activation; without one it is none.
-            if let Some(superseded) = peer.generations.next.take() {
-                superseded.retire(&mut self.core.forge);
-            }
+            peer.generations.next = None;
             if peer.generations.current.is_none() {
                 self.remove(id);
             }
@@ -339,7 +326,7 @@ impl Tunnel {
         let id = match self.by_key.get(&spec.key) {
             Some(id) => *id,
             None => {
-                let shared = self.core.forge.wg.shared_with(&spec.key)?;
+                let shared = self.core.forge.shared_with(&spec.key)?;
                 let id = self.peers.free_slot();
                 let mut peer = Peer::new(id, spec.key, shared);
                 peer.stamps = Stamps::since(self.remembered.remove(&spec.key).unwrap_or_default());
