@@ -5,7 +5,7 @@ use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use rand_core::OsRng;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Config, Inside, Outbound, PeerSpec, Range, Tunnel};
+use tunnel::{Config, Inside, Outbound, Path, PeerSpec, Range, Tunnel};
 
 /// From the announcement of an epoch to its beginning.
 pub(crate) const LEAD: Duration = Duration::from_secs(5);
@@ -146,7 +146,8 @@ impl Star {
         while std::mem::take(&mut busy) {
             self.hub.tunnel.handle_timeout(self.now);
             while let Some(transmit) = self.hub.tunnel.poll_transmit() {
-                let spoke = &mut self.spokes[usize::from(transmit.to.port()) - 10_001];
+                let Path::Udp(to) = transmit.to;
+                let spoke = &mut self.spokes[usize::from(to.port()) - 10_001];
                 spoke
                     .tunnel
                     .handle_udp(self.hub.outer, &transmit.payload, &mut out, self.now);

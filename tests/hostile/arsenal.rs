@@ -20,7 +20,7 @@ use keys::{Epoch, EpochSecret, NodeId, Psk, WgPublicKey, WgSecret};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Event, Inbound, Inside, Outbound, PeerSpec, Range, Tunnel};
+use tunnel::{Event, Inbound, Inside, Outbound, Path, PeerSpec, Range, Tunnel};
 use wire::Place;
 
 /// Who it is, once enrolled.
@@ -369,7 +369,7 @@ impl Lane {
             };
             shots.push(Shot {
                 socket: self.socket,
-                to: transmit.to,
+                to: by_udp(transmit.to),
                 datagram: transmit.payload,
                 kind,
             });
@@ -397,6 +397,11 @@ pub(crate) fn tunnel_of(wg: &WgSecret, place: &Place, seed: u64) -> Tunnel {
     })
 }
 
+/// Where a datagram of the tunnel goes: this node knows no way but UDP.
+pub(crate) fn by_udp(Path::Udp(to): Path) -> SocketAddr {
+    to
+}
+
 /// Seals an inner packet, if there is a session for it.
 pub(crate) fn seal(
     tunnel: &mut Tunnel,
@@ -409,7 +414,7 @@ pub(crate) fn seal(
     match tunnel.handle_tun(&mut buffer, packet.len(), &mut out, now) {
         Outbound::Send { to, len } => {
             out.truncate(len);
-            Some((to, out))
+            Some((by_udp(to), out))
         }
         Outbound::Queued | Outbound::Dropped(_) => None,
     }
@@ -428,7 +433,7 @@ pub(crate) fn seal_to(
     let mut out = vec![0; 2048];
     let len = session.seal(&mut buffer, packet.len(), &mut out).ok()?;
     out.truncate(len);
-    Some((session.to(), out))
+    Some((by_udp(session.to()), out))
 }
 
 /// A receiver index that the survivor would use with this PSK if `newest` had it.

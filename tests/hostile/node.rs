@@ -6,7 +6,7 @@
 //! here and in `arsenal.rs`: it takes no update that excludes it, never discards and never closes. When
 //! it is readmitted, it begins anew and keeps its tunnel of before as a relic.
 
-use crate::arsenal::{Arsenal, Known, Scope, Shot, seal, seal_to, tunnel_of};
+use crate::arsenal::{Arsenal, Known, Scope, Shot, by_udp, seal, seal_to, tunnel_of};
 use crate::control;
 use crate::packets::{echo, is_data, is_response, udp};
 use crate::witness::inside;
@@ -566,7 +566,7 @@ impl Life {
             if silent {
                 continue;
             }
-            self.send(0, transmit.to, transmit.payload, Count::Handshake);
+            self.send(0, by_udp(transmit.to), transmit.payload, Count::Handshake);
         }
         while let Some(event) = self.tunnel.poll_event() {
             self.add(

@@ -214,7 +214,7 @@ impl Agent {
                 .peers
                 .iter()
                 .find(|seen| seen.key == member.wg)
-                .and_then(|seen| seen.endpoint)
+                .and_then(|seen| seen.endpoint?.udp())
         });
         let no_tunnel = || {
             refusal(

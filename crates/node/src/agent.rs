@@ -567,7 +567,7 @@ impl Agent {
     fn endpoint_of(&self, node: &NodeId, snapshot: Option<&Snapshot>) -> Option<IpAddr> {
         let key = self.member.view().update?.member(node)?.wg;
         let peer = snapshot?.peers.iter().find(|peer| peer.key == key)?;
-        Some(peer.endpoint?.ip())
+        Some(peer.endpoint?.udp()?.ip())
     }
 
     /// Everybody else whom the epoch in force names, members and excluded.

@@ -183,7 +183,7 @@ impl Agent {
         let observed = snapshot
             .into_iter()
             .flat_map(|snapshot| &snapshot.peers)
-            .filter_map(|peer| peer.endpoint)
+            .filter_map(|peer| peer.endpoint?.udp())
             // Of a path through the mesh the own MTU would be the measure, and shrink for ever.
             .filter(|endpoint| !self.is_inside(endpoint.ip()));
         let peers: BTreeSet<SocketAddr> = announced.chain(observed).map(canonical).collect();

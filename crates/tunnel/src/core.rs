@@ -5,9 +5,9 @@ use crate::allowed_ips::PeerId;
 use crate::drops::{DropCounters, DropReason};
 use crate::forge::Forge;
 use crate::indices::IndexTable;
+use crate::path::Path;
 use keys::{Epoch, WgPublicKey};
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
     /// Where to.
-    pub to: SocketAddr,
+    pub to: Path,
     /// The datagram.
     pub payload: Vec<u8>,
     pub(crate) peer: Option<PeerId>,
@@ -38,7 +38,7 @@ pub enum Event {
         /// The peer.
         peer: WgPublicKey,
         /// Its new endpoint.
-        endpoint: SocketAddr,
+        endpoint: Path,
     },
 }
 
@@ -84,18 +84,18 @@ impl Events {
 
 /// Where peers are expected, each place with how many peers are there.
 #[derive(Default)]
-pub(crate) struct Endpoints(Mutex<HashMap<SocketAddr, usize>>);
+pub(crate) struct Endpoints(Mutex<HashMap<Path, usize>>);
 
 impl Endpoints {
-    pub(crate) fn contains(&self, endpoint: SocketAddr) -> bool {
+    pub(crate) fn contains(&self, endpoint: Path) -> bool {
         self.counts().contains_key(&endpoint)
     }
 
-    pub(crate) fn add(&self, endpoint: SocketAddr) {
+    pub(crate) fn add(&self, endpoint: Path) {
         *self.counts().entry(endpoint).or_default() += 1;
     }
 
-    pub(crate) fn remove(&self, endpoint: SocketAddr) {
+    pub(crate) fn remove(&self, endpoint: Path) {
         let mut counts = self.counts();
         if let Some(count) = counts.get_mut(&endpoint) {
             *count -= 1;
@@ -105,12 +105,12 @@ impl Endpoints {
         }
     }
 
-    fn counts(&self) -> MutexGuard<'_, HashMap<SocketAddr, usize>> {
+    fn counts(&self) -> MutexGuard<'_, HashMap<Path, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(test)]
-    pub(crate) fn all(&self) -> HashMap<SocketAddr, usize> {
+    pub(crate) fn all(&self) -> HashMap<Path, usize> {
         self.counts().clone()
     }
 }
@@ -131,7 +131,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn transmit(&mut self, peer: PeerId, to: SocketAddr, payload: Vec<u8>) {
+    pub(crate) fn transmit(&mut self, peer: PeerId, to: Path, payload: Vec<u8>) {
         self.transmits.push_back(Transmit {
             to,
             payload,

@@ -8,15 +8,16 @@ use crate::core::Core;
 use crate::drops::DropReason;
 use crate::generation::Generation;
 use crate::initiation::Claimed;
-use crate::inside::{self, Inside};
+use crate::inside::Inside;
 use crate::limits::*;
 use crate::packet::{self, Message};
+use crate::path::Path;
 use crate::peer::Peer;
 use crate::peers::Peers;
 use crate::tunnel::{Tunnel, reason};
 use boringtun::noise::TunnResult;
 use boringtun::noise::errors::WireGuardError;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
@@ -80,16 +81,17 @@ struct Plain {
 impl Opening<'_> {
     /// Takes a datagram that came from `from`; an inner packet in it is opened into `out`, which
     /// needs the datagram's length.
-    pub fn open(&mut self, from: SocketAddr, datagram: &[u8], out: &mut [u8]) -> Opened {
-        self.opened(from, datagram, out).unwrap_or_else(|reason| {
-            self.tunnel.core.drops.add(reason, 1);
-            Opened::Dropped(reason)
-        })
+    pub fn open(&mut self, from: impl Into<Path>, datagram: &[u8], out: &mut [u8]) -> Opened {
+        self.opened(from.into(), datagram, out)
+            .unwrap_or_else(|reason| {
+                self.tunnel.core.drops.add(reason, 1);
+                Opened::Dropped(reason)
+            })
     }
 
     fn opened(
         &mut self,
-        from: SocketAddr,
+        from: Path,
         datagram: &[u8],
         out: &mut [u8],
     ) -> Result<Opened, DropReason> {
@@ -146,12 +148,12 @@ impl Tunnel {
     /// needs the datagram's length.
     pub fn handle_udp(
         &mut self,
-        from: SocketAddr,
+        from: impl Into<Path>,
         datagram: &[u8],
         out: &mut [u8],
         now: Duration,
     ) -> Inbound {
-        match self.inbound(from, datagram, out, now) {
+        match self.inbound(from.into(), datagram, out, now) {
             Ok(inbound) => inbound,
             Err(reason) => {
                 self.core.drops.add(reason, 1);
@@ -162,7 +164,7 @@ impl Tunnel {
 
     fn inbound(
         &mut self,
-        from: SocketAddr,
+        from: Path,
         datagram: &[u8],
         out: &mut [u8],
         now: Duration,
@@ -181,12 +183,7 @@ impl Tunnel {
     }
 
     /// The message in a datagram, if it comes from where an answer may go.
-    fn take_in(
-        &self,
-        from: SocketAddr,
-        datagram: &[u8],
-        now: Duration,
-    ) -> Result<Message, DropReason> {
+    fn take_in(&self, from: Path, datagram: &[u8], now: Duration) -> Result<Message, DropReason> {
         self.check_lease(now)?;
         // Before any key is asked: a member can seal what it likes and have it arrive from inside. The
         // answer, and all packets to that member, would then go through the tunnel, and again.
@@ -196,14 +193,14 @@ impl Tunnel {
         packet::parse_message(datagram)
             // Nothing can be sent to port 0, and datagrams to a group reach many: neither must become
             // an endpoint.
-            .filter(|_| inside::is_host(&from))
+            .filter(|_| from.is_host())
             .ok_or(DropReason::Malformed)
     }
 
     fn data(
         &mut self,
         index: u32,
-        from: SocketAddr,
+        from: Path,
         datagram: &[u8],
         out: &mut [u8],
         now: Duration,
@@ -221,7 +218,7 @@ impl Tunnel {
     fn initiation(
         &mut self,
         index: u32,
-        from: SocketAddr,
+        from: Path,
         datagram: &[u8],
         now: Duration,
     ) -> Result<Inbound, DropReason> {
@@ -266,7 +263,7 @@ impl Tunnel {
     fn response(
         &mut self,
         index: u32,
-        from: SocketAddr,
+        from: Path,
         datagram: &[u8],
         now: Duration,
     ) -> Result<Inbound, DropReason> {
@@ -319,7 +316,7 @@ impl Tunnel {
 fn open(
     generation: &mut Generation,
     index: u32,
-    from: SocketAddr,
+    from: Path,
     datagram: &[u8],
     out: &mut [u8],
     now: Duration,

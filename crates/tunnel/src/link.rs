@@ -4,9 +4,9 @@
 use crate::cookie::{self, Cookie};
 use crate::indices::Index;
 use crate::limits::*;
+use crate::path::Path;
 use boringtun::noise::Tunn;
 use keys::WgPublicKey;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A `Tunn` of one handshake, and its index.
@@ -20,7 +20,7 @@ pub(crate) struct Link {
 }
 
 struct Sent {
-    to: SocketAddr,
+    to: Path,
     message: Vec<u8>,
     /// Once is enough: a side that refuses its own cookie refuses it again.
     is_repeated: bool,
@@ -46,12 +46,7 @@ impl Link {
     }
 
     /// Keeps this side's message of the handshake, which goes to `to`: as it is to be sent.
-    pub(crate) fn send(
-        &mut self,
-        to: SocketAddr,
-        message: &[u8],
-        cookie: Option<&Cookie>,
-    ) -> Vec<u8> {
+    pub(crate) fn send(&mut self, to: Path, message: &[u8], cookie: Option<&Cookie>) -> Vec<u8> {
         let mut message = message.to_vec();
         if let Some(cookie) = cookie {
             cookie::prove(cookie, &mut message);
@@ -70,7 +65,7 @@ impl Link {
     }
 
     /// The message with the cookie, once, and where it goes: nobody has opened it yet.
-    pub(crate) fn send_again(&mut self, cookie: &Cookie) -> Option<(SocketAddr, Vec<u8>)> {
+    pub(crate) fn send_again(&mut self, cookie: &Cookie) -> Option<(Path, Vec<u8>)> {
         let sent = self.sent.as_mut().filter(|sent| !sent.is_repeated)?;
         sent.is_repeated = true;
         cookie::prove(cookie, &mut sent.message);

@@ -7,9 +7,10 @@ use crate::core::Core;
 use crate::drops::DropReason;
 use crate::limits::*;
 use crate::packet;
+use crate::path::Path;
 use crate::peer::Peer;
 use crate::tunnel::Tunnel;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ pub enum Outbound {
     /// `len` bytes of the lent buffer are to be sent.
     Send {
         /// Where to.
-        to: SocketAddr,
+        to: Path,
         /// Bytes in the buffer.
         len: usize,
     },
@@ -34,7 +35,7 @@ pub enum Outbound {
 pub struct Sealing<'t> {
     peer: MutexGuard<'t, Peer>,
     core: &'t Core,
-    to: SocketAddr,
+    to: Path,
     now: Duration,
 }
 
@@ -116,7 +117,7 @@ impl Tunnel {
 
 impl Sealing<'_> {
     /// Where sealed packets go.
-    pub fn to(&self) -> SocketAddr {
+    pub fn to(&self) -> Path {
         self.to
     }
 

@@ -7,11 +7,12 @@ use crate::drops::DropReason;
 use crate::generation::{Generation, Initiating};
 use crate::generations::Generations;
 use crate::limits::*;
+use crate::path::Path;
 use crate::stamps::Stamps;
 use boringtun::noise::TunnResult;
 use keys::{Epoch, SharedSecret, WgPublicKey};
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 pub(crate) struct Peer {
@@ -20,8 +21,8 @@ pub(crate) struct Peer {
     pub(crate) shared: SharedSecret,
     /// Its addresses, as the newest epoch that names it says.
     pub(crate) allowed: Vec<IpAddr>,
-    pub(crate) endpoint: Option<SocketAddr>,
-    pub(crate) candidates: Vec<SocketAddr>,
+    pub(crate) endpoint: Option<Path>,
+    pub(crate) candidates: Vec<Path>,
     pub(crate) generations: Generations,
     /// Timestamps of its initiations.
     pub(crate) stamps: Stamps,
@@ -56,7 +57,7 @@ pub struct PeerSnapshot {
     /// The peer.
     pub key: WgPublicKey,
     /// Where packets to it go.
-    pub endpoint: Option<SocketAddr>,
+    pub endpoint: Option<Path>,
     /// Epoch of the session that packets are sent on; `None`: no live session.
     pub session_epoch: Option<Epoch>,
     /// Time since that session's handshake.
@@ -217,7 +218,7 @@ impl Peer {
     }
 
     /// Where packets to it go.
-    pub(crate) fn target(&self) -> Option<SocketAddr> {
+    pub(crate) fn target(&self) -> Option<Path> {
         self.endpoint.or(self.candidates.first().copied())
     }
 
@@ -282,7 +283,7 @@ impl Peer {
     // ---- receiving --------------------------------------------------------------------------
 
     /// A message of this peer was authenticated.
-    pub(crate) fn heard(&mut self, from: SocketAddr, data_len: usize, now: Duration, core: &Core) {
+    pub(crate) fn heard(&mut self, from: Path, data_len: usize, now: Duration, core: &Core) {
         if self.endpoint != Some(from) {
             self.move_to(Some(from), core);
             core.events.push(Event::Endpoint {
@@ -300,7 +301,7 @@ impl Peer {
     }
 
     /// Packets to it go to `endpoint` from here on.
-    pub(crate) fn move_to(&mut self, endpoint: Option<SocketAddr>, core: &Core) {
+    pub(crate) fn move_to(&mut self, endpoint: Option<Path>, core: &Core) {
         let before = std::mem::replace(&mut self.endpoint, endpoint);
         endpoint
             .into_iter()
@@ -311,7 +312,7 @@ impl Peer {
     }
 
     /// Where it is said to be.
-    pub(crate) fn set_candidates(&mut self, mut candidates: Vec<SocketAddr>, core: &Core) {
+    pub(crate) fn set_candidates(&mut self, mut candidates: Vec<Path>, core: &Core) {
         candidates.truncate(MAX_ENDPOINTS);
         candidates
             .iter()
@@ -586,11 +587,7 @@ fn spread(lead: Duration) -> Duration {
 }
 
 /// The endpoint to try: the one that works or worked, and every third time another that is known.
-fn target(
-    endpoint: Option<SocketAddr>,
-    candidates: &[SocketAddr],
-    attempt: u32,
-) -> Option<SocketAddr> {
+fn target(endpoint: Option<Path>, candidates: &[Path], attempt: u32) -> Option<Path> {
     let other = candidates
         .get((attempt / 3) as usize % candidates.len().max(1))
         .copied();

@@ -2,9 +2,9 @@
 //! any timestamp, made by hand.
 
 use crate::initiation::{Timestamp, sealed};
-use crate::{Config, DropReason, Inbound, Inside, MIN_BUFFER, PeerSpec, Range, Tunnel};
+use crate::{Config, DropReason, Inbound, Inside, MIN_BUFFER, Path, PeerSpec, Range, Tunnel};
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 const EPOCH: Epoch = Epoch(6);
@@ -69,7 +69,7 @@ impl Place {
     }
 
     /// Whether it is answered; else it must have been taken for a recording.
-    fn answers(&mut self, from: SocketAddr, message: &[u8], now: Duration) -> bool {
+    fn answers(&mut self, from: Path, message: &[u8], now: Duration) -> bool {
         let inbound = self
             .tunnel
             .handle_udp(from, message, &mut [0; MIN_BUFFER], now);
@@ -85,7 +85,7 @@ impl Place {
         inbound == Inbound::Consumed
     }
 
-    fn endpoint(&self) -> Option<SocketAddr> {
+    fn endpoint(&self) -> Option<Path> {
         self.tunnel.snapshot(NOW)[0].endpoint
     }
 }
@@ -94,8 +94,8 @@ fn at(seconds: u64) -> Timestamp {
     Timestamp::default().later_by((1 << 62) + 1_000_000 + seconds)
 }
 
-fn from(host: u8) -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, host], 51_820))
+fn from(host: u8) -> Path {
+    Path::Udp(([192, 0, 2, host], 51_820).into())
 }
 
 fn relabelled(message: &[u8], index: u32, own: &WgPublicKey) -> Vec<u8> {

@@ -3,13 +3,13 @@
 //! network does not lose.
 
 use crate::limits::*;
-use crate::{Config, DropReason, Inbound, Inside, Opened, Outbound, PeerSpec, Range, Tunnel};
+use crate::{Config, DropReason, Inbound, Inside, Opened, Outbound, Path, PeerSpec, Range, Tunnel};
 use keys::{Epoch, Psk, WgSecret};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use rand_core::{CryptoRng, RngCore};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 struct Node {
@@ -104,8 +104,8 @@ fn inner(node: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, node as u8 + 1)
 }
 
-fn outer(node: usize) -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, node as u8 + 1], 51820))
+fn outer(node: usize) -> Path {
+    Path::Udp(([192, 0, 2, node as u8 + 1], 51820).into())
 }
 
 fn tunnel(at: usize, secret: &WgSecret, handshakes_per_second: u64, seed: u64) -> Tunnel {

@@ -11,13 +11,14 @@ use crate::indices::IndexTable;
 use crate::initiation::{Opener, Timestamp};
 use crate::inside::Inside;
 use crate::limits::*;
+use crate::path::Path;
 use crate::peer::{Peer, PeerSnapshot};
 use crate::peers::Peers;
 use crate::stamps::Stamps;
 use boringtun::noise::errors::WireGuardError;
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// What a tunnel is made from.
@@ -208,10 +209,14 @@ impl Tunnel {
     pub fn set_endpoints(
         &mut self,
         key: &WgPublicKey,
-        mut endpoints: Vec<SocketAddr>,
+        endpoints: impl IntoIterator<Item = impl Into<Path>>,
         now: Duration,
     ) {
-        endpoints.retain(|endpoint| self.inside.allows_endpoint(endpoint));
+        let endpoints: Vec<Path> = endpoints
+            .into_iter()
+            .map(Into::into)
+            .filter(|endpoint| self.inside.allows_endpoint(*endpoint))
+            .collect();
         let Some(peer) = self.by_key.get(key).and_then(|id| self.peers.get_mut(*id)) else {
             return;
         };

@@ -11,7 +11,7 @@ use rand_core::OsRng;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Config, DropReason, Inbound, Inside, Outbound, PeerSpec, Range, Tunnel};
+use tunnel::{Config, DropReason, Inbound, Inside, Outbound, Path, PeerSpec, Range, Tunnel};
 
 /// A node: the first two, A and B, are members; the others belong to one that is not.
 struct Node {
@@ -160,7 +160,8 @@ impl World {
         outbound
     }
 
-    fn launch(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
+    fn launch(&mut self, from: SocketAddr, to: Path, datagram: Vec<u8>) {
+        let Path::Udp(to) = to;
         self.flying
             .push_back((self.now + self.one_way, from, to, datagram));
     }
@@ -185,7 +186,7 @@ impl World {
                 let is_proven = transmit.payload[transmit.payload.len() - 16..] != [0; 16];
                 if at >= 2 && is_proven && transmit.payload[0] == 1 {
                     // It is sent again and again.
-                    let to = usize::from(self.nodes[1].outer == transmit.to);
+                    let to = usize::from(Path::Udp(self.nodes[1].outer) == transmit.to);
                     self.proven.insert((at, to), transmit.payload.clone());
                 }
                 self.launch(self.nodes[at].outer, transmit.to, transmit.payload);

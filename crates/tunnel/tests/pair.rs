@@ -506,7 +506,7 @@ fn no_initiation_that_came_before_its_epoch_is_answered_when_it_comes_again() {
         assert_eq!(inbound, Inbound::Dropped(DropReason::Replayed));
     }
     let endpoint = pair.b.tunnel.snapshot(pair.now)[0].endpoint;
-    assert_eq!(endpoint, Some(pair.a.outer));
+    assert_eq!(endpoint, Some(pair.a.outer.into()));
 }
 
 #[test]
@@ -543,7 +543,7 @@ fn nobody_is_heard_from_a_port_that_nothing_can_be_sent_to() {
         assert_eq!(inbound, Inbound::Dropped(DropReason::Malformed));
     }
     let endpoint = pair.b.tunnel.snapshot(pair.now)[0].endpoint;
-    assert_eq!(endpoint, Some(pair.a.outer));
+    assert_eq!(endpoint, Some(pair.a.outer.into()));
 }
 
 #[test]
@@ -592,7 +592,7 @@ fn a_peer_that_moves_is_followed() {
     pair.a_to_b(100);
     assert_eq!(
         pair.b.tunnel.snapshot(pair.now)[0].endpoint,
-        Some(pair.a.outer)
+        Some(pair.a.outer.into())
     );
 }
 
@@ -826,7 +826,7 @@ fn nothing_is_heard_from_inside_the_mesh_whatever_authenticates_it() {
         assert_eq!(dropped - dropped_before, messages.len() as u64);
         assert_eq!(
             pair.b.tunnel.snapshot(pair.now)[0].endpoint,
-            Some(pair.a.outer)
+            Some(pair.a.outer.into())
         );
         assert!(pair.b.datagrams().iter().all(|it| it[0] != 2), "no answer");
         // They are good: from outside they are heard.

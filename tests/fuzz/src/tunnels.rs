@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tunnel::{Config, DropReason, Inbound, Inside, Outbound, PeerSpec, Range, Tunnel};
+use tunnel::{Config, DropReason, Inbound, Inside, Outbound, Path, PeerSpec, Range, Tunnel};
 
 const MTU: usize = 1420;
 const OWN_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -212,11 +212,12 @@ pub fn inside(data: &[u8]) {
                 .set_endpoints(&key, vec![from, outer()], pair.now);
             // With a session it stays where it was heard; without one it goes where it may.
             let endpoint = pair.tunnel.snapshot(pair.now)[0].endpoint;
-            assert!(endpoint == before || endpoint == Some(outer()));
+            assert!(endpoint == before || endpoint == Some(outer().into()));
         }
         while let Some(transmit) = pair.tunnel.poll_transmit() {
-            assert!(!(is_inside && transmit.to.ip() == ip));
-            assert!(!is_of_the_mesh(transmit.to.ip()));
+            let Path::Udp(to) = transmit.to;
+            assert!(!(is_inside && to.ip() == ip));
+            assert!(!is_of_the_mesh(to.ip()));
         }
         // Back to where the other targets expect it.
         let keepalive = pair.peer.encapsulate(&[], &mut made);
@@ -264,7 +265,7 @@ pub fn outbound(data: &[u8]) {
         let (tunnel, now) = (&mut pair.tunnel, pair.now);
         let outbound = carry::send(tunnel, &mut buffer, data.len(), &mut sealed, now);
         if let Outbound::Send { to, len } = outbound {
-            assert_eq!(to, outer());
+            assert_eq!(to, outer().into());
             // boringtun cuts the padding by the length that the packet claims.
             match pair.peer.decapsulate(None, &sealed[..len], &mut opened) {
                 TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
