@@ -20,9 +20,9 @@
 //! a second fill the system's table of neighbours, and then it finds its peers no more.
 
 use crate::cookie::Cookies;
-use crate::core::Transmit;
 use crate::drops::DropReason;
 use crate::limits::*;
+use crate::outbox::Transmit;
 use crate::path::Path;
 use keys::WgSecret;
 use std::collections::HashMap;
@@ -155,11 +155,7 @@ impl Admission {
             return (DropReason::UnderLoad, None);
         }
         let reply = self.cookies.reply(from, datagram, now);
-        let reply = reply.map(|payload| Transmit {
-            to: from,
-            payload,
-            peer: None,
-        });
+        let reply = reply.map(|payload| Transmit::to_anybody(from, payload));
         (DropReason::UnderLoad, reply)
     }
 

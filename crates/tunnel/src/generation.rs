@@ -106,6 +106,11 @@ impl Generation {
         Some(&mut session.link.tunn)
     }
 
+    /// Whether a handshake is under way, and not to be tried again just now.
+    pub(crate) fn is_waiting(&self, now: Duration) -> bool {
+        self.initiating.is_some_and(|it| it.next_at > now)
+    }
+
     pub(crate) fn is_live(&self, now: Duration) -> bool {
         self.sessions.front().is_some_and(|it| it.sends(now))
     }

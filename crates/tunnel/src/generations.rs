@@ -11,6 +11,14 @@ use boringtun::noise::Tunn;
 use keys::Epoch;
 use std::time::Duration;
 
+/// Where a generation stands that can be sent on; good as long as the peer is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    Current,
+    /// Newest first.
+    Previous(usize),
+}
+
 #[derive(Default)]
 pub(crate) struct Generations {
     previous: Vec<Generation>,
@@ -50,29 +58,44 @@ impl Generations {
         self.current = None;
     }
 
-    /// The `Tunn` to send on: `current` once it is live, until then the newest before it that is.
-    pub(crate) fn sender(&mut self, now: Duration) -> Option<&mut Tunn> {
-        let in_force = self.current.as_ref()?.epoch;
-        self.current
-            .iter_mut()
-            .chain(&mut self.previous)
-            .find(|generation| generation.epoch <= in_force && generation.is_live(now))?
-            .sender(now)
+    /// The slot to send on: `current` once it is live, until then the newest before it that is. Never
+    /// `next`: the other side may not have that epoch in force, and a peer that it leaves out is still
+    /// a peer until it is.
+    pub(crate) fn sending(&self, now: Duration) -> Option<Slot> {
+        let current = self.current.as_ref()?;
+        if current.is_live(now) {
+            return Some(Slot::Current);
+        }
+        let is_live = |it: &Generation| it.epoch <= current.epoch && it.is_live(now);
+        self.previous.iter().position(is_live).map(Slot::Previous)
     }
 
-    /// The generation whose `Tunn` [`Self::sender`] gives.
-    pub(crate) fn sending(&self, now: Duration) -> Option<&Generation> {
-        let in_force = self.current.as_ref()?.epoch;
-        self.current
-            .iter()
-            .chain(&self.previous)
-            .find(|generation| generation.epoch <= in_force && generation.is_live(now))
+    /// The generation in a slot.
+    pub(crate) fn at(&self, slot: Slot) -> Option<&Generation> {
+        match slot {
+            Slot::Current => self.current.as_ref(),
+            Slot::Previous(at) => self.previous.get(at),
+        }
+    }
+
+    /// The `Tunn` to send on in the slot that [`Self::sending`] gives.
+    pub(crate) fn sender(&mut self, slot: Slot, now: Duration) -> Option<&mut Tunn> {
+        let generation = match slot {
+            Slot::Current => self.current.as_mut(),
+            Slot::Previous(at) => self.previous.get_mut(at),
+        };
+        generation?.sender(now)
     }
 
     /// Whether an older generation carries what `current` cannot yet.
     pub(crate) fn is_between(&self, now: Duration) -> bool {
-        let sending = self.sending(now).map(|generation| generation.epoch);
-        sending.is_some() && sending != self.current.as_ref().map(|current| current.epoch)
+        self.sending(now).is_some_and(|slot| self.is_older(slot))
+    }
+
+    /// Whether the generation in a slot is of an older epoch than `current`.
+    pub(crate) fn is_older(&self, slot: Slot) -> bool {
+        let epoch = |generation: &Generation| generation.epoch;
+        self.at(slot).map(epoch) != self.current.as_ref().map(epoch)
     }
 
     /// Whether the epoch in force is the first since this peer is known.

@@ -3,17 +3,17 @@
 //! [`Tunnel::opening`] is the way for data on live sessions, shared by as many threads as there are;
 //! [`Tunnel::handle_udp`] has the tunnel to itself and can do all that there is to do.
 
+use crate::admission::Refusal;
 use crate::allowed_ips::AllowedIps;
-use crate::core::Core;
 use crate::drops::DropReason;
 use crate::generation::Generation;
 use crate::initiation::Claimed;
 use crate::inside::Inside;
 use crate::limits::*;
+use crate::outbox::{Outbox, Transmit};
 use crate::packet::{self, Message};
 use crate::path::Path;
 use crate::peer::Peer;
-use crate::peers::Peers;
 use crate::tunnel::{Tunnel, reason};
 use boringtun::noise::TunnResult;
 use boringtun::noise::errors::WireGuardError;
@@ -84,7 +84,7 @@ impl Opening<'_> {
     pub fn open(&mut self, from: impl Into<Path>, datagram: &[u8], out: &mut [u8]) -> Opened {
         self.opened(from.into(), datagram, out)
             .unwrap_or_else(|reason| {
-                self.tunnel.core.drops.add(reason, 1);
+                self.tunnel.local.drops.add(reason, 1);
                 Opened::Dropped(reason)
             })
     }
@@ -105,7 +105,7 @@ impl Opening<'_> {
         let held = match self.held.take().filter(|held| held.index == receiver) {
             Some(held) => held,
             None => {
-                let id = tunnel.core.indices.owner(receiver);
+                let id = tunnel.indices.owner(receiver);
                 let peer = id.and_then(|id| tunnel.peers.lock(id));
                 Held {
                     index: receiver,
@@ -120,7 +120,7 @@ impl Opening<'_> {
             return Ok(Opened::Handshake);
         }
         let plain = open(generation, receiver, from, datagram, out, now)?;
-        peer.heard(from, plain.len, now, &tunnel.core);
+        peer.heard(from, plain.len, now, &tunnel.local);
         if plain.ends.is_some() && plain.ends == *ends {
             return Ok(Opened::Deliver { len: plain.len });
         }
@@ -156,7 +156,7 @@ impl Tunnel {
         match self.inbound(from.into(), datagram, out, now) {
             Ok(inbound) => inbound,
             Err(reason) => {
-                self.core.drops.add(reason, 1);
+                self.local.drops.add(reason, 1);
                 Inbound::Dropped(reason)
             }
         }
@@ -172,9 +172,9 @@ impl Tunnel {
         match self.take_in(from, datagram, now)? {
             Message::Data { receiver } => self.data(receiver >> 8, from, datagram, out, now),
             Message::Initiation { sender } => {
-                let is_peer = self.core.endpoints.contains(from);
+                let is_peer = self.local.endpoints.contains(from);
                 let admitted = self.admission.initiation(from, datagram, is_peer, now);
-                self.core.unless_refused(admitted)?;
+                unless_refused(admitted, &mut self.local.outbox)?;
                 self.initiation(sender >> 8, from, datagram, now)
             }
             Message::Response { receiver } => self.response(receiver >> 8, from, datagram, now),
@@ -205,12 +205,16 @@ impl Tunnel {
         out: &mut [u8],
         now: Duration,
     ) -> Result<Inbound, DropReason> {
-        let (peer, core) = peer_at(&mut self.peers, &mut self.core, index)?;
+        let peer = self
+            .peers
+            .get_mut(self.indices.owner(index).ok_or(DropReason::UnknownIndex)?)
+            .ok_or(DropReason::UnknownIndex)?;
+        let local = &mut self.local;
         let generation = peer.owner_of(index).ok_or(DropReason::UnknownIndex)?;
         let plain = open(generation, index, from, datagram, out, now)?;
-        peer.heard(from, plain.len, now, core);
+        peer.heard(from, plain.len, now, local);
         if plain.is_unconfirmed {
-            peer.confirm(index, false, now, core);
+            peer.confirm(index, false, now, local);
         }
         judge(&plain, &self.allowed, &self.inside, peer)
     }
@@ -232,14 +236,14 @@ impl Tunnel {
             .ok_or(DropReason::UnknownPeer)?;
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownPeer)?;
         let key = (peer.id, peer.key);
-        let (steps_back, cookie) = (peer.steps_back(&self.core), peer.cookie(now));
+        let (steps_back, cookie) = (peer.role.yields(), peer.cookie(now));
         let generation = choose(peer, &claimed, index, now)?;
         if steps_back {
             generation.step_back(now);
         }
 
         let mut response = [0; MIN_BUFFER];
-        let link = generation.responder(key, now, &mut self.core.forge);
+        let link = generation.responder(key, now, &mut self.local.forge);
         match link
             .tunn
             .decapsulate(Some(from.ip()), datagram, &mut response)
@@ -248,11 +252,11 @@ impl Tunnel {
                 let payload = link.send(from, message, cookie.as_ref());
                 // An initiation may be a recording, or held back on its way: after a start nothing tells.
                 // Packets go where it came from once data has come from there.
-                if peer.target().is_none() {
-                    peer.heard(from, 0, now, &self.core);
+                if peer.whereabouts.target().is_none() {
+                    peer.heard(from, 0, now, &self.local);
                 }
-                peer.reschedule(&mut self.core);
-                self.core.transmit(id, from, payload);
+                peer.reschedule(&mut self.local);
+                self.local.outbox.put(Transmit::to_peer(id, from, payload));
                 Ok(Inbound::Consumed)
             }
             TunnResult::Err(error) => Err(handshake_reason(&error)),
@@ -267,7 +271,11 @@ impl Tunnel {
         datagram: &[u8],
         now: Duration,
     ) -> Result<Inbound, DropReason> {
-        let (peer, core) = peer_at(&mut self.peers, &mut self.core, index)?;
+        let peer = self
+            .peers
+            .get_mut(self.indices.owner(index).ok_or(DropReason::UnknownIndex)?)
+            .ok_or(DropReason::UnknownIndex)?;
+        let local = &mut self.local;
         // Only what answers an initiation under way can cost anything, and takes from nobody else.
         let is_awaited =
             |peer: &mut Peer| Some(peer.owner_of(index)?.initiator_at(index).is_some());
@@ -275,10 +283,10 @@ impl Tunnel {
             return Err(DropReason::UnknownIndex);
         }
         let is_within = peer.responses.take(RESPONSES_PER_PEER, now);
-        let is_peer = core.endpoints.contains(from);
+        let is_peer = local.endpoints.contains(from);
         let source = (is_peer, is_within);
         let admitted = self.admission.response(from, datagram, source, now);
-        core.unless_refused(admitted)?;
+        unless_refused(admitted, &mut local.outbox)?;
         let tunn = peer
             .owner_of(index)
             .and_then(|generation| generation.initiator_at(index));
@@ -290,9 +298,9 @@ impl Tunnel {
         ) {
             TunnResult::WriteToNetwork(message) => {
                 let payload = message.to_vec();
-                peer.heard(from, 0, now, core);
-                core.transmit(peer.id, from, payload);
-                peer.confirm(index, true, now, core);
+                peer.heard(from, 0, now, local);
+                local.outbox.put(Transmit::to_peer(peer.id, from, payload));
+                peer.confirm(index, true, now, local);
                 Ok(Inbound::Consumed)
             }
             TunnResult::Err(error) => Err(handshake_reason(&error)),
@@ -306,8 +314,12 @@ impl Tunnel {
         datagram: &[u8],
         now: Duration,
     ) -> Result<Inbound, DropReason> {
-        let (peer, core) = peer_at(&mut self.peers, &mut self.core, index)?;
-        peer.take_cookie(index, datagram, now, core)?;
+        let peer = self
+            .peers
+            .get_mut(self.indices.owner(index).ok_or(DropReason::UnknownIndex)?)
+            .ok_or(DropReason::UnknownIndex)?;
+        let local = &mut self.local;
+        peer.take_cookie(index, datagram, now, local)?;
         Ok(Inbound::Consumed)
     }
 }
@@ -431,12 +443,10 @@ fn handshake_reason(error: &WireGuardError) -> DropReason {
     }
 }
 
-fn peer_at<'a>(
-    peers: &'a mut Peers,
-    core: &'a mut Core,
-    index: u32,
-) -> Result<(&'a mut Peer, &'a mut Core), DropReason> {
-    let id = core.indices.owner(index).ok_or(DropReason::UnknownIndex)?;
-    let peer = peers.get_mut(id).ok_or(DropReason::UnknownIndex)?;
-    Ok((peer, core))
+/// Answers a handshake message that was refused, if there is an answer.
+fn unless_refused(admitted: Result<(), Refusal>, outbox: &mut Outbox) -> Result<(), DropReason> {
+    admitted.map_err(|(reason, cookie)| {
+        cookie.into_iter().for_each(|reply| outbox.put(reply));
+        reason
+    })
 }

@@ -38,11 +38,13 @@
 #![deny(clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::indexing_slicing))]
 
+mod activity;
 mod admission;
+mod agenda;
 mod allowed_ips;
 mod cookie;
-mod core;
 mod drops;
+mod events;
 mod forge;
 mod generation;
 mod generations;
@@ -52,25 +54,33 @@ mod initiation;
 mod inside;
 mod limits;
 mod link;
+mod local;
 mod outbound;
+mod outbox;
 mod packet;
 mod path;
 mod peer;
 mod peers;
+mod remembered;
+mod role;
 mod stamps;
 #[cfg(test)]
 mod stock;
 #[cfg(test)]
 mod stress;
+mod traffic;
 mod tunnel;
+mod whereabouts;
 
-pub use core::{Event, Traffic, Transmit};
 pub use drops::{DropReason, Drops};
+pub use events::Event;
 pub use inbound::{Inbound, Opened, Opening};
 pub use inside::{Inside, Range};
 pub use limits::*;
 pub use outbound::{Outbound, Sealing};
+pub use outbox::Transmit;
 pub use packet::{destination, is_handshake};
 pub use path::Path;
 pub use peer::PeerSnapshot;
+pub use traffic::Traffic;
 pub use tunnel::{Config, PeerSpec, Tunnel};

@@ -3,12 +3,13 @@
 //! [`Tunnel::sealing`] is the way for everything that has a session, shared by as many threads as
 //! there are; [`Tunnel::handle_tun`] has the tunnel to itself and can do all that there is to do.
 
-use crate::core::Core;
 use crate::drops::DropReason;
+use crate::generations::Slot;
 use crate::limits::*;
+use crate::local::Local;
 use crate::packet;
 use crate::path::Path;
-use crate::peer::Peer;
+use crate::peer::{Peer, Readiness};
 use crate::tunnel::Tunnel;
 use std::net::IpAddr;
 use std::sync::MutexGuard;
@@ -34,7 +35,8 @@ pub enum Outbound {
 /// back before it asks for another, or for an [`crate::Opening`].
 pub struct Sealing<'t> {
     peer: MutexGuard<'t, Peer>,
-    core: &'t Core,
+    slot: Slot,
+    local: &'t Local,
     to: Path,
     now: Duration,
 }
@@ -53,21 +55,23 @@ impl Tunnel {
         self.check_lease(now)?;
         let id = self.allowed.get(destination).ok_or(DropReason::NoRoute)?;
         let peer = self.peers.lock(id).ok_or(DropReason::NoRoute)?;
-        let to = peer.target().ok_or(DropReason::NoEndpoint)?;
-        if peer.can_only_drop(now) {
-            return Err(DropReason::NoSession);
+        let to = peer.whereabouts.target().ok_or(DropReason::NoEndpoint)?;
+        match peer.readiness(now) {
+            Readiness::Ready(slot) => Ok(Some(Sealing {
+                peer,
+                slot,
+                local: &self.local,
+                to,
+                now,
+            })),
+            Readiness::Hurry(_) | Readiness::Wait => Ok(None),
+            Readiness::Drop(reason) => Err(reason),
         }
-        Ok(peer.is_ready(now).then_some(Sealing {
-            peer,
-            core: &self.core,
-            to,
-            now,
-        }))
     }
 
     /// Counts packets that were dropped before they got to a peer.
     pub fn count_drops(&self, reason: DropReason, packets: u64) {
-        self.core.drops.add(reason, packets);
+        self.local.drops.add(reason, packets);
     }
 
     /// Takes the inner packet in the first `len` bytes of `buffer` and seals it into `out`, as
@@ -82,7 +86,7 @@ impl Tunnel {
         match self.outbound(buffer, len, out, now) {
             Ok(outbound) => outbound,
             Err(reason) => {
-                self.core.drops.add(reason, 1);
+                self.local.drops.add(reason, 1);
                 Outbound::Dropped(reason)
             }
         }
@@ -100,17 +104,20 @@ impl Tunnel {
         let destination = packet::destination(packet).ok_or(DropReason::Malformed)?;
         let id = self.allowed.get(destination).ok_or(DropReason::NoRoute)?;
         let peer = self.peers.get_mut(id).ok_or(DropReason::NoRoute)?;
-        let to = peer.target().ok_or(DropReason::NoEndpoint)?;
-
-        if let Some(len) = seal(peer, self.core.mtu, buffer, len, out, now)? {
-            peer.hurry(now, &mut self.core);
-            return Ok(Outbound::Send { to, len });
-        }
-        let packet = buffer.get(..len).ok_or(DropReason::TooLarge)?;
-        if peer.enqueue(packet, now, &mut self.core) {
-            Ok(Outbound::Queued)
-        } else {
-            Err(DropReason::NoSession)
+        let to = peer.whereabouts.target().ok_or(DropReason::NoEndpoint)?;
+        match peer.readiness(now) {
+            Readiness::Ready(slot) => {
+                let len = seal(peer, slot, self.local.mtu, buffer, len, out, now)?;
+                Ok(Outbound::Send { to, len })
+            }
+            Readiness::Hurry(slot) => {
+                let len = seal(peer, slot, self.local.mtu, buffer, len, out, now)?;
+                peer.hurry(now, &mut self.local);
+                Ok(Outbound::Send { to, len })
+            }
+            Readiness::Wait if peer.enqueue(packet, now, &mut self.local) => Ok(Outbound::Queued),
+            Readiness::Wait => Err(DropReason::NoSession),
+            Readiness::Drop(reason) => Err(reason),
         }
     }
 }
@@ -123,7 +130,7 @@ impl Sealing<'_> {
 
     /// Bytes of the datagram that a packet of `len` bytes becomes.
     pub fn datagram_len(&self, len: usize) -> usize {
-        packet::padded(len, self.core.mtu) + DATA_OVERHEAD
+        packet::padded(len, self.local.mtu) + DATA_OVERHEAD
     }
 
     /// Seals the packet in the first `len` bytes of `buffer` into `out`; the bytes of the datagram.
@@ -138,22 +145,22 @@ impl Sealing<'_> {
         len: usize,
         out: &mut [u8],
     ) -> Result<usize, DropReason> {
-        let sealed = seal(&mut self.peer, self.core.mtu, buffer, len, out, self.now);
-        sealed
-            .and_then(|sealed| sealed.ok_or(DropReason::NoSession))
-            .inspect_err(|reason| self.core.drops.add(*reason, 1))
+        let (peer, mtu) = (&mut self.peer, self.local.mtu);
+        seal(peer, self.slot, mtu, buffer, len, out, self.now)
+            .inspect_err(|reason| self.local.drops.add(*reason, 1))
     }
 }
 
-/// Pads and seals; `None` without a session.
+/// Pads and seals.
 fn seal(
     peer: &mut Peer,
+    slot: Slot,
     mtu: usize,
     buffer: &mut [u8],
     len: usize,
     out: &mut [u8],
     now: Duration,
-) -> Result<Option<usize>, DropReason> {
+) -> Result<usize, DropReason> {
     let padded = packet::padded(len, mtu).min(buffer.len());
     if out.len() < (padded + DATA_OVERHEAD).max(MIN_BUFFER) {
         return Err(DropReason::TooLarge);
@@ -162,5 +169,6 @@ fn seal(
         padding.fill(0);
     }
     let plaintext = buffer.get(..padded).ok_or(DropReason::TooLarge)?;
-    Ok(peer.seal(plaintext, len, out, now))
+    peer.seal(slot, plaintext, len, out, now)
+        .ok_or(DropReason::NoSession)
 }

@@ -454,8 +454,8 @@ impl World {
             let mut peers = 0;
             let mut endpoints = HashMap::new();
             for peer in tunnel.peers.iter_mut() {
-                for endpoint in peer.endpoint.iter().chain(&peer.candidates) {
-                    *endpoints.entry(*endpoint).or_default() += 1;
+                for endpoint in peer.whereabouts.all() {
+                    *endpoints.entry(endpoint).or_default() += 1;
                 }
                 peers += 1;
                 assert_eq!(tunnel.by_key.get(&peer.key), Some(&peer.id));
@@ -469,9 +469,9 @@ impl World {
                     .filter_map(|it| it.initiating)
                     .collect();
                 let first = wanted.iter().map(|it| it.next_at).min();
-                let due = tunnel.core.due.iter().find(|(_, id)| *id == peer.id);
+                let due = tunnel.local.agenda.of(peer.id);
                 assert!(
-                    first.is_none() || due.map(|it| it.0) <= first,
+                    due.len() <= 1 && (first.is_none() || due.first().copied() <= first),
                     "nobody will call"
                 );
                 for generation in peer.generations.iter_mut() {
@@ -480,10 +480,10 @@ impl World {
                     }
                 }
             }
-            assert_eq!(endpoints, tunnel.core.endpoints.all());
-            assert_eq!(owned, tunnel.core.indices.all());
+            assert_eq!(endpoints, tunnel.local.endpoints.all());
+            assert_eq!(owned, tunnel.indices.all());
             assert_eq!(peers, tunnel.by_key.len());
-            assert!(tunnel.core.due.len() <= peers);
+            assert!(tunnel.local.agenda.len() <= peers);
         }
     }
 
@@ -636,7 +636,7 @@ fn a_member_that_floods_its_pair_with_initiations_costs_nobody_a_packet() {
         let tunnel = &mut world.nodes[0].tunnel;
         let peer = tunnel.peers.get_mut(tunnel.by_key[&key]).expect("a peer");
         let current = peer.generations.current.as_mut().expect("an epoch");
-        let forge = &mut tunnel.core.forge;
+        let forge = &mut tunnel.local.forge;
         let link = current.initiator((peer.id, key), now, forge);
         let mut initiation = [0; MIN_BUFFER];
         let _ = link.tunn.format_handshake_initiation(&mut initiation, true);

@@ -2,22 +2,28 @@
 //! `outbound.rs` and `inbound.rs`.
 
 use crate::admission::Admission;
+use crate::agenda::Agenda;
 use crate::allowed_ips::{AllowedIps, PeerId};
-use crate::core::{Core, Endpoints, Event, Events, Traffic, Transmit};
 use crate::drops::{DropCounters, DropReason, Drops};
+use crate::events::{Event, Events};
 use crate::forge::Forge;
 use crate::generation::Generation;
 use crate::indices::IndexTable;
-use crate::initiation::{Opener, Timestamp};
+use crate::initiation::Opener;
 use crate::inside::Inside;
 use crate::limits::*;
+use crate::local::Local;
+use crate::outbox::{Outbox, Transmit};
 use crate::path::Path;
 use crate::peer::{Peer, PeerSnapshot};
 use crate::peers::Peers;
+use crate::remembered::Remembered;
 use crate::stamps::Stamps;
+use crate::traffic::Traffic;
+use crate::whereabouts::Endpoints;
 use boringtun::noise::errors::WireGuardError;
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -48,7 +54,8 @@ pub struct PeerSpec {
 
 /// A WireGuard data plane.
 pub struct Tunnel {
-    pub(crate) core: Core,
+    pub(crate) local: Local,
+    pub(crate) indices: IndexTable,
     pub(crate) opener: Opener,
     pub(crate) admission: Admission,
     pub(crate) peers: Peers,
@@ -61,8 +68,7 @@ pub struct Tunnel {
     /// From when on nothing passes any more: the end of the epoch in force; without one, of `next`.
     closes_at: Option<Duration>,
     next_closes_at: Option<Duration>,
-    /// Newest timestamps of peers that are gone: a recording must not pass for news when they return.
-    remembered: HashMap<WgPublicKey, Timestamp>,
+    remembered: Remembered,
 }
 
 impl Tunnel {
@@ -73,18 +79,18 @@ impl Tunnel {
         let admission = Admission::new(&config.secret, per_second, config.seed);
         let indices = IndexTable::default();
         Self {
-            core: Core {
+            local: Local {
                 forge: Forge::new(config.secret, indices.clone(), config.seed),
-                indices,
-                mtu: config.mtu,
+                outbox: Outbox::default(),
+                agenda: Agenda::default(),
                 drops: DropCounters::default(),
+                events: Events::default(),
+                endpoints: Endpoints::default(),
+                mtu: config.mtu,
                 carried: Traffic::default(),
                 handshakes: 0,
-                transmits: VecDeque::new(),
-                events: Events::default(),
-                due: BTreeSet::new(),
-                endpoints: Endpoints::default(),
             },
+            indices,
             opener,
             admission,
             peers: Peers::default(),
@@ -95,13 +101,13 @@ impl Tunnel {
             is_in_force: false,
             closes_at: None,
             next_closes_at: None,
-            remembered: HashMap::new(),
+            remembered: Remembered::default(),
         }
     }
 
     /// The interface's MTU from now on, in bytes: the most that padding may reach.
     pub fn set_mtu(&mut self, mtu: usize) {
-        self.core.mtu = mtu;
+        self.local.mtu = mtu;
     }
 
     // ---- epochs -----------------------------------------------------------------------------
@@ -141,7 +147,7 @@ impl Tunnel {
                 continue;
             };
             if let Some(peer) = self.peers.get_mut(id) {
-                peer.install(Generation::new(epoch, psk), lead, now, &mut self.core);
+                peer.install(Generation::new(epoch, psk), lead, now, &mut self.local);
             }
         }
         self.next_tick.get_or_insert(now + TICK);
@@ -166,9 +172,9 @@ impl Tunnel {
                 continue;
             };
             if is_over {
-                peer.drop_queue(DropReason::LeaseOver, &mut self.core);
+                peer.drop_queue(DropReason::LeaseOver, &mut self.local);
             }
-            if !peer.activate(epoch, greet, spread, now, &mut self.core) {
+            if !peer.activate(epoch, greet, spread, now, &mut self.local) {
                 self.remove(id);
             }
         }
@@ -183,7 +189,7 @@ impl Tunnel {
     /// Ends the grace: what is left of the epoch before the current one is wiped.
     pub fn discard_previous(&mut self) {
         for peer in self.peers.iter_mut() {
-            peer.discard_previous(&mut self.core);
+            peer.discard_previous(&mut self.local);
         }
     }
 
@@ -195,11 +201,11 @@ impl Tunnel {
             let Some(peer) = self.peers.get_mut(id) else {
                 continue;
             };
-            if !peer.close(&mut self.core) {
+            if !peer.close(&mut self.local) {
                 self.remove(id);
             }
         }
-        self.core.transmits.clear();
+        self.local.outbox.clear();
         self.is_in_force = false;
         self.closes_at = self.next_closes_at;
     }
@@ -220,41 +226,30 @@ impl Tunnel {
         let Some(peer) = self.by_key.get(key).and_then(|id| self.peers.get_mut(*id)) else {
             return;
         };
-        peer.set_candidates(endpoints, &self.core);
-        let has_session = peer.snapshot(now).session_epoch.is_some();
-        let still_named = peer
-            .endpoint
-            .is_some_and(|endpoint| peer.candidates.contains(&endpoint));
-        if !has_session && !still_named {
-            peer.move_to(peer.candidates.first().copied(), &self.core);
-        }
+        let has_session = peer.generations.sending(now).is_some();
+        let (whereabouts, endpoints_of_all) = (&mut peer.whereabouts, &self.local.endpoints);
+        whereabouts.say(endpoints, has_session, endpoints_of_all);
     }
 
     // ---- time and outputs -------------------------------------------------------------------
 
     /// When [`Self::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let due = self.core.due.first().map(|(due, _)| *due);
+        let due = self.local.agenda.first().map(|(due, _)| due);
         [due, self.next_tick].into_iter().flatten().min()
     }
 
     /// Does what is due: initiations, renewals, keepalives, expiry.
     pub fn handle_timeout(&mut self, now: Duration) {
-        while let Some((_, id)) = self
-            .core
-            .due
-            .first()
-            .copied()
-            .filter(|(due, _)| *due <= now)
-        {
+        while let Some((_, id)) = self.local.agenda.first().filter(|(due, _)| *due <= now) {
             match self.peers.get_mut(id) {
-                Some(peer) => peer.run_due(now, &mut self.core),
-                None => self.core.due.retain(|(_, owner)| *owner != id),
+                Some(peer) => peer.run_due(now, &mut self.local),
+                None => self.local.agenda.forget(id),
             }
         }
         if self.next_tick.is_some_and(|tick| tick <= now) {
             for peer in self.peers.iter_mut() {
-                peer.tick(now, &mut self.core);
+                peer.tick(now, &mut self.local);
             }
             self.next_tick = (!self.by_key.is_empty()).then_some(now + TICK);
         }
@@ -263,12 +258,12 @@ impl Tunnel {
 
     /// The next datagram to send besides what [`Self::handle_tun`] sealed.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.core.transmits.pop_front()
+        self.local.outbox.take()
     }
 
     /// The next change to tell.
     pub fn poll_event(&self) -> Option<Event> {
-        self.core.events.pop()
+        self.local.events.pop()
     }
 
     /// Every peer, as observed. After the lease no session carries anything: none is shown.
@@ -295,19 +290,19 @@ impl Tunnel {
 
     /// Packets that were not carried.
     pub fn drops(&self) -> Drops {
-        self.core.drops.read()
+        self.local.drops.read()
     }
 
     /// Packets that were carried since start, peers that are gone included.
     pub fn traffic(&self) -> Traffic {
-        let mut traffic = self.core.carried;
+        let mut traffic = self.local.carried;
         self.peers.iter().for_each(|peer| traffic.add(peer.traffic));
         traffic
     }
 
     /// Handshakes completed since start, both roles.
     pub fn handshakes(&self) -> u64 {
-        self.core.handshakes
+        self.local.handshakes
     }
 
     // ---- details ----------------------------------------------------------------------------
@@ -323,7 +318,7 @@ impl Tunnel {
     /// After the lease nothing leaves, whatever is still due: on waking, timers may come first.
     fn hold_back(&mut self, now: Duration) {
         if self.check_lease(now).is_err() {
-            self.core.transmits.clear();
+            self.local.outbox.clear();
         }
     }
 
@@ -331,10 +326,10 @@ impl Tunnel {
         let id = match self.by_key.get(&spec.key) {
             Some(id) => *id,
             None => {
-                let shared = self.core.forge.shared_with(&spec.key)?;
+                let shared = self.local.forge.shared_with(&spec.key)?;
                 let id = self.peers.free_slot();
-                let mut peer = Peer::new(id, spec.key, shared);
-                peer.stamps = Stamps::since(self.remembered.remove(&spec.key).unwrap_or_default());
+                let mut peer = Peer::new(id, spec.key, shared, &self.local.forge.public());
+                peer.stamps = Stamps::since(self.remembered.take(&spec.key).unwrap_or_default());
                 self.peers.insert(peer);
                 self.by_key.insert(spec.key, id);
                 id
@@ -359,12 +354,9 @@ impl Tunnel {
     fn remove(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.take(id) {
             self.by_key.remove(&peer.key);
-            if self.remembered.len() >= MAX_REMEMBERED {
-                self.remembered.clear();
-            }
-            self.remembered.insert(peer.key, peer.stamps.newest());
+            self.remembered.keep(peer.key, peer.stamps.newest());
             self.allowed.remove_peer(id);
-            peer.retire(&mut self.core);
+            peer.retire(&mut self.local);
         }
     }
 }
@@ -383,7 +375,5 @@ pub(crate) fn reason(error: &WireGuardError) -> DropReason {
     }
 }
 
-/// Peers that are gone and whose newest timestamp is remembered.
-const MAX_REMEMBERED: usize = 16_384;
 /// How often sessions are looked after.
 const TICK: Duration = Duration::from_secs(1);
