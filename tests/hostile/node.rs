@@ -26,7 +26,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
-use tunnel::{Event, Inbound, PeerSpec, Tunnel};
+use tunnel::{Event, FrontDoor, Inbound, PeerSpec};
 use wire::message::Update;
 use wire::{EpochUpdate, Mark, Signed, ToNode, Token};
 
@@ -295,7 +295,7 @@ async fn live(
 
 /// The loop's state.
 struct Life {
-    tunnel: Tunnel,
+    tunnel: FrontDoor,
     arsenal: Arsenal,
     authorities: Vec<keys::AuthorityId>,
     member: Member,
@@ -304,7 +304,7 @@ struct Life {
     /// Whether the newest update leaves it out.
     excluded: bool,
     /// Its tunnels of earlier memberships.
-    relics: Vec<Tunnel>,
+    relics: Vec<FrontDoor>,
     sequence: u16,
     sockets: [UdpSocket; 2],
     shared: Arc<Shared>,

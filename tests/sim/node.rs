@@ -1,6 +1,7 @@
 //! One node: the real member machine and the real tunnel, with an agent around them that does what the
 //! daemon's does, without its tasks. Owns no time and no network; refuses to decide anything.
 
+use crate::carry::Carried;
 use crate::world::Event;
 use controller::engine::ConnectionId;
 use epoch::member::{HighWater, Identity};
@@ -9,7 +10,7 @@ use keys::{AuthorityId, Epoch, NodeId, NodeSecret, WgSecret};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Config, Inside, PeerSpec, Range, Tunnel};
+use tunnel::{Config, Inside, PeerSpec, Range};
 use wire::evidence::Benchmark;
 use wire::message::{Hello, Update};
 use wire::{Digest, Mark, Place, Signed, ToController};
@@ -21,7 +22,7 @@ pub(crate) struct Node {
     pub(crate) wg: WgSecret,
     pub(crate) place: Place,
     pub(crate) member: Member,
-    pub(crate) tunnel: Tunnel,
+    pub(crate) tunnel: Carried,
     /// What the state directory holds.
     pub(crate) persisted: HighWater,
     pub(crate) address: SocketAddr,
@@ -292,7 +293,7 @@ fn process(
     place: &Place,
     high: HighWater,
     life: u64,
-) -> (Member, Tunnel) {
+) -> (Member, Carried) {
     let node = secret.public();
     let identity = Identity {
         node,
@@ -311,7 +312,7 @@ fn process(
         handshakes_per_second: 1_000,
         seed: u64::from(node.0[0]) << 32 | life,
     };
-    (Member::new(identity, high), Tunnel::new(config))
+    (Member::new(identity, high), Carried::new(config))
 }
 
 const MTU: usize = 1420;

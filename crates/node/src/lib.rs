@@ -348,7 +348,7 @@ impl Node {
             mesh: enrolment.mesh,
             segment: enrolment.segment,
         };
-        let tunnel = tunnel::Tunnel::new(tunnel::Config {
+        let door = tunnel::FrontDoor::new(tunnel::Config {
             secret: wg.duplicate(),
             mtu: fit.mtu as usize,
             handshakes_per_second: HANDSHAKES_PER_SECOND,
@@ -357,7 +357,7 @@ impl Node {
         });
         let sockets = queues.iter().map(|(_, udp)| udp);
         let path_errors = PathErrors::to(sockets).map_err(ServeError::Data)?;
-        let data = DataPlane::start(tunnel, queues, offloads).map_err(ServeError::Data)?;
+        let data = DataPlane::start(door, queues, offloads).map_err(ServeError::Data)?;
         let dialer = Dialer::bind(&identity, enrolment.controller)?;
 
         let (session_events, session) = mpsc::channel(QUEUE);

@@ -1,8 +1,10 @@
 //! TUN → UDP: an inner packet becomes a datagram, waits for a session, or is a counted drop.
 //!
-//! [`Tunnel::sealing`] is the way for everything that has a session, shared by as many threads as
-//! there are; [`Tunnel::handle_tun`] has the tunnel to itself and can do all that there is to do.
+//! [`Tunnel::sealing`] is the way for everything that has a session, shared by as many threads as there
+//! are; [`Tunnel::sealing_alone`] has the tunnel to itself and can do all that there is to do. Both ask
+//! the peer once, for the whole batch, whether it can be sent to.
 
+use crate::allowed_ips::PeerId;
 use crate::drops::DropReason;
 use crate::generations::Slot;
 use crate::limits::*;
@@ -15,7 +17,7 @@ use std::net::IpAddr;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
-/// What became of a packet from the TUN device.
+/// The outcome of a packet from the TUN device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outbound {
     /// `len` bytes of the lent buffer are to be sent.
@@ -32,11 +34,20 @@ pub enum Outbound {
 }
 
 /// A peer with a live session, held for a batch of packets to it. A thread that has one must give it
-/// back before it asks for another, or for an [`crate::Opening`].
+/// back before it asks for another, or opens a batch.
 pub struct Sealing<'t> {
     peer: MutexGuard<'t, Peer>,
     slot: Slot,
     local: &'t Local,
+    to: Path,
+    now: Duration,
+}
+
+/// A peer for a batch of packets to it, with or without a session, by the one that has the tunnel alone.
+pub(crate) struct SealingAlone<'t> {
+    peer: &'t mut Peer,
+    readiness: Readiness,
+    local: &'t mut Local,
     to: Path,
     now: Duration,
 }
@@ -52,8 +63,7 @@ impl Tunnel {
         destination: IpAddr,
         now: Duration,
     ) -> Result<Option<Sealing<'_>>, DropReason> {
-        self.check_lease(now)?;
-        let id = self.allowed.get(destination).ok_or(DropReason::NoRoute)?;
+        let id = self.route(destination, now)?;
         let peer = self.peers.lock(id).ok_or(DropReason::NoRoute)?;
         let to = peer.whereabouts.target().ok_or(DropReason::NoEndpoint)?;
         match peer.readiness(now) {
@@ -69,9 +79,27 @@ impl Tunnel {
         }
     }
 
-    /// Counts packets that were dropped before they got to a peer.
-    pub fn count_drops(&self, reason: DropReason, packets: u64) {
-        self.local.drops.add(reason, packets);
+    /// The same, whatever the peer needs.
+    pub(crate) fn sealing_alone(
+        &mut self,
+        destination: IpAddr,
+        now: Duration,
+    ) -> Result<SealingAlone<'_>, DropReason> {
+        let id = self.route(destination, now)?;
+        let peer = self.peers.get_mut(id).ok_or(DropReason::NoRoute)?;
+        let to = peer.whereabouts.target().ok_or(DropReason::NoEndpoint)?;
+        match peer.readiness(now) {
+            Readiness::Drop(reason) => Err(reason),
+            readiness @ (Readiness::Ready(_) | Readiness::Hurry(_) | Readiness::Wait) => {
+                Ok(SealingAlone {
+                    peer,
+                    readiness,
+                    local: &mut self.local,
+                    to,
+                    now,
+                })
+            }
+        }
     }
 
     /// Takes the inner packet in the first `len` bytes of `buffer` and seals it into `out`, as
@@ -83,42 +111,29 @@ impl Tunnel {
         out: &mut [u8],
         now: Duration,
     ) -> Outbound {
-        match self.outbound(buffer, len, out, now) {
-            Ok(outbound) => outbound,
+        let packet = buffer.get(..len).ok_or(DropReason::TooLarge);
+        let destination =
+            packet.and_then(|packet| packet::destination(packet).ok_or(DropReason::Malformed));
+        // After the lease that is the reason, whatever the packet is.
+        let destination = self.check_lease(now).and(destination);
+        match destination.and_then(|destination| self.sealing_alone(destination, now)) {
+            Ok(mut sealing) => sealing.take(buffer, len, out),
             Err(reason) => {
-                self.local.drops.add(reason, 1);
+                self.count_drops(reason, 1);
                 Outbound::Dropped(reason)
             }
         }
     }
 
-    fn outbound(
-        &mut self,
-        buffer: &mut [u8],
-        len: usize,
-        out: &mut [u8],
-        now: Duration,
-    ) -> Result<Outbound, DropReason> {
+    /// Counts packets that were dropped before they got to a peer.
+    pub fn count_drops(&self, reason: DropReason, packets: u64) {
+        self.local.drops.add(reason, packets);
+    }
+
+    /// The peer that has an address inside the mesh, as long as anything may be sent.
+    fn route(&self, destination: IpAddr, now: Duration) -> Result<PeerId, DropReason> {
         self.check_lease(now)?;
-        let packet = buffer.get(..len).ok_or(DropReason::TooLarge)?;
-        let destination = packet::destination(packet).ok_or(DropReason::Malformed)?;
-        let id = self.allowed.get(destination).ok_or(DropReason::NoRoute)?;
-        let peer = self.peers.get_mut(id).ok_or(DropReason::NoRoute)?;
-        let to = peer.whereabouts.target().ok_or(DropReason::NoEndpoint)?;
-        match peer.readiness(now) {
-            Readiness::Ready(slot) => {
-                let len = seal(peer, slot, self.local.mtu, buffer, len, out, now)?;
-                Ok(Outbound::Send { to, len })
-            }
-            Readiness::Hurry(slot) => {
-                let len = seal(peer, slot, self.local.mtu, buffer, len, out, now)?;
-                peer.hurry(now, &mut self.local);
-                Ok(Outbound::Send { to, len })
-            }
-            Readiness::Wait if peer.enqueue(packet, now, &mut self.local) => Ok(Outbound::Queued),
-            Readiness::Wait => Err(DropReason::NoSession),
-            Readiness::Drop(reason) => Err(reason),
-        }
+        self.allowed.get(destination).ok_or(DropReason::NoRoute)
     }
 }
 
@@ -148,6 +163,53 @@ impl Sealing<'_> {
         let (peer, mtu) = (&mut self.peer, self.local.mtu);
         seal(peer, self.slot, mtu, buffer, len, out, self.now)
             .inspect_err(|reason| self.local.drops.add(*reason, 1))
+    }
+}
+
+impl SealingAlone<'_> {
+    /// Where sealed packets go.
+    pub(crate) fn to(&self) -> Path {
+        self.to
+    }
+
+    /// Bytes of the datagram that a packet of `len` bytes becomes.
+    pub(crate) fn datagram_len(&self, len: usize) -> usize {
+        packet::padded(len, self.local.mtu) + DATA_OVERHEAD
+    }
+
+    /// Seals a packet as [`Sealing::seal`] does, or keeps it.
+    pub(crate) fn take(&mut self, buffer: &mut [u8], len: usize, out: &mut [u8]) -> Outbound {
+        self.taken(buffer, len, out).unwrap_or_else(|reason| {
+            self.local.drops.add(reason, 1);
+            Outbound::Dropped(reason)
+        })
+    }
+
+    fn taken(
+        &mut self,
+        buffer: &mut [u8],
+        len: usize,
+        out: &mut [u8],
+    ) -> Result<Outbound, DropReason> {
+        let (to, now, mtu) = (self.to, self.now, self.local.mtu);
+        let slot = match self.readiness {
+            Readiness::Ready(slot) | Readiness::Hurry(slot) => slot,
+            Readiness::Wait => {
+                let packet = buffer.get(..len).ok_or(DropReason::TooLarge)?;
+                let fits = self.peer.enqueue(packet, now, self.local);
+                return fits
+                    .then_some(Outbound::Queued)
+                    .ok_or(DropReason::NoSession);
+            }
+            Readiness::Drop(reason) => return Err(reason),
+        };
+        let len = seal(self.peer, slot, mtu, buffer, len, out, now)?;
+        if let Readiness::Hurry(slot) = self.readiness {
+            self.peer.hurry(now, self.local);
+            // A handshake is under way now, and nothing else has changed.
+            self.readiness = Readiness::Ready(slot);
+        }
+        Ok(Outbound::Send { to, len })
     }
 }
 

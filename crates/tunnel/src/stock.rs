@@ -2,7 +2,7 @@
 //! any timestamp, made by hand.
 
 use crate::initiation::{Timestamp, sealed};
-use crate::{Config, DropReason, Inbound, Inside, MIN_BUFFER, Path, PeerSpec, Range, Tunnel};
+use crate::{Config, DropReason, FrontDoor, Inbound, Inside, MIN_BUFFER, Path, PeerSpec, Range};
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -12,7 +12,7 @@ const PSK: [u8; 32] = [9; 32];
 const NOW: Duration = Duration::from_secs(1_000);
 
 struct Place {
-    tunnel: Tunnel,
+    tunnel: FrontDoor,
     own: WgPublicKey,
     peer: WgSecret,
 }
@@ -22,7 +22,7 @@ impl Place {
         let secret = |of: char| WgSecret::from_base64(&format!("{}=", of.to_string().repeat(43)));
         let (own, peer) = (secret('A').expect("a key"), secret('I').expect("a key"));
         let own_key = own.public();
-        let tunnel = Tunnel::new(Config {
+        let tunnel = FrontDoor::new(Config {
             secret: own,
             mtu: 1420,
             handshakes_per_second: 1_000,

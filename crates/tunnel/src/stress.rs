@@ -2,8 +2,13 @@
 //! is bounded and belongs to somebody, who is out is out, and a pair that stays loses nothing that the
 //! network does not lose.
 
+#[path = "../tests/carry/mod.rs"]
+mod carry;
+
+use crate as tunnel;
 use crate::limits::*;
-use crate::{Config, DropReason, Inbound, Inside, Opened, Outbound, Path, PeerSpec, Range, Tunnel};
+use crate::{Config, DropReason, Inbound, Inside, Outbound, Path, PeerSpec, Range, Tunnel};
+use carry::Carried;
 use keys::{Epoch, Psk, WgSecret};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -13,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 struct Node {
-    tunnel: Tunnel,
+    tunnel: Carried,
     secret: WgSecret,
     current: Option<u64>,
     next: Option<u64>,
@@ -108,8 +113,8 @@ fn outer(node: usize) -> Path {
     Path::Udp(([192, 0, 2, node as u8 + 1], 51820).into())
 }
 
-fn tunnel(at: usize, secret: &WgSecret, handshakes_per_second: u64, seed: u64) -> Tunnel {
-    Tunnel::new(Config {
+fn tunnel(at: usize, secret: &WgSecret, handshakes_per_second: u64, seed: u64) -> Carried {
+    Carried::new(Config {
         inside: Inside {
             own: vec![inner(at).into()],
             ranges: vec![Range::new(inner(0).into(), 8)],
@@ -265,16 +270,7 @@ impl World {
         let mut out = [0; 256];
         let (now, key) = (self.now, self.nodes[to].secret.public());
         let tunnel = &mut self.nodes[from].tunnel;
-        let shared = match tunnel.sealing(inner(to).into(), now) {
-            Ok(Some(mut peer)) => Some(peer.seal(&mut packet, 100, &mut out)),
-            Ok(None) => None,
-            Err(reason) => Some(Err(reason)),
-        };
-        let outbound = match shared {
-            Some(Ok(len)) => Outbound::Send { to: outer(to), len },
-            Some(Err(reason)) => Outbound::Dropped(reason),
-            None => tunnel.handle_tun(&mut packet, 100, &mut out, now),
-        };
+        let outbound = carry::send(tunnel, &mut packet, 100, &mut out, now);
         let snapshot = tunnel.snapshot(now);
         let peer = snapshot.iter().find(|peer| peer.key == key);
         let epoch = peer
@@ -342,14 +338,9 @@ impl World {
         let mut out = [0; 256];
         let now = self.now;
         let tunnel = &mut self.nodes[to].tunnel;
-        let opened = tunnel.opening(now).open(outer(from), &bytes, &mut out);
-        let len = match opened {
-            Opened::Deliver { len } => len,
-            Opened::Consumed | Opened::Dropped(_) => return,
-            Opened::Handshake => match tunnel.handle_udp(outer(from), &bytes, &mut out, now) {
-                Inbound::Deliver { len } => len,
-                Inbound::Consumed | Inbound::Dropped(_) => return,
-            },
+        let inbound = carry::receive(tunnel, outer(from), &bytes, &mut out, now);
+        let Inbound::Deliver { len } = inbound else {
+            return;
         };
         assert_eq!(len, 100);
         let id = u64::from_be_bytes(out[20..28].try_into().expect("eight bytes"));
@@ -449,7 +440,8 @@ impl World {
 
     fn check(&mut self) {
         for node in &mut self.nodes {
-            let tunnel = &mut node.tunnel;
+            let indices = node.tunnel.indices().all();
+            let tunnel: &mut Tunnel = &mut node.tunnel;
             let mut owned = HashMap::new();
             let mut peers = 0;
             let mut endpoints = HashMap::new();
@@ -481,7 +473,7 @@ impl World {
                 }
             }
             assert_eq!(endpoints, tunnel.local.endpoints.all());
-            assert_eq!(owned, tunnel.indices.all());
+            assert_eq!(owned, indices);
             assert_eq!(peers, tunnel.by_key.len());
             assert!(tunnel.local.agenda.len() <= peers);
         }
@@ -633,7 +625,7 @@ fn a_member_that_floods_its_pair_with_initiations_costs_nobody_a_packet() {
     let begun = world.now;
     for _ in 0..1_000 {
         let (now, key) = (world.now, world.nodes[1].secret.public());
-        let tunnel = &mut world.nodes[0].tunnel;
+        let tunnel: &mut Tunnel = &mut world.nodes[0].tunnel;
         let peer = tunnel.peers.get_mut(tunnel.by_key[&key]).expect("a peer");
         let current = peer.generations.current.as_mut().expect("an epoch");
         let forge = &mut tunnel.local.forge;

@@ -1,9 +1,9 @@
 //! The tunnel: its peers, the life of epochs, and time. The two ways of a packet are in
 //! `outbound.rs` and `inbound.rs`.
 
-use crate::admission::Admission;
 use crate::agenda::Agenda;
 use crate::allowed_ips::{AllowedIps, PeerId};
+use crate::config::Config;
 use crate::drops::{DropCounters, DropReason, Drops};
 use crate::events::{Event, Events};
 use crate::forge::Forge;
@@ -21,27 +21,10 @@ use crate::remembered::Remembered;
 use crate::stamps::Stamps;
 use crate::traffic::Traffic;
 use crate::whereabouts::Endpoints;
-use boringtun::noise::errors::WireGuardError;
-use keys::{Epoch, Psk, WgPublicKey, WgSecret};
+use keys::{Epoch, Psk, WgPublicKey};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
-
-/// What a tunnel is made from.
-pub struct Config {
-    /// This node's WireGuard key.
-    pub secret: WgSecret,
-    /// MTU of the interface, in bytes: the most that padding may reach.
-    pub mtu: usize,
-    /// Initiations per second from the endpoints of peers, all together, above which a cookie is asked
-    /// for; with cookies twice that are opened. Strangers have a part of it besides:
-    /// [`STRANGERS_PART`], [`PROVEN_STRANGERS_PART`].
-    pub handshakes_per_second: u64,
-    /// Seeds the jitter, and tells cookies of different starts apart; nothing secret depends on it.
-    pub seed: u64,
-    /// The inside of the mesh.
-    pub inside: Inside,
-}
 
 /// A peer as an epoch knows it.
 #[derive(Debug, Clone)]
@@ -55,9 +38,7 @@ pub struct PeerSpec {
 /// A WireGuard data plane.
 pub struct Tunnel {
     pub(crate) local: Local,
-    pub(crate) indices: IndexTable,
     pub(crate) opener: Opener,
-    pub(crate) admission: Admission,
     pub(crate) peers: Peers,
     pub(crate) by_key: HashMap<WgPublicKey, PeerId>,
     pub(crate) allowed: AllowedIps,
@@ -72,15 +53,12 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// A tunnel without peers.
-    pub fn new(config: Config) -> Self {
+    /// A tunnel without peers, whose sessions are found by `indices`.
+    pub(crate) fn new(config: Config, indices: IndexTable) -> Self {
         let opener = Opener::new(&config.secret);
-        let per_second = config.handshakes_per_second;
-        let admission = Admission::new(&config.secret, per_second, config.seed);
-        let indices = IndexTable::default();
         Self {
             local: Local {
-                forge: Forge::new(config.secret, indices.clone(), config.seed),
+                forge: Forge::new(config.secret, indices, config.seed),
                 outbox: Outbox::default(),
                 agenda: Agenda::default(),
                 drops: DropCounters::default(),
@@ -90,9 +68,7 @@ impl Tunnel {
                 carried: Traffic::default(),
                 handshakes: 0,
             },
-            indices,
             opener,
-            admission,
             peers: Peers::default(),
             by_key: HashMap::new(),
             allowed: AllowedIps::default(),
@@ -172,7 +148,7 @@ impl Tunnel {
                 continue;
             };
             if is_over {
-                peer.drop_queue(DropReason::LeaseOver, &mut self.local);
+                peer.drop_queue(DropReason::LeaseOver, &self.local);
             }
             if !peer.activate(epoch, greet, spread, now, &mut self.local) {
                 self.remove(id);
@@ -358,20 +334,6 @@ impl Tunnel {
             self.allowed.remove_peer(id);
             peer.retire(&mut self.local);
         }
-    }
-}
-
-pub(crate) fn reason(error: &WireGuardError) -> DropReason {
-    match error {
-        WireGuardError::DuplicateCounter
-        | WireGuardError::InvalidCounter
-        | WireGuardError::WrongTai64nTimestamp => DropReason::Replayed,
-        WireGuardError::InvalidAeadTag => DropReason::BadAead,
-        WireGuardError::InvalidMac => DropReason::BadMac,
-        WireGuardError::UnderLoad => DropReason::UnderLoad,
-        WireGuardError::NoCurrentSession | WireGuardError::WrongIndex => DropReason::UnknownIndex,
-        WireGuardError::InvalidPacket => DropReason::Malformed,
-        _ => DropReason::BadHandshake,
     }
 }
 

@@ -6,16 +6,17 @@ mod carry;
 use blake2::digest::consts::U16;
 use blake2::digest::{FixedOutput as _, KeyInit as _, Update as _};
 use blake2::{Blake2s256, Blake2sMac, Digest as _};
+use carry::Carried;
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use rand_core::OsRng;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Config, DropReason, Inbound, Inside, Outbound, Path, PeerSpec, Range, Tunnel};
+use tunnel::{Config, DropReason, Inbound, Inside, Outbound, Path, PeerSpec, Range};
 
 /// A node: the first two, A and B, are members; the others belong to one that is not.
 struct Node {
-    tunnel: Tunnel,
+    tunnel: Carried,
     key: WgPublicKey,
     inner: Ipv4Addr,
     outer: SocketAddr,
@@ -70,7 +71,7 @@ fn node(host: u8) -> Node {
     let secret = WgSecret::generate(&mut OsRng);
     let inner = Ipv4Addr::new(10, 0, 0, host);
     let key = secret.public();
-    let tunnel = Tunnel::new(Config {
+    let tunnel = Carried::new(Config {
         secret,
         mtu: 1420,
         handshakes_per_second: 1_000,

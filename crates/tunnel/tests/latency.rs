@@ -3,14 +3,15 @@
 
 mod carry;
 
+use carry::Carried;
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use rand_core::OsRng;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Config, DropReason, Inbound, Inside, Outbound, PeerSpec, Range, Tunnel};
+use tunnel::{Config, DropReason, Inbound, Inside, Outbound, PeerSpec, Range};
 
 struct Side {
-    tunnel: Tunnel,
+    tunnel: Carried,
     secret: WgSecret,
     key: WgPublicKey,
     inner: Ipv4Addr,
@@ -67,7 +68,7 @@ fn side(host: u8, secret: WgSecret, handshakes_per_second: u64) -> Side {
         inside: inside(host),
     };
     Side {
-        tunnel: Tunnel::new(config),
+        tunnel: Carried::new(config),
         key: secret.public(),
         secret,
         inner: Ipv4Addr::new(10, 0, 0, host),

@@ -1,7 +1,7 @@
 //! Whatever comes at a tunnel with a live session: from strangers on UDP, from the peer behind its
 //! seal, from the kernel on the TUN device.
 
-use crate::carry;
+use crate::carry::{self, Carried};
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tunnel::{Config, DropReason, Inbound, Inside, Outbound, Path, PeerSpec, Range, Tunnel};
+use tunnel::{Config, DropReason, Inbound, Inside, Outbound, Path, PeerSpec, Range};
 
 const MTU: usize = 1420;
 const OWN_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -20,7 +20,7 @@ const PEER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 
 /// A tunnel and, as its peer, boringtun by itself, which seals anything.
 struct Pair {
-    tunnel: Tunnel,
+    tunnel: Carried,
     peer: Tunn,
     now: Duration,
 }
@@ -45,7 +45,7 @@ fn secret(byte: u8) -> (WgSecret, StaticSecret) {
 impl Pair {
     fn connected() -> Self {
         let ((own, own_static), (peer, peer_static)) = (secret(1), secret(2));
-        let mut tunnel = Tunnel::new(Config {
+        let mut tunnel = Carried::new(Config {
             secret: own,
             mtu: MTU,
             handshakes_per_second: u64::MAX,
