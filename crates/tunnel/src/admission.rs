@@ -14,8 +14,8 @@
 //!  beyond               │ cookie reply                  │ dropped
 //! ```
 //!
-//! So whoever sends in a peer's name costs that peer a round trip, and whoever sends under addresses
-//! of its own costs no peer anything. A peer's endpoint always has its cookie reply. Elsewhere the
+//! A sender in a peer's name therefore costs that peer a round trip, and one under addresses of its own
+//! costs no peer anything. A peer's endpoint always has its cookie reply. Elsewhere the
 //! replies themselves are bounded: to addresses of the node's own link at which nobody is, some hundreds
 //! a second fill the system's table of neighbours, and then it finds its peers no more.
 
@@ -99,8 +99,8 @@ impl Admission {
         }
     }
 
-    /// Judges a response to an initiation of ours that is under way; `is_within`: what this peer may
-    /// send without a cookie is not used up.
+    /// Judges a response to an initiation of ours that is under way; `is_within`: this peer may still
+    /// send one without a cookie.
     pub(crate) fn response(
         &mut self,
         from: Path,

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub(crate) struct Agenda(BTreeSet<(Duration, PeerId)>);
 
 impl Agenda {
-    /// What is due first, and for whom.
+    /// The first that is due, and for whom.
     pub(crate) fn first(&self) -> Option<(Duration, PeerId)> {
         self.0.first().copied()
     }

@@ -5,13 +5,13 @@
 //! Four things always hold, and all of them are about what somebody else may rely on:
 //!
 //! - Handshake messages of a batch go first, so that data which came with them finds its session.
-//! - Whoever shares the tunnel leaves nothing behind on giving it back: datagrams are sent and packets
+//! - A thread that shares the tunnel leaves nothing behind on giving it back: datagrams are sent and packets
 //!   delivered before. The next that takes the tunnel alone may remove a peer, and when that returns no
 //!   packet of the peer may be on its way.
 //! - Before a thread takes the tunnel alone, the datagrams that it has sealed are sent: nothing that
 //!   is sealed afterwards overtakes them.
-//! - After it, the tunnel's own datagrams are sent, and whoever sleeps until the tunnel's next deadline
-//!   is told if that has changed.
+//! - After it, the tunnel's own datagrams are sent, and the thread that sleeps until the tunnel's next
+//!   deadline is told if that has changed.
 //!
 //! No lock is taken for a packet, only for a turn and for a batch. No socket, device or clock is known
 //! here: they are the sinks', and the time is asked for when a lock has been waited for.
@@ -39,7 +39,7 @@ pub trait DatagramSink {
     fn flush(&mut self);
     /// Sends one datagram of the tunnel's own, at once.
     fn send(&mut self, to: Path, datagram: &[u8]);
-    /// The tunnel's next deadline is not what it was: who sleeps until then has to look again.
+    /// The tunnel's next deadline has changed, and a thread that sleeps until then has to look again.
     fn deadline_changed(&mut self);
 }
 

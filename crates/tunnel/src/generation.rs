@@ -38,7 +38,7 @@ pub(crate) struct Generation {
     initiations: VecDeque<Link>,
     /// Answers that nothing has confirmed yet, oldest first.
     answers: VecDeque<Link>,
-    /// Confirmed handshakes. The first is sent on; what the other side still sends on may be any.
+    /// Confirmed handshakes. The first is sent on; the other side may still send on any.
     sessions: VecDeque<Session>,
 }
 

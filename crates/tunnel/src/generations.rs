@@ -1,9 +1,9 @@
 //! A peer's generations: `next`, `current` and the `previous` ones, newest first.
 //!
 //! There can be more than one previous: two epochs may follow each other within a round trip, and the two
-//! sides of a pair see them at different times. What one side still sends on, the other must still
-//! open. All of them end together, with the grace of the newest epoch. Who is not in that epoch is
-//! gone as a whole, so nothing here can keep a removed peer alive.
+//! sides of a pair see them at different times. One side must go on opening as long as the other may
+//! still send on an older one. All of them end together, with the grace of the newest epoch. A peer
+//! that is not in that epoch is gone as a whole, so nothing here can keep a removed peer alive.
 
 use crate::generation::Generation;
 use crate::limits::MAX_PREVIOUS;

@@ -1,5 +1,5 @@
 //! UDP → TUN, behind the front door: a message becomes an inner packet, a step of a handshake, or a
-//! counted drop. Which peer it is for has been looked up before; what it claims is checked here.
+//! counted drop. Its peer has been looked up before; its claims are checked here.
 
 use crate::allowed_ips::{AllowedIps, PeerId};
 use crate::drops::DropReason;
@@ -74,11 +74,9 @@ impl Tunnel {
             .opener
             .claim(datagram)
             .ok_or(DropReason::BadHandshake)?;
-        let id = *self
-            .by_key
-            .get(&claimed.sender)
-            .ok_or(DropReason::UnknownPeer)?;
-        let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownPeer)?;
+        let id = self.peers.id_of(&claimed.sender);
+        let peer = id.and_then(|id| self.peers.get_mut(id));
+        let peer = peer.ok_or(DropReason::UnknownPeer)?;
         let local = &mut self.local;
         handshake::answer(peer, &claimed, index, from, datagram, now, local)?;
         Ok(Inbound::Consumed)

@@ -5,8 +5,8 @@
 //! had under way, and no way through the code can forget to say so.
 //!
 //! All threads read the table; a lookup takes the read lock for one step of a hash map, and happens
-//! only where the index of a datagram is not that of the datagram before. Whoever claims or drops an
-//! index has the tunnel to itself, so that no reader ever waits for long.
+//! only where the index of a datagram is not that of the datagram before. Only a thread that has
+//! the tunnel to itself claims or drops an index, so that no reader ever waits for one.
 
 use crate::allowed_ips::PeerId;
 use std::collections::HashMap;

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 /// The inside of the mesh, as one node sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inside {
-    /// The node's own addresses: what it is sent goes to one of them.
+    /// The node's own addresses: every packet to it goes to one of them.
     pub own: Vec<IpAddr>,
     /// Where all addresses of the mesh are; nothing outside is in there.
     pub ranges: Vec<Range>,

@@ -1,4 +1,4 @@
-//! This side of all pairs: what the tunnel lends its peers for one call. Each room has its own file and
+//! This side of all pairs: the means that the tunnel lends its peers for one call. Each room has its own file and
 //! its own rules; this only says which there are. Counters, events and endpoints have locks
 //! of their own for threads that share the tunnel; the rest takes the tunnel alone.
 
@@ -19,7 +19,7 @@ pub(crate) struct Local {
     pub(crate) endpoints: Endpoints,
     /// The interface's MTU, in bytes.
     pub(crate) mtu: usize,
-    /// What peers that are gone have carried.
+    /// Carried by peers that are gone.
     pub(crate) carried: Traffic,
     /// Handshakes completed since start.
     pub(crate) handshakes: u64,

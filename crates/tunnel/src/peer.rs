@@ -67,7 +67,7 @@ pub(crate) struct Allowance {
     since: Duration,
 }
 
-/// What a peer looks like from outside; nothing secret in it.
+/// A peer as it looks from outside; nothing secret in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerSnapshot {
     /// The peer.

@@ -121,7 +121,7 @@ fn a_stock_wireguard_is_answered_as_soon_as_it_is_in_the_place_of_a_meshd() {
     assert!(!place.answers(from(3), &much_older, NOW));
     let as_new_as_any = place.unnamed(38);
     assert!(place.answers(from(2), &as_new_as_any, NOW + Duration::from_secs(1)));
-    // Whoever answers is sent nothing more before there is data from there.
+    // Nothing more is sent to the new place before there is data from there.
     assert_eq!(place.endpoint(), Some(from(1)));
 }
 

@@ -1,6 +1,7 @@
-//! Random lives of three nodes in virtual time, and what has to hold whatever happens: what is kept
-//! is bounded and belongs to somebody, who is out is out, and a pair that stays loses nothing that the
-//! network does not lose.
+//! Random lives of three nodes in virtual time, and the rules that hold through all of them: all that is
+//! kept is bounded and belongs to somebody, a peer that is out is out, and a pair that stays loses
+//! nothing that the network does not lose. It is long because a life needs a whole world: nodes, a
+//! network with weather, a plan of epochs, and the rules.
 
 #[path = "../tests/carry/mod.rs"]
 mod carry;
@@ -49,7 +50,7 @@ struct Packet {
     at: Duration,
 }
 
-/// What the network does to datagrams. One in so many; 0: none.
+/// The deeds of the network to datagrams. One in so many; 0: none.
 #[derive(Clone, Copy, Default)]
 struct Weather {
     delay: u64,
@@ -63,7 +64,7 @@ struct Weather {
 
 struct World {
     nodes: Vec<Node>,
-    /// Who is part of which epoch.
+    /// The members of each epoch.
     epochs: Vec<[bool; NODES]>,
     leases: Vec<Option<Duration>>,
     now: Duration,
@@ -412,7 +413,7 @@ impl World {
             self.land(Datagram { from, to, bytes });
         }
         self.collect();
-        // Often enough: what is wrong once stays so.
+        // Often enough: a fault stays once it is there.
         if self.one_in(8) {
             self.check();
         }
@@ -444,13 +445,14 @@ impl World {
             let tunnel: &mut Tunnel = &mut node.tunnel;
             let mut owned = HashMap::new();
             let mut peers = 0;
+            let mut keys = Vec::new();
             let mut endpoints = HashMap::new();
             for peer in tunnel.peers.iter_mut() {
                 for endpoint in peer.whereabouts.all() {
                     *endpoints.entry(endpoint).or_default() += 1;
                 }
                 peers += 1;
-                assert_eq!(tunnel.by_key.get(&peer.key), Some(&peer.id));
+                keys.push((peer.key, peer.id));
                 assert!(peer.queue.len() <= MAX_QUEUED);
                 let (named, unnamed) = peer.stamps.len();
                 assert!(named <= MAX_NAMED && unnamed <= MAX_UNNAMED);
@@ -474,7 +476,9 @@ impl World {
             }
             assert_eq!(endpoints, tunnel.local.endpoints.all());
             assert_eq!(owned, indices);
-            assert_eq!(peers, tunnel.by_key.len());
+            assert_eq!(peers, tunnel.peers.count());
+            let id_of = |key| tunnel.peers.id_of(key);
+            assert!(keys.iter().all(|(key, id)| id_of(key) == Some(*id)));
             assert!(tunnel.local.agenda.len() <= peers);
         }
     }
@@ -626,14 +630,15 @@ fn a_member_that_floods_its_pair_with_initiations_costs_nobody_a_packet() {
     for _ in 0..1_000 {
         let (now, key) = (world.now, world.nodes[1].secret.public());
         let tunnel: &mut Tunnel = &mut world.nodes[0].tunnel;
-        let peer = tunnel.peers.get_mut(tunnel.by_key[&key]).expect("a peer");
+        let id = tunnel.peers.id_of(&key).expect("a peer");
+        let peer = tunnel.peers.get_mut(id).expect("a peer");
         let current = peer.generations.current.as_mut().expect("an epoch");
         let forge = &mut tunnel.local.forge;
         let link = current.initiator((peer.id, key), now, forge);
         let mut initiation = [0; MIN_BUFFER];
         let _ = link.tunn.format_handshake_initiation(&mut initiation, true);
         world.fly(0, 1, initiation.to_vec());
-        // What the answers are good for is never used.
+        // Nothing ever comes of the answers.
         world.run(3, 5, &ALL);
         let is_answer = |it: &Datagram| (it.from, it.to, it.bytes.len()) == (1, 0, RESPONSE_LEN);
         answers += world.flying.values().filter(|it| is_answer(it)).count();

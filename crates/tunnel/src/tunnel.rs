@@ -1,5 +1,5 @@
-//! The tunnel: its peers, the life of epochs, and time. The two ways of a packet are in
-//! `outbound.rs` and `inbound.rs`.
+//! The tunnel: its peers, the life of their epochs, and time. The two ways of a packet are in
+//! `outbound.rs` and `inbound.rs`; the front door stands before it, and tells it no header.
 
 use crate::agenda::Agenda;
 use crate::allowed_ips::{AllowedIps, PeerId};
@@ -22,7 +22,7 @@ use crate::stamps::Stamps;
 use crate::traffic::Traffic;
 use crate::whereabouts::Endpoints;
 use keys::{Epoch, Psk, WgPublicKey};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -35,12 +35,28 @@ pub struct PeerSpec {
     pub allowed: Vec<IpAddr>,
 }
 
-/// A WireGuard data plane.
+/// A WireGuard data plane: the peers of one key, and the life of their epochs.
+///
+/// # Call contract
+///
+/// No call blocks, sends, sleeps or reads a clock. `now` is the owner's, and never goes back.
+///
+/// | After | comes |
+/// |---|---|
+/// | any call that takes the tunnel as `&mut` | [`Self::poll_transmit`] until it has nothing more, then [`Self::poll_timeout`] anew: both may have changed |
+/// | any call at all | [`Self::poll_event`] until it has nothing more, when it suits; beyond 1,024 events are lost |
+/// | the time that [`Self::poll_timeout`] gave, or later | [`Self::handle_timeout`] |
+/// | [`Self::install`] | [`Self::set_endpoints`] for its peers, since strangers have no place; then [`Self::activate`] of the same epoch, at once or after its lead. Another `install` before that supersedes it |
+/// | [`Self::activate`] | [`Self::discard_previous`], when the grace is over |
+/// | the end of the lease | [`Self::close`]. Nothing passes after it even if this is late |
+///
+/// A peer that an epoch leaves out is gone when `activate` returns. For that to be true of packets as
+/// well, nobody may keep one back that was sealed or opened before: an owner with several threads
+/// leaves that to [`crate::Carrier`], one without sends what a call gave before it makes the next.
 pub struct Tunnel {
     pub(crate) local: Local,
     pub(crate) opener: Opener,
     pub(crate) peers: Peers,
-    pub(crate) by_key: HashMap<WgPublicKey, PeerId>,
     pub(crate) allowed: AllowedIps,
     pub(crate) inside: Inside,
     next_tick: Option<Duration>,
@@ -70,7 +86,6 @@ impl Tunnel {
             },
             opener,
             peers: Peers::default(),
-            by_key: HashMap::new(),
             allowed: AllowedIps::default(),
             inside: config.inside,
             next_tick: None,
@@ -105,12 +120,14 @@ impl Tunnel {
             self.closes_at = closes_at;
         }
         let named: HashSet<WgPublicKey> = peers.iter().map(|(spec, _)| spec.key).collect();
-        for id in 0..self.peers.len() {
+        for id in self.peers.slots() {
             let peer = self.peers.get_mut(id);
             let Some(peer) = peer.filter(|peer| !named.contains(&peer.key)) else {
                 continue;
             };
-            // Under the epoch in force it is a peer until the activation; without one it is none.
+            // Under the epoch in force it is a peer until the activation; without one it is none. Its
+            // generation of a superseded epoch goes in either case: activated by mistake, or kept as a
+            // previous one, it would let in a node that the newest epoch leaves out.
             peer.generations.next = None;
             if peer.generations.current.is_none() {
                 self.remove(id);
@@ -134,7 +151,8 @@ impl Tunnel {
     /// returns: sessions, indices, allowed IPs, queued packets, endpoint.
     pub fn activate(&mut self, epoch: Epoch, now: Duration) {
         self.closes_at = self.next_closes_at;
-        // A machine that slept may learn of the epoch after its end: what waited is not to be sent.
+        // A machine that slept may learn of the epoch after its end: packets that waited must not be sent
+        // on an epoch that carries nothing any more.
         let is_over = self.check_lease(now).is_err();
         // Filled anew below, as this epoch says, whatever was said by one that never came into force.
         self.allowed = AllowedIps::default();
@@ -142,14 +160,16 @@ impl Tunnel {
         let greet = is_first.then_some(GREETING_SPREAD);
         // Without a lead all pairs want their handshake now, and the mesh's handshakes would keep the
         // news from those who have not heard it yet.
-        let spread = (SPREAD_PER_PEER * self.by_key.len() as u32).min(MAX_SPREAD);
-        for id in 0..self.peers.len() {
+        let spread = (SPREAD_PER_PEER * self.peers.count() as u32).min(MAX_SPREAD);
+        for id in self.peers.slots() {
             let Some(peer) = self.peers.get_mut(id) else {
                 continue;
             };
             if is_over {
                 peer.drop_queue(DropReason::LeaseOver, &self.local);
             }
+            // Whole, and before this returns: a session, an index or a queued packet that stayed would go
+            // on carrying what a node says that is no member any more.
             if !peer.activate(epoch, greet, spread, now, &mut self.local) {
                 self.remove(id);
             }
@@ -162,7 +182,7 @@ impl Tunnel {
         self.hold_back(now);
     }
 
-    /// Ends the grace: what is left of the epoch before the current one is wiped.
+    /// Ends the grace: everything older than the current epoch is wiped.
     pub fn discard_previous(&mut self) {
         for peer in self.peers.iter_mut() {
             peer.discard_previous(&mut self.local);
@@ -170,10 +190,10 @@ impl Tunnel {
     }
 
     /// Ends the epoch in force and everything before it, in one step. Only what is installed for an
-    /// epoch to come stays: nothing is sent on it before it begins, and what members send that are
-    /// ahead is taken.
+    /// epoch to come stays: nothing is sent on it before it begins, and members that are ahead are
+    /// heard.
     pub fn close(&mut self) {
-        for id in 0..self.peers.len() {
+        for id in self.peers.slots() {
             let Some(peer) = self.peers.get_mut(id) else {
                 continue;
             };
@@ -181,6 +201,7 @@ impl Tunnel {
                 self.remove(id);
             }
         }
+        // Datagrams that were made before the end must not leave after it.
         self.local.outbox.clear();
         self.is_in_force = false;
         self.closes_at = self.next_closes_at;
@@ -199,7 +220,8 @@ impl Tunnel {
             .map(Into::into)
             .filter(|endpoint| self.inside.allows_endpoint(*endpoint))
             .collect();
-        let Some(peer) = self.by_key.get(key).and_then(|id| self.peers.get_mut(*id)) else {
+        let id = self.peers.id_of(key);
+        let Some(peer) = id.and_then(|id| self.peers.get_mut(id)) else {
             return;
         };
         let has_session = peer.generations.sending(now).is_some();
@@ -227,7 +249,7 @@ impl Tunnel {
             for peer in self.peers.iter_mut() {
                 peer.tick(now, &mut self.local);
             }
-            self.next_tick = (!self.by_key.is_empty()).then_some(now + TICK);
+            self.next_tick = (self.peers.count() > 0).then_some(now + TICK);
         }
         self.hold_back(now);
     }
@@ -257,7 +279,7 @@ impl Tunnel {
 
     /// The epoch that is in force for a peer, and its PSK: for an operator's explicit export.
     pub fn current_psk(&mut self, key: &WgPublicKey) -> Option<(Epoch, &Psk)> {
-        let peer = self.peers.get_mut(*self.by_key.get(key)?)?;
+        let peer = self.peers.get_mut(self.peers.id_of(key)?)?;
         peer.generations
             .current
             .as_ref()
@@ -283,6 +305,8 @@ impl Tunnel {
 
     // ---- details ----------------------------------------------------------------------------
 
+    /// Whether anything may pass. Asked for every batch and every datagram, because no timer can be
+    /// relied on: a machine that slept past the end of its lease gets packets before it gets to `close`.
     pub(crate) fn check_lease(&self, now: Duration) -> Result<(), DropReason> {
         if self.closes_at.is_some_and(|closes_at| closes_at <= now) {
             Err(DropReason::LeaseOver)
@@ -299,15 +323,14 @@ impl Tunnel {
     }
 
     fn peer_for(&mut self, spec: &PeerSpec) -> Option<PeerId> {
-        let id = match self.by_key.get(&spec.key) {
-            Some(id) => *id,
+        let id = match self.peers.id_of(&spec.key) {
+            Some(id) => id,
             None => {
                 let shared = self.local.forge.shared_with(&spec.key)?;
                 let id = self.peers.free_slot();
                 let mut peer = Peer::new(id, spec.key, shared, &self.local.forge.public());
                 peer.stamps = Stamps::since(self.remembered.take(&spec.key).unwrap_or_default());
                 self.peers.insert(peer);
-                self.by_key.insert(spec.key, id);
                 id
             }
         };
@@ -329,7 +352,7 @@ impl Tunnel {
 
     fn remove(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.take(id) {
-            self.by_key.remove(&peer.key);
+            // A recording of its initiations must not be answered when it comes back.
             self.remembered.keep(peer.key, peer.stamps.newest());
             self.allowed.remove_peer(id);
             peer.retire(&mut self.local);

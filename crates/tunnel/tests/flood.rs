@@ -1,5 +1,5 @@
-//! Handshake messages by one that knows all keys and is no member: what a pair that stays loses, which
-//! is nothing, and what it waits for, which is one round trip. Virtual time, one millisecond a step.
+//! Handshake messages by one that knows all keys and is no member: a pair that stays loses nothing, and
+//! waits for one round trip at most. Virtual time, one millisecond a step.
 
 mod carry;
 

@@ -1,5 +1,5 @@
-//! A pair whose packets take time: what rotations must not cost when epochs come close together,
-//! reach the two sides at different times, or meet a restart. Virtual time, one millisecond a step.
+//! A pair whose packets take time: rotations cost it nothing when epochs come close together, reach the
+//! two sides at different times, or meet a restart. Virtual time, one millisecond a step.
 
 mod carry;
 
@@ -37,7 +37,7 @@ struct Link {
     flying: Vec<(Duration, usize, Vec<u8>)>,
 }
 
-/// What happens to which side, at which millisecond of a script.
+/// An event of one side, at some millisecond of a script.
 #[derive(Clone, Copy)]
 enum Step {
     /// An epoch without lead arrives and begins.
@@ -457,7 +457,7 @@ fn a_node_that_restarts_is_heard_of_at_once_even_by_one_that_only_talks() {
     link.step(1, Step::Now(1));
     link.run(5_000, [10, 0]);
     link.run(1_000, [0, 0]);
-    // What was in flight, and what was sent until its greeting: a second at most.
+    // Packets in flight, and those until its greeting: of a second at most.
     assert!(link.lost()[0] <= 110, "{:?}", link.lost());
 }
 
@@ -536,8 +536,8 @@ fn a_counter_at_its_end_is_refused_before_it_can_wrap() {
     assert_eq!(inbound, Inbound::Dropped(DropReason::Malformed));
 }
 
-/// Side 1 has been there for long; side 0 has just come, and its greeting is answered: what confirms
-/// the handshake is on its way.
+/// Side 1 has been there for long; side 0 has just come, and its greeting is answered, and the keepalive
+/// that confirms the handshake is on its way.
 fn greeted(one_way: Duration) -> Link {
     let mut link = Link::apart(one_way);
     link.step(1, Step::Now(1));

@@ -135,7 +135,7 @@ impl Side {
     }
 }
 
-/// What one side knows of the other.
+/// All that one side knows of the other.
 struct Spec {
     key: WgPublicKey,
     inner: Ipv4Addr,
@@ -907,7 +907,7 @@ fn only_what_is_for_this_node_is_delivered_over_ipv4_and_ipv6() {
         out.truncate(sealed);
         out
     };
-    // In one batch, between good ones: what was allowed last is remembered there.
+    // In one batch, between good ones: there the last allowed ends are remembered.
     let (mut datagrams, mut each, mut expected) = (Vec::new(), Vec::new(), Vec::new());
     for packet in &bad {
         for good in &good {

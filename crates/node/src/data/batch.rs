@@ -1,7 +1,7 @@
 //! Datagrams on their way out: sealed one behind the other into one buffer, sent by one call.
 //!
-//! A batch is datagrams to one address, all of one length but for the last (UDP GSO). What does not
-//! fit in goes out first, so nothing is reordered.
+//! A batch is datagrams to one address, all of one length but for the last (UDP GSO). One that does
+//! not fit in has the others sent first, so nothing is reordered.
 
 use crate::io::clock;
 use crate::io::offload::{Offload, Offloads, Why};

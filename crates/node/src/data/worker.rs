@@ -29,9 +29,9 @@ pub(super) struct Worker {
     udp: Udp,
     batch: Batch,
     coalescer: Coalescer,
-    /// What comes from the TUN device.
+    /// A super-packet from the TUN device.
     packet: Box<[u8]>,
-    /// What comes from the UDP socket, in slots.
+    /// Datagrams from the UDP socket, in slots.
     datagrams: Box<[u8]>,
     /// The same, opened, each packet where its datagram is.
     plain: Box<[u8]>,
@@ -349,7 +349,7 @@ fn datagrams(metas: &[RecvMeta]) -> impl Iterator<Item = (Path, Range<usize>)> +
 
 /// Bytes per turn and direction, before commands and the other direction get theirs.
 const TURN: usize = 512 << 10;
-/// What a packet costs at least, in bytes of a turn.
+/// The least that a packet costs, in bytes of a turn.
 const LEAST_COST: usize = 1 << 10;
 /// Receive buffers; each holds one datagram, or what the kernel batched.
 const SLOTS: usize = 4;

@@ -37,7 +37,7 @@ impl Carried {
         }
     }
 
-    /// What the tunnel has to send besides: first what a carrier has sent, then what still waits.
+    /// The tunnel's own datagrams: first those that a carrier has sent, then those that still wait.
     pub(crate) fn poll_transmit(&mut self) -> Option<Datagram> {
         self.sent.pop_front().or_else(|| {
             let transmit = self.door.poll_transmit()?;
