@@ -90,6 +90,12 @@ impl Carrier {
     pub fn write(&self) -> RwLockWriteGuard<'_, FrontDoor> {
         write(&self.door)
     }
+
+    /// Whether any thread has the tunnel, shared or alone.
+    #[cfg(test)]
+    pub(crate) fn is_taken(&self) -> bool {
+        self.door.try_write().is_err()
+    }
 }
 
 impl<D: BorrowMut<FrontDoor>> Carrier<D> {

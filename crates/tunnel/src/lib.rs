@@ -79,6 +79,8 @@ mod stock;
 mod stress;
 mod traffic;
 mod tunnel;
+#[cfg(test)]
+mod turns;
 mod whereabouts;
 
 pub use carrier::{Carrier, DatagramSink, Headers, PacketSink, PacketSource, Received, Turn};
