@@ -7,7 +7,9 @@ use crate::{
 };
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use rand_core::OsRng;
+use std::cell::{Cell, RefCell};
 use std::net::Ipv4Addr;
+use std::rc::Rc;
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +33,8 @@ struct Notes<'c> {
     carrier: &'c Carrier,
     steps: Vec<Step>,
     room: Vec<u8>,
-    sealed: usize,
+    /// Sealed and not sent.
+    sealed: Rc<Cell<usize>>,
     opened: usize,
 }
 
@@ -41,7 +44,7 @@ impl<'c> Notes<'c> {
             carrier,
             steps: Vec::new(),
             room: vec![0; 2048],
-            sealed: 0,
+            sealed: Rc::default(),
             opened: 0,
         }
     }
@@ -59,12 +62,12 @@ impl DatagramSink for Notes<'_> {
     }
 
     fn push(&mut self, _: usize) {
-        self.sealed += 1;
+        self.sealed.set(self.sealed.get() + 1);
         self.note(Step::Push);
     }
 
     fn flush(&mut self) {
-        let sealed = std::mem::take(&mut self.sealed);
+        let sealed = self.sealed.take();
         if sealed > 0 {
             self.note(Step::Sent(sealed));
         }
@@ -242,12 +245,19 @@ fn before_a_turn_takes_the_tunnel_alone_all_is_sent_and_afterwards_the_sleeper_i
     let (one, _) = pair();
     let carrier = Carrier::new(one.door);
     let mut notes = Notes::of(&carrier);
+    let (unsent, seen) = (Rc::clone(&notes.sealed), RefCell::new(Vec::new()));
+    // The time is asked for whenever the tunnel has just been taken, shared or alone.
+    let clock = || {
+        seen.borrow_mut().push(unsent.get());
+        NOW
+    };
     let mut turn = carrier.turn(&mut notes);
     for host in [2, 3, 2] {
         let to = Some(inner(host).into());
-        turn.send(to, &mut Packets(packet(1, host), 2), || NOW);
+        turn.send(to, &mut Packets(packet(1, host), 2), clock);
     }
     drop(turn);
+    assert_eq!(seen.take(), [0, 2, 0, 0], "nothing is kept for the third");
     let live = [Step::Push, Step::Push, Step::Sent(2)];
     let alone = [Step::Own(INITIATION), Step::Deadline];
     assert_eq!(notes.steps, [&live[..], &alone, &live].concat());
