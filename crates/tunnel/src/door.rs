@@ -181,3 +181,102 @@ impl DerefMut for FrontDoor {
         &mut self.tunnel
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::initiation::{Timestamp, sealed};
+    use crate::{Inside, MIN_BUFFER, Range};
+    use keys::{Epoch, WgPublicKey, WgSecret};
+    use rand_core::OsRng;
+    use std::net::IpAddr;
+
+    const NOW: Duration = Duration::from_secs(1_000);
+
+    fn door(closes_at: Option<Duration>) -> (FrontDoor, WgPublicKey) {
+        let secret = WgSecret::generate(&mut OsRng);
+        let key = secret.public();
+        let own = IpAddr::from([10, 0, 0, 1]);
+        let mut door = FrontDoor::new(Config {
+            secret,
+            mtu: 1420,
+            handshakes_per_second: 4,
+            seed: 1,
+            inside: Inside {
+                own: vec![own],
+                ranges: vec![Range::new(own, 24)],
+            },
+        });
+        door.install(Epoch(1), Vec::new(), Duration::ZERO, closes_at, NOW);
+        door.activate(Epoch(1), NOW);
+        (door, key)
+    }
+
+    fn path(address: &str) -> Path {
+        Path::Udp(address.parse().unwrap())
+    }
+
+    /// Of somebody who knows this side's key.
+    fn initiation(to: &WgPublicKey) -> Vec<u8> {
+        let from = WgSecret::generate(&mut OsRng);
+        sealed(&from, to, 0x1234_5678, Timestamp::default().later_by(1))
+    }
+
+    #[test]
+    fn a_datagram_is_asked_for_lease_source_header_and_mac1_in_this_order() {
+        let outside = "192.0.2.1:51820";
+        let data = [4, 0, 0, 0].repeat(8);
+        for (closes_at, is_over) in [(None, false), (Some(NOW), true)] {
+            let (mut door, key) = door(closes_at);
+            let mut unaddressed = initiation(&key);
+            unaddressed[120] ^= 1;
+            for (from, datagram, expected) in [
+                (
+                    "10.0.0.2:51820",
+                    &[0; 3][..],
+                    DropReason::EndpointInsideMesh,
+                ),
+                (
+                    "10.0.0.2:51820",
+                    &initiation(&key),
+                    DropReason::EndpointInsideMesh,
+                ),
+                (outside, &[0; 3], DropReason::Malformed),
+                ("192.0.2.1:0", &initiation(&key), DropReason::Malformed),
+                ("224.0.0.1:51820", &data, DropReason::Malformed),
+                (outside, &data, DropReason::UnknownIndex),
+                (outside, &unaddressed, DropReason::BadMac),
+                (outside, &initiation(&key), DropReason::UnknownPeer),
+            ] {
+                let expected = if is_over {
+                    DropReason::LeaseOver
+                } else {
+                    expected
+                };
+                let before = door.drops().get(expected);
+                let inbound = door.handle_udp(path(from), datagram, &mut [0; MIN_BUFFER], NOW);
+                assert_eq!(inbound, Inbound::Dropped(expected), "{from}");
+                assert_eq!(door.drops().get(expected), before + 1, "it is counted once");
+                assert_eq!(door.poll_transmit(), None);
+            }
+        }
+    }
+
+    #[test]
+    fn an_initiation_too_many_is_answered_with_a_cookie_to_where_it_came_from() {
+        let (mut door, key) = door(None);
+        let from = path("192.0.2.1:51820");
+        let mut take = || {
+            let inbound = door.handle_udp(from, &initiation(&key), &mut [0; MIN_BUFFER], NOW);
+            (inbound, door.poll_transmit())
+        };
+        assert_eq!(take(), (Inbound::Dropped(DropReason::UnknownPeer), None));
+        let (inbound, reply) = take();
+        assert_eq!(inbound, Inbound::Dropped(DropReason::UnderLoad));
+        let reply = reply.expect("a cookie");
+        assert_eq!(
+            (reply.to, reply.payload[0], reply.payload.len()),
+            (from, 3, 64)
+        );
+    }
+}

@@ -48,6 +48,7 @@ pub(crate) struct Peer {
 
 /// Whether packets to a peer can be sealed. It is decided once for a batch: as long as the peer is held
 /// and the time is the same, nothing can change it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readiness {
     /// They can, on the generation in this slot, and that is all there is to do.
     Ready(Slot),

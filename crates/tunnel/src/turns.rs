@@ -1,9 +1,11 @@
 //! The rules by which threads share a tunnel, held against sinks that note what they are given, in which
 //! order, and whether the tunnel was still taken.
 
+use crate::generations::Slot;
+use crate::peer::Readiness;
 use crate::{
-    Carrier, Config, DatagramSink, FrontDoor, Headers, Inside, Outbound, PacketSink, PacketSource,
-    Path, PeerSpec, Range, Received,
+    Carrier, Config, DatagramSink, DropReason, FrontDoor, Headers, Inside, MAX_QUEUED, Outbound,
+    PacketSink, PacketSource, Path, PeerSpec, Range, Received,
 };
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use rand_core::OsRng;
@@ -223,6 +225,48 @@ fn receive(carrier: &Carrier, batch: &[Vec<u8>], now: Duration) -> Vec<Step> {
     carrier.receive(received, &mut Headers::default(), &mut notes, || now);
     assert!(!carrier.is_taken());
     notes.steps
+}
+
+#[test]
+fn whether_a_peer_can_be_sent_to_follows_its_sessions_and_what_is_under_way() {
+    let (mut one, two) = pair();
+    let later = NOW + Duration::from_secs(1);
+    let of = |node: &Node, host: u8| {
+        let (door, inner) = (&node.door, inner(host).into());
+        let peer = door.allowed.get(inner).and_then(|id| door.peers.lock(id));
+        peer.expect("a peer").readiness(later)
+    };
+    assert_eq!(of(&one, 2), Readiness::Ready(Slot::Current));
+    assert_eq!(of(&one, 3), Readiness::Wait);
+    for _ in 0..MAX_QUEUED {
+        assert_eq!(of(&one, 3), Readiness::Wait);
+        one.seal_for(3, later);
+    }
+    let full = Readiness::Drop(DropReason::NoSession);
+    assert_eq!(of(&one, 3), full, "and a handshake is under way");
+    // An epoch without lead: the session of before carries, and a packet asks for a new one.
+    one.begin(2, &[(two.key, 2)], NOW);
+    let peer = one.door.allowed.get(inner(2).into()).expect("a peer");
+    let peer = one.door.peers.get_mut(peer).expect("a peer");
+    peer.generations
+        .current
+        .as_mut()
+        .expect("an epoch")
+        .give_up();
+    assert_eq!(of(&one, 2), Readiness::Hurry(Slot::Previous(0)));
+    assert!(one.seal_for(2, later).is_some());
+    assert_eq!(of(&one, 2), Readiness::Ready(Slot::Previous(0)));
+    // Known before its epoch begins, and without any: there is nothing to wait for.
+    let mut three = Node::new(4);
+    let spec = PeerSpec {
+        key: two.key,
+        allowed: vec![inner(2).into()],
+    };
+    let peers = vec![(spec, Psk::from_bytes([1; 32]))];
+    three
+        .door
+        .install(Epoch(1), peers, Duration::ZERO, None, NOW);
+    assert_eq!(of(&three, 2), full);
 }
 
 #[test]
