@@ -82,6 +82,8 @@ impl Admission {
         is_peer: bool,
         now: Duration,
     ) -> Result<(), Refusal> {
+        // First, and before anything is counted: a message for another key must not use up what senders
+        // to this one share.
         self.check_mac1(datagram)?;
         self.renew(now);
         if self.cookies.is_proven(from, datagram, now) {
@@ -151,6 +153,8 @@ impl Admission {
         is_peer: bool,
         now: Duration,
     ) -> Refusal {
+        // A peer always gets its cookie: without one, a flood in its name would keep it out for good.
+        // Strangers may go without, since replies to places where nobody is harm the node's own link.
         if !is_peer && !self.replies.take(from.link()) {
             return (DropReason::UnderLoad, None);
         }

@@ -75,6 +75,8 @@ impl Forge {
         (epoch, psk): (Epoch, &Psk),
         now: Duration,
     ) -> Link {
+        // The initiator knows which generation it has meant, so that nothing is gained by naming it; and
+        // an index that is fixed is one more by which an observer knows the pair again.
         let index = loop {
             let any = self.rng.r#gen::<u32>() >> 10 << 2 | tag(epoch);
             if let Some(index) = self.indices.claim(any, peer.0) {

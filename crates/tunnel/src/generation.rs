@@ -87,6 +87,8 @@ impl Generation {
 
     /// The other side's initiation was answered: ours would only cross it.
     pub(crate) fn step_back(&mut self, now: Duration) {
+        // Two initiations that cross make two sessions, and either side would send first on one that the
+        // other has not confirmed. Ours is put off, not given up: the answer to theirs may be lost.
         if let Some(initiating) = &mut self.initiating {
             initiating.next_at = initiating.next_at.max(now + RESPONDER_PAUSE);
         }
@@ -94,6 +96,8 @@ impl Generation {
 
     /// The last initiation did not count: the next one goes to the same place, now.
     pub(crate) fn initiate_again(&mut self, now: Duration) {
+        // Counted, it would double the wait for the next one, which might go to another endpoint than the
+        // one that has just given a cookie.
         if let Some(initiating) = &mut self.initiating {
             initiating.attempts = initiating.attempts.saturating_sub(1);
             initiating.next_at = now;
@@ -102,6 +106,8 @@ impl Generation {
 
     /// The session to send on, unless it is too old.
     pub(crate) fn sender(&mut self, now: Duration) -> Option<&mut Tunn> {
+        // A session near its end is not sent on, even as the only one: the other side may have made it
+        // a round trip earlier, and drops what arrives after its own time without a word.
         let session = self.sessions.front_mut().filter(|it| it.sends(now))?;
         Some(&mut session.link.tunn)
     }
@@ -148,6 +154,8 @@ impl Generation {
                 .opens(now)
                 .then_some((&mut session.link.tunn, false));
         }
+        // An answer opens data as well, since its first data is what confirms it; but no longer than the
+        // session would, lest a recording revive a handshake that nobody remembers.
         let mut answers = self.answers.iter_mut();
         let link = answers.find(|link| link.index == index && link.may_be_confirmed(now))?;
         Some((&mut link.tunn, true))
@@ -190,6 +198,8 @@ impl Generation {
         now: Duration,
         forge: &mut Forge,
     ) -> &mut Link {
+        // The oldest answer goes, never a session: initiations that repeat themselves, from whatever
+        // cause, must not push out what carries packets.
         if self.answers.len() >= MAX_ANSWERS {
             self.answers.pop_front();
         }
@@ -210,6 +220,8 @@ impl Generation {
         let Some(link) = confirmed else {
             return;
         };
+        // Older ones stay, for the other side may send on any of them until it hears from here. Beyond a
+        // few none can be in use; with the last goes its index, and nothing for it is opened any more.
         self.sessions.push_front(link.confirmed(initiator, now));
         self.sessions.truncate(MAX_SESSIONS);
     }

@@ -30,6 +30,8 @@ impl Generations {
     /// Fills the slot `next`. One that is superseded may be in force on the other side already: it
     /// becomes a previous one like any other.
     pub(crate) fn install(&mut self, generation: Generation) {
+        // Dropped instead, it would take a session along that the other side, where the superseded epoch
+        // began, is sending on: its packets would be lost until the pair had shaken hands again.
         if let Some(superseded) = self.next.replace(generation) {
             self.step_down(superseded);
         }
@@ -37,6 +39,8 @@ impl Generations {
 
     /// `next → current → previous`; false when `next` is not of `epoch`.
     pub(crate) fn activate(&mut self, epoch: Epoch) -> bool {
+        // Only the generation of this very epoch. Put in force in its place, one of another epoch would
+        // seal under a secret that was given to other nodes, perhaps to some that this one leaves out.
         let Some(mut next) = self.next.take_if(|next| next.epoch == epoch) else {
             return false;
         };
@@ -54,6 +58,8 @@ impl Generations {
 
     /// Wipes everything but `next`.
     pub(crate) fn close(&mut self) {
+        // In one step: a previous generation that outlived `current` would go on opening packets of an
+        // epoch that has ended, and be sent on as soon as another is in force.
         self.previous.clear();
         self.current = None;
     }

@@ -27,6 +27,7 @@ pub(crate) fn answer(
     let key = (peer.id, peer.key);
     let (role, cookie) = (peer.role, peer.cookie(now));
     let generation = choose(peer, claimed, index, now)?;
+    // Chosen, and so authentic and news: a recording could else hold back this side's own initiations.
     if role.yields() {
         generation.step_back(now);
     }
@@ -128,6 +129,8 @@ fn choose<'a>(
         None => peer.generations.current.as_mut(),
     };
     let generation = generation.ok_or(DropReason::NoGeneration)?;
+    // Within one generation timestamps only grow. Answered out of order, initiations that were held back
+    // would each make an answer, and push out the one that the pair is about to confirm.
     if named.is_some() && timestamp <= generation.newest {
         return Err(DropReason::Replayed);
     }

@@ -56,6 +56,7 @@ impl Tunnel {
         let generation = peer.owner_of(index).ok_or(DropReason::UnknownIndex)?;
         let plain = open(generation, index, from, datagram, out, now)?;
         peer.heard(from, plain.len, now, &self.local);
+        // Behind the opening: the packet proves that the other side has derived the same keys.
         if plain.is_unconfirmed {
             peer.confirm(index, false, now, &mut self.local);
         }
@@ -70,6 +71,8 @@ impl Tunnel {
         datagram: &[u8],
         now: Duration,
     ) -> Result<Inbound, DropReason> {
+        // A claim, and no more: any node that ever was a member can seal another's static key into an
+        // initiation. Up to here it costs an X25519, which admission has granted.
         let claimed = self
             .opener
             .claim(datagram)
@@ -154,6 +157,8 @@ pub(crate) fn open(
     if out.len() < datagram.len() {
         return Err(DropReason::TooLarge);
     }
+    // The counter is the nonce. Near its end the other side ought to have stopped; a counter that wrapped
+    // would use nonces twice, and two packets under one nonce give each other away.
     let counter = datagram
         .get(8..)
         .and_then(|rest| rest.first_chunk().copied());

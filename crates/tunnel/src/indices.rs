@@ -60,6 +60,8 @@ impl Index {
 
 impl Drop for Index {
     fn drop(&mut self) {
+        // In the same step as the `Tunn` that it led to: found a moment longer, the index would bring
+        // datagrams to a peer that cannot open them, or that is no peer any more.
         let entries = self.table.0.write();
         let mut entries = entries.unwrap_or_else(PoisonError::into_inner);
         entries.remove(&self.value);

@@ -72,6 +72,7 @@ mod peer;
 mod peers;
 mod remembered;
 mod role;
+mod snapshot;
 mod stamps;
 #[cfg(test)]
 mod stock;
@@ -95,6 +96,6 @@ pub use outbound::{Outbound, Sealing};
 pub use outbox::Transmit;
 pub use packet::destination;
 pub use path::Path;
-pub use peer::PeerSnapshot;
+pub use snapshot::PeerSnapshot;
 pub use traffic::Traffic;
 pub use tunnel::{PeerSpec, Tunnel};

@@ -66,6 +66,8 @@ impl Link {
 
     /// The message with the cookie, once, and where it goes: nobody has opened it yet.
     pub(crate) fn send_again(&mut self, cookie: &Cookie) -> Option<(Path, Vec<u8>)> {
+        // Nobody has opened it, so that a second copy with a cookie is no replay. More than one copy would
+        // let a stranger who replays cookie replies have this side send as often as it likes.
         let sent = self.sent.as_mut().filter(|sent| !sent.is_repeated)?;
         sent.is_repeated = true;
         cookie::prove(cookie, &mut sent.message);

@@ -70,12 +70,16 @@ impl<'t> Opening<'t> {
             index, peer, ends, ..
         } = self.held.insert(held);
         let generation = peer.owner_of(*index).ok_or(DropReason::UnknownIndex)?;
+        // Confirming sends the packets that waited and changes when the tunnel wants to be called. Both
+        // are all threads' affair, and left to the one that has the tunnel alone.
         if generation.is_unconfirmed(*index) {
             return Ok(None);
         }
         let plain = inbound::open(generation, *index, from, datagram, out, now)?;
         let tunnel = self.door.tunnel();
         peer.heard(from, plain.len, now, &tunnel.local);
+        // The same ends as those that were allowed just before: nobody can change who may send what while
+        // this batch shares the tunnel, so that asking again would say the same.
         if plain.ends.is_some() && plain.ends == *ends {
             return Ok(Some(Inbound::Deliver { len: plain.len }));
         }

@@ -132,6 +132,8 @@ impl Tunnel {
 
     /// The peer that has an address inside the mesh, as long as anything may be sent.
     fn route(&self, destination: IpAddr, now: Duration) -> Result<PeerId, DropReason> {
+        // First of all: past the lease this node may be a member no longer, and has not heard of it. Its
+        // packets would go to nodes that were told to shun it, or to one that it should shun.
         self.check_lease(now)?;
         self.allowed.get(destination).ok_or(DropReason::NoRoute)
     }
@@ -227,6 +229,8 @@ fn seal(
     if out.len() < (padded + DATA_OVERHEAD).max(MIN_BUFFER) {
         return Err(DropReason::TooLarge);
     }
+    // Behind the packet lies whatever was in the buffer before, another peer's packet perhaps: sealed as
+    // padding, it would be read by a node that it is not for.
     if let Some(padding) = buffer.get_mut(len..padded) {
         padding.fill(0);
     }

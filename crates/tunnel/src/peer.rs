@@ -1,4 +1,6 @@
-//! One peer: where it is, which packets wait for it, and its generations.
+//! One peer: where it is, which packets wait for it, and its generations. Knows no other peer, and seals
+//! nothing but for its own. The file is long because queue, sessions and timers act on each other in
+//! almost every call: apart, each would have to be lent the others.
 
 use crate::activity::Activity;
 use crate::allowed_ips::PeerId;
@@ -66,25 +68,6 @@ pub(crate) enum Readiness {
 pub(crate) struct Allowance {
     used: u32,
     since: Duration,
-}
-
-/// A peer as it looks from outside; nothing secret in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerSnapshot {
-    /// The peer.
-    pub key: WgPublicKey,
-    /// Where packets to it go.
-    pub endpoint: Option<Path>,
-    /// Epoch of the session that packets are sent on; `None`: no live session.
-    pub session_epoch: Option<Epoch>,
-    /// Time since that session's handshake.
-    pub session_age: Option<Duration>,
-    /// Whether a live session of the epoch after the current one is ready.
-    pub next_ready: bool,
-    /// Bytes of inner packets sent.
-    pub tx_bytes: u64,
-    /// Bytes of inner packets received.
-    pub rx_bytes: u64,
 }
 
 impl Peer {
@@ -223,6 +206,8 @@ impl Peer {
         out: &mut [u8],
         now: Duration,
     ) -> Option<usize> {
+        // The slot was live when the batch began. It is asked again, because a packet that is sealed on a
+        // session past its time is neither opened there nor counted here.
         let tunn = self.generations.sender(slot, now)?;
         let TunnResult::WriteToNetwork(sealed) = tunn.encapsulate(packet, out) else {
             return None;
@@ -284,6 +269,8 @@ impl Peer {
 
     /// A message of this peer was authenticated; `data_len`: bytes of the packet in it, 0 of none.
     pub(crate) fn heard(&mut self, from: Path, data_len: usize, now: Duration, local: &Local) {
+        // The caller has opened the message with this peer's keys. Moved by anything less, a header say,
+        // the peer's packets would go to whoever can write a source address.
         if self.whereabouts.endpoint() != Some(from) {
             self.whereabouts.move_to(Some(from), &local.endpoints);
             local.events.push(Event::Endpoint {
@@ -317,6 +304,8 @@ impl Peer {
         let Some(generation) = self.owner_of(index) else {
             return;
         };
+        // Only now, when bytes have opened that a session key sealed: confirmed by an index alone, which
+        // everybody on the way reads, a handshake that the other side has dropped would be sent on.
         generation.promote(index, now);
         let epoch = generation.epoch;
         local.handshakes += 1;
@@ -381,6 +370,8 @@ impl Peer {
             let Some(mut attempt) = generation.initiating.filter(|i| i.next_at <= now) else {
                 continue;
             };
+            // Nobody answers. The packets go with the attempt: sent minutes later, on a session that
+            // comes by chance, they would surprise whoever has long given them up.
             if now.saturating_sub(attempt.since) > REKEY_ATTEMPT_TIME {
                 generation.give_up();
                 drop_all(&mut self.queue, DropReason::NoSession, local);
@@ -406,6 +397,7 @@ impl Peer {
 
     /// Does what is due by the second: expiry, renewal, keepalive, a session that went dead.
     pub(crate) fn tick(&mut self, now: Duration, local: &mut Local) {
+        // First, so that nothing below takes a session for live that has just ended.
         for generation in self.generations.iter_mut() {
             generation.expire(now);
         }
@@ -428,23 +420,6 @@ impl Peer {
             self.send_keepalive(now, local);
         }
         self.reschedule(local);
-    }
-
-    pub(crate) fn snapshot(&self, now: Duration) -> PeerSnapshot {
-        let slot = self.generations.sending(now);
-        let sending = slot.and_then(|slot| self.generations.at(slot));
-        let next = self.generations.next.as_ref();
-        PeerSnapshot {
-            key: self.key,
-            endpoint: self.whereabouts.endpoint(),
-            session_epoch: sending.map(|generation| generation.epoch),
-            session_age: sending
-                .and_then(|generation| generation.live_age(now))
-                .map(|(age, _)| age),
-            next_ready: next.is_some_and(|next| next.is_live(now)),
-            tx_bytes: self.traffic.tx_bytes,
-            rx_bytes: self.traffic.rx_bytes,
-        }
     }
 
     // ---- details ----------------------------------------------------------------------------
@@ -495,6 +470,8 @@ impl Peer {
 
     /// Brings the agenda up to date with what the generations want.
     pub(crate) fn reschedule(&mut self, local: &mut Local) {
+        // Left as it was, an entry of a generation that is gone would wake the tunnel for nothing, and a
+        // missing one would leave a handshake waiting for traffic to remind of it.
         let due = self
             .generations
             .iter_mut()

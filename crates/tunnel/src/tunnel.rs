@@ -15,9 +15,10 @@ use crate::limits::*;
 use crate::local::Local;
 use crate::outbox::{Outbox, Transmit};
 use crate::path::Path;
-use crate::peer::{Peer, PeerSnapshot};
+use crate::peer::Peer;
 use crate::peers::Peers;
 use crate::remembered::Remembered;
+use crate::snapshot::PeerSnapshot;
 use crate::stamps::Stamps;
 use crate::traffic::Traffic;
 use crate::whereabouts::Endpoints;
@@ -116,6 +117,8 @@ impl Tunnel {
         now: Duration,
     ) -> Vec<WgPublicKey> {
         self.next_closes_at = closes_at;
+        // With nothing in force, members that are ahead are heard on this epoch alone, and so no longer
+        // than it lasts.
         if !self.is_in_force {
             self.closes_at = closes_at;
         }
@@ -150,6 +153,7 @@ impl Tunnel {
     /// Begins `epoch`: `next → current → previous`. A peer that is not part of it is gone when this
     /// returns: sessions, indices, allowed IPs, queued packets, endpoint.
     pub fn activate(&mut self, epoch: Epoch, now: Duration) {
+        // Before anything else, so that all that follows is held against the lease of the new epoch.
         self.closes_at = self.next_closes_at;
         // A machine that slept may learn of the epoch after its end: packets that waited must not be sent
         // on an epoch that carries nothing any more.
@@ -184,6 +188,8 @@ impl Tunnel {
 
     /// Ends the grace: everything older than the current epoch is wiped.
     pub fn discard_previous(&mut self) {
+        // All peers at once: by now every member sends on the newest epoch, and a PSK that stays after
+        // that is one more that a seizure of this machine would give away.
         for peer in self.peers.iter_mut() {
             peer.discard_previous(&mut self.local);
         }
@@ -267,7 +273,7 @@ impl Tunnel {
     /// Every peer, as observed. After the lease no session carries anything: none is shown.
     pub fn snapshot(&self, now: Duration) -> Vec<PeerSnapshot> {
         let is_over = self.check_lease(now).is_err();
-        let observed = self.peers.iter().map(|peer| peer.snapshot(now));
+        let observed = self.peers.iter().map(|peer| PeerSnapshot::of(&peer, now));
         let shown = |mut peer: PeerSnapshot| {
             if is_over {
                 (peer.session_epoch, peer.session_age, peer.next_ready) = (None, None, false);

@@ -66,6 +66,8 @@ impl Whereabouts {
     }
 
     fn replace_candidates(&mut self, mut candidates: Vec<Path>, endpoints: &Endpoints) {
+        // A member may announce as many places as it likes, and each has an allowance of its own at the
+        // admission of handshakes: unbounded, one member could have others kept out.
         candidates.truncate(MAX_ENDPOINTS);
         candidates.iter().for_each(|after| endpoints.add(*after));
         let before = std::mem::replace(&mut self.candidates, candidates);
