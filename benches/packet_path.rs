@@ -18,9 +18,9 @@ use offload::{Coalescer, SPARE, Split, Verdict, VnetHeader};
 use star::Star;
 use std::hint::black_box;
 use std::net::Ipv4Addr;
-use std::sync::RwLock;
+use std::ops::Range;
 use std::time::Duration;
-use tunnel::{Opened, Tunnel};
+use tunnel::{Carrier, DatagramSink, Headers, PacketSink, PacketSource, Path, Received};
 
 const SEGMENTS: usize = 45;
 const PAYLOAD: usize = 1_368;
@@ -59,35 +59,95 @@ fn pseudo_sum(from: Ipv4Addr, to: Ipv4Addr, len: usize) -> u16 {
     ((sum >> 16) + (sum & 0xFFFF)) as u16
 }
 
+/// Both ends of the way: datagrams one behind the other, packets that are merged.
+struct Ends<'b> {
+    out: &'b mut [u8],
+    at: usize,
+    count: usize,
+    coalescer: Coalescer,
+    writes: usize,
+}
+
+impl<'b> Ends<'b> {
+    fn new(out: &'b mut [u8]) -> Self {
+        Self {
+            out,
+            at: 0,
+            count: 0,
+            coalescer: Coalescer::new(true, true),
+            writes: 0,
+        }
+    }
+}
+
+impl DatagramSink for Ends<'_> {
+    fn room(&mut self, _: Path, _: usize) -> &mut [u8] {
+        &mut self.out[self.at..]
+    }
+
+    fn push(&mut self, len: usize) {
+        self.at += len;
+        self.count += 1;
+    }
+
+    fn flush(&mut self) {}
+
+    fn send(&mut self, _: Path, _: &[u8]) {}
+
+    fn deadline_changed(&mut self) {}
+}
+
+impl PacketSink for Ends<'_> {
+    fn put(&mut self, plain: &[u8], range: Range<usize>) {
+        self.coalescer.push(plain, range);
+    }
+
+    fn flush(&mut self, plain: &mut [u8]) {
+        self.coalescer.drain(plain, |_, slices| {
+            black_box(slices);
+            self.writes += 1;
+            Verdict::Done
+        });
+    }
+}
+
+struct Segments<'p>(Split<'p>);
+
+impl PacketSource for Segments<'_> {
+    fn next(&mut self) -> Option<(&mut [u8], usize)> {
+        let segment = self.0.next_segment()?;
+        Some((segment.bytes, segment.len))
+    }
+
+    fn remaining(&self) -> usize {
+        self.0.remaining()
+    }
+}
+
 /// Splits and seals a super-packet into `out`, and returns how many datagrams it made.
 fn seal(
-    tunnel: &Tunnel,
-    to: Ipv4Addr,
+    carrier: &Carrier,
     (header, packet): &mut (VnetHeader, Vec<u8>),
     out: &mut [u8],
     now: Duration,
 ) -> usize {
     let len = packet.len() - SPARE;
-    let mut split = Split::new(*header, packet, len).expect("the header fits the packet");
-    let mut peer = tunnel
-        .outgoing(to.into(), now)
-        .expect("the peer is known")
-        .expect("there is a session");
-    let (mut at, mut count) = (0, 0);
-    while let Some(segment) = split.next_segment() {
-        at += peer
-            .seal(segment.bytes, segment.len, &mut out[at..])
-            .expect("there is room");
-        count += 1;
-    }
-    count
+    let destination = tunnel::destination(packet);
+    let split = Split::new(*header, packet, len).expect("the header fits the packet");
+    let mut ends = Ends::new(out);
+    let mut turn = carrier.turn(&mut ends);
+    turn.send(destination, &mut Segments(split), || now);
+    drop(turn);
+    ends.count
 }
 
 fn ways(c: &mut Criterion) {
-    let star = Star::connected(1);
+    let mut star = Star::connected(1);
     star.check();
-    let now = star.now;
-    let (hub, spoke) = (star.hub.inner, star.spokes[0].inner);
+    let (now, outer) = (star.now, Path::Udp(star.hub.outer));
+    let peer = star.spokes.remove(0);
+    let (hub, spoke) = (star.hub.inner, peer.inner);
+    let (sealer, opener) = (Carrier::new(star.hub.tunnel), Carrier::new(peer.tunnel));
     let mut packet = super_packet(hub, spoke);
     let mut out = vec![0; SEGMENTS * DATAGRAM + tunnel::MIN_BUFFER];
     let mut group = c.benchmark_group("packet_path");
@@ -99,41 +159,36 @@ fn ways(c: &mut Criterion) {
     group.bench_function("seal", |b| {
         b.iter(|| {
             packet.1[..HEADERS].copy_from_slice(&pristine);
-            let made = seal(&star.hub.tunnel, spoke, &mut packet, &mut out, now);
+            let made = seal(&sealer, &mut packet, &mut out, now);
             assert_eq!(made, SEGMENTS);
         });
     });
 
     let mut plain = vec![0; SEGMENTS * DATAGRAM];
-    let mut coalescer = Coalescer::new(true, true);
-    let sealed = |star: &Star| {
+    let sealed = || {
         let mut packet = super_packet(hub, spoke);
         let mut out = vec![0; SEGMENTS * DATAGRAM + tunnel::MIN_BUFFER];
-        seal(&star.hub.tunnel, spoke, &mut packet, &mut out, now);
+        seal(&sealer, &mut packet, &mut out, now);
+        out.truncate(SEGMENTS * DATAGRAM);
         out
     };
+    let mut headers = Headers::default();
+    // Its buffers are a thread's, and last.
+    let mut unused = [];
+    let mut ends = Ends::new(&mut unused);
     group.bench_function("open", |b| {
         b.iter_batched_ref(
-            || sealed(&star),
+            sealed,
             |datagrams| {
-                let mut incoming = star.spokes[0].tunnel.incoming(now);
-                for (slot, datagram) in datagrams.chunks_exact(DATAGRAM).enumerate() {
-                    let start = slot * DATAGRAM;
-                    let room = &mut plain[start..start + DATAGRAM];
-                    let opened = incoming.open(star.hub.outer, datagram, room);
-                    let Opened::Deliver { len } = opened else {
-                        panic!("{opened:?}")
-                    };
-                    coalescer.push(&plain, start..start + len);
-                }
-                drop(incoming);
-                let mut writes = 0;
-                coalescer.drain(&mut plain, |_, slices| {
-                    black_box(slices);
-                    writes += 1;
-                    Verdict::Done
-                });
-                assert_eq!(writes, 1, "one super-packet");
+                let start = |slot| slot * DATAGRAM;
+                let received = Received {
+                    datagrams,
+                    plain: &mut plain,
+                    each: (0..SEGMENTS).map(|slot| (outer, start(slot)..start(slot + 1))),
+                };
+                ends.writes = 0;
+                opener.receive(received, &mut headers, &mut ends, || now);
+                assert_eq!(ends.writes, 1, "one super-packet");
             },
             BatchSize::PerIteration,
         );
@@ -209,22 +264,21 @@ fn threads(c: &mut Criterion) {
         star.check();
         let (now, hub) = (star.now, star.hub.inner);
         let spokes: Vec<Ipv4Addr> = star.spokes.iter().map(|spoke| spoke.inner).collect();
-        let tunnel = RwLock::new(star.hub.tunnel);
+        let carrier = Carrier::new(star.hub.tunnel);
         group.throughput(Throughput::Bytes(threads as u64 * INNER_BYTES));
         group.bench_function(BenchmarkId::new(name, threads), |b| {
             b.iter_custom(|rounds| {
                 let start = clock();
                 std::thread::scope(|scope| {
                     for thread in 0..threads {
-                        let (tunnel, to) = (&tunnel, spokes[thread % peers]);
+                        let (carrier, to) = (&carrier, spokes[thread % peers]);
                         scope.spawn(move || {
                             let mut packet = super_packet(hub, to);
                             let pristine = packet.1[..HEADERS].to_vec();
                             let mut out = vec![0; SEGMENTS * DATAGRAM + tunnel::MIN_BUFFER];
                             for _ in 0..rounds {
                                 packet.1[..HEADERS].copy_from_slice(&pristine);
-                                let tunnel = tunnel.read().expect("no thread panicked");
-                                seal(&tunnel, to, &mut packet, &mut out, now);
+                                seal(carrier, &mut packet, &mut out, now);
                             }
                         });
                     }

@@ -5,14 +5,14 @@ use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use rand_core::OsRng;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Config, Inside, Outbound, PeerSpec, Range, Tunnel};
+use tunnel::{Config, FrontDoor, Inside, Outbound, Path, PeerSpec, Range};
 
 /// From the announcement of an epoch to its beginning.
 pub(crate) const LEAD: Duration = Duration::from_secs(5);
 
 /// A tunnel with its key and its place.
 pub(crate) struct Endpoint {
-    pub(crate) tunnel: Tunnel,
+    pub(crate) tunnel: FrontDoor,
     pub(crate) key: WgPublicKey,
     pub(crate) inner: Ipv4Addr,
     pub(crate) outer: SocketAddr,
@@ -31,7 +31,7 @@ fn endpoint(number: u16) -> Endpoint {
     let key = secret.public();
     let [high, low] = number.to_be_bytes();
     let inner = Ipv4Addr::new(10, 77, high, low);
-    let tunnel = Tunnel::new(Config {
+    let tunnel = FrontDoor::new(Config {
         inside: Inside {
             own: vec![inner.into()],
             ranges: vec![Range::new(inner.into(), 16)],
@@ -146,7 +146,8 @@ impl Star {
         while std::mem::take(&mut busy) {
             self.hub.tunnel.handle_timeout(self.now);
             while let Some(transmit) = self.hub.tunnel.poll_transmit() {
-                let spoke = &mut self.spokes[usize::from(transmit.to.port()) - 10_001];
+                let Path::Udp(to) = transmit.to;
+                let spoke = &mut self.spokes[usize::from(to.port()) - 10_001];
                 spoke
                     .tunnel
                     .handle_udp(self.hub.outer, &transmit.payload, &mut out, self.now);

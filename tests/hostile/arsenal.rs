@@ -20,7 +20,7 @@ use keys::{Epoch, EpochSecret, NodeId, Psk, WgPublicKey, WgSecret};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Event, Inbound, Inside, Outbound, PeerSpec, Range, Tunnel};
+use tunnel::{Event, FrontDoor, Inbound, Inside, Outbound, Path, PeerSpec, Range, Tunnel};
 use wire::Place;
 
 /// Who it is, once enrolled.
@@ -63,7 +63,7 @@ pub(crate) struct Shot {
 
 /// A handshake that somebody answers, perhaps.
 struct Lane {
-    tunnel: Tunnel,
+    tunnel: FrontDoor,
     socket: usize,
     begun: Duration,
 }
@@ -124,7 +124,7 @@ impl Arsenal {
 
     /// The next volley of a node that is a member again, made of its memberships before: new packets
     /// on their sessions, and their recordings.
-    pub(crate) fn haunt(&mut self, relics: &mut [Tunnel], clock: Clock) -> Vec<Shot> {
+    pub(crate) fn haunt(&mut self, relics: &mut [FrontDoor], clock: Clock) -> Vec<Shot> {
         let mut shots = Vec::new();
         self.round += 1;
         let [v4, v6] = self.scope.addresses();
@@ -369,7 +369,7 @@ impl Lane {
             };
             shots.push(Shot {
                 socket: self.socket,
-                to: transmit.to,
+                to: by_udp(transmit.to),
                 datagram: transmit.payload,
                 kind,
             });
@@ -383,9 +383,9 @@ impl Lane {
 }
 
 /// A tunnel of this key in this place, without peers.
-pub(crate) fn tunnel_of(wg: &WgSecret, place: &Place, seed: u64) -> Tunnel {
+pub(crate) fn tunnel_of(wg: &WgSecret, place: &Place, seed: u64) -> FrontDoor {
     let (v4, v6) = (IpAddr::V4(place.v4.0), IpAddr::V6(place.v6.0));
-    Tunnel::new(tunnel::Config {
+    FrontDoor::new(tunnel::Config {
         secret: wg.duplicate(),
         mtu: 1420,
         handshakes_per_second: 10_000,
@@ -395,6 +395,11 @@ pub(crate) fn tunnel_of(wg: &WgSecret, place: &Place, seed: u64) -> Tunnel {
             ranges: vec![Range::new(v4, place.v4.1), Range::new(v6, place.v6.1)],
         },
     })
+}
+
+/// Where a datagram of the tunnel goes: this node knows no way but UDP.
+pub(crate) fn by_udp(Path::Udp(to): Path) -> SocketAddr {
+    to
 }
 
 /// Seals an inner packet, if there is a session for it.
@@ -409,7 +414,7 @@ pub(crate) fn seal(
     match tunnel.handle_tun(&mut buffer, packet.len(), &mut out, now) {
         Outbound::Send { to, len } => {
             out.truncate(len);
-            Some((to, out))
+            Some((by_udp(to), out))
         }
         Outbound::Queued | Outbound::Dropped(_) => None,
     }
@@ -422,13 +427,13 @@ pub(crate) fn seal_to(
     packet: &[u8],
     now: Duration,
 ) -> Option<(SocketAddr, Vec<u8>)> {
-    let mut session = tunnel.outgoing(peer, now).ok()??;
+    let mut session = tunnel.sealing(peer, now).ok()??;
     let mut buffer = packet.to_vec();
     buffer.resize(packet.len() + tunnel::PADDING, 0);
     let mut out = vec![0; 2048];
     let len = session.seal(&mut buffer, packet.len(), &mut out).ok()?;
     out.truncate(len);
-    Some((session.to(), out))
+    Some((by_udp(session.to()), out))
 }
 
 /// A receiver index that the survivor would use with this PSK if `newest` had it.

@@ -6,7 +6,7 @@
 //! `arsenal.rs`: it carries out nothing that excludes it, never discards and never closes. When it is
 //! readmitted, it begins anew and keeps its tunnel of before as a relic.
 
-use crate::arsenal::{Arsenal, Known, Scope, Shot, seal, seal_to, tunnel_of};
+use crate::arsenal::{Arsenal, Known, Scope, Shot, by_udp, seal, seal_to, tunnel_of};
 use crate::control::{self, Session};
 use crate::packets::{echo, is_data, is_response, udp};
 use crate::witness::inside;
@@ -27,7 +27,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
-use tunnel::{Event, Inbound, Tunnel};
+use tunnel::{Event, FrontDoor, Inbound};
 use wire::message::Update;
 use wire::{EpochUpdate, Mark, Signed, ToController, ToNode, Token};
 
@@ -295,7 +295,7 @@ async fn live(
 
 /// The loop's state.
 struct Life {
-    tunnel: Tunnel,
+    tunnel: FrontDoor,
     arsenal: Arsenal,
     authorities: Vec<keys::AuthorityId>,
     agent: Agent,
@@ -308,7 +308,7 @@ struct Life {
     /// Whether the newest update leaves it out.
     excluded: bool,
     /// Its tunnels of earlier memberships.
-    relics: Vec<Tunnel>,
+    relics: Vec<FrontDoor>,
     sequence: u16,
     sockets: [UdpSocket; 2],
     shared: Arc<Shared>,
@@ -596,7 +596,7 @@ impl Life {
             if silent {
                 continue;
             }
-            self.send(0, transmit.to, transmit.payload, Count::Handshake);
+            self.send(0, by_udp(transmit.to), transmit.payload, Count::Handshake);
         }
         while let Some(event) = self.tunnel.poll_event() {
             self.add(

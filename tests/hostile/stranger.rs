@@ -1,6 +1,6 @@
 //! A node that was never enrolled, though it knows every public key, address and port.
 
-use crate::arsenal::{Arsenal, Known, Scope, seal, tunnel_of};
+use crate::arsenal::{Arsenal, Known, Scope, by_udp, seal, tunnel_of};
 use crate::cut_off::netns;
 use crate::node::Clock;
 use crate::packets::{echo, is_data, is_response};
@@ -159,7 +159,7 @@ fn attack(scope: Scope, known: Vec<Known>, newest: Epoch) -> anyhow::Result<u64>
     tunnel.install(newest, specs.collect(), Duration::ZERO, None, Clock.now());
     tunnel.activate(newest, Clock.now());
     for known in &known {
-        let endpoints = known.endpoint.into_iter().collect();
+        let endpoints = known.endpoint;
         tunnel.set_endpoints(&known.member.wg, endpoints, Clock.now());
     }
     let mut arsenal = Arsenal::new(scope, wg);
@@ -188,7 +188,7 @@ fn attack(scope: Scope, known: Vec<Known>, newest: Epoch) -> anyhow::Result<u64>
         }
         tunnel.handle_timeout(Clock.now());
         while let Some(transmit) = tunnel.poll_transmit() {
-            shots.push((0, transmit.to, transmit.payload));
+            shots.push((0, by_udp(transmit.to), transmit.payload));
         }
         for (socket, to, datagram) in shots {
             sockets[socket].send_to(&datagram, to)?;

@@ -6,7 +6,7 @@ use crate::world::{Datagram, Taken, World};
 use keys::{Epoch, NodeId};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use tunnel::Inbound;
+use tunnel::{Inbound, Path};
 
 impl World {
     /// The member machine and the tunnel of an honest node hold what the model says.
@@ -35,6 +35,7 @@ impl World {
             );
             let there = peer
                 .endpoint
+                .and_then(Path::udp)
                 .is_none_or(|e| self.net.owners.contains_key(&e));
             assert!(there, "node {node}: a peer's endpoint is the attacker's");
         }

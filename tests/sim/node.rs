@@ -1,6 +1,7 @@
 //! One node: the product's agent and tunnel, without the daemon's tasks. Owns no time and no network;
 //! refuses to decide anything: what the agent asks for is done, in its order.
 
+use crate::carry::Carried;
 use crate::world::Event;
 use agent::{Agent, DataChange, Effect, Emission, Now, SessionEvent};
 use controller::engine::ConnectionId;
@@ -10,7 +11,7 @@ use keys::{AuthorityId, Epoch, NodeId, NodeSecret, WgSecret};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Config, Tunnel};
+use tunnel::Config;
 use wire::evidence::Benchmark;
 use wire::fixtures;
 use wire::message::Hello;
@@ -24,7 +25,7 @@ pub(crate) struct Node {
     pub(crate) place: Place,
     authorities: Vec<AuthorityId>,
     pub(crate) agent: Agent,
-    pub(crate) tunnel: Tunnel,
+    pub(crate) tunnel: Carried,
     /// What the state directory holds.
     pub(crate) persisted: HighWater,
     mark: Option<Signed<Mark>>,
@@ -261,7 +262,7 @@ fn process(
     authorities: &[AuthorityId],
     (high_water, mark): (HighWater, Option<Signed<Mark>>),
     life: u64,
-) -> (Agent, Tunnel) {
+) -> (Agent, Carried) {
     let identity = NodeSecret::from_base64(&secret.expose_base64());
     let agent = Agent::new(agent::Config {
         identity: identity.expect("its own form"),
@@ -271,7 +272,7 @@ fn process(
         high_water,
         mark,
     });
-    let tunnel = Tunnel::new(Config {
+    let tunnel = Carried::new(Config {
         inside: agent::inside(place),
         secret: wg.duplicate(),
         mtu: MTU,

@@ -17,7 +17,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Inbound, MIN_BUFFER, Outbound, PADDING};
+use tunnel::{Inbound, MIN_BUFFER, Outbound, PADDING, Path};
 
 /// The whole mesh.
 pub(crate) struct World {
@@ -334,7 +334,8 @@ impl World {
     /// Sends what the tunnel has to say, and sets the node's timer.
     pub(crate) fn flush(&mut self, node: usize) {
         while let Some(transmit) = self.nodes[node].tunnel.poll_transmit() {
-            self.send(node, transmit.to, transmit.payload);
+            let Path::Udp(to) = transmit.to;
+            self.send(node, to, transmit.payload);
         }
         while self.nodes[node].tunnel.poll_event().is_some() {}
         if let Some(due) = self.nodes[node].poll_timeout() {
@@ -388,7 +389,11 @@ impl World {
         let clock = self.nodes[from].clock(self.now);
         let tunnel = &mut self.nodes[from].tunnel;
         let outbound = carry::send(tunnel, &mut packet, len, &mut out, clock);
-        if let Outbound::Send { to: address, len } = outbound {
+        if let Outbound::Send {
+            to: Path::Udp(address),
+            len,
+        } = outbound
+        {
             self.check_sealed(from, to);
             out.truncate(len);
             self.send(from, address, out);

@@ -344,7 +344,7 @@ impl Agent {
             .flat_map(|update| &update.roster)
             .filter(|member| member.node != own);
         let announced = members.flat_map(|member| self.places.of(&member.node));
-        let observed = peers.iter().filter_map(|peer| peer.endpoint);
+        let observed = peers.iter().filter_map(|peer| peer.endpoint?.udp());
         // Of a path through the mesh the own MTU would be the measure, and shrink for ever.
         let outside = observed.filter(|endpoint| !self.inside.contains(endpoint.ip()));
         let found = announced.copied().chain(outside).map(canonical);
@@ -516,7 +516,7 @@ pub fn inside(place: &Place) -> Inside {
 fn endpoint_of(view: &View<'_>, node: &NodeId, peers: &[PeerSnapshot]) -> Option<IpAddr> {
     let key: WgPublicKey = view.update?.member(node)?.wg;
     let peer = peers.iter().find(|peer| peer.key == key)?;
-    Some(peer.endpoint?.ip())
+    Some(peer.endpoint?.udp()?.ip())
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

@@ -10,7 +10,7 @@ use keys::{AuthoritySecret, EpochSecret, NodeSecret, WgSecret};
 use rand_core::OsRng;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tunnel::Tunnel;
+use tunnel::FrontDoor;
 use wire::fixtures::{self, MESH};
 use wire::message::Update;
 use wire::{Digest, EpochUpdate, Mark, Member, Place, Signed, ToController, ToNode};
@@ -170,7 +170,7 @@ fn an_epoch_without_lead_is_one_change_and_its_peers_are_placed_before_it_begins
     assert!(change.install.is_some() && matches!(change.turn, Some(Turn::Begin(_))));
     assert_eq!(*places, [(bench.peer.wg, vec![endpoint(3)])]);
 
-    let mut tunnel = Tunnel::new(tunnel::Config {
+    let mut tunnel = FrontDoor::new(tunnel::Config {
         secret: bench.wg.duplicate(),
         mtu: 1420,
         handshakes_per_second: 100,
@@ -181,7 +181,7 @@ fn an_epoch_without_lead_is_one_change_and_its_peers_are_placed_before_it_begins
     let boot = bench.now.boot;
     assert!(change.carry_out(&mut tunnel, boot).is_empty());
     let peers = tunnel.snapshot(boot);
-    assert_eq!(peers[0].endpoint, Some(endpoint(3)));
+    assert_eq!(peers[0].endpoint, Some(endpoint(3).into()));
     let psk = tunnel.current_psk(&bench.peer.wg);
     assert!(psk.is_some(), "it is in force");
 }

@@ -249,7 +249,7 @@ impl Shell {
             listen_port: self.underlay.listen_port(),
             mtu: self.underlay.mtu(),
         };
-        let endpoint = seen.and_then(|seen| seen.endpoint);
+        let endpoint = seen.and_then(|seen| seen.endpoint?.udp());
         Ok(WgExport {
             epoch: epoch.0,
             config: export::config(&own, member, epoch, &psk, endpoint),

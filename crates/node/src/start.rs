@@ -21,6 +21,7 @@ use rand::Rng as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tunnel::FrontDoor;
 use wire::Place;
 
 /// Everything that runs from here on; nothing waits yet.
@@ -165,7 +166,7 @@ fn carry(
     queues: Vec<(Box<dyn Tun>, std::net::UdpSocket)>,
     offloads: Arc<Offloads>,
 ) -> Result<(DataPlane, PathErrors), ServeError> {
-    let tunnel = tunnel::Tunnel::new(tunnel::Config {
+    let door = FrontDoor::new(tunnel::Config {
         secret: wg.duplicate(),
         mtu: mtu as usize,
         handshakes_per_second: HANDSHAKES_PER_SECOND,
@@ -174,7 +175,7 @@ fn carry(
     });
     let sockets = queues.iter().map(|(_, udp)| udp);
     let path_errors = PathErrors::to(sockets).map_err(ServeError::Data)?;
-    let data = DataPlane::start(tunnel, queues, offloads).map_err(ServeError::Data)?;
+    let data = DataPlane::start(door, queues, offloads).map_err(ServeError::Data)?;
     Ok((data, path_errors))
 }
 

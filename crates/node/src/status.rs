@@ -165,7 +165,7 @@ fn peer(
         v4,
         v6,
         wireguard: wg.map(|wg| wg.to_base64()),
-        endpoint: seen.and_then(|seen| seen.endpoint),
+        endpoint: seen.and_then(|seen| seen.endpoint?.udp()),
         session_epoch,
         lag: session_epoch.map(|session| epoch.saturating_sub(session)),
         handshake_seconds: seen

@@ -14,19 +14,20 @@
 //!  beyond               │ cookie reply                  │ dropped
 //! ```
 //!
-//! So whoever sends in a peer's name costs that peer a round trip, and whoever sends under addresses
-//! of its own costs no peer anything. A peer's endpoint always has its cookie reply. Elsewhere the
+//! A sender in a peer's name therefore costs that peer a round trip, and one under addresses of its own
+//! costs no peer anything. A peer's endpoint always has its cookie reply. Elsewhere the
 //! replies themselves are bounded: to addresses of the node's own link at which nobody is, some hundreds
 //! a second fill the system's table of neighbours, and then it finds its peers no more.
 
 use crate::cookie::Cookies;
-use crate::core::Transmit;
 use crate::drops::DropReason;
 use crate::limits::*;
+use crate::outbox::Transmit;
+use crate::path::Path;
 use keys::WgSecret;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Why a handshake message goes no further, and what to answer.
@@ -36,10 +37,10 @@ pub(crate) struct Admission {
     cookies: Cookies,
     /// When the second began that the pools count.
     since: Duration,
-    peers: Pool<SocketAddr>,
-    proven_peers: Pool<SocketAddr>,
+    peers: Pool<Path>,
+    proven_peers: Pool<Path>,
     strangers: Pool<IpAddr>,
-    proven_strangers: Pool<SocketAddr>,
+    proven_strangers: Pool<Path>,
     /// Networks of proven strangers.
     proven_networks: Pool<IpAddr>,
     /// Networks of strangers that were asked for a cookie.
@@ -76,11 +77,13 @@ impl Admission {
     /// Judges an initiation; `is_peer`: a current peer is expected at exactly this address and port.
     pub(crate) fn initiation(
         &mut self,
-        from: SocketAddr,
+        from: Path,
         datagram: &[u8],
         is_peer: bool,
         now: Duration,
     ) -> Result<(), Refusal> {
+        // First, and before anything is counted: a message for another key must not use up what senders
+        // to this one share.
         self.check_mac1(datagram)?;
         self.renew(now);
         if self.cookies.is_proven(from, datagram, now) {
@@ -89,7 +92,7 @@ impl Admission {
         let passes = if is_peer {
             self.peers.take(from)
         } else {
-            self.strangers.take(network(from.ip()))
+            self.strangers.take(from.network())
         };
         if passes {
             Ok(())
@@ -98,11 +101,11 @@ impl Admission {
         }
     }
 
-    /// Judges a response to an initiation of ours that is under way; `is_within`: what this peer may
-    /// send without a cookie is not used up.
+    /// Judges a response to an initiation of ours that is under way; `is_within`: this peer may still
+    /// send one without a cookie.
     pub(crate) fn response(
         &mut self,
-        from: SocketAddr,
+        from: Path,
         datagram: &[u8],
         (is_peer, is_within): (bool, bool),
         now: Duration,
@@ -127,12 +130,12 @@ impl Admission {
         }
     }
 
-    fn take_proven(&mut self, from: SocketAddr, is_peer: bool) -> Result<(), Refusal> {
+    fn take_proven(&mut self, from: Path, is_peer: bool) -> Result<(), Refusal> {
         let passes = if is_peer {
             self.proven_peers.take(from)
         } else {
             // Neither counts what the other refuses: one network would else use up what all have.
-            let network = network(from.ip());
+            let network = from.network();
             let fits = self.proven_strangers.has(&from) && self.proven_networks.has(&network);
             fits && self.proven_strangers.take(from) && self.proven_networks.take(network)
         };
@@ -145,20 +148,18 @@ impl Admission {
 
     fn ask_for_cookie(
         &mut self,
-        from: SocketAddr,
+        from: Path,
         datagram: &[u8],
         is_peer: bool,
         now: Duration,
     ) -> Refusal {
-        if !is_peer && !self.replies.take(link(from.ip())) {
+        // A peer always gets its cookie: without one, a flood in its name would keep it out for good.
+        // Strangers may go without, since replies to places where nobody is harm the node's own link.
+        if !is_peer && !self.replies.take(from.link()) {
             return (DropReason::UnderLoad, None);
         }
         let reply = self.cookies.reply(from, datagram, now);
-        let reply = reply.map(|payload| Transmit {
-            to: from,
-            payload,
-            peer: None,
-        });
+        let reply = reply.map(|payload| Transmit::to_anybody(from, payload));
         (DropReason::UnderLoad, reply)
     }
 
@@ -208,22 +209,6 @@ impl<K: Eq + Hash> Pool<K> {
     }
 }
 
-/// The range that one sender can choose its addresses from: an IPv4 address, an IPv6 /64.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => IpAddr::from((u128::from(v6) >> 64 << 64).to_be_bytes()),
-    }
-}
-
-/// The range that may be one link, whose neighbours the system has to look for: an IPv4 /24, an IPv6 /64.
-fn link(address: IpAddr) -> IpAddr {
-    match network(address) {
-        IpAddr::V4(v4) => IpAddr::from((u32::from(v4) >> 8 << 8).to_be_bytes()),
-        v6 @ IpAddr::V6(_) => v6,
-    }
-}
-
 const PERIOD: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -262,7 +247,7 @@ mod tests {
         }
 
         /// Sends it as it is; the cookie that it is answered with, if it is not admitted.
-        fn plain(&mut self, from: SocketAddr, is_peer: bool) -> Result<(), Option<cookie::Cookie>> {
+        fn plain(&mut self, from: Path, is_peer: bool) -> Result<(), Option<cookie::Cookie>> {
             let message = self.initiation.clone();
             self.admission
                 .initiation(from, &message, is_peer, self.now)
@@ -277,7 +262,7 @@ mod tests {
         }
 
         /// Sends it with the cookie of `owner`.
-        fn proven(&mut self, from: SocketAddr, owner: SocketAddr, is_peer: bool) -> bool {
+        fn proven(&mut self, from: Path, owner: Path, is_peer: bool) -> bool {
             let reply = self
                 .admission
                 .ask_for_cookie(owner, &self.initiation, true, self.now)
@@ -293,13 +278,13 @@ mod tests {
         }
     }
 
-    fn v6(subnet: u16, host: u64, port: u16) -> SocketAddr {
+    fn v6(subnet: u16, host: u64, port: u16) -> Path {
         let ip = (0x2001_0db8 << 96 | u128::from(subnet) << 64 | u128::from(host)).to_be_bytes();
-        SocketAddr::from((ip, port))
+        Path::Udp((ip, port).into())
     }
 
-    fn v4(number: u32) -> SocketAddr {
-        SocketAddr::from((number.to_be_bytes(), 51_820))
+    fn v4(number: u32) -> Path {
+        Path::Udp((number.to_be_bytes(), 51_820).into())
     }
 
     #[test]
@@ -405,7 +390,7 @@ mod tests {
     #[test]
     fn no_link_is_sent_more_cookies_than_neighbours_can_be_looked_for() {
         let mut gate = Gate::new(1_000);
-        let count = |gate: &mut Gate, name: &dyn Fn(u64) -> SocketAddr| {
+        let count = |gate: &mut Gate, name: &dyn Fn(u64) -> Path| {
             let refused = (0..2_000).filter_map(|n| gate.plain(name(n), false).err());
             refused.flatten().count()
         };

@@ -5,6 +5,7 @@
 //! keeps what it was given with one handshake. Here a cookie is bound to the port as well, and one that
 //! was given serves all handshakes with a peer as long as it is good.
 
+use crate::path::Path;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use blake2::digest::consts::{U16, U24};
 use blake2::digest::{FixedOutput as _, Update as _};
@@ -12,7 +13,6 @@ use blake2::{Blake2s256, Blake2sMac, Digest};
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 use keys::{WgPublicKey, WgSecret};
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -46,7 +46,7 @@ impl Cookies {
 
     /// Whether its sender has been sent a cookie at this address and port, within the last two minutes
     /// or those before: MAC2.
-    pub(crate) fn is_proven(&self, from: SocketAddr, message: &[u8], now: Duration) -> bool {
+    pub(crate) fn is_proven(&self, from: Path, message: &[u8], now: Duration) -> bool {
         let period = period(now);
         Parts::of(message)
             .filter(|it| *it.mac2 != [0; 16])
@@ -60,12 +60,7 @@ impl Cookies {
     }
 
     /// The cookie reply to a handshake message.
-    pub(crate) fn reply(
-        &mut self,
-        from: SocketAddr,
-        message: &[u8],
-        now: Duration,
-    ) -> Option<Vec<u8>> {
+    pub(crate) fn reply(&mut self, from: Path, message: &[u8], now: Duration) -> Option<Vec<u8>> {
         let parts = Parts::of(message)?;
         self.replies += 1;
         let nonce = Blake2sMac::<U24>::new_from_slice(self.secret.as_slice())
@@ -82,13 +77,9 @@ impl Cookies {
         Some([&COOKIE_REPLY, parts.sender, nonce.as_slice(), &sealed].concat())
     }
 
-    fn cookie(&self, address: SocketAddr, period: u64) -> Cookie {
-        let ip = match address.ip() {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-            IpAddr::V6(v6) => v6,
-        };
+    fn cookie(&self, path: Path, period: u64) -> Cookie {
         let secret = mac(&*self.secret, &[&period.to_be_bytes()]);
-        mac(&secret, &[&ip.octets(), &address.port().to_be_bytes()])
+        mac(&secret, &[&path.proven_bytes()])
     }
 }
 
@@ -196,8 +187,8 @@ mod tests {
     use std::sync::Arc;
     use x25519_dalek::{PublicKey, StaticSecret};
 
-    fn from(port: u16) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, 1], port))
+    fn from(port: u16) -> Path {
+        Path::Udp(([192, 0, 2, 1], port).into())
     }
 
     fn tunn(own: &WgSecret, peer: &WgPublicKey) -> Tunn {
@@ -230,7 +221,7 @@ mod tests {
         let second = initiation(&mut tunn);
         assert!(cookies.is_addressed(&second) && cookies.is_proven(from(1), &second, now));
         assert!(!cookies.is_proven(from(2), &second, now), "another port");
-        let elsewhere = SocketAddr::from(([192, 0, 2, 2], 1));
+        let elsewhere = Path::Udp(([192, 0, 2, 2], 1).into());
         assert!(
             !cookies.is_proven(elsewhere, &second, now),
             "another address"

@@ -15,32 +15,14 @@
 //! knows from it which generation is meant, and a stock WireGuard peer need not care.
 
 use crate::allowed_ips::PeerId;
-use crate::cookie::{self, Cookie};
+use crate::forge::{self, Forge};
 use crate::initiation::Timestamp;
 use crate::limits::*;
+use crate::link::{Link, Session};
 use boringtun::noise::Tunn;
-use boringtun::noise::rate_limiter::RateLimiter;
-use keys::{Epoch, Psk, WgPublicKey, WgSecret};
-use rand::Rng as _;
-use rand::rngs::SmallRng;
-use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
-use std::sync::Arc;
+use keys::{Epoch, Psk, WgPublicKey};
+use std::collections::VecDeque;
 use std::time::Duration;
-use x25519_dalek::{PublicKey, StaticSecret};
-
-/// What making a `Tunn` takes.
-pub(crate) struct Forge {
-    pub(crate) wg: WgSecret,
-    /// `wg` as boringtun takes it.
-    pub(crate) secret: StaticSecret,
-    pub(crate) public: WgPublicKey,
-    /// Never under load: the tunnel's own limiter has judged every message before.
-    pub(crate) limiter: Arc<RateLimiter>,
-    /// 24-bit index → peer.
-    pub(crate) indices: HashMap<u32, PeerId>,
-    pub(crate) rng: SmallRng,
-}
 
 pub(crate) struct Generation {
     pub(crate) epoch: Epoch,
@@ -56,7 +38,7 @@ pub(crate) struct Generation {
     initiations: VecDeque<Link>,
     /// Answers that nothing has confirmed yet, oldest first.
     answers: VecDeque<Link>,
-    /// Confirmed handshakes. The first is sent on; what the other side still sends on may be any.
+    /// Confirmed handshakes. The first is sent on; the other side may still send on any.
     sessions: VecDeque<Session>,
 }
 
@@ -77,31 +59,6 @@ impl Initiating {
             next_at: at,
         }
     }
-}
-
-/// A `Tunn` of one handshake, and its index.
-pub(crate) struct Link {
-    pub(crate) tunn: Box<Tunn>,
-    index: u32,
-    /// When the first message of the handshake was sent or answered.
-    begun: Duration,
-    /// This side's message of the handshake, while it may be refused.
-    sent: Option<Sent>,
-}
-
-struct Sent {
-    to: SocketAddr,
-    message: Vec<u8>,
-    /// Once is enough: a side that refuses its own cookie refuses it again.
-    is_repeated: bool,
-}
-
-struct Session {
-    link: Link,
-    /// On the side that answered, when it did: no later than the initiator's.
-    established: Duration,
-    /// Whether this side initiated it.
-    initiator: bool,
 }
 
 impl Generation {
@@ -125,12 +82,13 @@ impl Generation {
 
     /// Whether `index` (24 bits) is one that `owner` derives from this generation's PSK.
     pub(crate) fn recognises(&self, index: u32, owner: &WgPublicKey) -> bool {
-        index & 3 == tag(self.epoch)
-            && (0..INDEX_VARIANTS).any(|variant| self.psk.index_bits(owner, variant) == index >> 2)
+        forge::names(index, (self.epoch, &self.psk), owner)
     }
 
     /// The other side's initiation was answered: ours would only cross it.
     pub(crate) fn step_back(&mut self, now: Duration) {
+        // Two initiations that cross make two sessions, and either side would send first on one that the
+        // other has not confirmed. Ours is put off, not given up: the answer to theirs may be lost.
         if let Some(initiating) = &mut self.initiating {
             initiating.next_at = initiating.next_at.max(now + RESPONDER_PAUSE);
         }
@@ -138,6 +96,8 @@ impl Generation {
 
     /// The last initiation did not count: the next one goes to the same place, now.
     pub(crate) fn initiate_again(&mut self, now: Duration) {
+        // Counted, it would double the wait for the next one, which might go to another endpoint than the
+        // one that has just given a cookie.
         if let Some(initiating) = &mut self.initiating {
             initiating.attempts = initiating.attempts.saturating_sub(1);
             initiating.next_at = now;
@@ -146,8 +106,15 @@ impl Generation {
 
     /// The session to send on, unless it is too old.
     pub(crate) fn sender(&mut self, now: Duration) -> Option<&mut Tunn> {
+        // A session near its end is not sent on, even as the only one: the other side may have made it
+        // a round trip earlier, and drops what arrives after its own time without a word.
         let session = self.sessions.front_mut().filter(|it| it.sends(now))?;
         Some(&mut session.link.tunn)
+    }
+
+    /// Whether a handshake is under way, and not to be tried again just now.
+    pub(crate) fn is_waiting(&self, now: Duration) -> bool {
+        self.initiating.is_some_and(|it| it.next_at > now)
     }
 
     pub(crate) fn is_live(&self, now: Duration) -> bool {
@@ -187,6 +154,8 @@ impl Generation {
                 .opens(now)
                 .then_some((&mut session.link.tunn, false));
         }
+        // An answer opens data as well, since its first data is what confirms it; but no longer than the
+        // session would, lest a recording revive a handshake that nobody remembers.
         let mut answers = self.answers.iter_mut();
         let link = answers.find(|link| link.index == index && link.may_be_confirmed(now))?;
         Some((&mut link.tunn, true))
@@ -213,11 +182,11 @@ impl Generation {
         forge: &mut Forge,
     ) -> &mut Link {
         if self.initiations.len() >= MAX_INITIATIONS {
-            let oldest = self.initiations.pop_front();
-            oldest.map(|link| forge.indices.remove(&link.index));
+            // Before a new index is chosen: the oldest one's is among the few that name this generation.
+            self.initiations.pop_front();
         }
-        let index = self.free_index(forge);
-        let initiation = forge.link(peer, index, &self.psk, now);
+        let mean = (self.epoch, &self.psk);
+        let initiation = forge.initiator(peer, mean, &mut self.variant, now);
         self.initiations.push_back(initiation);
         self.initiations.back_mut().expect("it was just put there")
     }
@@ -229,71 +198,44 @@ impl Generation {
         now: Duration,
         forge: &mut Forge,
     ) -> &mut Link {
+        // The oldest answer goes, never a session: initiations that repeat themselves, from whatever
+        // cause, must not push out what carries packets.
         if self.answers.len() >= MAX_ANSWERS {
-            let oldest = self.answers.pop_front();
-            oldest.map(|link| forge.indices.remove(&link.index));
+            self.answers.pop_front();
         }
-        let index = forge.any_index(self.epoch);
-        let answer = forge.link(peer, index, &self.psk, now);
+        let answer = forge.responder(peer, (self.epoch, &self.psk), now);
         self.answers.push_back(answer);
         self.answers.back_mut().expect("it was just put there")
     }
 
     /// The handshake with this 24-bit index is confirmed: its session is the one to send on from here on.
     /// Where two crossed, each side may choose another one, and opens both.
-    pub(crate) fn promote(&mut self, index: u32, now: Duration, forge: &mut Forge) {
+    pub(crate) fn promote(&mut self, index: u32, now: Duration) {
         let answer = take(&mut self.answers, |link| link.index == index);
         let initiator = answer.is_none();
         let confirmed = answer.or_else(|| take(&mut self.initiations, |link| link.index == index));
-        // Who answered the others sends nothing on them before it hears from here.
-        self.give_up(forge);
-        let Some(mut link) = confirmed else {
+        // Safe to forget our other initiations: a responder may not send on one before we confirm it,
+        // and we will not.
+        self.give_up();
+        let Some(link) = confirmed else {
             return;
         };
-        link.sent = None;
-        let session = Session {
-            established: if initiator { now } else { link.begun },
-            link,
-            initiator,
-        };
-        self.sessions.push_front(session);
-        if self.sessions.len() > MAX_SESSIONS {
-            let oldest = self.sessions.pop_back();
-            oldest.map(|it| forge.indices.remove(&it.link.index));
-        }
+        // Older ones stay, for the other side may send on any of them until it hears from here. Beyond a
+        // few none can be in use; with the last goes its index, and nothing for it is opened any more.
+        self.sessions.push_front(link.confirmed(initiator, now));
+        self.sessions.truncate(MAX_SESSIONS);
     }
 
     /// Drops sessions that are too old to be used, and answers that nobody confirmed.
-    pub(crate) fn expire(&mut self, now: Duration, forge: &mut Forge) {
-        self.sessions.retain(|it| {
-            let opens = it.opens(now);
-            if !opens {
-                forge.indices.remove(&it.link.index);
-            }
-            opens
-        });
-        self.answers.retain(|link| {
-            let may_be_confirmed = link.may_be_confirmed(now);
-            if !may_be_confirmed {
-                forge.indices.remove(&link.index);
-            }
-            may_be_confirmed
-        });
+    pub(crate) fn expire(&mut self, now: Duration) {
+        self.sessions.retain(|session| session.opens(now));
+        self.answers.retain(|link| link.may_be_confirmed(now));
     }
 
     /// Waits no longer for answers.
-    pub(crate) fn give_up(&mut self, forge: &mut Forge) {
+    pub(crate) fn give_up(&mut self) {
         self.initiating = None;
-        for initiation in self.initiations.drain(..) {
-            forge.indices.remove(&initiation.index);
-        }
-    }
-
-    /// Forgets everything, indices included. Call before dropping a generation.
-    pub(crate) fn retire(self, forge: &mut Forge) {
-        for link in self.links() {
-            forge.indices.remove(&link.index);
-        }
+        self.initiations.clear();
     }
 
     fn links(&self) -> impl Iterator<Item = &Link> {
@@ -307,106 +249,7 @@ impl Generation {
         assert!(self.initiations.len() <= MAX_INITIATIONS);
         assert!(self.answers.len() <= MAX_ANSWERS);
         assert!(self.sessions.len() <= MAX_SESSIONS);
-        self.links().map(|link| link.index).collect()
-    }
-
-    /// An index that names this generation.
-    fn free_index(&mut self, forge: &mut Forge) -> u32 {
-        for _ in 0..INDEX_VARIANTS {
-            let index = self.psk.index_bits(&forge.public, self.variant) << 2 | tag(self.epoch);
-            self.variant = (self.variant + 1) % INDEX_VARIANTS;
-            if !forge.indices.contains_key(&index) {
-                return index;
-            }
-        }
-        // All variants collide with other peers' indices: any free one works, as for a stock peer.
-        forge.any_index(self.epoch)
-    }
-}
-
-impl Forge {
-    /// A free index that shows its epoch and nothing else.
-    fn any_index(&mut self, epoch: Epoch) -> u32 {
-        loop {
-            let index = self.rng.r#gen::<u32>() >> 10 << 2 | tag(epoch);
-            if !self.indices.contains_key(&index) {
-                return index;
-            }
-        }
-    }
-
-    fn link(
-        &mut self,
-        (id, key): (PeerId, WgPublicKey),
-        index: u32,
-        psk: &Psk,
-        now: Duration,
-    ) -> Link {
-        self.indices.insert(index, id);
-        let tunn = Tunn::new(
-            self.secret.clone(),
-            PublicKey::from(key.0),
-            Some(*psk.expose()),
-            None,
-            index,
-            Some(self.limiter.clone()),
-        );
-        Link {
-            tunn: Box::new(tunn),
-            index,
-            begun: now,
-            sent: None,
-        }
-    }
-}
-
-impl Link {
-    /// Keeps this side's message of the handshake, which goes to `to`: as it is to be sent.
-    pub(crate) fn send(
-        &mut self,
-        to: SocketAddr,
-        message: &[u8],
-        cookie: Option<&Cookie>,
-    ) -> Vec<u8> {
-        let mut message = message.to_vec();
-        if let Some(cookie) = cookie {
-            cookie::prove(cookie, &mut message);
-        }
-        self.sent = Some(Sent {
-            to,
-            message: message.clone(),
-            is_repeated: false,
-        });
-        message
-    }
-
-    /// The cookie in a reply to that message.
-    pub(crate) fn open_cookie(&self, peer: &WgPublicKey, reply: &[u8]) -> Option<Cookie> {
-        cookie::open_reply(peer, reply, &self.sent.as_ref()?.message)
-    }
-
-    /// The message with the cookie, once, and where it goes: nobody has opened it yet.
-    pub(crate) fn send_again(&mut self, cookie: &Cookie) -> Option<(SocketAddr, Vec<u8>)> {
-        let sent = self.sent.as_mut().filter(|sent| !sent.is_repeated)?;
-        sent.is_repeated = true;
-        cookie::prove(cookie, &mut sent.message);
-        Some((sent.to, sent.message.clone()))
-    }
-
-    /// Whether who initiated it may still send on it: what was to confirm it at once may be lost.
-    fn may_be_confirmed(&self, now: Duration) -> bool {
-        now.saturating_sub(self.begun) < REJECT_AFTER_TIME
-    }
-}
-
-impl Session {
-    /// Whether what is sent on it will arrive before it is of no use there.
-    fn sends(&self, now: Duration) -> bool {
-        now.saturating_sub(self.established) < SEND_FOR
-    }
-
-    fn opens(&self, now: Duration) -> bool {
-        now.saturating_sub(self.established) < REJECT_AFTER_TIME
+        self.links().map(|link| link.index.value()).collect()
     }
 }
 
@@ -414,9 +257,4 @@ impl Session {
 fn take(links: &mut VecDeque<Link>, wanted: impl Fn(&Link) -> bool) -> Option<Link> {
     let at = links.iter().position(wanted)?;
     links.remove(at)
-}
-
-/// The two bits of an index that name an epoch.
-fn tag(epoch: Epoch) -> u32 {
-    (epoch.0 & 3) as u32
 }

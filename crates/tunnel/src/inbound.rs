@@ -1,26 +1,22 @@
-//! UDP → TUN: a datagram becomes an inner packet, a step of a handshake, or a counted drop.
-//!
-//! [`Tunnel::incoming`] is the way for data on live sessions, shared by as many threads as there are;
-//! [`Tunnel::handle_udp`] has the tunnel to itself and can do all that there is to do.
+//! UDP → TUN, behind the front door: a message becomes an inner packet, a step of a handshake, or a
+//! counted drop. Its peer has been looked up before; its claims are checked here.
 
-use crate::allowed_ips::AllowedIps;
-use crate::core::Core;
+use crate::allowed_ips::{AllowedIps, PeerId};
 use crate::drops::DropReason;
 use crate::generation::Generation;
-use crate::initiation::Claimed;
-use crate::inside::{self, Inside};
+use crate::handshake;
+use crate::inside::Inside;
 use crate::limits::*;
-use crate::packet::{self, Message};
+use crate::outbox::Transmit;
+use crate::packet;
+use crate::path::Path;
 use crate::peer::Peer;
-use crate::peers::Peers;
-use crate::tunnel::{Tunnel, reason};
+use crate::tunnel::Tunnel;
 use boringtun::noise::TunnResult;
-use boringtun::noise::errors::WireGuardError;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::MutexGuard;
+use std::net::IpAddr;
 use std::time::Duration;
 
-/// What became of a datagram.
+/// The outcome of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inbound {
     /// `len` bytes of the lent buffer are an inner packet for the TUN device.
@@ -34,292 +30,126 @@ pub enum Inbound {
     Dropped(DropReason),
 }
 
-/// What became of a datagram on the shared way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Opened {
-    /// `len` bytes of the lent buffer are an inner packet for the TUN device.
-    Deliver {
-        /// Bytes in the buffer.
-        len: usize,
-    },
-    /// It was a keepalive.
-    Consumed,
-    /// It was dropped and counted.
-    Dropped(DropReason),
-    /// It shakes hands, or confirms a handshake: [`Tunnel::handle_udp`] takes it.
-    Handshake,
-}
-
-/// The way in for one batch of datagrams; holds the peer of the last one. A thread that has one must
-/// give it back before it asks for an [`crate::Outgoing`].
-pub struct Incoming<'t> {
-    tunnel: &'t Tunnel,
-    held: Option<Held<'t>>,
-    now: Duration,
-}
-
-struct Held<'t> {
-    index: u32,
-    peer: MutexGuard<'t, Peer>,
-    /// Source and destination of the last packet that was allowed.
-    ends: Option<Ends>,
-}
-
-/// Source and destination of an inner packet.
-type Ends = (IpAddr, IpAddr);
-
 /// An opened datagram.
-struct Plain {
+pub(crate) struct Plain {
     /// Bytes of the inner packet; 0 for a keepalive.
-    len: usize,
+    pub(crate) len: usize,
     /// `None` for a keepalive.
-    ends: Option<Ends>,
+    pub(crate) ends: Option<Ends>,
     is_unconfirmed: bool,
 }
 
-impl Incoming<'_> {
-    /// Takes a datagram that came from `from`; an inner packet in it is opened into `out`, which
-    /// needs the datagram's length.
-    pub fn open(&mut self, from: SocketAddr, datagram: &[u8], out: &mut [u8]) -> Opened {
-        self.opened(from, datagram, out).unwrap_or_else(|reason| {
-            self.tunnel.core.drops.add(reason, 1);
-            Opened::Dropped(reason)
-        })
-    }
-
-    fn opened(
-        &mut self,
-        from: SocketAddr,
-        datagram: &[u8],
-        out: &mut [u8],
-    ) -> Result<Opened, DropReason> {
-        let (tunnel, now) = (self.tunnel, self.now);
-        let receiver = match tunnel.take_in(from, datagram, now)? {
-            Message::Data { receiver } => receiver >> 8,
-            Message::Initiation { .. } | Message::Response { .. } | Message::CookieReply { .. } => {
-                return Ok(Opened::Handshake);
-            }
-        };
-        let held = match self.held.take().filter(|held| held.index == receiver) {
-            Some(held) => held,
-            None => {
-                let id = tunnel.core.forge.indices.get(&receiver);
-                let peer = id.and_then(|id| tunnel.peers.lock(*id));
-                Held {
-                    index: receiver,
-                    peer: peer.ok_or(DropReason::UnknownIndex)?,
-                    ends: None,
-                }
-            }
-        };
-        let Held { peer, ends, .. } = self.held.insert(held);
-        let generation = peer.owner_of(receiver).ok_or(DropReason::UnknownIndex)?;
-        if generation.is_unconfirmed(receiver) {
-            return Ok(Opened::Handshake);
-        }
-        let plain = open(generation, receiver, from, datagram, out, now)?;
-        peer.heard(from, plain.len, now, &tunnel.core);
-        if plain.ends.is_some() && plain.ends == *ends {
-            return Ok(Opened::Deliver { len: plain.len });
-        }
-        match judge(&plain, &tunnel.allowed, &tunnel.inside, peer)? {
-            Inbound::Deliver { len } => {
-                *ends = plain.ends;
-                Ok(Opened::Deliver { len })
-            }
-            Inbound::Consumed | Inbound::Dropped(_) => Ok(Opened::Consumed),
-        }
-    }
-}
+/// Source and destination of an inner packet.
+pub(crate) type Ends = (IpAddr, IpAddr);
 
 impl Tunnel {
-    /// The way in for a batch of datagrams.
-    pub fn incoming(&self, now: Duration) -> Incoming<'_> {
-        Incoming {
-            tunnel: self,
-            held: None,
-            now,
-        }
-    }
-
-    /// Takes a datagram that came from `from`; an inner packet in it is opened into `out`, which
-    /// needs the datagram's length.
-    pub fn handle_udp(
+    pub(crate) fn data(
         &mut self,
-        from: SocketAddr,
-        datagram: &[u8],
-        out: &mut [u8],
-        now: Duration,
-    ) -> Inbound {
-        match self.inbound(from, datagram, out, now) {
-            Ok(inbound) => inbound,
-            Err(reason) => {
-                self.core.drops.add(reason, 1);
-                Inbound::Dropped(reason)
-            }
-        }
-    }
-
-    fn inbound(
-        &mut self,
-        from: SocketAddr,
-        datagram: &[u8],
-        out: &mut [u8],
-        now: Duration,
-    ) -> Result<Inbound, DropReason> {
-        match self.take_in(from, datagram, now)? {
-            Message::Data { receiver } => self.data(receiver >> 8, from, datagram, out, now),
-            Message::Initiation { sender } => {
-                let is_peer = self.core.endpoints.contains(from);
-                let admitted = self.admission.initiation(from, datagram, is_peer, now);
-                self.core.unless_refused(admitted)?;
-                self.initiation(sender >> 8, from, datagram, now)
-            }
-            Message::Response { receiver } => self.response(receiver >> 8, from, datagram, now),
-            Message::CookieReply { receiver } => self.cookie_reply(receiver >> 8, datagram, now),
-        }
-    }
-
-    /// The message in a datagram, if it comes from where an answer may go.
-    fn take_in(
-        &self,
-        from: SocketAddr,
-        datagram: &[u8],
-        now: Duration,
-    ) -> Result<Message, DropReason> {
-        self.check_lease(now)?;
-        // Before any key is asked: a member can seal what it likes and have it arrive from inside. The
-        // answer, and all packets to that member, would then go through the tunnel, and again.
-        if self.inside.contains(from.ip()) {
-            return Err(DropReason::EndpointInsideMesh);
-        }
-        packet::parse_message(datagram)
-            // Nothing can be sent to port 0, and datagrams to a group reach many: neither must become
-            // an endpoint.
-            .filter(|_| inside::is_host(&from))
-            .ok_or(DropReason::Malformed)
-    }
-
-    fn data(
-        &mut self,
+        peer: PeerId,
         index: u32,
-        from: SocketAddr,
+        from: Path,
         datagram: &[u8],
         out: &mut [u8],
         now: Duration,
     ) -> Result<Inbound, DropReason> {
-        let (peer, core) = peer_at(&mut self.peers, &mut self.core, index)?;
+        let peer = self.peers.get_mut(peer).ok_or(DropReason::UnknownIndex)?;
         let generation = peer.owner_of(index).ok_or(DropReason::UnknownIndex)?;
         let plain = open(generation, index, from, datagram, out, now)?;
-        peer.heard(from, plain.len, now, core);
+        peer.heard(from, plain.len, now, &self.local);
+        // Behind the opening: the packet proves that the other side has derived the same keys.
         if plain.is_unconfirmed {
-            peer.confirm(index, false, now, core);
+            peer.confirm(index, false, now, &mut self.local);
         }
         judge(&plain, &self.allowed, &self.inside, peer)
     }
 
-    fn initiation(
+    /// An initiation that was admitted. `index`: 24 bits that the sender chose.
+    pub(crate) fn initiation(
         &mut self,
         index: u32,
-        from: SocketAddr,
+        from: Path,
         datagram: &[u8],
         now: Duration,
     ) -> Result<Inbound, DropReason> {
+        // A claim, and no more: any node that ever was a member can seal another's static key into an
+        // initiation. Up to here it costs an X25519, which admission has granted.
         let claimed = self
             .opener
             .claim(datagram)
             .ok_or(DropReason::BadHandshake)?;
-        let id = *self
-            .by_key
-            .get(&claimed.sender)
-            .ok_or(DropReason::UnknownPeer)?;
-        let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownPeer)?;
-        let key = (peer.id, peer.key);
-        let (steps_back, cookie) = (peer.steps_back(&self.core), peer.cookie(now));
-        let generation = choose(peer, &claimed, index, now)?;
-        if steps_back {
-            generation.step_back(now);
-        }
-
-        let mut response = [0; MIN_BUFFER];
-        let link = generation.responder(key, now, &mut self.core.forge);
-        match link
-            .tunn
-            .decapsulate(Some(from.ip()), datagram, &mut response)
-        {
-            TunnResult::WriteToNetwork(message) => {
-                let payload = link.send(from, message, cookie.as_ref());
-                // An initiation may be a recording, or held back on its way: after a start nothing tells.
-                // Packets go where it came from once data has come from there.
-                if peer.target().is_none() {
-                    peer.heard(from, 0, now, &self.core);
-                }
-                peer.reschedule(&mut self.core);
-                self.core.transmit(id, from, payload);
-                Ok(Inbound::Consumed)
-            }
-            TunnResult::Err(error) => Err(handshake_reason(&error)),
-            _ => Err(DropReason::BadHandshake),
-        }
-    }
-
-    fn response(
-        &mut self,
-        index: u32,
-        from: SocketAddr,
-        datagram: &[u8],
-        now: Duration,
-    ) -> Result<Inbound, DropReason> {
-        let (peer, core) = peer_at(&mut self.peers, &mut self.core, index)?;
-        // Only what answers an initiation under way can cost anything, and takes from nobody else.
-        let is_awaited =
-            |peer: &mut Peer| Some(peer.owner_of(index)?.initiator_at(index).is_some());
-        if is_awaited(peer) != Some(true) {
-            return Err(DropReason::UnknownIndex);
-        }
-        let is_within = peer.responses.take(RESPONSES_PER_PEER, now);
-        let is_peer = core.endpoints.contains(from);
-        let source = (is_peer, is_within);
-        let admitted = self.admission.response(from, datagram, source, now);
-        core.unless_refused(admitted)?;
-        let tunn = peer
-            .owner_of(index)
-            .and_then(|generation| generation.initiator_at(index));
-        let mut keepalive = [0; MIN_BUFFER];
-        match tunn.ok_or(DropReason::UnknownIndex)?.decapsulate(
-            Some(from.ip()),
-            datagram,
-            &mut keepalive,
-        ) {
-            TunnResult::WriteToNetwork(message) => {
-                let payload = message.to_vec();
-                peer.heard(from, 0, now, core);
-                core.transmit(peer.id, from, payload);
-                peer.confirm(index, true, now, core);
-                Ok(Inbound::Consumed)
-            }
-            TunnResult::Err(error) => Err(handshake_reason(&error)),
-            _ => Err(DropReason::BadHandshake),
-        }
-    }
-
-    fn cookie_reply(
-        &mut self,
-        index: u32,
-        datagram: &[u8],
-        now: Duration,
-    ) -> Result<Inbound, DropReason> {
-        let (peer, core) = peer_at(&mut self.peers, &mut self.core, index)?;
-        peer.take_cookie(index, datagram, now, core)?;
+        let id = self.peers.id_of(&claimed.sender);
+        let peer = id.and_then(|id| self.peers.get_mut(id));
+        let peer = peer.ok_or(DropReason::UnknownPeer)?;
+        let local = &mut self.local;
+        handshake::answer(peer, &claimed, index, from, datagram, now, local)?;
         Ok(Inbound::Consumed)
+    }
+
+    /// Whether a peer has an initiation under way at this 24-bit index; and whether it may send another
+    /// response without a cookie.
+    pub(crate) fn awaits(
+        &mut self,
+        peer: PeerId,
+        index: u32,
+        now: Duration,
+    ) -> Result<bool, DropReason> {
+        let peer = self.peers.get_mut(peer).ok_or(DropReason::UnknownIndex)?;
+        // Only an answer to an initiation under way can cost anything, and it takes from nobody else.
+        // Any other response is dropped before it counts against the peer: a stranger would else use up
+        // what the peer itself may send.
+        let generation = peer.owner_of(index).ok_or(DropReason::UnknownIndex)?;
+        let tunn = generation.initiator_at(index);
+        tunn.ok_or(DropReason::UnknownIndex)?;
+        Ok(peer.responses.take(RESPONSES_PER_PEER, now))
+    }
+
+    /// A response that was awaited and admitted.
+    pub(crate) fn response(
+        &mut self,
+        peer: PeerId,
+        index: u32,
+        from: Path,
+        datagram: &[u8],
+        now: Duration,
+    ) -> Result<Inbound, DropReason> {
+        let peer = self.peers.get_mut(peer).ok_or(DropReason::UnknownIndex)?;
+        handshake::complete(peer, index, from, datagram, now, &mut self.local)?;
+        Ok(Inbound::Consumed)
+    }
+
+    pub(crate) fn cookie_reply(
+        &mut self,
+        peer: PeerId,
+        index: u32,
+        datagram: &[u8],
+        now: Duration,
+    ) -> Result<Inbound, DropReason> {
+        let peer = self.peers.get_mut(peer).ok_or(DropReason::UnknownIndex)?;
+        peer.take_cookie(index, datagram, now, &mut self.local)?;
+        Ok(Inbound::Consumed)
+    }
+
+    /// Whether a current peer is expected at exactly this place.
+    pub(crate) fn expects(&self, from: Path) -> bool {
+        self.local.endpoints.contains(from)
+    }
+
+    /// Whether a place is inside the mesh.
+    pub(crate) fn has_inside(&self, from: Path) -> bool {
+        self.inside.contains(from.ip())
+    }
+
+    /// A datagram of the front door's own.
+    pub(crate) fn transmit(&mut self, transmit: Transmit) {
+        self.local.outbox.put(transmit);
     }
 }
 
 /// Opens a datagram with the session that has `index`.
-fn open(
+pub(crate) fn open(
     generation: &mut Generation,
     index: u32,
-    from: SocketAddr,
+    from: Path,
     datagram: &[u8],
     out: &mut [u8],
     now: Duration,
@@ -327,6 +157,8 @@ fn open(
     if out.len() < datagram.len() {
         return Err(DropReason::TooLarge);
     }
+    // The counter is the nonce. Near its end the other side ought to have stopped; a counter that wrapped
+    // would use nonces twice, and two packets under one nonce give each other away.
     let counter = datagram
         .get(8..)
         .and_then(|rest| rest.first_chunk().copied());
@@ -340,7 +172,7 @@ fn open(
         TunnResult::Done => (0, None),
         TunnResult::WriteToTunnelV4(packet, source) => (packet.len(), Some(source.into())),
         TunnResult::WriteToTunnelV6(packet, source) => (packet.len(), Some(source.into())),
-        TunnResult::Err(error) => return Err(reason(&error)),
+        TunnResult::Err(error) => return Err(handshake::reason(&error)),
         TunnResult::WriteToNetwork(_) => return Err(DropReason::Malformed),
     };
     let ends = match source {
@@ -359,9 +191,10 @@ fn open(
     })
 }
 
-/// Whether a peer may send what it sent, and to where it sent it. The system would hand a packet for
-/// any other address that it has to whatever listens there, and forward the rest.
-fn judge(
+/// Whether a peer may send the packet that it sent, and to where it sent it. A source that is another's
+/// would let a member speak for anybody. The system would hand a packet for any other address that it
+/// has to whatever listens there, and forward the rest.
+pub(crate) fn judge(
     plain: &Plain,
     allowed: &AllowedIps,
     inside: &Inside,
@@ -377,73 +210,4 @@ fn judge(
         return Err(DropReason::DestinationNotAllowed);
     }
     Ok(Inbound::Deliver { len: plain.len })
-}
-
-/// The generation that an initiation means, its timestamp checked and remembered; and whether the
-/// timestamp is news.
-///
-/// An index that the PSK determines names its generation, and the timestamp is held against that
-/// generation's newest: a stepped wall clock cannot stop a rotation. Any other index is a stock
-/// WireGuard's, or a recording: `current` answers, at a bounded rate, and only to what `Stamps` take
-/// for news.
-fn choose<'a>(
-    peer: &'a mut Peer,
-    claimed: &Claimed,
-    index: u32,
-    now: Duration,
-) -> Result<&'a mut Generation, DropReason> {
-    let timestamp = claimed
-        .timestamp(&peer.shared)
-        .ok_or(DropReason::BadHandshake)?;
-    let key = peer.key;
-    let named = peer
-        .generations
-        .iter_mut()
-        .find(|generation| generation.recognises(index, &key))
-        .map(|generation| generation.epoch);
-    let is_news = match named {
-        Some(_) => peer.stamps.show_named(timestamp),
-        None => peer.stamps.show_unnamed(timestamp),
-    };
-    if !is_news {
-        return Err(DropReason::Replayed);
-    }
-    if named.is_none() && !peer.stock.take(STOCK_INITIATIONS_PER_SECOND, now) {
-        return Err(DropReason::NoGeneration);
-    }
-    let generation = match named {
-        Some(epoch) => peer
-            .generations
-            .iter_mut()
-            .find(|generation| generation.epoch == epoch),
-        None => peer.generations.current.as_mut(),
-    };
-    let generation = generation.ok_or(DropReason::NoGeneration)?;
-    if named.is_some() && timestamp <= generation.newest {
-        return Err(DropReason::Replayed);
-    }
-    generation.newest = generation.newest.max(timestamp);
-    Ok(generation)
-}
-
-/// In a handshake message, what does not open was made with another PSK, or forged.
-fn handshake_reason(error: &WireGuardError) -> DropReason {
-    match reason(error) {
-        DropReason::BadAead => DropReason::BadHandshake,
-        other => other,
-    }
-}
-
-fn peer_at<'a>(
-    peers: &'a mut Peers,
-    core: &'a mut Core,
-    index: u32,
-) -> Result<(&'a mut Peer, &'a mut Core), DropReason> {
-    let id = *core
-        .forge
-        .indices
-        .get(&index)
-        .ok_or(DropReason::UnknownIndex)?;
-    let peer = peers.get_mut(id).ok_or(DropReason::UnknownIndex)?;
-    Ok((peer, core))
 }

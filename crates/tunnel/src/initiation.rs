@@ -1,4 +1,4 @@
-//! Opens a handshake initiation before any `Tunn` sees it: who sent it, and when it was made.
+//! Opens a handshake initiation before any `Tunn` sees it, for its sender and its timestamp.
 //!
 //! boringtun remembers the greatest timestamp per `Tunn`; a fresh generation would accept recorded
 //! initiations again. The memory therefore lives with the peer, and the message is opened here
@@ -46,7 +46,7 @@ pub(crate) struct Claimed {
     encrypted_timestamp: [u8; 28],
 }
 
-/// What of our own key enters every opening.
+/// The part of our own key that enters every opening.
 ///
 /// The X25519 of an opening is what anybody can make this side compute who knows its public key, and
 /// the one of a rotation that comes on top of boringtun's eight. Hence the library that rustls uses

@@ -5,12 +5,13 @@
 //! sealed again. A peer that has its datagrams arrive from inside would otherwise be sent to through
 //! the tunnel, each packet wrapped once more with every turn.
 
-use std::net::{IpAddr, SocketAddr};
+use crate::path::Path;
+use std::net::IpAddr;
 
 /// The inside of the mesh, as one node sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inside {
-    /// The node's own addresses: what it is sent goes to one of them.
+    /// The node's own addresses: every packet to it goes to one of them.
     pub own: Vec<IpAddr>,
     /// Where all addresses of the mesh are; nothing outside is in there.
     pub ranges: Vec<Range>,
@@ -53,22 +54,14 @@ impl Inside {
     }
 
     /// Whether a peer can be sent datagrams there: one host, a port, and not by way of the tunnel.
-    pub(crate) fn allows_endpoint(&self, endpoint: &SocketAddr) -> bool {
-        is_host(endpoint) && !self.contains(endpoint.ip())
+    pub(crate) fn allows_endpoint(&self, endpoint: Path) -> bool {
+        endpoint.is_host() && !self.contains(endpoint.ip())
     }
 
     /// Whether a packet for this address is for this node.
     pub(crate) fn is_own(&self, address: IpAddr) -> bool {
         self.own.contains(&address)
     }
-}
-
-/// Whether datagrams to an address and port can arrive, and at one host only.
-pub(crate) fn is_host(endpoint: &SocketAddr) -> bool {
-    let ip = endpoint.ip().to_canonical();
-    let is_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-    let is_one = !(ip.is_unspecified() || ip.is_multicast() || is_broadcast);
-    is_one && endpoint.port() != 0
 }
 
 fn bits(address: IpAddr) -> u128 {
@@ -157,7 +150,7 @@ mod tests {
     #[test]
     fn what_nothing_can_be_sent_to_is_no_endpoint() {
         let inside = inside();
-        let allows = |endpoint: &str| inside.allows_endpoint(&endpoint.parse().unwrap());
+        let allows = |endpoint: &str| inside.allows_endpoint(Path::Udp(endpoint.parse().unwrap()));
         assert!(allows("192.0.2.1:51820") && allows("[2001:db8::1]:51820"));
         for endpoint in [
             "10.77.0.2:51820",

@@ -3,7 +3,7 @@
 //! # The way of a packet
 //!
 //! ```text
-//! TUN → UDP   Tunnel::outgoing, handle_tun             UDP → TUN   Tunnel::incoming, handle_udp
+//! TUN → UDP   Carrier::turn, Turn::send                UDP → TUN   Carrier::receive
 //!  1 destination address      → malformed               1 outer source address      → endpoint_inside_mesh
 //!  2 allowed IPs              → no_route                2 type and length           → malformed
 //!  3 peer's endpoint          → no_endpoint             3 receiver index            → unknown_index
@@ -14,10 +14,14 @@
 //!                                                       7 deliver
 //! ```
 //!
+//! On the left: `carrier.rs`, `outbound.rs`, `peer.rs`, `generations.rs`. On the right: `carrier.rs`,
+//! `door.rs` (1 to 3, and the admission of handshake messages), `opening.rs` or, with the tunnel alone,
+//! `inbound.rs` and `handshake.rs`.
+//!
 //! A *generation* is the WireGuard state of one peer under one epoch's PSK. A peer has one `current`
 //! (used to send once its handshake is done), perhaps a `next` (shaking hands ahead of its
-//! activation), and those going out (accepted for the grace): `generations.rs`. What lives inside one
-//! is in `generation.rs`.
+//! activation), and `previous` ones (accepted for the grace): `generations.rs`. Handshakes and sessions
+//! live inside one: `generation.rs`.
 //!
 //! boringtun's `Tunn` does the Noise handshake and the AEAD; everything that has to do with time,
 //! retries, roaming, allowed IPs, replay across generations and the choice of a session is decided
@@ -26,10 +30,10 @@
 //!
 //! # Threads
 //!
-//! What changes the tunnel (epochs, handshakes, timers) takes it as `&mut`. What merely carries packets
-//! on live sessions, [`Tunnel::outgoing`] and [`Tunnel::incoming`], takes it as `&` and locks one peer
-//! for a batch: an owner that puts the tunnel behind a read-write lock has as many threads carrying as
-//! it likes, and a peer that was removed under the write lock is gone for all of them at once.
+//! Every call that changes the tunnel (epochs, handshakes, timers) takes it as `&mut`. Calls that merely
+//! carry packets on live sessions take it as `&` and lock one peer for a batch. [`Carrier`] puts the
+//! tunnel behind a read-write lock and knows when to take which way: as many threads carry as its owner
+//! likes, and a peer that was removed under the write lock is gone for all of them at once.
 //!
 //! This crate reads no clock and owns no socket. One breach is known: boringtun draws ephemeral keys
 //! and TAI64N timestamps from the operating system, so that simulations replay behaviour, not bytes.
@@ -38,34 +42,60 @@
 #![deny(clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::indexing_slicing))]
 
+mod activity;
 mod admission;
+mod agenda;
 mod allowed_ips;
+mod carrier;
+mod config;
 mod cookie;
-mod core;
+mod door;
 mod drops;
+mod events;
+mod forge;
 mod generation;
 mod generations;
+mod handshake;
 mod inbound;
+mod indices;
 mod initiation;
 mod inside;
 mod limits;
+mod link;
+mod local;
+mod opening;
 mod outbound;
+mod outbox;
 mod packet;
+mod path;
 mod peer;
 mod peers;
+mod remembered;
+mod role;
+mod snapshot;
 mod stamps;
 #[cfg(test)]
 mod stock;
 #[cfg(test)]
 mod stress;
+mod traffic;
 mod tunnel;
+#[cfg(test)]
+mod turns;
+mod whereabouts;
 
-pub use core::{Event, Traffic, Transmit};
+pub use carrier::{Carrier, DatagramSink, Headers, PacketSink, PacketSource, Received, Turn};
+pub use config::Config;
+pub use door::FrontDoor;
 pub use drops::{DropReason, Drops};
-pub use inbound::{Inbound, Incoming, Opened};
+pub use events::Event;
+pub use inbound::Inbound;
 pub use inside::{Inside, Range};
 pub use limits::*;
-pub use outbound::{Outbound, Outgoing};
-pub use packet::{destination, is_handshake};
-pub use peer::PeerSnapshot;
-pub use tunnel::{Config, PeerSpec, Tunnel};
+pub use outbound::{Outbound, Sealing};
+pub use outbox::Transmit;
+pub use packet::destination;
+pub use path::Path;
+pub use snapshot::PeerSnapshot;
+pub use traffic::Traffic;
+pub use tunnel::{PeerSpec, Tunnel};

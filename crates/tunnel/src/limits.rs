@@ -38,7 +38,7 @@ pub const RETRY_MAX: Duration = Duration::from_secs(5);
 /// The same while an older generation still carries the pair's packets.
 pub const RETRY_MAX_IN_USE: Duration = Duration::from_millis(400);
 /// Generations of earlier epochs that are still accepted within the grace, per peer.
-pub const MAX_OUTGOING: usize = 3;
+pub const MAX_PREVIOUS: usize = 3;
 /// Over how much time a node that starts shakes hands with its peers.
 pub const GREETING_SPREAD: Duration = Duration::from_secs(1);
 /// A counter from which on a session is of no use (whitepaper, section 6.1).

@@ -1,25 +1,29 @@
 //! TUN → UDP: an inner packet becomes a datagram, waits for a session, or is a counted drop.
 //!
-//! [`Tunnel::outgoing`] is the way for everything that has a session, shared by as many threads as
-//! there are; [`Tunnel::handle_tun`] has the tunnel to itself and can do all that there is to do.
+//! [`Tunnel::sealing`] is the way for everything that has a session, shared by as many threads as there
+//! are; [`Tunnel::sealing_alone`] has the tunnel to itself and can do all that there is to do. Both ask
+//! the peer once, for the whole batch, whether it can be sent to.
 
-use crate::core::Core;
+use crate::allowed_ips::PeerId;
 use crate::drops::DropReason;
+use crate::generations::Slot;
 use crate::limits::*;
+use crate::local::Local;
 use crate::packet;
-use crate::peer::Peer;
+use crate::path::Path;
+use crate::peer::{Peer, Readiness};
 use crate::tunnel::Tunnel;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
-/// What became of a packet from the TUN device.
+/// The outcome of a packet from the TUN device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outbound {
     /// `len` bytes of the lent buffer are to be sent.
     Send {
         /// Where to.
-        to: SocketAddr,
+        to: Path,
         /// Bytes in the buffer.
         len: usize,
     },
@@ -30,11 +34,21 @@ pub enum Outbound {
 }
 
 /// A peer with a live session, held for a batch of packets to it. A thread that has one must give it
-/// back before it asks for another, or for an [`crate::Incoming`].
-pub struct Outgoing<'t> {
+/// back before it asks for another, or opens a batch.
+pub struct Sealing<'t> {
     peer: MutexGuard<'t, Peer>,
-    core: &'t Core,
-    to: SocketAddr,
+    slot: Slot,
+    local: &'t Local,
+    to: Path,
+    now: Duration,
+}
+
+/// A peer for a batch of packets to it, with or without a session, by the one that has the tunnel alone.
+pub(crate) struct SealingAlone<'t> {
+    peer: &'t mut Peer,
+    readiness: Readiness,
+    local: &'t mut Local,
+    to: Path,
     now: Duration,
 }
 
@@ -44,33 +58,52 @@ impl Tunnel {
     ///
     /// # Errors
     /// The reason to drop them; [`Self::count_drops`] wants to know how many.
-    pub fn outgoing(
+    pub fn sealing(
         &self,
         destination: IpAddr,
         now: Duration,
-    ) -> Result<Option<Outgoing<'_>>, DropReason> {
-        self.check_lease(now)?;
-        let id = self.allowed.get(destination).ok_or(DropReason::NoRoute)?;
+    ) -> Result<Option<Sealing<'_>>, DropReason> {
+        let id = self.route(destination, now)?;
         let peer = self.peers.lock(id).ok_or(DropReason::NoRoute)?;
-        let to = peer.target().ok_or(DropReason::NoEndpoint)?;
-        if peer.can_only_drop(now) {
-            return Err(DropReason::NoSession);
+        let to = peer.whereabouts.target().ok_or(DropReason::NoEndpoint)?;
+        match peer.readiness(now) {
+            Readiness::Ready(slot) => Ok(Some(Sealing {
+                peer,
+                slot,
+                local: &self.local,
+                to,
+                now,
+            })),
+            Readiness::Hurry(_) | Readiness::Wait => Ok(None),
+            Readiness::Drop(reason) => Err(reason),
         }
-        Ok(peer.is_ready(now).then_some(Outgoing {
-            peer,
-            core: &self.core,
-            to,
-            now,
-        }))
     }
 
-    /// Counts packets that were dropped before they got to a peer.
-    pub fn count_drops(&self, reason: DropReason, packets: u64) {
-        self.core.drops.add(reason, packets);
+    /// The same, whatever the peer needs.
+    pub(crate) fn sealing_alone(
+        &mut self,
+        destination: IpAddr,
+        now: Duration,
+    ) -> Result<SealingAlone<'_>, DropReason> {
+        let id = self.route(destination, now)?;
+        let peer = self.peers.get_mut(id).ok_or(DropReason::NoRoute)?;
+        let to = peer.whereabouts.target().ok_or(DropReason::NoEndpoint)?;
+        match peer.readiness(now) {
+            Readiness::Drop(reason) => Err(reason),
+            readiness @ (Readiness::Ready(_) | Readiness::Hurry(_) | Readiness::Wait) => {
+                Ok(SealingAlone {
+                    peer,
+                    readiness,
+                    local: &mut self.local,
+                    to,
+                    now,
+                })
+            }
+        }
     }
 
     /// Takes the inner packet in the first `len` bytes of `buffer` and seals it into `out`, as
-    /// [`Outgoing::seal`] does; without a session it shakes hands, and keeps the packet for then.
+    /// [`Sealing::seal`] does; without a session it shakes hands, and keeps the packet for then.
     pub fn handle_tun(
         &mut self,
         buffer: &mut [u8],
@@ -78,51 +111,43 @@ impl Tunnel {
         out: &mut [u8],
         now: Duration,
     ) -> Outbound {
-        match self.outbound(buffer, len, out, now) {
-            Ok(outbound) => outbound,
+        let packet = buffer.get(..len).ok_or(DropReason::TooLarge);
+        let destination =
+            packet.and_then(|packet| packet::destination(packet).ok_or(DropReason::Malformed));
+        // After the lease that is the reason, whatever the packet is.
+        let destination = self.check_lease(now).and(destination);
+        match destination.and_then(|destination| self.sealing_alone(destination, now)) {
+            Ok(mut sealing) => sealing.take(buffer, len, out),
             Err(reason) => {
-                self.core.drops.add(reason, 1);
+                self.count_drops(reason, 1);
                 Outbound::Dropped(reason)
             }
         }
     }
 
-    fn outbound(
-        &mut self,
-        buffer: &mut [u8],
-        len: usize,
-        out: &mut [u8],
-        now: Duration,
-    ) -> Result<Outbound, DropReason> {
-        self.check_lease(now)?;
-        let packet = buffer.get(..len).ok_or(DropReason::TooLarge)?;
-        let destination = packet::destination(packet).ok_or(DropReason::Malformed)?;
-        let id = self.allowed.get(destination).ok_or(DropReason::NoRoute)?;
-        let peer = self.peers.get_mut(id).ok_or(DropReason::NoRoute)?;
-        let to = peer.target().ok_or(DropReason::NoEndpoint)?;
+    /// Counts packets that were dropped before they got to a peer.
+    pub fn count_drops(&self, reason: DropReason, packets: u64) {
+        self.local.drops.add(reason, packets);
+    }
 
-        if let Some(len) = seal(peer, self.core.mtu, buffer, len, out, now)? {
-            peer.hurry(now, &mut self.core);
-            return Ok(Outbound::Send { to, len });
-        }
-        let packet = buffer.get(..len).ok_or(DropReason::TooLarge)?;
-        if peer.enqueue(packet, now, &mut self.core) {
-            Ok(Outbound::Queued)
-        } else {
-            Err(DropReason::NoSession)
-        }
+    /// The peer that has an address inside the mesh, as long as anything may be sent.
+    fn route(&self, destination: IpAddr, now: Duration) -> Result<PeerId, DropReason> {
+        // First of all: past the lease this node may be a member no longer, and has not heard of it. Its
+        // packets would go to nodes that were told to shun it, or to one that it should shun.
+        self.check_lease(now)?;
+        self.allowed.get(destination).ok_or(DropReason::NoRoute)
     }
 }
 
-impl Outgoing<'_> {
+impl Sealing<'_> {
     /// Where sealed packets go.
-    pub fn to(&self) -> SocketAddr {
+    pub fn to(&self) -> Path {
         self.to
     }
 
     /// Bytes of the datagram that a packet of `len` bytes becomes.
     pub fn datagram_len(&self, len: usize) -> usize {
-        packet::padded(len, self.core.mtu) + DATA_OVERHEAD
+        packet::padded(len, self.local.mtu) + DATA_OVERHEAD
     }
 
     /// Seals the packet in the first `len` bytes of `buffer` into `out`; the bytes of the datagram.
@@ -137,29 +162,79 @@ impl Outgoing<'_> {
         len: usize,
         out: &mut [u8],
     ) -> Result<usize, DropReason> {
-        let sealed = seal(&mut self.peer, self.core.mtu, buffer, len, out, self.now);
-        sealed
-            .and_then(|sealed| sealed.ok_or(DropReason::NoSession))
-            .inspect_err(|reason| self.core.drops.add(*reason, 1))
+        let (peer, mtu) = (&mut self.peer, self.local.mtu);
+        seal(peer, self.slot, mtu, buffer, len, out, self.now)
+            .inspect_err(|reason| self.local.drops.add(*reason, 1))
     }
 }
 
-/// Pads and seals; `None` without a session.
+impl SealingAlone<'_> {
+    /// Where sealed packets go.
+    pub(crate) fn to(&self) -> Path {
+        self.to
+    }
+
+    /// Bytes of the datagram that a packet of `len` bytes becomes.
+    pub(crate) fn datagram_len(&self, len: usize) -> usize {
+        packet::padded(len, self.local.mtu) + DATA_OVERHEAD
+    }
+
+    /// Seals a packet as [`Sealing::seal`] does, or keeps it.
+    pub(crate) fn take(&mut self, buffer: &mut [u8], len: usize, out: &mut [u8]) -> Outbound {
+        self.taken(buffer, len, out).unwrap_or_else(|reason| {
+            self.local.drops.add(reason, 1);
+            Outbound::Dropped(reason)
+        })
+    }
+
+    fn taken(
+        &mut self,
+        buffer: &mut [u8],
+        len: usize,
+        out: &mut [u8],
+    ) -> Result<Outbound, DropReason> {
+        let (to, now, mtu) = (self.to, self.now, self.local.mtu);
+        let slot = match self.readiness {
+            Readiness::Ready(slot) | Readiness::Hurry(slot) => slot,
+            Readiness::Wait => {
+                let packet = buffer.get(..len).ok_or(DropReason::TooLarge)?;
+                let fits = self.peer.enqueue(packet, now, self.local);
+                return fits
+                    .then_some(Outbound::Queued)
+                    .ok_or(DropReason::NoSession);
+            }
+            Readiness::Drop(reason) => return Err(reason),
+        };
+        let len = seal(self.peer, slot, mtu, buffer, len, out, now)?;
+        if let Readiness::Hurry(slot) = self.readiness {
+            self.peer.hurry(now, self.local);
+            // A handshake is under way now, and nothing else has changed.
+            self.readiness = Readiness::Ready(slot);
+        }
+        Ok(Outbound::Send { to, len })
+    }
+}
+
+/// Pads and seals.
 fn seal(
     peer: &mut Peer,
+    slot: Slot,
     mtu: usize,
     buffer: &mut [u8],
     len: usize,
     out: &mut [u8],
     now: Duration,
-) -> Result<Option<usize>, DropReason> {
+) -> Result<usize, DropReason> {
     let padded = packet::padded(len, mtu).min(buffer.len());
     if out.len() < (padded + DATA_OVERHEAD).max(MIN_BUFFER) {
         return Err(DropReason::TooLarge);
     }
+    // Behind the packet lies whatever was in the buffer before, another peer's packet perhaps: sealed as
+    // padding, it would be read by a node that it is not for.
     if let Some(padding) = buffer.get_mut(len..padded) {
         padding.fill(0);
     }
     let plaintext = buffer.get(..padded).ok_or(DropReason::TooLarge)?;
-    Ok(peer.seal(plaintext, len, out, now))
+    peer.seal(slot, plaintext, len, out, now)
+        .ok_or(DropReason::NoSession)
 }

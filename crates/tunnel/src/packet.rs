@@ -3,39 +3,21 @@
 use crate::limits::PADDING;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The kinds of WireGuard message (whitepaper, section 5.4), with the field that routes them.
+/// The kinds of WireGuard message (whitepaper, section 5.4), with the field that routes them: the 24 bits
+/// of an index that its owner chose; the rest is boringtun's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// Type 1, 148 bytes.
-    Initiation {
-        /// The initiator's 32-bit index.
-        sender: u32,
-    },
-    /// Type 2, 92 bytes.
-    Response {
-        /// Our 32-bit index.
-        receiver: u32,
-    },
-    /// Type 3, 64 bytes.
-    CookieReply {
-        /// Our 32-bit index.
-        receiver: u32,
-    },
-    /// Type 4, at least 32 bytes.
-    Data {
-        /// Our 32-bit index.
-        receiver: u32,
-    },
+    /// Type 1, 148 bytes; the initiator's index.
+    Initiation { sender: u32 },
+    /// Type 2, 92 bytes; our index.
+    Response { receiver: u32 },
+    /// Type 3, 64 bytes; our index.
+    CookieReply { receiver: u32 },
+    /// Type 4, at least 32 bytes; our index.
+    Data { receiver: u32 },
 }
 
-/// Whether a datagram is a handshake message or a cookie reply, by its type and length.
-pub fn is_handshake(datagram: &[u8]) -> bool {
-    matches!(
-        parse_message(datagram),
-        Some(Message::Initiation { .. } | Message::Response { .. } | Message::CookieReply { .. })
-    )
-}
-
+/// The message in a datagram, by type and length alone.
 pub(crate) fn parse_message(datagram: &[u8]) -> Option<Message> {
     let u32_at = |at: usize| {
         datagram
@@ -43,17 +25,12 @@ pub(crate) fn parse_message(datagram: &[u8]) -> Option<Message> {
             .first_chunk()
             .map(|b| u32::from_le_bytes(*b))
     };
+    let index_at = |at| u32_at(at).map(|index| index >> 8);
     match (u32_at(0)?, datagram.len()) {
-        (1, 148) => Some(Message::Initiation { sender: u32_at(4)? }),
-        (2, 92) => Some(Message::Response {
-            receiver: u32_at(8)?,
-        }),
-        (3, 64) => Some(Message::CookieReply {
-            receiver: u32_at(4)?,
-        }),
-        (4, 32..) => Some(Message::Data {
-            receiver: u32_at(4)?,
-        }),
+        (1, 148) => index_at(4).map(|sender| Message::Initiation { sender }),
+        (2, 92) => index_at(8).map(|receiver| Message::Response { receiver }),
+        (3, 64) => index_at(4).map(|receiver| Message::CookieReply { receiver }),
+        (4, 32..) => index_at(4).map(|receiver| Message::Data { receiver }),
         _ => None,
     }
 }

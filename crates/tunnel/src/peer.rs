@@ -1,27 +1,37 @@
-//! One peer: where it is, what waits for it, and its generations.
+//! One peer: where it is, which packets wait for it, and its generations. Knows no other peer, and seals
+//! nothing but for its own. The file is long because queue, sessions and timers act on each other in
+//! almost every call: apart, each would have to be lent the others.
 
+use crate::activity::Activity;
 use crate::allowed_ips::PeerId;
 use crate::cookie::Cookie;
-use crate::core::{Core, Event, Traffic};
 use crate::drops::DropReason;
+use crate::events::Event;
 use crate::generation::{Generation, Initiating};
-use crate::generations::Generations;
+use crate::generations::{Generations, Slot};
 use crate::limits::*;
+use crate::local::Local;
+use crate::outbox::Transmit;
+use crate::path::Path;
+use crate::role::Role;
 use crate::stamps::Stamps;
+use crate::traffic::Traffic;
+use crate::whereabouts::Whereabouts;
 use boringtun::noise::TunnResult;
 use keys::{Epoch, SharedSecret, WgPublicKey};
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
     pub(crate) key: WgPublicKey,
+    /// Which side of the pair begins a rotation.
+    pub(crate) role: Role,
     pub(crate) shared: SharedSecret,
     /// Its addresses, as the newest epoch that names it says.
     pub(crate) allowed: Vec<IpAddr>,
-    pub(crate) endpoint: Option<SocketAddr>,
-    pub(crate) candidates: Vec<SocketAddr>,
+    pub(crate) whereabouts: Whereabouts,
     pub(crate) generations: Generations,
     /// Timestamps of its initiations.
     pub(crate) stamps: Stamps,
@@ -32,15 +42,25 @@ pub(crate) struct Peer {
     cookie: Option<(Cookie, Duration)>,
     pub(crate) queue: VecDeque<Vec<u8>>,
     activated_at: Duration,
-    last_data_sent: Option<Duration>,
-    last_data_received: Option<Duration>,
-    /// Since when data was sent and nothing was heard.
-    unanswered_since: Option<Duration>,
-    /// Since when data was heard and nothing was sent.
-    silent_since: Option<Duration>,
-    /// When this peer's next handshake message is due; mirrored in `Core::due`.
+    activity: Activity,
+    /// When this peer's next handshake message is due; mirrored in the agenda.
     due: Option<Duration>,
     pub(crate) traffic: Traffic,
+}
+
+/// Whether packets to a peer can be sealed. It is decided once for a batch: as long as the peer is held
+/// and the time is the same, nothing can change it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// They can, on the generation in this slot, and that is all there is to do.
+    Ready(Slot),
+    /// They can, but on a previous generation that is about to end, while no handshake of the one in
+    /// force is under way: one is to be begun.
+    Hurry(Slot),
+    /// There is no live session: they wait, and a handshake is asked for.
+    Wait,
+    /// There is no live session, nor anything to wait for, or no room.
+    Drop(DropReason),
 }
 
 /// A small bucket of tokens that refills with time.
@@ -50,34 +70,20 @@ pub(crate) struct Allowance {
     since: Duration,
 }
 
-/// What a peer looks like from outside; nothing secret in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerSnapshot {
-    /// The peer.
-    pub key: WgPublicKey,
-    /// Where packets to it go.
-    pub endpoint: Option<SocketAddr>,
-    /// Epoch of the session that packets are sent on; `None`: no live session.
-    pub session_epoch: Option<Epoch>,
-    /// Time since that session's handshake.
-    pub session_age: Option<Duration>,
-    /// Whether a live session of the epoch after the current one is ready.
-    pub next_ready: bool,
-    /// Bytes of inner packets sent.
-    pub tx_bytes: u64,
-    /// Bytes of inner packets received.
-    pub rx_bytes: u64,
-}
-
 impl Peer {
-    pub(crate) fn new(id: PeerId, key: WgPublicKey, shared: SharedSecret) -> Self {
+    pub(crate) fn new(
+        id: PeerId,
+        key: WgPublicKey,
+        shared: SharedSecret,
+        own: &WgPublicKey,
+    ) -> Self {
         Self {
             id,
             key,
+            role: Role::of(own, &key),
             shared,
             allowed: Vec::new(),
-            endpoint: None,
-            candidates: Vec::new(),
+            whereabouts: Whereabouts::default(),
             generations: Generations::default(),
             stamps: Stamps::default(),
             stock: Allowance::default(),
@@ -85,10 +91,7 @@ impl Peer {
             cookie: None,
             queue: VecDeque::new(),
             activated_at: Duration::ZERO,
-            last_data_sent: None,
-            last_data_received: None,
-            unanswered_since: None,
-            silent_since: None,
+            activity: Activity::default(),
             due: None,
             traffic: Traffic::default(),
         }
@@ -102,19 +105,19 @@ impl Peer {
         generation: Generation,
         lead: Duration,
         now: Duration,
-        core: &mut Core,
+        local: &mut Local,
     ) {
-        self.generations.install(generation, &mut core.forge);
-        if self.initiates(core) && self.is_active(now) {
-            let at = now + core.jitter(spread(lead));
+        self.generations.install(generation);
+        if self.role.leads() && self.is_active(now) {
+            let at = now + local.forge.jitter(spread(lead));
             if let Some(next) = &mut self.generations.next {
                 next.initiating = Some(Initiating::at(at));
             }
         }
-        self.reschedule(core);
+        self.reschedule(local);
     }
 
-    /// `next → current → outgoing`. Returns whether the peer is part of `epoch`. A handshake that is
+    /// `next → current → previous`. Returns whether the peer is part of `epoch`. A handshake that is
     /// still to be made begins within `spread`; with `greet`, within that time even without traffic.
     pub(crate) fn activate(
         &mut self,
@@ -122,203 +125,165 @@ impl Peer {
         greet: Option<Duration>,
         spread: Duration,
         now: Duration,
-        core: &mut Core,
+        local: &mut Local,
     ) -> bool {
-        if !self.generations.activate(epoch, &mut core.forge) {
+        // A peer without a generation of this epoch is no member of it. The caller must drop it as a
+        // whole: left as it is, its sessions of before would go on carrying packets both ways.
+        if !self.generations.activate(epoch) {
             return false;
         }
         self.activated_at = now;
         if self.is_current_live(now) {
             // The other side must not be left unconfirmed because one keepalive was lost.
             if self.is_active(now) {
-                self.send_keepalive(now, core);
+                self.send_keepalive(now, local);
             }
         } else if self.is_active(now) {
             // The news first: it has yet to reach others, and handshakes would be in its way.
-            let pause = self.pause(core).max(spread / 3);
-            let wait = pause + core.jitter(pause.max(spread - spread / 3));
-            // What was tried before the activation may have met a peer that was not there yet.
+            let pause = self.role.pause().max(spread / 3);
+            let wait = pause + local.forge.jitter(pause.max(spread - spread / 3));
+            // An initiation from before the activation may have met a peer that was not there yet.
             self.restart_handshake_at(now + wait);
         } else if let Some(spread) = greet {
-            self.restart_handshake_at(now + core.jitter(spread));
+            self.restart_handshake_at(now + local.forge.jitter(spread));
         }
-        self.flush(now, core);
-        self.reschedule(core);
+        self.flush(now, local);
+        self.reschedule(local);
         true
     }
 
-    pub(crate) fn discard_outgoing(&mut self, core: &mut Core) {
-        self.generations.discard_outgoing(&mut core.forge);
-        self.reschedule(core);
+    pub(crate) fn discard_previous(&mut self, local: &mut Local) {
+        self.generations.discard_previous();
+        self.reschedule(local);
     }
 
-    /// Ends what is in force; false when nothing is installed that is to come.
-    pub(crate) fn close(&mut self, core: &mut Core) -> bool {
-        self.generations.close(&mut core.forge);
-        self.drop_queue(DropReason::NoSession, core);
-        self.reschedule(core);
+    /// Ends the epoch in force; false when none is installed that is to come.
+    pub(crate) fn close(&mut self, local: &mut Local) -> bool {
+        self.generations.close();
+        self.drop_queue(DropReason::NoSession, local);
+        self.reschedule(local);
         self.generations.next.is_some()
     }
 
-    /// Forgets everything that would let a packet through in either direction.
-    pub(crate) fn retire(mut self, core: &mut Core) {
-        self.generations.retire(&mut core.forge);
-        self.drop_queue(DropReason::NoSession, core);
-        self.reschedule(core);
-        core.carried.add(self.traffic);
-        self.move_to(None, core);
-        self.set_candidates(Vec::new(), core);
-        let id = self.id;
-        core.transmits.retain(|transmit| transmit.peer != Some(id));
+    /// Forgets everything that would let a packet through in either direction. Sessions and indices go
+    /// with `self`; a datagram that was sealed for it and is not sent yet is taken back, because it
+    /// would reach a node that is no peer any more.
+    pub(crate) fn retire(mut self, local: &mut Local) {
+        self.generations = Generations::default();
+        self.drop_queue(DropReason::NoSession, local);
+        self.reschedule(local);
+        local.carried.add(self.traffic);
+        self.whereabouts.leave(&local.endpoints);
+        local.outbox.forget(self.id);
     }
 
     // ---- sending ----------------------------------------------------------------------------
 
-    /// Seals `packet` for the wire; `None` without a live session. `len` is its unpadded length.
+    /// Whether packets can be sealed. One look at the generations for a whole batch.
+    pub(crate) fn readiness(&self, now: Duration) -> Readiness {
+        // Before the first epoch, and after the last, no session is to come.
+        let Some(current) = &self.generations.current else {
+            return Readiness::Drop(DropReason::NoSession);
+        };
+        let is_idle = current.initiating.is_none();
+        match self.generations.sending(now) {
+            Some(slot) if is_idle && self.generations.is_older(slot) => Readiness::Hurry(slot),
+            Some(slot) => Readiness::Ready(slot),
+            None if self.queue.len() >= MAX_QUEUED && current.is_waiting(now) => {
+                Readiness::Drop(DropReason::NoSession)
+            }
+            None => Readiness::Wait,
+        }
+    }
+
+    /// Seals `packet` for the wire on the generation in `slot`; `None` without a live session there.
+    /// `len` is its unpadded length, 0 of a keepalive.
     pub(crate) fn seal(
         &mut self,
+        slot: Slot,
         packet: &[u8],
         len: usize,
         out: &mut [u8],
         now: Duration,
     ) -> Option<usize> {
-        let tunn = self.generations.sender(now)?;
+        // The slot was live when the batch began. It is asked again, because a packet that is sealed on a
+        // session past its time is neither opened there nor counted here.
+        let tunn = self.generations.sender(slot, now)?;
         let TunnResult::WriteToNetwork(sealed) = tunn.encapsulate(packet, out) else {
             return None;
         };
-        let sealed = sealed.len();
-        self.silent_since = None;
         if len > 0 {
-            self.last_data_sent = Some(now);
-            self.unanswered_since.get_or_insert(now);
-            self.traffic.tx_packets += 1;
-            self.traffic.tx_bytes += len as u64;
+            self.activity.sent_data(now);
+            self.traffic.sealed(len);
+        } else {
+            self.activity.sent_message();
         }
-        Some(sealed)
+        Some(sealed.len())
     }
 
     /// Keeps a packet until there is a session, and asks for one. False when the queue is full.
-    pub(crate) fn enqueue(&mut self, packet: &[u8], now: Duration, core: &mut Core) -> bool {
-        // Before its first epoch, or after the last, there is nothing to wait for.
-        let fits = self.generations.current.is_some() && self.queue.len() < MAX_QUEUED;
+    pub(crate) fn enqueue(&mut self, packet: &[u8], now: Duration, local: &mut Local) -> bool {
+        let fits = self.queue.len() < MAX_QUEUED;
         if fits {
             self.queue.push_back(packet.to_vec());
         }
-        // In a rotation the other side comes first; otherwise whoever has something to say.
-        let rotating = !self.initiates(core) && !self.generations.is_first();
-        let pause = if rotating {
-            RESPONDER_PAUSE
-        } else {
+        // In a rotation the side that leads comes first; in a first epoch, the one that has packets.
+        let pause = if self.generations.is_first() {
             Duration::ZERO
+        } else {
+            self.role.pause()
         };
         self.want_handshake_at(now.max(self.activated_at + pause));
-        self.run_due(now, core);
+        self.run_due(now, local);
         fits
     }
 
-    /// Where packets to it go.
-    pub(crate) fn target(&self) -> Option<SocketAddr> {
-        self.endpoint.or(self.candidates.first().copied())
+    /// A packet was sealed on a previous generation, which is about to end: the one in force is wanted
+    /// soon. To be called where [`Self::readiness`] says so.
+    pub(crate) fn hurry(&mut self, now: Duration, local: &mut Local) {
+        self.want_handshake_at(now.max(self.activated_at + self.role.pause()));
+        self.run_due(now, local);
     }
 
-    /// Whether packets can be sealed, and that is all there is to do.
-    pub(crate) fn is_ready(&self, now: Duration) -> bool {
-        self.generations.sending(now).is_some() && !self.must_hurry(now)
-    }
-
-    /// Whether a packet would find neither a session nor room to wait for one, and a handshake is
-    /// under way.
-    pub(crate) fn can_only_drop(&self, now: Duration) -> bool {
-        let is_under_way = self
-            .generations
-            .current
-            .as_ref()
-            .is_none_or(|current| current.initiating.is_some_and(|i| i.next_at > now));
-        is_under_way
-            && self.generations.sending(now).is_none()
-            && (self.queue.len() >= MAX_QUEUED || self.generations.current.is_none())
-    }
-
-    /// Whether packets go out on a generation that is about to end, and no handshake of the one in
-    /// force is under way.
-    fn must_hurry(&self, now: Duration) -> bool {
-        let idle = self
-            .generations
-            .current
-            .as_ref()
-            .is_some_and(|current| current.initiating.is_none());
-        idle && self.generations.is_between(now)
-    }
-
-    /// A packet went out on a generation that is about to end: the one in force is wanted soon.
-    pub(crate) fn hurry(&mut self, now: Duration, core: &mut Core) {
-        if self.must_hurry(now) {
-            self.want_handshake_at(now.max(self.activated_at + self.pause(core)));
-            self.run_due(now, core);
-        }
-    }
-
-    /// Sends what waited, once there is a session.
-    pub(crate) fn flush(&mut self, now: Duration, core: &mut Core) {
+    /// Sends the packets that waited, once there is a session.
+    fn flush(&mut self, now: Duration, local: &mut Local) {
+        let slot = self.generations.sending(now);
+        let (Some(slot), Some(to)) = (slot, self.whereabouts.endpoint()) else {
+            return;
+        };
         while let Some(mut packet) = self.queue.pop_front() {
-            let (len, padded) = (packet.len(), crate::packet::padded(packet.len(), core.mtu));
+            let (len, padded) = (packet.len(), crate::packet::padded(packet.len(), local.mtu));
             packet.resize(padded, 0);
             let mut out = vec![0; (padded + DATA_OVERHEAD).max(MIN_BUFFER)];
-            match (self.seal(&packet, len, &mut out, now), self.endpoint) {
-                (Some(sealed), Some(to)) => {
-                    out.truncate(sealed);
-                    core.transmit(self.id, to, out);
-                }
-                _ => {
-                    packet.truncate(len);
-                    self.queue.push_front(packet);
-                    return;
-                }
-            }
+            let Some(sealed) = self.seal(slot, &packet, len, &mut out, now) else {
+                packet.truncate(len);
+                self.queue.push_front(packet);
+                return;
+            };
+            out.truncate(sealed);
+            local.outbox.put(Transmit::to_peer(self.id, to, out));
         }
     }
 
     // ---- receiving --------------------------------------------------------------------------
 
-    /// A message of this peer was authenticated.
-    pub(crate) fn heard(&mut self, from: SocketAddr, data_len: usize, now: Duration, core: &Core) {
-        if self.endpoint != Some(from) {
-            self.move_to(Some(from), core);
-            core.events.push(Event::Endpoint {
+    /// A message of this peer was authenticated; `data_len`: bytes of the packet in it, 0 of none.
+    pub(crate) fn heard(&mut self, from: Path, data_len: usize, now: Duration, local: &Local) {
+        // The caller has opened the message with this peer's keys. Moved by anything less, a header say,
+        // the peer's packets would go to whoever can write a source address.
+        if self.whereabouts.endpoint() != Some(from) {
+            self.whereabouts.move_to(Some(from), &local.endpoints);
+            local.events.push(Event::Endpoint {
                 peer: self.key,
                 endpoint: from,
             });
         }
-        self.unanswered_since = None;
         if data_len > 0 {
-            self.last_data_received = Some(now);
-            self.silent_since.get_or_insert(now);
-            self.traffic.rx_packets += 1;
-            self.traffic.rx_bytes += data_len as u64;
+            self.activity.heard_data(now);
+            self.traffic.opened(data_len);
+        } else {
+            self.activity.heard_message();
         }
-    }
-
-    /// Packets to it go to `endpoint` from here on.
-    pub(crate) fn move_to(&mut self, endpoint: Option<SocketAddr>, core: &Core) {
-        let before = std::mem::replace(&mut self.endpoint, endpoint);
-        endpoint
-            .into_iter()
-            .for_each(|after| core.endpoints.add(after));
-        before
-            .into_iter()
-            .for_each(|before| core.endpoints.remove(before));
-    }
-
-    /// Where it is said to be.
-    pub(crate) fn set_candidates(&mut self, mut candidates: Vec<SocketAddr>, core: &Core) {
-        candidates.truncate(MAX_ENDPOINTS);
-        candidates
-            .iter()
-            .for_each(|after| core.endpoints.add(*after));
-        let before = std::mem::replace(&mut self.candidates, candidates);
-        before
-            .into_iter()
-            .for_each(|before| core.endpoints.remove(before));
     }
 
     /// The generation that owns a 24-bit index of ours.
@@ -329,34 +294,42 @@ impl Peer {
     }
 
     /// The handshake with this 24-bit index is confirmed.
-    pub(crate) fn confirm(&mut self, index: u32, initiator: bool, now: Duration, core: &mut Core) {
+    pub(crate) fn confirm(
+        &mut self,
+        index: u32,
+        initiator: bool,
+        now: Duration,
+        local: &mut Local,
+    ) {
         let Some(generation) = self.owner_of(index) else {
             return;
         };
-        generation.promote(index, now, &mut core.forge);
+        // Only now, when bytes have opened that a session key sealed: confirmed by an index alone, which
+        // everybody on the way reads, a handshake that the other side has dropped would be sent on.
+        generation.promote(index, now);
         let epoch = generation.epoch;
-        core.handshakes += 1;
-        core.events.push(Event::Handshake {
+        local.handshakes += 1;
+        local.events.push(Event::Handshake {
             peer: self.key,
             epoch,
             initiator,
         });
-        self.flush(now, core);
-        self.reschedule(core);
+        self.flush(now, local);
+        self.reschedule(local);
     }
 
     // ---- under load -------------------------------------------------------------------------
 
     /// It gave a cookie, for the handshake with this 24-bit index: the message that it refused is sent
-    /// again, and all that follow have the cookie. The first initiation is made anew instead: somebody who
-    /// read the refused one may have sent a copy of it meanwhile, and one timestamp is heard once. The
-    /// first alone, or whoever can forge replies could ask for one after the other.
+    /// again, and all that follow have the cookie. The first initiation is made anew instead: somebody
+    /// who read the refused one may have sent a copy of it meanwhile, and one timestamp is heard once.
+    /// The first alone, because a forger of replies could else ask for one after the other.
     pub(crate) fn take_cookie(
         &mut self,
         index: u32,
         reply: &[u8],
         now: Duration,
-        core: &mut Core,
+        local: &mut Local,
     ) -> Result<(), DropReason> {
         let (key, is_first) = (self.key, self.cookie(now).is_none());
         let generation = self.owner_of(index).ok_or(DropReason::UnknownIndex)?;
@@ -374,9 +347,9 @@ impl Peer {
         }
         self.cookie = Some((cookie, now + COOKIE_FOR));
         if is_anew {
-            self.run_due(now, core);
+            self.run_due(now, local);
         } else {
-            core.transmit(self.id, to, message);
+            local.outbox.put(Transmit::to_peer(self.id, to, message));
         }
         Ok(())
     }
@@ -390,51 +363,43 @@ impl Peer {
     // ---- time -------------------------------------------------------------------------------
 
     /// Sends the handshake initiations that are due.
-    pub(crate) fn run_due(&mut self, now: Duration, core: &mut Core) {
+    pub(crate) fn run_due(&mut self, now: Duration, local: &mut Local) {
         let between = self.generations.is_between(now);
-        let cookie = self.cookie(now);
-        let Self {
-            id,
-            key,
-            endpoint,
-            candidates,
-            generations,
-            queue,
-            ..
-        } = self;
-        for generation in generations.iter_mut() {
+        let (peer, cookie) = ((self.id, self.key), self.cookie(now));
+        for generation in self.generations.iter_mut() {
             let Some(mut attempt) = generation.initiating.filter(|i| i.next_at <= now) else {
                 continue;
             };
+            // Nobody answers. The packets go with the attempt: sent minutes later, on a session that
+            // comes by chance, they would surprise whoever has long given them up.
             if now.saturating_sub(attempt.since) > REKEY_ATTEMPT_TIME {
-                generation.give_up(&mut core.forge);
-                queue
-                    .drain(..)
-                    .for_each(|_| core.drops.add(DropReason::NoSession, 1));
+                generation.give_up();
+                drop_all(&mut self.queue, DropReason::NoSession, local);
                 continue;
             }
-            attempt.next_at = now + core.backoff(attempt.attempts, between);
-            if let Some(to) = target(*endpoint, candidates, attempt.attempts) {
-                let link = generation.initiator((*id, *key), now, &mut core.forge);
+            attempt.next_at = now + local.forge.backoff(attempt.attempts, between);
+            if let Some(to) = self.whereabouts.target_of(attempt.attempts) {
+                let link = generation.initiator(peer, now, &mut local.forge);
                 let mut buffer = [0; MIN_BUFFER];
                 if let TunnResult::WriteToNetwork(message) =
                     link.tunn.format_handshake_initiation(&mut buffer, true)
                 {
                     let message = link.send(to, message, cookie.as_ref());
-                    core.transmit(*id, to, message);
-                    self.silent_since = None;
+                    local.outbox.put(Transmit::to_peer(peer.0, to, message));
+                    self.activity.sent_message();
                 }
             }
             attempt.attempts = attempt.attempts.saturating_add(1);
             generation.initiating = Some(attempt);
         }
-        self.reschedule(core);
+        self.reschedule(local);
     }
 
-    /// What is due by the second: expiry, renewal, keepalive, a session that went dead.
-    pub(crate) fn tick(&mut self, now: Duration, core: &mut Core) {
+    /// Does what is due by the second: expiry, renewal, keepalive, a session that went dead.
+    pub(crate) fn tick(&mut self, now: Duration, local: &mut Local) {
+        // First, so that nothing below takes a session for live that has just ended.
         for generation in self.generations.iter_mut() {
-            generation.expire(now, &mut core.forge);
+            generation.expire(now);
         }
         let live = self
             .generations
@@ -447,57 +412,20 @@ impl Peer {
             } else {
                 RENEW_FALLBACK
             };
-            let silent = self
-                .unanswered_since
-                .is_some_and(|since| now.saturating_sub(since) >= DEAD_AFTER);
-            if silent {
-                self.unanswered_since = Some(now);
-            }
-            if silent || (age >= limit && self.is_active(now)) {
+            if self.activity.take_dead(now) || (age >= limit && self.is_active(now)) {
                 self.want_handshake_at(now);
             }
         }
-        let owes_keepalive = self
-            .silent_since
-            .is_some_and(|since| now.saturating_sub(since) >= KEEPALIVE_TIMEOUT);
-        if owes_keepalive {
-            self.send_keepalive(now, core);
+        if self.activity.owes_keepalive(now) {
+            self.send_keepalive(now, local);
         }
-        self.reschedule(core);
-    }
-
-    pub(crate) fn snapshot(&self, now: Duration) -> PeerSnapshot {
-        let sending = self.generations.sending(now);
-        let next = self.generations.next.as_ref();
-        PeerSnapshot {
-            key: self.key,
-            endpoint: self.endpoint,
-            session_epoch: sending.map(|generation| generation.epoch),
-            session_age: sending
-                .and_then(|generation| generation.live_age(now))
-                .map(|(age, _)| age),
-            next_ready: next.is_some_and(|next| next.is_live(now)),
-            tx_bytes: self.traffic.tx_bytes,
-            rx_bytes: self.traffic.rx_bytes,
-        }
+        self.reschedule(local);
     }
 
     // ---- details ----------------------------------------------------------------------------
 
-    /// One side of a pair, the one with the lower key, initiates for a new epoch.
-    fn initiates(&self, core: &Core) -> bool {
-        core.forge.public < self.key
-    }
-
-    /// Of two initiations that cross, the higher key's waits.
-    pub(crate) fn steps_back(&self, core: &Core) -> bool {
-        !self.initiates(core)
-    }
-
     fn is_active(&self, now: Duration) -> bool {
-        let recent =
-            |at: Option<Duration>| at.is_some_and(|at| now.saturating_sub(at) < ACTIVE_FOR);
-        recent(self.last_data_sent) || recent(self.last_data_received) || !self.queue.is_empty()
+        self.activity.is_recent(now) || !self.queue.is_empty()
     }
 
     fn is_current_live(&self, now: Duration) -> bool {
@@ -505,15 +433,6 @@ impl Peer {
             .current
             .as_ref()
             .is_some_and(|current| current.is_live(now))
-    }
-
-    /// How long this side waits for the other to initiate after an activation.
-    fn pause(&self, core: &Core) -> Duration {
-        if self.initiates(core) {
-            Duration::ZERO
-        } else {
-            RESPONDER_PAUSE
-        }
     }
 
     /// Wants a handshake of `current` at `at`, unless one is under way; one that is planned for later
@@ -534,32 +453,32 @@ impl Peer {
         }
     }
 
-    pub(crate) fn drop_queue(&mut self, reason: DropReason, core: &mut Core) {
-        self.queue.drain(..).for_each(|_| core.drops.add(reason, 1));
+    pub(crate) fn drop_queue(&mut self, reason: DropReason, local: &Local) {
+        drop_all(&mut self.queue, reason, local);
     }
 
-    fn send_keepalive(&mut self, now: Duration, core: &mut Core) {
+    fn send_keepalive(&mut self, now: Duration, local: &mut Local) {
+        let slot = self.generations.sending(now);
         let mut out = [0; MIN_BUFFER];
-        if let (Some(sealed), Some(to)) = (self.seal(&[], 0, &mut out, now), self.endpoint) {
+        if let (Some(slot), Some(to)) = (slot, self.whereabouts.endpoint())
+            && let Some(sealed) = self.seal(slot, &[], 0, &mut out, now)
+        {
             let message = out.get(..sealed).unwrap_or_default().to_vec();
-            core.transmit(self.id, to, message);
+            local.outbox.put(Transmit::to_peer(self.id, to, message));
         }
     }
 
-    /// Brings `Core::due` up to date with what the generations want.
-    pub(crate) fn reschedule(&mut self, core: &mut Core) {
+    /// Brings the agenda up to date with what the generations want.
+    pub(crate) fn reschedule(&mut self, local: &mut Local) {
+        // Left as it was, an entry of a generation that is gone would wake the tunnel for nothing, and a
+        // missing one would leave a handshake waiting for traffic to remind of it.
         let due = self
             .generations
             .iter_mut()
             .filter_map(|g| g.initiating.map(|i| i.next_at))
             .min();
         if due != self.due {
-            if let Some(before) = self.due {
-                core.due.remove(&(before, self.id));
-            }
-            if let Some(due) = due {
-                core.due.insert((due, self.id));
-            }
+            local.agenda.change(self.id, self.due, due);
             self.due = due;
         }
     }
@@ -584,17 +503,7 @@ fn spread(lead: Duration) -> Duration {
     lead.mul_f64(0.6)
 }
 
-/// The endpoint to try: the one that works or worked, and every third time another that is known.
-fn target(
-    endpoint: Option<SocketAddr>,
-    candidates: &[SocketAddr],
-    attempt: u32,
-) -> Option<SocketAddr> {
-    let other = candidates
-        .get((attempt / 3) as usize % candidates.len().max(1))
-        .copied();
-    match endpoint {
-        Some(endpoint) if attempt % 3 < 2 => Some(endpoint),
-        _ => other.or(endpoint),
-    }
+fn drop_all(queue: &mut VecDeque<Vec<u8>>, reason: DropReason, local: &Local) {
+    local.drops.add(reason, queue.len() as u64);
+    queue.clear();
 }

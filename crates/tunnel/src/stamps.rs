@@ -60,7 +60,7 @@ impl Stamps {
         let is_named = self.named.contains(&timestamp);
         let is_known = is_named || timestamp <= self.forgotten;
         // A recording of a named one must not stand in the way of a stock WireGuard, whose clock is
-        // behind it. The newest stay: who repeats old ones cannot push them out.
+        // behind it. The newest stay: repeating old ones pushes none of them out.
         if !is_named {
             self.unnamed.insert(timestamp);
         }

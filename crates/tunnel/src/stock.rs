@@ -2,9 +2,9 @@
 //! any timestamp, made by hand.
 
 use crate::initiation::{Timestamp, sealed};
-use crate::{Config, DropReason, Inbound, Inside, MIN_BUFFER, PeerSpec, Range, Tunnel};
+use crate::{Config, DropReason, FrontDoor, Inbound, Inside, MIN_BUFFER, Path, PeerSpec, Range};
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 const EPOCH: Epoch = Epoch(6);
@@ -12,7 +12,7 @@ const PSK: [u8; 32] = [9; 32];
 const NOW: Duration = Duration::from_secs(1_000);
 
 struct Place {
-    tunnel: Tunnel,
+    tunnel: FrontDoor,
     own: WgPublicKey,
     peer: WgSecret,
 }
@@ -22,7 +22,7 @@ impl Place {
         let secret = |of: char| WgSecret::from_base64(&format!("{}=", of.to_string().repeat(43)));
         let (own, peer) = (secret('A').expect("a key"), secret('I').expect("a key"));
         let own_key = own.public();
-        let tunnel = Tunnel::new(Config {
+        let tunnel = FrontDoor::new(Config {
             secret: own,
             mtu: 1420,
             handshakes_per_second: 1_000,
@@ -69,7 +69,7 @@ impl Place {
     }
 
     /// Whether it is answered; else it must have been taken for a recording.
-    fn answers(&mut self, from: SocketAddr, message: &[u8], now: Duration) -> bool {
+    fn answers(&mut self, from: Path, message: &[u8], now: Duration) -> bool {
         let inbound = self
             .tunnel
             .handle_udp(from, message, &mut [0; MIN_BUFFER], now);
@@ -85,7 +85,7 @@ impl Place {
         inbound == Inbound::Consumed
     }
 
-    fn endpoint(&self) -> Option<SocketAddr> {
+    fn endpoint(&self) -> Option<Path> {
         self.tunnel.snapshot(NOW)[0].endpoint
     }
 }
@@ -94,8 +94,8 @@ fn at(seconds: u64) -> Timestamp {
     Timestamp::default().later_by((1 << 62) + 1_000_000 + seconds)
 }
 
-fn from(host: u8) -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, host], 51_820))
+fn from(host: u8) -> Path {
+    Path::Udp(([192, 0, 2, host], 51_820).into())
 }
 
 fn relabelled(message: &[u8], index: u32, own: &WgPublicKey) -> Vec<u8> {
@@ -121,7 +121,7 @@ fn a_stock_wireguard_is_answered_as_soon_as_it_is_in_the_place_of_a_meshd() {
     assert!(!place.answers(from(3), &much_older, NOW));
     let as_new_as_any = place.unnamed(38);
     assert!(place.answers(from(2), &as_new_as_any, NOW + Duration::from_secs(1)));
-    // Whoever answers is sent nothing more before there is data from there.
+    // Nothing more is sent to the new place before there is data from there.
     assert_eq!(place.endpoint(), Some(from(1)));
 }
 

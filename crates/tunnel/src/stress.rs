@@ -1,19 +1,25 @@
-//! Random lives of three nodes in virtual time, and what has to hold whatever happens: what is kept
-//! is bounded and belongs to somebody, who is out is out, and a pair that stays loses nothing that the
-//! network does not lose.
+//! Random lives of three nodes in virtual time, and the rules that hold through all of them: all that is
+//! kept is bounded and belongs to somebody, a peer that is out is out, and a pair that stays loses
+//! nothing that the network does not lose. It is long because a life needs a whole world: nodes, a
+//! network with weather, a plan of epochs, and the rules.
 
+#[path = "../tests/carry/mod.rs"]
+mod carry;
+
+use crate as tunnel;
 use crate::limits::*;
-use crate::{Config, DropReason, Inbound, Inside, Opened, Outbound, PeerSpec, Range, Tunnel};
+use crate::{Config, DropReason, Inbound, Inside, Outbound, Path, PeerSpec, Range, Tunnel};
+use carry::Carried;
 use keys::{Epoch, Psk, WgSecret};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use rand_core::{CryptoRng, RngCore};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 struct Node {
-    tunnel: Tunnel,
+    tunnel: Carried,
     secret: WgSecret,
     current: Option<u64>,
     next: Option<u64>,
@@ -44,7 +50,7 @@ struct Packet {
     at: Duration,
 }
 
-/// What the network does to datagrams. One in so many; 0: none.
+/// The deeds of the network to datagrams. One in so many; 0: none.
 #[derive(Clone, Copy, Default)]
 struct Weather {
     delay: u64,
@@ -58,7 +64,7 @@ struct Weather {
 
 struct World {
     nodes: Vec<Node>,
-    /// Who is part of which epoch.
+    /// The members of each epoch.
     epochs: Vec<[bool; NODES]>,
     leases: Vec<Option<Duration>>,
     now: Duration,
@@ -104,12 +110,12 @@ fn inner(node: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, node as u8 + 1)
 }
 
-fn outer(node: usize) -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, node as u8 + 1], 51820))
+fn outer(node: usize) -> Path {
+    Path::Udp(([192, 0, 2, node as u8 + 1], 51820).into())
 }
 
-fn tunnel(at: usize, secret: &WgSecret, handshakes_per_second: u64, seed: u64) -> Tunnel {
-    Tunnel::new(Config {
+fn tunnel(at: usize, secret: &WgSecret, handshakes_per_second: u64, seed: u64) -> Carried {
+    Carried::new(Config {
         inside: Inside {
             own: vec![inner(at).into()],
             ranges: vec![Range::new(inner(0).into(), 8)],
@@ -265,16 +271,7 @@ impl World {
         let mut out = [0; 256];
         let (now, key) = (self.now, self.nodes[to].secret.public());
         let tunnel = &mut self.nodes[from].tunnel;
-        let shared = match tunnel.outgoing(inner(to).into(), now) {
-            Ok(Some(mut peer)) => Some(peer.seal(&mut packet, 100, &mut out)),
-            Ok(None) => None,
-            Err(reason) => Some(Err(reason)),
-        };
-        let outbound = match shared {
-            Some(Ok(len)) => Outbound::Send { to: outer(to), len },
-            Some(Err(reason)) => Outbound::Dropped(reason),
-            None => tunnel.handle_tun(&mut packet, 100, &mut out, now),
-        };
+        let outbound = carry::send(tunnel, &mut packet, 100, &mut out, now);
         let snapshot = tunnel.snapshot(now);
         let peer = snapshot.iter().find(|peer| peer.key == key);
         let epoch = peer
@@ -342,14 +339,9 @@ impl World {
         let mut out = [0; 256];
         let now = self.now;
         let tunnel = &mut self.nodes[to].tunnel;
-        let opened = tunnel.incoming(now).open(outer(from), &bytes, &mut out);
-        let len = match opened {
-            Opened::Deliver { len } => len,
-            Opened::Consumed | Opened::Dropped(_) => return,
-            Opened::Handshake => match tunnel.handle_udp(outer(from), &bytes, &mut out, now) {
-                Inbound::Deliver { len } => len,
-                Inbound::Consumed | Inbound::Dropped(_) => return,
-            },
+        let inbound = carry::receive(tunnel, outer(from), &bytes, &mut out, now);
+        let Inbound::Deliver { len } = inbound else {
+            return;
         };
         assert_eq!(len, 100);
         let id = u64::from_be_bytes(out[20..28].try_into().expect("eight bytes"));
@@ -421,7 +413,7 @@ impl World {
             self.land(Datagram { from, to, bytes });
         }
         self.collect();
-        // Often enough: what is wrong once stays so.
+        // Often enough: a fault stays once it is there.
         if self.one_in(8) {
             self.check();
         }
@@ -449,29 +441,31 @@ impl World {
 
     fn check(&mut self) {
         for node in &mut self.nodes {
-            let tunnel = &mut node.tunnel;
+            let indices = node.tunnel.indices().all();
+            let tunnel: &mut Tunnel = &mut node.tunnel;
             let mut owned = HashMap::new();
             let mut peers = 0;
+            let mut keys = Vec::new();
             let mut endpoints = HashMap::new();
             for peer in tunnel.peers.iter_mut() {
-                for endpoint in peer.endpoint.iter().chain(&peer.candidates) {
-                    *endpoints.entry(*endpoint).or_default() += 1;
+                for endpoint in peer.whereabouts.all() {
+                    *endpoints.entry(endpoint).or_default() += 1;
                 }
                 peers += 1;
-                assert_eq!(tunnel.by_key.get(&peer.key), Some(&peer.id));
+                keys.push((peer.key, peer.id));
                 assert!(peer.queue.len() <= MAX_QUEUED);
                 let (named, unnamed) = peer.stamps.len();
                 assert!(named <= MAX_NAMED && unnamed <= MAX_UNNAMED);
-                assert!(peer.generations.iter_mut().count() <= 2 + MAX_OUTGOING);
+                assert!(peer.generations.iter_mut().count() <= 2 + MAX_PREVIOUS);
                 let wanted: Vec<_> = peer
                     .generations
                     .iter_mut()
                     .filter_map(|it| it.initiating)
                     .collect();
                 let first = wanted.iter().map(|it| it.next_at).min();
-                let due = tunnel.core.due.iter().find(|(_, id)| *id == peer.id);
+                let due = tunnel.local.agenda.of(peer.id);
                 assert!(
-                    first.is_none() || due.map(|it| it.0) <= first,
+                    due.len() <= 1 && (first.is_none() || due.first().copied() <= first),
                     "nobody will call"
                 );
                 for generation in peer.generations.iter_mut() {
@@ -480,10 +474,12 @@ impl World {
                     }
                 }
             }
-            assert_eq!(endpoints, tunnel.core.endpoints.all());
-            assert_eq!(owned, tunnel.core.forge.indices);
-            assert_eq!(peers, tunnel.by_key.len());
-            assert!(tunnel.core.due.len() <= peers);
+            assert_eq!(endpoints, tunnel.local.endpoints.all());
+            assert_eq!(owned, indices);
+            assert_eq!(peers, tunnel.peers.count());
+            let id_of = |key| tunnel.peers.id_of(key);
+            assert!(keys.iter().all(|(key, id)| id_of(key) == Some(*id)));
+            assert!(tunnel.local.agenda.len() <= peers);
         }
     }
 
@@ -633,15 +629,16 @@ fn a_member_that_floods_its_pair_with_initiations_costs_nobody_a_packet() {
     let begun = world.now;
     for _ in 0..1_000 {
         let (now, key) = (world.now, world.nodes[1].secret.public());
-        let tunnel = &mut world.nodes[0].tunnel;
-        let peer = tunnel.peers.get_mut(tunnel.by_key[&key]).expect("a peer");
+        let tunnel: &mut Tunnel = &mut world.nodes[0].tunnel;
+        let id = tunnel.peers.id_of(&key).expect("a peer");
+        let peer = tunnel.peers.get_mut(id).expect("a peer");
         let current = peer.generations.current.as_mut().expect("an epoch");
-        let forge = &mut tunnel.core.forge;
+        let forge = &mut tunnel.local.forge;
         let link = current.initiator((peer.id, key), now, forge);
         let mut initiation = [0; MIN_BUFFER];
         let _ = link.tunn.format_handshake_initiation(&mut initiation, true);
         world.fly(0, 1, initiation.to_vec());
-        // What the answers are good for is never used.
+        // Nothing ever comes of the answers.
         world.run(3, 5, &ALL);
         let is_answer = |it: &Datagram| (it.from, it.to, it.bytes.len()) == (1, 0, RESPONSE_LEN);
         answers += world.flying.values().filter(|it| is_answer(it)).count();

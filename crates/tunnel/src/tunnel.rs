@@ -1,43 +1,31 @@
-//! The tunnel: its peers, the life of epochs, and time. The two ways of a packet are in
-//! `outbound.rs` and `inbound.rs`.
+//! The tunnel: its peers, the life of their epochs, and time. The two ways of a packet are in
+//! `outbound.rs` and `inbound.rs`; the front door stands before it, and tells it no header.
 
-use crate::admission::Admission;
+use crate::agenda::Agenda;
 use crate::allowed_ips::{AllowedIps, PeerId};
-use crate::core::{Core, Endpoints, Event, Events, Traffic, Transmit};
+use crate::config::Config;
 use crate::drops::{DropCounters, DropReason, Drops};
-use crate::generation::{Forge, Generation};
-use crate::initiation::{Opener, Timestamp};
+use crate::events::{Event, Events};
+use crate::forge::Forge;
+use crate::generation::Generation;
+use crate::indices::IndexTable;
+use crate::initiation::Opener;
 use crate::inside::Inside;
 use crate::limits::*;
-use crate::peer::{Peer, PeerSnapshot};
+use crate::local::Local;
+use crate::outbox::{Outbox, Transmit};
+use crate::path::Path;
+use crate::peer::Peer;
 use crate::peers::Peers;
+use crate::remembered::Remembered;
+use crate::snapshot::PeerSnapshot;
 use crate::stamps::Stamps;
-use boringtun::noise::errors::WireGuardError;
-use boringtun::noise::rate_limiter::RateLimiter;
-use keys::{Epoch, Psk, WgPublicKey, WgSecret};
-use rand::SeedableRng as _;
-use rand::rngs::SmallRng;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use crate::traffic::Traffic;
+use crate::whereabouts::Endpoints;
+use keys::{Epoch, Psk, WgPublicKey};
+use std::collections::HashSet;
+use std::net::IpAddr;
 use std::time::Duration;
-use x25519_dalek::{PublicKey, StaticSecret};
-
-/// What a tunnel is made from.
-pub struct Config {
-    /// This node's WireGuard key.
-    pub secret: WgSecret,
-    /// MTU of the interface, in bytes: the most that padding may reach.
-    pub mtu: usize,
-    /// Initiations per second from the endpoints of peers, all together, above which a cookie is asked
-    /// for; with cookies twice that are opened. Strangers have a part of it besides:
-    /// [`STRANGERS_PART`], [`PROVEN_STRANGERS_PART`].
-    pub handshakes_per_second: u64,
-    /// Seeds the jitter, and tells cookies of different starts apart; nothing secret depends on it.
-    pub seed: u64,
-    /// The inside of the mesh.
-    pub inside: Inside,
-}
 
 /// A peer as an epoch knows it.
 #[derive(Debug, Clone)]
@@ -48,13 +36,28 @@ pub struct PeerSpec {
     pub allowed: Vec<IpAddr>,
 }
 
-/// A WireGuard data plane.
+/// A WireGuard data plane: the peers of one key, and the life of their epochs.
+///
+/// # Call contract
+///
+/// No call blocks, sends, sleeps or reads a clock. `now` is the owner's, and never goes back.
+///
+/// | After | comes |
+/// |---|---|
+/// | any call that takes the tunnel as `&mut` | [`Self::poll_transmit`] until it has nothing more, then [`Self::poll_timeout`] anew: both may have changed |
+/// | any call at all | [`Self::poll_event`] until it has nothing more, when it suits; beyond 1,024 events are lost |
+/// | the time that [`Self::poll_timeout`] gave, or later | [`Self::handle_timeout`] |
+/// | [`Self::install`] | [`Self::set_endpoints`] for its peers, since strangers have no place; then [`Self::activate`] of the same epoch, at once or after its lead. Another `install` before that supersedes it |
+/// | [`Self::activate`] | [`Self::discard_previous`], when the grace is over |
+/// | the end of the lease | [`Self::close`]. Nothing passes after it even if this is late |
+///
+/// A peer that an epoch leaves out is gone when `activate` returns. For that to be true of packets as
+/// well, nobody may keep one back that was sealed or opened before: an owner with several threads
+/// leaves that to [`crate::Carrier`], one without sends what a call gave before it makes the next.
 pub struct Tunnel {
-    pub(crate) core: Core,
+    pub(crate) local: Local,
     pub(crate) opener: Opener,
-    pub(crate) admission: Admission,
     pub(crate) peers: Peers,
-    pub(crate) by_key: HashMap<WgPublicKey, PeerId>,
     pub(crate) allowed: AllowedIps,
     pub(crate) inside: Inside,
     next_tick: Option<Duration>,
@@ -63,55 +66,40 @@ pub struct Tunnel {
     /// From when on nothing passes any more: the end of the epoch in force; without one, of `next`.
     closes_at: Option<Duration>,
     next_closes_at: Option<Duration>,
-    /// Newest timestamps of peers that are gone: a recording must not pass for news when they return.
-    remembered: HashMap<WgPublicKey, Timestamp>,
+    remembered: Remembered,
 }
 
 impl Tunnel {
-    /// A tunnel without peers.
-    pub fn new(config: Config) -> Self {
-        let secret = StaticSecret::from(*config.secret.expose());
-        let public = PublicKey::from(&secret);
+    /// A tunnel without peers, whose sessions are found by `indices`.
+    pub(crate) fn new(config: Config, indices: IndexTable) -> Self {
         let opener = Opener::new(&config.secret);
-        let per_second = config.handshakes_per_second;
-        let admission = Admission::new(&config.secret, per_second, config.seed);
-        let forge = Forge {
-            secret,
-            public: config.secret.public(),
-            wg: config.secret,
-            limiter: Arc::new(RateLimiter::new(&public, u64::MAX)),
-            indices: HashMap::new(),
-            rng: SmallRng::seed_from_u64(config.seed),
-        };
         Self {
-            core: Core {
-                forge,
-                mtu: config.mtu,
+            local: Local {
+                forge: Forge::new(config.secret, indices, config.seed),
+                outbox: Outbox::default(),
+                agenda: Agenda::default(),
                 drops: DropCounters::default(),
+                events: Events::default(),
+                endpoints: Endpoints::default(),
+                mtu: config.mtu,
                 carried: Traffic::default(),
                 handshakes: 0,
-                transmits: VecDeque::new(),
-                events: Events::default(),
-                due: BTreeSet::new(),
-                endpoints: Endpoints::default(),
             },
             opener,
-            admission,
             peers: Peers::default(),
-            by_key: HashMap::new(),
             allowed: AllowedIps::default(),
             inside: config.inside,
             next_tick: None,
             is_in_force: false,
             closes_at: None,
             next_closes_at: None,
-            remembered: HashMap::new(),
+            remembered: Remembered::default(),
         }
     }
 
     /// The interface's MTU from now on, in bytes: the most that padding may reach.
     pub fn set_mtu(&mut self, mtu: usize) {
-        self.core.mtu = mtu;
+        self.local.mtu = mtu;
     }
 
     // ---- epochs -----------------------------------------------------------------------------
@@ -129,19 +117,21 @@ impl Tunnel {
         now: Duration,
     ) -> Vec<WgPublicKey> {
         self.next_closes_at = closes_at;
+        // With nothing in force, members that are ahead are heard on this epoch alone, and so no longer
+        // than it lasts.
         if !self.is_in_force {
             self.closes_at = closes_at;
         }
         let named: HashSet<WgPublicKey> = peers.iter().map(|(spec, _)| spec.key).collect();
-        for id in 0..self.peers.len() {
+        for id in self.peers.slots() {
             let peer = self.peers.get_mut(id);
             let Some(peer) = peer.filter(|peer| !named.contains(&peer.key)) else {
                 continue;
             };
-            // Under the epoch in force it is a peer until the activation; without one it is none.
-            if let Some(superseded) = peer.generations.next.take() {
-                superseded.retire(&mut self.core.forge);
-            }
+            // Under the epoch in force it is a peer until the activation; without one it is none. Its
+            // generation of a superseded epoch goes in either case: activated by mistake, or kept as a
+            // previous one, it would let in a node that the newest epoch leaves out.
+            peer.generations.next = None;
             if peer.generations.current.is_none() {
                 self.remove(id);
             }
@@ -153,18 +143,20 @@ impl Tunnel {
                 continue;
             };
             if let Some(peer) = self.peers.get_mut(id) {
-                peer.install(Generation::new(epoch, psk), lead, now, &mut self.core);
+                peer.install(Generation::new(epoch, psk), lead, now, &mut self.local);
             }
         }
         self.next_tick.get_or_insert(now + TICK);
         refused
     }
 
-    /// Begins `epoch`: `next → current → outgoing`. A peer that is not part of it is gone when this
+    /// Begins `epoch`: `next → current → previous`. A peer that is not part of it is gone when this
     /// returns: sessions, indices, allowed IPs, queued packets, endpoint.
     pub fn activate(&mut self, epoch: Epoch, now: Duration) {
+        // Before anything else, so that all that follows is held against the lease of the new epoch.
         self.closes_at = self.next_closes_at;
-        // A machine that slept may learn of the epoch after its end: what waited is not to be sent.
+        // A machine that slept may learn of the epoch after its end: packets that waited must not be sent
+        // on an epoch that carries nothing any more.
         let is_over = self.check_lease(now).is_err();
         // Filled anew below, as this epoch says, whatever was said by one that never came into force.
         self.allowed = AllowedIps::default();
@@ -172,15 +164,17 @@ impl Tunnel {
         let greet = is_first.then_some(GREETING_SPREAD);
         // Without a lead all pairs want their handshake now, and the mesh's handshakes would keep the
         // news from those who have not heard it yet.
-        let spread = (SPREAD_PER_PEER * self.by_key.len() as u32).min(MAX_SPREAD);
-        for id in 0..self.peers.len() {
+        let spread = (SPREAD_PER_PEER * self.peers.count() as u32).min(MAX_SPREAD);
+        for id in self.peers.slots() {
             let Some(peer) = self.peers.get_mut(id) else {
                 continue;
             };
             if is_over {
-                peer.drop_queue(DropReason::LeaseOver, &mut self.core);
+                peer.drop_queue(DropReason::LeaseOver, &self.local);
             }
-            if !peer.activate(epoch, greet, spread, now, &mut self.core) {
+            // Whole, and before this returns: a session, an index or a queued packet that stayed would go
+            // on carrying what a node says that is no member any more.
+            if !peer.activate(epoch, greet, spread, now, &mut self.local) {
                 self.remove(id);
             }
         }
@@ -192,26 +186,29 @@ impl Tunnel {
         self.hold_back(now);
     }
 
-    /// Ends the grace: what is left of the epoch before the current one is wiped.
+    /// Ends the grace: everything older than the current epoch is wiped.
     pub fn discard_previous(&mut self) {
+        // All peers at once: by now every member sends on the newest epoch, and a PSK that stays after
+        // that is one more that a seizure of this machine would give away.
         for peer in self.peers.iter_mut() {
-            peer.discard_outgoing(&mut self.core);
+            peer.discard_previous(&mut self.local);
         }
     }
 
     /// Ends the epoch in force and everything before it, in one step. Only what is installed for an
-    /// epoch to come stays: nothing is sent on it before it begins, and what members send that are
-    /// ahead is taken.
+    /// epoch to come stays: nothing is sent on it before it begins, and members that are ahead are
+    /// heard.
     pub fn close(&mut self) {
-        for id in 0..self.peers.len() {
+        for id in self.peers.slots() {
             let Some(peer) = self.peers.get_mut(id) else {
                 continue;
             };
-            if !peer.close(&mut self.core) {
+            if !peer.close(&mut self.local) {
                 self.remove(id);
             }
         }
-        self.core.transmits.clear();
+        // Datagrams that were made before the end must not leave after it.
+        self.local.outbox.clear();
         self.is_in_force = false;
         self.closes_at = self.next_closes_at;
     }
@@ -221,68 +218,62 @@ impl Tunnel {
     pub fn set_endpoints(
         &mut self,
         key: &WgPublicKey,
-        mut endpoints: Vec<SocketAddr>,
+        endpoints: impl IntoIterator<Item = impl Into<Path>>,
         now: Duration,
     ) {
-        endpoints.retain(|endpoint| self.inside.allows_endpoint(endpoint));
-        let Some(peer) = self.by_key.get(key).and_then(|id| self.peers.get_mut(*id)) else {
+        let endpoints: Vec<Path> = endpoints
+            .into_iter()
+            .map(Into::into)
+            .filter(|endpoint| self.inside.allows_endpoint(*endpoint))
+            .collect();
+        let id = self.peers.id_of(key);
+        let Some(peer) = id.and_then(|id| self.peers.get_mut(id)) else {
             return;
         };
-        peer.set_candidates(endpoints, &self.core);
-        let has_session = peer.snapshot(now).session_epoch.is_some();
-        let still_named = peer
-            .endpoint
-            .is_some_and(|endpoint| peer.candidates.contains(&endpoint));
-        if !has_session && !still_named {
-            peer.move_to(peer.candidates.first().copied(), &self.core);
-        }
+        let has_session = peer.generations.sending(now).is_some();
+        let (whereabouts, endpoints_of_all) = (&mut peer.whereabouts, &self.local.endpoints);
+        whereabouts.say(endpoints, has_session, endpoints_of_all);
     }
 
     // ---- time and outputs -------------------------------------------------------------------
 
     /// When [`Self::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let due = self.core.due.first().map(|(due, _)| *due);
+        let due = self.local.agenda.first().map(|(due, _)| due);
         [due, self.next_tick].into_iter().flatten().min()
     }
 
     /// Does what is due: initiations, renewals, keepalives, expiry.
     pub fn handle_timeout(&mut self, now: Duration) {
-        while let Some((_, id)) = self
-            .core
-            .due
-            .first()
-            .copied()
-            .filter(|(due, _)| *due <= now)
-        {
+        while let Some((_, id)) = self.local.agenda.first().filter(|(due, _)| *due <= now) {
             match self.peers.get_mut(id) {
-                Some(peer) => peer.run_due(now, &mut self.core),
-                None => self.core.due.retain(|(_, owner)| *owner != id),
+                Some(peer) => peer.run_due(now, &mut self.local),
+                None => self.local.agenda.forget(id),
             }
         }
         if self.next_tick.is_some_and(|tick| tick <= now) {
             for peer in self.peers.iter_mut() {
-                peer.tick(now, &mut self.core);
+                peer.tick(now, &mut self.local);
             }
-            self.next_tick = (!self.by_key.is_empty()).then_some(now + TICK);
+            self.next_tick = (self.peers.count() > 0).then_some(now + TICK);
         }
         self.hold_back(now);
     }
 
     /// The next datagram to send besides what [`Self::handle_tun`] sealed.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.core.transmits.pop_front()
+        self.local.outbox.take()
     }
 
     /// The next change to tell.
     pub fn poll_event(&self) -> Option<Event> {
-        self.core.events.pop()
+        self.local.events.pop()
     }
 
     /// Every peer, as observed. After the lease no session carries anything: none is shown.
     pub fn snapshot(&self, now: Duration) -> Vec<PeerSnapshot> {
         let is_over = self.check_lease(now).is_err();
-        let observed = self.peers.iter().map(|peer| peer.snapshot(now));
+        let observed = self.peers.iter().map(|peer| PeerSnapshot::of(&peer, now));
         let shown = |mut peer: PeerSnapshot| {
             if is_over {
                 (peer.session_epoch, peer.session_age, peer.next_ready) = (None, None, false);
@@ -294,7 +285,7 @@ impl Tunnel {
 
     /// The epoch that is in force for a peer, and its PSK: for an operator's explicit export.
     pub fn current_psk(&mut self, key: &WgPublicKey) -> Option<(Epoch, &Psk)> {
-        let peer = self.peers.get_mut(*self.by_key.get(key)?)?;
+        let peer = self.peers.get_mut(self.peers.id_of(key)?)?;
         peer.generations
             .current
             .as_ref()
@@ -303,23 +294,25 @@ impl Tunnel {
 
     /// Packets that were not carried.
     pub fn drops(&self) -> Drops {
-        self.core.drops.read()
+        self.local.drops.read()
     }
 
     /// Packets that were carried since start, peers that are gone included.
     pub fn traffic(&self) -> Traffic {
-        let mut traffic = self.core.carried;
+        let mut traffic = self.local.carried;
         self.peers.iter().for_each(|peer| traffic.add(peer.traffic));
         traffic
     }
 
     /// Handshakes completed since start, both roles.
     pub fn handshakes(&self) -> u64 {
-        self.core.handshakes
+        self.local.handshakes
     }
 
     // ---- details ----------------------------------------------------------------------------
 
+    /// Whether anything may pass. Asked for every batch and every datagram, because no timer can be
+    /// relied on: a machine that slept past the end of its lease gets packets before it gets to `close`.
     pub(crate) fn check_lease(&self, now: Duration) -> Result<(), DropReason> {
         if self.closes_at.is_some_and(|closes_at| closes_at <= now) {
             Err(DropReason::LeaseOver)
@@ -331,20 +324,19 @@ impl Tunnel {
     /// After the lease nothing leaves, whatever is still due: on waking, timers may come first.
     fn hold_back(&mut self, now: Duration) {
         if self.check_lease(now).is_err() {
-            self.core.transmits.clear();
+            self.local.outbox.clear();
         }
     }
 
     fn peer_for(&mut self, spec: &PeerSpec) -> Option<PeerId> {
-        let id = match self.by_key.get(&spec.key) {
-            Some(id) => *id,
+        let id = match self.peers.id_of(&spec.key) {
+            Some(id) => id,
             None => {
-                let shared = self.core.forge.wg.shared_with(&spec.key)?;
+                let shared = self.local.forge.shared_with(&spec.key)?;
                 let id = self.peers.free_slot();
-                let mut peer = Peer::new(id, spec.key, shared);
-                peer.stamps = Stamps::since(self.remembered.remove(&spec.key).unwrap_or_default());
+                let mut peer = Peer::new(id, spec.key, shared, &self.local.forge.public());
+                peer.stamps = Stamps::since(self.remembered.take(&spec.key).unwrap_or_default());
                 self.peers.insert(peer);
-                self.by_key.insert(spec.key, id);
                 id
             }
         };
@@ -366,32 +358,13 @@ impl Tunnel {
 
     fn remove(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.take(id) {
-            self.by_key.remove(&peer.key);
-            if self.remembered.len() >= MAX_REMEMBERED {
-                self.remembered.clear();
-            }
-            self.remembered.insert(peer.key, peer.stamps.newest());
+            // A recording of its initiations must not be answered when it comes back.
+            self.remembered.keep(peer.key, peer.stamps.newest());
             self.allowed.remove_peer(id);
-            peer.retire(&mut self.core);
+            peer.retire(&mut self.local);
         }
     }
 }
 
-pub(crate) fn reason(error: &WireGuardError) -> DropReason {
-    match error {
-        WireGuardError::DuplicateCounter
-        | WireGuardError::InvalidCounter
-        | WireGuardError::WrongTai64nTimestamp => DropReason::Replayed,
-        WireGuardError::InvalidAeadTag => DropReason::BadAead,
-        WireGuardError::InvalidMac => DropReason::BadMac,
-        WireGuardError::UnderLoad => DropReason::UnderLoad,
-        WireGuardError::NoCurrentSession | WireGuardError::WrongIndex => DropReason::UnknownIndex,
-        WireGuardError::InvalidPacket => DropReason::Malformed,
-        _ => DropReason::BadHandshake,
-    }
-}
-
-/// Peers that are gone and whose newest timestamp is remembered.
-const MAX_REMEMBERED: usize = 16_384;
 /// How often sessions are looked after.
 const TICK: Duration = Duration::from_secs(1);

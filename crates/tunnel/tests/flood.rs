@@ -1,21 +1,22 @@
-//! Handshake messages by one that knows all keys and is no member: what a pair that stays loses, which
-//! is nothing, and what it waits for, which is one round trip. Virtual time, one millisecond a step.
+//! Handshake messages by one that knows all keys and is no member: a pair that stays loses nothing, and
+//! waits for one round trip at most. Virtual time, one millisecond a step.
 
 mod carry;
 
 use blake2::digest::consts::U16;
 use blake2::digest::{FixedOutput as _, KeyInit as _, Update as _};
 use blake2::{Blake2s256, Blake2sMac, Digest as _};
+use carry::Carried;
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use rand_core::OsRng;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Config, DropReason, Inbound, Inside, Outbound, PeerSpec, Range, Tunnel};
+use tunnel::{Config, DropReason, Inbound, Inside, Outbound, Path, PeerSpec, Range};
 
 /// A node: the first two, A and B, are members; the others belong to one that is not.
 struct Node {
-    tunnel: Tunnel,
+    tunnel: Carried,
     key: WgPublicKey,
     inner: Ipv4Addr,
     outer: SocketAddr,
@@ -70,7 +71,7 @@ fn node(host: u8) -> Node {
     let secret = WgSecret::generate(&mut OsRng);
     let inner = Ipv4Addr::new(10, 0, 0, host);
     let key = secret.public();
-    let tunnel = Tunnel::new(Config {
+    let tunnel = Carried::new(Config {
         secret,
         mtu: 1420,
         handshakes_per_second: 1_000,
@@ -160,7 +161,8 @@ impl World {
         outbound
     }
 
-    fn launch(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
+    fn launch(&mut self, from: SocketAddr, to: Path, datagram: Vec<u8>) {
+        let Path::Udp(to) = to;
         self.flying
             .push_back((self.now + self.one_way, from, to, datagram));
     }
@@ -185,7 +187,7 @@ impl World {
                 let is_proven = transmit.payload[transmit.payload.len() - 16..] != [0; 16];
                 if at >= 2 && is_proven && transmit.payload[0] == 1 {
                     // It is sent again and again.
-                    let to = usize::from(self.nodes[1].outer == transmit.to);
+                    let to = usize::from(Path::Udp(self.nodes[1].outer) == transmit.to);
                     self.proven.insert((at, to), transmit.payload.clone());
                 }
                 self.launch(self.nodes[at].outer, transmit.to, transmit.payload);

@@ -1,16 +1,17 @@
-//! A pair whose packets take time: what rotations must not cost when epochs come close together,
-//! reach the two sides at different times, or meet a restart. Virtual time, one millisecond a step.
+//! A pair whose packets take time: rotations cost it nothing when epochs come close together, reach the
+//! two sides at different times, or meet a restart. Virtual time, one millisecond a step.
 
 mod carry;
 
+use carry::Carried;
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use rand_core::OsRng;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Config, DropReason, Inbound, Inside, Outbound, PeerSpec, Range, Tunnel};
+use tunnel::{Config, DropReason, Inbound, Inside, Outbound, PeerSpec, Range};
 
 struct Side {
-    tunnel: Tunnel,
+    tunnel: Carried,
     secret: WgSecret,
     key: WgPublicKey,
     inner: Ipv4Addr,
@@ -36,7 +37,7 @@ struct Link {
     flying: Vec<(Duration, usize, Vec<u8>)>,
 }
 
-/// What happens to which side, at which millisecond of a script.
+/// An event of one side, at some millisecond of a script.
 #[derive(Clone, Copy)]
 enum Step {
     /// An epoch without lead arrives and begins.
@@ -67,7 +68,7 @@ fn side(host: u8, secret: WgSecret, handshakes_per_second: u64) -> Side {
         inside: inside(host),
     };
     Side {
-        tunnel: Tunnel::new(config),
+        tunnel: Carried::new(config),
         key: secret.public(),
         secret,
         inner: Ipv4Addr::new(10, 0, 0, host),
@@ -456,7 +457,7 @@ fn a_node_that_restarts_is_heard_of_at_once_even_by_one_that_only_talks() {
     link.step(1, Step::Now(1));
     link.run(5_000, [10, 0]);
     link.run(1_000, [0, 0]);
-    // What was in flight, and what was sent until its greeting: a second at most.
+    // Packets in flight, and those until its greeting: of a second at most.
     assert!(link.lost()[0] <= 110, "{:?}", link.lost());
 }
 
@@ -535,8 +536,8 @@ fn a_counter_at_its_end_is_refused_before_it_can_wrap() {
     assert_eq!(inbound, Inbound::Dropped(DropReason::Malformed));
 }
 
-/// Side 1 has been there for long; side 0 has just come, and its greeting is answered: what confirms
-/// the handshake is on its way.
+/// Side 1 has been there for long; side 0 has just come, and its greeting is answered, and the keepalive
+/// that confirms the handshake is on its way.
 fn greeted(one_way: Duration) -> Link {
     let mut link = Link::apart(one_way);
     link.step(1, Step::Now(1));

@@ -1,7 +1,7 @@
 //! Whatever comes at a tunnel with a live session: from strangers on UDP, from the peer behind its
 //! seal, from the kernel on the TUN device.
 
-use crate::carry;
+use crate::carry::{self, Carried};
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tunnel::{Config, DropReason, Inbound, Inside, Outbound, PeerSpec, Range, Tunnel};
+use tunnel::{Config, DropReason, Inbound, Inside, Outbound, Path, PeerSpec, Range};
 
 const MTU: usize = 1420;
 const OWN_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -20,7 +20,7 @@ const PEER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 
 /// A tunnel and, as its peer, boringtun by itself, which seals anything.
 struct Pair {
-    tunnel: Tunnel,
+    tunnel: Carried,
     peer: Tunn,
     now: Duration,
 }
@@ -45,7 +45,7 @@ fn secret(byte: u8) -> (WgSecret, StaticSecret) {
 impl Pair {
     fn connected() -> Self {
         let ((own, own_static), (peer, peer_static)) = (secret(1), secret(2));
-        let mut tunnel = Tunnel::new(Config {
+        let mut tunnel = Carried::new(Config {
             secret: own,
             mtu: MTU,
             handshakes_per_second: u64::MAX,
@@ -212,11 +212,12 @@ pub fn inside(data: &[u8]) {
                 .set_endpoints(&key, vec![from, outer()], pair.now);
             // With a session it stays where it was heard; without one it goes where it may.
             let endpoint = pair.tunnel.snapshot(pair.now)[0].endpoint;
-            assert!(endpoint == before || endpoint == Some(outer()));
+            assert!(endpoint == before || endpoint == Some(outer().into()));
         }
         while let Some(transmit) = pair.tunnel.poll_transmit() {
-            assert!(!(is_inside && transmit.to.ip() == ip));
-            assert!(!is_of_the_mesh(transmit.to.ip()));
+            let Path::Udp(to) = transmit.to;
+            assert!(!(is_inside && to.ip() == ip));
+            assert!(!is_of_the_mesh(to.ip()));
         }
         // Back to where the other targets expect it.
         let keepalive = pair.peer.encapsulate(&[], &mut made);
@@ -264,7 +265,7 @@ pub fn outbound(data: &[u8]) {
         let (tunnel, now) = (&mut pair.tunnel, pair.now);
         let outbound = carry::send(tunnel, &mut buffer, data.len(), &mut sealed, now);
         if let Outbound::Send { to, len } = outbound {
-            assert_eq!(to, outer());
+            assert_eq!(to, outer().into());
             // boringtun cuts the padding by the length that the packet claims.
             match pair.peer.decapsulate(None, &sealed[..len], &mut opened) {
                 TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {

@@ -1,19 +1,19 @@
 //! Datagrams on their way out: sealed one behind the other into one buffer, sent by one call.
 //!
-//! A batch is datagrams to one address, all of one length but for the last (UDP GSO). What does not
-//! fit in goes out first, so nothing is reordered.
+//! A batch is datagrams to one address, all of one length but for the last (UDP GSO). One that does
+//! not fit in has the others sent first, so nothing is reordered.
 
 use crate::io::clock;
 use crate::io::offload::{Offload, Offloads, Why};
 use crate::io::udp::{Udp, is_refusal};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::Duration;
+use tunnel::Path;
 
 pub(super) struct Batch {
     bytes: Box<[u8]>,
     len: usize,
-    to: Option<SocketAddr>,
+    to: Option<Path>,
     /// Length of the first datagram.
     segment: usize,
     count: usize,
@@ -26,7 +26,7 @@ pub(super) struct Batch {
 /// them one by one. Forgotten from time to time, because paths change.
 #[derive(Default)]
 struct LongDatagrams {
-    from_length: HashMap<SocketAddr, usize>,
+    from_length: HashMap<Path, usize>,
     since: Duration,
 }
 
@@ -47,7 +47,7 @@ impl Batch {
     /// way. Datagrams that the system did not take are returned as lost.
     pub(super) fn room(
         &mut self,
-        to: SocketAddr,
+        to: Path,
         len: usize,
         udp: &Udp,
         offloads: &Offloads,
@@ -101,7 +101,7 @@ impl Batch {
     }
 
     /// Datagrams of the current length that one call may send.
-    fn most(&self, to: SocketAddr, offloads: &Offloads) -> usize {
+    fn most(&self, to: Path, offloads: &Offloads) -> usize {
         if offloads.is_on(Offload::UdpGso) && self.long.fits(to, self.segment) {
             MAX_SEGMENTS
         } else {
@@ -111,7 +111,7 @@ impl Batch {
 }
 
 impl LongDatagrams {
-    fn fits(&self, to: SocketAddr, segment: usize) -> bool {
+    fn fits(&self, to: Path, segment: usize) -> bool {
         self.from_length.is_empty()
             || self
                 .from_length
@@ -121,13 +121,7 @@ impl LongDatagrams {
     }
 
     /// A batch was refused: because its datagrams are long for their path, or altogether.
-    fn refused(
-        &mut self,
-        to: SocketAddr,
-        segment: usize,
-        error: std::io::Error,
-        offloads: &Offloads,
-    ) {
+    fn refused(&mut self, to: Path, segment: usize, error: std::io::Error, offloads: &Offloads) {
         if segment <= FITS_ANY_PATH || error.raw_os_error() == Some(libc::EIO) {
             return offloads.turn_off(Offload::UdpGso, Why::Failed(error));
         }

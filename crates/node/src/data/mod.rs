@@ -23,12 +23,12 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use keys::{Epoch, WgPublicKey};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tunnel::{Drops, PeerSnapshot, Traffic, Tunnel};
+use tunnel::{Carrier, Drops, FrontDoor, PeerSnapshot, Traffic, Tunnel};
 use worker::Worker;
 use zeroize::Zeroizing;
 
@@ -78,7 +78,7 @@ pub(crate) struct DataPlane {
 
 /// What the data threads share.
 struct Shared {
-    tunnel: RwLock<Tunnel>,
+    carrier: Carrier,
     offloads: Arc<Offloads>,
     threads: usize,
     /// Packets that the system did not take.
@@ -91,12 +91,12 @@ struct Shared {
 impl DataPlane {
     /// Starts a thread for each queue and its socket. They end when this is dropped.
     pub(crate) fn start(
-        tunnel: Tunnel,
+        door: FrontDoor,
         queues: Vec<(Box<dyn Tun>, std::net::UdpSocket)>,
         offloads: Arc<Offloads>,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            tunnel: RwLock::new(tunnel),
+            carrier: Carrier::new(door),
             offloads,
             threads: queues.len(),
             tun_write: AtomicU64::new(0),
@@ -175,23 +175,6 @@ impl DataPlane {
     }
 }
 
-impl Shared {
-    fn read(&self) -> RwLockReadGuard<'_, Tunnel> {
-        self.tunnel.read().expect("no data thread has panicked")
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Tunnel> {
-        self.tunnel.write().expect("no data thread has panicked")
-    }
-
-    /// Wakes the main thread if the tunnel's next deadline is not what it was.
-    fn deadline_may_have_changed(&self, before: Option<Duration>, tunnel: &Tunnel) {
-        if tunnel.poll_timeout() != before {
-            self.deadline.notify_one();
-        }
-    }
-}
-
 /// Carries packets until the plane is stopped.
 async fn run_other(mut worker: Worker, mut stopped: watch::Receiver<()>) -> io::Result<()> {
     loop {
@@ -230,7 +213,7 @@ async fn run_main(
         match wake {
             Wake::Command(None) => return Ok(()),
             Wake::Command(Some(command)) => {
-                let mut tunnel = shared.write();
+                let mut tunnel = shared.carrier.write();
                 carry_out(command, &mut tunnel, shared);
                 worker.flush(&mut tunnel);
             }
@@ -244,11 +227,11 @@ async fn run_main(
 /// never gets to complete.
 fn look_after(worker: &Worker, shared: &Shared) -> Option<Duration> {
     let now = clock::boot();
-    let deadline = shared.read().poll_timeout();
+    let deadline = shared.carrier.read().poll_timeout();
     if deadline.is_none_or(|at| at > now) {
         return deadline;
     }
-    let mut tunnel = shared.write();
+    let mut tunnel = shared.carrier.write();
     tunnel.handle_timeout(now);
     worker.flush(&mut tunnel);
     tunnel.poll_timeout()

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tunnel::{DropReason, Tunnel};
+use tunnel::{DropReason, FrontDoor};
 
 /// A TUN device that always has one more packet, for nobody.
 struct Endless {
@@ -49,7 +49,7 @@ impl Tun for Endless {
 }
 
 fn start(tun: Box<dyn Tun>) -> (DataPlane, SocketAddr) {
-    let tunnel = Tunnel::new(tunnel::Config {
+    let door = FrontDoor::new(tunnel::Config {
         secret: WgSecret::generate(&mut rand_core::OsRng),
         mtu: 1420,
         handshakes_per_second: 1_000,
@@ -60,7 +60,7 @@ fn start(tun: Box<dyn Tun>) -> (DataPlane, SocketAddr) {
     let sockets = udp::bind(0, 1).expect("a port is free");
     let port = sockets[0].local_addr().expect("it is bound").port();
     let queues = std::iter::once(tun).zip(sockets).collect();
-    let plane = DataPlane::start(tunnel, queues, offloads).expect("a thread can be started");
+    let plane = DataPlane::start(door, queues, offloads).expect("a thread can be started");
     (plane, (Ipv4Addr::LOCALHOST, port).into())
 }
 

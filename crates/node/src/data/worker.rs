@@ -1,27 +1,27 @@
 //! One data thread's way of carrying packets: its TUN queue, its UDP socket, its buffers.
 //!
 //! ```text
-//! TUN ─read─▶ super-packet ─split─▶ Outgoing::seal ─▶ batch ─one call─▶ UDP
-//! UDP ─one call─▶ datagrams ─▶ Incoming::open ─▶ coalesce ─gathering write─▶ TUN
+//! TUN ─read─▶ super-packet ─split─▶ Turn::send ─seal─▶ batch ─one call─▶ UDP
+//! UDP ─one call─▶ datagrams ─▶ Carrier::receive ─open─▶ coalesce ─gathering write─▶ TUN
 //! ```
 //!
-//! A turn is bounded, holds the tunnel's read lock, and leaves nothing behind when it gives it back:
-//! whoever then takes the write lock to remove a peer knows that no packet of it is on its way. What
-//! needs the tunnel alone (handshakes, packets without a session) takes the write lock in between.
+//! Only the bytes go by here. When the tunnel is shared, when a thread has it alone, and what must have
+//! left before either ends is the carrier's to say (`tunnel/src/carrier.rs`); a turn is bounded here.
 
 use super::batch::Batch;
 use super::{Shared, count};
 use crate::io::clock;
-use crate::io::offload::{Offload, Offloads, Why};
+use crate::io::offload::{Offload, Why};
 use crate::io::tun::{AsyncTun, Tun};
 use crate::io::udp::Udp;
 use offload::{Coalescer, SPARE, Split, VNET_HEADER_LEN, Verdict, VnetHeader};
 use quinn_udp::RecvMeta;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use tunnel::{DropReason, Event, Inbound, Opened, Outbound, Outgoing, Tunnel};
+use tunnel::{
+    DatagramSink, DropReason, Event, Headers, PacketSink, PacketSource, Path, Received, Tunnel,
+};
 
 pub(super) struct Worker {
     shared: Arc<Shared>,
@@ -29,13 +29,26 @@ pub(super) struct Worker {
     udp: Udp,
     batch: Batch,
     coalescer: Coalescer,
-    /// What comes from the TUN device.
+    /// A super-packet from the TUN device.
     packet: Box<[u8]>,
-    /// What comes from the UDP socket, in slots.
+    /// Datagrams from the UDP socket, in slots.
     datagrams: Box<[u8]>,
     /// The same, opened, each packet where its datagram is.
     plain: Box<[u8]>,
+    headers: Headers,
 }
+
+/// Both ends of a thread's way: where its tunnel puts datagrams and packets.
+struct Ends<'w> {
+    tun: &'w AsyncTun,
+    udp: &'w Udp,
+    batch: &'w mut Batch,
+    coalescer: &'w mut Coalescer,
+    shared: &'w Shared,
+}
+
+/// The packets of a super-packet, one by one.
+struct Segments<'p>(Split<'p>);
 
 impl Worker {
     /// Must run inside a tokio runtime.
@@ -54,6 +67,7 @@ impl Worker {
             packet: vec![0; VNET_HEADER_LEN + MAX_PACKET + SPARE].into_boxed_slice(),
             datagrams: vec![0; SLOTS * SLOT].into_boxed_slice(),
             plain: vec![0; SLOTS * SLOT].into_boxed_slice(),
+            headers: Headers::default(),
         })
     }
 
@@ -82,64 +96,53 @@ impl Worker {
 
     /// Whether there may be more.
     fn drain_tun(&mut self) -> io::Result<bool> {
-        let shared = Arc::clone(&self.shared);
-        let mut tunnel = shared.read();
+        let Self {
+            shared,
+            tun,
+            udp,
+            batch,
+            coalescer,
+            packet,
+            ..
+        } = self;
+        let mut ends = Ends {
+            tun,
+            udp,
+            batch,
+            coalescer,
+            shared,
+        };
+        let mut turn = shared.carrier.turn(&mut ends);
         let mut budget = TURN;
         while budget > 0 {
-            let room = self.packet.len() - SPARE;
-            let len = match self.tun.recv(&mut self.packet[..room]) {
+            let room = packet.len() - SPARE;
+            let len = match tun.recv(&mut packet[..room]) {
                 Ok(len) => len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // A packet that no offload header can describe; the driver has thrown it away.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    tunnel.count_drops(DropReason::Malformed, 1);
+                    turn.count_drops(DropReason::Malformed, 1);
                     budget = budget.saturating_sub(LEAST_COST);
                     continue;
                 }
                 Err(error) => return Err(error),
             };
             budget = budget.saturating_sub(len.max(LEAST_COST));
-            let start = if self.tun.has_vnet_header() {
+            let start = if tun.has_vnet_header() {
                 VNET_HEADER_LEN.min(len)
             } else {
                 0
             };
-            let (header, packet) = self.packet.split_at_mut(start);
+            let (header, packet) = packet.split_at_mut(start);
             let header = VnetHeader::parse(header).map_or_else(VnetHeader::default, |(h, _)| h);
             let len = len - start;
-            let (Some(destination), Ok(mut split)) = (
-                tunnel::destination(&packet[..len]),
-                Split::new(header, packet, len),
-            ) else {
-                tunnel.count_drops(DropReason::Malformed, 1);
-                continue;
-            };
-            let needs_tunnel_alone = match tunnel.outgoing(destination, clock::boot()) {
-                Ok(Some(peer)) => {
-                    let (batch, udp) = (&mut self.batch, &self.udp);
-                    let lost = seal_all(&mut split, peer, batch, udp, &shared.offloads);
-                    count(&shared.udp_send, lost);
-                    false
-                }
-                Ok(None) => true,
-                Err(reason) => {
-                    tunnel.count_drops(reason, split.remaining() as u64);
-                    false
-                }
-            };
-            if needs_tunnel_alone {
-                let lost = self.batch.flush(&self.udp, &shared.offloads);
-                count(&shared.udp_send, lost);
-                drop(tunnel);
-                let mut alone = shared.write();
-                seal_alone(&mut split, &mut alone, &mut self.plain, &self.udp, &shared);
-                drop(alone);
-                tunnel = shared.read();
+            let destination = tunnel::destination(&packet[..len]);
+            match Split::new(header, packet, len) {
+                Ok(split) => turn.send(destination, &mut Segments(split), clock::boot),
+                Err(_) => turn.count_drops(DropReason::Malformed, 1),
             }
         }
-        let lost = self.batch.flush(&self.udp, &shared.offloads);
-        count(&shared.udp_send, lost);
         Ok(budget == 0)
     }
 
@@ -170,60 +173,36 @@ impl Worker {
         true
     }
 
-    /// Opens what was received and delivers it. Handshakes go first.
     fn open_all(&mut self, metas: &[RecvMeta]) {
-        let shared = Arc::clone(&self.shared);
-        for (from, range) in datagrams(metas) {
-            if tunnel::is_handshake(&self.datagrams[range.clone()]) {
-                self.open_alone(from, range);
-            }
-        }
-        let tunnel = shared.read();
-        self.coalescer.set(
+        let Self {
+            shared,
+            tun,
+            udp,
+            batch,
+            coalescer,
+            datagrams: bytes,
+            plain,
+            headers,
+            ..
+        } = self;
+        coalescer.set(
             shared.offloads.is_on(Offload::TunTcpMerge),
             shared.offloads.is_on(Offload::TunUdpMerge),
         );
-        let mut handshakes = Vec::new();
-        let mut incoming = tunnel.incoming(clock::boot());
-        for (from, range) in datagrams(metas) {
-            let datagram = &self.datagrams[range.clone()];
-            if tunnel::is_handshake(datagram) {
-                continue;
-            }
-            match incoming.open(from, datagram, &mut self.plain[range.clone()]) {
-                Opened::Deliver { len } => {
-                    let packet = range.start..range.start + len;
-                    self.coalescer.push(&self.plain, packet);
-                }
-                Opened::Consumed | Opened::Dropped(_) => {}
-                Opened::Handshake => handshakes.push((from, range)),
-            }
-        }
-        drop(incoming);
-        self.coalescer.drain(&mut self.plain, |header, slices| {
-            deliver(&self.tun, header, slices, &shared)
-        });
-        drop(tunnel);
-        for (from, range) in handshakes {
-            self.open_alone(from, range);
-        }
-    }
-
-    /// A datagram that needs the tunnel alone.
-    fn open_alone(&mut self, from: SocketAddr, range: Range<usize>) {
-        let shared = Arc::clone(&self.shared);
-        let mut tunnel = shared.write();
-        let before = tunnel.poll_timeout();
-        let (datagram, out) = (&self.datagrams[range.clone()], &mut self.plain[range]);
-        let inbound = tunnel.handle_udp(from, datagram, out, clock::boot());
-        if let Inbound::Deliver { len } = inbound {
-            let header = VnetHeader::default();
-            let encoded = header.encode();
-            let slices = [IoSlice::new(&encoded), IoSlice::new(&out[..len])];
-            let _ = deliver(&self.tun, &header, &slices, &shared);
-        }
-        send_control(&mut tunnel, &self.udp, &shared);
-        shared.deadline_may_have_changed(before, &tunnel);
+        let mut ends = Ends {
+            tun,
+            udp,
+            batch,
+            coalescer,
+            shared,
+        };
+        let received = Received {
+            datagrams: bytes,
+            plain,
+            each: datagrams(metas),
+        };
+        let carrier = &shared.carrier;
+        carrier.receive(received, headers, &mut ends, clock::boot);
     }
 
     // ---- what the main thread does besides ----------------------------------------------------
@@ -268,46 +247,53 @@ impl Worker {
     }
 }
 
-/// Seals the packets of a super-packet into the batch; how many datagrams were lost on the way.
-fn seal_all(
-    split: &mut Split<'_>,
-    mut peer: Outgoing<'_>,
-    batch: &mut Batch,
-    udp: &Udp,
-    offloads: &Offloads,
-) -> u64 {
-    let mut lost = 0;
-    while let Some(segment) = split.next_segment() {
-        let len = peer.datagram_len(segment.len);
-        let (room, lost_before) = batch.room(peer.to(), len, udp, offloads);
-        lost += lost_before;
-        // A packet that is not sealed was dropped, and counted, by the tunnel.
-        if let Ok(len) = peer.seal(segment.bytes, segment.len, room) {
-            batch.push(len);
-        }
+impl DatagramSink for Ends<'_> {
+    fn room(&mut self, to: Path, len: usize) -> &mut [u8] {
+        let (room, lost) = self.batch.room(to, len, self.udp, &self.shared.offloads);
+        count(&self.shared.udp_send, lost);
+        room
     }
-    lost
+
+    fn push(&mut self, len: usize) {
+        self.batch.push(len);
+    }
+
+    fn flush(&mut self) {
+        let lost = self.batch.flush(self.udp, &self.shared.offloads);
+        count(&self.shared.udp_send, lost);
+    }
+
+    fn send(&mut self, to: Path, datagram: &[u8]) {
+        let sent = self.udp.send(to, datagram, datagram.len());
+        count(&self.shared.udp_send, u64::from(sent.is_err()));
+    }
+
+    fn deadline_changed(&mut self) {
+        self.shared.deadline.notify_one();
+    }
 }
 
-/// The same with the tunnel alone: shakes hands, and keeps packets until that is done.
-fn seal_alone(
-    split: &mut Split<'_>,
-    tunnel: &mut Tunnel,
-    out: &mut [u8],
-    udp: &Udp,
-    shared: &Shared,
-) {
-    let (now, before) = (clock::boot(), tunnel.poll_timeout());
-    while let Some(segment) = split.next_segment() {
-        let outbound = tunnel.handle_tun(segment.bytes, segment.len, out, now);
-        if let Outbound::Send { to, len } = outbound
-            && udp.send(to, &out[..len], len).is_err()
-        {
-            count(&shared.udp_send, 1);
-        }
+impl PacketSink for Ends<'_> {
+    fn put(&mut self, plain: &[u8], range: Range<usize>) {
+        self.coalescer.push(plain, range);
     }
-    send_control(tunnel, udp, shared);
-    shared.deadline_may_have_changed(before, tunnel);
+
+    fn flush(&mut self, plain: &mut [u8]) {
+        self.coalescer.drain(plain, |header, slices| {
+            deliver(self.tun, header, slices, self.shared)
+        });
+    }
+}
+
+impl PacketSource for Segments<'_> {
+    fn next(&mut self) -> Option<(&mut [u8], usize)> {
+        let segment = self.0.next_segment()?;
+        Some((segment.bytes, segment.len))
+    }
+
+    fn remaining(&self) -> usize {
+        self.0.remaining()
+    }
 }
 
 fn send_control(tunnel: &mut Tunnel, udp: &Udp, shared: &Shared) {
@@ -350,20 +336,20 @@ fn deliver(
 }
 
 /// The datagrams that were received, and where they are.
-fn datagrams(metas: &[RecvMeta]) -> impl Iterator<Item = (SocketAddr, Range<usize>)> + '_ {
+fn datagrams(metas: &[RecvMeta]) -> impl Iterator<Item = (Path, Range<usize>)> + Clone + '_ {
     metas.iter().enumerate().flat_map(|(slot, meta)| {
         let start = slot * SLOT;
-        let stride = meta.stride.max(1);
+        let (from, stride) = (Path::Udp(meta.addr), meta.stride.max(1));
         (0..meta.len).step_by(stride).map(move |at| {
             let end = meta.len.min(at + stride);
-            (meta.addr, start + at..start + end)
+            (from, start + at..start + end)
         })
     })
 }
 
 /// Bytes per turn and direction, before commands and the other direction get theirs.
 const TURN: usize = 512 << 10;
-/// What a packet costs at least, in bytes of a turn.
+/// The least that a packet costs, in bytes of a turn.
 const LEAST_COST: usize = 1 << 10;
 /// Receive buffers; each holds one datagram, or what the kernel batched.
 const SLOTS: usize = 4;

@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+use tunnel::Path;
 
 /// A UDP socket that speaks both families where the machine does.
 pub(crate) struct Udp {
@@ -113,7 +114,8 @@ impl Udp {
     }
 
     /// Sends datagrams of `segment` bytes each, the last perhaps shorter, in one call.
-    pub(crate) fn send(&self, to: SocketAddr, datagrams: &[u8], segment: usize) -> io::Result<()> {
+    pub(crate) fn send(&self, to: Path, datagrams: &[u8], segment: usize) -> io::Result<()> {
+        let Path::Udp(to) = to;
         let destination = match to {
             SocketAddr::V4(v4) if self.dual => {
                 SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port()))

@@ -1,0 +1,324 @@
+//! How threads that share a tunnel carry packets: on the shared way as long as that will do, and with
+//! the tunnel alone where it must be. Every data thread, and every test that carries packets, goes
+//! through here.
+//!
+//! Four things always hold, and all of them are about what somebody else may rely on:
+//!
+//! - Handshake messages of a batch go first, so that data which came with them finds its session.
+//! - A thread that shares the tunnel leaves nothing behind on giving it back: datagrams are sent and packets
+//!   delivered before. The next that takes the tunnel alone may remove a peer, and when that returns no
+//!   packet of the peer may be on its way.
+//! - Before a thread takes the tunnel alone, the datagrams that it has sealed are sent: nothing that
+//!   is sealed afterwards overtakes them.
+//! - After it, the tunnel's own datagrams are sent, and the thread that sleeps until the tunnel's next
+//!   deadline is told if that has changed.
+//!
+//! No lock is taken for a packet, only for a turn and for a batch. No socket, device or clock is known
+//! here: they are the sinks', and the time is asked for when a lock has been waited for.
+
+use crate::door::{Arrival, FrontDoor};
+use crate::drops::DropReason;
+use crate::inbound::Inbound;
+use crate::opening::Opening;
+use crate::outbound::{Outbound, Sealing};
+use crate::path::Path;
+use std::borrow::{Borrow, BorrowMut};
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+/// The place where datagrams go: sealed one behind the other, sent together.
+pub trait DatagramSink {
+    /// Room for a datagram of `len` bytes to `to`, of at least [`crate::MIN_BUFFER`] bytes. Datagrams
+    /// that cannot be sent together with it are sent now.
+    fn room(&mut self, to: Path, len: usize) -> &mut [u8];
+    /// The datagram that was written into the room is `len` bytes long.
+    fn push(&mut self, len: usize);
+    /// Sends all that was pushed.
+    fn flush(&mut self);
+    /// Sends one datagram of the tunnel's own, at once.
+    fn send(&mut self, to: Path, datagram: &[u8]);
+    /// The tunnel's next deadline has changed, and a thread that sleeps until then has to look again.
+    fn deadline_changed(&mut self);
+}
+
+/// The place where opened packets go.
+pub trait PacketSink {
+    /// Takes the packet at `range` of `plain`, where it stays until the flush.
+    fn put(&mut self, plain: &[u8], range: Range<usize>);
+    /// Delivers all that was taken.
+    fn flush(&mut self, plain: &mut [u8]);
+}
+
+/// Packets to one destination.
+pub trait PacketSource {
+    /// The next packet: a buffer that begins with it and may be overwritten for 15 bytes behind it, and
+    /// its length.
+    fn next(&mut self) -> Option<(&mut [u8], usize)>;
+    /// How many are still to come.
+    fn remaining(&self) -> usize;
+}
+
+/// The headers of one batch of datagrams, each read once. A thread keeps it, so that no batch costs an
+/// allocation.
+#[derive(Default)]
+pub struct Headers(Vec<Arrival>);
+
+/// One batch of datagrams.
+pub struct Received<'r, I> {
+    /// The datagrams, and whatever is between them.
+    pub datagrams: &'r [u8],
+    /// As long as `datagrams`: each is opened where it lies there.
+    pub plain: &'r mut [u8],
+    /// Where each datagram is, and where it came from.
+    pub each: I,
+}
+
+/// A front door that threads share; or, for as long as it is lent, one that a test owns.
+pub struct Carrier<D = FrontDoor> {
+    door: RwLock<D>,
+}
+
+impl Carrier {
+    /// The door, to look at.
+    pub fn read(&self) -> RwLockReadGuard<'_, FrontDoor> {
+        read(&self.door)
+    }
+
+    /// The door alone: for everything that changes the tunnel and is no packet.
+    pub fn write(&self) -> RwLockWriteGuard<'_, FrontDoor> {
+        write(&self.door)
+    }
+
+    /// Whether any thread has the tunnel, shared or alone.
+    #[cfg(test)]
+    pub(crate) fn is_taken(&self) -> bool {
+        self.door.try_write().is_err()
+    }
+}
+
+impl<D: BorrowMut<FrontDoor>> Carrier<D> {
+    /// Carries through `door` from here on.
+    pub fn new(door: D) -> Self {
+        Self {
+            door: RwLock::new(door),
+        }
+    }
+
+    // ---- TUN → UDP --------------------------------------------------------------------------
+
+    /// A turn of packets from the TUN device; it ends when it is dropped.
+    pub fn turn<'c, S: DatagramSink>(&'c self, sink: &'c mut S) -> Turn<'c, D, S> {
+        Turn {
+            carrier: self,
+            shared: Some(read(&self.door)),
+            sink,
+        }
+    }
+
+    // ---- UDP → TUN --------------------------------------------------------------------------
+
+    /// Opens a batch of datagrams and delivers what is in it.
+    pub fn receive<I>(
+        &self,
+        received: Received<'_, I>,
+        headers: &mut Headers,
+        sink: &mut (impl PacketSink + DatagramSink),
+        clock: impl Fn() -> Duration,
+    ) where
+        I: Iterator<Item = (Path, Range<usize>)> + Clone,
+    {
+        let Received {
+            datagrams,
+            plain,
+            each,
+        } = received;
+        headers.0.clear();
+        headers.0.extend(each.clone().map(|(from, range)| {
+            let datagram = datagrams.get(range).unwrap_or_default();
+            Arrival::read(from, datagram)
+        }));
+        let arrivals = headers.0.iter().zip(each.map(|(_, range)| range));
+
+        for (arrival, range) in arrivals.clone().filter(|it| it.0.is_handshake()) {
+            self.open_alone(*arrival, range, datagrams, plain, sink, &clock);
+        }
+        let mut unconfirmed = Vec::new();
+        let shared = read(&self.door);
+        let mut opening = Opening::new(Borrow::<FrontDoor>::borrow(&*shared), clock());
+        for (arrival, range) in arrivals.filter(|it| !it.0.is_handshake()) {
+            let place = (datagrams.get(range.clone()), plain.get_mut(range.clone()));
+            let (Some(datagram), Some(out)) = place else {
+                continue;
+            };
+            match opening.open(*arrival, datagram, out) {
+                Some(Inbound::Deliver { len }) => sink.put(plain, range.start..range.start + len),
+                Some(Inbound::Consumed | Inbound::Dropped(_)) => {}
+                None => unconfirmed.push((*arrival, range)),
+            }
+        }
+        drop(opening);
+        // Before others may have the tunnel: a packet that is delivered after its sender was removed
+        // would be one that the removal let through.
+        PacketSink::flush(sink, plain);
+        drop(shared);
+        for (arrival, range) in unconfirmed {
+            self.open_alone(arrival, range, datagrams, plain, sink, &clock);
+        }
+    }
+
+    /// A datagram that needs the tunnel alone. One at a time: an initiation costs an X25519 or more, and
+    /// all other threads wait as long.
+    fn open_alone(
+        &self,
+        arrival: Arrival,
+        range: Range<usize>,
+        datagrams: &[u8],
+        plain: &mut [u8],
+        sink: &mut (impl PacketSink + DatagramSink),
+        clock: &impl Fn() -> Duration,
+    ) {
+        let place = (datagrams.get(range.clone()), plain.get_mut(range.clone()));
+        let (Some(datagram), Some(out)) = place else {
+            return;
+        };
+        let mut alone = write(&self.door);
+        let door: &mut FrontDoor = (*alone).borrow_mut();
+        let before = door.poll_timeout();
+        if let Inbound::Deliver { len } = door.handle(arrival, datagram, out, clock()) {
+            sink.put(plain, range.start..range.start + len);
+            PacketSink::flush(sink, plain);
+        }
+        say(door, before, sink);
+    }
+}
+
+/// Packets from the TUN device on their way out, for as long as one thread shares the tunnel. When it is
+/// dropped, however that comes, all that it has sealed is sent, and only then is the tunnel given back.
+pub struct Turn<'c, D, S>
+where
+    D: BorrowMut<FrontDoor>,
+    S: DatagramSink,
+{
+    carrier: &'c Carrier<D>,
+    /// `None` only while this thread has the tunnel alone. Dropped after the flush in [`Drop`].
+    shared: Option<RwLockReadGuard<'c, D>>,
+    sink: &'c mut S,
+}
+
+impl<D, S> Turn<'_, D, S>
+where
+    D: BorrowMut<FrontDoor>,
+    S: DatagramSink,
+{
+    /// Takes packets to `destination`; `None`: it is no IP packet.
+    pub fn send(
+        &mut self,
+        destination: Option<IpAddr>,
+        packets: &mut impl PacketSource,
+        clock: impl Fn() -> Duration,
+    ) {
+        let Some(destination) = destination else {
+            return self.count_drops(DropReason::Malformed, 1);
+        };
+        let shared = self.shared.get_or_insert_with(|| read(&self.carrier.door));
+        let door: &FrontDoor = (**shared).borrow();
+        let needs_tunnel_alone = match door.sealing(destination, clock()) {
+            Ok(Some(sealing)) => {
+                seal_all(sealing, packets, self.sink);
+                false
+            }
+            Ok(None) => true,
+            Err(reason) => {
+                door.count_drops(reason, packets.remaining() as u64);
+                false
+            }
+        };
+        if needs_tunnel_alone {
+            self.send_alone(destination, packets, clock);
+        }
+    }
+
+    /// Counts packets that were dropped before anybody asked where they go.
+    pub fn count_drops(&mut self, reason: DropReason, packets: u64) {
+        let shared = self.shared.get_or_insert_with(|| read(&self.carrier.door));
+        (**shared).borrow().count_drops(reason, packets);
+    }
+
+    /// With the tunnel alone: shakes hands, and keeps packets until that is done.
+    fn send_alone(
+        &mut self,
+        destination: IpAddr,
+        packets: &mut impl PacketSource,
+        clock: impl Fn() -> Duration,
+    ) {
+        self.sink.flush();
+        self.shared = None;
+        let mut alone = write(&self.carrier.door);
+        let door: &mut FrontDoor = (*alone).borrow_mut();
+        let before = door.poll_timeout();
+        // Asked anew: while the lock was waited for, a session may have come, or the peer gone.
+        match door.sealing_alone(destination, clock()) {
+            Ok(mut sealing) => {
+                while let Some((buffer, len)) = packets.next() {
+                    let room = self.sink.room(sealing.to(), sealing.datagram_len(len));
+                    if let Outbound::Send { len, .. } = sealing.take(buffer, len, room) {
+                        self.sink.push(len);
+                    }
+                }
+            }
+            Err(reason) => door.count_drops(reason, packets.remaining() as u64),
+        }
+        self.sink.flush();
+        say(door, before, self.sink);
+        drop(alone);
+        self.shared = Some(read(&self.carrier.door));
+    }
+}
+
+impl<D, S> Drop for Turn<'_, D, S>
+where
+    D: BorrowMut<FrontDoor>,
+    S: DatagramSink,
+{
+    fn drop(&mut self) {
+        // The fields are dropped after this, and the lock with them. The other way round, a peer could be
+        // removed in between, and be sent to afterwards.
+        self.sink.flush();
+    }
+}
+
+fn seal_all(
+    mut sealing: Sealing<'_>,
+    packets: &mut impl PacketSource,
+    sink: &mut impl DatagramSink,
+) {
+    while let Some((buffer, len)) = packets.next() {
+        let room = sink.room(sealing.to(), sealing.datagram_len(len));
+        // A packet that is not sealed was dropped, and counted, by the tunnel.
+        if let Ok(len) = sealing.seal(buffer, len, room) {
+            sink.push(len);
+        }
+    }
+}
+
+/// Sends what the tunnel has to say of its own, and tells if its deadline is not `before` any more.
+fn say(door: &mut FrontDoor, before: Option<Duration>, sink: &mut impl DatagramSink) {
+    while let Some(transmit) = door.poll_transmit() {
+        sink.send(transmit.to, &transmit.payload);
+    }
+    if door.poll_timeout() != before {
+        sink.deadline_changed();
+    }
+}
+
+fn read<D>(door: &RwLock<D>) -> RwLockReadGuard<'_, D> {
+    door.read().expect(NO_PANIC)
+}
+
+fn write<D>(door: &RwLock<D>) -> RwLockWriteGuard<'_, D> {
+    door.write().expect(NO_PANIC)
+}
+
+const NO_PANIC: &str = "no thread has panicked with the tunnel alone";

@@ -1,0 +1,26 @@
+//! This side of all pairs: the means that the tunnel lends its peers for one call. Each room has its own file and
+//! its own rules; this only says which there are. Counters, events and endpoints have locks
+//! of their own for threads that share the tunnel; the rest takes the tunnel alone.
+
+use crate::agenda::Agenda;
+use crate::drops::DropCounters;
+use crate::events::Events;
+use crate::forge::Forge;
+use crate::outbox::Outbox;
+use crate::traffic::Traffic;
+use crate::whereabouts::Endpoints;
+
+pub(crate) struct Local {
+    pub(crate) forge: Forge,
+    pub(crate) outbox: Outbox,
+    pub(crate) agenda: Agenda,
+    pub(crate) drops: DropCounters,
+    pub(crate) events: Events,
+    pub(crate) endpoints: Endpoints,
+    /// The interface's MTU, in bytes.
+    pub(crate) mtu: usize,
+    /// Carried by peers that are gone.
+    pub(crate) carried: Traffic,
+    /// Handshakes completed since start.
+    pub(crate) handshakes: u64,
+}
