@@ -113,7 +113,9 @@ impl PacketSource for Packets {
 
 /// The key of a host: always the same.
 fn secret(host: u8) -> WgSecret {
-    let of = ["E", "I", "M"][usize::from(host) - 1];
+    // Base64 of 32 bytes ends on a digit whose two lowest bits are zero.
+    let of = b"EIMQUYcgkosw048"[usize::from(host) % 15];
+    let of = char::from(of).to_string();
     WgSecret::from_base64(&format!("{}=", of.repeat(43))).unwrap()
 }
 
