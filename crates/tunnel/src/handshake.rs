@@ -118,7 +118,7 @@ fn choose<'a>(
     if !is_news {
         return Err(DropReason::Replayed);
     }
-    if named.is_none() && !peer.stock.take(STOCK_INITIATIONS_PER_SECOND, now) {
+    if named.is_none() && !peer.stock.take(now) {
         return Err(DropReason::NoGeneration);
     }
     let generation = match named {

@@ -100,7 +100,7 @@ impl Tunnel {
         let generation = peer.owner_of(index).ok_or(DropReason::UnknownIndex)?;
         let tunn = generation.initiator_at(index);
         tunn.ok_or(DropReason::UnknownIndex)?;
-        Ok(peer.responses.take(RESPONSES_PER_PEER, now))
+        Ok(peer.responses.take(now))
     }
 
     /// A response that was awaited and admitted.

@@ -44,19 +44,13 @@ impl Path {
 
     /// The range that one sender can choose its addresses from: an IPv4 address, an IPv6 /64.
     pub(crate) fn network(self) -> IpAddr {
-        match self.ip() {
-            v4 @ IpAddr::V4(_) => v4,
-            IpAddr::V6(v6) => IpAddr::from((u128::from(v6) >> 64 << 64).to_be_bytes()),
-        }
+        allowance::network(self.ip())
     }
 
     /// The range that may be one link, whose neighbours the system has to look for: an IPv4 /24, an
     /// IPv6 /64.
     pub(crate) fn link(self) -> IpAddr {
-        match self.network() {
-            IpAddr::V4(v4) => IpAddr::from((u32::from(v4) >> 8 << 8).to_be_bytes()),
-            v6 @ IpAddr::V6(_) => v6,
-        }
+        allowance::link(self.ip())
     }
 
     /// The bytes that a cookie proves: 16 of address, IPv4 in the form that IPv6 has for it, 2 of port.

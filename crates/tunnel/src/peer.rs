@@ -17,6 +17,7 @@ use crate::role::Role;
 use crate::stamps::Stamps;
 use crate::traffic::Traffic;
 use crate::whereabouts::Whereabouts;
+use allowance::Bucket;
 use boringtun::noise::TunnResult;
 use keys::{Epoch, SharedSecret, WgPublicKey};
 use std::collections::VecDeque;
@@ -35,9 +36,9 @@ pub(crate) struct Peer {
     pub(crate) generations: Generations,
     /// Timestamps of its initiations.
     pub(crate) stamps: Stamps,
-    pub(crate) stock: Allowance,
+    pub(crate) stock: Bucket,
     /// Its responses that were opened without a cookie.
-    pub(crate) responses: Allowance,
+    pub(crate) responses: Bucket,
     /// The cookie that it gave, and until when it is good.
     cookie: Option<(Cookie, Duration)>,
     pub(crate) queue: VecDeque<Vec<u8>>,
@@ -63,13 +64,6 @@ pub(crate) enum Readiness {
     Drop(DropReason),
 }
 
-/// A small bucket of tokens that refills with time.
-#[derive(Default)]
-pub(crate) struct Allowance {
-    used: u32,
-    since: Duration,
-}
-
 impl Peer {
     pub(crate) fn new(
         id: PeerId,
@@ -86,8 +80,8 @@ impl Peer {
             whereabouts: Whereabouts::default(),
             generations: Generations::default(),
             stamps: Stamps::default(),
-            stock: Allowance::default(),
-            responses: Allowance::default(),
+            stock: Bucket::new(STOCK_INITIATIONS_PER_SECOND, STOCK_INITIATIONS_PER_SECOND),
+            responses: Bucket::new(RESPONSES_PER_PEER, RESPONSES_PER_PEER),
             cookie: None,
             queue: VecDeque::new(),
             activated_at: Duration::ZERO,
@@ -481,20 +475,6 @@ impl Peer {
             local.agenda.change(self.id, self.due, due);
             self.due = due;
         }
-    }
-}
-
-impl Allowance {
-    /// Takes one of `per_second` tokens.
-    pub(crate) fn take(&mut self, per_second: u32, now: Duration) -> bool {
-        if now.saturating_sub(self.since) >= Duration::from_secs(1) {
-            *self = Self {
-                used: 0,
-                since: now,
-            };
-        }
-        self.used += 1;
-        self.used <= per_second
     }
 }
 
