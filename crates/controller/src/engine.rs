@@ -20,11 +20,10 @@ use crate::counts::Counts;
 use crate::decide::Cause;
 use crate::effect::Output;
 use crate::enrol::{Enrolled, Enrolment};
-use crate::event::Event;
 use crate::fleet::Fleet;
 use crate::ingest::Ingest;
 use crate::journal::Journal;
-use crate::log::{Log, LogError, StoredEpoch};
+use crate::log::{Log, StoredEpoch};
 use crate::mesh::Mesh;
 use crate::metrics::{self, Held};
 use crate::network::Network;
@@ -34,16 +33,16 @@ use crate::request::{Answer, Request};
 use crate::rotate::Rotation;
 use crate::segment::Basis;
 use crate::segments::Segments;
+use crate::setup::found;
 use crate::timers::{self, Timer};
 use crate::view::View;
 use ::admin::Refused;
 use allowance::Bucket;
 use epoch::authority::Kind;
 use exposition::Page;
-use keys::{AuthoritySecret, ControllerId, MeshId, NodeId, SegmentId};
-use policy::{Policy, PolicyError};
-use rand_core::{OsRng, RngCore as _};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use keys::{NodeId, SegmentId};
+use policy::Policy;
+use std::net::SocketAddr;
 use std::time::Duration;
 use wire::admin::ControllerStatus;
 use wire::message::{Enrol, Refusal, ToController, ToNode};
@@ -52,42 +51,7 @@ pub use crate::effect::{ConnectionId, Effect};
 pub use crate::journal::Unwritten;
 pub use crate::network::NetworkError;
 pub use crate::segment::Unpublished;
-
-/// All that the engine must be told once.
-#[derive(Debug)]
-pub struct Setup {
-    /// The policy.
-    pub policy: Policy,
-    /// The mesh's IPv4 range.
-    pub mesh_v4: (Ipv4Addr, u8),
-    /// The mesh's IPv6 range; `None`: from the mesh's id.
-    pub mesh_v6: Option<(Ipv6Addr, u8)>,
-    /// Where nodes reach the controller, for tokens.
-    pub advertise: Vec<String>,
-    /// The key that nodes pin, for tokens.
-    pub controller: ControllerId,
-    /// Signs updates.
-    pub authority: AuthoritySecret,
-    /// Which boot of the machine this is.
-    pub boot_id: String,
-}
-
-/// Why the engine cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The policy does not hold together.
-    #[error("the policy cannot be used: {0}")]
-    Policy(#[from] PolicyError),
-    /// The address ranges do not.
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    /// The log does not open or take the first events.
-    #[error("the event log cannot be used: {0}")]
-    Log(#[from] LogError),
-    /// The first epoch cannot be published.
-    #[error("the first epoch cannot be published: {0}")]
-    Publish(#[from] Unpublished),
-}
+pub use crate::setup::{Setup, StartError};
 
 /// The machine.
 ///
@@ -418,19 +382,6 @@ impl Engine {
     pub(crate) fn segments(&self) -> &Segments {
         &self.segments
     }
-}
-
-/// Draws the identity of a new mesh, and makes it durable.
-fn found(setup: &Setup, log: &mut Log, fleet: &mut Fleet, now: Now) -> Result<MeshId, StartError> {
-    let mut mesh = MeshId([0; 16]);
-    OsRng.fill_bytes(&mut mesh.0);
-    // Refuse a bad range before it is durable.
-    Network::new(setup.mesh_v4, setup.mesh_v6, mesh)?;
-    let event = Event::MeshCreated { mesh };
-    let events = std::slice::from_ref(&event);
-    log.append(now.wall, events, &[], &setup.authority)?;
-    fleet.apply(now.wall, &event);
-    Ok(mesh)
 }
 
 const ENROLMENTS_PER_SECOND: u32 = 20;

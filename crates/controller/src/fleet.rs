@@ -2,17 +2,18 @@
 //! it ([`Standings`]). [`Fleet::apply`] is the only way in; nothing here reads a clock or decides anything.
 
 use crate::clock::Now;
-use crate::event::{Accepted, Event, Verdict};
+use crate::event::Event;
 use jiff::Timestamp;
 use keys::{MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
-use policy::{Evidence, Record, Standing};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
-use wire::NodeName;
+use policy::History;
+use std::collections::{BTreeMap, BTreeSet};
 use wire::evidence::Benchmark;
+use wire::{Digest, NodeName};
 
+mod node;
 mod standings;
 
+pub use node::{Case, Node};
 pub use standings::{NodeStanding, Standings};
 
 /// The durable state.
@@ -23,36 +24,6 @@ pub struct Fleet {
     names: BTreeMap<NodeId, NodeName>,
     tokens: BTreeMap<String, TokenRecord>,
     segments: BTreeMap<SegmentId, Standings>,
-}
-
-/// One node before one segment's policy: what it is, and what that segment decided about it.
-#[derive(Debug, Clone, Copy)]
-pub struct Case<'f> {
-    /// The node.
-    pub node: &'f Node,
-    standing: &'f NodeStanding,
-}
-
-/// An enrolled node: what holds in every segment.
-#[derive(Debug, Clone)]
-pub struct Node {
-    /// Its identity.
-    pub id: NodeId,
-    /// Its WireGuard key.
-    pub wg: WgPublicKey,
-    /// Its number in the mesh's address ranges.
-    pub host: u32,
-    /// When it was enrolled.
-    pub enrolled_at: Timestamp,
-    /// Its newest accepted evidence.
-    pub evidence: Option<Accepted>,
-    evicted: bool,
-    /// When its newest evidence was accepted, by the calendar.
-    accepted_at: Option<Timestamp>,
-    /// The same on the boot-time clock, in milliseconds; negative: before this boot.
-    accepted_boot_ms: Option<i64>,
-    last_finished: Option<Timestamp>,
-    nonces: VecDeque<String>,
 }
 
 /// An enrolment token, without its secret.
@@ -145,12 +116,12 @@ impl Fleet {
             }
             Event::NodeEvicted { name, .. } => {
                 if let Some(node) = self.nodes.get_mut(name) {
-                    node.evicted = true;
+                    node.set_evicted(true);
                 }
             }
             Event::NodeReadmitted { name } => {
                 if let Some(node) = self.nodes.get_mut(name) {
-                    node.evicted = false;
+                    node.set_evicted(false);
                 }
                 for standings in self.segments.values_mut() {
                     standings.readmit(name);
@@ -163,10 +134,7 @@ impl Fleet {
     /// younger. Evidence from before this start is as old as the calendar says now.
     pub fn start_ageing(&mut self, now: Now) {
         for node in self.nodes.values_mut() {
-            if let (Some(at), None) = (node.accepted_at, node.accepted_boot_ms) {
-                let age = now.wall.as_millisecond() - at.as_millisecond();
-                node.accepted_boot_ms = Some(now.boot_ms().saturating_sub(age.max(0)));
-            }
+            node.start_ageing(now);
         }
     }
 
@@ -174,17 +142,12 @@ impl Fleet {
     ///
     /// A run answers to one update. Whichever segment published it, the run is no older than that: so it counts
     /// in all of them.
-    pub fn history(&self, node: &Node, run: &Benchmark) -> policy::History {
-        let known = |challenge| {
+    pub fn history(&self, node: &Node, run: &Benchmark) -> History {
+        let known = |challenge: &Digest| {
             let mut segments = self.segments.values();
-            segments.any(|standings| standings.knows_challenge(&challenge))
+            segments.any(|standings| standings.knows_challenge(challenge))
         };
-        let used = |nonce: &String| nonce.eq_ignore_ascii_case(&run.nonce);
-        policy::History {
-            last_finished: node.last_finished,
-            nonce_used: node.nonces.iter().any(used),
-            challenge_known: run.challenge.map(known),
-        }
+        node.history(run, known)
     }
 
     /// The mesh, once it was created.
@@ -259,108 +222,17 @@ impl Fleet {
         if node.id == id {
             return;
         }
-        // Another identity: nothing that was proved by the old one speaks for it.
         self.names.remove(&node.id);
         self.names.insert(id, name.clone());
-        node.id = id;
-        node.evidence = None;
-        (node.accepted_at, node.accepted_boot_ms) = (None, None);
-        node.last_finished = None;
-        node.nonces.clear();
+        node.forget_identity(id);
         for standings in self.segments.values_mut() {
             standings.forget_identity(name);
         }
     }
 }
 
-impl<'f> Case<'f> {
-    /// The record that the policy judges.
-    pub fn record(&self, now: Now) -> Record {
-        let node = self.node;
-        Record {
-            evicted: node.evicted,
-            probation_left: self.standing.probation_left,
-            evidence: node.evidence.as_ref().map(|e| Evidence {
-                overall: e.overall,
-                metrics: e.metrics.clone(),
-                harness: e.harness.clone(),
-                suite: e.suite.clone(),
-                suite_version: e.suite_version.clone(),
-                finished_at: e.finished_at,
-                accepted_for: node.accepted_for(now),
-                signer: e.signer,
-                digest: e.digest,
-            }),
-            standing: self.standing.standing,
-        }
-    }
-
-    /// Epochs of probation left, the one in force included.
-    pub fn probation_left(&self) -> u32 {
-        self.standing.probation_left
-    }
-
-    /// The standing that earlier decisions left behind.
-    pub fn standing(&self) -> Standing {
-        self.standing.standing
-    }
-
-    /// The last decision.
-    pub fn verdict(&self) -> Option<&'f Verdict> {
-        self.standing.verdict.as_ref()
-    }
-}
-
-impl Node {
-    fn new(id: NodeId, wg: WgPublicKey, host: u32, at: Timestamp) -> Self {
-        Self {
-            id,
-            wg,
-            host,
-            enrolled_at: at,
-            evidence: None,
-            evicted: false,
-            accepted_at: None,
-            accepted_boot_ms: None,
-            last_finished: None,
-            nonces: VecDeque::new(),
-        }
-    }
-
-    /// Whether an operator has excluded it.
-    pub fn evicted(&self) -> bool {
-        self.evicted
-    }
-
-    fn accepted_for(&self, now: Now) -> Duration {
-        let ms = match (self.accepted_boot_ms, self.accepted_at) {
-            (Some(boot_ms), _) => now.boot_ms().saturating_sub(boot_ms),
-            (None, Some(at)) => now.wall.as_millisecond() - at.as_millisecond(),
-            (None, None) => 0,
-        };
-        Duration::from_millis(u64::try_from(ms).unwrap_or(0))
-    }
-
-    fn accept(&mut self, at: Timestamp, accepted: &Accepted) {
-        (self.accepted_at, self.accepted_boot_ms) = (Some(at), None);
-        self.last_finished = Some(accepted.finished_at);
-        self.nonces.push_back(accepted.nonce.clone());
-        if self.nonces.len() > NONCES {
-            self.nonces.pop_front();
-        }
-        let mut evidence = accepted.clone();
-        // The log has the envelope; the state has no use for it.
-        evidence.envelope = String::new();
-        self.evidence = Some(evidence);
-    }
-}
-
 /// Number 1 is reserved for a controller that is part of its mesh.
 pub const FIRST_HOST: u32 = 2;
-/// Nonces that are remembered per node. Older ones need no memory: evidence must be of a later run
-/// than the newest accepted, so that an old envelope is refused by its time.
-const NONCES: usize = 64;
-
 #[cfg(test)]
 mod tests {
     use super::*;

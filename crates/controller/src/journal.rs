@@ -28,8 +28,8 @@ pub(crate) struct Journal {
 ///    └── back_off ───────────────────────▲
 /// ```
 ///
-/// Evidence is not counted here: it comes all the time, and if its failures put off what else is to be
-/// written, a full disk would stop epochs for which there is room.
+/// A rest that is over is as good as none. Evidence is not counted here: it comes all the time, and if its
+/// failures put off what else is to be written, a full disk would stop epochs for which there is room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Writing {
     /// It took everything, and nothing failed a moment ago.

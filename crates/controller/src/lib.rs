@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`open`](mod@open) | everything that can fail at the start, with the way out |
 //! | [`serve`], `inputs` | the loop: select, then apply; what it waits for |
-//! | [`engine`] | the front of the state, synchronous, and its call contract |
+//! | [`engine`], `setup` | the front of the state, synchronous, and its call contract; how it begins |
 //! | [`effect`], [`timers`] | what the engine hands out; what it waits for, and why |
 //! | `segments`, `segment`, `decide` | each segment's policy, epochs and phases; a new epoch as far as it is signed |
 //! | `rotate` | decide → time → sign → persist → push |
@@ -56,6 +56,7 @@ mod rotate;
 mod segment;
 mod segments;
 mod session;
+mod setup;
 mod status_file;
 mod view;
 

@@ -2,9 +2,10 @@
 //! and the way out.
 
 use crate::clock::{self, Now};
-use crate::engine::{Engine, Setup, StartError};
+use crate::engine::Engine;
 use crate::fleet::Fleet;
 use crate::log::{self, Log, LogError};
+use crate::setup::{Setup, StartError};
 use crate::status_file;
 use keys::{AuthorityId, AuthoritySecret, ControllerSecret};
 use policy::Policy;

@@ -1,7 +1,7 @@
 //! One segment of the mesh: its policy, the machine that times its epochs, the epochs that can be pushed, and
 //! what it waits for. Decides, schedules and signs; refuses to write or to send: a `Draft` takes effect
-//! with `Segment::adopt`, once it is durable. Durable decisions lie in
-//! the fold ([`crate::fleet::Standings`]), under this segment's id.
+//! with `Segment::adopt`, once it is durable. Durable decisions lie in the fold
+//! ([`crate::fleet::Standings`]), under this segment's id.
 
 use crate::clock::Now;
 use crate::decide::joins;

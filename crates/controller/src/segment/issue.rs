@@ -24,9 +24,9 @@ impl Issue {
 
     /// The update for one node.
     ///
-    /// Every enrolled node gets the same bytes, so that each can check its own exclusion. The secret goes only to
-    /// a key in the roster: with it, an excluded node could derive the PSK of every pair that it is part of, and
-    /// would still be let in by each peer that has not heard of the exclusion.
+    /// Every enrolled node gets the same bytes, so that each can check its own exclusion. The secret goes
+    /// only to a key in the roster: an excluded node that had it would need no more than one member's stolen
+    /// WireGuard key to pose as that member.
     pub(crate) fn push(&self, node: &NodeId, now: Now) -> ToNode {
         let member = self.update.member(node).is_some();
         let age = now.boot_ms().saturating_sub(self.signed_ms);
