@@ -18,6 +18,7 @@ pub(crate) enum Message {
 }
 
 /// The message in a datagram, by type and length alone.
+#[inline]
 pub(crate) fn parse_message(datagram: &[u8]) -> Option<Message> {
     let u32_at = |at: usize| {
         datagram
