@@ -17,6 +17,16 @@ pub(crate) enum Message {
     Data { receiver: u32 },
 }
 
+impl Message {
+    /// Whether it shakes hands, or answers for it.
+    pub(crate) fn is_handshake(self) -> bool {
+        match self {
+            Self::Initiation { .. } | Self::Response { .. } | Self::CookieReply { .. } => true,
+            Self::Data { .. } => false,
+        }
+    }
+}
+
 /// The message in a datagram, by type and length alone.
 #[inline]
 pub(crate) fn parse_message(datagram: &[u8]) -> Option<Message> {
