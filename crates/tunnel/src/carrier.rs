@@ -21,6 +21,7 @@ use crate::drops::DropReason;
 use crate::inbound::Inbound;
 use crate::opening::Opening;
 use crate::outbound::{Outbound, Sealing};
+use crate::packet::{self, Message};
 use crate::path::Path;
 use std::borrow::{Borrow, BorrowMut};
 use std::net::IpAddr;
@@ -63,7 +64,7 @@ pub trait PacketSource {
 /// The headers of one batch of datagrams, each read once. A thread keeps it, so that no batch costs an
 /// allocation.
 #[derive(Default)]
-pub struct Headers(Vec<Arrival>);
+pub struct Headers(Vec<Option<Message>>);
 
 /// One batch of datagrams.
 pub struct Received<'r, I> {
@@ -135,14 +136,20 @@ impl<D: BorrowMut<FrontDoor>> Carrier<D> {
             each,
         } = received;
         headers.0.clear();
-        headers.0.extend(each.clone().map(|(from, range)| {
-            let datagram = datagrams.get(range).unwrap_or_default();
-            Arrival::read(from, datagram)
-        }));
-        let arrivals = headers.0.iter().zip(each.map(|(_, range)| range));
-
-        for (arrival, range) in arrivals.clone().filter(|it| it.0.is_handshake()) {
-            self.open_alone(*arrival, range, datagrams, plain, sink, &clock);
+        let mut has_handshakes = false;
+        for (_, range) in each.clone() {
+            let message = datagrams.get(range).and_then(packet::parse_message);
+            has_handshakes |= message.is_some_and(Message::is_handshake);
+            headers.0.push(message);
+        }
+        let arrivals = each.zip(&headers.0).map(|((from, range), message)| {
+            let message = *message;
+            (Arrival { from, message }, range)
+        });
+        if has_handshakes {
+            for (arrival, range) in arrivals.clone().filter(|it| it.0.is_handshake()) {
+                self.open_alone(arrival, range, datagrams, plain, sink, &clock);
+            }
         }
         let mut unconfirmed = Vec::new();
         let shared = read(&self.door);
@@ -152,10 +159,10 @@ impl<D: BorrowMut<FrontDoor>> Carrier<D> {
             let (Some(datagram), Some(out)) = place else {
                 continue;
             };
-            match opening.open(*arrival, datagram, out) {
+            match opening.open(arrival, datagram, out) {
                 Some(Inbound::Deliver { len }) => sink.put(plain, range.start..range.start + len),
                 Some(Inbound::Consumed | Inbound::Dropped(_)) => {}
-                None => unconfirmed.push((*arrival, range)),
+                None => unconfirmed.push((arrival, range)),
             }
         }
         drop(opening);

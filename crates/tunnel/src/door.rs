@@ -44,11 +44,7 @@ impl Arrival {
 
     /// Whether it shakes hands, or answers for it: those who share the tunnel have no use for it.
     pub(crate) fn is_handshake(&self) -> bool {
-        match self.message {
-            Some(Message::Initiation { .. } | Message::Response { .. }) => true,
-            Some(Message::CookieReply { .. }) => true,
-            Some(Message::Data { .. }) | None => false,
-        }
+        self.message.is_some_and(Message::is_handshake)
     }
 }
 

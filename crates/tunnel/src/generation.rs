@@ -171,7 +171,10 @@ impl Generation {
     }
 
     pub(crate) fn owns(&self, index: u32) -> bool {
-        self.links().any(|link| link.index == index)
+        // In this order, because all packets of a pair ask, and almost all of them mean a session.
+        self.sessions.iter().any(|it| it.link.index == index)
+            || self.answers.iter().any(|link| link.index == index)
+            || self.initiations.iter().any(|link| link.index == index)
     }
 
     /// A handshake for the next initiation.

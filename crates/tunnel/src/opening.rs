@@ -63,19 +63,23 @@ impl<'t> Opening<'t> {
     ) -> Result<Option<Inbound>, DropReason> {
         self.lease?;
         let (now, from) = (self.now, arrival.from);
-        let Some(held) = self.hold(arrival)? else {
+        let Some(Message::Data { receiver: index }) = arrival.message else {
+            self.door.admits(arrival)?;
             return Ok(None);
         };
-        let Held {
-            index, peer, ends, ..
-        } = self.held.insert(held);
-        let generation = peer.owner_of(*index).ok_or(DropReason::UnknownIndex)?;
+        let is_held = |held: &Held<'_>| held.index == index && held.from == from;
+        if !self.held.as_ref().is_some_and(is_held) {
+            self.hold(arrival, index)?;
+        }
+        let held = self.held.as_mut().ok_or(DropReason::UnknownIndex)?;
+        let Held { peer, ends, .. } = held;
+        let generation = peer.owner_of(index).ok_or(DropReason::UnknownIndex)?;
         // Confirming sends the packets that waited and changes when the tunnel wants to be called. Both
         // are all threads' affair, and left to the one that has the tunnel alone.
-        if generation.is_unconfirmed(*index) {
+        if generation.is_unconfirmed(index) {
             return Ok(None);
         }
-        let plain = inbound::open(generation, *index, from, datagram, out, now)?;
+        let plain = inbound::open(generation, index, from, datagram, out, now)?;
         let tunnel = self.door.tunnel();
         peer.heard(from, plain.len, now, &tunnel.local);
         // The same ends as those that were allowed just before: nobody can change who may send what while
@@ -90,32 +94,21 @@ impl<'t> Opening<'t> {
         Ok(Some(judged))
     }
 
-    /// Gets hold of the peer that a datagram of data is for; a run of datagrams from one place to one
-    /// index passes the door once. `None`: it is no data.
-    fn hold(&mut self, arrival: Arrival) -> Result<Option<Held<'t>>, DropReason> {
-        let from = arrival.from;
-        if let Some(Message::Data { receiver }) = arrival.message {
-            let is_same = |held: &mut Held<'_>| (held.from, held.index) == (from, receiver);
-            if let Some(held) = self.held.take_if(is_same) {
-                return Ok(Some(held));
-            }
-        }
+    /// Gets hold of the peer that data for this 24-bit index is for. A run of datagrams from one place to
+    /// one index passes the door once.
+    fn hold(&mut self, arrival: Arrival, index: u32) -> Result<(), DropReason> {
         // The peer of before is given back before another is waited for: two threads that each hold the
         // peer that the other wants would wait for ever.
         self.held = None;
-        let index = match self.door.admits(arrival)? {
-            Message::Data { receiver } => receiver,
-            Message::Initiation { .. } | Message::Response { .. } | Message::CookieReply { .. } => {
-                return Ok(None);
-            }
-        };
+        self.door.admits(arrival)?;
         let id = self.door.owner(index)?;
         let peer = self.door.tunnel().peers.lock(id);
-        Ok(Some(Held {
-            from,
+        self.held = Some(Held {
+            from: arrival.from,
             index,
             peer: peer.ok_or(DropReason::UnknownIndex)?,
             ends: None,
-        }))
+        });
+        Ok(())
     }
 }

@@ -156,6 +156,7 @@ impl Sealing<'_> {
     ///
     /// # Errors
     /// The reason why the packet was dropped; it is counted.
+    #[inline]
     pub fn seal(
         &mut self,
         buffer: &mut [u8],
@@ -216,6 +217,7 @@ impl SealingAlone<'_> {
 }
 
 /// Pads and seals.
+#[inline]
 fn seal(
     peer: &mut Peer,
     slot: Slot,

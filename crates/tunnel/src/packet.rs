@@ -17,7 +17,18 @@ pub(crate) enum Message {
     Data { receiver: u32 },
 }
 
+impl Message {
+    /// Whether it shakes hands, or answers for it.
+    pub(crate) fn is_handshake(self) -> bool {
+        match self {
+            Self::Initiation { .. } | Self::Response { .. } | Self::CookieReply { .. } => true,
+            Self::Data { .. } => false,
+        }
+    }
+}
+
 /// The message in a datagram, by type and length alone.
+#[inline]
 pub(crate) fn parse_message(datagram: &[u8]) -> Option<Message> {
     let u32_at = |at: usize| {
         datagram

@@ -192,6 +192,7 @@ impl Peer {
 
     /// Seals `packet` for the wire on the generation in `slot`; `None` without a live session there.
     /// `len` is its unpadded length, 0 of a keepalive.
+    #[inline]
     pub(crate) fn seal(
         &mut self,
         slot: Slot,
