@@ -1,6 +1,7 @@
 //! The hostile node's control channel: the dialogue of a real node. It comes back whenever it is thrown
 //! out.
 
+use crate::node::Clock;
 use agent::{Emission, SessionEvent};
 use anyhow::bail;
 use jiff::Timestamp;
@@ -82,6 +83,7 @@ async fn session(
     introduction: &Introduction,
     to_loop: &mpsc::Sender<Session>,
 ) -> anyhow::Result<()> {
+    let dialled = Clock.now();
     let connection = dialer.connect(controller).await?;
     let (mut send, mut receive): (Sender<ToController>, Receiver<ToNode>) =
         connection.open_stream().await?;
@@ -100,6 +102,7 @@ async fn session(
     let event = SessionEvent::Up {
         address: controller.to_string(),
         remote: controller,
+        dialled,
         place: (*place.verify(&introduction.authorities)?).clone(),
         skew_ms: 0,
     };

@@ -176,6 +176,7 @@ impl Node {
         let up = SessionEvent::Up {
             address: remote.to_string(),
             remote,
+            dialled: self.clock(now),
             place,
             skew_ms: 0,
         };

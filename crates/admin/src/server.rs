@@ -13,7 +13,6 @@ use exposition::Listener;
 use serde::de::DeserializeOwned;
 use std::convert::Infallible;
 use std::io;
-use std::os::unix::net::UnixListener as StdListener;
 use tokio::net::UnixListener;
 
 /// A body as it came, or why it did not.
@@ -32,12 +31,12 @@ pub fn router<Q: Question>(routes: Router<Desk<Q>>, desk: Desk<Q>) -> Router {
         .with_state(desk)
 }
 
-/// Serves the bound socket, which is non-blocking, until it fails. Must run inside a tokio runtime.
+/// Serves the bound socket until it fails.
 ///
 /// # Errors
 /// What the system says.
-pub async fn serve(socket: StdListener, router: Router) -> io::Result<()> {
-    axum::serve(UnixListener::from_std(socket)?, router).await
+pub async fn serve(socket: UnixListener, router: Router) -> io::Result<()> {
+    axum::serve(socket, router).await
 }
 
 /// Serves `GET /metrics` on the listener, if there is one, until it is dropped.

@@ -5,9 +5,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use exposition::Page;
 use serde::{Deserialize, Serialize};
-use std::os::unix::net::UnixListener;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 struct Scrape(oneshot::Sender<Result<Page, Refused>>);
@@ -37,7 +36,6 @@ fn role(directory: &std::path::Path) -> mpsc::Receiver<Scrape> {
         .route("/status", get(async || "well"));
     let router = router(routes, Desk::new(questions, WORDS));
     let socket = UnixListener::bind(directory.join("s")).unwrap();
-    socket.set_nonblocking(true).unwrap();
     tokio::spawn(serve(socket, router));
     asked
 }

@@ -108,6 +108,8 @@ pub struct Agent {
     /// The paths to peers that are reached by IPv6, as far as they are known.
     paths: Paths,
     clocks: Clocks,
+    /// When time was found to be lost, on the boot-time clock.
+    lost_at: Option<Duration>,
     counts: Counts,
     effects: VecDeque<Effect>,
 }
@@ -142,6 +144,7 @@ impl Agent {
             pings: Pings::default(),
             paths: Paths::default(),
             clocks: Clocks::default(),
+            lost_at: None,
             counts: Counts::default(),
             effects: VecDeque::new(),
         }
@@ -165,6 +168,7 @@ impl Agent {
         );
         // An update that was on its way as time stood still is older than it says. Only a connection that
         // begins now brings updates whose age counts; until then none is taken.
+        self.lost_at = Some(now.boot);
         if self.control.give_up(TIME_LOST) {
             self.effects.push_back(Effect::HangUp);
             self.submissions.handle_lost();
@@ -178,9 +182,19 @@ impl Agent {
             SessionEvent::Up {
                 address,
                 remote,
+                dialled,
                 place,
                 skew_ms,
-            } => self.up(address, remote, place, skew_ms),
+            } => {
+                if self.lost_at.is_some_and(|lost_at| dialled <= lost_at) {
+                    // Its updates may have waited in the machine's buffers for as long as it stood still, and
+                    // would be given a whole new lease.
+                    self.control.down(address, TIME_LOST.to_owned());
+                    self.effects.push_back(Effect::HangUp);
+                } else {
+                    self.up(address, remote, place, skew_ms);
+                }
+            }
             SessionEvent::Message(message) => {
                 // A message of a connection that this node has given up may be older than it says.
                 if self.control.is_up() {
@@ -240,6 +254,8 @@ impl Agent {
     pub fn handle_timeout(&mut self, now: Now) {
         self.member.handle_timeout(now.boot);
         self.follow_member();
+        // Evidence that found the way full waits for no other occasion.
+        self.send_evidence();
     }
 
     // ---- outputs ----------------------------------------------------------------------------

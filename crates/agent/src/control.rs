@@ -2,6 +2,7 @@
 //! nothing itself.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 use wire::{Place, ToNode};
 
 /// What the agent hears of the control channel.
@@ -13,6 +14,8 @@ pub enum SessionEvent {
         address: String,
         /// Where the controller is.
         remote: SocketAddr,
+        /// When this connection was begun, on the boot-time clock.
+        dialled: Duration,
         /// The node's place; the authority has signed it.
         place: Place,
         /// The node's wall clock minus the controller's, in milliseconds.

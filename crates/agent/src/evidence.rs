@@ -37,7 +37,7 @@ pub struct Evidence {
 /// What became of evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EvidenceResult {
-    /// It waits for the control channel.
+    /// It waits for the control channel, or for room on it.
     Unsent,
     /// The controller has not answered.
     Pending,
@@ -135,13 +135,6 @@ impl Submissions {
             (evidence.digest, evidence.envelope) = anew;
         }
         evidence.result = EvidenceResult::Pending;
-        let Evidence {
-            overall,
-            suite,
-            suite_version,
-            ..
-        } = &*evidence;
-        tracing::info!(%suite, %suite_version, overall = %format_args!("{overall:.4}"), "SUBMITTED");
         Some(ToController::Evidence {
             envelope: evidence.envelope.clone(),
         })

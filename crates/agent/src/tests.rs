@@ -75,6 +75,7 @@ impl Bench {
         let up = SessionEvent::Up {
             address: "controller:7443".into(),
             remote: endpoint(9),
+            dialled: self.now.boot,
             place: place(&self.own),
             skew_ms: 0,
         };
@@ -224,6 +225,13 @@ fn after_lost_time_only_a_new_connection_is_believed() {
     bench.say(update);
     assert!(bench.effects().is_empty());
     assert_eq!(bench.agent.view().update, None);
+    // A connection that was being made meanwhile brings what waited as well.
+    bench.connect();
+    assert!(matches!(bench.effects()[..], [Effect::HangUp]));
+    let update = bench.update(0);
+    bench.say(update);
+    assert!(bench.effects().is_empty());
+    bench.pass(Duration::from_millis(1));
     bench.connect();
     let update = bench.update(0);
     bench.say(update);
@@ -268,13 +276,15 @@ fn evidence_that_was_lost_with_its_connection_goes_with_the_next_one() {
     );
     bench.connect();
     assert_eq!(bench.sent().len(), 1);
-    // A message that finds the way full is lost as well.
+    // A message that finds the way full is lost as well, and sent as soon as there is time.
     let full = ToController::Evidence {
         envelope: Vec::new(),
     };
     bench.agent.handle_unsent(&full);
-    bench.connect();
+    bench.pass(Duration::from_secs(1));
     assert_eq!(bench.sent().len(), 1);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.sent().len(), 0);
 }
 
 #[test]

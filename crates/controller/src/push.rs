@@ -44,12 +44,14 @@ impl Push<'_> {
             // under a node's old key, which may be in the wrong hands, would be sent the secret of the epoch
             // that was published to shut it out.
             self.output.send(id, issue.push(peer, now));
-            let entries = if joined.contains(name) {
+            // Where the members are is told to a member's key alone, for the same reason.
+            let entries = if !issue.has_member(peer) {
+                continue;
+            } else if joined.contains(name) {
                 &everywhere
             } else if roster.contains(name) {
                 &news
             } else {
-                // An excluded node is told that it is; where the members are is theirs to know.
                 continue;
             };
             if !entries.is_empty() {

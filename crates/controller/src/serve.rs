@@ -14,6 +14,7 @@ use quic::{Connection, Listener};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
@@ -45,12 +46,13 @@ impl Controller {
             open: BTreeSet::new(),
             status: StatusFile::new(self.status_file),
         };
+        let socket = UnixListener::from_std(self.admin).map_err(|_| ServeError::Admin)?;
         let desk = ::admin::Desk::new(questions, admin::WORDS);
         let router = ::admin::router(admin::routes(), desk.clone());
         let result = tokio::select! {
             () = shell.run(&mut queue, &mut asked, shutdown) => Ok(()),
             () = accept(&self.listener, &intake, inputs) => Err(ServeError::Endpoint),
-            _ = ::admin::serve(self.admin, router) => Err(ServeError::Admin),
+            _ = ::admin::serve(socket, router) => Err(ServeError::Admin),
             never = ::admin::serve_metrics(self.metrics, desk) => match never {},
         };
         self.listener.close("the controller is stopping").await;

@@ -138,6 +138,9 @@ pub enum ServeError {
     /// The data plane failed.
     #[error("the data plane failed: {0}")]
     Data(std::io::Error),
+    /// The admin socket failed.
+    #[error("the admin socket failed: {0}")]
+    Admin(std::io::Error),
     /// A socket of the control channel.
     #[error(transparent)]
     Dialer(#[from] quic::BindError),

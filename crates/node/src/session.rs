@@ -127,6 +127,7 @@ async fn once(
     events: &mpsc::Sender<Session>,
     backoff: &mut Backoff,
 ) -> Result<(), SessionError> {
+    let dialled = clock::boot();
     let connection = dial(dialer, address).await?;
     let (mut send, mut receive) = connection.open_stream::<ToController, ToNode>().await?;
     let hello = Hello {
@@ -154,6 +155,7 @@ async fn once(
     let event = SessionEvent::Up {
         address: address.to_owned(),
         remote: connection.remote(),
+        dialled,
         place,
         skew_ms,
     };

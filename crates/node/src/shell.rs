@@ -9,7 +9,7 @@ use crate::persist::{Enrolment, Keeper, Newest, StateDir};
 use crate::session::Session;
 use crate::underlay::Underlay;
 use crate::{admin, export, metrics, status};
-use agent::{Agent, Effect, Emission, Now, Round, SessionEvent, Target};
+use agent::{Agent, Effect, Emission, Evidence, Now, Round, SessionEvent, Target};
 use keys::WgSecret;
 use std::future::Future;
 use std::io;
@@ -150,13 +150,20 @@ impl Shell {
     }
 
     fn send(&mut self, message: ToController) {
-        let unsent = match &self.outbox {
-            Some(outbox) => outbox.try_send(message).map_err(|error| error.into_inner()),
-            None => Err(message),
+        let room = self.outbox.as_ref().and_then(|it| it.try_reserve().ok());
+        let Some(room) = room else {
+            return self.agent.handle_unsent(&message);
         };
-        if let Err(message) = unsent {
-            self.agent.handle_unsent(&message);
+        if let (ToController::Evidence { .. }, Some(evidence)) = (&message, self.agent.evidence()) {
+            let Evidence {
+                overall,
+                suite,
+                suite_version,
+                ..
+            } = evidence;
+            tracing::info!(%suite, %suite_version, overall = %format_args!("{overall:.4}"), "SUBMITTED");
         }
+        room.send(message);
     }
 
     fn moved(&self, place: &Place) {

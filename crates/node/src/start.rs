@@ -80,7 +80,8 @@ pub(crate) fn start(
     tokio::spawn(emitter);
 
     let (requests_out, requests) = mpsc::channel(QUEUE);
-    tokio::spawn(serve_clients(admin, metrics, requests_out));
+    let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
+    serve_clients(admin, metrics, requests_out);
 
     let (targets, targets_seen) = watch::channel(Vec::new());
     let rounds = probe(&name, config.probe_every, targets_seen);
@@ -136,26 +137,35 @@ fn interface(
         fragments: fit.fragments,
         backend: queues.first().map_or("none", |(tun, _)| tun.backend()),
         listen_port,
+        threads: queues.len(),
     }
 }
 
-/// Serves clients and scrapers until the node stops.
-async fn serve_clients(
-    socket: std::os::unix::net::UnixListener,
+/// Serves clients and scrapers until the node stops, each without the other.
+fn serve_clients(
+    socket: tokio::net::UnixListener,
     metrics: Option<exposition::Listener>,
     requests: mpsc::Sender<admin::Request>,
 ) {
     let desk = ::admin::Desk::new(requests.clone(), admin::WORDS);
     let router = ::admin::router(admin::routes(), desk.clone());
-    tokio::select! {
-        served = ::admin::serve(socket, router) => {
-            if let Err(error) = served {
-                tracing::error!(%error, "the admin socket failed");
-            }
+    let scraped = requests.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            never = ::admin::serve_metrics(metrics, desk) => match never {},
+            () = scraped.closed() => {}
         }
-        never = ::admin::serve_metrics(metrics, desk) => match never {},
-        () = requests.closed() => {}
-    }
+    });
+    tokio::spawn(async move {
+        tokio::select! {
+            served = ::admin::serve(socket, router) => {
+                if let Err(error) = served {
+                    tracing::error!(%error, "the admin socket failed");
+                }
+            }
+            () = requests.closed() => {}
+        }
+    });
 }
 
 /// Starts the threads that carry packets, with a tunnel that has no peers yet.

@@ -71,7 +71,7 @@ pub(crate) fn of(
         next_epoch: next.map(|next| next.epoch.0),
         lease_seconds: lease_end.map(|end| end.saturating_sub(now.boot).as_secs_f64()),
         interface: Some(interface(underlay, snapshot)),
-        last_evidence: agent.evidence().map(evidence),
+        last_evidence: agent.evidence().map(|it| evidence(it, agent.control())),
         peers: peers(agent, snapshot),
         dropped: dropped(snapshot),
     }
@@ -97,14 +97,17 @@ fn interface(underlay: &Underlay, snapshot: Option<&Snapshot>) -> InterfaceStatu
         fragments: interface.fragments,
         backend: interface.backend.to_owned(),
         listen_port: interface.listen_port,
-        threads: snapshot.map_or(0, |snapshot| snapshot.threads),
+        threads: interface.threads,
         offloads: offloads.collect(),
         firewall: FirewallStatus { state, reason },
     }
 }
 
-fn evidence(evidence: &Evidence) -> EvidenceStatus {
+fn evidence(evidence: &Evidence, control: &agent::Control) -> EvidenceStatus {
     let result = match &evidence.result {
+        EvidenceResult::Unsent if control.is_up() => {
+            "not sent: the control channel is busy".to_owned()
+        }
         EvidenceResult::Unsent => "not sent: no control channel".to_owned(),
         EvidenceResult::Pending => "pending".to_owned(),
         EvidenceResult::Accepted => "accepted".to_owned(),

@@ -114,6 +114,8 @@ pub(crate) struct Interface {
     pub(crate) backend: &'static str,
     /// UDP port of the WireGuard socket.
     pub(crate) listen_port: u16,
+    /// Threads that carry packets.
+    pub(crate) threads: usize,
 }
 
 /// The interface and what the paths to the peers make of it.

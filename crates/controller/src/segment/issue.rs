@@ -22,13 +22,18 @@ impl Issue {
         self.update.roster.is_empty()
     }
 
+    /// Whether this key is in the roster.
+    pub(crate) fn has_member(&self, node: &NodeId) -> bool {
+        self.update.member(node).is_some()
+    }
+
     /// The update for one node.
     ///
     /// Every enrolled node gets the same bytes, so that each can check its own exclusion. The secret goes
     /// only to a key in the roster: an excluded node that had it would need no more than one member's stolen
     /// WireGuard key to pose as that member.
     pub(crate) fn push(&self, node: &NodeId, now: Now) -> ToNode {
-        let member = self.update.member(node).is_some();
+        let member = self.has_member(node);
         let age = now.boot_ms().saturating_sub(self.signed_ms);
         ToNode::Update(Update {
             signed: self.signed.clone(),
