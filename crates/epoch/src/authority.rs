@@ -24,14 +24,14 @@ use std::time::Duration;
 use wire::update::LeaseEnd;
 use wire::{Digest, EpochUpdate};
 
-/// What the policy says about time.
+/// The policy's durations, and a node's action at the end of the lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     /// Scheduled length of an epoch.
     pub epoch: Duration,
     /// From an epoch's beginning: how long a node without news goes on.
     pub lease: Duration,
-    /// What a node does after that.
+    /// A node's action after that.
     pub on_lease_end: LeaseEnd,
 }
 
@@ -76,12 +76,12 @@ pub struct Schedule {
     pub lease_ms: u64,
     /// Milliseconds for which the epoch before is still accepted.
     pub grace_ms: u64,
-    /// What a node does when the lease ends.
+    /// A node's action when the lease ends.
     pub on_lease_end: LeaseEnd,
     signed_at: Duration,
 }
 
-/// What [`Authority::poll_timeout`] waits for.
+/// The event that [`Authority::poll_timeout`] waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
     /// A published epoch begins: call [`Authority::handle_timeout`].

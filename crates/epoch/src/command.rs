@@ -1,4 +1,4 @@
-//! What the member machine asks for, by addressee: the data plane gets an [`EpochChange`], the agent a
+//! Requests of the member machine, by addressee: the data plane gets an [`EpochChange`], the agent a
 //! [`Notice`]. Neither can be handed the other's by mistake.
 
 use keys::{Epoch, Psk, WgPublicKey};
@@ -24,7 +24,7 @@ pub enum Command {
 pub struct EpochChange {
     /// Generations to prepare.
     pub install: Option<Install>,
-    /// What then becomes of the epoch in force.
+    /// The turn that the epoch in force then takes.
     pub turn: Option<Turn>,
 }
 
@@ -50,7 +50,7 @@ pub struct PeerPlan {
     pub psk: Psk,
 }
 
-/// What becomes of the epoch in force.
+/// A turn that the epoch in force takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
     /// The installed epoch of this number replaces it; peers that are not part of that one are gone.
@@ -61,7 +61,7 @@ pub enum Turn {
     Close,
 }
 
-/// What the agent has to do.
+/// A task for the agent.
 #[derive(Debug)]
 pub enum Notice {
     /// This is in force from now on: remember it across restarts.
@@ -117,7 +117,7 @@ pub enum Change {
     LeaseEnded {
         /// The last epoch.
         epoch: Epoch,
-        /// What the segment's policy says about it.
+        /// The segment's policy for that case.
         then: LeaseEnd,
     },
     /// More time has passed than this machine counted and than the lease had left.

@@ -26,7 +26,7 @@ use wire::message::Phase;
 use wire::update::LeaseEnd;
 use wire::{EpochUpdate, Verified};
 
-/// Who this node is, in which segment.
+/// This node's identity in its segment.
 pub struct Identity {
     /// The node.
     pub node: NodeId,
@@ -117,7 +117,7 @@ struct Lapsed {
     update: Verified<EpochUpdate>,
 }
 
-/// What the machine shows of itself.
+/// The machine as it shows itself.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     /// The update in force, or the last one whose lease has ended.
@@ -199,7 +199,7 @@ impl Member {
         age: Duration,
         now: Duration,
     ) -> Result<(), UpdateError> {
-        // What is due comes first: a newer update must not replace one that should be in force.
+        // Due changes come first: a newer update must not replace one that should be in force.
         self.handle_timeout(now);
         if !self.is_news(&update)? {
             self.shorten(&update, age, now);
@@ -340,7 +340,7 @@ impl Member {
         self.commands.pop_front()
     }
 
-    /// What is in force, what comes, and for how long.
+    /// The update in force, the next one, and the end of the lease.
     pub fn view(&self) -> View<'_> {
         let next = self.pending.as_ref().map(|pending| &*pending.update);
         match &self.state {

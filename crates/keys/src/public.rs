@@ -14,7 +14,7 @@ pub enum KeyParseError {
     /// The prefix names another role, or is missing.
     #[error("expected a key that starts with `{0}`")]
     Prefix(&'static str),
-    /// What follows the prefix is not an encoding of 32 bytes.
+    /// The text behind the prefix is not an encoding of 32 bytes.
     #[error("not 32 bytes in {0}")]
     Encoding(&'static str),
     /// The text behind a mesh's prefix is not hex of 16 bytes.
@@ -64,7 +64,7 @@ macro_rules! ed25519_id {
 }
 
 ed25519_id!(
-    /// Who a node is: the public half of its identity key, for QUIC and for evidence.
+    /// A node's identity: the public half of its identity key, for QUIC and for evidence.
     NodeId, "node:");
 ed25519_id!(
     /// The controller's connection key, which nodes pin for QUIC.

@@ -1,4 +1,4 @@
-//! What all 32-byte secrets have in common. Refuses `Copy`, `Clone`, `Display`, `Serialize` and
+//! The common part of all 32-byte secrets. Refuses `Copy`, `Clone`, `Display`, `Serialize` and
 //! `PartialEq`: a secret is moved, borrowed or wiped.
 
 use base64::Engine as _;

@@ -1,4 +1,4 @@
-//! Where the headers of a packet are: just enough to merge and to split. Whatever is out of the
+//! Where the headers of a packet are: just enough to merge and to split. Anything out of the
 //! ordinary (IP options, extension headers, fragments, wrong lengths) has no place here.
 
 use crate::checksum;

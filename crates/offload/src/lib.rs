@@ -9,8 +9,8 @@
 //!
 //! Neither way copies a payload or allocates for a packet. [`Split`] writes each packet's headers in
 //! front of its payload, over bytes that were sent already; [`Coalescer`] hands out slices for a
-//! gathering write. TCP and UDP, IPv4 and IPv6. What cannot be merged without a trace is passed on
-//! as it came: splitting a super-packet gives the very packets that it was made from.
+//! gathering write. TCP and UDP, IPv4 and IPv6. Packets that cannot be merged without a trace are passed on
+//! as they came: splitting a super-packet gives the very packets that it was made from.
 //!
 //! This crate owns no descriptor and trusts no byte.
 

@@ -12,7 +12,7 @@ pub const MAX_HEADERS: usize = 256;
 /// Bytes behind a segment that its user may overwrite, with padding.
 pub const SPARE: usize = 15;
 
-/// What the kernel said of a packet does not fit the packet.
+/// The kernel's header does not fit the packet behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the offload header does not fit its packet")]
 pub struct Malformed;

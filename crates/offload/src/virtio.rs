@@ -4,7 +4,7 @@
 /// Bytes of the header.
 pub const VNET_HEADER_LEN: usize = 10;
 
-/// What the kernel is told, or tells, of one packet. The default: a packet that is complete as it is.
+/// A header for one packet, from the kernel or for it. The default: a packet that is complete as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct VnetHeader {
     pub(crate) flags: u8,

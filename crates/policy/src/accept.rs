@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use std::time::Duration;
 use wire::evidence::{Attested, Signer};
 
-/// What was accepted from a node before.
+/// A node's past, against which its new evidence is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
     /// When the run of its newest accepted evidence finished.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use wire::Digest;
 use wire::evidence::Signer;
 
-/// What is known about a node.
+/// The known facts about a node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     /// An operator has excluded it.
@@ -21,7 +21,7 @@ pub struct Record {
     pub probation_left: u32,
     /// Its newest accepted evidence.
     pub evidence: Option<Evidence>,
-    /// What earlier scheduled decisions left behind.
+    /// Its standing after earlier scheduled decisions.
     pub standing: Standing,
 }
 
@@ -43,13 +43,13 @@ pub struct Evidence {
     /// How long it has been accepted, by a clock that nobody sets: a wall clock that is set back must
     /// not make old evidence young.
     pub accepted_for: Duration,
-    /// Who vouches.
+    /// The party that vouches.
     pub signer: Signer,
     /// SHA-256 of the statement.
     pub digest: Digest,
 }
 
-/// What earlier scheduled decisions left behind.
+/// A node's standing after earlier scheduled decisions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {
@@ -67,7 +67,7 @@ pub enum Standing {
     },
 }
 
-/// What a node is after a decision.
+/// A node's state after a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -163,7 +163,7 @@ impl Decision {
     }
 }
 
-/// What a scheduled decision about this node would be at `now`.
+/// A scheduled decision about this node, as it would be at `now`.
 pub fn judge(policy: &Policy, record: &Record, now: Timestamp) -> Decision {
     let evidence = counting(policy, record);
     let failure = failure(policy, evidence, now);

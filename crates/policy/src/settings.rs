@@ -47,7 +47,7 @@ pub struct Policy {
     /// Seconds from an epoch's beginning after which a node without news acts on
     /// [`Self::on_lease_end`]; zero: five epochs, at least a minute.
     pub lease_seconds: u64,
-    /// What a node does when its lease ends.
+    /// A node's action when its lease ends.
     pub on_lease_end: LeaseEnd,
     /// How far evidence may lie in the future, in seconds: room for clocks that differ.
     pub max_future_skew: u64,

@@ -41,9 +41,9 @@ pub enum Status {
 /// A refusal, with the way out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {
-    /// What is wrong.
+    /// The error.
     pub error: String,
-    /// What to do about it.
+    /// The way out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }
@@ -199,7 +199,7 @@ pub struct NodeStatus {
     pub software: Option<String>,
     /// When it was enrolled.
     pub enrolled_utc: String,
-    /// What it last reported about its peers, by name.
+    /// Its last report about its peers, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub observes: BTreeMap<NodeName, Observation>,
 }
@@ -215,13 +215,13 @@ pub struct BenchmarkStatus {
     pub suite: String,
     /// The suite's version.
     pub suite_version: String,
-    /// Who vouches: `self` or `evaluator:…`.
+    /// The party that vouches: `self` or `evaluator:…`.
     pub signer: String,
     /// SHA-256 of the statement, `sha256:…`.
     pub digest: String,
 }
 
-/// What one node observes about another.
+/// One node's observations of another.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// Epoch of the newest live session.
@@ -239,7 +239,7 @@ pub struct Explanation {
     pub name: NodeName,
     /// The node as it stands.
     pub status: NodeStatus,
-    /// What the policy would decide now.
+    /// The decision that the policy would make now.
     pub decision: DecisionStatus,
     /// The rules, one line each, with what they were held against and whether they hold.
     pub rules: Vec<RuleStatus>,
@@ -294,7 +294,7 @@ pub struct RotateRequest {
     pub confirm_removals: bool,
 }
 
-/// What a request did to the epoch.
+/// The effect of a request on the epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochChange {
     /// The epoch that was published.
@@ -325,7 +325,7 @@ pub struct TokenRequest {
 /// A new token. Holds a secret.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenCreated {
-    /// What lists and revocations call it.
+    /// Its handle in lists and revocations.
     pub id: String,
     /// The string for `meshd --role node --join`. A secret.
     pub token: String,
@@ -336,7 +336,7 @@ pub struct TokenCreated {
 /// A token in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenInfo {
-    /// What lists and revocations call it.
+    /// Its handle in lists and revocations.
     pub id: String,
     /// The only name that it admits.
     pub name: Option<NodeName>,
@@ -368,7 +368,7 @@ pub struct EventInfo {
     pub at_utc: String,
     /// Its kind, as in `evidence_accepted`.
     pub kind: String,
-    /// What happened, as fields.
+    /// The event itself, as fields.
     pub body: serde_json::Value,
     /// Chain hash up to and with this event, `sha256:…`.
     pub hash: String,

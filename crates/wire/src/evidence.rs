@@ -65,7 +65,7 @@ pub struct Statement {
     pub subject: Vec<Subject>,
     /// [`PREDICATE_TYPE`].
     pub predicate_type: String,
-    /// What was measured.
+    /// The measurements.
     pub predicate: Benchmark,
 }
 
@@ -117,7 +117,7 @@ pub struct Benchmark {
     pub challenge: Option<Digest>,
 }
 
-/// Who vouches for evidence.
+/// A party that vouches for evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Signer {
@@ -336,7 +336,7 @@ impl Attested {
         })
     }
 
-    /// What was measured.
+    /// The measurements.
     pub fn benchmark(&self) -> &Benchmark {
         &self.benchmark
     }
@@ -346,7 +346,7 @@ impl Attested {
         &self.node
     }
 
-    /// Who vouches for it.
+    /// The party that vouches for it.
     pub fn signer(&self) -> Signer {
         self.signer
     }
@@ -363,7 +363,7 @@ pub fn payload_digest(envelope: &[u8]) -> Option<[u8; 32]> {
     Some(Sha256::digest(STANDARD.decode(envelope.payload).ok()?).into())
 }
 
-/// What an envelope says, without believing it: for the sender, to show what it sends.
+/// The content of an envelope, without believing it: for the sender, to show what it sends.
 pub fn peek(envelope: &[u8]) -> Option<Benchmark> {
     let envelope: Envelope = serde_json::from_slice(envelope).ok()?;
     let payload = STANDARD.decode(envelope.payload).ok()?;

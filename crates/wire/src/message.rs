@@ -1,4 +1,4 @@
-//! What node and controller say to each other, one variant per frame type.
+//! The messages of node and controller to each other, one variant per frame type.
 
 use crate::frame::Frame;
 use crate::name::NodeName;
@@ -29,10 +29,10 @@ pub enum ToController {
     Ack {
         /// The epoch.
         epoch: Epoch,
-        /// What the node did with it.
+        /// The node's progress with it.
         phase: Phase,
     },
-    /// What the node observes about its peers (type 5).
+    /// The node's observations of its peers (type 5).
     Report {
         /// One entry per peer that the node knows of.
         peers: Vec<PeerReport>,
@@ -85,7 +85,7 @@ pub enum Phase {
     Dark,
 }
 
-/// What a node observes about one peer.
+/// A node's observations of one peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerReport {
     /// The peer.
@@ -117,7 +117,7 @@ pub enum ToNode {
         /// Node and endpoints, best first; at most [`MAX_ENDPOINTS`] each.
         entries: Vec<(NodeId, Vec<SocketAddr>)>,
     },
-    /// What became of the evidence with this digest (type 5).
+    /// The result for the evidence with this digest (type 5).
     EvidenceResult {
         /// SHA-256 of the DSSE payload.
         digest: [u8; 32],
@@ -166,7 +166,7 @@ pub enum Refusal {
     /// Another connection of the same node took over.
     #[error("a newer connection of this node took over")]
     Superseded,
-    /// What the node said does not belong here.
+    /// The node's message does not belong here.
     #[error("protocol violation")]
     Protocol,
     /// Too many unknown keys ask at once.

@@ -42,7 +42,7 @@ pub struct EpochUpdate {
     pub lease_ms: u64,
     /// Milliseconds for which the previous epoch's sessions are still accepted.
     pub grace_ms: u64,
-    /// What a node does when the lease ends.
+    /// A node's action when the lease ends.
     pub on_lease_end: LeaseEnd,
     /// SHA-256 of the policy under which this was decided.
     pub policy: Digest,
@@ -78,7 +78,7 @@ pub struct Excluded {
     pub reason: String,
 }
 
-/// What a node does when the lease of its last update ends.
+/// A node's action when the lease of its last update ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LeaseEnd {

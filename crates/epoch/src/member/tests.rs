@@ -79,7 +79,7 @@ fn secret(epoch: u64) -> EpochSecret {
     EpochSecret::from_bytes([epoch as u8; 32])
 }
 
-/// What is asked for, in words; the parts of one change stand in one line.
+/// The machine's commands, in words; the parts of one change stand in one line.
 fn commands(machine: &mut Member) -> Vec<String> {
     let installed = |it: Install| {
         format!(
