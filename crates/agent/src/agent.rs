@@ -1,4 +1,4 @@
-//! The agent: its inputs, its effects, and how its parts play together. What each part knows is in a file
+//! The agent: its inputs, its effects, and how its parts play together. Each part's knowledge is in a file
 //! of its own.
 
 use crate::control::{Control, SessionEvent};
@@ -30,7 +30,7 @@ pub struct Now {
     pub wall: Timestamp,
 }
 
-/// What an agent is made from.
+/// Everything that an agent is made from.
 pub struct Config {
     /// The node's identity.
     pub identity: NodeSecret,
@@ -46,7 +46,7 @@ pub struct Config {
     pub mark: Option<Signed<Mark>>,
 }
 
-/// What is to be done.
+/// Something that the agent wants done.
 #[derive(Debug)]
 pub enum Effect {
     /// Change the data plane: [`DataChange::carry_out`].
@@ -69,7 +69,7 @@ pub enum Effect {
     LookAtUnderlay,
 }
 
-/// What nothing else counts, since the start.
+/// Counts that nothing else keeps, since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// How often the control channel came up.
@@ -272,7 +272,7 @@ impl Agent {
 
     // ---- views ------------------------------------------------------------------------------
 
-    /// What is in force, what comes, and for how long.
+    /// The update in force, the next one, and the end of the lease.
     pub fn view(&self) -> View<'_> {
         self.member.view()
     }
@@ -307,7 +307,7 @@ impl Agent {
         self.marks.newest()
     }
 
-    /// What is counted.
+    /// The counts since the start.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }

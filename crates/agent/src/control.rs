@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use wire::{Place, ToNode};
 
-/// What the agent hears of the control channel.
+/// News of the control channel for the agent.
 #[derive(Debug)]
 pub enum SessionEvent {
     /// The controller has welcomed this node.

@@ -26,7 +26,7 @@ pub struct Evidence {
     pub suite_version: String,
     /// When it was handed in.
     pub sent_at: Timestamp,
-    /// What became of it.
+    /// The result so far.
     pub result: EvidenceResult,
     /// The run that this node signs itself; `None`: an evaluator did.
     run: Option<Box<Benchmark>>,
@@ -34,7 +34,7 @@ pub struct Evidence {
     digest: [u8; 32],
 }
 
-/// What became of evidence.
+/// The result of handing evidence in, so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EvidenceResult {
     /// It waits for the control channel, or for room on it.
@@ -54,7 +54,7 @@ pub(crate) struct Signer<'a> {
     pub(crate) mesh: MeshId,
 }
 
-/// What is to be handed in, and what was.
+/// Evidence to be handed in, and evidence that was.
 #[derive(Debug, Default)]
 pub(crate) struct Submissions {
     newest: Option<Evidence>,
@@ -121,7 +121,7 @@ impl Submissions {
         self.held.take()
     }
 
-    /// What waits to be sent, as it is to be sent.
+    /// The evidence that waits, as it is to be sent.
     pub(crate) fn send(&mut self, signer: &Signer<'_>) -> Option<ToController> {
         let evidence = self.newest.as_mut()?;
         if evidence.result != EvidenceResult::Unsent {
@@ -140,7 +140,7 @@ impl Submissions {
         })
     }
 
-    /// What was sent and not answered did not arrive, as far as anybody knows.
+    /// Evidence that was sent and not answered did not arrive, as far as anybody knows.
     pub(crate) fn handle_lost(&mut self) {
         let pending = self.newest.as_mut();
         let pending = pending.filter(|it| it.result == EvidenceResult::Pending);

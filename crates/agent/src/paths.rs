@@ -165,7 +165,7 @@ fn is_least(carries: u32) -> bool {
     SIZES.first().is_some_and(|least| carries <= *least)
 }
 
-/// What a packet inside the tunnel gets on its way over IPv6: 40 + 8 + 16 + 16 bytes.
+/// Bytes that a packet inside the tunnel gets on its way over IPv6: 40 + 8 + 16 + 16.
 pub const OVERHEAD_V6: u32 = 80;
 /// Rounds in a row: one echo may be lost for other reasons.
 const PATIENCE: u32 = 2;

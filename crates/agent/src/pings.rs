@@ -1,4 +1,4 @@
-//! What a round of probes means: lines for the operator, a report for the controller, and the cause of
+//! The meaning of a round of probes: lines for the operator, a report for the controller, and the cause of
 //! what was not answered. Observes; decides nothing.
 
 use epoch::member::View;
@@ -40,7 +40,7 @@ pub enum PingFailure {
     NotSent(String),
 }
 
-/// What one round found.
+/// The findings of one round.
 #[derive(Debug, Clone)]
 pub struct Round {
     /// The answers of each target.

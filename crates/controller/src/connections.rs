@@ -61,7 +61,7 @@ pub(crate) struct Live {
     pub(crate) acked: Option<(Epoch, Phase)>,
     pub(crate) clock_skew_ms: Option<i64>,
     pub(crate) software: Option<String>,
-    /// What it said last of its sessions with others.
+    /// Its last report of its sessions with others.
     pub(crate) observes: BTreeMap<NodeName, Observed>,
     pub(crate) evidence: Bucket,
     /// How many bytes of its evidence may be kept.

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use wire::NodeName;
 use wire::admin::{ScoreRequest, Status, WgExport};
 
-/// What a client asks of the node.
+/// A client's request to the node.
 pub(crate) enum Request {
     Status(oneshot::Sender<Status>),
     Score(f64, oneshot::Sender<Answer<()>>),

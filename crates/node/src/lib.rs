@@ -106,7 +106,7 @@ pub enum OpenError {
     Port {
         /// The port.
         port: u16,
-        /// What the system said.
+        /// The system's answer.
         source: std::io::Error,
     },
     /// The address for metrics.
@@ -129,7 +129,7 @@ pub enum ServeError {
     /// The controller refused the enrolment.
     #[error("the controller refuses to enrol this node: {0}")]
     Enrolment(Refusal),
-    /// What the enrolment brought cannot be kept.
+    /// The result of the enrolment cannot be kept.
     #[error(transparent)]
     State(#[from] PersistError),
     /// The interface cannot be set up.

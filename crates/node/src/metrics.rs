@@ -47,7 +47,7 @@ exposition::metrics! {
     DATA_THREADS: Gauge = "meshd_data_threads";
 }
 
-/// What a page is made of.
+/// The observations that a page is made of.
 struct Observed<'a> {
     epoch: Option<Epoch>,
     member: bool,
@@ -161,7 +161,7 @@ impl Observed<'_> {
     }
 }
 
-/// What this node has with another.
+/// The state of another node, by this node's session with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PeerState {
     /// A live session of the epoch in force.
@@ -201,7 +201,7 @@ impl PeerState {
     }
 }
 
-/// What the last echoes of a member came back on.
+/// The families on which the last echoes of a member came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answered {
     Both,

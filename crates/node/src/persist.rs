@@ -1,4 +1,4 @@
-//! What a node remembers across restarts, in its state directory: where it is enrolled, and the
+//! A node's memory across restarts, in its state directory: where it is enrolled, and the
 //! newest epoch that it accepted. Files are 0600 and replaced whole.
 
 use crate::io::rights::{self, Keep};
@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use wire::{Digest, Mark, NodeName, Place, Signed, Token};
 
-/// What enrolment left behind.
+/// The result of enrolment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Enrolment {
@@ -65,11 +65,11 @@ pub enum PersistError {
     /// The system refused.
     #[error("cannot {what} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The action that failed.
         what: &'static str,
         /// On which file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's answer.
         source: io::Error,
     },
     /// A file does not hold what it should.
@@ -111,7 +111,7 @@ impl StateDir {
 }
 
 /// Writes the newest epoch on a thread of its own, because a disk that is slow must hold up no epoch.
-/// Of several that wait only the last is written. What waits is written before this is gone.
+/// Only the last of several that wait is written, before this is gone at the latest.
 pub(crate) struct Keeper {
     wanted: Option<mpsc::Sender<Newest>>,
     thread: Option<JoinHandle<()>>,

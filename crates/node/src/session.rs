@@ -63,7 +63,7 @@ pub(crate) enum SessionError {
     TimeLost,
 }
 
-/// What a hello says that may change from one connection to the next.
+/// The part of a hello that may change from one connection to the next.
 pub(crate) struct Introduction {
     pub(crate) node: NodeId,
     pub(crate) authorities: Vec<AuthorityId>,

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use wire::admin::{Status, WgExport};
 use wire::{Mark, NodeName, Place, Signed, ToController};
 
-/// What the shell owns.
+/// The parts that the shell owns.
 pub(crate) struct Shell {
     pub(crate) agent: Agent,
     pub(crate) wg: WgSecret,
@@ -33,12 +33,12 @@ pub(crate) struct Shell {
     pub(crate) underlay_changed: bool,
     /// Changes the mean of a mock emitter, if that is what runs.
     pub(crate) mock_mean: Option<watch::Sender<Option<f64>>>,
-    /// What the next connection shows of this node's memory.
+    /// The mark that the next connection shows of this node's memory.
     pub(crate) announced: watch::Sender<Option<Signed<Mark>>>,
     pub(crate) targets: watch::Sender<Vec<Target>>,
 }
 
-/// What the shell listens to.
+/// The channels that the shell listens to.
 pub(crate) struct Inputs {
     pub(crate) session: mpsc::Receiver<Session>,
     pub(crate) emissions: mpsc::Receiver<Emission>,

@@ -77,7 +77,7 @@ impl Fit {
         }
     }
 
-    /// What fits `paths`, each an address and the MTU of the way there; `None` without any.
+    /// The fit for `paths`, each an address and the MTU of the way there; `None` without any.
     fn to(setting: Mtu, paths: impl IntoIterator<Item = (IpAddr, u32)>) -> Option<Self> {
         let carries = |(to, mtu): (IpAddr, u32)| {
             let overhead = if to.to_canonical().is_ipv4() {
@@ -110,7 +110,7 @@ pub(crate) struct Interface {
     pub(crate) underlay_mtu: Option<u32>,
     /// Whether a full packet takes more than one fragment on that path.
     pub(crate) fragments: bool,
-    /// What reads and writes it.
+    /// The back end that reads and writes it.
     pub(crate) backend: &'static str,
     /// UDP port of the WireGuard socket.
     pub(crate) listen_port: u16,
@@ -122,7 +122,7 @@ pub(crate) struct Interface {
 pub(crate) struct Underlay {
     /// The setting.
     setting: Mtu,
-    /// What the paths make of it.
+    /// Its fit to the paths.
     fit: Fit,
     interface: Interface,
     firewall: FirewallWatch,
@@ -180,7 +180,7 @@ impl Underlay {
                 .map(|(to, packet)| (*to, packet + OVERHEAD_V6)),
         );
         let Some(fit) = Fit::to(self.setting, paths) else {
-            // What was true of paths that are gone is not said of those to come.
+            // Facts about paths that are gone are not told of those to come.
             (self.interface.underlay_mtu, self.interface.fragments) = (None, false);
             return None;
         };

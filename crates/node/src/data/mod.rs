@@ -32,14 +32,14 @@ use tunnel::{Carrier, Drops, FrontDoor, PeerSnapshot, Traffic, Tunnel};
 use worker::Worker;
 use zeroize::Zeroizing;
 
-/// What the agent asks of the data plane.
+/// The agent's command to the data plane.
 pub(crate) enum DataCommand {
     /// Another epoch, or other places of peers: carried out under one write lock, so that no packet passes
     /// between its parts.
     Change(DataChange),
     /// The interface's MTU from now on.
     Mtu(usize),
-    /// What there is to see.
+    /// Observe the data plane.
     Snapshot(oneshot::Sender<Snapshot>),
     /// The PSK in force with one peer, base64: for an operator's explicit export.
     ExportPsk(
@@ -76,7 +76,7 @@ pub(crate) struct DataPlane {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What the data threads share.
+/// The common state of the data threads.
 struct Shared {
     carrier: Carrier,
     offloads: Arc<Offloads>,
@@ -143,7 +143,7 @@ impl DataPlane {
         let _ = self.commands.send(command);
     }
 
-    /// What there is to see; `None` when the data plane has ended.
+    /// The data plane as observed; `None` when it has ended.
     pub(crate) async fn snapshot(&self) -> Option<Snapshot> {
         let (answer, snapshot) = oneshot::channel();
         self.send(DataCommand::Snapshot(answer));

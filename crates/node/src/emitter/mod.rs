@@ -44,9 +44,9 @@ pub(crate) enum EmitError {
     /// The program or the file could not be used.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried.
+        /// The action that failed.
         what: String,
-        /// What the system said.
+        /// The system's answer.
         source: std::io::Error,
     },
     /// The program failed.

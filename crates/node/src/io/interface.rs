@@ -31,7 +31,7 @@ pub enum InterfaceError {
     Refused {
         /// The interface's name.
         name: String,
-        /// What the system said.
+        /// The system's answer.
         source: io::Error,
     },
 }

@@ -1,4 +1,4 @@
-//! What the kernel knows of the underlay's MTU, and when that may have changed. Decides nothing.
+//! The kernel's knowledge of the underlay's MTU, and when that may have changed. Decides nothing.
 
 use super::interface;
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 /// The MTU of the ways to these addresses, as far as this machine knows by itself: what its route says,
-/// else its link. What routers are said to have answered is left out: anybody can write such an answer.
+/// else its link. Answers that routers are said to have given are left out: anybody can write such an answer.
 /// An address without a route is left out too. Sends nothing.
 pub(crate) async fn path_mtus(
     destinations: impl IntoIterator<Item = SocketAddr>,

@@ -76,7 +76,7 @@ impl fmt::Display for Why {
     }
 }
 
-/// What is on; shared by the data threads.
+/// The state of each offload; shared by the data threads.
 pub(crate) struct Offloads([State; Offload::ALL.len()]);
 
 struct State {
@@ -175,7 +175,7 @@ impl Offloads {
 /// Major, minor and patch number of a kernel.
 type Version = (u32, u32, u32);
 
-/// What a kernel is known to do to an offload.
+/// The damage that a kernel is known to do to an offload.
 fn damage(offload: Offload, kernel: Version) -> Option<&'static str> {
     match offload {
         // tailscale #19777.

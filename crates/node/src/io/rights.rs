@@ -34,9 +34,9 @@ impl Keep {
     }
 }
 
-/// Leaves the calling thread, and all that it will start, no more than `keep`. What the system does not
-/// let it give up is given up as far as it goes: a thread without the right to change its bounding set
-/// cannot gain by it either, once `no_new_privs` is set.
+/// Leaves the calling thread, and all that it will start, no more than `keep`. The bounding set is reduced
+/// as far as the system lets it: a thread without the right to change that set cannot gain by it either,
+/// once `no_new_privs` is set.
 pub fn reduce(keep: Keep) {
     let reduced = || {
         set_no_new_privs(true)?;

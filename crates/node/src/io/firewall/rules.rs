@@ -106,7 +106,7 @@ fn own_datagrams(scope: &Scope) -> String {
 }
 
 /// A packet for the mesh leaves by the tunnel or not at all, whatever routes say, and so does what has a
-/// mesh address as its source. What this machine itself sends is refused with an error. The second look
+/// mesh address as its source. A packet of this machine itself is refused with an error. The second look
 /// is after all translation: what a NAT of the operator's has given another address may go. A member's
 /// packet leaves for a third machine only where such a NAT sends it, with the member's address as its
 /// source: the tunnel itself delivers to this machine alone.

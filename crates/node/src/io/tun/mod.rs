@@ -28,7 +28,7 @@ pub enum Backend {
 
 /// One queue of a TUN device that is open, and not yet up. Never blocks.
 pub(crate) trait Tun: AsRawFd + Send {
-    /// What status calls the back end.
+    /// The back end's name in the status.
     fn backend(&self) -> &'static str;
     /// Whether a [`offload::VnetHeader`] goes in front of each packet.
     fn has_vnet_header(&self) -> bool;
@@ -61,7 +61,7 @@ pub enum TunError {
     Other {
         /// The interface's name.
         name: String,
-        /// What the system said.
+        /// The system's answer.
         source: io::Error,
     },
 }
