@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 
 /// A question to a role; each carries the way for its answer.
 pub trait Question: Send + 'static {
-    /// What is measured.
+    /// Asks for everything that is measured.
     fn metrics(answer: oneshot::Sender<Result<Page, Refused>>) -> Self;
 }
 
@@ -17,7 +17,7 @@ pub struct Words {
     pub stopping: &'static str,
     /// Said of a path that does not exist.
     pub no_such_path: &'static str,
-    /// What there is instead.
+    /// The hint at what there is instead.
     pub hint: &'static str,
 }
 

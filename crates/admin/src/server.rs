@@ -34,7 +34,7 @@ pub fn router<Q: Question>(routes: Router<Desk<Q>>, desk: Desk<Q>) -> Router {
 /// Serves the bound socket until it fails.
 ///
 /// # Errors
-/// What the system says.
+/// The system's answer.
 pub async fn serve(socket: UnixListener, router: Router) -> io::Result<()> {
     axum::serve(socket, router).await
 }

@@ -34,7 +34,7 @@ pub struct Listener {
 pub struct BindError {
     /// The address.
     pub address: SocketAddr,
-    /// What the system said.
+    /// The system's answer.
     pub source: io::Error,
 }
 
@@ -42,7 +42,7 @@ impl Listener {
     /// Binds `address`. Must run inside a tokio runtime.
     ///
     /// # Errors
-    /// What the system says, with the way out.
+    /// The system's answer, with the way out.
     pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
         let bound = || {
             // Not tokio's own bind, which awaits: everything else that is bound at the start is not.
@@ -84,7 +84,7 @@ impl Listener {
             failed = false;
             let scrape = scrape.clone();
             tokio::spawn(async move {
-                // Whatever goes wrong here is the client's affair; a scraper asks again.
+                // A failure here is the client's affair; a scraper asks again.
                 let _ = timeout(CONNECTION_TIME, connection(stream, scrape)).await;
                 drop(place);
             });

@@ -7,7 +7,7 @@ pub struct Metric {
     pub kind: Kind,
     /// Its whole name, as an operator types it.
     pub name: &'static str,
-    /// What it says, in one sentence without a full stop.
+    /// Its meaning, in one sentence without a full stop.
     pub help: &'static str,
     /// Its label, if it has one.
     pub label: Option<&'static str>,
@@ -78,7 +78,7 @@ macro_rules! metrics {
 }
 
 const PREFIX: &str = "meshd_";
-/// What ends a counter's name (OpenMetrics 1.0, section 5.1).
+/// The end of a counter's name (OpenMetrics 1.0, section 5.1).
 pub(crate) const TOTAL: &str = "_total";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What one scrape answers: values in the order of their declaration, and the OpenMetrics text.
+//! The answer to one scrape: values in the order of their declaration, and the OpenMetrics text.
 
 use crate::metric::{Kind, Metric, TOTAL};
 use prometheus_client::collector::Collector;
@@ -19,7 +19,7 @@ pub struct Page {
 /// A label's value, if the metric has a label, and what it stands at.
 pub type Sample = (Option<&'static str>, Value);
 
-/// What a metric stands at.
+/// A metric's value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value {
     /// A number of things.

@@ -7,7 +7,7 @@ use crate::{status, words};
 use clap::Subcommand;
 use wire::admin::RotateRequest;
 
-/// What to do about epochs.
+/// A verb of `meshctl epoch`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Show the epoch in force.

@@ -10,7 +10,7 @@ use wire::Digest;
 use wire::evidence::{Benchmark, MAX_ENVELOPE_LEN};
 use wire::name::NodeName;
 
-/// What to do about evidence.
+/// A verb of `meshctl evidence`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Sign a result and print the envelope.

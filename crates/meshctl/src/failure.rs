@@ -15,7 +15,7 @@ pub(crate) enum Failure {
     Closed,
 }
 
-/// What is wrong and what to do about it.
+/// An error, and a hint at the way out.
 #[derive(Debug)]
 pub(crate) struct Words {
     error: String,

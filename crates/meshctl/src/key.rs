@@ -9,7 +9,7 @@ use rand_core::OsRng;
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
-/// What to do about keys.
+/// A verb of `meshctl key`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Make a key, keep it in a new file of mode 0600, and print its public half.
@@ -22,7 +22,7 @@ pub(crate) enum Verb {
     },
 }
 
-/// Who uses a key. Controllers and nodes make their own.
+/// The user of a key. Controllers and nodes make their own.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Role {
     /// Vouches for evidence.

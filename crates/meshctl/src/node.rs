@@ -12,7 +12,7 @@ use wire::admin::{
 };
 use wire::name::NodeName;
 
-/// What to do about nodes.
+/// A verb of `meshctl node`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// List every enrolled node.

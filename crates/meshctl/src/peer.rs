@@ -12,7 +12,7 @@ use wire::admin::WgExport;
 use wire::name::NodeName;
 use zeroize::Zeroizing;
 
-/// What to do about peers.
+/// A verb of `meshctl peer`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Print a wg-quick configuration for one peer; it holds secrets and lasts one epoch.

@@ -7,7 +7,7 @@ use crate::units;
 use clap::Subcommand;
 use wire::admin::ScoreRequest;
 
-/// What to do about the score.
+/// A verb of `meshctl score`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Set the mean, from 0 to 1.

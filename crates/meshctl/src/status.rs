@@ -147,7 +147,7 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
     fields
 }
 
-/// What is on, and what is off for which reason.
+/// The offloads that are on, and those that are off, each with its reason.
 fn offloads(interface: &InterfaceStatus) -> String {
     let each = interface
         .offloads

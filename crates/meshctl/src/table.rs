@@ -78,7 +78,7 @@ pub(crate) fn clean(text: &str) -> Cow<'_, str> {
     wire::visible::line(text)
 }
 
-/// What stands where there is nothing.
+/// Stands where there is nothing.
 pub(crate) const DASH: &str = "-";
 
 #[cfg(test)]

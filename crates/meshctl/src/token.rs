@@ -8,7 +8,7 @@ use clap::Subcommand;
 use wire::admin::{TokenCreated, TokenInfo, TokenRequest};
 use wire::name::NodeName;
 
-/// What to do about tokens.
+/// A verb of `meshctl token`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Create a single-use token and print it, alone, on stdout.

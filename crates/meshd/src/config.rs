@@ -25,7 +25,7 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's answer.
         source: std::io::Error,
     },
     /// The file is not a configuration.
@@ -47,7 +47,7 @@ pub enum ConfigError {
     Value {
         /// The setting.
         setting: &'static str,
-        /// What is wrong.
+        /// The fault in it.
         why: String,
     },
     /// The policy as a whole.
@@ -62,11 +62,11 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Admin socket.
     pub socket: PathBuf,
-    /// What the role needs.
+    /// The role's own configuration.
     pub role: RoleConfig,
 }
 
-/// What a role needs.
+/// The configuration of one role.
 #[derive(Debug)]
 pub enum RoleConfig {
     /// A controller.

@@ -73,7 +73,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     runtime.block_on(run(config))
 }
 
-/// Opens everything, then serves. What fails in opening is an error; what fails in serving is logged.
+/// Opens everything, then serves. A failure in opening is an error; a failure in serving is logged.
 async fn run(config: config::Config) -> anyhow::Result<ExitCode> {
     let state = StateDir::open(&config.state_dir)?;
     let shutdown = shutdown()?;

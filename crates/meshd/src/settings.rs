@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use std::path::PathBuf;
 
-/// What this daemon is.
+/// The daemon's role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -68,7 +68,7 @@ macro_rules! settings {
         }
 
         impl Settings {
-            /// What is missing here, from `other`.
+            /// These settings, and those of `other` that are missing here.
             #[must_use]
             pub fn or(self, other: Self) -> Self {
                 Self { $($name: self.$name.or(other.$name),)* }
@@ -102,7 +102,7 @@ impl Owner {
 }
 
 settings! {
-    /// What this daemon is
+    /// This daemon's role
     [Both] role: Role, "MESHD_ROLE";
     /// Directory for keys and state, 0700 [default: /var/lib/meshd/ROLE]
     [Both] state_dir: PathBuf, "MESHD_STATE_DIR";

@@ -33,7 +33,7 @@ pub enum SocketError {
     Io {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's answer.
         source: io::Error,
     },
 }

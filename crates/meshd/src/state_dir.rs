@@ -12,11 +12,11 @@ pub enum StateDirError {
     /// The system refused.
     #[error("cannot {what} {path}: {source}; --state-dir names another place")]
     Io {
-        /// What was tried.
+        /// The action that failed.
         what: &'static str,
         /// On which file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's answer.
         source: io::Error,
     },
     /// Another daemon runs on it.
@@ -37,7 +37,7 @@ pub enum StateDirError {
     Key {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault in it.
         source: keys::SecretParseError,
     },
 }

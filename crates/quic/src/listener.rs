@@ -30,7 +30,7 @@ pub struct Incoming {
 pub struct BindError {
     /// The address.
     pub address: SocketAddr,
-    /// What the system said.
+    /// The system's answer.
     pub source: std::io::Error,
 }
 

@@ -21,7 +21,7 @@ use rustls::{
 };
 use std::sync::Arc;
 
-/// What both sides name in ALPN (RFC 7301).
+/// The name that both sides give in ALPN (RFC 7301).
 pub(crate) const ALPN: &[u8] = b"meshd/1";
 
 pub(crate) fn server_config(secret: &ControllerSecret) -> QuicServerConfig {
