@@ -26,7 +26,7 @@ const PURE: &[&str] = &[
     "agent",
     "offload",
 ];
-/// What is built for users.
+/// The crates that are built for users.
 const PRODUCT: &[&str] = &[
     "allowance",
     "keys",
@@ -169,7 +169,7 @@ const BREACHES: &[Breach] = &[
     },
 ];
 
-/// What sources may not name outside `#[cfg(test)]`.
+/// The names that sources may not use outside `#[cfg(test)]`.
 const NAMES: &[Ban] = &[
     Ban {
         within: PURE,

@@ -54,7 +54,7 @@ fn settings(role: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// What the daemon's help says about each setting.
+/// The daemon's help for each setting.
 fn declared() -> BTreeMap<String, String> {
     let command = Settings::augment_args(Command::new("meshd"));
     let arguments = command.get_arguments();

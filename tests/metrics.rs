@@ -1,5 +1,5 @@
 //! The tables of metrics in docs/OPERATIONS.md against what the roles declare. Refuses a table that has
-//! drifted from the code. What real daemons export is held against the same tables in `e2e/metrics.rs`.
+//! drifted from the code. The exports of real daemons are held against the same tables in `e2e/metrics.rs`.
 
 use exposition::Metric;
 use tests::metrics::documented;

@@ -74,7 +74,7 @@ impl Flood {
             let (began, mut number) = (now(), 0);
             while !stopped.load(Ordering::Relaxed) {
                 let due = (began.elapsed().as_secs_f64() * per_second as f64) as u64;
-                // What could not be sent in time is left out, not made up for in a burst.
+                // Datagrams that could not be sent in time are left out, not made up for in a burst.
                 number = number.max(due.saturating_sub(BURST));
                 while number < due {
                     let (to, payload) = datagram(number);

@@ -149,9 +149,9 @@ pub(crate) fn logged(mesh: &Mesh, host: &str, message: &str) -> BTreeMap<u64, Wa
     times.collect()
 }
 
-/// What the controller logs when an epoch is durable, just before it is pushed.
+/// The controller logs this when an epoch is durable, just before it is pushed.
 pub(crate) const DURABLE: &str = "epoch rotation";
-/// What a node logs just after it has told its data plane that the epoch is in force.
+/// A node logs this just after it has told its data plane that the epoch is in force.
 pub(crate) const IN_FORCE: &str = "APPLIED epoch psk ****";
 
 /// A setting of this machine, raised until this is dropped.

@@ -417,7 +417,7 @@ fn nft(mesh: &Mesh, host: &str, rule: &str) {
     );
 }
 
-/// What the survivors hear of the flood.
+/// The flood as the survivors hear it.
 struct Ears {
     ears: Vec<Ear>,
     /// When each heard it last.

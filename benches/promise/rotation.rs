@@ -2,7 +2,7 @@
 //! the same traffic through a mesh that does not rotate.
 //!
 //! Two meshes of two nodes are up all the time, one that rotates and one that does not; the runs take
-//! turns, and the order turns as well. What says that a run rotated: the epochs that began meanwhile,
+//! turns, and the order turns as well. Three things show that a run rotated: the epochs that began meanwhile,
 //! the epochs whose sessions were seen to carry, and the handshakes on the underlay.
 
 use crate::lab::{self, Machine, Raised};
@@ -157,7 +157,7 @@ fn lose(mesh: &Mesh, percent: u32) {
     }
 }
 
-/// What the underlay has lost on purpose, and let pass.
+/// Packets that the underlay has lost on purpose, and packets that it has let pass.
 fn lost_on_purpose(mesh: &Mesh) -> (u64, u64) {
     let mut command = mesh.underlay().command("nft");
     let output = command
@@ -233,7 +233,7 @@ fn try_run(
     run
 }
 
-/// What only ever grows.
+/// Counters that only ever grow.
 struct Counters {
     epochs: [u64; 2],
     dropped: BTreeMap<String, u64>,

@@ -259,7 +259,7 @@ fn receive(socket: RawFd, buffer: &mut [u8]) -> io::Result<(Wall, usize)> {
     Err(io::Error::other("the kernel gave no receive time"))
 }
 
-/// What the kernel keeps for us between two looks.
+/// Room, in bytes, for the packets that the kernel keeps for us between two looks.
 const BUFFER: libc::c_int = 8 << 20;
 const UDP: u32 = 17;
 const LOAD_BYTE: u16 = 0x30;

@@ -4,8 +4,7 @@
 //!
 //! A handshake is seen on the underlay: a response names the initiator's index, which bears the epoch,
 //! modulo four. Every pair has light traffic, the product's own probes, so that every pair shakes
-//! hands ahead of each epoch. What the capture says is held against the nodes' own status once per
-//! phase.
+//! hands ahead of each epoch. The capture is held against the nodes' own status once per phase.
 
 use crate::flood::Flood;
 use crate::lab::{self, DURABLE, IN_FORCE, Machine, Raised, logged};
@@ -40,7 +39,7 @@ pub(crate) fn measure() -> bool {
         u8::try_from(nodes + 1).expect("at most 250 nodes"),
     );
     let capture = Capture::open(mesh.underlay(), Some(stranger));
-    // What the start left to do is done when the probes have gone round once.
+    // Work left over from the start is done when the probes have gone round once.
     watch(&capture, Duration::from_secs(PROBES));
     let length = Duration::from_secs(epoch_seconds * epochs);
     let peace = phase(PEACE, &mesh, &capture, length, None, stranger);
@@ -91,7 +90,7 @@ struct Phase {
     pairs_behind: usize,
     /// Initiations per second that the stranger sent.
     flood_per_second: f64,
-    /// What the flooded node dropped meanwhile.
+    /// Packets that the flooded node dropped meanwhile, by reason.
     victim_dropped: BTreeMap<String, u64>,
     /// Of one processor, in per cent.
     node_cpu_percent: [f64; 3],

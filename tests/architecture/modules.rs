@@ -86,7 +86,7 @@ fn from_root(tokens: TokenStream, depth: usize, names: &mut BTreeSet<String>) {
     }
 }
 
-/// What stands behind the root in a path that begins here, if it leads there.
+/// The tokens behind the root in a path that begins here, if it leads there.
 fn root_path(tokens: &[TokenTree], depth: usize) -> Option<&[TokenTree]> {
     if is_word(tokens.first()?, "crate") {
         return behind_colons(&tokens[1..]);
@@ -120,7 +120,7 @@ fn first_names(path: &[TokenTree], names: &mut BTreeSet<String>) {
     }
 }
 
-/// What the root re-exports, with the module that has it: `crate::Config` is a way to that module.
+/// The root's re-exports, each with the module that has it: `crate::Config` is a way to that module.
 fn aliases(root: TokenStream, graph: &Graph) -> Vec<(String, String)> {
     let tokens: Vec<TokenTree> = root.into_iter().collect();
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! What the sources say: their first line, their crate's attributes, and the names in their code.
+//! The sources as read: their first line, their crate's attributes, and the names in their code.
 //! Code is read as tokens, so that comments, strings and layout neither hide nor feign a name.
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};

@@ -18,7 +18,7 @@ pub(crate) struct Capture {
 /// A capture that has ended.
 pub(crate) struct Captured(PathBuf);
 
-/// What became of the checksums of one kind.
+/// The verdicts on the checksums of one kind.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Checked {
     pub(crate) right: usize,
@@ -111,7 +111,7 @@ impl Captured {
             .collect()
     }
 
-    /// What tshark makes of every checksum there is.
+    /// The verdicts of tshark on every checksum there is.
     pub(crate) fn checksums(&self) -> BTreeMap<&'static str, Checked> {
         let mut kinds: BTreeMap<&str, Checked> = BTreeMap::new();
         let names = ["ip", "tcp", "udp"].map(|protocol| format!("{protocol}.checksum.status"));

@@ -23,7 +23,7 @@ pub(crate) struct Way<'m> {
     pub(crate) address: IpAddr,
 }
 
-/// What became of a TCP transfer.
+/// The outcome of a TCP transfer.
 #[derive(Debug)]
 pub(crate) struct Transfer {
     pub(crate) sent: Vec<u8>,
@@ -52,7 +52,7 @@ pub(crate) struct Stream {
     pub(crate) window: u64,
 }
 
-/// What became of a stream of datagrams.
+/// The outcome of a stream of datagrams.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arrived {
     pub(crate) sent: u64,

@@ -1,4 +1,4 @@
-//! Who is a member, and how an operator sees it.
+//! Membership, and how an operator sees it.
 
 use serde_json::Value;
 use std::sync::Arc;

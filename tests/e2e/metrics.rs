@@ -1,4 +1,4 @@
-//! What scrapers see: both roles, over the admin socket and over TCP.
+//! Metrics as scrapers see them: both roles, over the admin socket and over TCP.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};

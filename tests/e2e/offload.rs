@@ -58,7 +58,7 @@ impl Combination {
         }
     }
 
-    /// What status should say of an offload, of which it says `with_all_on` where every switch is on.
+    /// The status to expect of an offload whose status is `with_all_on` where every switch is on.
     fn expected(self, with_all_on: &OffloadStatus) -> OffloadStatus {
         let name = with_all_on.name.clone();
         let off = |reason: &str| OffloadStatus {

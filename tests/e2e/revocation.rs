@@ -32,7 +32,7 @@ fn survivors_that_were_cut_off_or_dead_during_an_eviction_drop_the_evicted_once_
     assert!(of_killed > 0, "what is counted came");
     let change = mesh.evict("node-d");
     mesh.wait_until("node-a knows", |mesh| knows(mesh, "node-a", change.epoch));
-    // What the two come back to is not the eviction itself, but an epoch after it.
+    // The two come back to an epoch after the eviction, not to the eviction itself.
     let newer = mesh.rotate_now().epoch;
     assert!(newer > change.epoch);
     assert_eq!(

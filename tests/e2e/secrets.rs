@@ -1,4 +1,4 @@
-//! What must not be said: nothing that the daemons show holds a secret.
+//! Secrets stay unsaid: nothing that the daemons show holds one.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};

@@ -20,7 +20,7 @@ fn rotations_on_a_bad_underlay_lose_exactly_the_packets_that_the_underlay_loses(
     });
     let first = mesh.epoch();
     mesh.wait_until("eight rotations", |mesh| mesh.epoch() >= first + 8);
-    // What is under way at the end shall not be lost.
+    // Pings that are under way at the end shall not be lost.
     relay.impair_all(Impairment::default());
     let answered = [pings[0].answered() + 10, pings[1].answered() + 10];
     mesh.wait_until("pings pass at the end", |_| {
@@ -110,7 +110,7 @@ fn rotations_in_which_initiations_cross_lose_nothing() {
             })
         });
     }
-    // What is under way at the end shall not be lost.
+    // Pings that are under way at the end shall not be lost.
     relay.impair_all(Impairment::default());
     let answered = [pings[0].answered() + 20, pings[1].answered() + 20];
     mesh.wait_until("pings pass at the end", |_| {

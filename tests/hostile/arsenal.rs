@@ -1,4 +1,4 @@
-//! What a node can still try after it was cut off: everything that it knew while it was a member, and
+//! Attacks left to a node that was cut off: from everything that it knew while it was a member, and
 //! everything that it sent or received. One call of [`Arsenal::strike`] makes the next volley.
 //!
 //! | Attack | Made of |
@@ -23,7 +23,7 @@ use std::time::Duration;
 use tunnel::{Event, FrontDoor, Inbound, Inside, Outbound, Path, PeerSpec, Range, Tunnel};
 use wire::Place;
 
-/// Who it is, once enrolled.
+/// Its identity and its place, once enrolled.
 #[derive(Debug, Clone)]
 pub(crate) struct Scope {
     pub(crate) node: NodeId,

@@ -17,7 +17,7 @@ use wire::fixtures;
 use wire::message::{Enrol, Hello};
 use wire::{Place, ToController, ToNode, Token};
 
-/// What a session says of the node.
+/// The node, as a session introduces it.
 pub(crate) struct Introduction {
     pub(crate) listen_port: u16,
     /// Whose signature its place must have.

@@ -16,7 +16,7 @@ pub(crate) struct Scene {
     witnesses: Vec<Witness>,
 }
 
-/// What has got through, in either direction.
+/// The traffic that has got through, in either direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Through {
     /// To each survivor: IPv4, IPv6, under a false address.
@@ -135,7 +135,7 @@ impl Scene {
 
     /// Attacks for at least `at_least`, until `enough` says so, and nothing gets through.
     fn attack(&mut self, at_least: Duration, mut enough: impl FnMut(&Mesh) -> bool) {
-        // What was sent before the cut is read by now, or will never be.
+        // Everything that was sent before the cut is read two rounds later, or never.
         let rounds = self.hostile.count(Count::Rounds);
         self.wait_for(
             "the hostile node has read what came before the cut",
@@ -202,7 +202,7 @@ impl Scene {
         }
     }
 
-    /// What each survivor has dropped because of a stranger.
+    /// Packets that each survivor has dropped because of a stranger.
     pub(crate) fn dropped(&self) -> Vec<u64> {
         let of = |survivor: &&str| {
             let dropped = self.mesh.node_status(survivor).dropped;

@@ -2,7 +2,7 @@
 //! everything; from the moment that an update excludes it, it goes on as if it had not heard.
 //!
 //! It runs on a thread inside a namespace, on the same crates as a real node: its machine is
-//! [`agent::Agent`], its data plane is [`tunnel::Tunnel`]. What it does differently is here and in
+//! [`agent::Agent`], its data plane is [`tunnel::Tunnel`]. Its differences are here and in
 //! `arsenal.rs`: it carries out nothing that excludes it, never discards and never closes. When it is
 //! readmitted, it begins anew and keeps its tunnel of before as a relic.
 
@@ -50,7 +50,7 @@ impl Clock {
     }
 }
 
-/// What the hostile node counts of its own doings.
+/// Counts of the hostile node's own doings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Count {
     /// Transport data on sessions that it has.
@@ -83,10 +83,10 @@ pub(crate) enum Count {
     Strayed,
 }
 
-/// What it does with its time.
+/// The use of its time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Conduct {
-    /// What a member does.
+    /// The duties of a member.
     #[default]
     Member,
     /// The whole arsenal.
@@ -129,7 +129,7 @@ pub(crate) struct Hostile {
     thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
-/// What thread and handle share.
+/// The common state of thread and handle.
 #[derive(Default)]
 pub(crate) struct Shared {
     counts: Mutex<BTreeMap<Count, u64>>,
@@ -189,12 +189,12 @@ impl Hostile {
             .clone()
     }
 
-    /// What its next evidence says.
+    /// Sets the score of its next evidence.
     pub(crate) fn set_score(&self, score: f64) {
         *self.shared.score.lock().expect("no holder panics") = score;
     }
 
-    /// What it does from here on.
+    /// Sets its conduct from here on.
     pub(crate) fn set_conduct(&self, conduct: Conduct) {
         *self.shared.conduct.lock().expect("no holder panics") = conduct;
     }
@@ -346,7 +346,7 @@ impl Life {
         Ok(())
     }
 
-    /// What it keeps for its own use, besides what its agent makes of a message.
+    /// Keeps its own share of a message, besides what its agent makes of it.
     fn message(&mut self, message: &ToNode) -> anyhow::Result<()> {
         match message {
             ToNode::Update(update) => self.record_update(update),
@@ -481,7 +481,7 @@ impl Life {
     }
 
     /// To each member, over both families: a datagram for its WireGuard socket, of the session that it
-    /// has with this node, that comes out of its own tunnel. What is in it asks for an answer.
+    /// has with this node, that comes out of its own tunnel. The echo request in it asks for an answer.
     fn nest(&mut self) {
         let own = self.arsenal.scope.addresses();
         for known in self.members() {
@@ -571,7 +571,7 @@ impl Life {
             for relic in 0..self.relics.len() {
                 let relic = &mut self.relics[relic];
                 let inbound = relic.handle_udp(from, datagram, &mut out, Clock.now());
-                // What it would say is not said: it only listens.
+                // The relic's transmissions are dropped: it only listens.
                 while relic.poll_transmit().is_some() {}
                 let delivered = matches!(inbound, Inbound::Deliver { .. });
                 self.add(Count::OldDelivered, u64::from(delivered));

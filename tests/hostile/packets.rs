@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// Stands in every inner packet that the hostile node makes; an echo reply carries it back.
 pub(crate) const MARK: &[u8; 16] = b"hostile-node-c!\n";
 
-/// What an inner packet has to do with the hostile node.
+/// An inner packet's tie to the hostile node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trace {
     /// Its source is one of the hostile node's addresses.
@@ -97,7 +97,7 @@ pub(crate) fn udp(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// What `packet` has to do with a hostile node that has the addresses `own`.
+/// The tie of `packet` to a hostile node that has the addresses `own`.
 pub(crate) fn trace(packet: &[u8], own: &[IpAddr]) -> Trace {
     let Some((source, destination)) = addresses(packet) else {
         return Trace::None;

@@ -87,7 +87,7 @@ fn wait_until_heard(scene: &mut Scene, what: &str) {
     });
 }
 
-/// What must not happen: a survivor that sends on an old session, or answers an old initiation.
+/// Events that must not happen: a survivor sends on an old session, or answers an old initiation.
 const COUNTED: [Count; 2] = [Count::OldDelivered, Count::Responses];
 const TRIES: [Count; 2] = [Count::OldSession, Count::Replay];
 /// Longer than the grace, and long enough for every recording that is tried to have its turn.

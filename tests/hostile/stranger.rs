@@ -205,7 +205,7 @@ fn attack(scope: Scope, known: Vec<Known>, newest: Epoch) -> anyhow::Result<u64>
     Ok(answers)
 }
 
-/// What anybody can know of a member, and a PSK out of thin air.
+/// The facts that anybody can know of a member, and a PSK out of thin air.
 fn known(mesh: &Mesh, member: &str) -> Known {
     let status = mesh.node(member);
     let v4 = |endpoint: &&SocketAddr| endpoint.is_ipv4();

@@ -551,7 +551,7 @@ fn wait_until_settled(mesh: &Mesh, recorder: &Hostile) {
     assert!(settled, "node and recorder differ");
 }
 
-/// What an update could change.
+/// The part of a status that an update could change.
 fn essence(status: &NodeDaemonStatus) -> String {
     let peers = status.peers.iter().map(|(name, peer)| {
         format!(

@@ -70,7 +70,7 @@ impl Witness {
         })
     }
 
-    /// What was delivered until now; the kernel hands packets over in the order of delivery.
+    /// The deliveries until now; the kernel hands packets over in the order of delivery.
     pub(crate) fn seen(&self) -> anyhow::Result<Seen> {
         let mut state = locked(&self.state);
         state.drain();

@@ -162,7 +162,7 @@ const NODE: &str = "node-a";
 const REPLACED: &str = "node-b";
 /// A ping of this size, with its headers, fits the mesh's MTU on either family.
 const LARGE: u32 = 1372;
-/// Who is root only in a user namespace has no rights to drop.
+/// A user who is root only in a user namespace has no rights to drop.
 const UNCHANGED: &str = "--disable-drop-privileges";
 /// For the stock program to be there.
 const START: Duration = Duration::from_secs(10);

@@ -235,7 +235,7 @@ impl World {
         if subject.nature == Nature::Rogue || !subject.agent.control().is_up() {
             return;
         }
-        // What is due comes first here too, so that traffic between two changes of the data plane is held
+        // Due changes come first here too, so that traffic between two changes of the data plane is held
         // against the epoch that is then in force.
         self.run_agent(node);
         let trusted = [self.controller.authority.public()];

@@ -1,4 +1,4 @@
-//! What goes wrong, by the seed: restarts, sleeps, partitions, scores, evictions, replays. Refuses
+//! Faults, by the seed: restarts, sleeps, partitions, scores, evictions, replays. Refuses
 //! anything that the design does not promise to survive.
 
 use crate::node::{Nature, State};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use wire::update::LeaseEnd;
 use wire::{Digest, EpochUpdate};
 
-/// What a node should hold.
+/// A model of what a node should hold.
 pub(crate) struct NodeModel {
     id: NodeId,
     /// Survives restarts: the newest epoch that was ever in force.
@@ -71,7 +71,7 @@ impl NodeModel {
         age: Duration,
         now: Duration,
     ) {
-        // What was due before comes first.
+        // Changes that were due before come first.
         self.agent_ran(now);
         let held = [&self.in_force, &self.pending];
         let again = held.into_iter().flatten().any(|h| h.digest == digest);
@@ -194,7 +194,7 @@ impl NodeModel {
     // ---- what follows from it -----------------------------------------------------------------
 
     /// Whether anything may pass: the lease of the epoch in force is not over, or the segment stays open.
-    /// Who is not a member of that one, or has none, may be a member of the one to come.
+    /// A node that is not a member of that one, or has none, may be a member of the one to come.
     pub(crate) fn open_at(&self, now: Duration) -> bool {
         let is_member = |held: &&Held| held.roster.contains(&self.id) && !self.is_closed();
         let counts = self.in_force.as_ref().filter(is_member);

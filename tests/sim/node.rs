@@ -26,11 +26,11 @@ pub(crate) struct Node {
     authorities: Vec<AuthorityId>,
     pub(crate) agent: Agent,
     pub(crate) tunnel: Carried,
-    /// What the state directory holds.
+    /// The content of the state directory.
     pub(crate) persisted: HighWater,
     mark: Option<Signed<Mark>>,
     pub(crate) address: SocketAddr,
-    /// What its boot clock shows when the simulation begins.
+    /// Its boot clock's time when the simulation begins.
     pub(crate) boot: Duration,
     /// Goes up with every restart.
     pub(crate) life: u32,
@@ -38,9 +38,9 @@ pub(crate) struct Node {
     pub(crate) link: Link,
     pub(crate) score: f64,
     pub(crate) nature: Nature,
-    /// What it wants to say to the controller.
+    /// Messages that it wants to send to the controller.
     pub(crate) outbox: VecDeque<ToController>,
-    /// What arrived while it slept.
+    /// Events that arrived while it slept.
     pub(crate) waiting: Vec<Event>,
     /// When its timers are looked at next.
     pub(crate) timer: Option<Duration>,
@@ -76,7 +76,7 @@ pub(crate) struct Link {
     pub(crate) failures: u32,
 }
 
-/// What a step of a node's agent came to.
+/// The outcome of a step of a node's agent.
 pub(crate) enum Step {
     /// The data plane has changed.
     Changed,

@@ -288,7 +288,7 @@ impl World {
         self.flush(node);
     }
 
-    /// What is due of the agent's, and what follows from it.
+    /// Does the due work of the node's agent, and what follows from it.
     pub(crate) fn run_agent(&mut self, node: usize) {
         if self.nodes[node].nature == Nature::Rogue {
             return;
@@ -433,7 +433,7 @@ impl World {
         match self.nodes[node].state {
             State::Up => self.take(node, datagram),
             State::Down => {}
-            // What a socket holds.
+            // A full socket takes no more.
             State::Asleep if self.nodes[node].waiting.len() >= SOCKET => {}
             State::Asleep => self.nodes[node].waiting.push(Event::Datagram(datagram)),
         }

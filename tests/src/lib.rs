@@ -1,4 +1,4 @@
-//! What the tests with real processes share. The tests themselves are in `e2e/`, `interop/` and
+//! Common ground of the tests with real processes. The tests themselves are in `e2e/`, `interop/` and
 //! `hostile/`; what needs no process is in `sim/` and beside the code.
 
 pub mod harness;

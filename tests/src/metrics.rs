@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// What a page or a table says about one metric.
+/// The description of one metric in a page or a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Described {
     /// `counter` or `gauge`.
     pub kind: String,
-    /// What it says.
+    /// Its help text.
     pub help: String,
     /// Its label and all of its values.
     pub label: Option<(String, BTreeSet<String>)>,
@@ -63,7 +63,7 @@ impl Scrape {
         }
     }
 
-    /// What a metric stands at.
+    /// A metric's value.
     ///
     /// # Panics
     /// When it is not there.
@@ -174,7 +174,7 @@ fn row(line: &str) -> (String, Described) {
     (quoted(name).expect("a metric").to_owned(), described)
 }
 
-/// What stands between two backticks, if that is all there is.
+/// The text between two backticks, if that is all there is.
 fn quoted(text: &str) -> Option<&str> {
     let inside = text.strip_prefix('`')?.strip_suffix('`')?;
     (!inside.contains('`')).then_some(inside)

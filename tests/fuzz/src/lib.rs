@@ -1,4 +1,4 @@
-//! What must hold for any bytes, one function per fuzz target.
+//! Properties that must hold for any bytes, one function per fuzz target.
 //!
 //! The functions panic when a property breaks; `fuzz_targets/` hands them libFuzzer's inputs. They
 //! live in a library so that the committed seeds run through them in a plain `cargo test` too.

@@ -104,7 +104,7 @@ fn by_flow(packets: &[Vec<u8>]) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
 
 // ---- packets from instructions ------------------------------------------------------------------
 
-/// What the bytes say, four at a time: the flow, the length, the flags, and what is unusual. The
+/// Packets from instructions of four bytes: the flow, the length, the flags, and what is unusual. The
 /// checksums are right unless that says otherwise: no input would guess them.
 fn packets(data: &[u8]) -> Vec<Vec<u8>> {
     let mut sequences = [7, u32::MAX - 300, 1 << 31, 0];

@@ -21,7 +21,7 @@ use wire::{EpochUpdate, Excluded, Mark, Place, Signed, ToController, ToNode, Tok
 pub struct Target {
     /// Name of the target, of its folder under `seeds/` and of its binary.
     pub name: &'static str,
-    /// What the target runs.
+    /// The function that the target runs.
     pub run: fn(&[u8]),
     /// File name and content.
     pub seeds: Vec<(String, Vec<u8>)>,

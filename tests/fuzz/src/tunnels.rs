@@ -1,4 +1,4 @@
-//! Whatever comes at a tunnel with a live session: from strangers on UDP, from the peer behind its
+//! Everything that comes at a tunnel with a live session: from strangers on UDP, from the peer behind its
 //! seal, from the kernel on the TUN device.
 
 use crate::carry::{self, Carried};

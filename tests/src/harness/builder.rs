@@ -1,4 +1,4 @@
-//! Settings of a mesh. What is not said is as in the product, but for a fast emitter and probe.
+//! Settings of a mesh. The defaults are the product's, but for a fast emitter and probe.
 
 use super::mesh::Mesh;
 use std::collections::BTreeMap;

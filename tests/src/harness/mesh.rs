@@ -1,5 +1,5 @@
 //! A mesh of daemons: start, stop, wait, ping. [`CONTROLLER`] and `node-a`, `node-b`, … are its hosts.
-//! What they are asked and told is in [`super::ask`].
+//! Questions and orders to them are in [`super::ask`].
 
 use super::builder::Builder;
 use super::daemon::Daemon;

@@ -24,7 +24,7 @@ pub struct Pinger {
     path: PathBuf,
 }
 
-/// What became of a [`Pinger`]'s requests.
+/// The fate of a [`Pinger`]'s requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Losses {
     /// Requests that were sent; the last one is not counted, as its answer may have been under way.

@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What happens to datagrams on a way. Nothing, by default.
+/// The harm that comes to datagrams on a way. None, by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Impairment {
     /// Share that is lost.
@@ -32,7 +32,7 @@ pub struct Impairment {
     pub initiations: Duration,
 }
 
-/// What became of datagrams.
+/// The fates of datagrams.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fates {
     /// Those that went on, each counted once.
@@ -65,7 +65,7 @@ struct Shared {
 struct State {
     /// By sender and receiver.
     ways: BTreeMap<(usize, usize), Way>,
-    /// What waits, by time and order of arrival.
+    /// Datagrams that wait, by time and order of arrival.
     waiting: BTreeMap<(Instant, u64), Parcel>,
     arrived: u64,
     crossed: usize,
@@ -149,21 +149,21 @@ impl Relay {
         }
     }
 
-    /// What happens from now on to what `from` sends to `to`.
+    /// Sets what happens from now on to datagrams that `from` sends to `to`.
     pub fn impair(&self, from: &str, to: &str, impairment: Impairment) {
         let way = (self.index(from), self.index(to));
         let mut state = self.shared.state();
         state.ways.get_mut(&way).expect("two nodes").impairment = impairment;
     }
 
-    /// What happens from now on to everything.
+    /// Sets what happens from now on to all datagrams.
     pub fn impair_all(&self, impairment: Impairment) {
         let mut state = self.shared.state();
         let ways = state.ways.values_mut();
         ways.for_each(|way| way.impairment = impairment);
     }
 
-    /// What became of the datagrams of this length from one node to another.
+    /// The fates of datagrams of this length from one node to another.
     #[must_use]
     pub fn fates(&self, from: &str, to: &str, len: usize) -> Fates {
         let way = (self.index(from), self.index(to));
