@@ -266,6 +266,15 @@ fn every_crate_that_logs_is_heard_at_the_level_that_is_set() {
 }
 
 #[test]
+fn comments_begin_with_their_subject() {
+    let riddles = sources::riddles(&["crates", "tests", "benches"]);
+    assert!(
+        riddles.is_empty(),
+        "a reader has to wait for the subject: {riddles:#?}"
+    );
+}
+
+#[test]
 fn every_pure_crate_forbids_unsafe_code() {
     let broken = sources::without_forbid(PURE);
     assert!(

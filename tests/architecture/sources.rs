@@ -63,6 +63,28 @@ pub(super) fn without_header(folders: &[&str]) -> Vec<String> {
     files.map(|file| shown(&file)).collect()
 }
 
+/// Comments that begin with a relative word instead of their subject.
+pub(super) fn riddles(folders: &[&str]) -> Vec<String> {
+    let files = folders
+        .iter()
+        .flat_map(|folder| rust_files(&root().join(folder)));
+    let in_file = |file: PathBuf| {
+        let text = read(&file);
+        let lines = text.lines().enumerate();
+        let begin = lines.filter(|(_, line)| {
+            let comment = line.trim_start().strip_prefix("//");
+            let words = comment.map(|text| text.trim_start_matches(['/', '!']).trim_start());
+            let first = words.and_then(|words| words.split(' ').next());
+            matches!(first, Some("Who" | "What" | "Whatever"))
+        });
+        let begin: Vec<_> = begin
+            .map(|(at, _)| format!("{}:{}", shown(&file), at + 1))
+            .collect();
+        begin
+    };
+    files.flat_map(in_file).collect()
+}
+
 /// Crates whose root lacks `#![forbid(unsafe_code)]`. A root without any code is let pass: it has
 /// nothing to forbid.
 pub(super) fn without_forbid(crates: &[&str]) -> Vec<String> {
