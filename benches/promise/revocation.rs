@@ -5,6 +5,8 @@
 //! learns of its eviction and goes on with its live sessions; the eviction is asked for; what still
 //! arrives is watched until nothing has for a while; it is readmitted, and the next trial begins a second
 //! after every survivor has heard it again.
+//!
+//! The file is long because trial, watch and report of one promise belong together.
 
 use crate::flood::{self, MARK};
 use crate::flooder::{Flood, Flooder};

@@ -4,6 +4,8 @@
 //! Two meshes of two nodes are up all the time, one that rotates and one that does not; the runs take
 //! turns, and the order turns as well. Three things show that a run rotated: the epochs that began meanwhile,
 //! the epochs whose sessions were seen to carry, and the handshakes on the underlay.
+//!
+//! The file is long because runs, watch and report of one promise belong together.
 
 use crate::lab::{self, Machine, Raised};
 use crate::report::{self, Table, count};

@@ -5,6 +5,8 @@
 //! A handshake is seen on the underlay: a response names the initiator's index, which bears the epoch,
 //! modulo four. Every pair has light traffic, the product's own probes, so that every pair shakes
 //! hands ahead of each epoch. The capture is held against the nodes' own status once per phase.
+//!
+//! The file is long because phases, capture and report of one promise belong together.
 
 use crate::flood::Flood;
 use crate::lab::{self, DURABLE, IN_FORCE, Machine, Raised, logged};

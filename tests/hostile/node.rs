@@ -5,6 +5,8 @@
 //! [`agent::Agent`], its data plane is [`tunnel::Tunnel`]. Its differences are here and in
 //! `arsenal.rs`: it carries out nothing that excludes it, never discards and never closes. When it is
 //! readmitted, it begins anew and keeps its tunnel of before as a relic.
+//!
+//! The file is long because all that it does, it does from one loop.
 
 use crate::arsenal::{Arsenal, Known, Scope, Shot, by_udp, seal, seal_to, tunnel_of};
 use crate::control::{self, Session};

@@ -1,5 +1,7 @@
 //! Updates that no node may believe, pushed over a connection that the node does believe: the fake
 //! controller holds the real connection key, and for some cases even the authority's.
+//!
+//! The file is long because each kind of update that must be refused is in it.
 
 use crate::cut_off::netns;
 use crate::fake_controller::FakeController;

@@ -1,5 +1,7 @@
 //! The simulation: one queue of events in virtual time, and what each of them does. After everything
 //! that a node does, what it holds is compared with the model ([`crate::check`]).
+//!
+//! The file is long because every event ends here.
 
 use crate::carry;
 use crate::control::{Controller, clock};

@@ -3,88 +3,23 @@
 
 use crate::control::{Control, SessionEvent};
 use crate::data::DataChange;
+use crate::effect::{Config, Counts, Effect, Now};
 use crate::evidence::{Emission, Evidence, Signer, Submissions};
 use crate::lost_time::Clocks;
 use crate::marks::Marks;
 use crate::paths::{Heard, Paths};
 use crate::pings::{self, Ping, PingResult, Pings, Round, Target};
-use crate::places::Whereabouts;
-use epoch::member::{HighWater, Identity, View};
-use epoch::{Change, Command, Member, Notice, UpdateError};
-use jiff::Timestamp;
-use keys::{AuthorityId, NodeId, NodeSecret, WgPublicKey, WgSecret};
+use crate::places::{Whereabouts, inside};
+use crate::report;
+use epoch::member::{Identity, View};
+use epoch::{Command, Member, Notice, UpdateError};
+use keys::{AuthorityId, NodeId, NodeSecret, WgPublicKey};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Inside, PeerSnapshot, Range};
+use tunnel::{Inside, PeerSnapshot};
 use wire::message::{Phase, Update};
-use wire::update::LeaseEnd;
 use wire::{Digest, Mark, Place, Signed, ToController, ToNode};
-
-/// One moment, on both clocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now {
-    /// Since the machine booted, its sleep included. Epochs run on this one.
-    pub boot: Duration,
-    /// By the calendar: for evidence and for people.
-    pub wall: Timestamp,
-}
-
-/// Everything that an agent is made from.
-pub struct Config {
-    /// The node's identity.
-    pub identity: NodeSecret,
-    /// Its WireGuard key.
-    pub wg: WgSecret,
-    /// Where it belongs.
-    pub place: Place,
-    /// Whose signatures count.
-    pub authorities: Vec<AuthorityId>,
-    /// The newest epoch that was in force here before this start.
-    pub high_water: HighWater,
-    /// The authority's word for it.
-    pub mark: Option<Signed<Mark>>,
-}
-
-/// Something that the agent wants done.
-#[derive(Debug)]
-pub enum Effect {
-    /// Change the data plane: [`DataChange::carry_out`].
-    Data(DataChange),
-    /// Tell the controller. If that cannot be, tell [`Agent::handle_unsent`].
-    Send(ToController),
-    /// End the control connection and make another.
-    HangUp,
-    /// Remember this across restarts, and show the mark to the next controller that is met.
-    Remember {
-        /// The newest epoch that was in force here.
-        high_water: HighWater,
-        /// The authority's word for it.
-        mark: Option<Signed<Mark>>,
-    },
-    /// The controller has another place for this node: remember it for the next start, because addresses,
-    /// tunnels and epochs of this run are of the old one.
-    Move(Place),
-    /// Look at the underlay, and set the probes' targets again: paths may have changed.
-    LookAtUnderlay,
-}
-
-/// Counts that nothing else keeps, since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// How often the control channel came up.
-    pub control_connections: u64,
-    /// Updates that were taken.
-    pub updates_accepted: u64,
-    /// Updates whose signature does not verify.
-    pub updates_unverified: u64,
-    /// Updates that break another rule.
-    pub updates_rejected: u64,
-    /// Evidence that the controller took.
-    pub evidence_accepted: u64,
-    /// Evidence that it did not.
-    pub evidence_refused: u64,
-}
 
 /// The machine.
 ///
@@ -506,7 +441,7 @@ impl Agent {
                     self.places.forget_strangers(&self.member.view());
                 }
             }
-            Notice::Report(change) => report(&change),
+            Notice::Report(change) => report::tell(&change),
         }
     }
 }
@@ -519,15 +454,6 @@ fn signer<'a>(place: &'a Place, identity: &'a NodeSecret) -> Signer<'a> {
     }
 }
 
-/// The mesh's own addresses, as a node at this place has to know them.
-pub fn inside(place: &Place) -> Inside {
-    let (v4, v6) = (IpAddr::V4(place.v4.0), IpAddr::V6(place.v6.0));
-    Inside {
-        own: vec![v4, v6],
-        ranges: vec![Range::new(v4, place.v4.1), Range::new(v6, place.v6.1)],
-    }
-}
-
 /// Where packets to a member go.
 fn endpoint_of(view: &View<'_>, node: &NodeId, peers: &[PeerSnapshot]) -> Option<IpAddr> {
     let key: WgPublicKey = view.update?.member(node)?.wg;
@@ -537,49 +463,6 @@ fn endpoint_of(view: &View<'_>, node: &NodeId, peers: &[PeerSnapshot]) -> Option
 
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-fn report(change: &Change) {
-    match change {
-        Change::Installed { epoch } => tracing::info!(%epoch, "epoch installed"),
-        Change::Activated { epoch, peers } => {
-            tracing::info!(%epoch, peers, psk = "****", "APPLIED epoch psk ****");
-            tracing::info!(%epoch, membership = "ALLOWED", "MEMBERSHIP=ALLOWED");
-        }
-        Change::Excluded {
-            epoch,
-            reason: Some(reason),
-        } => {
-            tracing::warn!(%epoch, membership = "DENIED", %reason, "MEMBERSHIP=DENIED");
-        }
-        Change::Excluded {
-            epoch,
-            reason: None,
-        } => {
-            tracing::info!(%epoch, "not a member yet: waiting for the next epoch");
-        }
-        Change::Discarded { epoch } => {
-            tracing::debug!(%epoch, "generation before this epoch discarded")
-        }
-        Change::LeaseEnded {
-            epoch,
-            then: LeaseEnd::Close,
-        } => {
-            tracing::error!(%epoch, "the lease is over and no update came: all tunnels closed");
-        }
-        Change::LeaseEnded {
-            epoch,
-            then: LeaseEnd::Open,
-        } => {
-            tracing::error!(%epoch, "the lease is over and no update came: tunnels stay open, as the policy says");
-        }
-        Change::TimeLost { epoch } => {
-            tracing::warn!(%epoch, "more time was lost than the lease had left: all tunnels closed until the controller is heard");
-        }
-        Change::WeakKey { key } => {
-            tracing::warn!(%key, "a member's key is of low order: no tunnel to it")
-        }
-    }
 }
 
 /// Said of a connection that was given up because this machine stood still.

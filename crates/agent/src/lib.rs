@@ -5,10 +5,12 @@
 //! | Module | Holds |
 //! |---|---|
 //! | `agent` | [`Agent`]: the inputs, the effects, and how the parts play together |
+//! | `effect` | the effects, and the values that an agent is made from |
 //! | `control` | the control channel as the agent sees it |
 //! | `evidence` | a run from the benchmark to the controller's answer |
 //! | `marks` | the authority's word for the newest epoch |
 //! | `places` | where the controller said that nodes are |
+//! | `report` | an operator's lines about epochs |
 //! | `pings` | what the probes found, the report of it, and the cause of what was not answered |
 //! | `paths` | IPv6 paths that are narrower in the middle than at this end |
 //! | `lost_time` | time that this machine's clocks did not count |
@@ -22,18 +24,22 @@
 mod agent;
 mod control;
 mod data;
+mod effect;
 mod evidence;
 mod lost_time;
 mod marks;
 mod paths;
 mod pings;
 mod places;
+mod report;
 #[cfg(test)]
 mod tests;
 
-pub use agent::{Agent, Config, Counts, Effect, Now, inside};
+pub use agent::Agent;
 pub use control::{Control, SessionEvent};
 pub use data::{DataChange, Places};
+pub use effect::{Config, Counts, Effect, Now};
 pub use evidence::{Emission, Evidence, EvidenceResult};
 pub use paths::OVERHEAD_V6;
 pub use pings::{Echoes, Ping, PingFailure, PingResult, Round, Target};
+pub use places::inside;

@@ -5,8 +5,9 @@ use crate::data::Places;
 use epoch::member::View;
 use keys::{NodeId, WgPublicKey};
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use tunnel::Inside;
+use std::net::{IpAddr, SocketAddr};
+use tunnel::{Inside, Range};
+use wire::Place;
 
 /// The places, by node.
 #[derive(Debug, Default)]
@@ -52,6 +53,15 @@ impl Whereabouts {
             [view.update, view.next].into_iter().flatten().any(names)
         };
         self.0.retain(|node, _| named(node));
+    }
+}
+
+/// The mesh's own addresses, as a node at this place has to know them.
+pub fn inside(place: &Place) -> Inside {
+    let (v4, v6) = (IpAddr::V4(place.v4.0), IpAddr::V6(place.v6.0));
+    Inside {
+        own: vec![v4, v6],
+        ranges: vec![Range::new(v4, place.v4.1), Range::new(v6, place.v6.1)],
     }
 }
 

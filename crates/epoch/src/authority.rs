@@ -18,6 +18,8 @@
 //! | [`Kind::Scheduled`] | min(5 s, epoch / 4) | a whole epoch after its beginning |
 //! | [`Kind::Join`] | min(1 s, epoch / 4) | that of the epoch in force; too late for that: it waits for the scheduled one |
 //! | [`Kind::Immediate`] | none | that of the epoch in force; too late for that: a whole epoch |
+//!
+//! The tests are the longer part of the file.
 
 use keys::Epoch;
 use std::time::Duration;

@@ -14,6 +14,8 @@
 //! One update may be pending while another is in force; a newer one supersedes it. The machine
 //! remembers the newest epoch and its digest, also across restarts if the caller persists what
 //! [`Notice::Persist`] says, and never goes back.
+//!
+//! The file is long because an update's checks, its steps and its end change one state.
 
 pub use crate::command::HighWater;
 use crate::command::{Change, Command, EpochChange, Install, Notice, PeerPlan, Turn};

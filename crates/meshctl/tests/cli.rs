@@ -1,4 +1,6 @@
 //! The real binary against a daemon that answers from a script: exit codes, streams and looks.
+//!
+//! The file is long because each command has a test.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,5 +1,7 @@
 //! Settings to configurations: everything is parsed and held against its rules before any socket is
 //! bound or any file is written.
+//!
+//! The file is long because each setting is checked here once.
 
 use crate::settings::{Role, Settings};
 use keys::EvaluatorId;

@@ -10,11 +10,11 @@ use crate::io::rights::{self, Keep};
 use crate::io::tun::Tun;
 use crate::io::udp::PathErrors;
 use crate::persist::{Enrolment, Keeper};
-use crate::session::{self, Introduction};
+use crate::session::{self, Introduction, Session};
 use crate::shell::{Inputs, Shell};
 use crate::underlay::{Fit, Interface, Underlay};
 use crate::{Config, Node, ServeError, admin, probe};
-use agent::{Agent, Round, Target};
+use agent::{Agent, Emission, Round, Target};
 use keys::WgSecret;
 use quic::Dialer;
 use rand::Rng as _;
@@ -53,12 +53,6 @@ pub(crate) fn start(
     let mark = remembered.and_then(|newest| newest.mark.clone());
     let (announced, newest) = watch::channel(mark.clone());
     let dialer = Dialer::bind(&identity, enrolment.controller)?;
-    let (session_events, session) = mpsc::channel(QUEUE);
-    let addresses = if config.controllers.is_empty() {
-        enrolment.controllers.clone()
-    } else {
-        config.controllers
-    };
     let introduction = Introduction {
         node: identity.public(),
         authorities: enrolment.authorities.clone(),
@@ -66,19 +60,13 @@ pub(crate) fn start(
         advertised: config.advertise,
         newest,
     };
-    tokio::spawn(session::run(
-        dialer,
-        addresses,
-        introduction,
-        session_events,
-    ));
+    let addresses = match config.controllers {
+        none if none.is_empty() => enrolment.controllers.clone(),
+        some => some,
+    };
+    let session = converse(dialer, addresses, introduction);
 
-    let (mock_mean, mean) = watch::channel(None);
-    let has_mock = matches!(config.emitter, Emitter::Mock { .. });
-    let (emission_out, emissions) = mpsc::channel(QUEUE);
-    let emitter = emitter::run(config.emitter, config.emit_every, mean, emission_out);
-    tokio::spawn(emitter);
-
+    let (emissions, mock_mean) = emit(config.emitter, config.emit_every);
     let (requests_out, requests) = mpsc::channel(QUEUE);
     let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
     serve_clients(admin, metrics, requests_out);
@@ -110,7 +98,7 @@ pub(crate) fn start(
         underlay,
         outbox: None,
         underlay_changed: false,
-        mock_mean: has_mock.then_some(mock_mean),
+        mock_mean,
         announced,
         targets,
     };
@@ -139,6 +127,29 @@ fn interface(
         listen_port,
         threads: queues.len(),
     }
+}
+
+/// Runs the emitter: its emissions, and the way to change the mean of a mock.
+fn emit(
+    emitter: Emitter,
+    every: Duration,
+) -> (mpsc::Receiver<Emission>, Option<watch::Sender<Option<f64>>>) {
+    let (mock_mean, mean) = watch::channel(None);
+    let has_mock = matches!(emitter, Emitter::Mock { .. });
+    let (out, emissions) = mpsc::channel(QUEUE);
+    tokio::spawn(emitter::run(emitter, every, mean, out));
+    (emissions, has_mock.then_some(mock_mean))
+}
+
+/// Keeps the control channel; its news.
+fn converse(
+    dialer: Dialer,
+    addresses: Vec<String>,
+    introduction: Introduction,
+) -> mpsc::Receiver<Session> {
+    let (events, session) = mpsc::channel(QUEUE);
+    tokio::spawn(session::run(dialer, addresses, introduction, events));
+    session
 }
 
 /// Serves clients and scrapers until the node stops, each without the other.

@@ -1,5 +1,7 @@
 //! A pair whose packets take time: rotations cost it nothing when epochs come close together, reach the
 //! two sides at different times, or meet a restart. Virtual time, one millisecond a step.
+//!
+//! The file is long because each delay has a test.
 
 mod carry;
 

@@ -1,4 +1,6 @@
 //! Tunnels that talk over a network made of a vector, in virtual time.
+//!
+//! The file is long because each rule of a pair has a test, and all share one network.
 
 mod carry;
 

@@ -19,6 +19,8 @@
 //! Both answer `GET /metrics` with OpenMetrics text, which has no form here.
 //!
 //! Every refusal is an [`ApiError`] with a 4xx or 5xx status. Times are RFC 3339 in UTC.
+//!
+//! The file is long because it is a list.
 
 use crate::name::NodeName;
 use serde::{Deserialize, Serialize};

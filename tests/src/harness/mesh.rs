@@ -1,5 +1,7 @@
 //! A mesh of daemons: start, stop, wait, ping. [`CONTROLLER`] and `node-a`, `node-b`, … are its hosts.
 //! Questions and orders to them are in [`super::ask`].
+//!
+//! The file is long because a mesh has many handles.
 
 use super::builder::Builder;
 use super::daemon::Daemon;

@@ -1,4 +1,6 @@
 //! The member machine against its commands, in virtual time.
+//!
+//! The file is long because each rule has a test.
 
 use super::*;
 use keys::{AuthoritySecret, Commitment};

@@ -1,0 +1,73 @@
+//! An agent's ingredients, its clocks, its effects and its counts: values that come and go, without any logic.
+
+use crate::data::DataChange;
+use epoch::member::HighWater;
+use jiff::Timestamp;
+use keys::{AuthorityId, NodeSecret, WgSecret};
+use std::time::Duration;
+use wire::{Mark, Place, Signed, ToController};
+
+/// One moment, on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Since the machine booted, its sleep included. Epochs run on this one.
+    pub boot: Duration,
+    /// By the calendar: for evidence and for people.
+    pub wall: Timestamp,
+}
+
+/// Everything that an agent is made from.
+pub struct Config {
+    /// The node's identity.
+    pub identity: NodeSecret,
+    /// Its WireGuard key.
+    pub wg: WgSecret,
+    /// Where it belongs.
+    pub place: Place,
+    /// Whose signatures count.
+    pub authorities: Vec<AuthorityId>,
+    /// The newest epoch that was in force here before this start.
+    pub high_water: HighWater,
+    /// The authority's word for it.
+    pub mark: Option<Signed<Mark>>,
+}
+
+/// Something that the agent wants done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Change the data plane: [`DataChange::carry_out`].
+    Data(DataChange),
+    /// Tell the controller. If that cannot be, tell [`Agent::handle_unsent`].
+    Send(ToController),
+    /// End the control connection and make another.
+    HangUp,
+    /// Remember this across restarts, and show the mark to the next controller that is met.
+    Remember {
+        /// The newest epoch that was in force here.
+        high_water: HighWater,
+        /// The authority's word for it.
+        mark: Option<Signed<Mark>>,
+    },
+    /// The controller has another place for this node: remember it for the next start, because addresses,
+    /// tunnels and epochs of this run are of the old one.
+    Move(Place),
+    /// Look at the underlay, and set the probes' targets again: paths may have changed.
+    LookAtUnderlay,
+}
+
+/// Counts that nothing else keeps, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// How often the control channel came up.
+    pub control_connections: u64,
+    /// Updates that were taken.
+    pub updates_accepted: u64,
+    /// Updates whose signature does not verify.
+    pub updates_unverified: u64,
+    /// Updates that break another rule.
+    pub updates_rejected: u64,
+    /// Evidence that the controller took.
+    pub evidence_accepted: u64,
+    /// Evidence that it did not.
+    pub evidence_refused: u64,
+}
