@@ -37,7 +37,7 @@ pub struct Config {
 pub enum Effect {
     /// Change the data plane: [`DataChange::carry_out`].
     Data(DataChange),
-    /// Tell the controller. If that cannot be, tell [`Agent::handle_unsent`].
+    /// Tell the controller. If that cannot be, tell [`Agent::handle_unsent`](crate::Agent::handle_unsent).
     Send(ToController),
     /// End the control connection and make another.
     HangUp,
