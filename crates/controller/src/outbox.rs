@@ -196,21 +196,7 @@ mod tests {
     fn update(epoch: u64) -> Outbound {
         use rand_core::OsRng;
         let authority = keys::AuthoritySecret::generate(&mut OsRng);
-        let update = wire::EpochUpdate {
-            mesh: keys::MeshId([1; 16]),
-            segment: keys::SegmentId::FIRST,
-            epoch: keys::Epoch(epoch),
-            previous: wire::Digest::default(),
-            roster: Vec::new(),
-            excluded: Vec::new(),
-            commitment: keys::Commitment([0; 32]),
-            activate_in_ms: 0,
-            epoch_ms: 1,
-            lease_ms: 1,
-            grace_ms: 1,
-            on_lease_end: wire::LeaseEnd::Close,
-            policy: wire::Digest::default(),
-        };
+        let update = wire::fixtures::update(epoch, Vec::new());
         let mark = wire::Mark {
             mesh: update.mesh,
             segment: update.segment,

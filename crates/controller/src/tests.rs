@@ -285,19 +285,10 @@ impl World {
         let mut nonce = [0; 16];
         OsRng.fill_bytes(&mut nonce);
         Benchmark {
-            harness: "mock".into(),
-            suite: "safety".into(),
-            suite_version: "1".into(),
-            metrics: BTreeMap::new(),
-            overall: 0.9,
-            samples_total: 1,
-            samples_completed: 1,
-            started_at: self.now.wall,
-            finished_at: self.now.wall,
             nonce: nonce.iter().map(|b| format!("{b:02x}")).collect(),
-            log_digest: None,
             mesh: self.engine.fleet().mesh(),
             challenge: self.challenge(),
+            ..wire::fixtures::run(0.9, self.now.wall)
         }
     }
 
