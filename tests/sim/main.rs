@@ -1,4 +1,4 @@
-//! A whole mesh in one thread and in virtual time: real member machines, real tunnels and the real
+//! A whole mesh in one thread and in virtual time: the product's agents and tunnels and the real
 //! controller engine, on a simulated network, with faults from a seed, against a reference model.
 //!
 //! | File | Holds |
