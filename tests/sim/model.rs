@@ -145,8 +145,12 @@ impl NodeModel {
             self.lapsed = true;
             if self.closes() {
                 self.forget_all();
+            }
+            if self.closes() || self.grace.is_some() {
                 self.superseded.clear();
             }
+            // The lease took the grace with it: epochs that are superseded from here on wait for the next.
+            self.grace = None;
         }
     }
 
