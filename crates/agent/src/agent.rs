@@ -232,11 +232,6 @@ impl Agent {
         self.submissions.newest()
     }
 
-    /// Whether there is an update yet that evidence could answer to.
-    pub fn can_answer(&self) -> bool {
-        self.submissions.can_answer()
-    }
-
     /// The authority's word for the newest epoch that was in force here.
     pub fn mark(&self) -> Option<&Signed<Mark>> {
         self.marks.newest()

@@ -69,11 +69,6 @@ impl Submissions {
         self.newest.as_ref()
     }
 
-    /// Whether there is an update yet that evidence could answer to.
-    pub(crate) fn can_answer(&self) -> bool {
-        self.challenge.is_some()
-    }
-
     /// Takes a run; whether it can be handed in.
     pub(crate) fn handle_emission(
         &mut self,
