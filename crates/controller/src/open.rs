@@ -5,9 +5,10 @@ use crate::clock::{self, Now};
 use crate::engine::Engine;
 use crate::fleet::Fleet;
 use crate::log::{self, Log, LogError};
+use crate::network::Network;
 use crate::setup::{Setup, StartError};
 use crate::status_file;
-use keys::{AuthorityId, AuthoritySecret, ControllerSecret};
+use keys::{AuthorityId, AuthoritySecret, ControllerSecret, MeshId};
 use policy::Policy;
 use quic::Listener;
 use std::fs::DirBuilder;
@@ -16,6 +17,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use wire::HostPort;
 use wire::token::MAX_ADDRESSES;
 
 /// The settings of a controller.
@@ -24,7 +26,7 @@ pub struct Config {
     /// UDP address of the QUIC endpoint.
     pub listen: SocketAddr,
     /// Where nodes reach it, `host:port`, for tokens. Empty: [`Self::listen`], if that is an address.
-    pub advertise: Vec<String>,
+    pub advertise: Vec<HostPort>,
     /// Holds the event log; 0700.
     pub state_dir: PathBuf,
     /// `status.json`; world-readable.
@@ -39,6 +41,23 @@ pub struct Config {
     pub adopt_log: Option<AuthorityId>,
     /// TCP address that serves metrics, to whoever reaches it. `None`: only the admin socket does.
     pub metrics_listen: Option<SocketAddr>,
+}
+
+impl Config {
+    /// Holds the settings against all rules that need nothing but them.
+    ///
+    /// # Errors
+    /// [`OpenError`], for the first that is broken.
+    pub fn check(&self) -> Result<(), OpenError> {
+        if self.advertise.len() > MAX_ADDRESSES {
+            return Err(OpenError::Advertise(self.advertise.len()));
+        }
+        self.policy.validate().map_err(StartError::from)?;
+        let any_mesh = MeshId([0; 16]);
+        let network = Network::new(self.mesh_v4, self.mesh_v6, any_mesh);
+        network.map_err(StartError::from)?;
+        Ok(())
+    }
 }
 
 /// The default of [`Config::mesh_v4`].
@@ -95,9 +114,6 @@ pub enum OpenError {
     /// A token could not hold so many addresses.
     #[error("`advertise` has {0} addresses, but a token holds at most {MAX_ADDRESSES}")]
     Advertise(usize),
-    /// Nodes could not make sense of an address.
-    #[error("`advertise` has {0:?}, which is not `host:port`")]
-    AdvertisedAddress(String),
     /// The address for metrics.
     #[error(transparent)]
     Metrics(#[from] exposition::BindError),
@@ -118,13 +134,7 @@ impl Controller {
         authority: AuthoritySecret,
         admin: UnixListener,
     ) -> Result<Self, OpenError> {
-        if config.advertise.len() > MAX_ADDRESSES {
-            return Err(OpenError::Advertise(config.advertise.len()));
-        }
-        if let Some(wrong) = config.advertise.iter().find(|text| !is_host_port(text)) {
-            return Err(OpenError::AdvertisedAddress(wrong.clone()));
-        }
-        config.policy.validate().map_err(StartError::from)?;
+        config.check()?;
         check_state_dir(&config.state_dir)?;
         let path = log::path_in(&config.state_dir);
         let mut fleet = Fleet::default();
@@ -175,17 +185,9 @@ impl Controller {
     }
 }
 
-fn is_host_port(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return false;
-    };
-    let fits = (1..=MAX_HOST_LEN).contains(&host.len());
-    fits && port.parse().is_ok_and(|port: u16| port != 0)
-}
-
 fn advertise(config: &Config, listener: &Listener) -> Vec<String> {
     if !config.advertise.is_empty() {
-        return config.advertise.clone();
+        return config.advertise.iter().map(HostPort::to_string).collect();
     }
     let bound = listener.local_addr().unwrap_or(config.listen);
     if bound.ip().is_unspecified() {
@@ -237,6 +239,3 @@ fn listen_error(source: quic::BindError) -> OpenError {
     };
     OpenError::Listen { source, hint }
 }
-
-/// Longest host name (RFC 1035, section 2.3.4).
-const MAX_HOST_LEN: usize = 255;

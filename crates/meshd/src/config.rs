@@ -3,6 +3,7 @@
 //!
 //! The file is long because each setting is checked here once.
 
+use crate::addresses::{entries, for_peers, local};
 use crate::settings::{Role, Settings};
 use keys::EvaluatorId;
 use node::{Backend, Emitter, FirewallMode, Mtu, OffloadSwitches};
@@ -16,7 +17,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
-use wire::{NodeName, Token};
+use wire::{HostPort, NodeName, Token};
 use zeroize::Zeroizing;
 
 /// Why settings make no configuration. Names the setting and the way out.
@@ -52,9 +53,9 @@ pub enum ConfigError {
         /// The fault in it.
         why: String,
     },
-    /// The policy as a whole.
+    /// The controller's settings as a whole.
     #[error(transparent)]
-    Policy(#[from] policy::PolicyError),
+    Controller(#[from] controller::OpenError),
 }
 
 /// A daemon's configuration.
@@ -120,7 +121,6 @@ fn controller(
     state_dir: &std::path::Path,
 ) -> Result<controller::Config, ConfigError> {
     let policy = policy_of(&settings)?;
-    policy.validate()?;
     let listen = settings.listen.as_deref().unwrap_or("[::]:7443");
     let v4 = settings.mesh_v4.as_deref().unwrap_or("10.77.0.0/16");
     let mesh_v4 = match range("mesh_v4", v4)? {
@@ -138,12 +138,9 @@ fn controller(
         None => None,
     };
     let metrics_listen = metrics_listen(&settings)?;
-    let advertise = settings.advertise.unwrap_or_default();
-    if let Some(bad) = advertise.iter().find(|address| !is_host_port(address)) {
-        return Err(wrong("advertise", format!("`{bad}` is not HOST:PORT")));
-    }
-    Ok(controller::Config {
-        listen: parse("listen", listen)?,
+    let advertise = host_ports("advertise", settings.advertise.as_deref())?;
+    let config = controller::Config {
+        listen: local(listen).map_err(|why| wrong("listen", why))?,
         advertise,
         state_dir: state_dir.to_owned(),
         status_file: settings
@@ -158,24 +155,24 @@ fn controller(
             .map(|key| parse("adopt_log", key))
             .transpose()?,
         metrics_listen,
-    })
+    };
+    config.check()?;
+    Ok(config)
 }
 
 fn policy_of(settings: &Settings) -> Result<Policy, ConfigError> {
     let defaults = Policy::default();
     let mut metric_minimum = BTreeMap::new();
-    for entry in settings.metric_minimum.iter().flatten() {
+    for entry in entries(settings.metric_minimum.as_deref()) {
         let (name, score) = entry
             .split_once('=')
             .ok_or_else(|| wrong("metric_minimum", format!("`{entry}` is not NAME=SCORE")))?;
-        metric_minimum.insert(name.to_owned(), parse("metric_minimum", score)?);
+        let score = parse("metric_minimum", score.trim())?;
+        metric_minimum.insert(name.trim().to_owned(), score);
     }
-    let evaluators: Result<Vec<EvaluatorId>, _> = settings
-        .evaluator
-        .iter()
-        .flatten()
-        .map(|key| parse("evaluator", key))
-        .collect();
+    let evaluators = entries(settings.evaluator.as_deref());
+    let evaluators: Result<Vec<EvaluatorId>, _> =
+        evaluators.map(|key| parse("evaluator", key)).collect();
     Ok(Policy {
         threshold: settings.threshold.unwrap_or(defaults.threshold),
         max_benchmark_age: settings
@@ -211,20 +208,18 @@ fn policy_of(settings: &Settings) -> Result<Policy, ConfigError> {
 fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config, ConfigError> {
     let emitter = emitter(&settings)?;
     let metrics_listen = metrics_listen(&settings)?;
-    let controllers = settings.controller.unwrap_or_default();
-    if let Some(bad) = controllers.iter().find(|address| !is_host_port(address)) {
-        return Err(wrong("controller", format!("`{bad}` is not HOST:PORT")));
-    }
-    let advertise: Result<Vec<SocketAddr>, _> = settings
-        .advertise
-        .iter()
-        .flatten()
-        .map(|address| parse("advertise", address))
-        .collect();
-    let advertise = advertise?;
+    let controllers = host_ports("controller", settings.controller.as_deref())?;
+    let advertise = entries(settings.advertise.as_deref())
+        .map(|text| for_peers(text).map_err(|why| wrong("advertise", why)));
+    let advertise = advertise.collect::<Result<Vec<SocketAddr>, _>>()?;
     if advertise.len() > wire::message::MAX_ENDPOINTS {
         let why = format!("at most {} addresses", wire::message::MAX_ENDPOINTS);
         return Err(wrong("advertise", why));
+    }
+    let interface = settings.interface.unwrap_or_else(|| "meshd0".into());
+    if !is_interface_name(&interface) {
+        let why = format!("`{interface}` is no name for an interface: 1 to 15 letters and digits");
+        return Err(wrong("interface", why));
     }
     let emit_seconds = settings.emit_seconds.unwrap_or(30);
     if emit_seconds == 0 {
@@ -257,7 +252,7 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         controllers,
         listen_port: settings.listen_port.unwrap_or(51_820),
         advertise,
-        interface: settings.interface.unwrap_or_else(|| "meshd0".into()),
+        interface,
         firewall: choice(
             "firewall",
             settings.firewall.as_deref(),
@@ -405,10 +400,7 @@ fn private_file(path: &str) -> Result<std::fs::File, ConfigError> {
 
 fn metrics_listen(settings: &Settings) -> Result<Option<SocketAddr>, ConfigError> {
     let given = settings.metrics_listen.as_deref();
-    let address = given.map(|text| {
-        let why = || format!("`{text}` is not IP:PORT, as in 127.0.0.1:9743");
-        text.parse().map_err(|_| wrong("metrics_listen", why()))
-    });
+    let address = given.map(|text| local(text).map_err(|why| wrong("metrics_listen", why)));
     address.transpose()
 }
 
@@ -419,10 +411,17 @@ fn range(setting: &'static str, text: &str) -> Result<(IpAddr, u8), ConfigError>
     parsed.ok_or_else(|| wrong(setting, format!("`{text}` is not ADDRESS/PREFIX")))
 }
 
-fn is_host_port(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
-    })
+/// Whether Linux takes this name as it is: a `%` would be for it to replace.
+fn is_interface_name(name: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_graphic() && !b"/:%".contains(&b);
+    (1..16).contains(&name.len()) && name.bytes().all(is_plain) && !matches!(name, "." | "..")
+}
+
+fn host_ports(
+    setting: &'static str,
+    given: Option<&[String]>,
+) -> Result<Vec<HostPort>, ConfigError> {
+    entries(given).map(|text| parse(setting, text)).collect()
 }
 
 fn parse<T: FromStr<Err: std::fmt::Display>>(
@@ -483,6 +482,42 @@ mod tests {
 
     fn resolve_text(text: &str) -> Result<Config, ConfigError> {
         resolve(toml::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn lists_are_split_alike_and_each_entry_is_an_address() {
+        let node = |controller: Vec<&str>, advertise: Vec<&str>| {
+            let owned = |list: Vec<&str>| Some(list.into_iter().map(String::from).collect());
+            let settings = Settings {
+                role: Some(Role::Node),
+                controller: owned(controller),
+                advertise: owned(advertise),
+                ..Settings::default()
+            };
+            let RoleConfig::Node(node) = resolve(settings).unwrap().role else {
+                panic!("a node")
+            };
+            let controllers = node.controllers.iter().map(ToString::to_string);
+            let advertise = node.advertise.iter().map(ToString::to_string);
+            (
+                controllers.collect::<Vec<_>>(),
+                advertise.collect::<Vec<_>>(),
+            )
+        };
+        let (controllers, advertise) = node(
+            vec!["a:1,b:2", "[fe80::1%eth0]:7443"],
+            vec!["192.0.2.1:1, [2001:db8::1]:2"],
+        );
+        assert_eq!(controllers, ["a:1", "b:2", "[fe80::1%eth0]:7443"]);
+        assert_eq!(advertise, ["192.0.2.1:1", "[2001:db8::1]:2"]);
+        // A variable that is set to nothing sets nothing.
+        assert_eq!(node(vec![""], vec![""]), (vec![], vec![]));
+
+        let two = "role = \"controller\"\nmetric_minimum = \"a=0.5, b=0.7\"";
+        let RoleConfig::Controller(controller) = resolve_text(two).unwrap().role else {
+            panic!("a controller")
+        };
+        assert_eq!(controller.policy.metric_minimum.len(), 2);
     }
 
     #[test]
@@ -582,6 +617,42 @@ mod tests {
             (
                 "role = \"controller\"\nadvertise = [\"nowhere\"]",
                 "`advertise`",
+            ),
+            (
+                "role = \"controller\"\nadvertise = [\"http://x:1\"]",
+                "leave out the scheme",
+            ),
+            (
+                "role = \"controller\"\nadvertise = [\"a:1\", \"a:2,a:3,a:4\", \"a:5\", \"a:6\", \"a:7\", \"a:8\", \"a:9\"]",
+                "at most 8",
+            ),
+            (
+                "role = \"controller\"\nmesh_v4 = \"10.0.0.0/31\"",
+                "prefix length",
+            ),
+            (
+                "role = \"controller\"\nmesh_v4 = \"10.0.0.1/16\"",
+                "host bits",
+            ),
+            (
+                "role = \"controller\"\nlisten = \"[fe80::1%no-such-one]:1\"",
+                "`listen`: `[fe80::1%no-such-one]:1`: this machine has no interface",
+            ),
+            (
+                "role = \"node\"\ncontroller = [\"2001:db8::1:7443\"]",
+                "in brackets",
+            ),
+            (
+                "role = \"node\"\nadvertise = [\"192.0.2.1:0\"]",
+                "from 1 to 65535",
+            ),
+            (
+                "role = \"node\"\nadvertise = [\"[fe80::1%eth0]:51820\"]",
+                "link-local",
+            ),
+            (
+                "role = \"node\"\ninterface = \"a-name-with-16-ch\"",
+                "`interface`",
             ),
         ] {
             let error = resolve_text(text).unwrap_err().to_string();

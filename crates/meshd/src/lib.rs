@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod addresses;
 pub mod config;
 pub mod logging;
 pub mod settings;

@@ -2,8 +2,10 @@
 //!
 //! `epoch_seconds` in the file, `--epoch-seconds` on the command line, `MESHD_EPOCH_SECONDS` in the
 //! environment. The command line goes before the environment, the environment before the file, the
-//! file before the default. Unknown settings, and settings of the other role, are errors.
+//! file before the default. Unknown settings, and settings of the other role, are errors. A list may be repeated,
+//! or have commas, in every source; but the arguments of a program may have commas of their own.
 
+use crate::addresses::one_or_many;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -118,7 +120,8 @@ settings! {
     /// Controller: UDP address to listen on [default: [::]:7443]
     [Controller] listen: String, "MESHD_LISTEN";
     /// Both roles: where others reach this daemon; a controller's go into tokens as HOST:PORT, a
-    /// node's go to its peers as IP:PORT; repeatable
+    /// node's go to its peers as IP:PORT; repeatable, or with commas
+    #[serde(default, deserialize_with = "one_or_many")]
     [Both] advertise: Vec<String>, "MESHD_ADVERTISE";
     /// Controller: status file [default: status.json in the state directory]
     [Controller] status_file: PathBuf, "MESHD_STATUS_FILE";
@@ -132,11 +135,13 @@ settings! {
     [Controller] threshold: f64, "MESHD_THRESHOLD";
     /// Controller: oldest evidence that counts, in seconds [default: 120]
     [Controller] max_benchmark_age: u64, "MESHD_MAX_BENCHMARK_AGE";
-    /// Controller: least score of one metric, NAME=SCORE; repeatable
+    /// Controller: least score of one metric, NAME=SCORE; repeatable, or with commas
+    #[serde(default, deserialize_with = "one_or_many")]
     [Controller] metric_minimum: Vec<String>, "MESHD_METRIC_MINIMUM";
     /// Controller: whose evidence counts: any, self or evaluator [default: any]
     [Controller] required_signer: String, "MESHD_REQUIRED_SIGNER";
-    /// Controller: key of an evaluator, evaluator:HEX; repeatable
+    /// Controller: key of an evaluator, evaluator:HEX; repeatable, or with commas
+    #[serde(default, deserialize_with = "one_or_many")]
     [Controller] evaluator: Vec<String>, "MESHD_EVALUATOR";
     /// Controller: the one harness whose evidence counts [default: any]
     [Controller] harness: String, "MESHD_HARNESS";
@@ -168,7 +173,8 @@ settings! {
     [Node] join: String, "MESHD_JOIN";
     /// Node: the name to ask for
     [Node] name: String, "MESHD_NAME";
-    /// Node: controller address HOST:PORT instead of the token's; repeatable
+    /// Node: controller address HOST:PORT instead of the token's; repeatable, or with commas
+    #[serde(default, deserialize_with = "one_or_many")]
     [Node] controller: Vec<String>, "MESHD_CONTROLLER";
     /// Node: UDP port of WireGuard, 0 for any [default: 51820]
     [Node] listen_port: u16, "MESHD_LISTEN_PORT";
@@ -224,6 +230,20 @@ mod tests {
             (merged.threshold, merged.epoch_seconds),
             (Some(0.9), Some(10))
         );
+    }
+
+    #[test]
+    fn a_list_with_one_entry_needs_no_brackets_in_the_file() {
+        let one: Settings = toml::from_str("advertise = \"a:1,b:2\"").unwrap();
+        assert_eq!(one.advertise, Some(vec!["a:1,b:2".to_owned()]));
+        let many: Settings = toml::from_str("advertise = [\"a:1\", \"b:2\"]").unwrap();
+        assert_eq!(
+            many.advertise,
+            Some(vec!["a:1".to_owned(), "b:2".to_owned()])
+        );
+        assert_eq!(toml::from_str::<Settings>("").unwrap().advertise, None);
+        let error = toml::from_str::<Settings>("advertise = 7").unwrap_err();
+        assert!(error.to_string().contains("a list of texts"), "{error}");
     }
 
     #[test]

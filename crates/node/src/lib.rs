@@ -51,7 +51,7 @@ use std::time::Duration;
 use underlay::Fit;
 use wire::message::Refusal;
 use wire::place::Place;
-use wire::{NodeName, Token};
+use wire::{HostPort, NodeName, Token};
 
 /// A node's settings.
 #[derive(Debug)]
@@ -62,8 +62,8 @@ pub struct Config {
     pub join: Option<Token>,
     /// The name to ask for.
     pub name: Option<NodeName>,
-    /// Controller addresses (`host:port`) instead of those of the token.
-    pub controllers: Vec<String>,
+    /// Controller addresses instead of those of the token.
+    pub controllers: Vec<HostPort>,
     /// UDP port of the WireGuard socket; 0: any.
     pub listen_port: u16,
     /// Addresses to announce to peers instead of the one that the controller sees.

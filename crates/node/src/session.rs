@@ -1,16 +1,17 @@
 //! The control channel: dials the controller, enrols or says hello, and carries messages until the
 //! connection is lost; then dials again, with backoff and jitter, for ever.
 
-use crate::io::clock;
+use crate::io::{clock, interface};
 use agent::SessionEvent;
 use keys::{AuthorityId, NodeId, WgPublicKey};
 use quic::{Connection, Dialer};
 use rand::Rng as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV6};
 use std::time::Duration;
 use tokio::net::lookup_host;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
+use wire::host_port::{Host, HostPort, HostPortError};
 use wire::message::{Enrol, Hello, Refusal};
 use wire::{Mark, NodeName, Place, Signed, ToController, ToNode, Token, VerifyError};
 
@@ -34,6 +35,12 @@ pub(crate) enum SessionError {
     /// The address does not resolve.
     #[error("cannot resolve {0}")]
     Resolve(String),
+    /// The address is none.
+    #[error("{0} is no address: {1}")]
+    Address(String, HostPortError),
+    /// Its zone is not there.
+    #[error("this machine has no interface {0}, which is the zone of the controller's address")]
+    Zone(String),
     /// No connection, or it was lost.
     #[error(transparent)]
     Connection(#[from] quic::ConnectionError),
@@ -251,18 +258,36 @@ async fn enrol_at(
 }
 
 async fn dial(dialer: &Dialer, address: &str) -> Result<Connection, SessionError> {
-    let unresolved = || SessionError::Resolve(address.to_owned());
-    let resolved = timeout(ANSWER_TIME, lookup_host(address))
-        .await
-        .map_err(|_| unresolved())?;
-    let mut last = unresolved();
-    for resolved in resolved.map_err(|_| unresolved())? {
+    let mut last = SessionError::Resolve(address.to_owned());
+    for resolved in resolve(address).await? {
         match dialer.connect(resolved).await {
             Ok(connection) => return Ok(connection),
             Err(error) => last = error.into(),
         }
     }
     Err(last)
+}
+
+/// The addresses behind one that a person wrote. The zone of a link-local address is looked up each time: its
+/// interface may come later, and with another number.
+async fn resolve(text: &str) -> Result<Vec<SocketAddr>, SessionError> {
+    let at: HostPort = text
+        .parse()
+        .map_err(|error| SessionError::Address(text.to_owned(), error))?;
+    match at.host {
+        Host::Address(address) => Ok(vec![SocketAddr::new(address, at.port)]),
+        Host::Zoned(address, zone) => {
+            let number = zone.parse().or_else(|_| interface::index_of(&zone));
+            let scope = number.map_err(|_| SessionError::Zone(zone))?;
+            Ok(vec![SocketAddrV6::new(address, at.port, 0, scope).into()])
+        }
+        Host::Name(name) => {
+            let unresolved = || SessionError::Resolve(text.to_owned());
+            let found = timeout(ANSWER_TIME, lookup_host((name, at.port))).await;
+            let found = found.map_err(|_| unresolved())?;
+            Ok(found.map_err(|_| unresolved())?.collect())
+        }
+    }
 }
 
 /// Waits that double from a quarter of a second to ten seconds, with half of jitter.
@@ -339,5 +364,24 @@ mod tests {
                 "byte {at}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn an_address_is_used_as_it_is_and_a_zone_is_looked_up() {
+        let found = async |text| match resolve(text).await {
+            Ok(found) => Ok(found.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            Err(error) => Err(error.to_string()),
+        };
+        // The loopback interface is always the first.
+        let lo = found("[fe80::1%lo]:7443").await;
+        assert_eq!(lo, Ok(vec!["[fe80::1%1]:7443".into()]));
+        let number = found("[fe80::1%7]:7443").await;
+        assert_eq!(number, Ok(vec!["[fe80::1%7]:7443".into()]));
+        let plain = found("192.0.2.1:7443").await;
+        assert_eq!(plain, Ok(vec!["192.0.2.1:7443".into()]));
+        let gone = found("[fe80::1%no-such-one]:7443").await.unwrap_err();
+        assert!(gone.contains("no interface no-such-one"), "{gone}");
+        let none = found("http://x:1").await.unwrap_err();
+        assert!(none.contains("scheme"), "{none}");
     }
 }

@@ -62,7 +62,7 @@ pub(crate) fn start(
     };
     let addresses = match config.controllers {
         none if none.is_empty() => enrolment.controllers.clone(),
-        some => some,
+        some => some.iter().map(ToString::to_string).collect(),
     };
     let session = converse(dialer, addresses, introduction);
 

@@ -3,6 +3,7 @@
 //! `meshd1.` then base64url (no padding) of postcard, then `.` and the first 8 hex digits of the
 //! SHA-256 of what stands before it, so that a cut or mistyped token is told apart from a used one.
 
+use crate::host_port::{HostPort, HostPortError};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keys::{AuthorityId, ControllerId, TokenSecret};
@@ -45,6 +46,9 @@ pub enum TokenError {
     /// It has the right checksum, but a form that this version does not read.
     #[error("the token is of a form that this version does not read")]
     Form,
+    /// One of its addresses could never be reached.
+    #[error("the token has an address that cannot be used, `{0}`: {1}")]
+    Address(String, HostPortError),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -96,6 +100,10 @@ impl FromStr for Token {
             (1..=MAX_ADDRESSES).contains(&body.controllers.len()) && !body.authorities.is_empty();
         if !fits {
             return Err(TokenError::Form);
+        }
+        for address in &body.controllers {
+            let read = address.parse::<HostPort>();
+            read.map_err(|error| TokenError::Address(address.clone(), error))?;
         }
         Ok(Self {
             controllers: body.controllers,
@@ -152,6 +160,16 @@ mod tests {
             TokenError::Checksum
         );
         assert_eq!("hello".parse::<Token>().unwrap_err(), TokenError::Prefix);
+    }
+
+    #[test]
+    fn a_token_with_an_address_that_nobody_can_dial_is_refused() {
+        let token = Token {
+            controllers: vec!["192.0.2.1:7443".into(), "http://x:1".into()],
+            ..token()
+        };
+        let error = token.expose().parse::<Token>().unwrap_err();
+        assert!(error.to_string().contains("`http://x:1`"), "{error}");
     }
 
     proptest! {
