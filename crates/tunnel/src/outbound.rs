@@ -9,6 +9,7 @@ use crate::drops::DropReason;
 use crate::generations::Slot;
 use crate::limits::*;
 use crate::local::Local;
+use crate::outer::{Outer, Route, TrafficClass};
 use crate::packet;
 use crate::path::Path;
 use crate::peer::{Peer, Readiness};
@@ -39,7 +40,7 @@ pub struct Sealing<'t> {
     peer: MutexGuard<'t, Peer>,
     slot: Slot,
     local: &'t Local,
-    to: Path,
+    to: Route,
     now: Duration,
 }
 
@@ -48,7 +49,7 @@ pub(crate) struct SealingAlone<'t> {
     peer: &'t mut Peer,
     readiness: Readiness,
     local: &'t mut Local,
-    to: Path,
+    to: Route,
     now: Duration,
 }
 
@@ -142,7 +143,16 @@ impl Tunnel {
 impl Sealing<'_> {
     /// Where sealed packets go.
     pub fn to(&self) -> Path {
-        self.to
+        self.to.path
+    }
+
+    /// The outer header of the datagram that a packet becomes.
+    #[inline]
+    pub(crate) fn around(&self, packet: &[u8]) -> Outer {
+        Outer {
+            route: self.to,
+            class: TrafficClass::around(packet),
+        }
     }
 
     /// Bytes of the datagram that a packet of `len` bytes becomes.
@@ -170,9 +180,12 @@ impl Sealing<'_> {
 }
 
 impl SealingAlone<'_> {
-    /// Where sealed packets go.
-    pub(crate) fn to(&self) -> Path {
-        self.to
+    /// The outer header of the datagram that a packet becomes.
+    pub(crate) fn around(&self, packet: &[u8]) -> Outer {
+        Outer {
+            route: self.to,
+            class: TrafficClass::around(packet),
+        }
     }
 
     /// Bytes of the datagram that a packet of `len` bytes becomes.
@@ -212,7 +225,7 @@ impl SealingAlone<'_> {
             // A handshake is under way now, and nothing else has changed.
             self.readiness = Readiness::Ready(slot);
         }
-        Ok(Outbound::Send { to, len })
+        Ok(Outbound::Send { to: to.path, len })
     }
 }
 

@@ -235,6 +235,21 @@ impl Tunnel {
         whereabouts.say(endpoints, has_session, endpoints_of_all);
     }
 
+    /// The system chooses from which address packets to `path` leave, until the peer there is heard again:
+    /// the way to it is another than before. Any thread may say so.
+    pub fn leave_route(&self, path: Path) {
+        for mut peer in self.peers.iter() {
+            peer.whereabouts.leave_route(path);
+        }
+    }
+
+    /// The same of all packets that left from `here`, which is no address of this host any more.
+    pub fn leave_address(&self, here: IpAddr) {
+        for mut peer in self.peers.iter() {
+            peer.whereabouts.leave_address(here);
+        }
+    }
+
     // ---- time and outputs -------------------------------------------------------------------
 
     /// When [`Self::handle_timeout`] wants to be called next.

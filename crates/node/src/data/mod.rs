@@ -23,6 +23,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use keys::{Epoch, WgPublicKey};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -39,6 +40,8 @@ pub(crate) enum DataCommand {
     Change(DataChange),
     /// The interface's MTU from now on.
     Mtu(usize),
+    /// The system goes another way to this place than before.
+    Moved(SocketAddr),
     /// Observe the data plane.
     Snapshot(oneshot::Sender<Snapshot>),
     /// The PSK in force with one peer, base64: for an operator's explicit export.
@@ -247,6 +250,7 @@ fn carry_out(command: DataCommand, tunnel: &mut Tunnel, shared: &Shared) {
             }
         }
         DataCommand::Mtu(mtu) => tunnel.set_mtu(mtu),
+        DataCommand::Moved(to) => tunnel.leave_route(to.into()),
         DataCommand::Snapshot(answer) => {
             let io = IoFailures {
                 tun_write: shared.tun_write.load(Ordering::Relaxed),

@@ -2,6 +2,7 @@
 //! addresses, its firewall table, the underlay's MTU, raw ICMP, rights. The only place that names TUN crates.
 
 pub(crate) mod clock;
+mod control;
 pub(crate) mod firewall;
 pub(crate) mod icmp;
 pub(crate) mod interface;
@@ -10,3 +11,4 @@ pub(crate) mod offload;
 pub mod rights;
 pub(crate) mod tun;
 pub(crate) mod udp;
+pub(crate) mod ways;
