@@ -94,6 +94,8 @@ impl DatagramSink for Ends<'_> {
 
     fn send(&mut self, _: Outer, _: &[u8]) {}
 
+    fn refuse(&mut self, _: &[u8]) {}
+
     fn deadline_changed(&mut self) {}
 }
 

@@ -23,6 +23,7 @@ use crate::opening::Opening;
 use crate::outbound::{Outbound, Sealing};
 use crate::outer::Outer;
 use crate::packet::{self, Message};
+use crate::unreachable::MAX_ERROR;
 use std::borrow::{Borrow, BorrowMut};
 use std::net::IpAddr;
 use std::ops::Range;
@@ -40,6 +41,8 @@ pub trait DatagramSink {
     fn flush(&mut self);
     /// Sends one datagram of the tunnel's own, at once.
     fn send(&mut self, to: Outer, datagram: &[u8]);
+    /// Delivers a packet to this host at once, instead of what it sent: an ICMP error.
+    fn refuse(&mut self, error: &[u8]);
     /// The tunnel's next deadline has changed, and a thread that sleeps until then has to look again.
     fn deadline_changed(&mut self);
 }
@@ -239,6 +242,9 @@ where
             Ok(None) => true,
             Err(reason) => {
                 door.count_drops(reason, packets.remaining() as u64);
+                if reason.is_unreachable() {
+                    refuse(door, packets, self.sink, clock());
+                }
                 false
             }
         };
@@ -308,6 +314,20 @@ fn seal_all(
         if let Ok(len) = sealing.seal(buffer, len, room) {
             sink.push(len);
         }
+    }
+}
+
+/// Answers the first of packets that go nowhere, so that their sender need not wait.
+fn refuse(
+    door: &FrontDoor,
+    packets: &mut impl PacketSource,
+    sink: &mut impl DatagramSink,
+    now: Duration,
+) {
+    let packet = packets.next();
+    let packet = packet.and_then(|(buffer, len)| buffer.get(..len));
+    if let Some(refused) = packet.and_then(|packet| door.refused(packet, now)) {
+        sink.refuse(refused.error(&mut [0; MAX_ERROR]));
     }
 }
 

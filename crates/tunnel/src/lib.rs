@@ -85,6 +85,7 @@ mod traffic;
 mod tunnel;
 #[cfg(test)]
 mod turns;
+mod unreachable;
 mod whereabouts;
 
 pub use carrier::{Carrier, DatagramSink, Headers, PacketSink, PacketSource, Received, Turn};

@@ -14,8 +14,9 @@ use crate::packet;
 use crate::path::Path;
 use crate::peer::{Peer, Readiness};
 use crate::tunnel::Tunnel;
+use crate::unreachable::Refused;
 use std::net::IpAddr;
-use std::sync::MutexGuard;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The outcome of a packet from the TUN device.
@@ -129,6 +130,13 @@ impl Tunnel {
     /// Counts packets that were dropped before they got to a peer.
     pub fn count_drops(&self, reason: DropReason, packets: u64) {
         self.local.drops.add(reason, packets);
+    }
+
+    /// A packet of this host that nobody can be reached with, if it is answered with an error now.
+    pub(crate) fn refused<'p>(&self, packet: &'p [u8], now: Duration) -> Option<Refused<'p>> {
+        let refused = Refused::of(packet, &self.inside)?;
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.take(now).then_some(refused)
     }
 
     /// The peer that has an address inside the mesh, as long as anything may be sent.

@@ -26,6 +26,8 @@ impl DatagramSink for Outers {
         self.0.push(to);
     }
 
+    fn refuse(&mut self, _: &[u8]) {}
+
     fn deadline_changed(&mut self) {}
 }
 

@@ -22,9 +22,11 @@ use crate::snapshot::PeerSnapshot;
 use crate::stamps::Stamps;
 use crate::traffic::Traffic;
 use crate::whereabouts::Endpoints;
+use allowance::Bucket;
 use keys::{Epoch, Psk, WgPublicKey};
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// A peer as an epoch knows it.
@@ -67,6 +69,8 @@ pub struct Tunnel {
     closes_at: Option<Duration>,
     next_closes_at: Option<Duration>,
     remembered: Remembered,
+    /// ICMP errors that may still be written for this host.
+    pub(crate) refusals: Mutex<Bucket>,
 }
 
 impl Tunnel {
@@ -94,6 +98,7 @@ impl Tunnel {
             closes_at: None,
             next_closes_at: None,
             remembered: Remembered::default(),
+            refusals: Mutex::new(Bucket::new(REFUSALS_PER_SECOND, REFUSALS_PER_SECOND)),
         }
     }
 

@@ -23,6 +23,8 @@ enum Step {
     Own(u8),
     /// The deadline has changed.
     Deadline,
+    /// This host was told of an error, of this type.
+    Refused(u8),
     /// A packet was opened.
     Put,
     /// All opened packets were delivered: so many.
@@ -76,6 +78,10 @@ impl DatagramSink for Notes<'_> {
 
     fn send(&mut self, _: Outer, datagram: &[u8]) {
         self.note(Step::Own(datagram[0]));
+    }
+
+    fn refuse(&mut self, error: &[u8]) {
+        self.note(Step::Refused(error[20]));
     }
 
     fn deadline_changed(&mut self) {
@@ -381,7 +387,7 @@ fn a_peer_that_was_removed_between_two_turns_is_sent_nothing_and_heard_no_more()
     carrier
         .turn(&mut notes)
         .send(Some(inner(1).into()), &mut packets, || NOW);
-    assert_eq!(notes.steps, []);
+    assert_eq!(notes.steps, [Step::Refused(DESTINATION_UNREACHABLE)]);
     assert!(!sealed.is_empty() && carrier.read().indices().all().is_empty());
 }
 
@@ -390,3 +396,4 @@ pub(crate) const NOW: Duration = Duration::from_secs(1_000);
 pub(crate) const LEN: usize = 64;
 const INITIATION: u8 = 1;
 const RESPONSE: u8 = 2;
+const DESTINATION_UNREACHABLE: u8 = 3;

@@ -275,6 +275,13 @@ impl DatagramSink for Ends<'_> {
         count(&self.shared.udp_send, u64::from(sent.is_err()));
     }
 
+    fn refuse(&mut self, error: &[u8]) {
+        let header = VnetHeader::default();
+        let encoded = header.encode();
+        let slices = [IoSlice::new(&encoded), IoSlice::new(error)];
+        deliver(self.tun, &header, &slices, self.shared);
+    }
+
     fn deadline_changed(&mut self) {
         self.shared.deadline.notify_one();
     }

@@ -195,6 +195,8 @@ impl DatagramSink for Ends<'_> {
         });
     }
 
+    fn refuse(&mut self, _: &[u8]) {}
+
     fn deadline_changed(&mut self) {}
 }
 
