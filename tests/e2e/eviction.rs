@@ -46,6 +46,7 @@ fn an_eviction_cuts_a_node_off_at_once_and_the_others_lose_nothing() {
     mesh.readmit("node-c");
     mesh.rotate_now();
     mesh.wait_until_all_reach_all();
+    mesh.wait_until("enough pings", |_| between.answered() > 25);
     let losses = between.stop();
     assert!(losses.sent > 20, "{losses:?}");
     assert_eq!(losses.lost, 0, "{losses:?}");
