@@ -124,7 +124,6 @@ fn by_jitter(depth: u64) -> u64 {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the figures of docs/BENCHMARKS.md")]
 fn packets_that_come_at_most_a_thousand_later_arrive_and_none_arrives_twice() {
     for depth in [0, 1_023, 1_100, 2_048, 4_096, 8_192] {
         let (ways, jitter) = (by_two_ways(depth), by_jitter(depth));
