@@ -137,7 +137,8 @@ fn an_application_that_seeks_nobody_or_somebody_evicted_is_told_at_once() {
             &["ping", "-n", "-c", "1", "-W", "30", &to.to_string()],
         );
         let said = String::from_utf8_lossy(&ping.stdout);
-        let from = format!("From {to}");
+        let own = member[usize::from(to.is_ipv6())];
+        let from = format!("From {own}");
         assert!(
             said.contains(&from) && said.contains("nreachable"),
             "{said}"

@@ -41,7 +41,7 @@ pub trait DatagramSink {
     fn flush(&mut self);
     /// Sends one datagram of the tunnel's own, at once.
     fn send(&mut self, to: Outer, datagram: &[u8]);
-    /// Delivers a packet to this host at once, instead of what it sent: an ICMP error.
+    /// Tells this host of an ICMP error: a whole packet from one of its addresses to the same.
     fn refuse(&mut self, error: &[u8]);
     /// The tunnel's next deadline has changed, and a thread that sleeps until then has to look again.
     fn deadline_changed(&mut self);

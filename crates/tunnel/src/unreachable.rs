@@ -4,10 +4,10 @@
 //!
 //! Refuses to answer errors, fragments other than the first, and packets to or from more than one host
 //! (RFC 1122, section 3.2.2; RFC 4443, section 2.4). An error never leaves this host: only packets from
-//! its own addresses inside the mesh are answered. It comes from the address that was sought: the system
-//! drops a packet that arrives from one of its own.
+//! its own addresses inside the mesh are answered, from the same address.
 
 use crate::inside::Inside;
+use crate::packet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Room for the longest error.
@@ -16,13 +16,13 @@ pub(crate) const MAX_ERROR: usize = 1280;
 /// A packet that is answered.
 pub(crate) struct Refused<'p> {
     packet: &'p [u8],
-    ends: Ends,
+    sender: Sender,
 }
 
 #[derive(Clone, Copy)]
-enum Ends {
-    V4(Ipv4Addr, Ipv4Addr),
-    V6(Ipv6Addr, Ipv6Addr),
+enum Sender {
+    V4(Ipv4Addr),
+    V6(Ipv6Addr),
 }
 
 impl<'p> Refused<'p> {
@@ -33,10 +33,11 @@ impl<'p> Refused<'p> {
             6 => Self::of_v6(packet)?,
             _ => return None,
         };
-        let (from, to): (IpAddr, IpAddr) = match refused.ends {
-            Ends::V4(from, to) => (from.into(), to.into()),
-            Ends::V6(from, to) => (from.into(), to.into()),
+        let from: IpAddr = match refused.sender {
+            Sender::V4(from) => from.into(),
+            Sender::V6(from) => from.into(),
         };
+        let to = packet::destination(packet)?;
         (inside.is_own(from) && inside.is_host(to)).then_some(refused)
     }
 
@@ -46,24 +47,22 @@ impl<'p> Refused<'p> {
         let rest = packet.get(header.max(V4_HEADER)..)?;
         let is_first = u16_at(packet, 6)? & 0x1FFF == 0;
         let is_error = *packet.get(9)? == ICMP && !is_query(*rest.first()?);
-        let (from, to) = (array_at(packet, 12)?, array_at(packet, 16)?);
-        let ends = Ends::V4(Ipv4Addr::from_octets(from), Ipv4Addr::from_octets(to));
-        (header >= V4_HEADER && is_first && !is_error).then_some(Self { packet, ends })
+        let sender = Sender::V4(Ipv4Addr::from_octets(array_at(packet, 12)?));
+        (header >= V4_HEADER && is_first && !is_error).then_some(Self { packet, sender })
     }
 
     fn of_v6(packet: &'p [u8]) -> Option<Self> {
         let len = V6_HEADER + usize::from(u16_at(packet, 4)?);
         let packet = packet.get(..len)?;
-        let (from, to) = (array_at(packet, 8)?, array_at(packet, 24)?);
-        let ends = Ends::V6(Ipv6Addr::from_octets(from), Ipv6Addr::from_octets(to));
-        may_be_answered_v6(packet)?.then_some(Self { packet, ends })
+        let sender = Sender::V6(Ipv6Addr::from_octets(array_at(packet, 8)?));
+        may_be_answered_v6(packet)?.then_some(Self { packet, sender })
     }
 
     /// Writes the error, "host unreachable" or "address unreachable", and returns it.
     pub(crate) fn error(self, out: &mut [u8; MAX_ERROR]) -> &[u8] {
         let quoted = |most: usize| self.packet.get(..most).unwrap_or(self.packet);
-        match self.ends {
-            Ends::V4(from, to) => {
+        match self.sender {
+            Sender::V4(own) => {
                 let quote = quoted(MOST_V4 - V4_HEADER - ICMP_HEADER);
                 let len = V4_HEADER + ICMP_HEADER + quote.len();
                 let (header, message) = out.split_at_mut(V4_HEADER);
@@ -73,15 +72,15 @@ impl<'p> Refused<'p> {
                 put(header, 0, &[0x45, 0xC0]);
                 put(header, 2, &(len as u16).to_be_bytes());
                 put(header, 6, &[0x40, 0, HOPS, ICMP]);
-                put(header, 12, &to.octets());
-                put(header, 16, &from.octets());
+                put(header, 12, &own.octets());
+                put(header, 16, &own.octets());
                 let sum = checksum(&[header]);
                 put(header, 10, &sum);
                 let message = message.get_mut(..len - V4_HEADER).unwrap_or_default();
                 error_message(message, [3, 1], quote, &[]);
                 out.get(..len).unwrap_or_default()
             }
-            Ends::V6(from, to) => {
+            Sender::V6(own) => {
                 let quote = quoted(MAX_ERROR - V6_HEADER - ICMP_HEADER);
                 let len = ICMP_HEADER + quote.len();
                 let (header, message) = out.split_at_mut(V6_HEADER);
@@ -89,8 +88,8 @@ impl<'p> Refused<'p> {
                 put(header, 0, &[0x60]);
                 put(header, 4, &(len as u16).to_be_bytes());
                 put(header, 6, &[ICMPV6, HOPS]);
-                put(header, 8, &to.octets());
-                put(header, 24, &from.octets());
+                put(header, 8, &own.octets());
+                put(header, 24, &own.octets());
                 let message = message.get_mut(..len).unwrap_or_default();
                 let kind = [0, ICMPV6];
                 let len_bytes = (len as u16).to_be_bytes();
@@ -231,14 +230,14 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_packet_is_answered_with_host_unreachable_in_the_name_of_its_destination() {
+    fn an_ipv4_packet_is_answered_with_host_unreachable() {
         for len in [8, 20, 21, 1_400] {
             let packet = v4(OTHER, 6, &vec![7; len]);
             let error = error(&packet).expect("it is answered");
             assert_eq!(error[..2], [0x45, 0xC0]);
             assert_eq!(error[2..4], (error.len() as u16).to_be_bytes());
             assert_eq!(error[8..10], [64, 1]);
-            assert_eq!((&error[12..16], &error[16..20]), (&OTHER[..], &OWN[..]));
+            assert_eq!((&error[12..16], &error[16..20]), (&OWN[..], &OWN[..]));
             assert_eq!(error[20..22], [3, 1]);
             assert_eq!(error[24..28], [0; 4]);
             let quoted = packet.len().min(548);
@@ -249,13 +248,13 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_packet_is_answered_with_address_unreachable_in_the_name_of_its_destination() {
+    fn an_ipv6_packet_is_answered_with_address_unreachable() {
         for len in [8, 21, 1_380] {
             let packet = v6(v6_of(9), 17, &vec![7; len]);
             let error = error(&packet).expect("it is answered");
             assert_eq!(error[4..6], (error.len() as u16 - 40).to_be_bytes());
             assert_eq!(error[6..8], [58, 64]);
-            assert_eq!(error[8..24], v6_of(9).octets());
+            assert_eq!(error[8..24], v6_of(1).octets());
             assert_eq!(error[24..40], v6_of(1).octets());
             assert_eq!(error[40..42], [1, 3]);
             let quoted = packet.len().min(1_232);

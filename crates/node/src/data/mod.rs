@@ -16,6 +16,7 @@ mod worker;
 
 use crate::io::clock;
 use crate::io::offload::Offloads;
+use crate::io::refusals::Refusals;
 use crate::io::rights::{self, Keep};
 use crate::io::tun::Tun;
 use agent::DataChange;
@@ -83,6 +84,7 @@ pub(crate) struct DataPlane {
 struct Shared {
     carrier: Carrier,
     offloads: Arc<Offloads>,
+    refusals: Refusals,
     threads: usize,
     /// Packets that the system did not take.
     tun_write: AtomicU64,
@@ -101,6 +103,7 @@ impl DataPlane {
         let shared = Arc::new(Shared {
             carrier: Carrier::new(door),
             offloads,
+            refusals: Refusals::open(),
             threads: queues.len(),
             tun_write: AtomicU64::new(0),
             udp_send: AtomicU64::new(0),

@@ -276,10 +276,7 @@ impl DatagramSink for Ends<'_> {
     }
 
     fn refuse(&mut self, error: &[u8]) {
-        let header = VnetHeader::default();
-        let encoded = header.encode();
-        let slices = [IoSlice::new(&encoded), IoSlice::new(error)];
-        deliver(self.tun, &header, &slices, self.shared);
+        self.shared.refusals.send(error);
     }
 
     fn deadline_changed(&mut self) {

@@ -8,6 +8,7 @@ pub(crate) mod icmp;
 pub(crate) mod interface;
 pub(crate) mod mtu;
 pub(crate) mod offload;
+pub(crate) mod refusals;
 pub mod rights;
 pub(crate) mod tun;
 pub(crate) mod udp;
