@@ -20,7 +20,7 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::time::Duration;
-use tunnel::{Carrier, DatagramSink, Headers, PacketSink, PacketSource, Path, Received};
+use tunnel::{Carrier, DatagramSink, Headers, Outer, PacketSink, PacketSource, Path, Received};
 
 const SEGMENTS: usize = 45;
 const PAYLOAD: usize = 1_368;
@@ -81,7 +81,7 @@ impl<'b> Ends<'b> {
 }
 
 impl DatagramSink for Ends<'_> {
-    fn room(&mut self, _: Path, _: usize) -> &mut [u8] {
+    fn room(&mut self, _: Outer, _: usize) -> &mut [u8] {
         &mut self.out[self.at..]
     }
 
@@ -92,7 +92,9 @@ impl DatagramSink for Ends<'_> {
 
     fn flush(&mut self) {}
 
-    fn send(&mut self, _: Path, _: &[u8]) {}
+    fn send(&mut self, _: Outer, _: &[u8]) {}
+
+    fn refuse(&mut self, _: &[u8]) {}
 
     fn deadline_changed(&mut self) {}
 }

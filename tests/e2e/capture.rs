@@ -135,7 +135,8 @@ impl Captured {
         kinds
     }
 
-    fn fields(&self, names: &[impl AsRef<str>]) -> Vec<Vec<String>> {
+    /// Fields of every frame, by the names that tshark has for them.
+    pub(crate) fn fields(&self, names: &[impl AsRef<str>]) -> Vec<Vec<String>> {
         let mut command = Command::new("tshark");
         command.arg("-n").arg("-r").arg(&self.0);
         for protocol in ["ip", "tcp", "udp"] {

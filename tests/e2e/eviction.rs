@@ -1,6 +1,8 @@
 //! An operator's word against a node takes effect at once.
 
 use crate::quiet_mesh;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::time::Duration;
 use tests::harness::{CONTROLLER, Mesh, now};
 use wire::admin::{Membership, NodeState};
@@ -44,6 +46,7 @@ fn an_eviction_cuts_a_node_off_at_once_and_the_others_lose_nothing() {
     mesh.readmit("node-c");
     mesh.rotate_now();
     mesh.wait_until_all_reach_all();
+    mesh.wait_until("enough pings", |_| between.answered() > 25);
     let losses = between.stop();
     assert!(losses.sent > 20, "{losses:?}");
     assert_eq!(losses.lost, 0, "{losses:?}");
@@ -89,4 +92,56 @@ fn an_evicted_node_that_does_not_hear_of_it_gets_through_to_nobody_not_even_one_
     mesh.wait_until("node-a and node-b go on", |mesh| {
         mesh.all_reach(&["node-a", "node-b"])
     });
+}
+
+#[test]
+fn an_application_that_seeks_nobody_or_somebody_evicted_is_told_at_once() {
+    let mut mesh = quiet_mesh();
+    let connect = |mesh: &Mesh, from: &str, to: IpAddr| {
+        let connect = move || TcpStream::connect_timeout(&(to, 9).into(), Duration::from_secs(30));
+        let connecting = mesh.namespace(from).enter(connect);
+        connecting
+            .join()
+            .expect("a thread ends")
+            .map_err(|it| it.kind())
+    };
+    let [evicted, member] = ["node-c", "node-a"].map(|node| mesh.addresses(node));
+    for to in evicted {
+        let refused = connect(&mesh, "node-a", to).expect_err("nobody listens");
+        assert_eq!(refused, ErrorKind::ConnectionRefused, "it is reached");
+    }
+    let change = mesh.evict("node-c");
+    mesh.wait_until("everybody knows", |mesh| {
+        let knows = mesh.node_status("node-a").epoch == Some(change.epoch);
+        knows && mesh.node_status("node-c").membership == Some(Membership::Denied)
+    });
+    for to in evicted {
+        let refused = connect(&mesh, "node-a", to).expect_err("it is cut off");
+        assert_eq!(refused, ErrorKind::HostUnreachable, "{to}");
+    }
+    for to in member {
+        let refused = connect(&mesh, "node-c", to).expect_err("it is cut off");
+        assert_eq!(refused, ErrorKind::HostUnreachable, "{to}");
+    }
+    let unknown = evicted.map(|address| -> IpAddr {
+        match address {
+            IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() ^ 0x80).into(),
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() ^ 0x80).into(),
+        }
+    });
+    for to in unknown {
+        let refused = connect(&mesh, "node-a", to).expect_err("nobody has it");
+        assert_eq!(refused, ErrorKind::HostUnreachable, "{to}");
+        let ping = mesh.exec(
+            "node-a",
+            &["ping", "-n", "-c", "1", "-W", "30", &to.to_string()],
+        );
+        let said = String::from_utf8_lossy(&ping.stdout);
+        let own = member[usize::from(to.is_ipv6())];
+        let from = format!("From {own}");
+        assert!(
+            said.contains(&from) && said.contains("nreachable"),
+            "{said}"
+        );
+    }
 }

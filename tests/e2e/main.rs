@@ -16,6 +16,7 @@ mod refusals;
 mod revocation;
 mod rights;
 mod secrets;
+mod sources;
 mod startup;
 mod underlay;
 

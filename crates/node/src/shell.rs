@@ -181,6 +181,10 @@ impl Shell {
     async fn follow_underlay(&mut self) {
         let snapshot = self.data.snapshot().await;
         let peers = snapshot.as_ref().map_or(&[][..], |s| &s.peers);
+        let endpoints = peers.iter().filter_map(|peer| peer.endpoint?.udp());
+        for to in self.underlay.moved(endpoints) {
+            self.data.send(DataCommand::Moved(to));
+        }
         let destinations = self.agent.destinations(peers);
         let narrow: Vec<_> = self.agent.narrow().collect();
         if let Some(mtu) = self.underlay.follow(destinations, &narrow).await {

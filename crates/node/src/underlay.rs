@@ -4,6 +4,7 @@
 
 use crate::io::firewall::{FirewallState, FirewallWatch};
 use crate::io::udp::PathErrors;
+use crate::io::ways::Ways;
 use crate::io::{interface, mtu};
 use agent::OVERHEAD_V6;
 use std::collections::BTreeSet;
@@ -129,6 +130,7 @@ pub(crate) struct Underlay {
     path_errors: PathErrors,
     /// Whether they count.
     believes_routers: bool,
+    ways: Ways,
 }
 
 impl Underlay {
@@ -145,6 +147,7 @@ impl Underlay {
             firewall,
             path_errors,
             believes_routers: false,
+            ways: Ways::default(),
         }
     }
 
@@ -163,6 +166,11 @@ impl Underlay {
 
     pub(crate) fn firewall(&self) -> FirewallState {
         self.firewall.state()
+    }
+
+    /// Looks at the ways to peers; those to which the system goes another way than before.
+    pub(crate) fn moved(&mut self, peers: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+        self.ways.moved(peers)
     }
 
     /// Looks at the paths to `destinations`, beside those that were measured (`narrow`, with the size of a

@@ -22,7 +22,6 @@
 use crate::cookie::Cookies;
 use crate::drops::DropReason;
 use crate::limits::*;
-use crate::outbox::Transmit;
 use crate::path::Path;
 use keys::WgSecret;
 use std::collections::HashMap;
@@ -30,8 +29,8 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Why a handshake message goes no further, and what to answer.
-pub(crate) type Refusal = (DropReason, Option<Transmit>);
+/// Why a handshake message goes no further, and the cookie reply to answer with.
+pub(crate) type Refusal = (DropReason, Option<Vec<u8>>);
 
 pub(crate) struct Admission {
     cookies: Cookies,
@@ -158,9 +157,10 @@ impl Admission {
         if !is_peer && !self.replies.take(from.link()) {
             return (DropReason::UnderLoad, None);
         }
-        let reply = self.cookies.reply(from, datagram, now);
-        let reply = reply.map(|payload| Transmit::to_anybody(from, payload));
-        (DropReason::UnderLoad, reply)
+        (
+            DropReason::UnderLoad,
+            self.cookies.reply(from, datagram, now),
+        )
     }
 
     /// Begins the next second.
@@ -255,8 +255,7 @@ mod tests {
                     assert_eq!(reason, DropReason::UnderLoad);
                     assert!(reply.is_some() || !is_peer, "a peer always has an answer");
                     let reply = reply?;
-                    assert_eq!(reply.to, from);
-                    let cookie = cookie::open_reply(&self.own.public(), &reply.payload, &message);
+                    let cookie = cookie::open_reply(&self.own.public(), &reply, &message);
                     Some(cookie.expect("it is for this message"))
                 })
         }
@@ -268,8 +267,7 @@ mod tests {
                 .ask_for_cookie(owner, &self.initiation, true, self.now)
                 .1
                 .expect("an answer");
-            let cookie =
-                cookie::open_reply(&self.own.public(), &reply.payload, &self.initiation).unwrap();
+            let cookie = cookie::open_reply(&self.own.public(), &reply, &self.initiation).unwrap();
             let mut message = self.initiation.clone();
             cookie::prove(&cookie, &mut message);
             self.admission

@@ -21,8 +21,9 @@ use crate::drops::DropReason;
 use crate::inbound::Inbound;
 use crate::opening::Opening;
 use crate::outbound::{Outbound, Sealing};
+use crate::outer::Outer;
 use crate::packet::{self, Message};
-use crate::path::Path;
+use crate::unreachable::MAX_ERROR;
 use std::borrow::{Borrow, BorrowMut};
 use std::net::IpAddr;
 use std::ops::Range;
@@ -33,13 +34,15 @@ use std::time::Duration;
 pub trait DatagramSink {
     /// Room for a datagram of `len` bytes to `to`, of at least [`crate::MIN_BUFFER`] bytes. Datagrams
     /// that cannot be sent together with it are sent now.
-    fn room(&mut self, to: Path, len: usize) -> &mut [u8];
+    fn room(&mut self, to: Outer, len: usize) -> &mut [u8];
     /// The datagram that was written into the room is `len` bytes long.
     fn push(&mut self, len: usize);
     /// Sends all that was pushed.
     fn flush(&mut self);
     /// Sends one datagram of the tunnel's own, at once.
-    fn send(&mut self, to: Path, datagram: &[u8]);
+    fn send(&mut self, to: Outer, datagram: &[u8]);
+    /// Tells this host of an ICMP error: a whole packet from one of its addresses to the same.
+    fn refuse(&mut self, error: &[u8]);
     /// The tunnel's next deadline has changed, and a thread that sleeps until then has to look again.
     fn deadline_changed(&mut self);
 }
@@ -72,7 +75,7 @@ pub struct Received<'r, I> {
     pub datagrams: &'r [u8],
     /// As long as `datagrams`: each is opened where it lies there.
     pub plain: &'r mut [u8],
-    /// Where each datagram is, and where it came from.
+    /// Where each datagram is, and its outer header, or as much of it as is known.
     pub each: I,
 }
 
@@ -121,14 +124,15 @@ impl<D: BorrowMut<FrontDoor>> Carrier<D> {
     // ---- UDP → TUN --------------------------------------------------------------------------
 
     /// Opens a batch of datagrams and delivers what is in it.
-    pub fn receive<I>(
+    pub fn receive<I, O>(
         &self,
         received: Received<'_, I>,
         headers: &mut Headers,
         sink: &mut (impl PacketSink + DatagramSink),
         clock: impl Fn() -> Duration,
     ) where
-        I: Iterator<Item = (Path, Range<usize>)> + Clone,
+        I: Iterator<Item = (O, Range<usize>)> + Clone,
+        O: Into<Outer>,
     {
         let Received {
             datagrams,
@@ -142,10 +146,9 @@ impl<D: BorrowMut<FrontDoor>> Carrier<D> {
             has_handshakes |= message.is_some_and(Message::is_handshake);
             headers.0.push(message);
         }
-        let arrivals = each.zip(&headers.0).map(|((from, range), message)| {
-            let message = *message;
-            (Arrival { from, message }, range)
-        });
+        let arrivals = each
+            .zip(&headers.0)
+            .map(|((outer, range), message)| (Arrival::new(outer.into(), *message), range));
         if has_handshakes {
             for (arrival, range) in arrivals.clone().filter(|it| it.0.is_handshake()) {
                 self.open_alone(arrival, range, datagrams, plain, sink, &clock);
@@ -239,6 +242,9 @@ where
             Ok(None) => true,
             Err(reason) => {
                 door.count_drops(reason, packets.remaining() as u64);
+                if reason.is_unreachable() {
+                    refuse(door, packets, self.sink, clock());
+                }
                 false
             }
         };
@@ -269,7 +275,8 @@ where
         match door.sealing_alone(destination, clock()) {
             Ok(mut sealing) => {
                 while let Some((buffer, len)) = packets.next() {
-                    let room = self.sink.room(sealing.to(), sealing.datagram_len(len));
+                    let outer = sealing.around(buffer);
+                    let room = self.sink.room(outer, sealing.datagram_len(len));
                     if let Outbound::Send { len, .. } = sealing.take(buffer, len, room) {
                         self.sink.push(len);
                     }
@@ -302,7 +309,7 @@ fn seal_all(
     sink: &mut impl DatagramSink,
 ) {
     while let Some((buffer, len)) = packets.next() {
-        let room = sink.room(sealing.to(), sealing.datagram_len(len));
+        let room = sink.room(sealing.around(buffer), sealing.datagram_len(len));
         // A packet that is not sealed was dropped, and counted, by the tunnel.
         if let Ok(len) = sealing.seal(buffer, len, room) {
             sink.push(len);
@@ -310,10 +317,24 @@ fn seal_all(
     }
 }
 
+/// Answers the first of packets that go nowhere, so that their sender need not wait.
+fn refuse(
+    door: &FrontDoor,
+    packets: &mut impl PacketSource,
+    sink: &mut impl DatagramSink,
+    now: Duration,
+) {
+    let packet = packets.next();
+    let packet = packet.and_then(|(buffer, len)| buffer.get(..len));
+    if let Some(refused) = packet.and_then(|packet| door.refused(packet, now)) {
+        sink.refuse(refused.error(&mut [0; MAX_ERROR]));
+    }
+}
+
 /// Sends what the tunnel has to say of its own, and tells if its deadline is not `before` any more.
 fn say(door: &mut FrontDoor, before: Option<Duration>, sink: &mut impl DatagramSink) {
     while let Some(transmit) = door.poll_transmit() {
-        sink.send(transmit.to, &transmit.payload);
+        sink.send(transmit.outer(), &transmit.payload);
     }
     if door.poll_timeout() != before {
         sink.deadline_changed();

@@ -11,8 +11,9 @@ use crate::config::Config;
 use crate::drops::DropReason;
 use crate::inbound::Inbound;
 use crate::indices::IndexTable;
+use crate::outbox::Transmit;
+use crate::outer::{Outer, Route, TrafficClass};
 use crate::packet::{self, Message};
-use crate::path::Path;
 use crate::tunnel::Tunnel;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -29,16 +30,19 @@ pub struct FrontDoor {
 /// A datagram whose header has been read, once for all that follows; its bytes stay where they are.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrival {
-    pub(crate) from: Path,
+    pub(crate) from: Route,
+    pub(crate) class: TrafficClass,
     /// `None`: no WireGuard message has this type and length.
     pub(crate) message: Option<Message>,
 }
 
 impl Arrival {
-    pub(crate) fn read(from: Path, datagram: &[u8]) -> Self {
+    pub(crate) fn new(outer: Outer, message: Option<Message>) -> Self {
+        let Outer { route: from, class } = outer;
         Self {
             from,
-            message: packet::parse_message(datagram),
+            class,
+            message,
         }
     }
 
@@ -64,12 +68,13 @@ impl FrontDoor {
     /// needs the datagram's length. With the tunnel alone, so that it can do all that there is to do.
     pub fn handle_udp(
         &mut self,
-        from: impl Into<Path>,
+        from: impl Into<Route>,
         datagram: &[u8],
         out: &mut [u8],
         now: Duration,
     ) -> Inbound {
-        self.handle(Arrival::read(from.into(), datagram), datagram, out, now)
+        let arrival = Arrival::new(from.into().into(), packet::parse_message(datagram));
+        self.handle(arrival, datagram, out, now)
     }
 
     /// The same, of a datagram whose header has been read.
@@ -80,11 +85,18 @@ impl FrontDoor {
         out: &mut [u8],
         now: Duration,
     ) -> Inbound {
-        self.inbound(arrival, datagram, out, now)
-            .unwrap_or_else(|reason| {
+        match self.inbound(arrival, datagram, out, now) {
+            Ok(inbound) => {
+                if let Inbound::Deliver { len } = inbound {
+                    arrival.class.mark(out.get_mut(..len).unwrap_or_default());
+                }
+                inbound
+            }
+            Err(reason) => {
                 self.tunnel.count_drops(reason, 1);
                 Inbound::Dropped(reason)
-            })
+            }
+        }
     }
 
     fn inbound(
@@ -103,17 +115,17 @@ impl FrontDoor {
                 self.tunnel.data(peer, receiver, from, datagram, out, now)
             }
             Message::Initiation { sender } => {
-                let is_peer = self.tunnel.expects(from);
-                let admitted = self.admission.initiation(from, datagram, is_peer, now);
-                self.unless_refused(admitted)?;
+                let is_peer = self.tunnel.expects(from.path);
+                let admitted = self.admission.initiation(from.path, datagram, is_peer, now);
+                self.unless_refused(admitted, from)?;
                 self.tunnel.initiation(sender, from, datagram, now)
             }
             Message::Response { receiver } => {
                 let peer = self.owner(receiver)?;
                 let is_within = self.tunnel.awaits(peer, receiver, now)?;
-                let source = (self.tunnel.expects(from), is_within);
-                let admitted = self.admission.response(from, datagram, source, now);
-                self.unless_refused(admitted)?;
+                let source = (self.tunnel.expects(from.path), is_within);
+                let admitted = self.admission.response(from.path, datagram, source, now);
+                self.unless_refused(admitted, from)?;
                 self.tunnel.response(peer, receiver, from, datagram, now)
             }
             Message::CookieReply { receiver } => {
@@ -132,7 +144,7 @@ impl FrontDoor {
         }
         // Nothing can be sent to port 0, and datagrams to a group reach many: accepted, either would
         // become the endpoint that a peer's packets go to.
-        let is_host = arrival.from.is_host();
+        let is_host = arrival.from.path.is_host();
         let message = arrival.message.filter(|_| is_host);
         message.ok_or(DropReason::Malformed)
     }
@@ -154,9 +166,14 @@ impl FrontDoor {
     }
 
     /// Answers a handshake message that was refused, if there is an answer.
-    fn unless_refused(&mut self, admitted: Result<(), Refusal>) -> Result<(), DropReason> {
+    fn unless_refused(
+        &mut self,
+        admitted: Result<(), Refusal>,
+        from: Route,
+    ) -> Result<(), DropReason> {
         admitted.map_err(|(reason, cookie)| {
-            cookie
+            let reply = cookie.map(|reply| Transmit::to_anybody(from, reply));
+            reply
                 .into_iter()
                 .for_each(|reply| self.tunnel.transmit(reply));
             reason
@@ -182,6 +199,7 @@ impl DerefMut for FrontDoor {
 mod tests {
     use super::*;
     use crate::initiation::{Timestamp, sealed};
+    use crate::path::Path;
     use crate::{Inside, MIN_BUFFER, Range};
     use keys::{Epoch, WgPublicKey, WgSecret};
     use rand_core::OsRng;

@@ -64,6 +64,28 @@ impl DropReason {
         Self::LeaseOver,
     ];
 
+    /// Whether it says of a packet from this host that nobody can be reached at its destination, and that
+    /// waiting would not help.
+    pub(crate) fn is_unreachable(self) -> bool {
+        match self {
+            Self::NoRoute | Self::NoEndpoint | Self::LeaseOver => true,
+            Self::Malformed
+            | Self::NoSession
+            | Self::NoGeneration
+            | Self::EndpointInsideMesh
+            | Self::SourceNotAllowed
+            | Self::DestinationNotAllowed
+            | Self::UnknownIndex
+            | Self::UnknownPeer
+            | Self::BadMac
+            | Self::BadHandshake
+            | Self::BadAead
+            | Self::Replayed
+            | Self::TooLarge
+            | Self::UnderLoad => false,
+        }
+    }
+
     /// The reason as status and metrics spell it.
     pub fn name(self) -> &'static str {
         match self {

@@ -8,7 +8,7 @@ use crate::initiation::Claimed;
 use crate::limits::*;
 use crate::local::Local;
 use crate::outbox::Transmit;
-use crate::path::Path;
+use crate::outer::Route;
 use crate::peer::Peer;
 use boringtun::noise::TunnResult;
 use boringtun::noise::errors::WireGuardError;
@@ -19,7 +19,7 @@ pub(crate) fn answer(
     peer: &mut Peer,
     claimed: &Claimed,
     index: u32,
-    from: Path,
+    from: Route,
     datagram: &[u8],
     now: Duration,
     local: &mut Local,
@@ -36,7 +36,7 @@ pub(crate) fn answer(
     let link = generation.responder(key, now, &mut local.forge);
     let answered = link
         .tunn
-        .decapsulate(Some(from.ip()), datagram, &mut response);
+        .decapsulate(Some(from.path.ip()), datagram, &mut response);
     match answered {
         TunnResult::WriteToNetwork(message) => {
             let payload = link.send(from, message, cookie.as_ref());
@@ -47,7 +47,7 @@ pub(crate) fn answer(
                 peer.heard(from, 0, now, local);
             }
             peer.reschedule(local);
-            local.outbox.put(Transmit::to_peer(key.0, from, payload));
+            local.outbox.put(Transmit::handshake(key.0, from, payload));
             Ok(())
         }
         TunnResult::Err(error) => Err(handshake_reason(&error)),
@@ -59,7 +59,7 @@ pub(crate) fn answer(
 pub(crate) fn complete(
     peer: &mut Peer,
     index: u32,
-    from: Path,
+    from: Route,
     datagram: &[u8],
     now: Duration,
     local: &mut Local,
@@ -69,7 +69,7 @@ pub(crate) fn complete(
         .and_then(|generation| generation.initiator_at(index));
     let tunn = tunn.ok_or(DropReason::UnknownIndex)?;
     let mut keepalive = [0; MIN_BUFFER];
-    match tunn.decapsulate(Some(from.ip()), datagram, &mut keepalive) {
+    match tunn.decapsulate(Some(from.path.ip()), datagram, &mut keepalive) {
         TunnResult::WriteToNetwork(message) => {
             let payload = message.to_vec();
             // A response is fresh: it answers an ephemeral key of ours. The peer is where it came from.

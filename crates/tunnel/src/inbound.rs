@@ -8,6 +8,7 @@ use crate::handshake;
 use crate::inside::Inside;
 use crate::limits::*;
 use crate::outbox::Transmit;
+use crate::outer::Route;
 use crate::packet;
 use crate::path::Path;
 use crate::peer::Peer;
@@ -47,14 +48,14 @@ impl Tunnel {
         &mut self,
         peer: PeerId,
         index: u32,
-        from: Path,
+        from: Route,
         datagram: &[u8],
         out: &mut [u8],
         now: Duration,
     ) -> Result<Inbound, DropReason> {
         let peer = self.peers.get_mut(peer).ok_or(DropReason::UnknownIndex)?;
         let generation = peer.owner_of(index).ok_or(DropReason::UnknownIndex)?;
-        let plain = open(generation, index, from, datagram, out, now)?;
+        let plain = open(generation, index, from.path, datagram, out, now)?;
         peer.heard(from, plain.len, now, &self.local);
         // Behind the opening: the packet proves that the other side has derived the same keys.
         if plain.is_unconfirmed {
@@ -67,7 +68,7 @@ impl Tunnel {
     pub(crate) fn initiation(
         &mut self,
         index: u32,
-        from: Path,
+        from: Route,
         datagram: &[u8],
         now: Duration,
     ) -> Result<Inbound, DropReason> {
@@ -108,7 +109,7 @@ impl Tunnel {
         &mut self,
         peer: PeerId,
         index: u32,
-        from: Path,
+        from: Route,
         datagram: &[u8],
         now: Duration,
     ) -> Result<Inbound, DropReason> {
@@ -134,9 +135,10 @@ impl Tunnel {
         self.local.endpoints.contains(from)
     }
 
-    /// Whether a place is inside the mesh.
-    pub(crate) fn has_inside(&self, from: Path) -> bool {
-        self.inside.contains(from.ip())
+    /// Whether either end of a route is inside the mesh.
+    pub(crate) fn has_inside(&self, from: Route) -> bool {
+        let is_inside = |address| self.inside.contains(address);
+        is_inside(from.path.ip()) || from.here.is_some_and(is_inside)
     }
 
     /// A datagram of the front door's own.

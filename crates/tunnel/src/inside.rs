@@ -43,6 +43,13 @@ impl Range {
     fn contains(&self, address: u128) -> bool {
         address & self.mask == self.bits
     }
+
+    /// Whether an address stands for the whole range: IPv4's first and last, where there are others.
+    fn is_all(&self, address: u128) -> bool {
+        let is_v4 = self.bits >> 32 == 0xFFFF;
+        let free = !self.mask;
+        is_v4 && free > 1 && (address == self.bits || address == self.bits | free)
+    }
 }
 
 impl Inside {
@@ -51,6 +58,13 @@ impl Inside {
         let address = bits(address);
         let is_in = |address| self.ranges.iter().any(|range| range.contains(address));
         is_in(address) || embedded(address).is_some_and(is_in)
+    }
+
+    /// Whether an address is one that a member could have: one host's, inside.
+    pub(crate) fn is_host(&self, address: IpAddr) -> bool {
+        let bits = bits(address);
+        let mut ranges = self.ranges.iter().filter(|range| range.contains(bits));
+        !address.is_multicast() && ranges.next().is_some_and(|range| !range.is_all(bits))
     }
 
     /// Whether a peer can be sent datagrams there: one host, a port, and not by way of the tunnel.

@@ -66,12 +66,15 @@ mod local;
 mod opening;
 mod outbound;
 mod outbox;
+mod outer;
 mod packet;
 mod path;
 mod peer;
 mod peers;
 mod remembered;
 mod role;
+#[cfg(test)]
+mod routes;
 mod snapshot;
 mod stamps;
 #[cfg(test)]
@@ -82,6 +85,7 @@ mod traffic;
 mod tunnel;
 #[cfg(test)]
 mod turns;
+mod unreachable;
 mod whereabouts;
 
 pub use carrier::{Carrier, DatagramSink, Headers, PacketSink, PacketSource, Received, Turn};
@@ -94,6 +98,7 @@ pub use inside::{Inside, Range};
 pub use limits::*;
 pub use outbound::{Outbound, Sealing};
 pub use outbox::Transmit;
+pub use outer::{Outer, Route, TrafficClass};
 pub use packet::destination;
 pub use path::Path;
 pub use snapshot::PeerSnapshot;

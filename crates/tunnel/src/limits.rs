@@ -93,3 +93,5 @@ pub const MAX_UNNAMED: usize = 64;
 /// Initiations that are remembered whose index named a generation: those of the last 27 s at four a
 /// second, as at epochs of a second when half of what is sent is lost.
 pub const MAX_NAMED: usize = 128;
+/// ICMP errors per second that this host's applications are answered with, and at once after a rest.
+pub const REFUSALS_PER_SECOND: u32 = 100;

@@ -4,7 +4,7 @@
 use crate::cookie::{self, Cookie};
 use crate::indices::Index;
 use crate::limits::*;
-use crate::path::Path;
+use crate::outer::Route;
 use boringtun::noise::Tunn;
 use keys::WgPublicKey;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub(crate) struct Link {
 }
 
 struct Sent {
-    to: Path,
+    to: Route,
     message: Vec<u8>,
     /// Once is enough: a side that refuses its own cookie refuses it again.
     is_repeated: bool,
@@ -46,7 +46,7 @@ impl Link {
     }
 
     /// Keeps this side's message of the handshake, which goes to `to`: as it is to be sent.
-    pub(crate) fn send(&mut self, to: Path, message: &[u8], cookie: Option<&Cookie>) -> Vec<u8> {
+    pub(crate) fn send(&mut self, to: Route, message: &[u8], cookie: Option<&Cookie>) -> Vec<u8> {
         let mut message = message.to_vec();
         if let Some(cookie) = cookie {
             cookie::prove(cookie, &mut message);
@@ -65,7 +65,7 @@ impl Link {
     }
 
     /// The message with the cookie, once, and where it goes: nobody has opened it yet.
-    pub(crate) fn send_again(&mut self, cookie: &Cookie) -> Option<(Path, Vec<u8>)> {
+    pub(crate) fn send_again(&mut self, cookie: &Cookie) -> Option<(Route, Vec<u8>)> {
         // Nobody has opened it, so that a second copy with a cookie is no replay. More than one copy would
         // let a stranger who replays cookie replies have this side send as often as it likes.
         let sent = self.sent.as_mut().filter(|sent| !sent.is_repeated)?;

@@ -4,8 +4,8 @@
 use crate::door::{Arrival, FrontDoor};
 use crate::drops::DropReason;
 use crate::inbound::{self, Ends, Inbound};
+use crate::outer::Route;
 use crate::packet::Message;
-use crate::path::Path;
 use crate::peer::Peer;
 use std::sync::MutexGuard;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(crate) struct Opening<'t> {
 /// The peer that the last datagram belonged to, and the answers that its successors need not ask for
 /// again.
 struct Held<'t> {
-    from: Path,
+    from: Route,
     index: u32,
     peer: MutexGuard<'t, Peer>,
     /// Source and destination of the last packet that was allowed.
@@ -48,11 +48,18 @@ impl<'t> Opening<'t> {
         datagram: &[u8],
         out: &mut [u8],
     ) -> Option<Inbound> {
-        let opened = self.opened(arrival, datagram, out);
-        opened.unwrap_or_else(|reason| {
-            self.door.tunnel().count_drops(reason, 1);
-            Some(Inbound::Dropped(reason))
-        })
+        match self.opened(arrival, datagram, out) {
+            Ok(opened) => {
+                if let Some(Inbound::Deliver { len }) = opened {
+                    arrival.class.mark(out.get_mut(..len).unwrap_or_default());
+                }
+                opened
+            }
+            Err(reason) => {
+                self.door.tunnel().count_drops(reason, 1);
+                Some(Inbound::Dropped(reason))
+            }
+        }
     }
 
     fn opened(
@@ -79,7 +86,7 @@ impl<'t> Opening<'t> {
         if generation.is_unconfirmed(index) {
             return Ok(None);
         }
-        let plain = inbound::open(generation, index, from, datagram, out, now)?;
+        let plain = inbound::open(generation, index, from.path, datagram, out, now)?;
         let tunnel = self.door.tunnel();
         peer.heard(from, plain.len, now, &tunnel.local);
         // The same ends as those that were allowed just before: nobody can change who may send what while

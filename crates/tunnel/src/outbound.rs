@@ -9,12 +9,14 @@ use crate::drops::DropReason;
 use crate::generations::Slot;
 use crate::limits::*;
 use crate::local::Local;
+use crate::outer::{Outer, Route, TrafficClass};
 use crate::packet;
 use crate::path::Path;
 use crate::peer::{Peer, Readiness};
 use crate::tunnel::Tunnel;
+use crate::unreachable::Refused;
 use std::net::IpAddr;
-use std::sync::MutexGuard;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The outcome of a packet from the TUN device.
@@ -39,7 +41,7 @@ pub struct Sealing<'t> {
     peer: MutexGuard<'t, Peer>,
     slot: Slot,
     local: &'t Local,
-    to: Path,
+    to: Route,
     now: Duration,
 }
 
@@ -48,7 +50,7 @@ pub(crate) struct SealingAlone<'t> {
     peer: &'t mut Peer,
     readiness: Readiness,
     local: &'t mut Local,
-    to: Path,
+    to: Route,
     now: Duration,
 }
 
@@ -130,6 +132,13 @@ impl Tunnel {
         self.local.drops.add(reason, packets);
     }
 
+    /// A packet of this host that nobody can be reached with, if it is answered with an error now.
+    pub(crate) fn refused<'p>(&self, packet: &'p [u8], now: Duration) -> Option<Refused<'p>> {
+        let refused = Refused::of(packet, &self.inside)?;
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.take(now).then_some(refused)
+    }
+
     /// The peer that has an address inside the mesh, as long as anything may be sent.
     fn route(&self, destination: IpAddr, now: Duration) -> Result<PeerId, DropReason> {
         // First of all: past the lease this node may be a member no longer, and has not heard of it. Its
@@ -142,7 +151,16 @@ impl Tunnel {
 impl Sealing<'_> {
     /// Where sealed packets go.
     pub fn to(&self) -> Path {
-        self.to
+        self.to.path
+    }
+
+    /// The outer header of the datagram that a packet becomes.
+    #[inline]
+    pub(crate) fn around(&self, packet: &[u8]) -> Outer {
+        Outer {
+            route: self.to,
+            class: TrafficClass::around(packet),
+        }
     }
 
     /// Bytes of the datagram that a packet of `len` bytes becomes.
@@ -170,9 +188,12 @@ impl Sealing<'_> {
 }
 
 impl SealingAlone<'_> {
-    /// Where sealed packets go.
-    pub(crate) fn to(&self) -> Path {
-        self.to
+    /// The outer header of the datagram that a packet becomes.
+    pub(crate) fn around(&self, packet: &[u8]) -> Outer {
+        Outer {
+            route: self.to,
+            class: TrafficClass::around(packet),
+        }
     }
 
     /// Bytes of the datagram that a packet of `len` bytes becomes.
@@ -212,7 +233,7 @@ impl SealingAlone<'_> {
             // A handshake is under way now, and nothing else has changed.
             self.readiness = Readiness::Ready(slot);
         }
-        Ok(Outbound::Send { to, len })
+        Ok(Outbound::Send { to: to.path, len })
     }
 }
 

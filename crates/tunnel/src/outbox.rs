@@ -2,8 +2,10 @@
 //! replies, keepalives, and packets that had waited for a session. Sends nothing itself.
 
 use crate::allowed_ips::PeerId;
+use crate::outer::{Outer, Route, TrafficClass};
 use crate::path::Path;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 /// A datagram of the tunnel's own: handshake messages, keepalives, packets that had waited.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub struct Transmit {
     pub to: Path,
     /// The datagram.
     pub payload: Vec<u8>,
+    here: Option<IpAddr>,
+    class: TrafficClass,
     /// The peer that it is for; `None` for a cookie reply, which anybody may get.
     peer: Option<PeerId>,
 }
@@ -42,20 +46,37 @@ impl Outbox {
 }
 
 impl Transmit {
-    pub(crate) fn to_peer(peer: PeerId, to: Path, payload: Vec<u8>) -> Self {
+    pub(crate) fn to_peer(peer: PeerId, to: impl Into<Outer>, payload: Vec<u8>) -> Self {
         Self {
-            to,
-            payload,
             peer: Some(peer),
+            ..Self::to_anybody(to, payload)
         }
     }
 
+    /// A message that shakes hands with a peer.
+    pub(crate) fn handshake(peer: PeerId, route: Route, payload: Vec<u8>) -> Self {
+        let class = TrafficClass::HANDSHAKE;
+        Self::to_peer(peer, Outer { route, class }, payload)
+    }
+
     /// To somebody who need be no peer.
-    pub(crate) fn to_anybody(to: Path, payload: Vec<u8>) -> Self {
+    pub(crate) fn to_anybody(to: impl Into<Outer>, payload: Vec<u8>) -> Self {
+        let Outer { route, class } = to.into();
         Self {
-            to,
+            to: route.path,
             payload,
+            here: route.here,
+            class,
             peer: None,
+        }
+    }
+
+    /// The outer header to send it with.
+    pub fn outer(&self) -> Outer {
+        let (path, here) = (self.to, self.here);
+        Outer {
+            route: Route { path, here },
+            class: self.class,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::generations::{Generations, Slot};
 use crate::limits::*;
 use crate::local::Local;
 use crate::outbox::Transmit;
-use crate::path::Path;
+use crate::outer::{Outer, Route, TrafficClass};
 use crate::role::Role;
 use crate::stamps::Stamps;
 use crate::traffic::Traffic;
@@ -243,11 +243,12 @@ impl Peer {
     /// Sends the packets that waited, once there is a session.
     fn flush(&mut self, now: Duration, local: &mut Local) {
         let slot = self.generations.sending(now);
-        let (Some(slot), Some(to)) = (slot, self.whereabouts.endpoint()) else {
+        let (Some(slot), Some(route)) = (slot, self.whereabouts.route()) else {
             return;
         };
         while let Some(mut packet) = self.queue.pop_front() {
             let (len, padded) = (packet.len(), crate::packet::padded(packet.len(), local.mtu));
+            let class = TrafficClass::around(&packet);
             packet.resize(padded, 0);
             let mut out = vec![0; (padded + DATA_OVERHEAD).max(MIN_BUFFER)];
             let Some(sealed) = self.seal(slot, &packet, len, &mut out, now) else {
@@ -256,6 +257,7 @@ impl Peer {
                 return;
             };
             out.truncate(sealed);
+            let to = Outer { route, class };
             local.outbox.put(Transmit::to_peer(self.id, to, out));
         }
     }
@@ -263,14 +265,13 @@ impl Peer {
     // ---- receiving --------------------------------------------------------------------------
 
     /// A message of this peer was authenticated; `data_len`: bytes of the packet in it, 0 of none.
-    pub(crate) fn heard(&mut self, from: Path, data_len: usize, now: Duration, local: &Local) {
+    pub(crate) fn heard(&mut self, from: Route, data_len: usize, now: Duration, local: &Local) {
         // The caller has opened the message with this peer's keys. Moved by anything less, a header say,
         // the peer's packets would go to whoever can write a source address.
-        if self.whereabouts.endpoint() != Some(from) {
-            self.whereabouts.move_to(Some(from), &local.endpoints);
+        if self.whereabouts.route() != Some(from) && self.whereabouts.hear(from, &local.endpoints) {
             local.events.push(Event::Endpoint {
                 peer: self.key,
-                endpoint: from,
+                endpoint: from.path,
             });
         }
         if data_len > 0 {
@@ -344,7 +345,7 @@ impl Peer {
         if is_anew {
             self.run_due(now, local);
         } else {
-            local.outbox.put(Transmit::to_peer(self.id, to, message));
+            local.outbox.put(Transmit::handshake(self.id, to, message));
         }
         Ok(())
     }
@@ -380,7 +381,7 @@ impl Peer {
                     link.tunn.format_handshake_initiation(&mut buffer, true)
                 {
                     let message = link.send(to, message, cookie.as_ref());
-                    local.outbox.put(Transmit::to_peer(peer.0, to, message));
+                    local.outbox.put(Transmit::handshake(peer.0, to, message));
                     self.activity.sent_message();
                 }
             }
@@ -455,7 +456,7 @@ impl Peer {
     fn send_keepalive(&mut self, now: Duration, local: &mut Local) {
         let slot = self.generations.sending(now);
         let mut out = [0; MIN_BUFFER];
-        if let (Some(slot), Some(to)) = (slot, self.whereabouts.endpoint())
+        if let (Some(slot), Some(to)) = (slot, self.whereabouts.route())
             && let Some(sealed) = self.seal(slot, &[], 0, &mut out, now)
         {
             let message = out.get(..sealed).unwrap_or_default().to_vec();

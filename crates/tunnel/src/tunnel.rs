@@ -22,9 +22,11 @@ use crate::snapshot::PeerSnapshot;
 use crate::stamps::Stamps;
 use crate::traffic::Traffic;
 use crate::whereabouts::Endpoints;
+use allowance::Bucket;
 use keys::{Epoch, Psk, WgPublicKey};
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// A peer as an epoch knows it.
@@ -67,6 +69,8 @@ pub struct Tunnel {
     closes_at: Option<Duration>,
     next_closes_at: Option<Duration>,
     remembered: Remembered,
+    /// ICMP errors that may still be written for this host.
+    pub(crate) refusals: Mutex<Bucket>,
 }
 
 impl Tunnel {
@@ -94,6 +98,7 @@ impl Tunnel {
             closes_at: None,
             next_closes_at: None,
             remembered: Remembered::default(),
+            refusals: Mutex::new(Bucket::new(REFUSALS_PER_SECOND, REFUSALS_PER_SECOND)),
         }
     }
 
@@ -233,6 +238,21 @@ impl Tunnel {
         let has_session = peer.generations.sending(now).is_some();
         let (whereabouts, endpoints_of_all) = (&mut peer.whereabouts, &self.local.endpoints);
         whereabouts.say(endpoints, has_session, endpoints_of_all);
+    }
+
+    /// The system chooses from which address packets to `path` leave, until the peer there is heard again:
+    /// the way to it is another than before. Any thread may say so.
+    pub fn leave_route(&self, path: Path) {
+        for mut peer in self.peers.iter() {
+            peer.whereabouts.leave_route(path);
+        }
+    }
+
+    /// The same of all packets that left from `here`, which is no address of this host any more.
+    pub fn leave_address(&self, here: IpAddr) {
+        for mut peer in self.peers.iter() {
+            peer.whereabouts.leave_address(here);
+        }
     }
 
     // ---- time and outputs -------------------------------------------------------------------

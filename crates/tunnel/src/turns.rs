@@ -5,7 +5,7 @@ use crate::generations::Slot;
 use crate::peer::Readiness;
 use crate::{
     Carrier, Config, DatagramSink, DropReason, FrontDoor, Headers, Inside, MAX_QUEUED, Outbound,
-    PacketSink, PacketSource, Path, PeerSpec, Range, Received,
+    Outer, PacketSink, PacketSource, Path, PeerSpec, Range, Received,
 };
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use std::cell::{Cell, RefCell};
@@ -23,6 +23,8 @@ enum Step {
     Own(u8),
     /// The deadline has changed.
     Deadline,
+    /// This host was told of an error, of this type.
+    Refused(u8),
     /// A packet was opened.
     Put,
     /// All opened packets were delivered: so many.
@@ -58,7 +60,7 @@ impl<'c> Notes<'c> {
 }
 
 impl DatagramSink for Notes<'_> {
-    fn room(&mut self, _: Path, _: usize) -> &mut [u8] {
+    fn room(&mut self, _: Outer, _: usize) -> &mut [u8] {
         &mut self.room
     }
 
@@ -74,8 +76,12 @@ impl DatagramSink for Notes<'_> {
         }
     }
 
-    fn send(&mut self, _: Path, datagram: &[u8]) {
+    fn send(&mut self, _: Outer, datagram: &[u8]) {
         self.note(Step::Own(datagram[0]));
+    }
+
+    fn refuse(&mut self, error: &[u8]) {
+        self.note(Step::Refused(error[20]));
     }
 
     fn deadline_changed(&mut self) {
@@ -98,7 +104,7 @@ impl PacketSink for Notes<'_> {
 }
 
 /// So many packets that are alike.
-struct Packets(Vec<u8>, usize);
+pub(crate) struct Packets(pub(crate) Vec<u8>, pub(crate) usize);
 
 impl PacketSource for Packets {
     fn next(&mut self) -> Option<(&mut [u8], usize)> {
@@ -111,14 +117,14 @@ impl PacketSource for Packets {
     }
 }
 
-struct Node {
-    door: FrontDoor,
-    key: WgPublicKey,
+pub(crate) struct Node {
+    pub(crate) door: FrontDoor,
+    pub(crate) key: WgPublicKey,
     host: u8,
 }
 
 impl Node {
-    fn new(host: u8) -> Self {
+    pub(crate) fn new(host: u8) -> Self {
         let secret = secret_of(host);
         Self {
             key: secret.public(),
@@ -136,7 +142,7 @@ impl Node {
         }
     }
 
-    fn begin(&mut self, epoch: u64, peers: &[(WgPublicKey, u8)], now: Duration) {
+    pub(crate) fn begin(&mut self, epoch: u64, peers: &[(WgPublicKey, u8)], now: Duration) {
         let specs = peers.iter().map(|(key, host)| {
             let allowed = vec![inner(*host).into()];
             let spec = PeerSpec { key: *key, allowed };
@@ -150,7 +156,7 @@ impl Node {
         door.activate(Epoch(epoch), now);
     }
 
-    fn seal_for(&mut self, host: u8, now: Duration) -> Option<Vec<u8>> {
+    pub(crate) fn seal_for(&mut self, host: u8, now: Duration) -> Option<Vec<u8>> {
         let (mut packet, mut out) = (packet(self.host, host), vec![0; 256]);
         let outbound = self.door.handle_tun(&mut packet, LEN, &mut out, now);
         let Outbound::Send { len, .. } = outbound else {
@@ -172,15 +178,15 @@ fn secret_of(host: u8) -> WgSecret {
     WgSecret::from_base64(&(letter.repeat(43) + "=")).expect("32 bytes")
 }
 
-fn inner(host: u8) -> Ipv4Addr {
+pub(crate) fn inner(host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, host)
 }
 
-fn outer(host: u8) -> Path {
+pub(crate) fn outer(host: u8) -> Path {
     Path::Udp(([192, 0, 2, host], 51_820).into())
 }
 
-fn packet(from: u8, to: u8) -> Vec<u8> {
+pub(crate) fn packet(from: u8, to: u8) -> Vec<u8> {
     let mut packet = vec![0; LEN + 16];
     packet[0] = 0x45;
     packet[3] = LEN as u8;
@@ -190,7 +196,7 @@ fn packet(from: u8, to: u8) -> Vec<u8> {
 }
 
 /// Two nodes with a session, and a peer of the first that nobody answers for.
-fn pair() -> (Node, Node) {
+pub(crate) fn pair() -> (Node, Node) {
     let (mut one, mut two) = (Node::new(1), Node::new(2));
     let silent = secret_of(3).public();
     one.begin(1, &[(two.key, 2), (silent, 3)], NOW);
@@ -381,12 +387,13 @@ fn a_peer_that_was_removed_between_two_turns_is_sent_nothing_and_heard_no_more()
     carrier
         .turn(&mut notes)
         .send(Some(inner(1).into()), &mut packets, || NOW);
-    assert_eq!(notes.steps, []);
+    assert_eq!(notes.steps, [Step::Refused(DESTINATION_UNREACHABLE)]);
     assert!(!sealed.is_empty() && carrier.read().indices().all().is_empty());
 }
 
-const NOW: Duration = Duration::from_secs(1_000);
+pub(crate) const NOW: Duration = Duration::from_secs(1_000);
 /// Bytes of a packet.
-const LEN: usize = 64;
+pub(crate) const LEN: usize = 64;
 const INITIATION: u8 = 1;
 const RESPONSE: u8 = 2;
+const DESTINATION_UNREACHABLE: u8 = 3;

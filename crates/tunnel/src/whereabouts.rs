@@ -2,14 +2,18 @@
 //! endpoints one is expected: the admission of handshakes asks for that before it knows any key.
 
 use crate::limits::MAX_ENDPOINTS;
+use crate::outer::Route;
 use crate::path::Path;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where one peer is. Every change goes through [`Endpoints`] as well.
 #[derive(Default)]
 pub(crate) struct Whereabouts {
     endpoint: Option<Path>,
+    /// The address of this host at which the peer was heard from there.
+    here: Option<IpAddr>,
     /// Best first.
     candidates: Vec<Path>,
 }
@@ -24,24 +28,57 @@ impl Whereabouts {
         self.endpoint
     }
 
+    /// The same, and from which address of this host.
+    pub(crate) fn route(&self) -> Option<Route> {
+        let (path, here) = (self.endpoint?, self.here);
+        Some(Route { path, here })
+    }
+
     /// Where the first packet would go.
-    pub(crate) fn target(&self) -> Option<Path> {
-        self.endpoint.or(self.candidates.first().copied())
+    pub(crate) fn target(&self) -> Option<Route> {
+        let first = self.candidates.first().copied();
+        self.route().or(first.map(Route::from))
     }
 
     /// Where to try with the `attempt`-th initiation: the endpoint that works or worked, and every third
-    /// time another that is known.
-    pub(crate) fn target_of(&self, attempt: u32) -> Option<Path> {
+    /// time another that is known. The address here may have lost its way to the peer while it is still
+    /// this host's, so that every second initiation to the endpoint leaves it to the system.
+    pub(crate) fn target_of(&self, attempt: u32) -> Option<Route> {
         let at = (attempt / 3) as usize % self.candidates.len().max(1);
-        let other = self.candidates.get(at).copied();
-        match self.endpoint {
-            Some(endpoint) if attempt % 3 < 2 => Some(endpoint),
-            _ => other.or(self.endpoint),
+        let other = self.candidates.get(at).copied().map(Route::from);
+        match self.route() {
+            Some(route) if attempt.is_multiple_of(3) => Some(route),
+            Some(route) if attempt % 3 == 1 => Some(route.path.into()),
+            route => other.or(route),
         }
     }
 
-    /// Packets go to `endpoint` from here on.
-    pub(crate) fn move_to(&mut self, endpoint: Option<Path>, endpoints: &Endpoints) {
+    /// It was heard by this route, on which packets go from here on. Whether that is another place: an
+    /// address of this host is none.
+    pub(crate) fn hear(&mut self, from: Route, endpoints: &Endpoints) -> bool {
+        let is_elsewhere = self.endpoint != Some(from.path);
+        if is_elsewhere {
+            self.move_to(Some(from.path), endpoints);
+        }
+        self.here = from.here;
+        is_elsewhere
+    }
+
+    /// The system chooses from which address packets leave, if that was so far `here`.
+    pub(crate) fn leave_address(&mut self, here: IpAddr) {
+        self.here.take_if(|it| *it == here);
+    }
+
+    /// The same, if they go to `endpoint`.
+    pub(crate) fn leave_route(&mut self, endpoint: Path) {
+        if self.endpoint == Some(endpoint) {
+            self.here = None;
+        }
+    }
+
+    /// Packets go to `endpoint` from here on, from whichever address the system chooses.
+    fn move_to(&mut self, endpoint: Option<Path>, endpoints: &Endpoints) {
+        self.here = None;
         let before = std::mem::replace(&mut self.endpoint, endpoint);
         endpoint.into_iter().for_each(|after| endpoints.add(after));
         before

@@ -1,6 +1,6 @@
 //! Datagrams on their way out: sealed one behind the other into one buffer, sent by one call.
 //!
-//! A batch is datagrams to one address, all of one length but for the last (UDP GSO). One that does
+//! A batch is datagrams with one outer header, all of one length but for the last (UDP GSO). One that does
 //! not fit in has the others sent first, so nothing is reordered.
 
 use crate::io::clock;
@@ -8,12 +8,12 @@ use crate::io::offload::{Offload, Offloads, Why};
 use crate::io::udp::{Udp, is_refusal};
 use std::collections::HashMap;
 use std::time::Duration;
-use tunnel::Path;
+use tunnel::{Outer, Path};
 
 pub(super) struct Batch {
     bytes: Box<[u8]>,
     len: usize,
-    to: Option<Path>,
+    to: Option<Outer>,
     /// Length of the first datagram.
     segment: usize,
     count: usize,
@@ -43,11 +43,11 @@ impl Batch {
         }
     }
 
-    /// Room for a datagram of `len` bytes to `to`, and what comes behind it; sends what is in the
+    /// Room for a datagram of `len` bytes with the outer header `to`, and what comes behind it; sends what is in the
     /// way. Datagrams that the system did not take are returned as lost.
     pub(super) fn room(
         &mut self,
-        to: Path,
+        to: Outer,
         len: usize,
         udp: &Udp,
         offloads: &Offloads,
@@ -57,7 +57,7 @@ impl Batch {
                 && !self.is_complete
                 && len <= self.segment
                 && self.len + len <= MAX_BYTES
-                && self.count < self.most(to, offloads);
+                && self.count < self.most(to.route.path, offloads);
         let lost = if fits { 0 } else { self.flush(udp, offloads) };
         if self.count == 0 {
             self.to = Some(to);
@@ -92,7 +92,8 @@ impl Batch {
                     .count();
                 // Where not even one goes through, the batch is not to blame.
                 if lost < count {
-                    self.long.refused(to, self.segment, error, offloads);
+                    self.long
+                        .refused(to.route.path, self.segment, error, offloads);
                 }
                 lost as u64
             }

@@ -16,6 +16,7 @@ mod worker;
 
 use crate::io::clock;
 use crate::io::offload::Offloads;
+use crate::io::refusals::Refusals;
 use crate::io::rights::{self, Keep};
 use crate::io::tun::Tun;
 use agent::DataChange;
@@ -23,6 +24,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use keys::{Epoch, WgPublicKey};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -39,6 +41,8 @@ pub(crate) enum DataCommand {
     Change(DataChange),
     /// The interface's MTU from now on.
     Mtu(usize),
+    /// The system goes another way to this place than before.
+    Moved(SocketAddr),
     /// Observe the data plane.
     Snapshot(oneshot::Sender<Snapshot>),
     /// The PSK in force with one peer, base64: for an operator's explicit export.
@@ -80,6 +84,7 @@ pub(crate) struct DataPlane {
 struct Shared {
     carrier: Carrier,
     offloads: Arc<Offloads>,
+    refusals: Refusals,
     threads: usize,
     /// Packets that the system did not take.
     tun_write: AtomicU64,
@@ -98,6 +103,7 @@ impl DataPlane {
         let shared = Arc::new(Shared {
             carrier: Carrier::new(door),
             offloads,
+            refusals: Refusals::open(),
             threads: queues.len(),
             tun_write: AtomicU64::new(0),
             udp_send: AtomicU64::new(0),
@@ -247,6 +253,7 @@ fn carry_out(command: DataCommand, tunnel: &mut Tunnel, shared: &Shared) {
             }
         }
         DataCommand::Mtu(mtu) => tunnel.set_mtu(mtu),
+        DataCommand::Moved(to) => tunnel.leave_route(to.into()),
         DataCommand::Snapshot(answer) => {
             let io = IoFailures {
                 tun_write: shared.tun_write.load(Ordering::Relaxed),

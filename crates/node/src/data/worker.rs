@@ -20,7 +20,8 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::sync::Arc;
 use tunnel::{
-    DatagramSink, DropReason, Event, Headers, PacketSink, PacketSource, Path, Received, Tunnel,
+    DatagramSink, DropReason, Event, Headers, Outer, PacketSink, PacketSource, Path, Received,
+    Route, TrafficClass, Tunnel,
 };
 
 pub(super) struct Worker {
@@ -86,6 +87,9 @@ impl Worker {
     pub(super) async fn carry(&mut self) -> io::Result<()> {
         let is_more_from_udp = self.drain_udp();
         let is_more_from_tun = self.drain_tun()?;
+        if let Some(here) = self.udp.take_gone() {
+            self.shared.carrier.read().leave_address(here);
+        }
         if is_more_from_udp || is_more_from_tun {
             tokio::task::yield_now().await;
         }
@@ -210,6 +214,9 @@ impl Worker {
     /// Sends what the tunnel has to say of its own, and tells what changed.
     pub(super) fn flush(&self, tunnel: &mut Tunnel) {
         send_control(tunnel, &self.udp, &self.shared);
+        if let Some(here) = self.udp.take_gone() {
+            tunnel.leave_address(here);
+        }
         while let Some(event) = tunnel.poll_event() {
             match event {
                 Event::Handshake {
@@ -248,7 +255,7 @@ impl Worker {
 }
 
 impl DatagramSink for Ends<'_> {
-    fn room(&mut self, to: Path, len: usize) -> &mut [u8] {
+    fn room(&mut self, to: Outer, len: usize) -> &mut [u8] {
         let (room, lost) = self.batch.room(to, len, self.udp, &self.shared.offloads);
         count(&self.shared.udp_send, lost);
         room
@@ -263,9 +270,13 @@ impl DatagramSink for Ends<'_> {
         count(&self.shared.udp_send, lost);
     }
 
-    fn send(&mut self, to: Path, datagram: &[u8]) {
+    fn send(&mut self, to: Outer, datagram: &[u8]) {
         let sent = self.udp.send(to, datagram, datagram.len());
         count(&self.shared.udp_send, u64::from(sent.is_err()));
+    }
+
+    fn refuse(&mut self, error: &[u8]) {
+        self.shared.refusals.send(error);
     }
 
     fn deadline_changed(&mut self) {
@@ -298,7 +309,7 @@ impl PacketSource for Segments<'_> {
 
 fn send_control(tunnel: &mut Tunnel, udp: &Udp, shared: &Shared) {
     while let Some(transmit) = tunnel.poll_transmit() {
-        let sent = udp.send(transmit.to, &transmit.payload, transmit.payload.len());
+        let sent = udp.send(transmit.outer(), &transmit.payload, transmit.payload.len());
         count(&shared.udp_send, u64::from(sent.is_err()));
     }
 }
@@ -335,14 +346,21 @@ fn deliver(
     }
 }
 
-/// The datagrams that were received, and where they are.
-fn datagrams(metas: &[RecvMeta]) -> impl Iterator<Item = (Path, Range<usize>)> + Clone + '_ {
+/// The datagrams that were received, their outer headers, and where they are.
+fn datagrams(metas: &[RecvMeta]) -> impl Iterator<Item = (Outer, Range<usize>)> + Clone + '_ {
     metas.iter().enumerate().flat_map(|(slot, meta)| {
         let start = slot * SLOT;
-        let (from, stride) = (Path::Udp(meta.addr), meta.stride.max(1));
+        let stride = meta.stride.max(1);
+        let outer = Outer {
+            route: Route {
+                path: Path::Udp(meta.addr),
+                here: meta.dst_ip,
+            },
+            class: TrafficClass::from_bits(meta.ecn.map_or(0, |ecn| ecn as u8)),
+        };
         (0..meta.len).step_by(stride).map(move |at| {
             let end = meta.len.min(at + stride);
-            (from, start + at..start + end)
+            (outer, start + at..start + end)
         })
     })
 }

@@ -2,11 +2,14 @@
 //! addresses, its firewall table, the underlay's MTU, raw ICMP, rights. The only place that names TUN crates.
 
 pub(crate) mod clock;
+mod control;
 pub(crate) mod firewall;
 pub(crate) mod icmp;
 pub(crate) mod interface;
 pub(crate) mod mtu;
 pub(crate) mod offload;
+pub(crate) mod refusals;
 pub mod rights;
 pub(crate) mod tun;
 pub(crate) mod udp;
+pub(crate) mod ways;

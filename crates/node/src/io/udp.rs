@@ -1,24 +1,29 @@
-//! The WireGuard sockets: one port, IPv4 and IPv6, many datagrams per system call.
+//! The WireGuard sockets: one port, IPv4 and IPv6, many datagrams per system call. Each is sent from the
+//! address that its route names, with the traffic class that its outer header is to have.
 //!
 //! Each data thread has a socket of its own on the same port; the kernel gives all datagrams of one
 //! sender to one of them (`SO_REUSEPORT`, socket(7)).
 
+use super::control::Control;
 use super::offload::{Offload, Offloads, Why};
-use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
-use std::io::{self, IoSliceMut};
+use quinn_udp::{RecvMeta, UdpSocketState};
+use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, Type};
+use std::cell::Cell;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tunnel::Path;
+use tunnel::{Outer, Path, TrafficClass};
 
 /// A UDP socket that speaks both families where the machine does.
 pub(crate) struct Udp {
     socket: UdpSocket,
     state: UdpSocketState,
     dual: bool,
+    /// An address that was to be sent from, and is this host's no more.
+    gone: Cell<Option<IpAddr>>,
 }
 
 /// Binds `port` on all addresses, `count` times; 0: any free port.
@@ -86,6 +91,7 @@ impl Udp {
             socket: UdpSocket::from_std(socket)?,
             state,
             dual,
+            gone: Cell::new(None),
         })
     }
 
@@ -109,30 +115,67 @@ impl Udp {
             {
                 meta.addr.set_ip(v4.into());
             }
+            meta.dst_ip = meta.dst_ip.map(|here| here.to_canonical());
         }
         Ok(received)
     }
 
     /// Sends datagrams of `segment` bytes each, the last perhaps shorter, in one call.
-    pub(crate) fn send(&self, to: Path, datagrams: &[u8], segment: usize) -> io::Result<()> {
-        let Path::Udp(to) = to;
-        let destination = match to {
+    pub(crate) fn send(&self, to: Outer, datagrams: &[u8], segment: usize) -> io::Result<()> {
+        let Outer { route, class } = to;
+        let Path::Udp(to) = route.path;
+        let to = match to {
             SocketAddr::V4(v4) if self.dual => {
                 SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port()))
             }
             to => to,
         };
-        let transmit = Transmit {
-            destination,
-            ecn: None,
-            contents: datagrams,
-            segment_size: (segment < datagrams.len()).then_some(segment),
-            src_ip: None,
-        };
         // Not by way of tokio: once the socket has been full, its readiness comes back only when half of
         // a large buffer is empty, and until then nobody would be sent to.
-        self.state.try_send((&self.socket).into(), &transmit)
+        let socket = SockRef::from(&self.socket);
+        let send = |here| {
+            let segment = u16::try_from(segment).ok();
+            let segment = segment.filter(|segment| usize::from(*segment) < datagrams.len());
+            send(
+                &socket,
+                to,
+                &Control::new(to, here, class, segment),
+                datagrams,
+            )
+        };
+        match send(route.here) {
+            // The address may be gone, and with it the reason to send from there.
+            Err(error) if route.here.is_some() && may_be_the_source(&error) => {
+                send(None).inspect(|()| self.gone.set(route.here))
+            }
+            sent => sent,
+        }
     }
+
+    /// An address that datagrams were to leave from, and could leave only without. Told once.
+    pub(crate) fn take_gone(&self) -> Option<IpAddr> {
+        self.gone.take()
+    }
+}
+
+fn send(socket: &Socket, to: SocketAddr, control: &Control, datagrams: &[u8]) -> io::Result<()> {
+    let (to, buffers) = (SockAddr::from(to), [IoSlice::new(datagrams)]);
+    let message = MsgHdr::new().with_addr(&to).with_buffers(&buffers);
+    let message = message.with_control(control.bytes());
+    loop {
+        match socket.sendmsg(&message, 0) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            sent => return sent.map(|_| ()),
+        }
+    }
+}
+
+/// Whether an error can come from an address that is no longer this host's, or leads nowhere.
+fn may_be_the_source(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENETUNREACH | libc::EHOSTUNREACH)
+    )
 }
 
 /// Lets IP fragment what is too long for a path: slower than an MTU that fits, but no black hole
@@ -192,17 +235,10 @@ pub(crate) fn probe(offloads: &Offloads) -> io::Result<()> {
     let receiver = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     let sender = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     let to = receiver.local_addr()?;
-    let sending = UdpSocketState::new((&sender).into())?;
     receiver.set_read_timeout(Some(PROBE_PATIENCE))?;
     let batch: Vec<u8> = (0..200).collect();
-    let transmit = Transmit {
-        destination: to,
-        ecn: None,
-        contents: &batch,
-        segment_size: Some(100),
-        src_ip: None,
-    };
-    match sending.try_send((&sender).into(), &transmit) {
+    let control = Control::new(to, None, TrafficClass::default(), Some(100));
+    match send(&SockRef::from(&sender), to, &control, &batch) {
         Err(error) if is_refusal(&error) => {
             offloads.turn_off(Offload::UdpGso, Why::Unsupported(error));
             return Ok(());

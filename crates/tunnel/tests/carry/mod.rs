@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut, Range};
 use std::time::Duration;
 use tunnel::{
-    Carrier, Config, DatagramSink, DropReason, Drops, FrontDoor, Headers, Inbound, Outbound,
+    Carrier, Config, DatagramSink, DropReason, Drops, FrontDoor, Headers, Inbound, Outbound, Outer,
     PacketSink, PacketSource, Path, Received,
 };
 
@@ -172,8 +172,8 @@ impl<'b> Ends<'b> {
 }
 
 impl DatagramSink for Ends<'_> {
-    fn room(&mut self, to: Path, _: usize) -> &mut [u8] {
-        self.to = Some(to);
+    fn room(&mut self, to: Outer, _: usize) -> &mut [u8] {
+        self.to = Some(to.route.path);
         self.out
     }
 
@@ -187,13 +187,15 @@ impl DatagramSink for Ends<'_> {
         self.is_unsent = false;
     }
 
-    fn send(&mut self, to: Path, datagram: &[u8]) {
+    fn send(&mut self, to: Outer, datagram: &[u8]) {
         assert!(!self.is_unsent, "it would overtake what was sealed before");
         self.sent.push_back(Datagram {
-            to,
+            to: to.route.path,
             payload: datagram.to_vec(),
         });
     }
+
+    fn refuse(&mut self, _: &[u8]) {}
 
     fn deadline_changed(&mut self) {}
 }
