@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod founding;
 pub mod logging;
+pub mod private;
 pub mod settings;
 pub mod socket;
 pub mod state_dir;

@@ -16,6 +16,7 @@ fn config(dir: &Path) -> Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         advertise: Vec::new(),
         state_dir: dir.join("state"),
+        founding: true,
         status_file: dir.join("status.json"),
         mesh_v4: crate::open::DEFAULT_MESH_V4,
         mesh_v6: None,
