@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -116,6 +117,12 @@ pub(crate) struct StateDir(PathBuf);
 impl StateDir {
     pub(crate) fn new(path: PathBuf) -> Self {
         Self(path)
+    }
+
+    /// Device and inode of the file that this process holds locked; `None` if they are not shown.
+    pub(crate) fn lock(&self) -> Option<(u64, u64)> {
+        let meta = std::fs::metadata(self.0.join(LOCK)).ok()?;
+        Some((meta.dev(), meta.ino()))
     }
 
     /// The enrolment, if there is one, of a node with these keys.
@@ -292,6 +299,7 @@ fn write(dir: &Path, name: &str, value: &impl Serialize) -> Result<(), PersistEr
     Ok(())
 }
 
+const LOCK: &str = "lock";
 const ENROLMENT: &str = "enrolment.json";
 const EPOCHS: &str = "epochs.json";
 const ENROL_AGAIN: &str = "move it away and start once with a token from `meshctl token create --name NAME` at \

@@ -14,6 +14,7 @@
 //! | [`evidence`] | DSSE envelope around an in-toto statement with the benchmark predicate |
 //! | [`token`] | the enrolment token's one string |
 //! | [`name`] | node names |
+//! | [`instance`] | which process speaks for a node |
 //! | [`admin`] | the JSON of the admin sockets and of `status.json` |
 
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@ pub mod evidence;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
 pub mod frame;
+pub mod instance;
 pub mod message;
 pub mod name;
 pub mod place;
@@ -34,6 +36,7 @@ pub mod update;
 pub mod visible;
 
 pub use frame::{Frame, FrameError};
+pub use instance::{Duplicate, Instance};
 pub use message::{ToController, ToNode};
 pub use name::NodeName;
 pub use place::Place;

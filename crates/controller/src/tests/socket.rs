@@ -104,6 +104,7 @@ async fn a_node_enrols_and_an_operator_asks_through_the_real_sockets() {
         advertised: Vec::new(),
         newest: None,
         unix_ms: 0,
+        instance: wire::fixtures::instance(1, 1),
     };
     sender.send(&ToController::Hello(hello)).await.unwrap();
     assert!(matches!(
