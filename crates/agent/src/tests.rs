@@ -314,10 +314,7 @@ fn a_place_inside_the_mesh_is_none() {
 }
 
 fn duplicate() -> Duplicate {
-    let seen = |run| Seen {
-        instance: fixtures::instance(run, run),
-        address: endpoint(run),
-    };
+    let seen = |run| Seen::at(endpoint(run), &fixtures::instance(run, run));
     Duplicate {
         first: seen(1),
         other: seen(2),

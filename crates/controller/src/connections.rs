@@ -273,15 +273,11 @@ impl Connections {
         let Stage::Claiming { hello, .. } = &claiming.stage else {
             return None;
         };
-        let other_seen = Seen {
-            instance: hello.instance,
-            address: claiming.remote,
-        };
+        let other_seen = Seen::at(claiming.remote, &hello.instance);
         let address = self.sessions.get(&first)?.remote;
         let live = self.live_mut(name);
-        let instance = live.instance?;
         let duplicate = Duplicate {
-            first: Seen { instance, address },
+            first: Seen::at(address, &live.instance?),
             other: other_seen,
         };
         let told = live.sighting.map(|sighting| sighting.told);

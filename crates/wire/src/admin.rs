@@ -247,8 +247,8 @@ impl From<&Seen> for InstanceStatus {
     fn from(seen: &Seen) -> Self {
         Self {
             address: seen.address,
-            boot: seen.instance.boot_words(),
-            run: seen.instance.run_words(),
+            boot: seen.boot_words(),
+            run: seen.run_words(),
         }
     }
 }

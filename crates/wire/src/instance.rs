@@ -23,11 +23,14 @@ pub struct Instance {
     pub run: [u8; 16],
 }
 
-/// A process where its connection is seen.
+/// A process as others are told of it: enough for people to tell it from another, and too little for anybody
+/// to pass for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// The process.
-    pub instance: Instance,
+    /// The beginning of [`Instance::boot`].
+    pub boot: [u8; 4],
+    /// The beginning of [`Instance::run`].
+    pub run: [u8; 4],
     /// Where its control connection comes from.
     pub address: SocketAddr,
 }
@@ -70,22 +73,32 @@ impl Instance {
     pub fn succeeds(&self, before: &Self) -> bool {
         self.run == before.run || self.home == before.home
     }
+}
+
+impl Seen {
+    /// A process whose control connection comes from `address`.
+    pub fn at(address: SocketAddr, instance: &Instance) -> Self {
+        Self {
+            boot: first(&instance.boot),
+            run: first(&instance.run),
+            address,
+        }
+    }
 
     /// The boot, as people are shown it.
     pub fn boot_words(&self) -> String {
-        short(&self.boot)
+        hex(&self.boot)
     }
 
     /// The run, as people are shown it.
     pub fn run_words(&self) -> String {
-        short(&self.run)
+        hex(&self.run)
     }
 }
 
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (ip, instance) = (self.address.ip(), &self.instance);
-        let (boot, run) = (instance.boot_words(), instance.run_words());
+        let (ip, boot, run) = (self.address.ip(), self.boot_words(), self.run_words());
         write!(f, "{ip} (boot {boot}, run {run})")
     }
 }
@@ -104,19 +117,20 @@ impl fmt::Display for Duplicate {
 
 /// The first half of a hash: nobody gains by finding another machine with the same.
 fn half(hash: Sha256) -> [u8; 16] {
-    let hash: [u8; 32] = hash.finalize().into();
-    let mut half = [0; 16];
-    for (to, from) in half.iter_mut().zip(hash) {
-        *to = from;
-    }
-    half
+    first::<16>(&hash.finalize())
 }
 
-fn short(id: &[u8; 16]) -> String {
-    id.iter()
-        .take(4)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+/// The first bytes of `all`, which has as many.
+fn first<const N: usize>(all: &[u8]) -> [u8; N] {
+    let mut first = [0; N];
+    for (to, from) in first.iter_mut().zip(all) {
+        *to = *from;
+    }
+    first
+}
+
+fn hex(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 const LABEL_BOOT: &[u8] = b"meshd/v1 boot";

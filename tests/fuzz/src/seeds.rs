@@ -239,10 +239,8 @@ fn to_controller() -> Vec<ToController> {
 }
 
 fn seen(run: u8) -> Seen {
-    Seen {
-        instance: fixtures::instance(run, run),
-        address: SocketAddr::from(([192, 0, 2, run], 7)),
-    }
+    let address = SocketAddr::from(([192, 0, 2, run], 7));
+    Seen::at(address, &fixtures::instance(run, run))
 }
 
 fn to_node() -> Vec<ToNode> {
