@@ -361,6 +361,19 @@ mod tests {
                     epochs: 1,
                 }],
             },
+            Event::DuplicateSeen {
+                name: "node-a".parse().unwrap(),
+                first: Machine {
+                    address: "192.0.2.1:7".parse().unwrap(),
+                    boot: "01020304".into(),
+                    run: "05060708".into(),
+                },
+                other: Machine {
+                    address: "[2001:db8::1]:7".parse().unwrap(),
+                    boot: "01020304".into(),
+                    run: "0a0b0c0d".into(),
+                },
+            },
             Event::Decided {
                 segment: SegmentId::FIRST,
                 epoch: Epoch(3),

@@ -9,6 +9,7 @@
 //! | node | an enrolment without the keys that were enrolled | refuses |
 
 use crate::state_dir::{StateDir, StateDirError};
+use controller::clock::Now;
 use controller::{Log, LogError};
 use keys::{AuthorityId, AuthoritySecret, ControllerSecret, NodeSecret, WgSecret};
 use rand_core::OsRng;
@@ -219,9 +220,7 @@ fn is_lost(state: &StateDir, adopt_log: Option<AuthorityId>) -> Result<bool, Fou
 
 /// Moves all files of the mesh into a directory of their own beside them.
 fn set_aside(state: &StateDir) -> Result<(), FoundingError> {
-    let now = std::time::SystemTime::now();
-    let seconds = now.duration_since(std::time::UNIX_EPOCH);
-    let seconds = seconds.map_or(0, |since| since.as_secs());
+    let seconds = Now::read().wall.as_second();
     let aside = state.file(&format!("old-mesh-{seconds}"));
     DirBuilder::new()
         .mode(0o700)
@@ -247,14 +246,13 @@ fn set_aside(state: &StateDir) -> Result<(), FoundingError> {
     Ok(())
 }
 
-/// Says that a mesh is being founded here. Durable before the first key, which would else look like the rest
-/// of a mesh.
+/// Says that a mesh is being founded here. It is written before the first key, which would else look like the
+/// rest of a mesh.
 fn mark(marker: &Path) -> Result<(), FoundingError> {
     let mut options = std::fs::OpenOptions::new();
-    let created = options.write(true).create(true).truncate(false).mode(0o600);
-    let file = created.open(marker).map_err(refused("write", marker))?;
-    file.sync_all().map_err(refused("write", marker))?;
-    Ok(())
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let synced = options.open(marker).and_then(|file| file.sync_all());
+    Ok(synced.map_err(refused("write", marker))?)
 }
 
 fn refused(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateDirError {

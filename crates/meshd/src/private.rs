@@ -54,16 +54,16 @@ pub enum NotPrivate {
     Kind {
         /// The file or directory.
         path: PathBuf,
-        /// What should be there.
+        /// The kind that it should be.
         expected: &'static str,
-        /// What is.
+        /// The kind that it is.
         found: &'static str,
         /// Its mode.
         mode: u32,
     },
 }
 
-/// Who runs this daemon, and whose directory it works in.
+/// The users who may own its files: this daemon's, root, and the owner of a directory that root works in.
 #[derive(Debug, Clone, Copy)]
 pub struct Owners {
     user: u32,

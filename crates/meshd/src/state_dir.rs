@@ -190,7 +190,7 @@ mod tests {
         );
     }
 
-    /// What a directory is refused for.
+    /// The words that a directory is refused with.
     fn refused(state: &Path) -> String {
         StateDir::open(state).unwrap_err().to_string()
     }

@@ -133,7 +133,7 @@ impl StateDir {
         };
         let Some(enrolled) = enrolment.keys else {
             enrolment.keys = Some(keys);
-            // Whoever is kept from that by a full disk is as well off as before.
+            // A full disk keeps nobody from starting: without the keys, the enrolment is as good as before.
             if let Err(error) = self.save_enrolment(&enrolment) {
                 tracing::debug!(%error, "the enrolled keys are not remembered");
             }

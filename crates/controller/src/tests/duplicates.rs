@@ -30,7 +30,7 @@ impl World {
         told.filter(|it| matches!(it, ToNode::Duplicate(_))).count()
     }
 
-    /// What the log holds of duplicates.
+    /// Events about duplicates in the log.
     fn sightings(&self) -> usize {
         let page = self.engine.log().page(0, 10_000).unwrap();
         let kinds = page.events.iter().map(|event| event.kind.as_str());
