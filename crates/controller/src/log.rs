@@ -128,8 +128,10 @@ impl Log {
         }
         let db = connect(path)?;
         match schema_of(&db)? {
-            SCHEMA_VERSION => {}
-            0 => return Err(LogError::Lost("it is a database without the log's tables")),
+            SCHEMA_VERSION if has_tables(&db)? => {}
+            0 | SCHEMA_VERSION => {
+                return Err(LogError::Lost("it is a database without the log's tables"));
+            }
             _ => return Err(LogError::Schema),
         }
         db.execute_batch(PRAGMAS)?;
@@ -405,6 +407,12 @@ fn connect(path: &Path) -> Result<Connection, LogError> {
 /// The schema's version; zero: there is none.
 fn schema_of(db: &Connection) -> Result<i64, LogError> {
     Ok(db.query_row("PRAGMA user_version", [], |row| row.get(0))?)
+}
+
+fn has_tables(db: &Connection) -> Result<bool, LogError> {
+    let query = "SELECT count(*) FROM sqlite_schema WHERE name IN ('events', 'head', 'epochs')";
+    let tables: i64 = db.query_row(query, [], |row| row.get(0))?;
+    Ok(tables == 3)
 }
 
 /// SQLite gives its side files the mode of the main file, which therefore exists first.

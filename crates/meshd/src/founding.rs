@@ -111,16 +111,9 @@ pub fn controller(
             None => {}
         }
     }
-    let connection = state.key(
-        (CONNECTION, RESTORE_MESH),
-        ControllerSecret::from_base64,
-        ControllerSecret::expose_base64,
-        || ControllerSecret::generate(&mut OsRng),
-    )?;
-    let authority = authority(state)?;
     Ok(Keys {
-        connection,
-        authority,
+        connection: connection(state)?,
+        authority: authority(state)?,
         founding,
     })
 }
@@ -166,6 +159,15 @@ pub fn node(state: &StateDir) -> Result<(NodeSecret, WgSecret), FoundingError> {
     Ok((identity, wg))
 }
 
+fn connection(state: &StateDir) -> Result<ControllerSecret, StateDirError> {
+    state.key(
+        (CONNECTION, RESTORE_MESH),
+        ControllerSecret::from_base64,
+        ControllerSecret::expose_base64,
+        || ControllerSecret::generate(&mut OsRng),
+    )
+}
+
 fn authority(state: &StateDir) -> Result<AuthoritySecret, StateDirError> {
     state.key(
         (AUTHORITY, RESTORE_MESH),
@@ -203,7 +205,8 @@ fn loss(state: &StateDir, adopts: bool) -> Option<FoundingError> {
 
 /// Whether the files are all there and yet make no mesh.
 fn is_lost(state: &StateDir, adopt_log: Option<AuthorityId>) -> Result<bool, FoundingError> {
-    let authority = match authority(state) {
+    let keys = connection(state).and_then(|_| authority(state));
+    let authority = match keys {
         Ok(authority) => authority,
         Err(StateDirError::Key { .. }) => return Ok(true),
         Err(error) => return Err(error.into()),

@@ -62,6 +62,12 @@ impl Place {
         Ok((keys.connection.public(), authority, [0; 32]))
     }
 
+    fn cut(&self, len: u64) {
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.write(true).open(self.file(DATABASE));
+        file.unwrap().set_len(len).unwrap();
+    }
+
     fn sql(&self, statements: &str) {
         let db = rusqlite::Connection::open(self.file(DATABASE)).unwrap();
         db.execute_batch(statements).unwrap();
@@ -91,7 +97,7 @@ fn rand() -> [u8; 16] {
 /// A way to lose a mesh, and the words that name the loss.
 type Loss = (&'static str, fn(&Place), &'static [&'static str]);
 
-const LOSSES: [Loss; 13] = [
+const LOSSES: [Loss; 18] = [
     (
         "no log",
         |p| p.remove(DATABASE),
@@ -102,16 +108,7 @@ const LOSSES: [Loss; 13] = [
         |p| std::fs::write(p.file(DATABASE), "").unwrap(),
         &["controller.db is empty"],
     ),
-    (
-        "a log cut in the middle",
-        |p| {
-            let file = std::fs::OpenOptions::new()
-                .write(true)
-                .open(p.file(DATABASE));
-            file.unwrap().set_len(5_000).unwrap();
-        },
-        &["damaged"],
-    ),
+    ("a log cut in the middle", |p| p.cut(5_000), &["damaged"]),
     (
         "no log but its last commits",
         |p| {
@@ -129,6 +126,23 @@ const LOSSES: [Loss; 13] = [
             private(&p.file(DATABASE));
         },
         &["without the log's tables"],
+    ),
+    (
+        "a table that was dropped",
+        |p| p.sql("DROP TABLE head"),
+        &["without the log's tables"],
+    ),
+    ("a log of ten bytes", |p| p.cut(10), &["damaged"]),
+    ("a log of one page", |p| p.cut(4_096), &["damaged"]),
+    (
+        "something else than a log",
+        |p| std::fs::write(p.file(DATABASE), "no database ".repeat(1_000)).unwrap(),
+        &["damaged"],
+    ),
+    (
+        "a key that is none",
+        |p| std::fs::write(p.file(CONNECTION), "garbage").unwrap(),
+        &["connection.key does not hold a key"],
     ),
     (
         "no rows",
