@@ -535,8 +535,7 @@ mod tests {
         assert!(error.contains("not a meshd token"), "it was read: {error}");
         // Nobody writes to it: a daemon that waited for that would wait for ever.
         let fifo = dir.path().join("fifo");
-        let mkfifo = std::process::Command::new("mkfifo").arg(&fifo).status();
-        assert!(mkfifo.unwrap().success());
+        crate::private::tests::make_fifo(&fifo);
         for other in [fifo.as_path(), dir.path(), "/dev/null".as_ref()] {
             let error = join(other).unwrap_err().to_string();
             assert!(error.contains("is not a regular file"), "{error}");

@@ -108,12 +108,16 @@ impl StateDir {
         generate: impl FnOnce() -> K,
     ) -> Result<K, StateDirError> {
         let path = self.path.join(name);
-        match std::fs::read_to_string(&path).map(Zeroizing::new) {
-            Ok(text) => parse(&text).map_err(|source| StateDirError::Key {
-                path,
-                way_out,
-                source,
-            }),
+        match std::fs::read(&path).map(Zeroizing::new) {
+            Ok(bytes) => {
+                // Bytes that are no text are no key either.
+                let text = std::str::from_utf8(&bytes).unwrap_or_default();
+                parse(text).map_err(|source| StateDirError::Key {
+                    path,
+                    way_out,
+                    source,
+                })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let key = generate();
                 let written = write_private(&self.path, &path, expose(&key).as_bytes());
@@ -221,8 +225,7 @@ mod tests {
             }
             std::fs::remove_file(&path).unwrap();
             // A daemon that opened it would wait for somebody to write.
-            let mkfifo = std::process::Command::new("mkfifo").arg(&path).status();
-            assert!(mkfifo.unwrap().success());
+            crate::private::tests::make_fifo(&path);
             assert!(refused(&state).contains("not a regular file but a FIFO"));
             std::fs::remove_file(&path).unwrap();
             std::os::unix::fs::symlink("elsewhere", &path).unwrap();
@@ -245,6 +248,9 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = StateDir::open(&temp.path().join("state")).unwrap();
         let path = temp.path().join("state/identity.key");
+        std::fs::write(&path, b"\xff\xfe").unwrap();
+        assert!(matches!(identity(&dir), Err(StateDirError::Key { .. })));
+        std::fs::remove_file(&path).unwrap();
         write_private(&temp.path().join("state"), &path, b"garbage!").unwrap();
         assert!(matches!(identity(&dir), Err(StateDirError::Key { .. })));
         assert_eq!(std::fs::read_to_string(path).unwrap(), "garbage!\n");
