@@ -152,6 +152,7 @@ async fn say(connection: &Connection, turn: usize) -> Option<Streams> {
             advertised: Vec::new(),
             newest: None,
             unix_ms: 0,
+            instance: wire::fixtures::instance(1, 1),
         });
         let (mut sender, mut receiver): (Sender<ToController>, Receiver<ToNode>) =
             connection.open_stream().await.ok()?;

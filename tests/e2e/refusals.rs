@@ -272,7 +272,7 @@ impl Bench<'_> {
         self.finish(name, command, arguments)
     }
 
-    fn controller(&self, name: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn controller(&self, name: &str, arguments: &[&str]) -> Command {
         self.finish(name, self.meshd(&["--role", "controller"]), arguments)
     }
 

@@ -93,6 +93,7 @@ async fn session(
         advertised: Vec::new(),
         newest: None,
         unix_ms: u64::try_from(Timestamp::now().as_millisecond())?,
+        instance: wire::fixtures::instance(1, 1),
     };
     send.send(&ToController::Hello(hello)).await?;
     let Some(ToNode::Welcome { place, .. }) = receive.recv().await? else {

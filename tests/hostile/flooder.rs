@@ -137,6 +137,7 @@ async fn session(
         advertised: Vec::new(),
         newest: None,
         unix_ms: u64::try_from(Timestamp::now().as_millisecond())?,
+        instance: wire::fixtures::instance(1, 1),
     });
     send.send(&raw(&hello)).await?;
     let first = receive.recv().await;

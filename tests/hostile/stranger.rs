@@ -111,6 +111,7 @@ async fn ask(used: Token) -> anyhow::Result<Vec<Refusal>> {
         advertised: Vec::new(),
         newest: None,
         unix_ms: 0,
+        instance: wire::fixtures::instance(1, 1),
     };
     let attempts = [
         ToController::Hello(hello),

@@ -220,7 +220,10 @@ impl World {
                 self.emit_evidence(node);
             }
             ToNode::Update(update) => self.update_node(node, update),
-            message @ (ToNode::Endpoints { .. } | ToNode::EvidenceResult { .. }) => {
+            message @ (ToNode::Endpoints { .. }
+            | ToNode::EvidenceResult { .. }
+            | ToNode::RollCall
+            | ToNode::Duplicate(_)) => {
                 let now = self.now;
                 self.nodes[node].told(message, now);
             }

@@ -168,6 +168,7 @@ impl Node {
             advertised: Vec::new(),
             newest: self.agent.mark().cloned(),
             unix_ms,
+            instance: fixtures::instance(1, 1),
         })
     }
 

@@ -19,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tunnel::{Inside, PeerSnapshot};
 use wire::message::{Phase, Update};
-use wire::{Digest, Mark, Place, Signed, ToController, ToNode};
+use wire::{Digest, Duplicate, Mark, Place, Signed, ToController, ToNode};
 
 /// The machine.
 ///
@@ -45,6 +45,8 @@ pub struct Agent {
     clocks: Clocks,
     /// When time was found to be lost, on the boot-time clock.
     lost_at: Option<Duration>,
+    /// The other process that runs with this node's keys, as the controller said last, and when.
+    duplicate: Option<(Duplicate, Now)>,
     counts: Counts,
     effects: VecDeque<Effect>,
 }
@@ -80,6 +82,7 @@ impl Agent {
             paths: Paths::default(),
             clocks: Clocks::default(),
             lost_at: None,
+            duplicate: None,
             counts: Counts::default(),
             effects: VecDeque::new(),
         }
@@ -139,6 +142,14 @@ impl Agent {
             SessionEvent::Down { address, error } => {
                 self.control.down(address, error);
                 self.submissions.handle_lost();
+            }
+            SessionEvent::Duplicate { address, duplicate } => {
+                self.tell_duplicate(duplicate, now);
+                self.control.down(address, duplicate.to_string());
+                self.submissions.handle_lost();
+                // It may have been served before, and still hold an epoch: the other one's peers would follow
+                // the packets of both.
+                self.member.handle_duplicate(now.boot);
             }
         }
         self.follow_member();
@@ -235,6 +246,12 @@ impl Agent {
     /// The authority's word for the newest epoch that was in force here.
     pub fn mark(&self) -> Option<&Signed<Mark>> {
         self.marks.newest()
+    }
+
+    /// The other process that runs with this node's keys, if the controller spoke of one of late, and when.
+    pub fn duplicate(&self, now: Now) -> Option<&(Duplicate, Now)> {
+        let of_late = |(_, said): &&(Duplicate, Now)| now.boot < said.boot + DUPLICATE_TIME;
+        self.duplicate.as_ref().filter(of_late)
     }
 
     /// The counts since the start.
@@ -334,6 +351,9 @@ impl Agent {
                     self.counts.evidence_accepted += u64::from(!is_refused);
                 }
             }
+            // Said by the agent, not by the task that reads: a process that hangs is not there.
+            ToNode::RollCall => self.say(ToController::Present),
+            ToNode::Duplicate(duplicate) => self.tell_duplicate(duplicate, now),
             ToNode::Enrolled(_) | ToNode::Welcome { .. } | ToNode::Refused { .. } => {
                 tracing::warn!("the controller said something out of turn; ignored");
             }
@@ -374,6 +394,14 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// Keeps what the controller says of another process, with a line if it is news.
+    fn tell_duplicate(&mut self, duplicate: Duplicate, now: Now) {
+        if self.duplicate(now).is_none() {
+            tracing::warn!("{duplicate}");
+        }
+        self.duplicate = Some((duplicate, now));
     }
 
     fn say(&mut self, message: ToController) {
@@ -460,5 +488,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
+/// How long the controller's word on another process is shown: that one is refused again within 45 s.
+const DUPLICATE_TIME: Duration = Duration::from_secs(180);
 /// Said of a connection that was given up because this machine stood still.
 const TIME_LOST: &str = "this machine's clock lost time: asking the controller anew";

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::time::Duration;
-use wire::{Place, ToNode};
+use wire::{Duplicate, Place, ToNode};
 
 /// News of the control channel for the agent.
 #[derive(Debug)]
@@ -29,6 +29,13 @@ pub enum SessionEvent {
         address: String,
         /// Why.
         error: String,
+    },
+    /// The controller serves another process that runs with this node's keys.
+    Duplicate {
+        /// Which of the configured addresses it was.
+        address: String,
+        /// The two processes.
+        duplicate: Duplicate,
     },
 }
 

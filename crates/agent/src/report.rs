@@ -41,6 +41,9 @@ pub(crate) fn tell(change: &Change) {
         Change::TimeLost { epoch } => {
             tracing::warn!(%epoch, "more time was lost than the lease had left: all tunnels closed until the controller is heard");
         }
+        Change::Duplicate { epoch } => {
+            tracing::error!(%epoch, "another machine runs with this node's keys, and was first: all tunnels closed here");
+        }
         Change::WeakKey { key } => {
             tracing::warn!(%key, "a member's key is of low order: no tunnel to it")
         }

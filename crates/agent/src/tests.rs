@@ -1,7 +1,7 @@
 //! The agent against its effects, in virtual time.
 
 use crate::{
-    Agent, Config, DataChange, Effect, Emission, EvidenceResult, Now, SessionEvent, inside,
+    Agent, Config, Control, DataChange, Effect, Emission, EvidenceResult, Now, SessionEvent, inside,
 };
 use epoch::member::HighWater;
 use epoch::{EpochChange, Turn};
@@ -12,8 +12,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tunnel::FrontDoor;
 use wire::fixtures::{self, MESH};
+use wire::instance::Seen;
 use wire::message::Update;
-use wire::{Digest, EpochUpdate, Mark, Member, Place, Signed, ToController, ToNode};
+use wire::{Digest, Duplicate, EpochUpdate, Mark, Member, Place, Signed, ToController, ToNode};
 
 struct Bench {
     authority: AuthoritySecret,
@@ -310,4 +311,87 @@ fn a_place_inside_the_mesh_is_none() {
             .collect::<Vec<_>>(),
         [endpoint(3)]
     );
+}
+
+fn duplicate() -> Duplicate {
+    let seen = |run| Seen::at(endpoint(run), &fixtures::instance(run, run));
+    Duplicate {
+        first: seen(1),
+        other: seen(2),
+    }
+}
+
+impl Bench {
+    /// The controller serves another process of this node.
+    fn is_second(&mut self) {
+        let second = SessionEvent::Duplicate {
+            address: String::new(),
+            duplicate: duplicate(),
+        };
+        self.agent.handle_session(second, self.now);
+    }
+}
+
+#[test]
+fn a_process_that_is_the_second_of_its_node_goes_dark_until_it_is_served_again() {
+    let mut bench = Bench::new();
+    bench.is_second();
+    assert!(bench.changes().is_empty(), "it has nothing yet");
+    for lead in [0, 5_000] {
+        bench.connect();
+        let update = bench.update(lead);
+        bench.say(update);
+        assert_eq!(bench.changes().len(), 1);
+        bench.is_second();
+        let [DataChange::Epoch(change, _)] = &bench.changes()[..] else {
+            panic!("one change");
+        };
+        assert_eq!(change.turn, Some(Turn::Close));
+        if let Some(install) = &change.install {
+            assert!(install.peers.is_empty(), "nothing is left that could begin");
+        }
+        assert_eq!(change.install.is_some(), lead > 0);
+        assert!(bench.agent.is_member().is_none() && bench.agent.poll_timeout().is_none());
+        bench.is_second();
+        assert!(bench.changes().is_empty(), "once");
+        assert!(bench.agent.duplicate(bench.now).is_some());
+        let Control::Down { error, .. } = bench.agent.control() else {
+            panic!("it is not served");
+        };
+        assert!(
+            error
+                .as_deref()
+                .is_some_and(|it| it.contains("two machines"))
+        );
+        bench = if lead == 0 {
+            // The first is gone: the epoch that was in force is taken once more.
+            bench.connect();
+            let update = bench.update(lead);
+            bench.say(update);
+            assert_eq!(bench.agent.is_member(), Some(true));
+            bench.pass(Duration::from_secs(180));
+            assert!(bench.agent.duplicate(bench.now).is_none());
+            Bench::new()
+        } else {
+            bench
+        };
+    }
+}
+
+#[test]
+fn a_process_that_is_the_first_says_that_it_is_there_and_changes_nothing() {
+    let mut bench = Bench::new();
+    bench.connect();
+    let update = bench.update(0);
+    bench.say(update);
+    bench.effects();
+    bench.say(ToNode::RollCall);
+    assert!(matches!(
+        bench.effects()[..],
+        [Effect::Send(ToController::Present)]
+    ));
+    bench.say(ToNode::Duplicate(duplicate()));
+    assert!(bench.effects().is_empty());
+    assert!(bench.agent.duplicate(bench.now).is_some());
+    assert_eq!(bench.agent.is_member(), Some(true));
 }

@@ -1,5 +1,5 @@
-//! Open connections, and what is known about nodes while the controller runs: where they are, what they said.
-//! Nothing here decides membership, and nothing here outlives the process. Refuses to know who is a member:
+//! Open connections, and what is known about nodes while the controller runs: where they are, what they said,
+//! and which process speaks for each. Nothing here decides membership, and nothing here outlives the process. Refuses to know who is a member:
 //! whoever pushes asks a segment.
 
 use crate::clock::Now;
@@ -11,8 +11,9 @@ use keys::{Epoch, NodeId};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
-use wire::NodeName;
-use wire::message::{Phase, Refusal};
+use wire::instance::Seen;
+use wire::message::{Hello, Phase, Refusal};
+use wire::{Duplicate, Instance, NodeName, ToNode};
 
 /// All of them.
 #[derive(Debug)]
@@ -36,12 +37,22 @@ pub(crate) struct Session {
 }
 
 /// How far a connection has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Stage {
     /// Nothing that counts was said.
     Opening {
         /// When it must have been.
         deadline: Duration,
+    },
+    /// Says that it is a node's, while another process has that node's session and may be there. It is served
+    /// once that one is gone, or has not answered.
+    Claiming {
+        /// The node.
+        name: NodeName,
+        /// The words to be heard then.
+        hello: Box<Hello>,
+        /// How long the other has to answer.
+        until: Duration,
     },
     /// An enrolled node's session.
     Serving {
@@ -54,6 +65,12 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) connection: Option<ConnectionId>,
+    /// The process that was served last.
+    instance: Option<Instance>,
+    /// The last time that another one ran with the same keys.
+    sighting: Option<Sighting>,
+    /// Take-overs that need no roll call.
+    takeovers: Bucket,
     /// UDP port and configured addresses, as the node said last.
     pub(crate) announced: (u16, Vec<SocketAddr>),
     /// Follows from that and from where the node is seen.
@@ -69,6 +86,15 @@ pub(crate) struct Live {
     /// Moves that its peers are told of at once.
     moves: Bucket,
     pub(crate) last_refusal: Option<String>,
+}
+
+/// Two processes with one node's keys.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sighting {
+    pub(crate) duplicate: Duplicate,
+    pub(crate) seen: Now,
+    /// When an operator was told of it last, on the boot-time clock.
+    told: Duration,
 }
 
 /// One node's word on its session with another.
@@ -124,7 +150,7 @@ impl Connections {
         }
         match &session.stage {
             Stage::Serving { name } => Some(name.clone()),
-            Stage::Opening { .. } => None,
+            Stage::Opening { .. } | Stage::Claiming { .. } => None,
         }
     }
 
@@ -191,12 +217,126 @@ impl Connections {
         }
     }
 
+    /// Whether the process that another connection of the node belongs to may be there beside this one: then
+    /// that connection has to be asked. A restart is known by its home, and follows at once, as does the same
+    /// process by another way; but not for ever, because machines that were copied while they ran look alike.
+    pub(crate) fn rival(
+        &mut self,
+        id: ConnectionId,
+        name: &NodeName,
+        instance: &Instance,
+        now: Now,
+    ) -> Option<ConnectionId> {
+        let live = self.live_mut(name);
+        let first = live.connection.filter(|first| *first != id)?;
+        let before = live.instance?;
+        let follows = instance.succeeds(&before) && live.takeovers.take(now.boot);
+        (!follows).then_some(first)
+    }
+
+    /// A connection waits until its rival has answered, or has not.
+    pub(crate) fn claim(
+        &mut self,
+        id: ConnectionId,
+        name: &NodeName,
+        hello: Hello,
+        output: &mut Output,
+        now: Now,
+    ) {
+        let mut until = now.boot + ROLL_CALL_TIME;
+        // One claim per node, and its time does not begin anew with each: whoever asks again and again would
+        // otherwise never be let in.
+        if let Some((older, since)) = self.claim_of(name) {
+            until = until.min(since);
+            self.close(older, Refusal::Superseded, output);
+        }
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.stage = Stage::Claiming {
+                name: name.clone(),
+                hello: Box::new(hello),
+                until,
+            };
+        }
+    }
+
+    /// The process that is served is there: whoever claimed to be the same node is a duplicate, and both are
+    /// told. Returns it if an operator has to be told too.
+    pub(crate) fn handle_present(
+        &mut self,
+        first: ConnectionId,
+        name: &NodeName,
+        output: &mut Output,
+        now: Now,
+    ) -> Option<Duplicate> {
+        let (other, _) = self.claim_of(name)?;
+        let claiming = self.sessions.get(&other)?;
+        let Stage::Claiming { hello, .. } = &claiming.stage else {
+            return None;
+        };
+        let other_seen = Seen::at(claiming.remote, &hello.instance);
+        let address = self.sessions.get(&first)?.remote;
+        let live = self.live_mut(name);
+        let duplicate = Duplicate {
+            first: Seen::at(address, &live.instance?),
+            other: other_seen,
+        };
+        let told = live.sighting.map(|sighting| sighting.told);
+        let is_news = told.is_none_or(|told| told + TELL_AGAIN <= now.boot);
+        live.sighting = Some(Sighting {
+            duplicate,
+            seen: now,
+            told: told.filter(|_| !is_news).unwrap_or(now.boot),
+        });
+        output.send(first, ToNode::Duplicate(duplicate));
+        output.send(other, ToNode::Duplicate(duplicate));
+        self.close(other, Refusal::Duplicate, output);
+        output.touch();
+        is_news.then_some(duplicate)
+    }
+
+    /// The claims whose rivals have not answered, or are gone. Each has to be served or closed.
+    pub(crate) fn take_claims(&mut self, now: Now) -> Vec<(ConnectionId, NodeName, Hello)> {
+        let due = self.claims().filter(|(_, due)| *due <= now.boot);
+        let due: Vec<ConnectionId> = due.map(|(id, _)| id).collect();
+        let mut claims = Vec::new();
+        for id in due {
+            let Some(session) = self.sessions.get_mut(&id) else {
+                continue;
+            };
+            let stage = std::mem::replace(&mut session.stage, Stage::opening(now));
+            if let Stage::Claiming { name, hello, .. } = stage {
+                claims.push((id, name, *hello));
+            }
+        }
+        claims
+    }
+
+    /// The connections whose rivals are asked, and until when; at once where there is none any more.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = (ConnectionId, Duration)> {
+        self.sessions.iter().filter_map(|(id, s)| match &s.stage {
+            Stage::Claiming { name, until, .. } => {
+                let live = self.live.get(name);
+                let is_contested = live.is_some_and(|live| live.connection.is_some());
+                Some((*id, if is_contested { *until } else { Duration::ZERO }))
+            }
+            Stage::Opening { .. } | Stage::Serving { .. } => None,
+        })
+    }
+
+    fn claim_of(&self, node: &NodeName) -> Option<(ConnectionId, Duration)> {
+        self.sessions.iter().find_map(|(id, s)| match &s.stage {
+            Stage::Claiming { name, until, .. } if name == node => Some((*id, *until)),
+            Stage::Claiming { .. } | Stage::Opening { .. } | Stage::Serving { .. } => None,
+        })
+    }
+
     /// A connection is a node's from now on, and the one before is not. Returns where it is seen; `None` if it
     /// is gone.
     pub(crate) fn serve(
         &mut self,
         id: ConnectionId,
         name: &NodeName,
+        instance: Instance,
         output: &mut Output,
     ) -> Option<SocketAddr> {
         // The older one may be dead without anybody having noticed, with all that was sent on it last: the node
@@ -207,7 +347,13 @@ impl Connections {
         let session = self.sessions.get_mut(&id)?;
         session.stage = Stage::Serving { name: name.clone() };
         let remote = session.remote;
-        self.live_mut(name).connection = Some(id);
+        let live = self.live_mut(name);
+        live.connection = Some(id);
+        // The other one has the session now, or the same one goes on.
+        let before = live.instance.replace(instance);
+        if before.is_some_and(|before| !instance.succeeds(&before)) {
+            live.sighting = None;
+        }
         Some(remote)
     }
 
@@ -224,7 +370,7 @@ impl Connections {
     pub(crate) fn serving(&self) -> impl Iterator<Item = (ConnectionId, &NodeId, &NodeName)> {
         self.sessions.iter().filter_map(|(id, s)| match &s.stage {
             Stage::Serving { name } => Some((*id, &s.peer, name)),
-            Stage::Opening { .. } => None,
+            Stage::Opening { .. } | Stage::Claiming { .. } => None,
         })
     }
 
@@ -232,7 +378,7 @@ impl Connections {
     pub(crate) fn openings(&self) -> impl Iterator<Item = (ConnectionId, Duration)> {
         self.sessions.iter().filter_map(|(id, s)| match s.stage {
             Stage::Opening { deadline } => Some((*id, deadline)),
-            Stage::Serving { .. } => None,
+            Stage::Claiming { .. } | Stage::Serving { .. } => None,
         })
     }
 
@@ -284,6 +430,14 @@ impl Connections {
     }
 }
 
+impl Live {
+    /// The other process that runs with this node's keys, if there was one of late.
+    pub(crate) fn sighting(&self, now: Now) -> Option<&Sighting> {
+        let sighting = self.sighting.as_ref()?;
+        (now.boot < sighting.seen.boot + SIGHTING_TIME).then_some(sighting)
+    }
+}
+
 impl Stage {
     fn opening(now: Now) -> Self {
         let deadline = now.boot + OPENING_TIME;
@@ -295,6 +449,9 @@ impl Live {
     fn new() -> Self {
         Self {
             connection: None,
+            instance: None,
+            sighting: None,
+            takeovers: Bucket::per_ten_seconds(TAKEOVERS_IN_TEN_SECONDS, TAKEOVER_BURST),
             announced: (0, Vec::new()),
             endpoints: Vec::new(),
             acked: None,
@@ -309,6 +466,16 @@ impl Live {
     }
 }
 
+/// How long a process has to answer that it is there: some retransmissions on a bad path. A machine that
+/// started again within QUIC's idle timeout waits as long.
+const ROLL_CALL_TIME: Duration = Duration::from_secs(3);
+/// Take-overs by what seems to be the same process, or the next one on the same machine.
+const TAKEOVERS_IN_TEN_SECONDS: u32 = 1;
+const TAKEOVER_BURST: u32 = 10;
+/// How long a duplicate is shown: one that is refused asks again after 45 s at the latest.
+const SIGHTING_TIME: Duration = Duration::from_secs(180);
+/// How often an operator is told of a duplicate that stays.
+const TELL_AGAIN: Duration = Duration::from_secs(3_600);
 /// How long a connection may take to say something that counts.
 const OPENING_TIME: Duration = Duration::from_secs(5);
 const EVIDENCE_PER_SECOND: u32 = 10;

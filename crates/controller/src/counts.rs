@@ -172,7 +172,7 @@ pub(crate) fn refusals() -> Tally<Refusal> {
     Tally::new(&REFUSED)
 }
 
-const REFUSED: [Refusal; 11] = [
+const REFUSED: [Refusal; 12] = [
     Refusal::NotEnrolled,
     Refusal::BadToken,
     Refusal::NameTaken,
@@ -184,6 +184,7 @@ const REFUSED: [Refusal; 11] = [
     Refusal::Stopping,
     Refusal::TooMuch,
     Refusal::WeakKey,
+    Refusal::Duplicate,
 ];
 
 /// The word for a reason that a connection was closed with.
@@ -200,5 +201,6 @@ pub(crate) fn refused(reason: Refusal) -> &'static str {
         Refusal::Stopping => "stopping",
         Refusal::TooMuch => "too_much",
         Refusal::WeakKey => "weak_key",
+        Refusal::Duplicate => "duplicate",
     }
 }

@@ -205,6 +205,17 @@ impl Engine {
             }
         }
         self.connections.close_silent(&mut self.output, now);
+        for (id, name, hello) in self.connections.take_claims(now) {
+            let session = self.connections.session(id);
+            let known = session.and_then(|it| self.journal.fleet().name_of(&it.peer));
+            // The name may stand for another key by now.
+            if known == Some(&name) {
+                self.ingest().admit(id, &name, hello, now);
+            } else {
+                let reason = Refusal::NotEnrolled;
+                self.connections.close(id, reason, &mut self.output);
+            }
+        }
         for name in self.connections.take_news(now) {
             let mut push = Push {
                 fleet: self.journal.fleet(),
@@ -264,10 +275,17 @@ impl Engine {
         let Some(session) = self.connections.session(id) else {
             return;
         };
-        let (peer, stage) = (session.peer, session.stage.clone());
-        if let Stage::Serving { name } = stage {
-            self.ingest().message(id, &name, message, now);
-            return;
+        let peer = session.peer;
+        match &session.stage {
+            Stage::Serving { name } => {
+                let name = name.clone();
+                return self.ingest().message(id, &name, message, now);
+            }
+            Stage::Claiming { .. } => {
+                let reason = Refusal::Protocol;
+                return self.connections.close(id, reason, &mut self.output);
+            }
+            Stage::Opening { .. } => {}
         }
         let known = self.journal.fleet().name_of(&peer).cloned();
         let refusal = match (message, known) {

@@ -7,8 +7,10 @@ use keys::{Epoch, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
 use policy::{Membership, Standing, State};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use wire::evidence::Signer;
-use wire::{Digest, NodeName};
+use wire::instance::Seen;
+use wire::{Digest, Duplicate, NodeName};
 
 /// One event. Its kind and its body are columns of their own in the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,6 +96,36 @@ pub enum Event {
         /// The node.
         name: NodeName,
     },
+    /// Two machines ran with one node's keys.
+    DuplicateSeen {
+        /// The node.
+        name: NodeName,
+        /// The one that stays.
+        first: Machine,
+        /// The one that was refused.
+        other: Machine,
+    },
+}
+
+/// A process of a node, as it was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The address that its control connection came from.
+    pub address: SocketAddr,
+    /// The boot of its machine, in short.
+    pub boot: String,
+    /// The run of the process, in short.
+    pub run: String,
+}
+
+impl From<&Seen> for Machine {
+    fn from(seen: &Seen) -> Self {
+        Self {
+            address: seen.address,
+            boot: seen.boot_words(),
+            run: seen.run_words(),
+        }
+    }
 }
 
 /// A new node's time without evidence, in one segment.
@@ -196,6 +228,15 @@ pub struct Published {
 }
 
 impl Event {
+    /// Two machines run with the keys of `name`.
+    pub(crate) fn duplicate_seen(name: &NodeName, duplicate: &Duplicate) -> Self {
+        Self::DuplicateSeen {
+            name: name.clone(),
+            first: (&duplicate.first).into(),
+            other: (&duplicate.other).into(),
+        }
+    }
+
     /// Kind and body, as the log's columns hold them.
     pub fn columns(&self) -> (String, String) {
         let value = serde_json::to_value(self).expect("an event always encodes");
@@ -319,6 +360,19 @@ mod tests {
                     segment: SegmentId::FIRST,
                     epochs: 1,
                 }],
+            },
+            Event::DuplicateSeen {
+                name: "node-a".parse().unwrap(),
+                first: Machine {
+                    address: "192.0.2.1:7".parse().unwrap(),
+                    boot: "01020304".into(),
+                    run: "05060708".into(),
+                },
+                other: Machine {
+                    address: "[2001:db8::1]:7".parse().unwrap(),
+                    boot: "01020304".into(),
+                    run: "0a0b0c0d".into(),
+                },
             },
             Event::Decided {
                 segment: SegmentId::FIRST,

@@ -127,6 +127,8 @@ impl Fleet {
                     standings.readmit(name);
                 }
             }
+            // For people: nobody is judged by it.
+            Event::DuplicateSeen { .. } => {}
         }
     }
 

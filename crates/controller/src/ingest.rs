@@ -29,14 +29,29 @@ pub(crate) struct Ingest<'e> {
 }
 
 impl Ingest<'_> {
-    /// A node opens its session, and is told everything that it needs.
+    /// A node opens its session. If another process has it and may be there, that one is asked first: with two
+    /// machines that take the session from each other, neither would hear what it needs.
     pub(crate) fn hello(&mut self, id: ConnectionId, name: &NodeName, hello: Hello, now: Now) {
+        match self.connections.rival(id, name, &hello.instance, now) {
+            None => self.admit(id, name, hello, now),
+            Some(first) => {
+                self.connections.claim(id, name, hello, self.output, now);
+                self.output.send(first, ToNode::RollCall);
+            }
+        }
+    }
+
+    /// A node's session begins, and it is told everything that it needs.
+    pub(crate) fn admit(&mut self, id: ConnectionId, name: &NodeName, hello: Hello, now: Now) {
         let printable = !hello.software.chars().any(char::is_control);
         if hello.software.len() > MAX_SOFTWARE_LEN || !printable {
             self.close(id, Refusal::Protocol);
             return;
         }
-        let Some(remote) = self.connections.serve(id, name, self.output) else {
+        let Some(remote) = self
+            .connections
+            .serve(id, name, hello.instance, self.output)
+        else {
             return;
         };
         let theirs = i64::try_from(hello.unix_ms).unwrap_or(i64::MAX);
@@ -61,6 +76,7 @@ impl Ingest<'_> {
     ) {
         match message {
             ToController::Enrol(_) | ToController::Hello(_) => self.close(id, Refusal::Protocol),
+            ToController::Present => self.present(id, name, now),
             ToController::Evidence { envelope } => self.evidence(id, name, &envelope, now),
             ToController::Ack { epoch, phase } => self.ack(name, epoch, phase),
             ToController::Report { peers } => self.observe(name, &peers),
@@ -69,6 +85,18 @@ impl Ingest<'_> {
                 advertised,
             } => self.announce(id, name, listen_port, advertised, now),
         }
+    }
+
+    /// A node's process is there.
+    fn present(&mut self, id: ConnectionId, name: &NodeName, now: Now) {
+        let told = self.connections.handle_present(id, name, self.output, now);
+        let Some(duplicate) = told else { return };
+        tracing::warn!(node = %name, "{duplicate}");
+        let event = Event::duplicate_seen(name, &duplicate);
+        // For whoever reads the log later; the node's owner has been told.
+        let _ = self
+            .journal
+            .commit(&[event], &[], &self.mesh.authority, self.output, now);
     }
 
     /// Works out where a node is: where it says, or else where it is seen.

@@ -60,6 +60,7 @@ mod setup;
 mod status_file;
 mod view;
 
+pub use log::{Log, LogError};
 pub use open::{Config, Controller, OpenError};
 pub use serve::ServeError;
 

@@ -98,16 +98,58 @@ impl Log {
         each: impl FnMut(Entry),
     ) -> Result<(Self, Vec<StoredEpoch>), LogError> {
         create_private(path)?;
-        let db = Connection::open(path)?;
-        db.busy_timeout(BUSY_TIME)?;
+        let db = connect(path)?;
         db.execute_batch(PRAGMAS)?;
-        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        match version {
+        match schema_of(&db)? {
             // Nothing is written then: a controller must come up on a full disk.
             SCHEMA_VERSION => {}
             0 => db.execute_batch(SCHEMA)?,
             _ => return Err(LogError::Schema),
         }
+        Self::read(path, db, trusted, each)
+    }
+
+    /// The same for a log that must be there, with a mesh in it. Changes nothing where there is none: what is
+    /// left may be of use to whoever restores it.
+    ///
+    /// # Errors
+    /// [`LogError`], with the way out; [`LogError::Lost`] where there is no mesh.
+    pub fn resume(
+        path: &Path,
+        trusted: &[AuthorityId],
+        each: impl FnMut(Entry),
+    ) -> Result<(Self, Vec<StoredEpoch>), LogError> {
+        match std::fs::metadata(path) {
+            Ok(meta) if meta.len() == 0 => return Err(LogError::Lost("the file is empty")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(LogError::Lost("there is no such file"));
+            }
+            Ok(_) | Err(_) => {}
+        }
+        let db = connect(path)?;
+        match schema_of(&db)? {
+            SCHEMA_VERSION if has_tables(&db)? => {}
+            0 | SCHEMA_VERSION => {
+                return Err(LogError::Lost("it is a database without the log's tables"));
+            }
+            _ => return Err(LogError::Schema),
+        }
+        db.execute_batch(PRAGMAS)?;
+        let (log, epochs) = Self::read(path, db, trusted, each)?;
+        if log.head.seq == 0 {
+            return Err(LogError::Lost(
+                "it holds no event, not even the mesh's first",
+            ));
+        }
+        Ok((log, epochs))
+    }
+
+    fn read(
+        path: &Path,
+        db: Connection,
+        trusted: &[AuthorityId],
+        each: impl FnMut(Entry),
+    ) -> Result<(Self, Vec<StoredEpoch>), LogError> {
         let (head, unknown) = read_chain(&db, each)?;
         let signer = check_head(&db, head, trusted)?;
         // Only now: an event that anybody could have put there asks for no newer version.
@@ -355,6 +397,24 @@ fn read_epochs(db: &Connection) -> Result<Vec<StoredEpoch>, LogError> {
     Ok(epochs)
 }
 
+fn connect(path: &Path) -> Result<Connection, LogError> {
+    let db = Connection::open(path)?;
+    db.busy_timeout(BUSY_TIME)?;
+    db.execute_batch(ALONE)?;
+    Ok(db)
+}
+
+/// The schema's version; zero: there is none.
+fn schema_of(db: &Connection) -> Result<i64, LogError> {
+    Ok(db.query_row("PRAGMA user_version", [], |row| row.get(0))?)
+}
+
+fn has_tables(db: &Connection) -> Result<bool, LogError> {
+    let query = "SELECT count(*) FROM sqlite_schema WHERE name IN ('events', 'head', 'epochs')";
+    let tables: i64 = db.query_row(query, [], |row| row.get(0))?;
+    Ok(tables == 3)
+}
+
 /// SQLite gives its side files the mode of the main file, which therefore exists first.
 fn create_private(path: &Path) -> Result<(), LogError> {
     let mut options = OpenOptions::new();
@@ -379,9 +439,9 @@ pub fn path_in(state_dir: &Path) -> PathBuf {
 /// A controller that is just stopping may still have the log.
 const BUSY_TIME: Duration = Duration::from_secs(1);
 const SCHEMA_VERSION: i64 = 3;
-/// Exclusive: one process, and no shared-memory file beside the log.
+/// One process, and no shared-memory file beside the log.
+const ALONE: &str = "PRAGMA locking_mode = EXCLUSIVE;";
 const PRAGMAS: &str = "
-    PRAGMA locking_mode = EXCLUSIVE;
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA secure_delete = ON;

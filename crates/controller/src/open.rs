@@ -4,7 +4,7 @@
 use crate::clock::{self, Now};
 use crate::engine::Engine;
 use crate::fleet::Fleet;
-use crate::log::{self, Log, LogError};
+use crate::log::{self, Entry, Log, LogError};
 use crate::network::Network;
 use crate::setup::{Setup, StartError};
 use crate::status_file;
@@ -29,6 +29,8 @@ pub struct Config {
     pub advertise: Vec<HostPort>,
     /// Holds the event log; 0700.
     pub state_dir: PathBuf,
+    /// There may be no mesh yet: without one, one is founded. Otherwise its log has to be there.
+    pub founding: bool,
     /// `status.json`; world-readable.
     pub status_file: PathBuf,
     /// The mesh's IPv4 range and its prefix length.
@@ -142,7 +144,12 @@ impl Controller {
             .into_iter()
             .flatten()
             .collect();
-        let opened = Log::open(&path, &trusted, |entry| fleet.apply(entry.at, &entry.event));
+        let each = |entry: Entry| fleet.apply(entry.at, &entry.event);
+        let opened = if config.founding {
+            Log::open(&path, &trusted, each)
+        } else {
+            Log::resume(&path, &trusted, each)
+        };
         let (log, epochs) = opened.map_err(|source| OpenError::Log { path, source })?;
         if config.adopt_log.is_some() && log.signer() == Some(authority.public()) {
             tracing::warn!(

@@ -1,5 +1,6 @@
 //! The engine against its effects, in virtual time: a whole controller without sockets or tasks.
 
+mod duplicates;
 mod enrolment;
 mod epochs;
 mod faults;
@@ -27,7 +28,7 @@ use std::time::Duration;
 use wire::admin::{EpochChange, NodeStatus, RotateRequest, Status, TokenRequest};
 use wire::evidence::Benchmark;
 use wire::message::{Enrol, Hello, Phase, Refusal, ToController, ToNode, Update};
-use wire::{Digest, EpochUpdate, Mark, NodeName, Signed, Token};
+use wire::{Digest, EpochUpdate, Instance, Mark, NodeName, Signed, Token};
 
 /// A controller in virtual time.
 struct World {
@@ -255,12 +256,17 @@ impl World {
     }
 
     fn hello_with(&mut self, id: ConnectionId, newest: Option<Signed<Mark>>) {
+        self.hello_of(id, newest, wire::fixtures::instance(1, 1));
+    }
+
+    fn hello_of(&mut self, id: ConnectionId, newest: Option<Signed<Mark>>, instance: Instance) {
         let hello = Hello {
             software: "test".into(),
             listen_port: 51820,
             advertised: Vec::new(),
             newest,
             unix_ms: self.now.unix_ms() + 7,
+            instance,
         };
         self.say(id, ToController::Hello(hello));
     }

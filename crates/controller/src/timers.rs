@@ -30,6 +30,8 @@ pub enum Timer {
     Revocation(SegmentId),
     /// A connection must have said something that counts.
     Opening(ConnectionId),
+    /// A process that may be a node's second has waited for the answer of its first.
+    Claim(ConnectionId),
     /// The news of a node that moves too often has waited.
     News(NodeName),
 }
@@ -45,9 +47,11 @@ pub(crate) fn next(
     let of_segments = segments.flat_map(|segment| of_segment(segment, journal, now));
     let openings = connections.openings();
     let openings = openings.map(|(id, deadline)| (deadline, Timer::Opening(id)));
+    let claims = connections.claims();
+    let claims = claims.map(|(id, due)| (due, Timer::Claim(id)));
     let news = connections.news();
     let news = news.map(|(name, due)| (due, Timer::News(name.clone())));
-    let all = of_segments.chain(openings).chain(news);
+    let all = of_segments.chain(openings).chain(claims).chain(news);
     all.min_by_key(|(at, _)| *at)
 }
 

@@ -17,8 +17,8 @@ use policy::{Reason, State};
 use std::collections::BTreeMap;
 use wire::NodeName;
 use wire::admin::{
-    BenchmarkStatus, Control, ControllerStatus, EpochStatus, Membership, NextEpoch, NodeState,
-    NodeStatus, Observation, PolicyStatus, PskState, SCHEMA,
+    BenchmarkStatus, Control, ControllerStatus, DuplicateStatus, EpochStatus, Membership,
+    NextEpoch, NodeState, NodeStatus, Observation, PolicyStatus, PskState, SCHEMA,
 };
 use wire::evidence::Signer;
 use wire::message::Phase;
@@ -42,7 +42,7 @@ impl<'e> View<'e> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mesh: self.mesh.id.to_string(),
             generated_utc: utc(now.wall),
-            alarms: self.alarms(),
+            alarms: self.alarms(now),
             epoch: self.epoch_status(),
             policy: PolicyStatus {
                 threshold: policy.threshold,
@@ -58,7 +58,7 @@ impl<'e> View<'e> {
     }
 
     /// Conditions that an operator has to look at, with the way out.
-    pub(crate) fn alarms(&self) -> Vec<String> {
+    pub(crate) fn alarms(&self, now: Now) -> Vec<String> {
         let log = self.journal.log();
         let history = self.journal.contradiction().map(|it| {
             let (node, epoch) = (&it.node, it.epoch);
@@ -82,10 +82,18 @@ impl<'e> View<'e> {
             "the event log cannot be written: what is in force stays, everything else is refused"
                 .to_owned()
         });
-        [history, room, none, written]
-            .into_iter()
-            .flatten()
-            .collect()
+        let alarms = [history, room, none, written].into_iter().flatten();
+        alarms.chain(self.duplicates(now)).collect()
+    }
+
+    /// Nodes whose keys two machines run with. One that cannot be told from the other could take its place.
+    fn duplicates(&self, now: Now) -> impl Iterator<Item = String> + use<'e> {
+        let nodes = self.fleet().nodes().keys();
+        let connections = self.connections;
+        nodes.filter_map(move |name| {
+            let sighting = connections.live(name)?.sighting(now)?;
+            Some(format!("{name}: {}", sighting.duplicate))
+        })
     }
 
     /// One node.
@@ -133,6 +141,9 @@ impl<'e> View<'e> {
             software: live.and_then(|live| live.software.clone()),
             enrolled_utc: utc(node.enrolled_at),
             observes: live.map(observes).unwrap_or_default(),
+            duplicate: live
+                .and_then(|live| live.sighting(now))
+                .map(|sighting| DuplicateStatus::new(&sighting.duplicate, utc(sighting.seen.wall))),
         }
     }
 

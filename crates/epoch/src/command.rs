@@ -125,6 +125,11 @@ pub enum Change {
         /// The last epoch.
         epoch: Epoch,
     },
+    /// Another machine runs with this node's keys, and is the one that is served.
+    Duplicate {
+        /// The last epoch.
+        epoch: Epoch,
+    },
     /// A member's key is of low order: no tunnel to it is possible.
     WeakKey {
         /// The key.

@@ -302,11 +302,23 @@ impl Member {
         };
         let closes = lease.is_some_and(|(end, then)| end <= now && then == LeaseEnd::Close);
         if closes {
-            self.forget(now);
+            let update = self.forget(now, |epoch| Change::TimeLost { epoch });
+            self.state = update.map_or(State::Waiting, |update| State::LostTime(Lapsed { update }));
         } else {
             self.handle_timeout(now);
         }
         closes
+    }
+
+    /// Another machine runs with this node's keys, and the controller serves that one. From here on this one is
+    /// as after a restart, without peers, whatever the policy says of leases: two that send in one name would
+    /// take the peers' packets from each other. What was in force is taken once more if the controller says so.
+    pub fn handle_duplicate(&mut self, now: Duration) {
+        self.handle_timeout(now);
+        if matches!(self.state, State::Waiting) && self.pending.is_none() {
+            return;
+        }
+        self.forget(now, |epoch| Change::Duplicate { epoch });
     }
 
     /// The control connection is a new one: says again how far this node has come.
@@ -548,8 +560,13 @@ impl Member {
 
     // ---- close ------------------------------------------------------------------------------
 
-    /// As a restart: no peers, nothing on its way, and what was in force is remembered by its digest.
-    fn forget(&mut self, now: Duration) {
+    /// As a restart: no peers, nothing on its way, and what was in force is remembered by its digest. Returns
+    /// the update that was.
+    fn forget(
+        &mut self,
+        now: Duration,
+        why: impl Fn(Epoch) -> Change,
+    ) -> Option<Verified<EpochUpdate>> {
         let pending = self.pending.take().map(|pending| pending.update);
         let update = match std::mem::replace(&mut self.state, State::Waiting) {
             State::InForce(in_force) => Some(in_force.update),
@@ -566,10 +583,10 @@ impl Member {
         });
         self.newest = self.activated;
         let named = update.as_ref().or(pending.as_ref());
-        let lost = named.map(|it| Notice::Report(Change::TimeLost { epoch: it.epoch }));
+        let closed = named.map(|it| Notice::Report(why(it.epoch)));
         let turn = Some(Turn::Close);
-        self.push(EpochChange { install, turn }, lost);
-        self.state = update.map_or(State::Waiting, |update| State::LostTime(Lapsed { update }));
+        self.push(EpochChange { install, turn }, closed);
+        update
     }
 
     fn lapse(&mut self) {

@@ -8,7 +8,8 @@ use crate::units;
 use crate::words::{self, control, membership};
 use clap::Subcommand;
 use wire::admin::{
-    BenchmarkStatus, ControllerStatus, EvictRequest, NodeState, NodeStatus, PskState,
+    BenchmarkStatus, ControllerStatus, DuplicateStatus, EvictRequest, InstanceStatus, NodeState,
+    NodeStatus, PskState,
 };
 use wire::name::NodeName;
 
@@ -98,6 +99,7 @@ pub(crate) fn fields(name: &NodeName, node: &NodeStatus) -> Fields {
     fields.field("membership", membership(node.membership));
     fields.field("state", state(node.state));
     fields.maybe("reason", node.reason.as_ref());
+    fields.maybe("DUPLICATE", node.duplicate.as_ref().map(duplicate));
     fields.maybe("evidence", node.last_benchmark.as_ref().map(benchmark));
     fields.field(
         "control",
@@ -127,6 +129,21 @@ pub(crate) fn fields(name: &NodeName, node: &NodeStatus) -> Fields {
     fields.maybe("software", node.software.as_ref());
     fields.field("enrolled", &node.enrolled_utc);
     fields
+}
+
+/// Two machines with one key, and the way out.
+pub(crate) fn duplicate(duplicate: &DuplicateStatus) -> String {
+    let process = |it: &InstanceStatus| {
+        let InstanceStatus { address, boot, run } = it;
+        format!("{} (boot {boot}, run {run})", address.ip())
+    };
+    format!(
+        "two machines run with this node's keys: {} was first and stays, {} is kept out, last at {}; stop one of \
+         them, or empty the state directory of the copy and enrol it with a token of its own",
+        process(&duplicate.first),
+        process(&duplicate.other),
+        duplicate.seen_utc,
+    )
 }
 
 async fn show(name: &NodeName, client: &Client, answer: &Answer) -> Result<(), Failure> {

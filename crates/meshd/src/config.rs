@@ -4,6 +4,7 @@
 //! The file is long because each setting is checked here once.
 
 use crate::addresses::{entries, for_peers, local};
+use crate::private::{NotPrivate, Owners};
 use crate::settings::{Role, Settings};
 use keys::EvaluatorId;
 use node::{Backend, Emitter, FirewallMode, Mtu, OffloadSwitches};
@@ -13,8 +14,8 @@ use serde::de::{DeserializeOwned, IntoDeserializer as _};
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 use wire::{HostPort, NodeName, Token};
@@ -143,6 +144,8 @@ fn controller(
         listen: local(listen).map_err(|why| wrong("listen", why))?,
         advertise,
         state_dir: state_dir.to_owned(),
+        // The state directory says otherwise.
+        founding: false,
         status_file: settings
             .status_file
             .unwrap_or_else(|| state_dir.join("status.json")),
@@ -380,21 +383,20 @@ fn private_file(path: &str) -> Result<std::fs::File, ConfigError> {
         .custom_flags(NONBLOCK)
         .open(path);
     let file = nonblocking.map_err(refused)?;
-    // Of the open file: whatever is put in its place afterwards is not read.
+    // Of the open file: whatever is put in its place afterwards is not read. A link may lead to it, because
+    // container platforms hand secrets out that way.
     let meta = file.metadata().map_err(refused)?;
-    if !meta.is_file() {
-        let why =
-            format!("{path} is not a regular file: write the token to one, or give it by `-`");
-        return Err(wrong("join", why));
-    }
-    let mode = meta.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        let why = format!(
-            "{path} is open to others (mode {mode:o}): make it private with `chmod go= {path}`; \
-             if anybody may have read it, create another token"
-        );
-        return Err(wrong("join", why));
-    }
+    let owners = Owners::of_process();
+    let held = owners.check_opened(Path::new(path), &meta);
+    held.map_err(|error| {
+        let way_out = match error {
+            NotPrivate::Kind { .. } => "write the token to one, or give it by `-`",
+            NotPrivate::Open { .. } | NotPrivate::Foreign { .. } | NotPrivate::Unseen { .. } => {
+                "if anybody else may have read it, create another token"
+            }
+        };
+        wrong("join", format!("{error}; {way_out}"))
+    })?;
     Ok(file)
 }
 
@@ -479,6 +481,7 @@ const NONBLOCK: i32 = OFlags::NONBLOCK.bits().cast_signed();
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn resolve_text(text: &str) -> Result<Config, ConfigError> {
         resolve(toml::from_str(text).unwrap())
@@ -559,7 +562,7 @@ mod tests {
         for open in [0o640, 0o604, 0o666] {
             mode(open).unwrap();
             let error = join(&path).unwrap_err().to_string();
-            let way_out = format!("(mode {open:o}): make it private with `chmod go= ");
+            let way_out = format!("(mode {open:04o}): make it private with `chmod 600 ");
             assert!(error.contains(&way_out), "{error}");
         }
         mode(0o600).unwrap();
@@ -567,11 +570,11 @@ mod tests {
         assert!(error.contains("not a meshd token"), "it was read: {error}");
         // Nobody writes to it: a daemon that waited for that would wait for ever.
         let fifo = dir.path().join("fifo");
-        let mkfifo = std::process::Command::new("mkfifo").arg(&fifo).status();
-        assert!(mkfifo.unwrap().success());
+        crate::private::tests::make_fifo(&fifo);
         for other in [fifo.as_path(), dir.path(), "/dev/null".as_ref()] {
             let error = join(other).unwrap_err().to_string();
             assert!(error.contains("is not a regular file"), "{error}");
+            assert!(error.contains("give it by `-`"), "{error}");
         }
     }
 

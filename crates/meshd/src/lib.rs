@@ -7,7 +7,9 @@
 
 mod addresses;
 pub mod config;
+pub mod founding;
 pub mod logging;
+pub mod private;
 pub mod settings;
 pub mod socket;
 pub mod state_dir;

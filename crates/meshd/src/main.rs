@@ -5,13 +5,11 @@
 
 use anyhow::anyhow;
 use clap::Parser;
-use keys::{AuthoritySecret, ControllerSecret, NodeSecret, WgSecret};
 use meshd::config::{self, RoleConfig};
 use meshd::settings::Settings;
 use meshd::state_dir::StateDir;
-use meshd::{logging, socket};
+use meshd::{founding, logging, socket};
 use node::rights::{self, Keep};
-use rand_core::OsRng;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,6 +28,10 @@ struct Cli {
     /// Check the settings and exit
     #[arg(long)]
     check: bool,
+    /// Controller: found a new mesh where the old one is lost, and set aside what is left of it; give it by
+    /// hand, for one start
+    #[arg(long)]
+    new_mesh: bool,
     #[command(flatten)]
     settings: Settings,
 }
@@ -59,6 +61,9 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     let level = settings.log_level.clone().unwrap_or_else(|| "info".into());
     let filter = logging::filter(&level).map_err(|error| anyhow!("`log_level`: {error}"))?;
     let config = config::resolve(settings)?;
+    if cli.new_mesh && matches!(config.role, RoleConfig::Node(_)) {
+        return Err(anyhow!("--new-mesh is for a controller: remove it"));
+    }
     if cli.check {
         say("meshd: the settings are good");
         return Ok(ExitCode::SUCCESS);
@@ -70,30 +75,22 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         .on_thread_start(|| rights::reduce(Keep::NOTHING))
         .enable_all()
         .build()?;
-    runtime.block_on(run(config))
+    runtime.block_on(run(config, cli.new_mesh))
 }
 
 /// Opens everything, then serves. A failure in opening is an error; a failure in serving is logged.
-async fn run(config: config::Config) -> anyhow::Result<ExitCode> {
+async fn run(config: config::Config, new_mesh: bool) -> anyhow::Result<ExitCode> {
     let state = StateDir::open(&config.state_dir)?;
     let shutdown = shutdown()?;
     let served = match config.role {
-        RoleConfig::Controller(role) => {
-            let connection = state.key(
-                "connection.key",
-                ControllerSecret::from_base64,
-                ControllerSecret::expose_base64,
-                || ControllerSecret::generate(&mut OsRng),
-            )?;
-            let authority = state.key(
-                "authority.key",
-                AuthoritySecret::from_base64,
-                AuthoritySecret::expose_base64,
-                || AuthoritySecret::generate(&mut OsRng),
-            )?;
+        RoleConfig::Controller(mut role) => {
+            let keys = founding::controller(&state, new_mesh, role.adopt_log)?;
             let (_socket, admin) = socket::bind(&config.socket)?;
             let status_file = role.status_file.clone();
-            let controller = controller::Controller::open(*role, connection, authority, admin)?;
+            role.founding = keys.founding;
+            let controller =
+                controller::Controller::open(*role, keys.connection, keys.authority, admin)?;
+            founding::founded(&state)?;
             rights::reduce(files_of_others(&[
                 &config.state_dir,
                 folder(&config.socket),
@@ -105,18 +102,7 @@ async fn run(config: config::Config) -> anyhow::Result<ExitCode> {
                 .map_err(anyhow::Error::from)
         }
         RoleConfig::Node(role) => {
-            let identity = state.key(
-                "identity.key",
-                NodeSecret::from_base64,
-                NodeSecret::expose_base64,
-                || NodeSecret::generate(&mut OsRng),
-            )?;
-            let wg = state.key(
-                "wireguard.key",
-                WgSecret::from_base64,
-                WgSecret::expose_base64,
-                || WgSecret::generate(&mut OsRng),
-            )?;
+            let (identity, wg) = founding::node(&state)?;
             let (_socket, admin) = socket::bind(&config.socket)?;
             let node = node::Node::open(*role, identity, wg, admin)?;
             let files = files_of_others(&[&config.state_dir, folder(&config.socket)]);

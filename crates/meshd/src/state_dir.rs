@@ -1,8 +1,10 @@
-//! The state directory: 0700, locked by one daemon, with secret keys in files of 0600.
+//! The state directory: 0700, locked by one daemon, with secret keys in files of 0600. Every file in it that
+//! holds secrets or state is held against [`private`](crate::private) before any of them is read.
 
+use crate::private::{NotPrivate, Owners};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -22,21 +24,16 @@ pub enum StateDirError {
     /// Another daemon runs on it.
     #[error("{0} is in use by another meshd: stop it, or choose another with --state-dir")]
     Locked(PathBuf),
-    /// Others could read it.
-    #[error("{path} is open to others (mode {mode:o}): make it private with `chmod go= {path}`")]
-    Open {
-        /// The file or directory.
-        path: PathBuf,
-        /// Its mode.
-        mode: u32,
-    },
+    /// Others could read it, or it is not what it should be.
+    #[error(transparent)]
+    NotPrivate(#[from] NotPrivate),
     /// A key file does not hold a key.
-    #[error(
-        "{path} does not hold a key ({source}): restore it from a backup, or remove it and enrol again"
-    )]
+    #[error("{path} does not hold a key ({source}): {way_out}")]
     Key {
         /// The file.
         path: PathBuf,
+        /// The way out.
+        way_out: &'static str,
         /// The fault in it.
         source: keys::SecretParseError,
     },
@@ -64,7 +61,13 @@ impl StateDir {
             .mode(0o700)
             .create(path)
             .map_err(io("create", path))?;
-        private(path)?;
+        let owners = Owners::of_process().check_directory(path)?;
+        for entry in std::fs::read_dir(path).map_err(io("list", path))? {
+            let entry = entry.map_err(io("list", path))?;
+            if is_held(&entry.file_name().to_string_lossy()) {
+                owners.check_file(&entry.path())?;
+            }
+        }
         let lock = path.join("lock");
         let file = OpenOptions::new()
             .create(true)
@@ -82,22 +85,38 @@ impl StateDir {
         }
     }
 
-    /// The secret in the file `name`; the first time it is generated and written.
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the file `name` is, or would be.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The secret in the file `name`; the first time it is generated and written. `way_out` is for whoever
+    /// finds that the file holds no key.
     ///
     /// # Errors
-    /// When the file is not private, not a key, or cannot be written.
+    /// When the file is not a key, or cannot be written.
     pub fn key<K>(
         &self,
-        name: &str,
+        (name, way_out): (&str, &'static str),
         parse: impl Fn(&str) -> Result<K, keys::SecretParseError>,
         expose: impl Fn(&K) -> Zeroizing<String>,
         generate: impl FnOnce() -> K,
     ) -> Result<K, StateDirError> {
         let path = self.path.join(name);
-        match std::fs::read_to_string(&path).map(Zeroizing::new) {
-            Ok(text) => {
-                private(&path)?;
-                parse(&text).map_err(|source| StateDirError::Key { path, source })
+        match std::fs::read(&path).map(Zeroizing::new) {
+            Ok(bytes) => {
+                // Bytes that are no text are no key either.
+                let text = std::str::from_utf8(&bytes).unwrap_or_default();
+                parse(text).map_err(|source| StateDirError::Key {
+                    path,
+                    way_out,
+                    source,
+                })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let key = generate();
@@ -128,32 +147,34 @@ fn write_private(dir: &Path, path: &Path, secret: &[u8]) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-fn private(path: &Path) -> Result<(), StateDirError> {
-    let meta = std::fs::metadata(path).map_err(|source| StateDirError::Io {
-        what: "look at",
-        path: path.to_owned(),
-        source,
-    })?;
-    let mode = meta.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 {
-        Ok(())
-    } else {
-        Err(StateDirError::Open {
-            path: path.to_owned(),
-            mode,
-        })
-    }
+/// Whether a file holds secrets or state. `status.json` holds neither, and is for everybody.
+fn is_held(name: &str) -> bool {
+    // SQLite keeps the newest commits in files beside the database.
+    HELD.contains(&name) || name.starts_with("controller.db")
 }
+
+const HELD: [&str; 9] = [
+    "lock",
+    "founding",
+    "connection.key",
+    "authority.key",
+    "controller.reserve",
+    "identity.key",
+    "wireguard.key",
+    "enrolment.json",
+    "epochs.json",
+];
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use keys::NodeSecret;
     use rand_core::OsRng;
+    use std::os::unix::fs::PermissionsExt;
 
     fn identity(dir: &StateDir) -> Result<NodeSecret, StateDirError> {
         dir.key(
-            "identity.key",
+            ("identity.key", "restore it"),
             NodeSecret::from_base64,
             NodeSecret::expose_base64,
             || NodeSecret::generate(&mut OsRng),
@@ -171,11 +192,55 @@ mod tests {
             std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(
-            identity(&dir),
-            Err(StateDirError::Open { mode: 0o644, .. })
-        ));
+    }
+
+    /// The words that a directory is refused with.
+    fn refused(state: &Path) -> String {
+        StateDir::open(state).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_file_that_holds_secrets_or_state_is_held_to_one_rule_and_others_are_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let state = temp.path().join("state");
+        drop(StateDir::open(&state).unwrap());
+        let chmod = |path: &Path, mode| {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        };
+        let database = [
+            "controller.db",
+            "controller.db-wal",
+            "controller.db-shm",
+            "controller.db-journal",
+        ];
+        for name in HELD.into_iter().chain(database) {
+            let path = state.join(name);
+            std::fs::write(&path, "").unwrap();
+            for mode in [0o644, 0o640, 0o660] {
+                chmod(&path, mode);
+                let error = refused(&state);
+                let way_out = format!("chmod 600 {}", path.display());
+                assert!(error.contains(&way_out), "{error}");
+                assert!(error.contains(&format!("{mode:04o}")), "{error}");
+            }
+            std::fs::remove_file(&path).unwrap();
+            // A daemon that opened it would wait for somebody to write.
+            crate::private::tests::make_fifo(&path);
+            assert!(refused(&state).contains("not a regular file but a FIFO"));
+            std::fs::remove_file(&path).unwrap();
+            std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+            assert!(refused(&state).contains("but a symbolic link"));
+            std::fs::remove_file(&path).unwrap();
+        }
+        for name in ["status.json", "benchmark.json"] {
+            std::fs::write(state.join(name), "").unwrap();
+            chmod(&state.join(name), 0o644);
+        }
+        drop(StateDir::open(&state).unwrap());
+        for mode in [0o755, 0o750, 0o701] {
+            chmod(&state, mode);
+            assert!(refused(&state).contains("chmod 700"));
+        }
     }
 
     #[test]
@@ -183,6 +248,9 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = StateDir::open(&temp.path().join("state")).unwrap();
         let path = temp.path().join("state/identity.key");
+        std::fs::write(&path, b"\xff\xfe").unwrap();
+        assert!(matches!(identity(&dir), Err(StateDirError::Key { .. })));
+        std::fs::remove_file(&path).unwrap();
         write_private(&temp.path().join("state"), &path, b"garbage!").unwrap();
         assert!(matches!(identity(&dir), Err(StateDirError::Key { .. })));
         assert_eq!(std::fs::read_to_string(path).unwrap(), "garbage!\n");

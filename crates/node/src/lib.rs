@@ -40,7 +40,7 @@ use io::firewall::{Firewall, FirewallWatch};
 use io::offload::Offloads;
 use io::tun::Tun;
 use keys::{NodeSecret, WgSecret};
-use persist::{Enrolment, Memory, StateDir};
+use persist::{EnrolledKeys, Enrolment, Memory, StateDir};
 use quic::Dialer;
 use shell::{Inputs, Shell};
 use std::future::Future;
@@ -98,6 +98,13 @@ pub enum OpenError {
         "this node is not enrolled: create a token with `meshctl token create` at the controller and start the node once with --join @FILE"
     )]
     NotEnrolled,
+    /// It was, and there is no token.
+    #[error(
+        "enrolment.json is missing, though this node was in a mesh before, as epochs.json says: restore it from \
+         a backup, or start once with --join @FILE and a token from `meshctl token create --name NAME` at the \
+         controller: name and addresses stay"
+    )]
+    EnrolmentLost,
     /// The token is over.
     #[error("the token has expired: create a new one with `meshctl token create`")]
     TokenExpired,
@@ -174,9 +181,20 @@ impl Node {
         admin: std::os::unix::net::UnixListener,
     ) -> Result<Self, OpenError> {
         let state = StateDir::new(config.state_dir.clone());
-        let enrolment = state.enrolment()?;
-        let memory = state.memory()?;
+        let keys = EnrolledKeys {
+            node: identity.public(),
+            wg: wg.public(),
+        };
+        let enrolment = state.enrolment(keys)?;
+        let remembered = state.memory()?;
+        if enrolment.is_some() && remembered.is_none() {
+            tracing::warn!(
+                "epochs.json is missing: this node has lost its memory of the newest epoch, and cannot tell an old \
+                 copy of its controller until it has heard the next one"
+            );
+        }
         match (&enrolment, &config.join) {
+            (None, None) if remembered.is_some() => return Err(OpenError::EnrolmentLost),
             (None, None) => return Err(OpenError::NotEnrolled),
             (None, Some(token))
                 if token.expires_unix.saturating_mul(1000) < io::clock::unix_ms() =>
@@ -206,7 +224,7 @@ impl Node {
             wg,
             state,
             enrolment,
-            memory,
+            memory: remembered.unwrap_or_default(),
             queues: tuns.into_iter().zip(sockets).collect(),
             offloads,
             admin,
@@ -290,7 +308,11 @@ impl Node {
         let keys = (self.identity.public(), self.wg.public());
         let place = session::enrol(&dialer, token, self.config.name.as_ref(), keys).await;
         dialer.close("enrolled").await;
-        let enrolment = Enrolment::new(token, &place.map_err(ServeError::Enrolment)?);
+        let (node, wg) = keys;
+        let keys = EnrolledKeys { node, wg };
+        let enrolment = Enrolment::new(token, &place.map_err(ServeError::Enrolment)?, keys);
+        // First the memory, so that an enrolled node without one has lost it.
+        self.state.save_memory(&self.memory)?;
         self.state.save_enrolment(&enrolment)?;
         tracing::info!(name = %enrolment.name, v4 = %enrolment.v4.0, v6 = %enrolment.v6.0, "enrolled");
         Ok(enrolment)

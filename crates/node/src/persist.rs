@@ -3,11 +3,12 @@
 
 use crate::io::rights::{self, Keep};
 use epoch::member::HighWater;
-use keys::{AuthorityId, ControllerId, Epoch, MeshId, NodeId, SegmentId};
+use keys::{AuthorityId, ControllerId, Epoch, MeshId, NodeId, SegmentId, WgPublicKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -25,6 +26,17 @@ pub(crate) struct Enrolment {
     pub(crate) segment: SegmentId,
     pub(crate) v4: (Ipv4Addr, u8),
     pub(crate) v6: (Ipv6Addr, u8),
+    /// The keys that were enrolled; `None` in a file of an earlier version, until the next start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) keys: Option<EnrolledKeys>,
+}
+
+/// The public halves of the keys that a node was enrolled with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EnrolledKeys {
+    pub(crate) node: NodeId,
+    pub(crate) wg: WgPublicKey,
 }
 
 /// The newest epoch that was in force here, and the authority's word for it.
@@ -73,14 +85,28 @@ pub enum PersistError {
         source: io::Error,
     },
     /// A file does not hold what it should.
-    #[error(
-        "{path} is damaged ({source}): restore it, or remove the state directory and enrol again"
-    )]
+    #[error("{path} is damaged ({source}): restore it; or {way_out}")]
     Damaged {
         /// Which file.
         path: PathBuf,
         /// Where.
         source: serde_json::Error,
+        /// The way out without a copy.
+        way_out: &'static str,
+    },
+    /// A key is not the one that was enrolled.
+    #[error(
+        "{key} is not the key that this node is enrolled with by {enrolment}: restore that key; or move \
+         {enrolment} away and start once with a token from `meshctl token create --name {name}`: name and \
+         addresses stay"
+    )]
+    OtherKey {
+        /// The key's file.
+        key: PathBuf,
+        /// The enrolment's.
+        enrolment: PathBuf,
+        /// The node's name.
+        name: NodeName,
     },
 }
 
@@ -93,19 +119,51 @@ impl StateDir {
         Self(path)
     }
 
-    pub(crate) fn enrolment(&self) -> Result<Option<Enrolment>, PersistError> {
-        read(&self.0.join(ENROLMENT))
+    /// Device and inode of the file that this process holds locked; `None` if they are not shown.
+    pub(crate) fn lock(&self) -> Option<(u64, u64)> {
+        let meta = std::fs::metadata(self.0.join(LOCK)).ok()?;
+        Some((meta.dev(), meta.ino()))
+    }
+
+    /// The enrolment, if there is one, of a node with these keys.
+    pub(crate) fn enrolment(&self, keys: EnrolledKeys) -> Result<Option<Enrolment>, PersistError> {
+        let path = self.0.join(ENROLMENT);
+        let Some(mut enrolment) = read::<Enrolment>(&path, ENROL_AGAIN)? else {
+            return Ok(None);
+        };
+        let Some(enrolled) = enrolment.keys else {
+            enrolment.keys = Some(keys);
+            // A full disk keeps nobody from starting: without the keys, the enrolment is as good as before.
+            if let Err(error) = self.save_enrolment(&enrolment) {
+                tracing::debug!(%error, "the enrolled keys are not remembered");
+            }
+            return Ok(Some(enrolment));
+        };
+        let other = match () {
+            () if enrolled.node != keys.node => Some("identity.key"),
+            () if enrolled.wg != keys.wg => Some("wireguard.key"),
+            () => None,
+        };
+        match other {
+            None => Ok(Some(enrolment)),
+            Some(key) => Err(PersistError::OtherKey {
+                key: self.0.join(key),
+                enrolment: path,
+                name: enrolment.name,
+            }),
+        }
     }
 
     pub(crate) fn save_enrolment(&self, enrolment: &Enrolment) -> Result<(), PersistError> {
         write(&self.0, ENROLMENT, enrolment)
     }
 
-    pub(crate) fn memory(&self) -> Result<Memory, PersistError> {
-        Ok(read(&self.0.join(EPOCHS))?.unwrap_or_default())
+    /// `None` if there is no file: that of a node that was enrolled is lost.
+    pub(crate) fn memory(&self) -> Result<Option<Memory>, PersistError> {
+        read(&self.0.join(EPOCHS), FORGET)
     }
 
-    fn save_memory(&self, memory: &Memory) -> Result<(), PersistError> {
+    pub(crate) fn save_memory(&self, memory: &Memory) -> Result<(), PersistError> {
         write(&self.0, EPOCHS, memory)
     }
 }
@@ -162,7 +220,7 @@ fn keep(state: &StateDir, mut memory: Memory, mesh: MeshId, inbox: &mpsc::Receiv
 }
 
 impl Enrolment {
-    pub(crate) fn new(token: &Token, place: &Place) -> Self {
+    pub(crate) fn new(token: &Token, place: &Place, keys: EnrolledKeys) -> Self {
         Self {
             name: place.name.clone(),
             controllers: token.controllers.clone(),
@@ -172,6 +230,7 @@ impl Enrolment {
             segment: place.segment,
             v4: place.v4,
             v6: place.v6,
+            keys: Some(keys),
         }
     }
 
@@ -200,7 +259,10 @@ impl Enrolment {
     }
 }
 
-fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, PersistError> {
+fn read<T: for<'de> Deserialize<'de>>(
+    path: &Path,
+    way_out: &'static str,
+) -> Result<Option<T>, PersistError> {
     match std::fs::read(path) {
         Ok(bytes) => {
             serde_json::from_slice(&bytes)
@@ -208,6 +270,7 @@ fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, PersistE
                 .map_err(|source| PersistError::Damaged {
                     path: path.to_owned(),
                     source,
+                    way_out,
                 })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -236,8 +299,13 @@ fn write(dir: &Path, name: &str, value: &impl Serialize) -> Result<(), PersistEr
     Ok(())
 }
 
+const LOCK: &str = "lock";
 const ENROLMENT: &str = "enrolment.json";
 const EPOCHS: &str = "epochs.json";
+const ENROL_AGAIN: &str = "move it away and start once with a token from `meshctl token create --name NAME` at \
+     the controller: name and addresses stay";
+const FORGET: &str = "move it away: the node then starts without its memory of the newest epoch, and cannot tell \
+     an old copy of its controller until it has heard the next one";
 
 #[cfg(test)]
 mod tests {
@@ -255,7 +323,8 @@ mod tests {
     }
 
     fn epoch_of(state: &StateDir, mesh: MeshId) -> u64 {
-        state.memory().unwrap().high_water(mesh).epoch.0
+        let memory = state.memory().unwrap().unwrap_or_default();
+        memory.high_water(mesh).epoch.0
     }
 
     #[test]
@@ -280,7 +349,7 @@ mod tests {
         };
         memory.0.insert(MESH.to_string(), newest);
         state.save_memory(&memory).unwrap();
-        let read = state.memory().unwrap();
+        let read = state.memory().unwrap().unwrap();
         let newest = read.of(MESH).unwrap();
         let proof = newest.mark.as_ref().unwrap().verify(&[authority.public()]);
         assert_eq!(*proof.unwrap(), mark, "the signature survives too");
@@ -289,9 +358,67 @@ mod tests {
             std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
-        std::fs::write(&path, "{").unwrap();
-        let error = state.memory().unwrap_err().to_string();
-        assert!(error.contains("epochs.json is damaged"), "{error}");
+        for damage in ["", "{", "null", "[]"] {
+            std::fs::write(&path, damage).unwrap();
+            let error = state.memory().unwrap_err().to_string();
+            assert!(error.contains("epochs.json is damaged"), "{error}");
+            assert!(error.contains("move it away"), "{error}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(state.memory().unwrap().is_none(), "lost is not empty");
+    }
+
+    fn enrolled_keys() -> EnrolledKeys {
+        let mut rng = rand_core::OsRng;
+        EnrolledKeys {
+            node: keys::NodeSecret::generate(&mut rng).public(),
+            wg: keys::WgSecret::generate(&mut rng).public(),
+        }
+    }
+
+    #[test]
+    fn a_key_that_was_not_enrolled_is_named_and_an_earlier_versions_file_learns_the_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path().to_owned());
+        let keys = enrolled_keys();
+        assert!(state.enrolment(keys).unwrap().is_none());
+        let earlier = Enrolment {
+            name: "node-a".parse().unwrap(),
+            controllers: Vec::new(),
+            controller: ControllerId([1; 32]),
+            authorities: Vec::new(),
+            mesh: MESH,
+            segment: SegmentId::FIRST,
+            v4: ([10, 77, 0, 2].into(), 16),
+            v6: ("fd00::2".parse().unwrap(), 64),
+            keys: None,
+        };
+        state.save_enrolment(&earlier).unwrap();
+        let text = std::fs::read_to_string(dir.path().join(ENROLMENT)).unwrap();
+        assert!(!text.contains("keys"), "as it was: {text}");
+        for _ in 0..2 {
+            let enrolment = state.enrolment(keys).unwrap().unwrap();
+            assert_eq!(enrolment.keys, Some(keys));
+        }
+        let other = enrolled_keys();
+        let identity = EnrolledKeys {
+            node: other.node,
+            ..keys
+        };
+        let wireguard = EnrolledKeys {
+            wg: other.wg,
+            ..keys
+        };
+        for (keys, file) in [(identity, "identity.key"), (wireguard, "wireguard.key")] {
+            let error = state.enrolment(keys).unwrap_err().to_string();
+            let way_out = "meshctl token create --name node-a";
+            assert!(error.contains(file) && error.contains(way_out), "{error}");
+        }
+        for damage in ["", "{}"] {
+            std::fs::write(dir.path().join(ENROLMENT), damage).unwrap();
+            let error = state.enrolment(keys).unwrap_err().to_string();
+            assert!(error.contains("enrolment.json is damaged"), "{error}");
+        }
     }
 
     #[test]
@@ -303,7 +430,7 @@ mod tests {
         drop(keeper);
         assert_eq!(epoch_of(&state, MESH), 49);
         let other = MeshId([2; 16]);
-        let keeper = Keeper::start(state.clone(), state.memory().unwrap(), other).unwrap();
+        let keeper = Keeper::start(state.clone(), state.memory().unwrap().unwrap(), other).unwrap();
         keeper.keep(newest(3));
         drop(keeper);
         assert_eq!((epoch_of(&state, MESH), epoch_of(&state, other)), (49, 3));

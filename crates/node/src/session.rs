@@ -13,7 +13,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use wire::host_port::{Host, HostPort, HostPortError};
 use wire::message::{Enrol, Hello, Refusal};
-use wire::{Mark, NodeName, Place, Signed, ToController, ToNode, Token, VerifyError};
+use wire::{
+    Duplicate, Instance, Mark, NodeName, Place, Signed, ToController, ToNode, Token, VerifyError,
+};
 
 /// News of the control channel.
 pub(crate) enum Session {
@@ -50,6 +52,9 @@ pub(crate) enum SessionError {
     /// The stream broke, or carried something that is no frame.
     #[error(transparent)]
     Receive(#[from] quic::RecvError),
+    /// The controller serves another process with this node's keys.
+    #[error("{0}")]
+    Duplicate(Duplicate),
     /// The controller will not serve this node.
     #[error("the controller refuses: {0}")]
     Refused(Refusal),
@@ -77,6 +82,7 @@ pub(crate) struct Introduction {
     pub(crate) listen_port: u16,
     pub(crate) advertised: Vec<SocketAddr>,
     pub(crate) newest: watch::Receiver<Option<Signed<Mark>>>,
+    pub(crate) instance: Instance,
 }
 
 /// A place is believed if a trusted authority signed it for this node: the controller's connection key
@@ -112,15 +118,22 @@ pub(crate) async fn run(
             Ok(()) => SessionError::Closed,
             Err(error) => error,
         };
-        let down = SessionEvent::Down {
-            address: address.clone(),
-            error: error.to_string(),
+        let address = address.clone();
+        let (down, pause) = match error {
+            SessionError::Duplicate(duplicate) => {
+                let pause = DUPLICATE_PAUSE.mul_f64(rand_core::OsRng.gen_range(0.5..1.5));
+                (SessionEvent::Duplicate { address, duplicate }, pause)
+            }
+            error => {
+                let error = error.to_string();
+                (SessionEvent::Down { address, error }, backoff.next())
+            }
         };
         if events.send(Session::Heard(down)).await.is_err() {
             break;
         }
         tokio::select! {
-            () = tokio::time::sleep(backoff.next()) => {}
+            () = tokio::time::sleep(pause) => {}
             () = events.closed() => break,
         }
     }
@@ -143,6 +156,7 @@ async fn once(
         advertised: introduction.advertised.clone(),
         newest: introduction.newest.borrow().clone(),
         unix_ms: clock::unix_ms(),
+        instance: introduction.instance,
     };
     send.send(&ToController::Hello(hello)).await?;
     let answer = timeout(ANSWER_TIME, receive.recv())
@@ -150,6 +164,7 @@ async fn once(
         .map_err(|_| SessionError::Silent)??;
     let (place, unix_ms) = match answer {
         Some(ToNode::Welcome { place, unix_ms }) => (place, unix_ms),
+        Some(ToNode::Duplicate(duplicate)) => return Err(SessionError::Duplicate(duplicate)),
         Some(ToNode::Refused { reason }) => return Err(SessionError::Refused(reason)),
         Some(_) => return Err(SessionError::OutOfTurn),
         None => return Err(SessionError::Closed),
@@ -313,6 +328,8 @@ impl Backoff {
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Before this process asks again whether the other one is gone; with half of jitter.
+const DUPLICATE_PAUSE: Duration = Duration::from_secs(30);
 /// Messages that may wait for the stream.
 const OUTBOX: usize = 256;
 

@@ -111,8 +111,9 @@ impl Shell {
             }
             Session::Heard(event) => event,
         };
-        if matches!(event, SessionEvent::Down { .. }) {
-            self.outbox = None;
+        match event {
+            SessionEvent::Down { .. } | SessionEvent::Duplicate { .. } => self.outbox = None,
+            SessionEvent::Up { .. } | SessionEvent::Message(_) => {}
         }
         self.agent.handle_session(event, now);
     }

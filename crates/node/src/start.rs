@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tunnel::FrontDoor;
-use wire::Place;
+use wire::{Instance, Place};
 
 /// Everything that runs from here on; nothing waits yet.
 pub(crate) fn start(
@@ -59,6 +59,12 @@ pub(crate) fn start(
         listen_port,
         advertised: config.advertise,
         newest,
+        instance: Instance::new(
+            enrolment.mesh,
+            &io::clock::boot_id(),
+            state.lock(),
+            rand_core::OsRng.r#gen(),
+        ),
     };
     let addresses = match config.controllers {
         none if none.is_empty() => enrolment.controllers.clone(),

@@ -12,8 +12,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use tunnel::PeerSnapshot;
 use wire::NodeName;
 use wire::admin::{
-    self, Control, EvidenceStatus, FirewallStatus, InterfaceStatus, Membership, NodeDaemonStatus,
-    OffloadStatus, PeerStatus, PingStatus, SCHEMA,
+    self, Control, DuplicateStatus, EvidenceStatus, FirewallStatus, InterfaceStatus, Membership,
+    NodeDaemonStatus, OffloadStatus, PeerStatus, PingStatus, SCHEMA,
 };
 
 /// Everything, as it is now.
@@ -65,6 +65,9 @@ pub(crate) fn of(
         controller,
         control_error,
         clock_skew_ms,
+        duplicate: agent
+            .duplicate(now)
+            .map(|(duplicate, said)| DuplicateStatus::new(duplicate, seconds(said.wall))),
         membership: agent.is_member().map(membership),
         reason,
         epoch: update.map(|update| update.epoch.0),

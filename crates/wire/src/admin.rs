@@ -22,6 +22,7 @@
 //!
 //! The file is long because it is a list.
 
+use crate::instance::{Duplicate, Seen};
 use crate::name::NodeName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -204,6 +205,52 @@ pub struct NodeStatus {
     /// Its last report about its peers, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub observes: BTreeMap<NodeName, Observation>,
+    /// The other machine that runs with this node's keys, if there was one within three minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicate: Option<DuplicateStatus>,
+}
+
+/// Two machines that run with one node's keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DuplicateStatus {
+    /// The one that was first, and is served.
+    pub first: InstanceStatus,
+    /// The one that is refused.
+    pub other: InstanceStatus,
+    /// When the second was seen last.
+    pub seen_utc: String,
+}
+
+/// One process of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// The address that the controller sees it at.
+    pub address: SocketAddr,
+    /// The boot of its machine: the same for two processes on one machine.
+    pub boot: String,
+    /// The run of the process: another one after each start.
+    pub run: String,
+}
+
+impl DuplicateStatus {
+    /// A duplicate that was seen at a time.
+    pub fn new(duplicate: &Duplicate, seen_utc: String) -> Self {
+        Self {
+            first: (&duplicate.first).into(),
+            other: (&duplicate.other).into(),
+            seen_utc,
+        }
+    }
+}
+
+impl From<&Seen> for InstanceStatus {
+    fn from(seen: &Seen) -> Self {
+        Self {
+            address: seen.address,
+            boot: seen.boot_words(),
+            run: seen.run_words(),
+        }
+    }
 }
 
 /// Newest accepted evidence of a node.
@@ -405,6 +452,9 @@ pub struct NodeDaemonStatus {
     /// The node's wall clock minus the controller's, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_skew_ms: Option<i64>,
+    /// The other machine that runs with this node's keys, if the controller said so within three minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicate: Option<DuplicateStatus>,
     /// Membership in the epoch that the node has in force; `None` before the first.
     pub membership: Option<Membership>,
     /// Why the node has no peers.

@@ -1,9 +1,9 @@
-//! An update and a run that keep the rules, for tests to begin from. Every field that a test does not
+//! An update, a run and a process that keep the rules, for tests to begin from. Every field that a test does not
 //! speak of is set here and nowhere else. Not part of the product: the feature `fixtures` is for tests.
 
 use crate::evidence::Benchmark;
 use crate::update::{EpochUpdate, Excluded, LeaseEnd, Member};
-use crate::{Digest, NodeName};
+use crate::{Digest, Instance, NodeName};
 use jiff::Timestamp;
 use keys::{Commitment, Epoch, MeshId, NodeId, SegmentId, WgPublicKey};
 use std::collections::BTreeMap;
@@ -78,6 +78,12 @@ pub fn run(overall: f64, finished: Timestamp) -> Benchmark {
         mesh: None,
         challenge: None,
     }
+}
+
+/// A process; those of one home follow each other.
+pub fn instance(home: u8, run: u8) -> Instance {
+    let lock = Some((1, home.into()));
+    Instance::new(MeshId([1; 16]), "boot", lock, [run; 16])
 }
 
 fn name(number: u8) -> NodeName {

@@ -15,6 +15,7 @@
 //! | [`token`] | the enrolment token's one string |
 //! | [`name`] | node names |
 //! | [`host_port`] | where a machine is reached, as a person writes it |
+//! | [`instance`] | which process speaks for a node |
 //! | [`admin`] | the JSON of the admin sockets and of `status.json` |
 
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ pub mod evidence;
 pub mod fixtures;
 pub mod frame;
 pub mod host_port;
+pub mod instance;
 pub mod message;
 pub mod name;
 pub mod place;
@@ -37,6 +39,7 @@ pub mod visible;
 
 pub use frame::{Frame, FrameError};
 pub use host_port::HostPort;
+pub use instance::{Duplicate, Instance};
 pub use message::{ToController, ToNode};
 pub use name::NodeName;
 pub use place::Place;

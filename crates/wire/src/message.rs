@@ -1,6 +1,7 @@
 //! The messages of node and controller to each other, one variant per frame type.
 
 use crate::frame::Frame;
+use crate::instance::{Duplicate, Instance};
 use crate::name::NodeName;
 use crate::place::Place;
 use crate::signed::Signed;
@@ -44,6 +45,8 @@ pub enum ToController {
         /// Addresses that the operator configured; empty: the one that the controller sees.
         advertised: Vec<SocketAddr>,
     },
+    /// Answers [`ToNode::RollCall`] (type 7).
+    Present,
 }
 
 /// Asks to be enrolled.
@@ -59,7 +62,7 @@ pub struct Enrol {
 }
 
 /// Opens a session of an enrolled node.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Hello {
     /// Version of the node's software, for the operator's eye. At most 64 bytes.
     pub software: String,
@@ -72,6 +75,8 @@ pub struct Hello {
     pub newest: Option<Signed<Mark>>,
     /// The node's wall clock, in milliseconds since 1970, to show the skew.
     pub unix_ms: u64,
+    /// The process that says so.
+    pub instance: Instance,
 }
 
 /// How far a node has come with an epoch.
@@ -129,6 +134,11 @@ pub enum ToNode {
         /// Why.
         reason: Refusal,
     },
+    /// Asks whether the process is still there, because another one says that it is the node (type 7).
+    RollCall,
+    /// Another process runs with the node's keys: to the first, which stays, and to the other, before it is
+    /// refused (type 8).
+    Duplicate(Duplicate),
 }
 
 /// A signed update on its way to one node.
@@ -181,6 +191,9 @@ pub enum Refusal {
     /// The node's identity or its WireGuard key is weak or oddly encoded.
     #[error("a key of this node is weak: remove identity.key and wireguard.key and start again")]
     WeakKey,
+    /// Another process of the node is served, and is there.
+    #[error("another machine runs with this node's keys, and was first")]
+    Duplicate,
 }
 
 const SMALL: usize = 4 << 10;
@@ -204,12 +217,13 @@ impl Frame for ToController {
             Self::Ack { .. } => 4,
             Self::Report { .. } => 5,
             Self::Endpoints { .. } => 6,
+            Self::Present => 7,
         }
     }
 
     fn limit(frame_type: u8) -> Option<usize> {
         match frame_type {
-            1 | 2 | 4 | 6 => Some(SMALL),
+            1 | 2 | 4 | 6 | 7 => Some(SMALL),
             3 => Some(EVIDENCE),
             5 => Some(report_limit(MAX_ROSTER)),
             _ => None,
@@ -226,12 +240,14 @@ impl Frame for ToNode {
             Self::Endpoints { .. } => 4,
             Self::EvidenceResult { .. } => 5,
             Self::Refused { .. } => 6,
+            Self::RollCall => 7,
+            Self::Duplicate(_) => 8,
         }
     }
 
     fn limit(frame_type: u8) -> Option<usize> {
         match frame_type {
-            1 | 2 | 5 | 6 => Some(SMALL),
+            1 | 2 | 5..=8 => Some(SMALL),
             3 | 4 => Some(FLEET),
             _ => None,
         }
@@ -287,6 +303,7 @@ mod tests {
             advertised: vec!["[fd00::1]:51820".parse().unwrap()],
             newest: None,
             unix_ms: 1,
+            instance: Instance::new(keys::MeshId([1; 16]), "boot", None, [7; 16]),
         })
     }
 
@@ -357,7 +374,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_message_an_error_or_incomplete(bytes in proptest::collection::vec(any::<u8>(), 0..512), kind in 0u8..8) {
+        fn any_bytes_are_a_message_an_error_or_incomplete(bytes in proptest::collection::vec(any::<u8>(), 0..512), kind in 0u8..9) {
             let mut framed = vec![crate::PROTOCOL_VERSION, kind, 0, 0];
             framed.extend_from_slice(&u32::try_from(bytes.len()).unwrap().to_be_bytes());
             framed.extend_from_slice(&bytes);

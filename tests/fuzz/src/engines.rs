@@ -174,6 +174,7 @@ impl World {
                     },
                 );
             }
+            9 if a & 1 == 1 => self.say(node, ToController::Present),
             9 => self.hang_up(node),
             10 => {
                 let reasons = [Refusal::Protocol, Refusal::TooMuch, Refusal::NotEnrolled];
@@ -251,6 +252,7 @@ impl World {
             advertised: Vec::new(),
             newest,
             unix_ms: u64::from(claims),
+            instance: wire::fixtures::instance(claims % 2, claims),
         };
         self.say(node, ToController::Hello(hello));
     }

@@ -15,6 +15,7 @@ use wire::evidence::{Benchmark, Envelope};
 use wire::frame::{self, Frame};
 use wire::message::{Enrol, Hello, PeerReport, Phase, Refusal, Update};
 use wire::signed::Digest;
+use wire::instance::{Duplicate, Seen};
 use wire::{EpochUpdate, Excluded, Mark, Place, Signed, ToController, ToNode, Token, fixtures};
 
 /// A fuzz target with its seeds.
@@ -212,6 +213,7 @@ fn to_controller() -> Vec<ToController> {
             advertised: addresses(),
             newest: Some(mark()),
             unix_ms: 1_700_000_000_000,
+            instance: fixtures::instance(1, 1),
         }),
         ToController::Evidence {
             envelope: b"{}".to_vec(),
@@ -232,7 +234,13 @@ fn to_controller() -> Vec<ToController> {
             listen_port: 51820,
             advertised: addresses(),
         },
+        ToController::Present,
     ]
+}
+
+fn seen(run: u8) -> Seen {
+    let address = SocketAddr::from(([192, 0, 2, run], 7));
+    Seen::at(address, &fixtures::instance(run, run))
 }
 
 fn to_node() -> Vec<ToNode> {
@@ -267,6 +275,11 @@ fn to_node() -> Vec<ToNode> {
         ToNode::Refused {
             reason: Refusal::BadToken,
         },
+        ToNode::RollCall,
+        ToNode::Duplicate(Duplicate {
+            first: seen(1),
+            other: seen(2),
+        }),
     ]
 }
 

@@ -19,15 +19,17 @@ pub(super) enum Kind {
     Ack,
     Report,
     Endpoints,
+    Present,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Connection,
         Self::Evidence,
         Self::Ack,
         Self::Report,
         Self::Endpoints,
+        Self::Present,
     ];
 
     /// How many of them in ten seconds for ever, and how many at once. Each is several times what a node
@@ -40,6 +42,8 @@ impl Kind {
             Self::Ack => (1_000, 2_000),
             Self::Report => (20, 20),
             Self::Endpoints => (10, 20),
+            // As often as the connections allow that somebody asks.
+            Self::Present => (10, 40),
         }
     }
 
@@ -50,6 +54,7 @@ impl Kind {
             4 => Some(Self::Ack),
             5 => Some(Self::Report),
             6 => Some(Self::Endpoints),
+            7 => Some(Self::Present),
             _ => None,
         }
     }

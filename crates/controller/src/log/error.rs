@@ -20,15 +20,24 @@ pub enum LogError {
     /// Another process has it.
     #[error("another controller uses it: stop that one, or give this one another state directory")]
     InUse,
+    /// There was a mesh, and the log does not hold it.
+    #[error(
+        "the mesh is not in it ({0}), while its keys are there: restore it from the backup, or start once \
+         with --new-mesh, which sets aside what there is and founds a new mesh, in which every node has to \
+         enrol again"
+    )]
+    Lost(&'static str),
     /// Not a database, or one that is torn.
     #[error(
-        "the file is damaged ({0}): restore it from a copy; its events cannot be told from forgeries"
+        "the file is damaged ({0}): restore it from a copy; its events cannot be told from forgeries. Without \
+         a copy, start once with --new-mesh, which sets it aside and founds a new mesh"
     )]
     Damaged(String),
     /// An event does not fit the chain.
     #[error(
         "event {seq} does not fit the chain ({what}): the log was changed or cut after it was \
-         written; restore it from a copy"
+         written; restore it from a copy. Without one, start once with --new-mesh, which sets it aside and \
+         founds a new mesh"
     )]
     Chain {
         /// The event.
@@ -39,7 +48,8 @@ pub enum LogError {
     /// Signed by a key that is not this controller's.
     #[error(
         "it is signed by {0}, which is not the key in authority.key: restore that key, or, to go on \
-         with a new one on purpose, name the old one in `adopt_log`; all nodes have to enrol again then"
+         with a new one on purpose, name the old one in `adopt_log`; all nodes have to enrol again then, as they \
+         have to in a new mesh, which --new-mesh founds"
     )]
     Signer(AuthorityId),
     /// An event of a newer version.
@@ -56,6 +66,23 @@ pub enum LogError {
     /// Anything else that the system says.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+}
+
+impl LogError {
+    /// Whether the mesh in the log is lost, rather than out of reach for now.
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Lost(_) | Self::Damaged(_) | Self::Chain { .. } | Self::Signer(_) => true,
+            Self::Full
+            | Self::NotTaken
+            | Self::ReadOnly
+            | Self::InUse
+            | Self::Newer(_)
+            | Self::Schema
+            | Self::Database(_)
+            | Self::Io(_) => false,
+        }
+    }
 }
 
 impl From<rusqlite::Error> for LogError {

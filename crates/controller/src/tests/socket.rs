@@ -16,6 +16,7 @@ fn config(dir: &Path) -> Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         advertise: Vec::new(),
         state_dir: dir.join("state"),
+        founding: true,
         status_file: dir.join("status.json"),
         mesh_v4: crate::open::DEFAULT_MESH_V4,
         mesh_v6: None,
@@ -103,6 +104,7 @@ async fn a_node_enrols_and_an_operator_asks_through_the_real_sockets() {
         advertised: Vec::new(),
         newest: None,
         unix_ms: 0,
+        instance: wire::fixtures::instance(1, 1),
     };
     sender.send(&ToController::Hello(hello)).await.unwrap();
     assert!(matches!(

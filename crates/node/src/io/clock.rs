@@ -32,6 +32,11 @@ pub(crate) fn both() -> Option<Now> {
     })
 }
 
+/// The identifier that the kernel draws at each boot (`random(4)`); empty where it shows none.
+pub(crate) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
 /// Sleeps until a time on the boot clock, but no longer than `longest`: tokio's clock stands still while the
 /// machine sleeps, and the boot clock does not.
 pub(crate) async fn until(at: Option<Duration>, longest: Duration) {
