@@ -9,7 +9,7 @@ use crate::persist::{Enrolment, Keeper, Newest, StateDir};
 use crate::session::Session;
 use crate::underlay::Underlay;
 use crate::{admin, export, metrics, status};
-use agent::{Agent, Effect, Emission, Evidence, Now, Round, SessionEvent, Target};
+use agent::{Agent, Effect, Emission, Evidence, Now, PathLimit, Round, SessionEvent, Target};
 use keys::WgSecret;
 use std::future::Future;
 use std::io;
@@ -120,7 +120,8 @@ impl Shell {
     async fn round(&mut self, round: Round, now: Now) {
         let snapshot = self.data.snapshot().await;
         let peers = snapshot.as_ref().map_or(&[][..], |s| &s.peers);
-        self.agent.handle_round(round, peers, now);
+        let full = self.underlay.mtu();
+        self.agent.handle_round(round, peers, full, now);
         self.carry_out();
         // An MTU that is news to the interface is tried when the interface has followed.
         if !self.underlay_changed {
@@ -182,11 +183,20 @@ impl Shell {
         let snapshot = self.data.snapshot().await;
         let peers = snapshot.as_ref().map_or(&[][..], |s| &s.peers);
         let destinations = self.agent.destinations(peers);
-        let narrow: Vec<_> = self.agent.narrow().collect();
-        if let Some(mtu) = self.underlay.follow(destinations, &narrow).await {
+        let limits = self.path_limits();
+        if let Some(mtu) = self.underlay.follow(destinations, &limits).await {
             self.data.send(DataCommand::Mtu(mtu as usize));
         }
         self.place_targets(snapshot.as_ref());
+    }
+
+    /// The paths to the peers, where they are tried; none without probes.
+    fn path_limits(&self) -> Vec<PathLimit> {
+        if self.targets.is_closed() {
+            Vec::new()
+        } else {
+            self.agent.path_limits(self.underlay.mtu())
+        }
     }
 
     /// Says whom to probe, and with which sizes.
@@ -211,6 +221,7 @@ impl Shell {
                     &self.agent,
                     &self.wg.public(),
                     &self.underlay,
+                    &self.path_limits(),
                     snapshot.as_ref(),
                     clock::now(),
                 );

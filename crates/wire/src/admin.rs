@@ -528,6 +528,12 @@ pub struct PeerStatus {
     pub lag: Option<u64>,
     /// Seconds since the newest handshake was completed.
     pub handshake_seconds: Option<f64>,
+    /// MTU of packets to it inside the mesh, in bytes; `None` for an excluded node.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// The largest packet on the underlay that an echo has shown to reach it whole, in bytes.
+    #[serde(default)]
+    pub path_mtu: Option<u32>,
     /// Bytes of inner packets sent to it.
     pub tx_bytes: u64,
     /// Bytes of inner packets received from it.

@@ -39,6 +39,8 @@ pub(crate) enum DataCommand {
     Change(DataChange),
     /// The interface's MTU from now on.
     Mtu(usize),
+    /// Send this packet in a datagram that nobody fragments, or not at all.
+    Measure(Vec<u8>),
     /// Observe the data plane.
     Snapshot(oneshot::Sender<Snapshot>),
     /// The PSK in force with one peer, base64: for an operator's explicit export.
@@ -74,6 +76,19 @@ pub(crate) struct DataPlane {
     stop: watch::Sender<()>,
     ended: FuturesUnordered<oneshot::Receiver<io::Result<()>>>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// Sends packets past the TUN device, in datagrams that nobody fragments.
+pub(crate) struct Ruler(mpsc::WeakUnboundedSender<DataCommand>);
+
+impl Ruler {
+    /// Sends one, if its peer has a session.
+    pub(crate) fn send(&self, packet: Vec<u8>) {
+        if let Some(commands) = self.0.upgrade() {
+            // A data plane that has ended measures nothing.
+            let _ = commands.send(DataCommand::Measure(packet));
+        }
+    }
 }
 
 /// The common state of the data threads.
@@ -141,6 +156,11 @@ impl DataPlane {
     pub(crate) fn send(&self, command: DataCommand) {
         // A data plane that has ended is noticed in `ended`.
         let _ = self.commands.send(command);
+    }
+
+    /// The way for packets that paths are measured with; it keeps no thread from ending.
+    pub(crate) fn ruler(&self) -> Ruler {
+        Ruler(self.commands.downgrade())
     }
 
     /// The data plane as observed; `None` when it has ended.
@@ -212,6 +232,7 @@ async fn run_main(
         };
         match wake {
             Wake::Command(None) => return Ok(()),
+            Wake::Command(Some(DataCommand::Measure(packet))) => worker.measure(packet),
             Wake::Command(Some(command)) => {
                 let mut tunnel = shared.carrier.write();
                 carry_out(command, &mut tunnel, shared);
@@ -247,6 +268,8 @@ fn carry_out(command: DataCommand, tunnel: &mut Tunnel, shared: &Shared) {
             }
         }
         DataCommand::Mtu(mtu) => tunnel.set_mtu(mtu),
+        // The thread's own: it takes a socket, and no tunnel alone.
+        DataCommand::Measure(_) => {}
         DataCommand::Snapshot(answer) => {
             let io = IoFailures {
                 tun_write: shared.tun_write.load(Ordering::Relaxed),

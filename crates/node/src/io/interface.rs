@@ -1,5 +1,5 @@
 //! Addresses, MTU and state of the TUN interface, by netlink. The prefix of an address brings the
-//! one route that meshd adds: the mesh range, on its own interface.
+//! route to the mesh range, on its own interface; `host_routes.rs` adds those to narrow peers.
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::address::AddressAttribute;

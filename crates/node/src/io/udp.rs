@@ -133,6 +133,30 @@ impl Udp {
         // a large buffer is empty, and until then nobody would be sent to.
         self.state.try_send((&self.socket).into(), &transmit)
     }
+
+    /// Sends one datagram that nobody on the way may fragment. The thread that calls has the socket for
+    /// itself, so that no other datagram is meant.
+    pub(crate) fn send_whole(&self, to: Path, datagram: &[u8]) -> io::Result<()> {
+        forbid_fragments(&self.socket, self.dual, true)?;
+        let sent = self.send(to, datagram, datagram.len());
+        forbid_fragments(&self.socket, self.dual, false)?;
+        sent
+    }
+}
+
+/// Forbids it, for the datagrams that a path is measured with: whole or not at all. Routers' answers about
+/// them are believed no more than about others.
+fn forbid_fragments(socket: &impl AsRawFd, dual: bool, forbid: bool) -> io::Result<()> {
+    if dual {
+        let forbid = i32::from(forbid);
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, forbid)?;
+    }
+    let mode = if forbid {
+        libc::IP_PMTUDISC_PROBE
+    } else {
+        libc::IP_PMTUDISC_OMIT
+    };
+    set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, mode)
 }
 
 /// Lets IP fragment what is too long for a path: slower than an MTU that fits, but no black hole
@@ -146,15 +170,9 @@ fn allow_fragments(socket: &std::net::UdpSocket, dual: bool) -> io::Result<()> {
             libc::IPV6_MTU_DISCOVER,
             libc::IPV6_PMTUDISC_OMIT,
         )?;
-        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0)?;
     }
-    // Also for a dual socket: it sends to mapped addresses.
-    set_option(
-        socket,
-        libc::IPPROTO_IP,
-        libc::IP_MTU_DISCOVER,
-        libc::IP_PMTUDISC_OMIT,
-    )
+    // The option of IPv4 also for a dual socket: it sends to mapped addresses.
+    forbid_fragments(socket, dual, false)
 }
 
 /// Whether the kernel believes what routers answer about IPv6 paths. It has to when a path does not
