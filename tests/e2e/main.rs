@@ -10,6 +10,7 @@ mod flows;
 mod membership;
 mod metrics;
 mod mtu;
+mod nat;
 mod offload;
 mod partition;
 mod refusals;

@@ -26,7 +26,15 @@ use wire::NodeName;
 
 /// The paths to peers, as far as they are known.
 #[derive(Debug, Default)]
-pub(crate) struct Paths(HashMap<NodeId, (IpAddr, Path)>);
+pub(crate) struct Paths(HashMap<NodeId, Way>);
+
+/// A path, where it leads outside, and what the log said of it last: the limit, if it was narrow.
+#[derive(Debug)]
+struct Way {
+    endpoint: IpAddr,
+    path: Path,
+    told: Option<u32>,
+}
 
 /// The path to one peer, and what packets to it are held to. Sizes are those of packets inside the tunnel,
 /// in bytes.
@@ -88,26 +96,30 @@ pub(crate) struct Heard<'a> {
 impl Paths {
     /// The sizes to try with the next round towards a peer at `endpoint`, full packets being `full`.
     pub(crate) fn sizes(&mut self, peer: NodeId, endpoint: IpAddr, full: u32) -> Sizes {
-        let new = (endpoint, Path::Tried { before: None });
-        let (known, path) = self.0.entry(peer).or_insert(new);
-        if *known != endpoint {
+        let new = Path::Tried { before: None };
+        let way = self.0.entry(peer).or_insert(Way {
+            endpoint,
+            path: new,
+            told: None,
+        });
+        if way.endpoint != endpoint {
             // Another way, of which nothing is known.
-            (*known, *path) = new;
+            (way.endpoint, way.path) = (endpoint, new);
         }
         if let Path::Known {
             carries,
             full: then,
             ..
-        } = *path
+        } = way.path
             && carries >= then
             && full > then
         {
             // Full packets have become larger.
-            *path = Path::Tried {
-                before: Some(carries),
+            way.path = Path::Tried {
+                before: Some(carries).filter(|_| full > COMMON),
             };
         }
-        path.sizes(full)
+        way.path.sizes(full)
     }
 
     /// Takes the result of a round, and says in the log what it means; whether packets to the peer are
@@ -120,21 +132,19 @@ impl Paths {
         full: u32,
         now: Duration,
     ) -> bool {
-        let Some((endpoint, path)) = self.0.get_mut(&peer) else {
+        let Some(way) = self.0.get_mut(&peer) else {
             return false;
         };
-        let before = *path;
-        *path = before.after(heard, now);
+        let before = way.path;
+        let path = before.after(heard, now);
+        way.path = path;
         let (was, is) = (before.limit(full), path.limit(full));
-        let path_mtu = path.proven().map(|packet| packet + overhead(*endpoint));
-        match (before.is_narrow(), path.is_narrow()) {
-            (_, true) if was != is => {
-                tracing::info!(peer = %name, path_mtu, mtu = is, "the path to a peer is narrow: packets to it are held to what passes");
-            }
-            (true, false) if path.proven().is_some() => {
-                tracing::info!(peer = %name, path_mtu, mtu = is, "the path to a peer carries full packets again");
-            }
-            _ => {}
+        let path_mtu = path.proven().map(|packet| packet + overhead(way.endpoint));
+        if path.is_narrow() && way.told != Some(is) {
+            way.told = Some(is);
+            tracing::info!(peer = %name, path_mtu, mtu = is, "the path to a peer is narrow: packets to it are held to what passes");
+        } else if path.is_wide() && way.told.take().is_some() {
+            tracing::info!(peer = %name, path_mtu, mtu = is, "the path to a peer carries full packets again");
         }
         was != is || before.proven() != path.proven()
     }
@@ -146,12 +156,12 @@ impl Paths {
         (v4, v6): (Ipv4Addr, Ipv6Addr),
         full: u32,
     ) -> Option<PathLimit> {
-        let (endpoint, path) = self.0.get(peer)?;
+        let Way { endpoint, path, .. } = self.0.get(peer)?;
         Some(PathLimit {
             endpoint: *endpoint,
             v4,
             v6,
-            proven: path.proven(),
+            proven: path.proven().map(|packet| packet.min(full)),
             is_narrow: path.is_narrow(),
             limit: path.limit(full),
         })
@@ -191,6 +201,10 @@ impl Path {
             Self::Silent { .. } => true,
             Self::Tried { .. } | Self::Searched { .. } => false,
         }
+    }
+
+    fn is_wide(self) -> bool {
+        matches!(self, Self::Known { .. }) && !self.is_narrow()
     }
 
     /// The largest packet that should be sent, where full ones have `full`.

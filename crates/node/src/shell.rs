@@ -5,6 +5,7 @@
 use crate::admin::{Answer, Request};
 use crate::data::{DataCommand, DataPlane, Snapshot};
 use crate::io::clock;
+use crate::keepalive::Watch;
 use crate::persist::{Enrolment, Keeper, Newest, StateDir};
 use crate::session::Session;
 use crate::underlay::Underlay;
@@ -31,6 +32,7 @@ pub(crate) struct Shell {
     pub(crate) outbox: Option<mpsc::Sender<ToController>>,
     /// Whether to look at the underlay when the effects are carried out.
     pub(crate) underlay_changed: bool,
+    pub(crate) keepalive: Watch,
     /// Changes the mean of a mock emitter, if that is what runs.
     pub(crate) mock_mean: Option<watch::Sender<Option<f64>>>,
     /// The mark that the next connection shows of this node's memory.
@@ -105,8 +107,15 @@ impl Shell {
 
     fn session(&mut self, session: Session, now: Now) {
         let event = match session {
-            Session::Up { event, outbox } => {
+            Session::Up {
+                event,
+                mapped,
+                outbox,
+            } => {
                 self.outbox = Some(outbox);
+                self.keepalive.handle_seen(mapped);
+                let every = self.keepalive.every();
+                self.data.send(DataCommand::Keepalive(every));
                 event
             }
             Session::Heard(event) => event,
@@ -217,7 +226,7 @@ impl Shell {
         match request {
             Request::Status(answer) => {
                 let snapshot = self.data.snapshot().await;
-                let status = status::of(
+                let mut status = status::of(
                     &self.agent,
                     &self.wg.public(),
                     &self.underlay,
@@ -225,6 +234,8 @@ impl Shell {
                     snapshot.as_ref(),
                     clock::now(),
                 );
+                status.keepalive = self.keepalive.every().map(|it| it.as_secs());
+                status.mapped = self.keepalive.mapped();
                 let _ = answer.send(Status::Node(Box::new(status)));
             }
             Request::Score(mean, answer) => {

@@ -1,7 +1,7 @@
 //! The start of a node that is enrolled: data threads, then the tasks around the agent, then the shell
 //! that runs it. Opens what is left to open, and then gives the rights up that this took.
 
-use crate::data::{DataPlane, Ruler};
+use crate::data::{DataCommand, DataPlane, Ruler};
 use crate::emitter::{self, Emitter};
 use crate::io;
 use crate::io::firewall::FirewallWatch;
@@ -9,6 +9,7 @@ use crate::io::offload::Offloads;
 use crate::io::rights::{self, Keep};
 use crate::io::tun::Tun;
 use crate::io::udp::PathErrors;
+use crate::keepalive::Watch;
 use crate::persist::{Enrolment, Keeper};
 use crate::probe::{self, Prober};
 use crate::session::{self, Introduction, Session};
@@ -50,6 +51,8 @@ pub(crate) fn start(
     let name = interface.name.clone();
     let (data, path_errors) = carry(&wg, &place, interface.mtu, queues, offloads)?;
     let own = [place.v4.0.into(), place.v6.0.into()];
+    let keepalive = Watch::new(config.keepalive);
+    data.send(DataCommand::Keepalive(keepalive.every()));
     let underlay = Underlay::new(config.mtu, interface, own, firewall, path_errors);
 
     let remembered = memory.of(enrolment.mesh);
@@ -102,6 +105,7 @@ pub(crate) fn start(
         underlay,
         outbox: None,
         underlay_changed: false,
+        keepalive,
         mock_mean,
         announced,
         targets,

@@ -73,6 +73,8 @@ pub(crate) fn of(
         lease_seconds: lease_end.map(|end| end.saturating_sub(now.boot).as_secs_f64()),
         interface: Some(interface(underlay, snapshot)),
         last_evidence: agent.evidence().map(|it| evidence(it, agent.control())),
+        keepalive: None,
+        mapped: None,
         peers: peers(agent, (underlay, paths), snapshot),
         dropped: dropped(snapshot),
     }

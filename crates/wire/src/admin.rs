@@ -420,6 +420,12 @@ pub struct NodeDaemonStatus {
     pub interface: Option<InterfaceStatus>,
     /// Newest evidence that was sent, and what became of it.
     pub last_evidence: Option<EvidenceStatus>,
+    /// Seconds without a word after which a peer is sent a keepalive; `None`: never.
+    #[serde(default)]
+    pub keepalive: Option<u64>,
+    /// Where the controller sees the node, if that is no address of its machine.
+    #[serde(default)]
+    pub mapped: Option<SocketAddr>,
     /// Every node of the roster and every excluded one, by name.
     pub peers: BTreeMap<NodeName, PeerStatus>,
     /// Packets that were not carried, by reason; every reason is there from zero.

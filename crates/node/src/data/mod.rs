@@ -39,6 +39,8 @@ pub(crate) enum DataCommand {
     Change(DataChange),
     /// The interface's MTU from now on.
     Mtu(usize),
+    /// How long a peer may hear nothing from now on.
+    Keepalive(Option<Duration>),
     /// Send this packet in a datagram that nobody fragments, or not at all.
     Measure(Vec<u8>),
     /// Observe the data plane.
@@ -268,6 +270,7 @@ fn carry_out(command: DataCommand, tunnel: &mut Tunnel, shared: &Shared) {
             }
         }
         DataCommand::Mtu(mtu) => tunnel.set_mtu(mtu),
+        DataCommand::Keepalive(every) => tunnel.set_keepalive(every),
         // The thread's own: it takes a socket, and no tunnel alone.
         DataCommand::Measure(_) => {}
         DataCommand::Snapshot(answer) => {

@@ -56,6 +56,11 @@ fn bind_to(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Whether an address is one of this machine's: nothing else can be bound to.
+pub(crate) fn is_own(address: IpAddr) -> bool {
+    std::net::UdpSocket::bind((address.to_canonical(), 0)).is_ok()
+}
+
 /// Past the system's limit where we may; up to it where we may not, which is slower, not wrong.
 fn enlarge_buffers(socket: &Socket) -> io::Result<()> {
     if set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER).is_err() {
