@@ -128,13 +128,14 @@ fn a_narrow_way_behind_a_router_that_answers_nothing_carries_everything() {
 #[test]
 fn a_link_of_1500_between_jumbo_frames_is_found_and_narrows_the_way_to_its_peer_alone() {
     let three = || quiet(Mesh::builder().nodes(3));
-    for (builder, packet, path, wide) in [
-        (three(), 1440, 1500, 8940),
-        (over_ipv6(three()), 1408, 1488, 8920),
+    // A veth lets 4 bytes more in, for a VLAN: not every width is the same both ways.
+    for (builder, middle, packet, path, wide) in [
+        (three(), 1500, 1440, 1500, 8940),
+        (over_ipv6(three()), 1492, 1408, 1488, 8920),
     ] {
         let mut mesh = builder.prepare();
         mesh.set_underlay_mtu(9000);
-        mesh.narrow_way("node-b", 1500);
+        mesh.narrow_way("node-b", middle);
         start(&mut mesh);
         mesh.wait_until("the narrow way is known, and the wide one", |mesh| {
             let to_c = paths(mesh, "node-a", "node-c");

@@ -156,6 +156,8 @@ pub(crate) struct Underlay {
     routes: HostRoutes,
     /// Whether they could be set when they were last looked at.
     has_routes: bool,
+    /// The least MTU of packets, which super-packets are made for.
+    least: u32,
     firewall: FirewallWatch,
     path_errors: PathErrors,
     /// Whether they count.
@@ -175,6 +177,7 @@ impl Underlay {
             fit: Fit::unknown(setting),
             routes: HostRoutes::none(&interface.name, own),
             has_routes: true,
+            least: interface.mtu,
             interface,
             firewall,
             path_errors,
@@ -225,6 +228,13 @@ impl Underlay {
             }
         };
         let routes = routes(self.setting, self.interface.mtu, paths);
+        let least = routes.values().copied().min().unwrap_or(self.mtu());
+        if (changed.is_some() || least != self.least)
+            && let Err(error) = interface::set_segments(&self.interface.name, least).await
+        {
+            tracing::debug!(%error, "super-packets are not made for narrow paths");
+        }
+        self.least = least;
         let followed = self.routes.follow(routes).await;
         if let (true, Err(error)) = (self.has_routes, &followed) {
             tracing::warn!(%error, "packets to a peer cannot be held to what its path carries; trying on");

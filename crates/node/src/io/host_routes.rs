@@ -54,9 +54,13 @@ impl HostRoutes {
                 }
             }
             for (to, mtu) in &wanted {
-                if is_there(&kernel, index, *to, *mtu).await {
-                    held.insert(*to, *mtu);
-                    continue;
+                match state(&kernel, index, *to).await {
+                    State::Held(found) if found == *mtu => {
+                        held.insert(*to, *mtu);
+                        continue;
+                    }
+                    State::Held(_) | State::Range => {}
+                    State::Elsewhere => continue,
                 }
                 let route = route(index, own, *to, Some(*mtu));
                 match handle.route().add(route).replace().execute().await {
@@ -70,13 +74,27 @@ impl HostRoutes {
     }
 }
 
-async fn is_there(kernel: &Kernel, index: u32, to: IpAddr, mtu: u32) -> bool {
+/// Where packets to an address go.
+enum State {
+    /// By its own route, with this MTU.
+    Held(u32),
+    /// With the mesh range.
+    Range,
+    /// Not by the mesh's interface: there is no IPv6, or somebody else's route, which stays as it is.
+    Elsewhere,
+}
+
+async fn state(kernel: &Kernel, index: u32, to: IpAddr) -> State {
     let Some(entry) = kernel.entry(to).await else {
-        return false;
+        return State::Elsewhere;
     };
-    let is_ours = entry.header.destination_prefix_length == whole(to)
-        && entry.attributes.contains(&RouteAttribute::Oif(index));
-    is_ours && metric(&entry.attributes) == Some(mtu)
+    if !entry.attributes.contains(&RouteAttribute::Oif(index)) {
+        return State::Elsewhere;
+    }
+    match metric(&entry.attributes) {
+        Some(mtu) if entry.header.destination_prefix_length == whole(to) => State::Held(mtu),
+        _ => State::Range,
+    }
 }
 
 fn route(index: u32, own: [IpAddr; 2], to: IpAddr, mtu: Option<u32>) -> RouteMessage {

@@ -115,6 +115,17 @@ pub(crate) async fn set_mtu(name: &str, mtu: u32) -> Result<(), InterfaceError> 
     carried_out(netlink(change).await).map_err(|error| refused(name, error))
 }
 
+/// Lets super-packets hold what fits one batch of datagrams, packets being of so many bytes at least: where
+/// the way to a peer is narrow, a batch has room for more of them.
+pub(crate) async fn set_segments(name: &str, packet: u32) -> Result<(), InterfaceError> {
+    let index = index_of(name).map_err(|_| InterfaceError::Gone(name.to_owned()))?;
+    let set = LinkUnspec::new_with_index(index)
+        .append_extra_attribute(LinkAttribute::GsoMaxSegs(batch_segments(packet)))
+        .build();
+    let change = async |handle: Handle| handle.link().set(set).execute().await;
+    carried_out(netlink(change).await).map_err(|error| refused(name, error))
+}
+
 fn refused(name: &str, source: io::Error) -> InterfaceError {
     InterfaceError::Refused {
         name: name.to_owned(),
