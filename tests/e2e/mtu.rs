@@ -161,6 +161,8 @@ fn a_way_that_narrows_later_is_followed() {
     // Somebody flushes the routes: they come back.
     mesh.namespace("node-a")
         .ip("-6 route flush dev meshd0 proto static");
+    // Any news of a link has the node look.
+    mesh.namespace("node-a").ip("link set eth0 txqueuelen 999");
     mesh.wait_until("they are back", |mesh| {
         let said = mesh
             .namespace("node-a")

@@ -43,7 +43,7 @@ fn an_idle_node_behind_an_address_translator_is_still_reached() {
         written.expect("a translator can be made forgetful");
     }
     // Keepalives, and nothing else, until any mapping of before is long forgotten.
-    let empty = "ip saddr 198.18.1.1 udp dport 51820 udp length 40";
+    let empty = "ip saddr 198.18.1.1 ip daddr 198.18.1.2 udp dport 51820 udp length 40";
     mesh.tally("nat-a", "keepalives", &[empty.to_owned()]);
     mesh.wait_until("the pair has long been idle", |mesh| {
         mesh.tallied("nat-a", "keepalives") > 5

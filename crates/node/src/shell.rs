@@ -135,6 +135,7 @@ impl Shell {
         // An MTU that is news to the interface is tried when the interface has followed.
         if !self.underlay_changed {
             self.place_targets(snapshot.as_ref());
+            self.underlay.hold(&self.path_limits(), false).await;
         }
     }
 
@@ -197,6 +198,8 @@ impl Shell {
             self.data.send(DataCommand::Mtu(mtu as usize));
         }
         self.place_targets(snapshot.as_ref());
+        // Only now every peer has a path, if it is one of which nothing is known.
+        self.underlay.hold(&self.path_limits(), true).await;
     }
 
     /// The paths to the peers, where they are tried; none without probes.

@@ -154,6 +154,8 @@ pub(crate) struct Underlay {
     fit: Fit,
     interface: Interface,
     routes: HostRoutes,
+    /// The MTUs that they were last to have.
+    wanted: BTreeMap<IpAddr, u32>,
     /// Whether they could be set when they were last looked at.
     has_routes: bool,
     /// The least MTU of packets, which super-packets are made for.
@@ -176,6 +178,7 @@ impl Underlay {
             setting,
             fit: Fit::unknown(setting),
             routes: HostRoutes::none(&interface.name, own),
+            wanted: BTreeMap::new(),
             has_routes: true,
             least: interface.mtu,
             interface,
@@ -210,8 +213,8 @@ impl Underlay {
         }
     }
 
-    /// Looks at the ways to `destinations` and lets the interface follow, and the routes to single peers
-    /// follow `paths`, which were measured. The interface's MTU, if that has changed.
+    /// Looks at the ways to `destinations` and lets the interface follow; what is shown also tells of
+    /// `paths`, which were measured. The interface's MTU, if that has changed.
     pub(crate) async fn follow(
         &mut self,
         destinations: BTreeSet<SocketAddr>,
@@ -227,9 +230,23 @@ impl Underlay {
                 None
             }
         };
+        if changed.is_some() {
+            // Super-packets are made for the new MTU.
+            self.least = self.mtu();
+        }
+        changed
+    }
+
+    /// Holds packets to each peer to what its path carries. If nothing is new, only with `again`: somebody
+    /// else may have changed the routes.
+    pub(crate) async fn hold(&mut self, paths: &[PathLimit], again: bool) {
         let routes = routes(self.setting, self.interface.mtu, paths);
+        if !again && routes == self.wanted {
+            return;
+        }
+        self.wanted.clone_from(&routes);
         let least = routes.values().copied().min().unwrap_or(self.mtu());
-        if (changed.is_some() || least != self.least)
+        if least != self.least
             && let Err(error) = interface::set_segments(&self.interface.name, least).await
         {
             tracing::debug!(%error, "super-packets are not made for narrow paths");
@@ -240,7 +257,6 @@ impl Underlay {
             tracing::warn!(%error, "packets to a peer cannot be held to what its path carries; trying on");
         }
         self.has_routes = followed.is_ok();
-        changed
     }
 
     async fn follow_links(&mut self, fit: Fit, paths: &[PathLimit]) -> Option<u32> {
