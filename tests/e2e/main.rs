@@ -11,6 +11,7 @@ mod identity;
 mod membership;
 mod metrics;
 mod mtu;
+mod nat;
 mod offload;
 mod partition;
 mod refusals;

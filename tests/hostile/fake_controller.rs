@@ -157,6 +157,7 @@ async fn carry(
     let welcome = ToNode::Welcome {
         place: place.clone(),
         unix_ms: u64::try_from(jiff::Timestamp::now().as_millisecond())?,
+        observed: ([127, 0, 0, 1], 1).into(),
     };
     let payload = postcard::to_stdvec(&welcome)?;
     let frame_type = welcome.frame_type();

@@ -7,7 +7,7 @@ use crate::effect::{Config, Counts, Effect, Now};
 use crate::evidence::{Emission, Evidence, Signer, Submissions};
 use crate::lost_time::Clocks;
 use crate::marks::Marks;
-use crate::paths::{Heard, Paths};
+use crate::paths::{Heard, PathLimit, Paths};
 use crate::pings::{self, Ping, PingResult, Pings, Round, Target};
 use crate::places::{Whereabouts, inside};
 use crate::report;
@@ -40,7 +40,7 @@ pub struct Agent {
     marks: Marks,
     places: Whereabouts,
     pings: Pings,
-    /// The paths to peers that are reached by IPv6, as far as they are known.
+    /// The paths to peers, as far as they are known.
     paths: Paths,
     clocks: Clocks,
     /// When time was found to be lost, on the boot-time clock.
@@ -174,20 +174,24 @@ impl Agent {
         }
     }
 
-    /// Takes a round of probes; `peers` is what the tunnel shows of them.
-    pub fn handle_round(&mut self, round: Round, peers: &[PeerSnapshot], now: Now) {
+    /// Takes a round of probes; `peers` is what the tunnel shows of them, and `full` the size of a full
+    /// packet.
+    pub fn handle_round(&mut self, round: Round, peers: &[PeerSnapshot], full: u32, now: Now) {
         for echoes in &round.results {
             let heard = Heard {
-                small: echoes.v4.is_ok() || echoes.v6.is_ok(),
+                small: echoes.v4.is_ok(),
                 large: &echoes.large,
             };
             let target = &echoes.target;
             if self
                 .paths
-                .handle_round(target.node, &target.name, &heard, now.boot)
+                .handle_round(target.node, &target.name, &heard, full, now.boot)
             {
                 self.effects.push_back(Effect::LookAtUnderlay);
             }
+        }
+        if round.is_search {
+            return;
         }
         let (own, view) = (self.identity.public(), self.member.view());
         let reports = self
@@ -284,16 +288,21 @@ impl Agent {
         self.paths.retain(names);
         for target in &mut targets {
             let endpoint = endpoint_of(&view, &target.node, peers);
-            if let Some(endpoint) = endpoint.filter(|at| !at.to_canonical().is_ipv4()) {
-                target.sizes = self.paths.sizes(target.node, endpoint, full);
+            if let Some(endpoint) = endpoint {
+                let tried = self.paths.sizes(target.node, endpoint, full);
+                (target.sizes, target.search) = (tried.sizes, tried.search);
             }
         }
         targets
     }
 
-    /// Paths that carry less than full packets: where they lead, and the size of a packet that passes.
-    pub fn narrow(&self) -> impl Iterator<Item = (IpAddr, u32)> + '_ {
-        self.paths.narrow()
+    /// The paths to the members of the epoch in force that are tried; `full` is the size of a full packet.
+    pub fn path_limits(&self, full: u32) -> Vec<PathLimit> {
+        let members = self.member.view().update.into_iter();
+        let members = members.flat_map(|update| &update.roster);
+        members
+            .filter_map(|it| self.paths.limit(&it.node, (it.v4, it.v6), full))
+            .collect()
     }
 
     /// Where the members of the epochs at hand are said to be and where they are heard from; the

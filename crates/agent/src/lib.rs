@@ -12,7 +12,7 @@
 //! | `places` | where the controller said that nodes are |
 //! | `report` | an operator's lines about epochs |
 //! | `pings` | what the probes found, the report of it, and the cause of what was not answered |
-//! | `paths` | IPv6 paths that are narrower in the middle than at this end |
+//! | `paths` | the size of a packet that the path to each peer carries |
 //! | `lost_time` | time that this machine's clocks did not count |
 //! | `data` | where the two machines meet: one [`DataChange`] becomes calls of the tunnel |
 //!
@@ -40,6 +40,6 @@ pub use control::{Control, SessionEvent};
 pub use data::{DataChange, Places};
 pub use effect::{Config, Counts, Effect, Now};
 pub use evidence::{Emission, Evidence, EvidenceResult};
-pub use paths::OVERHEAD_V6;
+pub use paths::{OVERHEAD_V4, OVERHEAD_V6, PathLimit, overhead};
 pub use pings::{Echoes, Ping, PingFailure, PingResult, Round, Target};
 pub use places::inside;

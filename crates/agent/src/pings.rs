@@ -24,6 +24,8 @@ pub struct Target {
     pub v6: Ipv6Addr,
     /// Sizes of more echoes over IPv4, in bytes: what the path to it carries.
     pub sizes: Vec<u32>,
+    /// Which round of a search for that size is next, from 1: it is not to wait for the others. 0: none.
+    pub search: u32,
 }
 
 /// One echo: its round trip, or why there is none.
@@ -45,6 +47,8 @@ pub enum PingFailure {
 pub struct Round {
     /// The answers of each target.
     pub results: Vec<Echoes>,
+    /// Whether it is one of a search: for the sizes alone, and not towards everybody.
+    pub is_search: bool,
 }
 
 /// The answers of one target.
@@ -132,6 +136,7 @@ pub(crate) fn targets(own: &NodeId, view: &View<'_>) -> Vec<Target> {
         v4,
         v6,
         sizes: Vec::new(),
+        search: 0,
     };
     others.map(target).collect()
 }

@@ -142,8 +142,15 @@ impl Ingest<'_> {
             return;
         };
         let node = node.id;
-        let unix_ms = now.unix_ms();
-        self.output.send(id, ToNode::Welcome { place, unix_ms });
+        let Some(session) = self.connections.session(id) else {
+            return;
+        };
+        let welcome = ToNode::Welcome {
+            place,
+            unix_ms: now.unix_ms(),
+            observed: session.remote,
+        };
+        self.output.send(id, welcome);
         let mark = self.proven(newest);
         if let Some(mark) = &mark {
             self.journal.witness(name, mark, self.output);

@@ -123,6 +123,7 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
     fields.maybe("offloads", status.interface.as_ref().map(offloads));
     fields.maybe("firewall", status.interface.as_ref().map(firewall));
     fields.maybe("underlay", status.interface.as_ref().and_then(underlay));
+    fields.maybe("keepalive", keepalive(status));
     fields.field(
         "addresses",
         format!("{} {}", or_dash(status.v4), or_dash(status.v6)),
@@ -175,6 +176,18 @@ fn firewall(interface: &InterfaceStatus) -> String {
     match reason {
         None => words.to_owned(),
         Some(reason) => format!("{words} ({reason})"),
+    }
+}
+
+/// Whether peers hear from the node even if it has nothing to say.
+fn keepalive(status: &NodeDaemonStatus) -> Option<String> {
+    let every = status.keepalive.map(|it| format!("every {it} s"));
+    match (every, status.mapped) {
+        (every, None) => every,
+        (every, Some(mapped)) => {
+            let every = every.unwrap_or_else(|| "off".to_owned());
+            Some(format!("{every}, behind an address translator ({mapped})"))
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::addresses::{entries, for_peers, local};
 use crate::private::{NotPrivate, Owners};
 use crate::settings::{Role, Settings};
 use keys::EvaluatorId;
-use node::{Backend, Emitter, FirewallMode, Mtu, OffloadSwitches};
+use node::{Backend, Emitter, FirewallMode, Keepalive, Mtu, OffloadSwitches};
 use policy::Policy;
 use rustix::fs::OFlags;
 use serde::de::{DeserializeOwned, IntoDeserializer as _};
@@ -268,6 +268,11 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         mtu: settings
             .mtu
             .map(|mtu| parse::<Mtu>("mtu", &mtu.0))
+            .transpose()?
+            .unwrap_or_default(),
+        keepalive: settings
+            .persistent_keepalive
+            .map(|every| parse::<Keepalive>("persistent_keepalive", &every.0))
             .transpose()?
             .unwrap_or_default(),
         tun_backend: choice(

@@ -184,6 +184,8 @@ settings! {
     [Node] firewall: String, "MESHD_FIREWALL";
     /// Node: MTU of the TUN interface: auto, or 1280 to 65000 [default: auto]
     [Node] mtu: NumberOrWord, "MESHD_MTU";
+    /// Node: seconds without a word after which a peer is sent a keepalive: auto (25 behind an address translator), off, or 1 to 65535 [default: auto]
+    [Node] persistent_keepalive: NumberOrWord, "MESHD_PERSISTENT_KEEPALIVE";
     /// Node: TUN back end: auto, offload or tun-tap [default: auto]
     [Node] tun_backend: String, "MESHD_TUN_BACKEND";
     /// Node: whether TCP goes through the TUN device in super-packets, where that works [default: true]

@@ -18,6 +18,7 @@ mod data;
 mod emitter;
 mod export;
 mod io;
+mod keepalive;
 pub mod metrics;
 mod persist;
 mod probe;
@@ -33,6 +34,7 @@ pub use io::interface::InterfaceError;
 pub use io::offload::OffloadSwitches;
 pub use io::rights;
 pub use io::tun::{Backend, TunError};
+pub use keepalive::{Keepalive, KeepaliveError};
 pub use persist::PersistError;
 pub use underlay::{MAX_MTU, MIN_MTU, Mtu, MtuError};
 
@@ -74,6 +76,8 @@ pub struct Config {
     pub firewall: FirewallMode,
     /// MTU of the TUN interface.
     pub mtu: Mtu,
+    /// How long a peer may hear nothing.
+    pub keepalive: Keepalive,
     /// TUN back end.
     pub tun_backend: Backend,
     /// Which offloads may be used.

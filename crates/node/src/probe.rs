@@ -1,18 +1,28 @@
 //! Probes: every peer is sent a real ICMP echo through the tunnel, IPv4 and IPv6, round after round.
-//! Excluded nodes are probed too: a status that says "dark" has tried.
+//! Excluded nodes are probed too: a status that says "dark" has tried. The sizes of packets that paths
+//! carry are tried with larger echoes, which go past the interface and its MTU.
 
+use crate::data::Ruler;
 use crate::io::clock;
 use crate::io::icmp::Echo;
 use agent::{Echoes, Ping, PingFailure, Round, Target};
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
+/// The means of a round.
+pub(crate) struct Prober {
+    pub(crate) echo: Echo,
+    pub(crate) ruler: Ruler,
+    /// This node's mesh address.
+    pub(crate) own: Ipv4Addr,
+}
+
 /// Probes until nobody wants the results.
 pub(crate) async fn run(
-    echo: Echo,
+    prober: Prober,
     mut targets: watch::Receiver<Vec<Target>>,
     every: Duration,
     out: mpsc::Sender<Round>,
@@ -21,23 +31,25 @@ pub(crate) async fn run(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sequence = 0u16;
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
+        let is_search = tokio::select! {
+            _ = ticks.tick() => false,
             // At once: until it is done, packets may be too large for a path.
-            () = search_begins(&mut targets) => {}
+            () = search_goes_on(&mut targets) => true,
             () = out.closed() => return,
-        }
-        let now = targets.borrow_and_update().clone();
-        let round = probe(&echo, now, every.min(PATIENCE), &mut sequence).await;
+        };
+        let mut now = targets.borrow_and_update().clone();
+        now.retain(|target| !is_search || target.search > 0);
+        let mut round = probe(&prober, now, every.min(PATIENCE), &mut sequence).await;
+        round.is_search = is_search;
         if out.send(round).await.is_err() {
             return;
         }
     }
 }
 
-/// Resolves when targets are set of which one has several sizes to try.
-async fn search_begins(targets: &mut watch::Receiver<Vec<Target>>) {
-    let is_search = |targets: &Vec<Target>| targets.iter().any(|target| target.sizes.len() > 1);
+/// Resolves when targets are set of which one is searched for its size.
+async fn search_goes_on(targets: &mut watch::Receiver<Vec<Target>>) {
+    let is_search = |targets: &Vec<Target>| targets.iter().any(|target| target.search > 0);
     while targets.changed().await.is_ok() {
         if is_search(&targets.borrow_and_update()) {
             return;
@@ -50,24 +62,34 @@ async fn search_begins(targets: &mut watch::Receiver<Vec<Target>>) {
 /// An echo: to whom, and of which size if it is not small.
 type Question = (IpAddr, Option<u32>);
 
-async fn probe(echo: &Echo, targets: Vec<Target>, patience: Duration, sequence: &mut u16) -> Round {
+async fn probe(
+    prober: &Prober,
+    targets: Vec<Target>,
+    patience: Duration,
+    sequence: &mut u16,
+) -> Round {
+    let Prober { echo, ruler, own } = prober;
     let mut waiting: HashMap<u16, (Question, Duration)> = HashMap::new();
     let mut pings: HashMap<Question, Ping> = HashMap::new();
-    let questions = targets.iter().flat_map(|target| {
-        let (v4, v6) = (IpAddr::V4(target.v4), IpAddr::V6(target.v6));
-        let large = target.sizes.iter().map(move |size| (v4, Some(*size)));
-        [(v4, None), (v6, None)].into_iter().chain(large)
-    });
-    let questions: Vec<Question> = questions.collect();
-    for question @ (address, size) in questions {
-        *sequence = sequence.wrapping_add(1);
-        match echo.send(address, *sequence, size).await {
-            Ok(()) => {
-                waiting.insert(*sequence, (question, clock::boot()));
+    for target in &targets {
+        for address in [IpAddr::V4(target.v4), IpAddr::V6(target.v6)] {
+            *sequence = sequence.wrapping_add(1);
+            let question = (address, None);
+            match echo.send(address, *sequence).await {
+                Ok(()) => {
+                    waiting.insert(*sequence, (question, clock::boot()));
+                }
+                Err(error) => {
+                    pings.insert(question, Err(PingFailure::NotSent(error.to_string())));
+                }
             }
-            Err(error) => {
-                pings.insert(question, Err(PingFailure::NotSent(error.to_string())));
-            }
+        }
+        for size in &target.sizes {
+            *sequence = sequence.wrapping_add(1);
+            let question = (IpAddr::V4(target.v4), Some(*size));
+            let size = u16::try_from(*size).unwrap_or(u16::MAX);
+            ruler.send(echo.packet((*own, target.v4), *sequence, size));
+            waiting.insert(*sequence, (question, clock::boot()));
         }
     }
     let deadline = Instant::now() + patience;
@@ -89,15 +111,8 @@ async fn probe(echo: &Echo, targets: Vec<Target>, patience: Duration, sequence: 
     };
     let results = targets.into_iter().map(|target| {
         let (v4, v6) = (IpAddr::V4(target.v4), IpAddr::V6(target.v6));
-        let large = target
-            .sizes
-            .iter()
-            .filter_map(|size| match take((v4, Some(*size))) {
-                Ok(_) => Some((*size, true)),
-                Err(PingFailure::Unanswered(_)) => Some((*size, false)),
-                Err(PingFailure::NotSent(_)) => None,
-            });
-        let large = large.collect();
+        let answered = |size: &u32| (*size, take((v4, Some(*size))).is_ok());
+        let large = target.sizes.iter().map(answered).collect();
         Echoes {
             v4: take((v4, None)),
             v6: take((v6, None)),
@@ -107,6 +122,7 @@ async fn probe(echo: &Echo, targets: Vec<Target>, patience: Duration, sequence: 
     });
     Round {
         results: results.collect(),
+        is_search: false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The control channel: dials the controller, enrols or says hello, and carries messages until the
 //! connection is lost; then dials again, with backoff and jitter, for ever.
 
-use crate::io::{clock, interface};
+use crate::io::{clock, interface, udp};
 use agent::SessionEvent;
 use keys::{AuthorityId, NodeId, WgPublicKey};
 use quic::{Connection, Dialer};
@@ -23,6 +23,9 @@ pub(crate) enum Session {
     Up {
         /// For the agent.
         event: SessionEvent,
+        /// Where the controller sees this node, if that is no address of this machine: an address
+        /// translator is in between.
+        mapped: Option<SocketAddr>,
         /// Takes messages for the controller; full or closed: they are lost with the connection. Dropped,
         /// it ends the connection, and another one is made.
         outbox: mpsc::Sender<ToController>,
@@ -162,8 +165,12 @@ async fn once(
     let answer = timeout(ANSWER_TIME, receive.recv())
         .await
         .map_err(|_| SessionError::Silent)??;
-    let (place, unix_ms) = match answer {
-        Some(ToNode::Welcome { place, unix_ms }) => (place, unix_ms),
+    let (place, unix_ms, observed) = match answer {
+        Some(ToNode::Welcome {
+            place,
+            unix_ms,
+            observed,
+        }) => (place, unix_ms, observed),
         Some(ToNode::Duplicate(duplicate)) => return Err(SessionError::Duplicate(duplicate)),
         Some(ToNode::Refused { reason }) => return Err(SessionError::Refused(reason)),
         Some(_) => return Err(SessionError::OutOfTurn),
@@ -181,7 +188,13 @@ async fn once(
         place,
         skew_ms,
     };
-    if events.send(Session::Up { event, outbox }).await.is_err() {
+    let mapped = Some(observed).filter(|it| !udp::is_own(it.ip()));
+    let up = Session::Up {
+        event,
+        mapped,
+        outbox,
+    };
+    if events.send(up).await.is_err() {
         return Ok(());
     }
 

@@ -5,11 +5,12 @@
 use crate::admin::{Answer, Request};
 use crate::data::{DataCommand, DataPlane, Snapshot};
 use crate::io::clock;
+use crate::keepalive::Watch;
 use crate::persist::{Enrolment, Keeper, Newest, StateDir};
 use crate::session::Session;
 use crate::underlay::Underlay;
 use crate::{admin, export, metrics, status};
-use agent::{Agent, Effect, Emission, Evidence, Now, Round, SessionEvent, Target};
+use agent::{Agent, Effect, Emission, Evidence, Now, PathLimit, Round, SessionEvent, Target};
 use keys::WgSecret;
 use std::future::Future;
 use std::io;
@@ -31,6 +32,7 @@ pub(crate) struct Shell {
     pub(crate) outbox: Option<mpsc::Sender<ToController>>,
     /// Whether to look at the underlay when the effects are carried out.
     pub(crate) underlay_changed: bool,
+    pub(crate) keepalive: Watch,
     /// Changes the mean of a mock emitter, if that is what runs.
     pub(crate) mock_mean: Option<watch::Sender<Option<f64>>>,
     /// The mark that the next connection shows of this node's memory.
@@ -105,8 +107,15 @@ impl Shell {
 
     fn session(&mut self, session: Session, now: Now) {
         let event = match session {
-            Session::Up { event, outbox } => {
+            Session::Up {
+                event,
+                mapped,
+                outbox,
+            } => {
                 self.outbox = Some(outbox);
+                self.keepalive.handle_seen(mapped);
+                let every = self.keepalive.every();
+                self.data.send(DataCommand::Keepalive(every));
                 event
             }
             Session::Heard(event) => event,
@@ -121,11 +130,13 @@ impl Shell {
     async fn round(&mut self, round: Round, now: Now) {
         let snapshot = self.data.snapshot().await;
         let peers = snapshot.as_ref().map_or(&[][..], |s| &s.peers);
-        self.agent.handle_round(round, peers, now);
+        let full = self.underlay.mtu();
+        self.agent.handle_round(round, peers, full, now);
         self.carry_out();
         // An MTU that is news to the interface is tried when the interface has followed.
         if !self.underlay_changed {
             self.place_targets(snapshot.as_ref());
+            self.underlay.hold(&self.path_limits(), false).await;
         }
     }
 
@@ -187,11 +198,22 @@ impl Shell {
             self.data.send(DataCommand::Moved(to));
         }
         let destinations = self.agent.destinations(peers);
-        let narrow: Vec<_> = self.agent.narrow().collect();
-        if let Some(mtu) = self.underlay.follow(destinations, &narrow).await {
+        let limits = self.path_limits();
+        if let Some(mtu) = self.underlay.follow(destinations, &limits).await {
             self.data.send(DataCommand::Mtu(mtu as usize));
         }
         self.place_targets(snapshot.as_ref());
+        // Only now every peer has a path, if it is one of which nothing is known.
+        self.underlay.hold(&self.path_limits(), true).await;
+    }
+
+    /// The paths to the peers, where they are tried; none without probes.
+    fn path_limits(&self) -> Vec<PathLimit> {
+        if self.targets.is_closed() {
+            Vec::new()
+        } else {
+            self.agent.path_limits(self.underlay.mtu())
+        }
     }
 
     /// Says whom to probe, and with which sizes.
@@ -212,13 +234,16 @@ impl Shell {
         match request {
             Request::Status(answer) => {
                 let snapshot = self.data.snapshot().await;
-                let status = status::of(
+                let mut status = status::of(
                     &self.agent,
                     &self.wg.public(),
                     &self.underlay,
+                    &self.path_limits(),
                     snapshot.as_ref(),
                     clock::now(),
                 );
+                status.keepalive = self.keepalive.every().map(|it| it.as_secs());
+                status.mapped = self.keepalive.mapped();
                 let _ = answer.send(Status::Node(Box::new(status)));
             }
             Request::Score(mean, answer) => {

@@ -1,7 +1,7 @@
 //! The start of a node that is enrolled: data threads, then the tasks around the agent, then the shell
 //! that runs it. Opens what is left to open, and then gives the rights up that this took.
 
-use crate::data::DataPlane;
+use crate::data::{DataCommand, DataPlane, Ruler};
 use crate::emitter::{self, Emitter};
 use crate::io;
 use crate::io::firewall::FirewallWatch;
@@ -9,15 +9,18 @@ use crate::io::offload::Offloads;
 use crate::io::rights::{self, Keep};
 use crate::io::tun::Tun;
 use crate::io::udp::PathErrors;
+use crate::keepalive::Watch;
 use crate::persist::{Enrolment, Keeper};
+use crate::probe::{self, Prober};
 use crate::session::{self, Introduction, Session};
 use crate::shell::{Inputs, Shell};
 use crate::underlay::{Fit, Interface, Underlay};
-use crate::{Config, Node, ServeError, admin, probe};
+use crate::{Config, Node, ServeError, admin};
 use agent::{Agent, Emission, Round, Target};
 use keys::WgSecret;
 use quic::Dialer;
 use rand::Rng as _;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -47,7 +50,10 @@ pub(crate) fn start(
     let interface = interface(&config, &queues, listen_port);
     let name = interface.name.clone();
     let (data, path_errors) = carry(&wg, &place, interface.mtu, queues, offloads)?;
-    let underlay = Underlay::new(config.mtu, interface, firewall, path_errors);
+    let own = [place.v4.0.into(), place.v6.0.into()];
+    let keepalive = Watch::new(config.keepalive);
+    data.send(DataCommand::Keepalive(keepalive.every()));
+    let underlay = Underlay::new(config.mtu, interface, own, firewall, path_errors);
 
     let remembered = memory.of(enrolment.mesh);
     let mark = remembered.and_then(|newest| newest.mark.clone());
@@ -78,7 +84,8 @@ pub(crate) fn start(
     serve_clients(admin, metrics, requests_out);
 
     let (targets, targets_seen) = watch::channel(Vec::new());
-    let rounds = probe(&name, config.probe_every, targets_seen);
+    let means = (name.as_str(), data.ruler(), place.v4.0);
+    let rounds = probe(means, config.probe_every, targets_seen);
     let (underlay_out, links) = mpsc::channel(1);
     tokio::spawn(io::mtu::watch(underlay_out));
 
@@ -104,6 +111,7 @@ pub(crate) fn start(
         underlay,
         outbox: None,
         underlay_changed: false,
+        keepalive,
         mock_mean,
         announced,
         targets,
@@ -208,14 +216,17 @@ fn carry(
 
 /// Starts the probes, where there are to be any; their rounds.
 fn probe(
-    interface: &str,
+    (interface, ruler, own): (&str, Ruler, Ipv4Addr),
     every: Option<Duration>,
     targets: watch::Receiver<Vec<Target>>,
 ) -> mpsc::Receiver<Round> {
     let (out, rounds) = mpsc::channel(QUEUE);
     let Some(every) = every else { return rounds };
     match io::icmp::Echo::open(interface, rand_core::OsRng.r#gen()) {
-        Ok(echo) => drop(tokio::spawn(probe::run(echo, targets, every, out))),
+        Ok(echo) => {
+            let prober = Prober { echo, ruler, own };
+            drop(tokio::spawn(probe::run(prober, targets, every, out)));
+        }
         Err(error) => {
             tracing::warn!(%error, "peers are not probed: raw ICMP needs CAP_NET_RAW");
         }

@@ -3,7 +3,7 @@
 use crate::data::Snapshot;
 use crate::io::firewall::FirewallState;
 use crate::underlay::Underlay;
-use agent::{Agent, Evidence, EvidenceResult, Now, Ping};
+use agent::{Agent, Evidence, EvidenceResult, Now, PathLimit, Ping};
 use epoch::member::View;
 use jiff::Timestamp;
 use keys::{NodeId, WgPublicKey};
@@ -21,6 +21,7 @@ pub(crate) fn of(
     agent: &Agent,
     wg: &WgPublicKey,
     underlay: &Underlay,
+    paths: &[PathLimit],
     snapshot: Option<&Snapshot>,
     now: Now,
 ) -> NodeDaemonStatus {
@@ -75,7 +76,9 @@ pub(crate) fn of(
         lease_seconds: lease_end.map(|end| end.saturating_sub(now.boot).as_secs_f64()),
         interface: Some(interface(underlay, snapshot)),
         last_evidence: agent.evidence().map(|it| evidence(it, agent.control())),
-        peers: peers(agent, snapshot),
+        keepalive: None,
+        mapped: None,
+        peers: peers(agent, (underlay, paths), snapshot),
         dropped: dropped(snapshot),
     }
 }
@@ -125,7 +128,11 @@ fn evidence(evidence: &Evidence, control: &agent::Control) -> EvidenceStatus {
     }
 }
 
-fn peers(agent: &Agent, snapshot: Option<&Snapshot>) -> BTreeMap<NodeName, PeerStatus> {
+fn peers(
+    agent: &Agent,
+    (underlay, paths): (&Underlay, &[PathLimit]),
+    snapshot: Option<&Snapshot>,
+) -> BTreeMap<NodeName, PeerStatus> {
     let Some(update) = agent.view().update else {
         return BTreeMap::new();
     };
@@ -134,7 +141,13 @@ fn peers(agent: &Agent, snapshot: Option<&Snapshot>) -> BTreeMap<NodeName, PeerS
     let members = members.map(|member| {
         let seen = snapshot.and_then(|s| s.peers.iter().find(|peer| peer.key == member.wg));
         let place = (member.node, member.v4, member.v6);
-        let status = peer(agent, place, Some(member.wg), None, epoch, seen);
+        let path = paths.iter().find(|path| path.v4 == member.v4);
+        let proven = path.and_then(|path| Some(path.proven? + agent::overhead(path.endpoint)));
+        let status = PeerStatus {
+            mtu: Some(underlay.mtu_to(path)),
+            path_mtu: proven,
+            ..peer(agent, place, Some(member.wg), None, epoch, seen)
+        };
         (member.name.clone(), status)
     });
     let excluded = update.excluded.iter().filter(|it| it.node != own);
@@ -177,6 +190,8 @@ fn peer(
         handshake_seconds: seen
             .and_then(|seen| seen.session_age)
             .map(|age| age.as_secs_f64()),
+        mtu: None,
+        path_mtu: None,
         tx_bytes: seen.map_or(0, |seen| seen.tx_bytes),
         rx_bytes: seen.map_or(0, |seen| seen.rx_bytes),
         ping_v4: pings.map(|pings| ping(&pings.v4, pings.at)),

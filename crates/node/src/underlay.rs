@@ -1,13 +1,15 @@
-//! How large the mesh's packets may be: what the paths to the peers carry, less what WireGuard adds.
-//! A path that is too narrow for the smallest MTU of IPv6 is no hole: the socket leaves it to IP to
-//! fragment (`io/udp.rs`), and the status says that it does.
+//! How large the mesh's packets may be: what the paths to the peers carry, less what WireGuard adds. The
+//! interface has one MTU, which the kernel's own knowledge of routes and links decides. A path that was
+//! measured to carry less has a route of its own: it narrows the way to one peer. One that is too narrow
+//! for the smallest MTU of IPv6 is no hole where IP can fragment (`io/udp.rs`), and the status says so.
 
 use crate::io::firewall::{FirewallState, FirewallWatch};
+use crate::io::host_routes::HostRoutes;
 use crate::io::udp::PathErrors;
 use crate::io::ways::Ways;
 use crate::io::{interface, mtu};
-use agent::OVERHEAD_V6;
-use std::collections::BTreeSet;
+use agent::{OVERHEAD_V6, PathLimit, overhead};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
@@ -80,14 +82,7 @@ impl Fit {
 
     /// The fit for `paths`, each an address and the MTU of the way there; `None` without any.
     fn to(setting: Mtu, paths: impl IntoIterator<Item = (IpAddr, u32)>) -> Option<Self> {
-        let carries = |(to, mtu): (IpAddr, u32)| {
-            let overhead = if to.to_canonical().is_ipv4() {
-                OVERHEAD_V4
-            } else {
-                OVERHEAD_V6
-            };
-            (mtu.saturating_sub(overhead), mtu)
-        };
+        let carries = |(to, mtu): (IpAddr, u32)| (mtu.saturating_sub(overhead(to)), mtu);
         let (carries, underlay) = paths.into_iter().map(carries).min()?;
         let mtu = match setting {
             Mtu::Auto => carries.clamp(MIN_MTU, MAX_MTU),
@@ -98,6 +93,39 @@ impl Fit {
             underlay: Some(underlay),
             fragments: carries < mtu,
         })
+    }
+
+    /// The same, with a path that was measured to be narrow. With `auto`, packets to its peer are held to
+    /// what passes, down to the smallest MTU of IPv6.
+    fn with(self, setting: Mtu, path: &PathLimit) -> Self {
+        let Some(proven) = path.proven.filter(|_| path.is_narrow) else {
+            return self;
+        };
+        let mtu = proven + overhead(path.endpoint);
+        let largest = match setting {
+            Mtu::Auto => MIN_MTU,
+            Mtu::Fixed(mtu) => mtu,
+        };
+        Self {
+            underlay: self.underlay.into_iter().chain([mtu]).min(),
+            fragments: self.fragments || proven < largest,
+            ..self
+        }
+    }
+}
+
+/// The routes that hold packets to what was measured, under an interface with this MTU. A number that the
+/// operator chose stays what it is.
+fn routes(setting: Mtu, interface: u32, paths: &[PathLimit]) -> BTreeMap<IpAddr, u32> {
+    let narrower = paths.iter().filter(|path| path.limit < interface);
+    let each = narrower.flat_map(|path| {
+        let v6 = path.limit.max(MIN_MTU);
+        let v6 = (v6 < interface).then_some((IpAddr::V6(path.v6), v6));
+        [(IpAddr::V4(path.v4), path.limit)].into_iter().chain(v6)
+    });
+    match setting {
+        Mtu::Auto => each.collect(),
+        Mtu::Fixed(_) => BTreeMap::new(),
     }
 }
 
@@ -126,6 +154,13 @@ pub(crate) struct Underlay {
     /// Its fit to the paths.
     fit: Fit,
     interface: Interface,
+    routes: HostRoutes,
+    /// The MTUs that they were last to have.
+    wanted: BTreeMap<IpAddr, u32>,
+    /// Whether they could be set when they were last looked at.
+    has_routes: bool,
+    /// The least MTU of packets, which super-packets are made for.
+    least: u32,
     firewall: FirewallWatch,
     path_errors: PathErrors,
     /// Whether they count.
@@ -137,12 +172,17 @@ impl Underlay {
     pub(crate) fn new(
         setting: Mtu,
         interface: Interface,
+        own: [IpAddr; 2],
         firewall: FirewallWatch,
         path_errors: PathErrors,
     ) -> Self {
         Self {
             setting,
             fit: Fit::unknown(setting),
+            routes: HostRoutes::none(&interface.name, own),
+            wanted: BTreeMap::new(),
+            has_routes: true,
+            least: interface.mtu,
             interface,
             firewall,
             path_errors,
@@ -173,27 +213,63 @@ impl Underlay {
         self.ways.moved(peers)
     }
 
-    /// Looks at the paths to `destinations`, beside those that were measured (`narrow`, with the size of a
-    /// packet inside the tunnel), and lets the interface follow. The interface's MTU, if that has changed.
+    /// MTU of packets to a peer, in bytes, as its path makes it.
+    pub(crate) fn mtu_to(&self, path: Option<&PathLimit>) -> u32 {
+        match (self.setting, path) {
+            (Mtu::Auto, Some(path)) => path.limit.min(self.mtu()),
+            (Mtu::Auto | Mtu::Fixed(_), _) => self.mtu(),
+        }
+    }
+
+    /// Looks at the ways to `destinations` and lets the interface follow; what is shown also tells of
+    /// `paths`, which were measured. The interface's MTU, if that has changed.
     pub(crate) async fn follow(
         &mut self,
         destinations: BTreeSet<SocketAddr>,
-        narrow: &[(IpAddr, u32)],
+        paths: &[PathLimit],
     ) -> Option<u32> {
         // A destination without a route carries nothing, and limits nothing.
-        let mut paths = mtu::path_mtus(destinations).await;
-        paths.extend(
-            narrow
-                .iter()
-                .map(|(to, packet)| (*to, packet + OVERHEAD_V6)),
-        );
-        let Some(fit) = Fit::to(self.setting, paths) else {
-            // Facts about paths that are gone are not told of those to come.
-            (self.interface.underlay_mtu, self.interface.fragments) = (None, false);
-            return None;
+        let ways = mtu::path_mtus(destinations).await;
+        let changed = match Fit::to(self.setting, ways) {
+            Some(fit) => self.follow_links(fit, paths).await,
+            None => {
+                // Facts about paths that are gone are not told of those to come.
+                (self.interface.underlay_mtu, self.interface.fragments) = (None, false);
+                None
+            }
         };
+        if changed.is_some() {
+            // Super-packets are made for the new MTU.
+            self.least = self.mtu();
+        }
+        changed
+    }
+
+    /// Holds packets to each peer to what its path carries. If nothing is new, only with `again`: somebody
+    /// else may have changed the routes.
+    pub(crate) async fn hold(&mut self, paths: &[PathLimit], again: bool) {
+        let routes = routes(self.setting, self.interface.mtu, paths);
+        if !again && routes == self.wanted {
+            return;
+        }
+        self.wanted.clone_from(&routes);
+        let least = routes.values().copied().min().unwrap_or(self.mtu());
+        if least != self.least
+            && let Err(error) = interface::set_segments(&self.interface.name, least).await
+        {
+            tracing::debug!(%error, "super-packets are not made for narrow paths");
+        }
+        self.least = least;
+        let followed = self.routes.follow(routes).await;
+        if let (true, Err(error)) = (self.has_routes, &followed) {
+            tracing::warn!(%error, "packets to a peer cannot be held to what its path carries; trying on");
+        }
+        self.has_routes = followed.is_ok();
+    }
+
+    async fn follow_links(&mut self, fit: Fit, paths: &[PathLimit]) -> Option<u32> {
         let before = std::mem::replace(&mut self.fit, fit);
-        self.weigh_path_errors(narrow);
+        self.weigh_path_errors(paths);
         let mut changed = None;
         if fit.mtu != self.interface.mtu {
             match interface::set_mtu(&self.interface.name, fit.mtu).await {
@@ -212,7 +288,8 @@ impl Underlay {
                 Err(_) => {}
             }
         }
-        self.show(fit);
+        let with = |fit: Fit, path| fit.with(self.setting, path);
+        self.show(paths.iter().fold(fit, with));
         changed
     }
 
@@ -236,10 +313,14 @@ impl Underlay {
         self.interface.fragments = fragments;
     }
 
-    /// Routers are believed while echoes have shown that a path carries less than full packets, and the
-    /// interface cannot follow: then, and not before, an answer of theirs explains what is seen.
-    fn weigh_path_errors(&mut self, narrow: &[(IpAddr, u32)]) {
-        let believe = narrow.iter().any(|(_, packet)| *packet < self.fit.mtu);
+    /// Routers are believed while echoes have shown that a path carries less than the smallest MTU of IPv6,
+    /// and packets cannot follow: then, and not before, an answer of theirs explains what is seen.
+    fn weigh_path_errors(&mut self, paths: &[PathLimit]) {
+        let is_too_narrow = |path: &PathLimit| {
+            let is_v6 = !path.endpoint.to_canonical().is_ipv4();
+            is_v6 && path.proven.is_some_and(|proven| proven < MIN_MTU)
+        };
+        let believe = paths.iter().any(is_too_narrow);
         if believe == self.believes_routers {
             return;
         }
@@ -250,8 +331,6 @@ impl Underlay {
     }
 }
 
-/// IPv4, UDP, and WireGuard's header and tag of a data message: 20 + 8 + 16 + 16.
-const OVERHEAD_V4: u32 = 60;
 /// Fits an underlay of 1500 on either family.
 const UNKNOWN: u32 = 1500 - OVERHEAD_V6;
 
@@ -309,6 +388,39 @@ mod tests {
         assert_eq!(fixed(1440, V6), Some((1440, Some(1500), true)));
         assert_eq!(fit(Mtu::Fixed(1300), &[]), None);
         assert_eq!(Fit::unknown(Mtu::Fixed(1300)).mtu, 1300);
+    }
+
+    #[test]
+    fn a_narrow_path_narrows_the_way_to_its_peer_and_no_other() {
+        let path = |n: u8, proven: Option<u32>, limit| PathLimit {
+            endpoint: "192.0.2.1".parse().unwrap(),
+            v4: [10, 0, 0, n].into(),
+            v6: std::net::Ipv6Addr::from(u128::from(n)),
+            proven,
+            is_narrow: limit < 8940,
+            limit,
+        };
+        let paths = [
+            path(1, Some(8940), 8940),
+            path(2, Some(1440), 1440),
+            path(3, Some(1104), 1104),
+            path(4, None, 1280),
+        ];
+        let set = routes(Mtu::Auto, 8940, &paths);
+        let mtus: Vec<u32> = set.into_values().collect();
+        // Over IPv6 nothing is held to less than IPv6 promises.
+        assert_eq!(mtus, [1440, 1104, 1280, 1440, 1280, 1280]);
+        assert!(routes(Mtu::Fixed(8940), 8940, &paths).is_empty());
+        let shown = |setting, count| {
+            let fit = Fit::to(setting, [("192.0.2.1".parse().unwrap(), 9000)]).unwrap();
+            let with = |fit: Fit, path| fit.with(setting, path);
+            let fit = paths[..count].iter().fold(fit, with);
+            (fit.mtu, fit.underlay, fit.fragments)
+        };
+        assert_eq!(shown(Mtu::Auto, 1), (8940, Some(9000), false));
+        assert_eq!(shown(Mtu::Auto, 2), (8940, Some(1500), false));
+        assert_eq!(shown(Mtu::Auto, 3), (8940, Some(1164), true));
+        assert_eq!(shown(Mtu::Fixed(8940), 2), (8940, Some(1500), true));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! When data last went each way between a pair, and what follows: whether the pair is worth a handshake
-//! ahead of an epoch, whether a session is dead, whether a keepalive is owed.
+//! ahead of an epoch, whether a session is dead, whether a keepalive is owed. And when anything was last
+//! sent, which is all that an address translator in between sees.
 
 use crate::limits::{ACTIVE_FOR, DEAD_AFTER, KEEPALIVE_TIMEOUT};
 use std::time::Duration;
 
 #[derive(Default)]
 pub(crate) struct Activity {
+    last_sent: Option<Duration>,
     last_data_sent: Option<Duration>,
     last_data_received: Option<Duration>,
     /// Since when data was sent and nothing was heard.
@@ -18,13 +20,15 @@ impl Activity {
     /// A packet was sent.
     pub(crate) fn sent_data(&mut self, now: Duration) {
         self.silent_since = None;
+        self.last_sent = Some(now);
         self.last_data_sent = Some(now);
         self.unanswered_since.get_or_insert(now);
     }
 
     /// A message without a packet was sent: the other side knows that this one is there.
-    pub(crate) fn sent_message(&mut self) {
+    pub(crate) fn sent_message(&mut self, now: Duration) {
         self.silent_since = None;
+        self.last_sent = Some(now);
     }
 
     /// A packet was received.
@@ -59,6 +63,11 @@ impl Activity {
     /// Whether the other side must hear something lest it takes the session for dead.
     pub(crate) fn owes_keepalive(&self, now: Duration) -> bool {
         is_over(self.silent_since, KEEPALIVE_TIMEOUT, now)
+    }
+
+    /// Whether nothing was sent for so long, or since `began`.
+    pub(crate) fn is_unsent_for(&self, time: Duration, began: Duration, now: Duration) -> bool {
+        is_over(self.last_sent.max(Some(began)), time, now)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::forge::Forge;
 use crate::outbox::Outbox;
 use crate::traffic::Traffic;
 use crate::whereabouts::Endpoints;
+use std::time::Duration;
 
 pub(crate) struct Local {
     pub(crate) forge: Forge,
@@ -19,6 +20,8 @@ pub(crate) struct Local {
     pub(crate) endpoints: Endpoints,
     /// The interface's MTU, in bytes.
     pub(crate) mtu: usize,
+    /// How long a peer may hear nothing; `None`: for ever.
+    pub(crate) keepalive: Option<Duration>,
     /// Carried by peers that are gone.
     pub(crate) carried: Traffic,
     /// Handshakes completed since start.

@@ -156,7 +156,7 @@ impl Sealing<'_> {
 
     /// The outer header of the datagram that a packet becomes.
     #[inline]
-    pub(crate) fn around(&self, packet: &[u8]) -> Outer {
+    pub fn around(&self, packet: &[u8]) -> Outer {
         Outer {
             route: self.to,
             class: TrafficClass::around(packet),

@@ -211,7 +211,7 @@ impl Peer {
             self.activity.sent_data(now);
             self.traffic.sealed(len);
         } else {
-            self.activity.sent_message();
+            self.activity.sent_message(now);
         }
         Some(sealed.len())
     }
@@ -382,7 +382,7 @@ impl Peer {
                 {
                     let message = link.send(to, message, cookie.as_ref());
                     local.outbox.put(Transmit::handshake(peer.0, to, message));
-                    self.activity.sent_message();
+                    self.activity.sent_message(now);
                 }
             }
             attempt.attempts = attempt.attempts.saturating_add(1);
@@ -415,7 +415,26 @@ impl Peer {
         if self.activity.owes_keepalive(now) {
             self.send_keepalive(now, local);
         }
+        self.keep_alive(now, local);
         self.reschedule(local);
+    }
+
+    /// Sends something where nothing was sent for too long, as one behind an address translator must. An
+    /// idle pair has no session after a while; then a handshake is sent instead, which also tells the
+    /// other side where this one is to be found by now. A live session is renewed no earlier for this.
+    fn keep_alive(&mut self, now: Duration, local: &mut Local) {
+        let Some(every) = local.keepalive else { return };
+        // To members alone: without an epoch in force nobody is one, and what is sent for an epoch to come
+        // would reach a node that has yet to become one.
+        let is_member = self.generations.current.is_some();
+        let is_due = self.activity.is_unsent_for(every, self.activated_at, now);
+        if !is_member || !is_due || self.whereabouts.target().is_none() {
+            return;
+        }
+        match self.generations.sending(now) {
+            Some(_) => self.send_keepalive(now, local),
+            None => self.want_handshake_at(now),
+        }
     }
 
     // ---- details ----------------------------------------------------------------------------

@@ -86,6 +86,7 @@ impl Tunnel {
                 events: Events::default(),
                 endpoints: Endpoints::default(),
                 mtu: config.mtu,
+                keepalive: None,
                 carried: Traffic::default(),
                 handshakes: 0,
             },
@@ -105,6 +106,12 @@ impl Tunnel {
     /// The interface's MTU from now on, in bytes: the most that padding may reach.
     pub fn set_mtu(&mut self, mtu: usize) {
         self.local.mtu = mtu;
+    }
+
+    /// From now on no peer hears nothing for longer than `every`: behind an address translator, whose
+    /// mapping would else be forgotten, and with it the way to this node. `None`: a peer may.
+    pub fn set_keepalive(&mut self, every: Option<Duration>) {
+        self.local.keepalive = every;
     }
 
     // ---- epochs -----------------------------------------------------------------------------

@@ -711,6 +711,82 @@ fn an_epoch_to_come_is_over_at_its_end_even_if_it_never_began_here() {
 }
 
 #[test]
+fn one_behind_an_address_translator_is_never_silent_for_long_and_the_other_may_be() {
+    let every = Duration::from_secs(25);
+    let mut pair = Pair::connected();
+    pair.a.tunnel.set_keepalive(Some(every));
+    let (mut last, mut handshakes, mut all) = (pair.now, 0, 0);
+    let end = pair.now + Duration::from_secs(600);
+    while pair.now < end {
+        pair.now += Duration::from_millis(500);
+        pair.a.tunnel.handle_timeout(pair.now);
+        pair.b.tunnel.handle_timeout(pair.now);
+        let from_a = pair.a.datagrams();
+        if !from_a.is_empty() {
+            last = pair.now;
+        }
+        assert!(pair.now - last <= every + Duration::from_secs(1), "silent");
+        all += from_a.len();
+        handshakes += from_a.iter().filter(|it| it[0] == 1).count();
+        let (outer_a, outer_b) = (pair.a.outer, pair.b.outer);
+        for datagram in from_a {
+            pair.b.receive(outer_a, &datagram, pair.now);
+        }
+        for datagram in pair.b.datagrams() {
+            assert_ne!(datagram[0], 1, "the other side begins nothing");
+            pair.a.receive(outer_b, &datagram, pair.now);
+        }
+    }
+    // One each time that the session has ended, and none to renew what nobody uses.
+    assert!((2..=4).contains(&handshakes), "{handshakes}");
+    assert!(all < 40, "{all}: no more than it takes");
+    let idle = pair.b.tunnel.snapshot(pair.now);
+    assert_eq!(idle[0].tx_bytes, 100, "keepalives are no packets");
+}
+
+#[test]
+fn a_peer_that_is_no_member_and_a_lease_that_is_over_get_no_keepalive() {
+    let every = Some(Duration::from_secs(5));
+    // An epoch that has not begun: its peers are no members yet.
+    let mut pair = Pair::new();
+    pair.a.tunnel.set_keepalive(every);
+    pair.install(1, Duration::from_secs(60));
+    for _ in 0..30 {
+        pair.now += Duration::from_secs(1);
+        pair.a.tunnel.handle_timeout(pair.now);
+        assert_eq!(pair.a.datagrams(), Vec::<Vec<u8>>::new());
+    }
+    // The end of the lease.
+    let mut pair = Pair::connected();
+    pair.a.tunnel.set_keepalive(every);
+    let end = pair.now + Duration::from_secs(20);
+    pair.a.closes_at = Some(end);
+    pair.install(2, Duration::ZERO);
+    pair.activate(2);
+    pair.pass(Duration::from_secs(19));
+    pair.now = end;
+    for _ in 0..30 {
+        pair.now += Duration::from_secs(1);
+        pair.a.tunnel.handle_timeout(pair.now);
+        assert_eq!(pair.a.datagrams(), Vec::<Vec<u8>>::new());
+    }
+    // A peer that the next epoch leaves out.
+    let mut pair = Pair::connected();
+    pair.a.tunnel.set_keepalive(every);
+    let none = pair
+        .a
+        .tunnel
+        .install(Epoch(2), Vec::new(), Duration::ZERO, None, pair.now);
+    assert!(none.is_empty());
+    pair.a.tunnel.activate(Epoch(2), pair.now);
+    for _ in 0..30 {
+        pair.now += Duration::from_secs(1);
+        pair.a.tunnel.handle_timeout(pair.now);
+        assert_eq!(pair.a.datagrams(), Vec::<Vec<u8>>::new());
+    }
+}
+
+#[test]
 fn after_the_lease_not_even_a_keepalive_is_sent() {
     let mut pair = Pair::connected();
     let end = pair.now + Duration::from_secs(20);

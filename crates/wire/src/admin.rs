@@ -470,6 +470,12 @@ pub struct NodeDaemonStatus {
     pub interface: Option<InterfaceStatus>,
     /// Newest evidence that was sent, and what became of it.
     pub last_evidence: Option<EvidenceStatus>,
+    /// Seconds without a word after which a peer is sent a keepalive; `None`: never.
+    #[serde(default)]
+    pub keepalive: Option<u64>,
+    /// Where the controller sees the node, if that is no address of its machine.
+    #[serde(default)]
+    pub mapped: Option<SocketAddr>,
     /// Every node of the roster and every excluded one, by name.
     pub peers: BTreeMap<NodeName, PeerStatus>,
     /// Packets that were not carried, by reason; every reason is there from zero.
@@ -578,6 +584,12 @@ pub struct PeerStatus {
     pub lag: Option<u64>,
     /// Seconds since the newest handshake was completed.
     pub handshake_seconds: Option<f64>,
+    /// MTU of packets to it inside the mesh, in bytes; `None` for an excluded node.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// The largest packet on the underlay that an echo has shown to reach it whole, in bytes.
+    #[serde(default)]
+    pub path_mtu: Option<u32>,
     /// Bytes of inner packets sent to it.
     pub tx_bytes: u64,
     /// Bytes of inner packets received from it.

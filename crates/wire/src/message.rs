@@ -114,6 +114,8 @@ pub enum ToNode {
         place: Signed<Place>,
         /// The controller's wall clock, in milliseconds since 1970, to show the skew.
         unix_ms: u64,
+        /// The address that the connection comes from, as the controller sees it.
+        observed: SocketAddr,
     },
     /// An epoch update, with the secret if the node is a member (type 3).
     Update(Update),

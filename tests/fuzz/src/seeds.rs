@@ -262,6 +262,7 @@ fn to_node() -> Vec<ToNode> {
         ToNode::Welcome {
             place: place(),
             unix_ms: 1_700_000_000_000,
+            observed: addresses()[0],
         },
         ToNode::Update(member),
         ToNode::Update(outsider),

@@ -277,6 +277,11 @@ impl Mesh {
             self.network.set_mtu(&host, mtu);
         }
     }
+
+    /// Narrows the way from and to `host` where neither end sees it: what is larger vanishes.
+    pub fn narrow_way(&self, host: &str, mtu: u32) {
+        self.network.set_port_mtu(host, mtu);
+    }
 }
 
 /// Waiting.

@@ -77,6 +77,11 @@ impl Network {
     /// port, as a switch does, and answers nothing.
     pub fn set_mtu(&self, host: &str, mtu: u32) {
         self.host(host).ip(&format!("link set eth0 mtu {mtu}"));
+        self.set_port_mtu(host, mtu);
+    }
+
+    /// Gives the far end of the link of `host` another MTU: the host itself does not notice.
+    pub fn set_port_mtu(&self, host: &str, mtu: u32) {
         let port = port(host);
         self.underlay.ip(&format!("link set {port} mtu {mtu}"));
     }

@@ -43,6 +43,10 @@ pub(crate) enum DataCommand {
     Mtu(usize),
     /// The system goes another way to this place than before.
     Moved(SocketAddr),
+    /// How long a peer may hear nothing from now on.
+    Keepalive(Option<Duration>),
+    /// Send this packet in a datagram that nobody fragments, or not at all.
+    Measure(Vec<u8>),
     /// Observe the data plane.
     Snapshot(oneshot::Sender<Snapshot>),
     /// The PSK in force with one peer, base64: for an operator's explicit export.
@@ -78,6 +82,19 @@ pub(crate) struct DataPlane {
     stop: watch::Sender<()>,
     ended: FuturesUnordered<oneshot::Receiver<io::Result<()>>>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// Sends packets past the TUN device, in datagrams that nobody fragments.
+pub(crate) struct Ruler(mpsc::WeakUnboundedSender<DataCommand>);
+
+impl Ruler {
+    /// Sends one, if its peer has a session.
+    pub(crate) fn send(&self, packet: Vec<u8>) {
+        if let Some(commands) = self.0.upgrade() {
+            // A data plane that has ended measures nothing.
+            let _ = commands.send(DataCommand::Measure(packet));
+        }
+    }
 }
 
 /// The common state of the data threads.
@@ -149,6 +166,11 @@ impl DataPlane {
         let _ = self.commands.send(command);
     }
 
+    /// The way for packets that paths are measured with; it keeps no thread from ending.
+    pub(crate) fn ruler(&self) -> Ruler {
+        Ruler(self.commands.downgrade())
+    }
+
     /// The data plane as observed; `None` when it has ended.
     pub(crate) async fn snapshot(&self) -> Option<Snapshot> {
         let (answer, snapshot) = oneshot::channel();
@@ -218,6 +240,7 @@ async fn run_main(
         };
         match wake {
             Wake::Command(None) => return Ok(()),
+            Wake::Command(Some(DataCommand::Measure(packet))) => worker.measure(packet),
             Wake::Command(Some(command)) => {
                 let mut tunnel = shared.carrier.write();
                 carry_out(command, &mut tunnel, shared);
@@ -254,6 +277,9 @@ fn carry_out(command: DataCommand, tunnel: &mut Tunnel, shared: &Shared) {
         }
         DataCommand::Mtu(mtu) => tunnel.set_mtu(mtu),
         DataCommand::Moved(to) => tunnel.leave_route(to.into()),
+        DataCommand::Keepalive(every) => tunnel.set_keepalive(every),
+        // The thread's own: it takes a socket, and no tunnel alone.
+        DataCommand::Measure(_) => {}
         DataCommand::Snapshot(answer) => {
             let io = IoFailures {
                 tun_write: shared.tun_write.load(Ordering::Relaxed),

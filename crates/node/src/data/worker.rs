@@ -233,6 +233,27 @@ impl Worker {
         }
     }
 
+    /// Sends a packet by which a path is measured: now and whole, or not at all. One that waited for a
+    /// session would be sent like any other, and say of a path that it carries what it cuts.
+    pub(super) fn measure(&self, mut packet: Vec<u8>) {
+        let len = packet.len();
+        let Some(destination) = tunnel::destination(&packet) else {
+            return;
+        };
+        let door = self.shared.carrier.read();
+        let Ok(Some(mut sealing)) = door.sealing(destination, clock::boot()) else {
+            return;
+        };
+        let outer = sealing.around(&packet);
+        packet.resize(len + SPARE, 0);
+        let room = sealing.datagram_len(len).max(tunnel::MIN_BUFFER);
+        let mut out = vec![0; room];
+        if let Ok(sealed) = sealing.seal(&mut packet, len, &mut out) {
+            // A system that refuses says that the path does not carry it.
+            let _ = self.udp.send_whole(outer, &out[..sealed]);
+        }
+    }
+
     /// Tries what the TUN device takes, with packets that the kernel throws away.
     pub(super) fn probe_tun(&self) {
         let offloads = &self.shared.offloads;

@@ -1,10 +1,9 @@
 //! Real ICMP echoes (RFC 792, RFC 4443) on raw sockets bound to the TUN interface: what a probe
 //! reports went through the kernel, the tunnel and the peer's kernel.
 
-use super::udp::set_option;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::net::UdpSocket;
 
 /// Sends echo requests and receives their replies, for both families.
@@ -35,28 +34,40 @@ impl Echo {
             open(Domain::IPV4, Protocol::ICMPV4)?,
             open(Domain::IPV6, Protocol::ICMPV6)?,
         );
-        // An error that speaks of a path inside the mesh is no limit to a probe of it.
-        let whole = libc::IP_PMTUDISC_PROBE;
-        set_option(&v4, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, whole)?;
         Ok(Self { v4, v6, identifier })
     }
 
-    /// Sends one echo request; one with a size is an IPv4 packet of so many bytes.
-    pub(crate) async fn send(
-        &self,
-        to: IpAddr,
-        sequence: u16,
-        size: Option<u32>,
-    ) -> io::Result<()> {
-        let len = size.map_or(REQUEST_LEN, |size| {
-            (size as usize).saturating_sub(IPV4_HEADER).max(REQUEST_LEN)
-        });
-        let request = request(to.is_ipv4(), self.identifier, sequence, len);
+    /// Sends one echo request.
+    pub(crate) async fn send(&self, to: IpAddr, sequence: u16) -> io::Result<()> {
+        let request = request(to.is_ipv4(), self.identifier, sequence, REQUEST_LEN);
         let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
         socket
             .send_to(&request, SocketAddr::new(to, 0))
             .await
             .map(|_| ())
+    }
+
+    /// An echo request as a packet of `size` bytes, for a way that the kernel does not know. Its reply
+    /// comes with the others.
+    pub(crate) fn packet(
+        &self,
+        (from, to): (Ipv4Addr, Ipv4Addr),
+        sequence: u16,
+        size: u16,
+    ) -> Vec<u8> {
+        let len = usize::from(size).saturating_sub(IPV4_HEADER);
+        let request = request(true, self.identifier, sequence, len);
+        let total = u16::try_from(IPV4_HEADER + request.len()).unwrap_or(u16::MAX);
+        let mut packet = vec![0; IPV4_HEADER];
+        (packet[0], packet[6]) = (0x45, DONT_FRAGMENT);
+        packet[2..4].copy_from_slice(&total.to_be_bytes());
+        (packet[8], packet[9]) = (TTL, ICMP);
+        packet[12..16].copy_from_slice(&from.octets());
+        packet[16..20].copy_from_slice(&to.octets());
+        let checksum = checksum(&packet);
+        packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+        packet.extend_from_slice(&request);
+        packet
     }
 
     /// The next reply to one of our requests.
@@ -125,6 +136,9 @@ fn checksum(bytes: &[u8]) -> u16 {
 }
 
 const IPV4_HEADER: usize = 20;
+const DONT_FRAGMENT: u8 = 0x40;
+const TTL: u8 = 64;
+const ICMP: u8 = 1;
 const REQUEST_LEN: usize = 40;
 const REQUEST_V4: u8 = 8;
 const REPLY_V4: u8 = 0;
@@ -134,6 +148,23 @@ const REPLY_V6: u8 = 129;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_large_request_is_a_whole_packet_of_the_size_that_is_asked_for() {
+        let socket = || UdpSocket::bind("127.0.0.1:0");
+        let (v4, v6) = (socket().await.unwrap(), socket().await.unwrap());
+        let echo = Echo {
+            v4,
+            v6,
+            identifier: 0xBEEF,
+        };
+        let (from, to) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+        let packet = echo.packet((from, to), 7, 1440);
+        assert_eq!(packet.len(), 1440);
+        assert_eq!(packet[2..4], 1440u16.to_be_bytes());
+        assert_eq!((checksum(&packet[..20]), checksum(&packet[20..])), (0, 0));
+        assert_eq!(tunnel::destination(&packet), Some(to.into()));
+    }
 
     #[test]
     fn a_request_checks_out_and_only_its_own_reply_is_taken() {

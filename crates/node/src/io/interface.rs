@@ -1,5 +1,5 @@
 //! Addresses, MTU and state of the TUN interface, by netlink. The prefix of an address brings the
-//! one route that meshd adds: the mesh range, on its own interface.
+//! route to the mesh range, on its own interface; `host_routes.rs` adds those to narrow peers.
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::address::AddressAttribute;
@@ -111,6 +111,17 @@ fn batch_segments(mtu: u32) -> u32 {
 pub(crate) async fn set_mtu(name: &str, mtu: u32) -> Result<(), InterfaceError> {
     let index = index_of(name).map_err(|_| InterfaceError::Gone(name.to_owned()))?;
     let set = with_mtu(index, mtu).build();
+    let change = async |handle: Handle| handle.link().set(set).execute().await;
+    carried_out(netlink(change).await).map_err(|error| refused(name, error))
+}
+
+/// Lets super-packets hold what fits one batch of datagrams, packets being of so many bytes at least: where
+/// the way to a peer is narrow, a batch has room for more of them.
+pub(crate) async fn set_segments(name: &str, packet: u32) -> Result<(), InterfaceError> {
+    let index = index_of(name).map_err(|_| InterfaceError::Gone(name.to_owned()))?;
+    let set = LinkUnspec::new_with_index(index)
+        .append_extra_attribute(LinkAttribute::GsoMaxSegs(batch_segments(packet)))
+        .build();
     let change = async |handle: Handle| handle.link().set(set).execute().await;
     carried_out(netlink(change).await).map_err(|error| refused(name, error))
 }

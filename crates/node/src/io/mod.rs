@@ -1,9 +1,10 @@
 //! Everything that touches the machine: clocks, the TUN device, the UDP socket, the interface's
-//! addresses, its firewall table, the underlay's MTU, raw ICMP, rights. The only place that names TUN crates.
+//! addresses and routes, its firewall table, the underlay's MTU, raw ICMP, rights. The only place that names TUN crates.
 
 pub(crate) mod clock;
 mod control;
 pub(crate) mod firewall;
+pub(crate) mod host_routes;
 pub(crate) mod icmp;
 pub(crate) mod interface;
 pub(crate) mod mtu;

@@ -20,10 +20,7 @@ pub(crate) async fn path_mtus(
     destinations: impl IntoIterator<Item = SocketAddr>,
 ) -> Vec<(IpAddr, u32)> {
     let ask = async |handle: Handle| {
-        let mut kernel = Kernel {
-            handle,
-            links: HashMap::new(),
-        };
+        let mut kernel = Kernel::new(handle);
         let mut paths = Vec::new();
         for to in destinations {
             if let Some(mtu) = kernel.path_mtu(to.ip()).await {
@@ -39,17 +36,28 @@ pub(crate) async fn path_mtus(
 }
 
 /// The kernel's messages about routes and links.
-struct Kernel {
+pub(super) struct Kernel {
     handle: Handle,
     /// Links that were asked about, with their MTU.
     links: HashMap<u32, Option<u32>>,
 }
 
 impl Kernel {
+    pub(super) fn new(handle: Handle) -> Self {
+        Self {
+            handle,
+            links: HashMap::new(),
+        }
+    }
+
+    /// The entry of the table that decides the way to an address, not what was made of it for this
+    /// destination: that may hold an MTU out of an ICMP error.
+    pub(super) async fn entry(&self, to: IpAddr) -> Option<RouteMessage> {
+        self.route(to, RouteFlags::FibMatch).await
+    }
+
     async fn path_mtu(&mut self, to: IpAddr) -> Option<u32> {
-        // The entry of the table, not what was made of it for this destination: that may hold an MTU
-        // out of an ICMP error.
-        let entry = self.route(to, RouteFlags::FibMatch).await?;
+        let entry = self.entry(to).await?;
         let own = metric(&entry.attributes);
         let mut links = hops(&entry.attributes);
         if links.is_empty() {
@@ -115,7 +123,7 @@ fn hops(attributes: &[RouteAttribute]) -> Vec<(u32, Option<u32>)> {
 }
 
 /// The MTU that a route has been given.
-fn metric(attributes: &[RouteAttribute]) -> Option<u32> {
+pub(super) fn metric(attributes: &[RouteAttribute]) -> Option<u32> {
     let metrics = attributes.iter().filter_map(|attribute| match attribute {
         RouteAttribute::Metrics(metrics) => Some(metrics),
         _ => None,

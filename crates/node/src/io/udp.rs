@@ -61,6 +61,11 @@ fn bind_to(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Whether an address is one of this machine's: nothing else can be bound to.
+pub(crate) fn is_own(address: IpAddr) -> bool {
+    std::net::UdpSocket::bind((address.to_canonical(), 0)).is_ok()
+}
+
 /// Past the system's limit where we may; up to it where we may not, which is slower, not wrong.
 fn enlarge_buffers(socket: &Socket) -> io::Result<()> {
     if set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER).is_err() {
@@ -152,6 +157,15 @@ impl Udp {
         }
     }
 
+    /// Sends one datagram that nobody on the way may fragment. The thread that calls has the socket for
+    /// itself, so that no other datagram is meant.
+    pub(crate) fn send_whole(&self, to: Outer, datagram: &[u8]) -> io::Result<()> {
+        forbid_fragments(&self.socket, self.dual, true)?;
+        let sent = self.send(to, datagram, datagram.len());
+        forbid_fragments(&self.socket, self.dual, false)?;
+        sent
+    }
+
     /// An address that datagrams were to leave from, and could leave only without. Told once.
     pub(crate) fn take_gone(&self) -> Option<IpAddr> {
         self.gone.take()
@@ -178,6 +192,21 @@ fn may_be_the_source(error: &io::Error) -> bool {
     )
 }
 
+/// Forbids it, for the datagrams that a path is measured with: whole or not at all. Routers' answers about
+/// them are believed no more than about others.
+fn forbid_fragments(socket: &impl AsRawFd, dual: bool, forbid: bool) -> io::Result<()> {
+    if dual {
+        let forbid = i32::from(forbid);
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, forbid)?;
+    }
+    let mode = if forbid {
+        libc::IP_PMTUDISC_PROBE
+    } else {
+        libc::IP_PMTUDISC_OMIT
+    };
+    set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, mode)
+}
+
 /// Lets IP fragment what is too long for a path: slower than an MTU that fits, but no black hole
 /// where the path is narrower than anyone knew. OMIT: nobody's word on a path is believed, as one
 /// forged ICMP error would have all datagrams to a peer fragmented for ten minutes.
@@ -189,15 +218,9 @@ fn allow_fragments(socket: &std::net::UdpSocket, dual: bool) -> io::Result<()> {
             libc::IPV6_MTU_DISCOVER,
             libc::IPV6_PMTUDISC_OMIT,
         )?;
-        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0)?;
     }
-    // Also for a dual socket: it sends to mapped addresses.
-    set_option(
-        socket,
-        libc::IPPROTO_IP,
-        libc::IP_MTU_DISCOVER,
-        libc::IP_PMTUDISC_OMIT,
-    )
+    // The option of IPv4 also for a dual socket: it sends to mapped addresses.
+    forbid_fragments(socket, dual, false)
 }
 
 /// Whether the kernel believes what routers answer about IPv6 paths. It has to when a path does not
