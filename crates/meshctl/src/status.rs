@@ -8,7 +8,7 @@ use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::units;
 use crate::words::{control, held, membership};
 use wire::admin::{
-    ControllerStatus, FirewallState, FirewallStatus, InterfaceStatus, NodeDaemonStatus, PeerStatus,
+    ControllerStatus, FirewallState, FirewallStatus, InterfaceState, InterfaceStatus, NodeDaemonStatus, PeerStatus,
     PingStatus, Status,
 };
 
@@ -114,11 +114,18 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
         "interface",
         status.interface.as_ref().map(|i| {
             format!(
-                "{}, MTU {}, {}, UDP port {}",
-                i.name, i.mtu, i.backend, i.listen_port
+                "{}{}, MTU {}, {}, UDP port {}",
+                i.name,
+                interface_state(i.state),
+                i.mtu,
+                i.backend,
+                i.listen_port
             )
         }),
     );
+    for fault in status.interface.iter().flat_map(|it| &it.faults) {
+        fields.field("fault", fault.clone());
+    }
     fields.maybe("offloads", status.interface.as_ref().map(offloads));
     fields.maybe("firewall", status.interface.as_ref().map(firewall));
     fields.maybe("underlay", status.interface.as_ref().and_then(underlay));
@@ -145,6 +152,15 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
             .map(|ms| format!("{ms:+} ms against the controller's")),
     );
     fields
+}
+
+/// Whether packets pass the interface, where there is something to say.
+fn interface_state(state: InterfaceState) -> &'static str {
+    match state {
+        InterfaceState::Ok | InterfaceState::Unknown => "",
+        InterfaceState::Impaired => ", IMPAIRED",
+        InterfaceState::Unusable => ", UNUSABLE",
+    }
 }
 
 /// The offloads that are on, and those that are off, each with its reason.

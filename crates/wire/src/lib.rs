@@ -14,6 +14,7 @@
 //! | [`evidence`] | DSSE envelope around an in-toto statement with the benchmark predicate |
 //! | [`token`] | the enrolment token's one string |
 //! | [`name`] | node names |
+//! | [`way`] | where a system sends what is meant for a peer |
 //! | [`admin`] | the JSON of the admin sockets and of `status.json` |
 
 #![forbid(unsafe_code)]
@@ -32,6 +33,7 @@ pub mod signed;
 pub mod token;
 pub mod update;
 pub mod visible;
+pub mod way;
 
 pub use frame::{Frame, FrameError};
 pub use message::{ToController, ToNode};
@@ -40,6 +42,7 @@ pub use place::Place;
 pub use signed::{Digest, Signed, Verified, VerifyError};
 pub use token::Token;
 pub use update::{EpochUpdate, Excluded, LeaseEnd, Mark, Member};
+pub use way::Way;
 
 /// Version of the control protocol; the first byte of every frame.
 pub const PROTOCOL_VERSION: u8 = 1;
