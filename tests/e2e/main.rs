@@ -7,6 +7,7 @@ mod crashes;
 mod disk;
 mod eviction;
 mod flows;
+mod interface;
 mod membership;
 mod metrics;
 mod mtu;

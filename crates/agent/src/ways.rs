@@ -198,7 +198,9 @@ mod tests {
         assert_eq!(ways.of(&NodeId([3; 32])), [Way::Unknown, Way::Unknown]);
         let all = |way: fn() -> Way| (2..7).map(|n| peer(n, way(), Way::Tunnel)).collect();
         ways.handle_ways(all(eth1));
-        let summary = ["10.77.0.2, 10.77.0.3, 10.77.0.4 and 2 more go by way of eth1, not through the tunnel: remove that route"];
+        let summary = [
+            "10.77.0.2, 10.77.0.3, 10.77.0.4 and 2 more go by way of eth1, not through the tunnel: remove that route",
+        ];
         assert_eq!(ways.summary(), summary);
         assert_eq!(ways.count(), [5, 5, 0]);
         assert_eq!(ways.of(&NodeId([3; 32])), [eth1(), Way::Tunnel]);

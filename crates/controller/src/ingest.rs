@@ -14,7 +14,9 @@ use keys::{Epoch, NodeId};
 use policy::Unacceptable;
 use std::net::SocketAddr;
 use wire::evidence::{Attested, EvidenceError, payload_digest};
-use wire::message::{Hello, MAX_ENDPOINTS, InterfaceReport, PeerReport, Phase, Refusal, ToController, ToNode};
+use wire::message::{
+    Hello, InterfaceReport, MAX_ENDPOINTS, PeerReport, Phase, Refusal, ToController, ToNode,
+};
 use wire::{Mark, NodeName, Signed, Verified};
 
 /// The part that hears enrolled nodes.

@@ -250,4 +250,3 @@ fn benchmark(accepted: &Accepted) -> BenchmarkStatus {
         digest: accepted.digest.to_string(),
     }
 }
-

@@ -8,8 +8,8 @@ use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::units;
 use crate::words::{control, held, membership};
 use wire::admin::{
-    ControllerStatus, FirewallState, FirewallStatus, InterfaceState, InterfaceStatus, NodeDaemonStatus, PeerStatus,
-    PingStatus, Status,
+    ControllerStatus, FirewallState, FirewallStatus, InterfaceState, InterfaceStatus,
+    NodeDaemonStatus, PeerStatus, PingStatus, Status,
 };
 
 /// Runs the command.

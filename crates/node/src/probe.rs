@@ -2,18 +2,30 @@
 //! Excluded nodes are probed too: a status that says "dark" has tried.
 
 use crate::io::clock;
-use crate::io::icmp::Echo;
+use crate::io::icmp::{Echo, Sockets};
+use crate::io::ways::{self, Exits};
 use agent::{Echoes, Ping, PingFailure, Round, Target};
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
+/// Everything that a probe goes by besides its sockets.
+pub(crate) struct Subjects {
+    /// Whom to probe.
+    pub(crate) targets: watch::Receiver<Vec<Target>>,
+    /// Where packets to them should leave.
+    pub(crate) exits: Arc<Exits>,
+    /// Sockets on an interface that was made anew.
+    pub(crate) fresh: mpsc::Receiver<Sockets>,
+}
+
 /// Probes until nobody wants the results.
 pub(crate) async fn run(
-    echo: Echo,
-    mut targets: watch::Receiver<Vec<Target>>,
+    mut echo: Echo,
+    mut subjects: Subjects,
     every: Duration,
     out: mpsc::Sender<Round>,
 ) {
@@ -24,11 +36,19 @@ pub(crate) async fn run(
         tokio::select! {
             _ = ticks.tick() => {}
             // At once: until it is done, packets may be too large for a path.
-            () = search_begins(&mut targets) => {}
+            () = search_begins(&mut subjects.targets) => {}
+            Some(sockets) = subjects.fresh.recv() => {
+                if let Err(error) = echo.replace(sockets) {
+                    tracing::warn!(%error, "peers are not probed on the new interface");
+                }
+                continue;
+            }
             () = out.closed() => return,
         }
-        let now = targets.borrow_and_update().clone();
-        let round = probe(&echo, now, every.min(PATIENCE), &mut sequence).await;
+        let now = subjects.targets.borrow_and_update().clone();
+        let mut round = probe(&echo, now.clone(), every.min(PATIENCE), &mut sequence).await;
+        // The echoes are bound to the tunnel; whether applications take it is another question.
+        round.ways = ways::ask(&subjects.exits, &now).await;
         if out.send(round).await.is_err() {
             return;
         }
@@ -95,7 +115,7 @@ async fn probe(echo: &Echo, targets: Vec<Target>, patience: Duration, sequence: 
             .filter_map(|size| match take((v4, Some(*size))) {
                 Ok(_) => Some((*size, true)),
                 Err(PingFailure::Unanswered(_)) => Some((*size, false)),
-                Err(PingFailure::NotSent(_)) => None,
+                Err(_) => None,
             });
         let large = large.collect();
         Echoes {
@@ -107,6 +127,7 @@ async fn probe(echo: &Echo, targets: Vec<Target>, patience: Duration, sequence: 
     });
     Round {
         results: results.collect(),
+        ways: Vec::new(),
     }
 }
 

@@ -3,18 +3,22 @@
 
 use crate::data::DataPlane;
 use crate::emitter::{self, Emitter};
+use crate::guard::{Guard, Parts};
 use crate::io;
-use crate::io::firewall::FirewallWatch;
+use crate::io::firewall::Firewall;
+use crate::io::icmp::{Echo, Sockets};
 use crate::io::offload::Offloads;
 use crate::io::rights::{self, Keep};
 use crate::io::tun::Tun;
 use crate::io::udp::PathErrors;
+use crate::io::ways::Exits;
 use crate::persist::{Enrolment, Keeper};
 use crate::session::{self, Introduction, Session};
 use crate::shell::{Inputs, Shell};
+use crate::standing::Wanted;
 use crate::underlay::{Fit, Interface, Underlay};
 use crate::{Config, Node, ServeError, admin, probe};
-use agent::{Agent, Emission, Round, Target};
+use agent::{Agent, Emission, Round};
 use keys::WgSecret;
 use quic::Dialer;
 use rand::Rng as _;
@@ -28,7 +32,8 @@ use wire::Place;
 pub(crate) fn start(
     node: Node,
     enrolment: Enrolment,
-    firewall: FirewallWatch,
+    wanted: Wanted,
+    firewall: &Firewall,
 ) -> Result<(Shell, Inputs), ServeError> {
     let listen_port = node.listen_port();
     let Node {
@@ -39,6 +44,7 @@ pub(crate) fn start(
         memory,
         queues,
         offloads,
+        maker,
         admin,
         metrics,
         ..
@@ -47,7 +53,22 @@ pub(crate) fn start(
     let interface = interface(&config, &queues, listen_port);
     let name = interface.name.clone();
     let (data, path_errors) = carry(&wg, &place, interface.mtu, queues, offloads)?;
-    let underlay = Underlay::new(config.mtu, interface, firewall, path_errors);
+
+    let (targets, targets_seen) = watch::channel(Vec::new());
+    let exits = Arc::new(Exits::default());
+    let (sockets, fresh) = mpsc::channel(1);
+    let parts = Parts {
+        wanted,
+        maker,
+        queues: data.queues(),
+        firewall: firewall.follower(),
+        exits: Arc::clone(&exits),
+        sockets,
+        targets: targets_seen.clone(),
+    };
+    let (guard, news) = Guard::start(parts).map_err(ServeError::Data)?;
+    let (watch, interface_guard) = (firewall.watch(), guard.clone());
+    let underlay = Underlay::new(config.mtu, interface, interface_guard, watch, path_errors);
 
     let remembered = memory.of(enrolment.mesh);
     let mark = remembered.and_then(|newest| newest.mark.clone());
@@ -71,15 +92,19 @@ pub(crate) fn start(
     let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
     serve_clients(admin, metrics, requests_out);
 
-    let (targets, targets_seen) = watch::channel(Vec::new());
-    let rounds = probe(&name, config.probe_every, targets_seen);
+    let subjects = probe::Subjects {
+        targets: targets_seen,
+        exits,
+        fresh,
+    };
+    let rounds = probe(&name, config.probe_every, subjects);
     let (underlay_out, links) = mpsc::channel(1);
     tokio::spawn(io::mtu::watch(underlay_out));
 
     let high_water = memory.high_water(enrolment.mesh);
     let keeper = Keeper::start(state.clone(), memory, enrolment.mesh).map_err(ServeError::Data)?;
-    // Every socket is open: what is left to do is the interface's MTU.
-    rights::reduce(Keep::NETWORK.and(Keep::FILES));
+    // Every socket is open: what is left to do with the interface is the guard's.
+    rights::reduce(Keep::FILES);
     let agent = Agent::new(agent::Config {
         identity,
         wg: wg.duplicate(),
@@ -96,6 +121,7 @@ pub(crate) fn start(
         keeper,
         data,
         underlay,
+        guard,
         outbox: None,
         underlay_changed: false,
         mock_mean,
@@ -108,6 +134,7 @@ pub(crate) fn start(
         rounds,
         requests,
         underlay: links,
+        guard: news,
     };
     Ok((shell, inputs))
 }
@@ -204,12 +231,13 @@ fn carry(
 fn probe(
     interface: &str,
     every: Option<Duration>,
-    targets: watch::Receiver<Vec<Target>>,
+    subjects: probe::Subjects,
 ) -> mpsc::Receiver<Round> {
     let (out, rounds) = mpsc::channel(QUEUE);
     let Some(every) = every else { return rounds };
-    match io::icmp::Echo::open(interface, rand_core::OsRng.r#gen()) {
-        Ok(echo) => drop(tokio::spawn(probe::run(echo, targets, every, out))),
+    let open = |sockets| Echo::new(sockets, rand_core::OsRng.r#gen());
+    match Sockets::open(interface).and_then(open) {
+        Ok(echo) => drop(tokio::spawn(probe::run(echo, subjects, every, out))),
         Err(error) => {
             tracing::warn!(%error, "peers are not probed: raw ICMP needs CAP_NET_RAW");
         }

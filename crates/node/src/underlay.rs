@@ -2,9 +2,10 @@
 //! A path that is too narrow for the smallest MTU of IPv6 is no hole: the socket leaves it to IP to
 //! fragment (`io/udp.rs`), and the status says that it does.
 
+use crate::guard::Guard;
 use crate::io::firewall::{FirewallState, FirewallWatch};
+use crate::io::mtu;
 use crate::io::udp::PathErrors;
-use crate::io::{interface, mtu};
 use agent::OVERHEAD_V6;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -125,6 +126,8 @@ pub(crate) struct Underlay {
     /// Its fit to the paths.
     fit: Fit,
     interface: Interface,
+    /// Sets its MTU.
+    guard: Guard,
     firewall: FirewallWatch,
     path_errors: PathErrors,
     /// Whether they count.
@@ -135,6 +138,7 @@ impl Underlay {
     pub(crate) fn new(
         setting: Mtu,
         interface: Interface,
+        guard: Guard,
         firewall: FirewallWatch,
         path_errors: PathErrors,
     ) -> Self {
@@ -142,6 +146,7 @@ impl Underlay {
             setting,
             fit: Fit::unknown(setting),
             interface,
+            guard,
             firewall,
             path_errors,
             believes_routers: false,
@@ -188,7 +193,7 @@ impl Underlay {
         self.weigh_path_errors(narrow);
         let mut changed = None;
         if fit.mtu != self.interface.mtu {
-            match interface::set_mtu(&self.interface.name, fit.mtu).await {
+            match self.guard.set_mtu(fit.mtu).await {
                 Ok(()) => {
                     tracing::info!(
                         mtu = fit.mtu,

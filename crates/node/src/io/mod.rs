@@ -1,12 +1,14 @@
-//! Everything that touches the machine: clocks, the TUN device, the UDP socket, the interface's
-//! addresses, its firewall table, the underlay's MTU, raw ICMP, rights. The only place that names TUN crates.
+//! Everything that touches the machine: clocks, the TUN device, the UDP socket, the interface and the
+//! ways to its peers, its firewall table, the underlay's MTU, raw ICMP, rights. The only place that names TUN crates.
 
 pub(crate) mod clock;
 pub(crate) mod firewall;
 pub(crate) mod icmp;
 pub(crate) mod interface;
+pub(crate) mod links;
 pub(crate) mod mtu;
 pub(crate) mod offload;
 pub mod rights;
 pub(crate) mod tun;
 pub(crate) mod udp;
+pub(crate) mod ways;
