@@ -94,7 +94,11 @@ fn an_interface_that_is_deleted_is_made_anew_and_sessions_go_on() {
     // Where the name is taken meanwhile, the daemon ends in a way that a service manager answers with a start.
     let namespace = mesh.namespace("node-a");
     let batch = mesh.folder().join("batch");
-    std::fs::write(&batch, "link del meshd0\nlink add meshd0 type dummy\n").expect("a file");
+    std::fs::write(
+        &batch,
+        "link del meshd0\nlink add meshd0 type veth peer name other-end\n",
+    )
+    .expect("a file");
     namespace.ip(&format!("-batch {}", batch.display()));
     let ended = poll(Duration::from_secs(30), || !mesh.is_running("node-a"));
     assert!(ended, "{}", mesh.log("node-a"));
@@ -156,7 +160,9 @@ fn a_route_that_takes_a_peer_out_of_the_tunnel_is_named_at_both_ends_and_forgott
 {
     let mut mesh = pair();
     let [v4, v6] = mesh.addresses("node-b");
-    mesh.namespace("node-a").ip("link add aside type dummy");
+    mesh.namespace("node-a")
+        .ip("link add aside type veth peer name other-end");
+    mesh.namespace("node-a").ip("link set other-end up");
     mesh.namespace("node-a").ip("link set aside up");
     let neighbour = match v4 {
         IpAddr::V4(v4) => IpAddr::V4((u32::from(v4) ^ 0xFF).into()),

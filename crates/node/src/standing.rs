@@ -1,5 +1,5 @@
 //! How the mesh's interface should be, how the kernel says that it is, and what is wrong with it. Also how often
-//! somebody else's changes are undone: at once, and then ever more rarely while they go on. Touches nothing.
+//! somebody else's changes are undone: at once, and more rarely while they go on. Touches nothing.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -223,42 +223,35 @@ impl Condition {
     }
 }
 
-/// Whether to undo another change yet. The first is undone at once, and each that follows soon has to wait twice as
-/// long: a program that changes the interface again and again does not keep this one busy.
+/// Whether to undo another change yet: some at once, and then one in [`PACE`]. An operator who tries things out is
+/// answered at once, and a program that changes the interface again and again does not keep this one busy.
 #[derive(Debug, Default)]
 pub(crate) struct Restraint {
-    /// When the next repair may be, on the boot-time clock.
-    next: Duration,
-    wait: Duration,
+    /// When all that was done would be paid for, on the boot-time clock.
+    paid: Duration,
 }
 
 impl Restraint {
     /// Whether a repair may be now.
     pub(crate) fn allows(&self, now: Duration) -> bool {
-        now >= self.next
+        now >= self.next()
     }
 
     /// When the next may be.
     pub(crate) fn next(&self) -> Duration {
-        self.next
+        self.paid.saturating_sub(PACE * (AT_ONCE - 1))
     }
 
     /// A repair is made.
     pub(crate) fn repaired(&mut self, now: Duration) {
-        let is_quiet = now >= self.next + QUIET;
-        self.wait = if is_quiet {
-            FIRST_WAIT
-        } else {
-            (self.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT)
-        };
-        self.next = now + self.wait;
+        self.paid = self.paid.max(now) + PACE;
     }
 }
 
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// So long after a repair could have been made again, the one before is forgotten.
-const QUIET: Duration = Duration::from_secs(60);
+/// Repairs in a row.
+const AT_ONCE: u32 = 10;
+/// The time that each costs.
+const PACE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -359,20 +352,26 @@ mod tests {
     #[test]
     fn whoever_changes_the_interface_in_a_loop_is_answered_ever_more_rarely() {
         let mut restraint = Restraint::default();
-        let (step, mut now, mut repairs) = (Duration::from_millis(100), Duration::ZERO, Vec::new());
-        while now < Duration::from_secs(600) {
+        let (start, step) = (Duration::from_secs(1_000), Duration::from_millis(100));
+        let (mut now, mut repairs) = (start, 0);
+        while now < start + Duration::from_secs(600) {
             if restraint.allows(now) {
                 restraint.repaired(now);
-                repairs.push(now.as_secs());
+                repairs += 1;
             }
             now += step;
+            if now == start + Duration::from_secs(1) {
+                assert_eq!(repairs, AT_ONCE, "an operator's changes are undone at once");
+            }
         }
-        assert_eq!(repairs[..7], [0, 1, 3, 7, 15, 31, 63]);
-        assert_eq!(repairs.len(), 7 + (600 - 63) / 60);
-        // Once it is over, the next change is undone at once, and the one after that soon.
-        now += LONGEST_WAIT + QUIET;
-        assert!(restraint.allows(now));
-        restraint.repaired(now);
-        assert_eq!(restraint.next(), now + FIRST_WAIT);
+        assert_eq!(repairs, AT_ONCE + 59);
+        assert!(!restraint.allows(now - step));
+        // Once it is over, changes are undone at once again.
+        now += PACE * AT_ONCE;
+        for _ in 0..AT_ONCE {
+            assert!(restraint.allows(now));
+            restraint.repaired(now);
+        }
+        assert_eq!(restraint.next(), now + PACE);
     }
 }
