@@ -43,9 +43,7 @@ pub enum PingFailure {
     #[error("packets go by way of {0}, not through the tunnel: remove that route")]
     Astray(String),
     /// The same, and the system lets them go nowhere.
-    #[error(
-        "packets do not go through the tunnel, the system refuses them: remove that route or rule"
-    )]
+    #[error("packets go nowhere, not through the tunnel: remove that route or rule")]
     Refused,
     /// It was answered, and nobody knows whether packets take the tunnel.
     #[error("unknown: the system does not say whether packets go through the tunnel")]

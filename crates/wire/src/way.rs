@@ -43,7 +43,7 @@ impl Way {
                 "{address} goes by way of {link}, not through the tunnel: remove that route"
             )),
             Self::Nowhere => Some(format!(
-                "{address} does not go through the tunnel, the system refuses it: remove that route or rule"
+                "{address} goes nowhere, not through the tunnel: remove that route or rule"
             )),
         }
     }
