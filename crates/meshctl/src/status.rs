@@ -58,14 +58,38 @@ pub(crate) fn epoch_fields(status: &ControllerStatus) -> Fields {
 }
 
 fn controller(status: &ControllerStatus) -> String {
+    let mut fields = epoch_fields(status);
+    let faults = reported_faults(status);
+    let more = faults.len().saturating_sub(SHOWN_FAULTS);
+    for fault in faults.into_iter().take(SHOWN_FAULTS) {
+        fields.field("fault", fault);
+    }
+    if more > 0 {
+        fields.field("fault", format!("and {more} more: `meshctl node show`"));
+    }
     format!(
         "controller of {}, meshd {}, {}\n{}\n{}",
         crate::table::clean(&status.mesh),
         crate::table::clean(&status.version),
         crate::table::clean(&status.generated_utc),
-        epoch_fields(status).render(),
+        fields.render(),
         node::table(status),
     )
+}
+
+/// What connected nodes report of their interfaces, and of pairs whose packets do not take the tunnel.
+fn reported_faults(status: &ControllerStatus) -> Vec<String> {
+    let nodes = status.nodes.iter();
+    let connected = nodes.filter(|(_, node)| node.control == Control::Connected);
+    let of_node = connected.flat_map(|(name, node)| {
+        let own = node.faults.iter().map(move |it| format!("{name}: {it}"));
+        let pairs = node.observes.iter().flat_map(move |(peer, seen)| {
+            let each = seen.faults.iter();
+            each.map(move |it| format!("{name} to {peer}: {it}"))
+        });
+        own.chain(pairs)
+    });
+    of_node.collect()
 }
 
 fn daemon(status: &NodeDaemonStatus) -> String {
@@ -254,6 +278,8 @@ fn ping(ping: Option<&PingStatus>) -> String {
     }
 }
 
+/// Faults that the controller's status shows.
+const SHOWN_FAULTS: usize = 10;
 const PEER_HEADER: [&str; 10] = [
     "PEER",
     "MEMBERSHIP",
