@@ -8,6 +8,7 @@ mod disk;
 mod eviction;
 mod flows;
 mod identity;
+mod interface;
 mod membership;
 mod metrics;
 mod mtu;

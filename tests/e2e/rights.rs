@@ -35,13 +35,21 @@ fn a_daemon_keeps_the_rights_that_it_uses_and_a_benchmark_gets_none() {
     let threads = threads(&mesh, "node-a");
     for (name, status) in &threads {
         let (may, why) = match name.as_str() {
-            // The interface's MTU, and nft.
-            "meshd" | "meshd-firewall" => (NET_ADMIN, "it uses this"),
+            // For nft.
+            "meshd-firewall" => (NET_ADMIN, "it uses this"),
+            // The interface, and raw sockets on one that is made anew.
+            "meshd-interface" => (NET_ADMIN | NET_RAW, "it uses these"),
             _ => (0, "it uses none"),
         };
         assert_eq!(rights(status), (may, may, may, 1), "{name}: {why}");
     }
-    for expected in ["meshd", "meshd-firewall", "meshd-data0", "meshd-state"] {
+    for expected in [
+        "meshd",
+        "meshd-firewall",
+        "meshd-interface",
+        "meshd-data0",
+        "meshd-state",
+    ] {
         assert!(threads.contains_key(expected), "{expected}: {threads:?}");
     }
     for (name, status) in self::threads(&mesh, CONTROLLER) {
@@ -130,4 +138,6 @@ fn threads(mesh: &Mesh, host: &str) -> BTreeMap<String, String> {
 const NONE: (u64, u64, u64, u64) = (0, 0, 0, 1);
 /// CAP_NET_ADMIN: capabilities(7).
 const NET_ADMIN: u64 = 1 << 12;
+/// CAP_NET_RAW.
+const NET_RAW: u64 = 1 << 13;
 const NOBODY: u32 = 65_534;

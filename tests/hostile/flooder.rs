@@ -17,8 +17,8 @@ use tests::harness::namespace::Namespace;
 use tests::harness::now;
 use wire::evidence::Benchmark;
 use wire::fixtures;
-use wire::message::{Enrol, Hello, PeerReport, Phase, Refusal};
-use wire::{Digest, Frame, Place, ToController, ToNode, Token};
+use wire::message::{Enrol, Hello, InterfaceReport, PeerReport, Phase, Refusal};
+use wire::{Digest, Frame, Place, ToController, ToNode, Token, Way};
 
 /// The messages that a member can say too much of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,9 +205,12 @@ impl Flood {
                 session_epoch: None,
                 rtt_v4_us: None,
                 rtt_v6_us: None,
+                way_v4: Way::Unknown,
+                way_v6: Way::Unknown,
             });
             raw(&ToController::Report {
                 peers: peers.collect(),
+                interface: InterfaceReport::default(),
             })
         };
         match self {

@@ -11,6 +11,7 @@ use crate::paths::{Heard, PathLimit, Paths};
 use crate::pings::{self, Ping, PingResult, Pings, Round, Target};
 use crate::places::{Whereabouts, inside};
 use crate::report;
+use crate::ways::{PeerWays, Ways};
 use epoch::member::{Identity, View};
 use epoch::{Command, Member, Notice, UpdateError};
 use keys::{AuthorityId, NodeId, NodeSecret, WgPublicKey};
@@ -18,7 +19,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tunnel::{Inside, PeerSnapshot};
-use wire::message::{Phase, Update};
+use wire::message::{InterfaceReport, Phase, Update};
 use wire::{Digest, Duplicate, Mark, Place, Signed, ToController, ToNode};
 
 /// The machine.
@@ -42,6 +43,9 @@ pub struct Agent {
     pings: Pings,
     /// The paths to peers, as far as they are known.
     paths: Paths,
+    ways: Ways,
+    /// How the interface stands, as the daemon said last.
+    interface: InterfaceReport,
     clocks: Clocks,
     /// When time was found to be lost, on the boot-time clock.
     lost_at: Option<Duration>,
@@ -80,6 +84,8 @@ impl Agent {
             places: Whereabouts::default(),
             pings: Pings::default(),
             paths: Paths::default(),
+            ways: Ways::default(),
+            interface: InterfaceReport::default(),
             clocks: Clocks::default(),
             lost_at: None,
             duplicate: None,
@@ -193,11 +199,24 @@ impl Agent {
         if round.is_search {
             return;
         }
+        self.ways.handle_ways(round.ways);
         let (own, view) = (self.identity.public(), self.member.view());
-        let reports = self
+        let (results, ways) = (round.results, &self.ways);
+        let peers = self
             .pings
-            .handle_round(round.results, &own, &view, peers, now.wall);
-        self.say(ToController::Report { peers: reports });
+            .handle_round(results, &own, &view, peers, ways, now.wall);
+        let interface = self.interface.clone();
+        self.say(ToController::Report { peers, interface });
+    }
+
+    /// Takes where the kernel sends what is meant for the peers, between two rounds.
+    pub fn handle_ways(&mut self, ways: Vec<PeerWays>) {
+        self.ways.handle_ways(ways);
+    }
+
+    /// Takes how the interface stands; the next report says so.
+    pub fn handle_interface(&mut self, interface: InterfaceReport) {
+        self.interface = interface.bounded();
     }
 
     /// Does what is due.
@@ -263,9 +282,24 @@ impl Agent {
         &self.counts
     }
 
-    /// The last echoes of a node.
-    pub fn ping(&self, node: &NodeId) -> Option<&PingResult> {
-        self.pings.of(node)
+    /// The last echoes of a node. One that was answered counts only while packets take the tunnel.
+    pub fn ping(&self, node: &NodeId) -> Option<PingResult> {
+        self.pings.of(node, &self.ways)
+    }
+
+    /// Why packets to `node` do not take the tunnel; empty when they do.
+    pub fn way_faults(&self, node: &NodeId) -> Vec<String> {
+        self.ways.faults(node)
+    }
+
+    /// The same of all peers, in a few sentences.
+    pub fn ways_astray(&self) -> Vec<String> {
+        self.ways.summary()
+    }
+
+    /// How many addresses of peers are reached by the tunnel, elsewhere, and nobody knows where.
+    pub fn ways_count(&self) -> [u64; 3] {
+        self.ways.count()
     }
 
     /// Why an echo to `node` failed, with what the epoch says about it.

@@ -13,6 +13,7 @@
 //! | `report` | an operator's lines about epochs |
 //! | `pings` | what the probes found, the report of it, and the cause of what was not answered |
 //! | `paths` | the size of a packet that the path to each peer carries |
+//! | `ways` | where the kernel sends what is meant for the peers |
 //! | `lost_time` | time that this machine's clocks did not count |
 //! | `data` | where the two machines meet: one [`DataChange`] becomes calls of the tunnel |
 //!
@@ -34,6 +35,7 @@ mod places;
 mod report;
 #[cfg(test)]
 mod tests;
+mod ways;
 
 pub use agent::Agent;
 pub use control::{Control, SessionEvent};
@@ -43,3 +45,4 @@ pub use evidence::{Emission, Evidence, EvidenceResult};
 pub use paths::{OVERHEAD_V4, OVERHEAD_V6, PathLimit, overhead};
 pub use pings::{Echoes, Ping, PingFailure, PingResult, Round, Target};
 pub use places::inside;
+pub use ways::PeerWays;

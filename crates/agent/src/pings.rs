@@ -1,6 +1,7 @@
 //! The meaning of a round of probes: lines for the operator, a report for the controller, and the cause of
 //! what was not answered. Observes; decides nothing.
 
+use crate::ways::{self, PeerWays, Ways};
 use epoch::member::View;
 use jiff::Timestamp;
 use keys::{Epoch, NodeId};
@@ -40,6 +41,15 @@ pub enum PingFailure {
     /// The system did not send it.
     #[error("not sent: {0}")]
     NotSent(String),
+    /// Whatever the echo, applications' packets leave by this interface.
+    #[error("packets go by way of {0}, not through the tunnel: remove that route")]
+    Astray(String),
+    /// The same, and the system lets them go nowhere.
+    #[error("packets go nowhere, not through the tunnel: remove that route or rule")]
+    Refused,
+    /// It was answered, and nobody knows whether packets take the tunnel.
+    #[error("unknown: the system does not say whether packets go through the tunnel")]
+    WayUnknown,
 }
 
 /// The findings of one round.
@@ -49,6 +59,8 @@ pub struct Round {
     pub results: Vec<Echoes>,
     /// Whether it is one of a search: for the sizes alone, and not towards everybody.
     pub is_search: bool,
+    /// Where the kernel sends what is meant for the targets, asked when the round was over.
+    pub ways: Vec<PeerWays>,
 }
 
 /// The answers of one target.
@@ -82,8 +94,16 @@ pub struct PingResult {
 pub(crate) struct Pings(HashMap<NodeId, PingResult>);
 
 impl Pings {
-    pub(crate) fn of(&self, node: &NodeId) -> Option<&PingResult> {
-        self.0.get(node)
+    /// The last echoes of a node, as they count with the ways of now.
+    pub(crate) fn of(&self, node: &NodeId, ways: &Ways) -> Option<PingResult> {
+        let PingResult { v4, v6, at, logged } = self.0.get(node)?.clone();
+        let [way_v4, way_v6] = ways.of(node);
+        Some(PingResult {
+            v4: ways::judged(v4, &way_v4),
+            v6: ways::judged(v6, &way_v6),
+            at,
+            logged,
+        })
     }
 
     /// Takes a round; the report of it.
@@ -93,12 +113,17 @@ impl Pings {
         own: &NodeId,
         view: &View<'_>,
         peers: &[PeerSnapshot],
+        ways: &Ways,
         at: Timestamp,
     ) -> Vec<PeerReport> {
         let epoch = view.update.map(|update| update.epoch);
         let mut reports = Vec::with_capacity(results.len());
         let mut pings = HashMap::with_capacity(results.len());
         for Echoes { target, v4, v6, .. } in results {
+            let [way_v4, way_v6] = ways.of(&target.node);
+            // The echoes are kept as they were: a way may change before the next round.
+            let heard = (v4.clone(), v6.clone());
+            let (v4, v6) = (ways::judged(v4, &way_v4), ways::judged(v6, &way_v6));
             let logged = (epoch, v4.is_ok(), v6.is_ok());
             let before = self.0.get(&target.node).map(|ping| ping.logged);
             if before != Some(logged) {
@@ -111,7 +136,10 @@ impl Pings {
                 session_epoch: session_epoch(view, &target.node, peers),
                 rtt_v4_us: micros(&v4),
                 rtt_v6_us: micros(&v6),
+                way_v4,
+                way_v6,
             });
+            let (v4, v6) = heard;
             let result = PingResult { v4, v6, at, logged };
             pings.insert(target.node, result);
         }

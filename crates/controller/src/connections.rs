@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 use wire::instance::Seen;
-use wire::message::{Hello, Phase, Refusal};
-use wire::{Duplicate, Instance, NodeName, ToNode};
+use wire::message::{Hello, InterfaceReport, Phase, Refusal};
+use wire::{Duplicate, Instance, NodeName, ToNode, Way};
 
 /// All of them.
 #[derive(Debug)]
@@ -80,6 +80,8 @@ pub(crate) struct Live {
     pub(crate) software: Option<String>,
     /// Its last report of its sessions with others.
     pub(crate) observes: BTreeMap<NodeName, Observed>,
+    /// Its last report of its interface.
+    pub(crate) interface: InterfaceReport,
     pub(crate) evidence: Bucket,
     /// How many bytes of its evidence may be kept.
     pub(crate) kept_bytes: Bucket,
@@ -98,7 +100,7 @@ pub(crate) struct Sighting {
 }
 
 /// One node's word on its session with another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Observed {
     /// The epoch of the session that packets are sent on; `None`: there is none.
     pub(crate) session_epoch: Option<Epoch>,
@@ -106,6 +108,8 @@ pub(crate) struct Observed {
     pub(crate) rtt_v4_us: Option<u32>,
     /// Likewise.
     pub(crate) rtt_v6_us: Option<u32>,
+    /// Where its system sends packets to the other's addresses, IPv4 and IPv6.
+    pub(crate) ways: [Way; 2],
 }
 
 impl Connections {
@@ -458,6 +462,7 @@ impl Live {
             clock_skew_ms: None,
             software: None,
             observes: BTreeMap::new(),
+            interface: InterfaceReport::default(),
             evidence: Bucket::new(EVIDENCE_PER_SECOND, EVIDENCE_BURST),
             kept_bytes: Bucket::new((MIB_A_DAY << 20) / DAY_SECONDS, KEPT_BURST),
             moves: Bucket::new(MOVES_PER_SECOND, MOVE_BURST),

@@ -14,7 +14,9 @@ use keys::{Epoch, NodeId};
 use policy::Unacceptable;
 use std::net::SocketAddr;
 use wire::evidence::{Attested, EvidenceError, payload_digest};
-use wire::message::{Hello, MAX_ENDPOINTS, PeerReport, Phase, Refusal, ToController, ToNode};
+use wire::message::{
+    Hello, InterfaceReport, MAX_ENDPOINTS, PeerReport, Phase, Refusal, ToController, ToNode,
+};
 use wire::{Mark, NodeName, Signed, Verified};
 
 /// The part that hears enrolled nodes.
@@ -79,7 +81,7 @@ impl Ingest<'_> {
             ToController::Present => self.present(id, name, now),
             ToController::Evidence { envelope } => self.evidence(id, name, &envelope, now),
             ToController::Ack { epoch, phase } => self.ack(name, epoch, phase),
-            ToController::Report { peers } => self.observe(name, &peers),
+            ToController::Report { peers, interface } => self.observe(name, peers, interface),
             ToController::Endpoints {
                 listen_port,
                 advertised,
@@ -205,22 +207,25 @@ impl Ingest<'_> {
         }
     }
 
-    fn observe(&mut self, name: &NodeName, peers: &[PeerReport]) {
+    fn observe(&mut self, name: &NodeName, peers: Vec<PeerReport>, interface: InterfaceReport) {
         let observes = peers
-            .iter()
+            .into_iter()
             .filter_map(|report| {
                 let peer = self.journal.fleet().name_of(&report.node)?.clone();
                 let observed = Observed {
                     session_epoch: report.session_epoch,
                     rtt_v4_us: report.rtt_v4_us,
                     rtt_v6_us: report.rtt_v6_us,
+                    ways: [report.way_v4.checked(), report.way_v6.checked()],
                 };
                 Some((peer, observed))
             })
             .collect();
         let live = self.connections.live_mut(name);
-        if live.observes != observes {
+        let interface = interface.bounded();
+        if live.observes != observes || live.interface != interface {
             live.observes = observes;
+            live.interface = interface;
             self.output.touch();
         }
     }

@@ -129,12 +129,13 @@ fn states(view: &View<'_>) -> Tally<NodeState> {
     states
 }
 
-const NODE_STATES: [NodeState; 5] = [
+const NODE_STATES: [NodeState; 6] = [
     NodeState::Active,
     NodeState::Probation,
     NodeState::Quarantined,
     NodeState::Offline,
     NodeState::Evicted,
+    NodeState::Impaired,
 ];
 
 fn word(state: NodeState) -> &'static str {
@@ -144,5 +145,6 @@ fn word(state: NodeState) -> &'static str {
         NodeState::Quarantined => "quarantined",
         NodeState::Offline => "offline",
         NodeState::Evicted => "evicted",
+        NodeState::Impaired => "impaired",
     }
 }

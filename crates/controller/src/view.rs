@@ -15,13 +15,13 @@ use jiff::Timestamp;
 use keys::Epoch;
 use policy::{Reason, State};
 use std::collections::BTreeMap;
-use wire::NodeName;
 use wire::admin::{
     BenchmarkStatus, Control, ControllerStatus, DuplicateStatus, EpochStatus, Membership,
     NextEpoch, NodeState, NodeStatus, Observation, PolicyStatus, PskState, SCHEMA,
 };
 use wire::evidence::Signer;
 use wire::message::Phase;
+use wire::{NodeName, Way};
 
 /// Everything that the status is made of.
 #[derive(Debug, Clone, Copy)]
@@ -140,11 +140,39 @@ impl<'e> View<'e> {
             clock_skew_ms: live.and_then(|live| live.clock_skew_ms),
             software: live.and_then(|live| live.software.clone()),
             enrolled_utc: utc(node.enrolled_at),
-            observes: live.map(observes).unwrap_or_default(),
             duplicate: live
                 .and_then(|live| live.sighting(now))
                 .map(|sighting| DuplicateStatus::new(&sighting.duplicate, utc(sighting.seen.wall))),
+            observes: live.map(|live| self.observes(live)).unwrap_or_default(),
+            faults: live
+                .filter(|_| connected)
+                .map(|live| live.interface.faults.clone())
+                .unwrap_or_default(),
         }
+    }
+
+    fn observes(&self, live: &Live) -> BTreeMap<NodeName, Observation> {
+        let millis = |us: Option<u32>| us.map(|us| f64::from(us) / 1_000.0);
+        let shown = |peer: &NodeName, observed: &Observed| Observation {
+            session_epoch: observed.session_epoch.map(|epoch| epoch.0),
+            rtt_v4_ms: millis(observed.rtt_v4_us),
+            rtt_v6_ms: millis(observed.rtt_v6_us),
+            faults: self.faults_of_ways(peer, &observed.ways),
+        };
+        let all = live.observes.iter();
+        all.map(|(peer, it)| (peer.clone(), shown(peer, it)))
+            .collect()
+    }
+
+    /// Why packets to `peer` do not take the tunnel, by the word of a node whose system has these ways to it.
+    fn faults_of_ways(&self, peer: &NodeName, [v4, v6]: &[Way; 2]) -> Vec<String> {
+        let Some(node) = self.fleet().node(peer) else {
+            return Vec::new();
+        };
+        let network = &self.mesh.network;
+        let addresses = (network.v4(node.host).0, network.v6(node.host).0);
+        let faults = [v4.fault(addresses.0.into()), v6.fault(addresses.1.into())];
+        faults.into_iter().flatten().collect()
     }
 
     /// One node's state in words.
@@ -155,6 +183,7 @@ impl<'e> View<'e> {
             _ if case.node.evicted() => NodeState::Evicted,
             _ if !connected => NodeState::Offline,
             _ if !self.segment().has_in_force(&case.node.id) => NodeState::Quarantined,
+            _ if live.is_some_and(|live| live.interface.unusable) => NodeState::Impaired,
             Some(State::Probation) => NodeState::Probation,
             Some(State::Active | State::Quarantined | State::Evicted) | None => NodeState::Active,
         }
@@ -231,15 +260,4 @@ fn benchmark(accepted: &Accepted) -> BenchmarkStatus {
         },
         digest: accepted.digest.to_string(),
     }
-}
-
-fn observes(live: &Live) -> BTreeMap<NodeName, Observation> {
-    let millis = |us: Option<u32>| us.map(|us| f64::from(us) / 1_000.0);
-    let shown = |observed: &Observed| Observation {
-        session_epoch: observed.session_epoch.map(|epoch| epoch.0),
-        rtt_v4_ms: millis(observed.rtt_v4_us),
-        rtt_v6_ms: millis(observed.rtt_v6_us),
-    };
-    let all = live.observes.iter();
-    all.map(|(peer, it)| (peer.clone(), shown(it))).collect()
 }

@@ -3,7 +3,7 @@
 use crate::answer::Answer;
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::table::{Fields, Rows, or_dash};
+use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::units;
 use crate::words::{self, control, membership};
 use clap::Subcommand;
@@ -100,6 +100,9 @@ pub(crate) fn fields(name: &NodeName, node: &NodeStatus) -> Fields {
     fields.field("state", state(node.state));
     fields.maybe("reason", node.reason.as_ref());
     fields.maybe("DUPLICATE", node.duplicate.as_ref().map(duplicate));
+    if !node.faults.is_empty() {
+        fields.field("interface", faults(&node.faults));
+    }
     fields.maybe("evidence", node.last_benchmark.as_ref().map(benchmark));
     fields.field(
         "control",
@@ -166,16 +169,24 @@ async fn show(name: &NodeName, client: &Client, answer: &Answer) -> Result<(), F
 }
 
 fn observations(node: &NodeStatus) -> String {
-    let mut rows = Rows::new(&["PEER", "SESSION EPOCH", "PING v4", "PING v6"]);
+    let mut rows = Rows::new(&["PEER", "SESSION EPOCH", "PING v4", "PING v6", "FAULTS"]);
     for (peer, seen) in &node.observes {
         rows.row([
             peer.to_string(),
             or_dash(seen.session_epoch),
             or_dash(seen.rtt_v4_ms.map(units::milliseconds)),
             or_dash(seen.rtt_v6_ms.map(units::milliseconds)),
+            faults(&seen.faults),
         ]);
     }
     rows.render("It has reported no peers.")
+}
+
+fn faults(faults: &[String]) -> String {
+    match faults {
+        [] => DASH.to_owned(),
+        faults => faults.join("; "),
+    }
 }
 
 fn benchmark(benchmark: &BenchmarkStatus) -> String {
@@ -197,6 +208,7 @@ fn state(state: NodeState) -> &'static str {
         NodeState::Quarantined => "QUARANTINED",
         NodeState::Offline => "OFFLINE",
         NodeState::Evicted => "EVICTED",
+        NodeState::Impaired => "IMPAIRED",
     }
 }
 

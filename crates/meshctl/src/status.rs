@@ -8,8 +8,8 @@ use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::units;
 use crate::words::{control, held, membership};
 use wire::admin::{
-    ControllerStatus, FirewallState, FirewallStatus, InterfaceStatus, NodeDaemonStatus, PeerStatus,
-    PingStatus, Status,
+    ControllerStatus, FirewallState, FirewallStatus, InterfaceState, InterfaceStatus,
+    NodeDaemonStatus, PeerStatus, PingStatus, Status,
 };
 
 /// Runs the command.
@@ -58,14 +58,38 @@ pub(crate) fn epoch_fields(status: &ControllerStatus) -> Fields {
 }
 
 fn controller(status: &ControllerStatus) -> String {
+    let mut fields = epoch_fields(status);
+    let faults = reported_faults(status);
+    let more = faults.len().saturating_sub(SHOWN_FAULTS);
+    for fault in faults.into_iter().take(SHOWN_FAULTS) {
+        fields.field("fault", fault);
+    }
+    if more > 0 {
+        fields.field("fault", format!("and {more} more: `meshctl node show`"));
+    }
     format!(
         "controller of {}, meshd {}, {}\n{}\n{}",
         crate::table::clean(&status.mesh),
         crate::table::clean(&status.version),
         crate::table::clean(&status.generated_utc),
-        epoch_fields(status).render(),
+        fields.render(),
         node::table(status),
     )
+}
+
+/// What connected nodes report of their interfaces, and of pairs whose packets do not take the tunnel.
+fn reported_faults(status: &ControllerStatus) -> Vec<String> {
+    let nodes = status.nodes.iter();
+    let connected = nodes.filter(|(_, node)| node.control == Control::Connected);
+    let of_node = connected.flat_map(|(name, node)| {
+        let own = node.faults.iter().map(move |it| format!("{name}: {it}"));
+        let pairs = node.observes.iter().flat_map(move |(peer, seen)| {
+            let each = seen.faults.iter();
+            each.map(move |it| format!("{name} to {peer}: {it}"))
+        });
+        own.chain(pairs)
+    });
+    of_node.collect()
 }
 
 fn daemon(status: &NodeDaemonStatus) -> String {
@@ -115,11 +139,18 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
         "interface",
         status.interface.as_ref().map(|i| {
             format!(
-                "{}, MTU {}, {}, UDP port {}",
-                i.name, i.mtu, i.backend, i.listen_port
+                "{}{}, MTU {}, {}, UDP port {}",
+                i.name,
+                interface_state(i.state),
+                i.mtu,
+                i.backend,
+                i.listen_port
             )
         }),
     );
+    for fault in status.interface.iter().flat_map(|it| &it.faults) {
+        fields.field("fault", fault.clone());
+    }
     fields.maybe("offloads", status.interface.as_ref().map(offloads));
     fields.maybe("firewall", status.interface.as_ref().map(firewall));
     fields.maybe("underlay", status.interface.as_ref().and_then(underlay));
@@ -147,6 +178,15 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
             .map(|ms| format!("{ms:+} ms against the controller's")),
     );
     fields
+}
+
+/// Whether packets pass the interface, where there is something to say.
+fn interface_state(state: InterfaceState) -> &'static str {
+    match state {
+        InterfaceState::Ok | InterfaceState::Unknown => "",
+        InterfaceState::Impaired => ", IMPAIRED",
+        InterfaceState::Unusable => ", UNUSABLE",
+    }
 }
 
 /// The offloads that are on, and those that are off, each with its reason.
@@ -252,6 +292,8 @@ fn ping(ping: Option<&PingStatus>) -> String {
     }
 }
 
+/// Faults that the controller's status shows.
+const SHOWN_FAULTS: usize = 10;
 const PEER_HEADER: [&str; 10] = [
     "PEER",
     "MEMBERSHIP",

@@ -186,6 +186,26 @@ node-c  DENIED      QUARANTINED  0.699  12 s  none   connected  12     10.90.0.2
 }
 
 #[test]
+fn faults_are_shown_at_the_node_and_at_the_controller() {
+    let mut status = controller();
+    status["nodes"]["node-a"]["faults"] = json!(["is down"]);
+    status["nodes"]["node-a"]["observes"] = json!({ "node-c": {
+        "session_epoch": 12, "rtt_v4_ms": null, "rtt_v6_ms": 0.5,
+        "faults": ["10.90.0.3 goes by way of eth1\u{1b}[2J"]
+    }});
+    let shown = stdout(&Daemon::with(200, &status).run(&["status"]));
+    assert!(shown.contains("fault    node-a: is down\n"), "{shown}");
+    let pair = "fault    node-a to node-c: 10.90.0.3 goes by way of eth1\\u{1b}[2J\n";
+    assert!(shown.contains(pair), "{shown}");
+    let mut status = daemon();
+    status["interface"]["state"] = json!("unusable");
+    status["interface"]["faults"] = json!(["is gone"]);
+    let shown = stdout(&Daemon::with(200, &status).run(&["status"]));
+    assert!(shown.contains("meshd0, UNUSABLE, MTU 1440"), "{shown}");
+    assert!(shown.contains("fault       is gone\n"), "{shown}");
+}
+
+#[test]
 fn the_status_of_a_node_shows_its_peers_and_what_it_dropped() {
     let shown = stdout(&Daemon::with(200, &daemon()).run(&["status"]));
     assert!(

@@ -7,7 +7,8 @@
 //!  probe   ─┼─▶ Shell ─▶ agent::Agent ─▶ Effect ─▶ Shell ─▶ data threads
 //!  admin   ─┤   select     the machine       carry out │
 //!  links   ─┤                                          ├─▶ state directory
-//!  timer   ─┘                                          └─▶ interface
+//!  guard   ─┤                                          └─▶ guard ─▶ interface
+//!  timer   ─┘
 //! ```
 //!
 //! The logic is the machine's, in the crate `agent`; here is all that awaits, opens and writes.
@@ -17,6 +18,7 @@ mod admin;
 mod data;
 mod emitter;
 mod export;
+mod guard;
 mod io;
 mod keepalive;
 pub mod metrics;
@@ -24,6 +26,7 @@ mod persist;
 mod probe;
 mod session;
 mod shell;
+mod standing;
 mod start;
 mod status;
 mod underlay;
@@ -38,13 +41,14 @@ pub use keepalive::{Keepalive, KeepaliveError};
 pub use persist::PersistError;
 pub use underlay::{MAX_MTU, MIN_MTU, Mtu, MtuError};
 
-use io::firewall::{Firewall, FirewallWatch};
+use io::firewall::Firewall;
 use io::offload::Offloads;
-use io::tun::Tun;
+use io::tun::{Maker, Tun};
 use keys::{NodeSecret, WgSecret};
 use persist::{EnrolledKeys, Enrolment, Memory, StateDir};
 use quic::Dialer;
 use shell::{Inputs, Shell};
+use standing::{Fault, Wanted};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -146,6 +150,9 @@ pub enum ServeError {
     /// The interface cannot be set up.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
+    /// Somebody deleted the interface.
+    #[error("the interface is gone and cannot be made anew: {0}")]
+    Lost(TunError),
     /// The data plane failed.
     #[error("the data plane failed: {0}")]
     Data(std::io::Error),
@@ -168,6 +175,8 @@ pub struct Node {
     /// One of each for every data thread.
     queues: Vec<(Box<dyn Tun>, std::net::UdpSocket)>,
     offloads: Arc<Offloads>,
+    /// Made the interface, and makes it anew.
+    maker: Maker,
     admin: std::os::unix::net::UnixListener,
     metrics: Option<exposition::Listener>,
 }
@@ -211,12 +220,9 @@ impl Node {
         let metrics = config.metrics_listen.map(exposition::Listener::bind);
         let metrics = metrics.transpose()?;
         let offloads = Arc::new(Offloads::new(config.offloads));
-        let tuns = io::tun::open(
-            &config.interface,
-            config.tun_backend,
-            config.data_threads,
-            &offloads,
-        )?;
+        let (name, backend) = (&config.interface, config.tun_backend);
+        let mut maker = Maker::new(name, backend, Arc::clone(&offloads));
+        let tuns = maker.make(config.data_threads)?;
         if let Err(error) = io::udp::probe(&offloads) {
             tracing::debug!(%error, "batches of datagrams could not be tried");
         }
@@ -231,6 +237,7 @@ impl Node {
             memory: remembered.unwrap_or_default(),
             queues: tuns.into_iter().zip(sockets).collect(),
             offloads,
+            maker,
             admin,
             metrics,
         })
@@ -253,7 +260,7 @@ impl Node {
         io::interface::refuse_collisions(&self.config.interface, &place).await?;
         // Before the addresses are there: at no time do they answer to anybody but the tunnel.
         let firewall = self.raise_firewall(&place)?;
-        let (shell, inputs) = match self.set_up(enrolment, firewall.watch()).await {
+        let (shell, inputs) = match self.set_up(enrolment, &firewall).await {
             Ok(ready) => ready,
             Err(error) => {
                 firewall.undo();
@@ -261,10 +268,7 @@ impl Node {
             }
         };
         // A data plane that failed leaves the rules as they are: what was kept apart stays so.
-        shell
-            .run(inputs, shutdown)
-            .await
-            .map_err(ServeError::Data)?;
+        shell.run(inputs, shutdown).await?;
         firewall.stop();
         Ok(())
     }
@@ -285,16 +289,36 @@ impl Node {
     async fn set_up(
         self,
         enrolment: Enrolment,
-        firewall: FirewallWatch,
+        firewall: &Firewall,
     ) -> Result<(Shell, Inputs), ServeError> {
-        let mtu = Fit::unknown(self.config.mtu).mtu;
-        io::interface::configure(
-            &self.config.interface,
-            &enrolment.place(self.identity.public()),
-            mtu,
-        )
-        .await?;
-        start::start(self, enrolment, firewall)
+        let wanted = self.wanted(&enrolment.place(self.identity.public()))?;
+        let ((v4, v4_len), (v6, v6_len)) = (wanted.v4, wanted.v6);
+        let mut missing = vec![Fault::Missing(v4.into(), v4_len)];
+        // Without IPv6 the node runs by IPv4; the guard waits for it, and says so.
+        if io::links::ipv6_off(&wanted).is_none() {
+            missing.push(Fault::Missing(v6.into(), v6_len));
+        }
+        let refused = |source| InterfaceError::Refused {
+            name: wanted.name.clone(),
+            source,
+        };
+        let configured = io::links::restore(&wanted, &missing).await;
+        configured.map_err(refused)?;
+        start::start(self, enrolment, wanted, firewall)
+    }
+
+    /// The interface as it should be.
+    fn wanted(&self, place: &Place) -> Result<Wanted, InterfaceError> {
+        let name = &self.config.interface;
+        let gone = |_| InterfaceError::Gone(name.clone());
+        Ok(Wanted {
+            name: name.clone(),
+            index: io::interface::index_of(name).map_err(gone)?,
+            v4: place.v4,
+            v6: place.v6,
+            mtu: Fit::unknown(self.config.mtu).mtu,
+            queue_len: io::interface::QUEUE_LEN,
+        })
     }
 
     fn listen_port(&self) -> u16 {

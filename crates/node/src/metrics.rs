@@ -2,6 +2,7 @@
 //! asks. Decides nothing, and nothing reads them but a scrape.
 
 use crate::data::{IoFailures, Snapshot};
+use crate::standing::{Condition, Fault};
 use agent::{Agent, Counts};
 use epoch::member::View;
 use exposition::{Page, Tally};
@@ -31,6 +32,10 @@ exposition::metrics! {
     PEERS: Gauge = "meshd_peers" by "state";
     /// Members that were probed in the last round, by the IP versions that they answered on
     PROBED: Gauge = "meshd_probed_peers" by "answered";
+    /// Mesh addresses of the others, by where this machine's routes send packets for them
+    WAYS: Gauge = "meshd_peer_routes" by "way";
+    /// Things that are wrong with the mesh's interface, by kind
+    INTERFACE_FAULTS: Gauge = "meshd_interface_faults" by "kind";
     /// Inner packets that were carried, by direction
     PACKETS: Counter = "meshd_tunnel_packets_total" by "direction";
     /// Their bytes
@@ -55,12 +60,15 @@ struct Observed<'a> {
     connected: bool,
     peers: Tally<PeerState>,
     probed: Tally<Answered>,
+    /// By the tunnel, elsewhere, unknown.
+    ways: [u64; 3],
+    condition: &'a Condition,
     counts: &'a Counts,
     data: &'a Snapshot,
 }
 
 /// Everything that is measured, as it is now.
-pub(crate) fn page(agent: &Agent, data: &Snapshot, boot: Duration) -> Page {
+pub(crate) fn page(agent: &Agent, data: &Snapshot, condition: &Condition, boot: Duration) -> Page {
     let view = agent.view();
     let observed = Observed {
         epoch: view.update.map(|update| update.epoch),
@@ -69,6 +77,8 @@ pub(crate) fn page(agent: &Agent, data: &Snapshot, boot: Duration) -> Page {
         connected: agent.control().is_up(),
         peers: peers(agent, &view, data),
         probed: probed(agent, &view),
+        ways: agent.ways_count(),
+        condition,
         counts: agent.counts(),
         data,
     };
@@ -131,6 +141,17 @@ impl Observed<'_> {
         page.put_each(EVIDENCE, evidence);
         page.put_each(PEERS, self.peers.iter().map(|(it, n)| (it.name(), n)));
         page.put_each(PROBED, self.probed.iter().map(|(it, n)| (it.name(), n)));
+        let [tunnel, elsewhere, unknown] = self.ways;
+        let ways = [
+            ("tunnel", tunnel),
+            ("elsewhere", elsewhere),
+            ("unknown", unknown),
+        ];
+        page.put_each(WAYS, ways);
+        let faults = &self.condition.faults;
+        let of = |kind| faults.iter().filter(|fault| fault.kind() == kind).count();
+        let faults = Fault::KINDS.map(|kind| (kind, of(kind) as u64));
+        page.put_each(INTERFACE_FAULTS, faults);
         let traffic = self.data.traffic;
         page.put_each(
             PACKETS,
@@ -255,6 +276,11 @@ mod tests {
              unknown_index unknown_peer bad_mac bad_handshake bad_aead replayed too_large \
              under_load lease_over",
         ),
+        (WAYS, "tunnel elsewhere unknown"),
+        (
+            INTERFACE_FAULTS,
+            "gone renamed down address_missing no_ipv6 mtu queue_length foreign_address unseen",
+        ),
         (PACKETS, "sent received"),
         (BYTES, "sent received"),
         (IO_FAILURES, "tun_write udp_send"),
@@ -295,10 +321,19 @@ mod tests {
             connected: false,
             peers: Tally::new(&PeerState::ALL),
             probed: Tally::new(&Answered::ALL),
+            ways: [0; 3],
+            condition: &RIGHT,
             counts,
             data,
         }
     }
+
+    /// An interface of which nothing is wrong.
+    static RIGHT: Condition = Condition {
+        state: wire::admin::InterfaceState::Ok,
+        faults: Vec::new(),
+        carries: [true, true],
+    };
 
     #[test]
     fn every_metric_is_exported_from_zero_and_named_by_the_rule() {
@@ -343,6 +378,12 @@ mod tests {
         observed.connected = true;
         observed.peers.count(PeerState::Lagging);
         observed.probed.count(Answered::Ipv6);
+        observed.ways = [3, 1, 0];
+        let condition = Condition {
+            faults: vec![Fault::Down],
+            ..RIGHT.clone()
+        };
+        observed.condition = &condition;
         let text = observed.page().text();
         let standing: Vec<_> = text
             .lines()
@@ -365,6 +406,9 @@ mod tests {
                 "meshd_evidence_total{result=\"refused\"} 1",
                 "meshd_peers{state=\"lagging\"} 1",
                 "meshd_probed_peers{answered=\"ipv6\"} 1",
+                "meshd_peer_routes{way=\"tunnel\"} 3",
+                "meshd_peer_routes{way=\"elsewhere\"} 1",
+                "meshd_interface_faults{kind=\"down\"} 1",
                 "meshd_io_failures_total{kind=\"udp_send\"} 7",
             ]
         );

@@ -4,10 +4,12 @@
 
 use crate::data::Ruler;
 use crate::io::clock;
-use crate::io::icmp::Echo;
+use crate::io::icmp::{Echo, Sockets};
+use crate::io::ways::{self, Exits};
 use agent::{Echoes, Ping, PingFailure, Round, Target};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
@@ -20,10 +22,20 @@ pub(crate) struct Prober {
     pub(crate) own: Ipv4Addr,
 }
 
+/// Everything that a probe goes by besides its means.
+pub(crate) struct Subjects {
+    /// Whom to probe.
+    pub(crate) targets: watch::Receiver<Vec<Target>>,
+    /// Where packets to them should leave.
+    pub(crate) exits: Arc<Exits>,
+    /// Sockets on an interface that was made anew.
+    pub(crate) fresh: mpsc::Receiver<Sockets>,
+}
+
 /// Probes until nobody wants the results.
 pub(crate) async fn run(
-    prober: Prober,
-    mut targets: watch::Receiver<Vec<Target>>,
+    mut prober: Prober,
+    mut subjects: Subjects,
     every: Duration,
     out: mpsc::Sender<Round>,
 ) {
@@ -34,13 +46,23 @@ pub(crate) async fn run(
         let is_search = tokio::select! {
             _ = ticks.tick() => false,
             // At once: until it is done, packets may be too large for a path.
-            () = search_goes_on(&mut targets) => true,
+            () = search_goes_on(&mut subjects.targets) => true,
+            Some(sockets) = subjects.fresh.recv() => {
+                if let Err(error) = prober.echo.replace(sockets) {
+                    tracing::warn!(%error, "peers are not probed on the new interface");
+                }
+                continue;
+            }
             () = out.closed() => return,
         };
-        let mut now = targets.borrow_and_update().clone();
+        let mut now = subjects.targets.borrow_and_update().clone();
         now.retain(|target| !is_search || target.search > 0);
-        let mut round = probe(&prober, now, every.min(PATIENCE), &mut sequence).await;
+        let mut round = probe(&prober, now.clone(), every.min(PATIENCE), &mut sequence).await;
         round.is_search = is_search;
+        if !is_search {
+            // The echoes are bound to the tunnel; whether applications take it is another question.
+            round.ways = ways::ask(&subjects.exits, &now).await;
+        }
         if out.send(round).await.is_err() {
             return;
         }
@@ -123,6 +145,7 @@ async fn probe(
     Round {
         results: results.collect(),
         is_search: false,
+        ways: Vec::new(),
     }
 }
 

@@ -4,12 +4,13 @@
 
 use crate::admin::{Answer, Request};
 use crate::data::{DataCommand, DataPlane, Snapshot};
+use crate::guard::{Guard, News};
 use crate::io::clock;
 use crate::keepalive::Watch;
 use crate::persist::{Enrolment, Keeper, Newest, StateDir};
 use crate::session::Session;
 use crate::underlay::Underlay;
-use crate::{admin, export, metrics, status};
+use crate::{ServeError, admin, export, metrics, status};
 use agent::{Agent, Effect, Emission, Evidence, Now, PathLimit, Round, SessionEvent, Target};
 use keys::WgSecret;
 use std::future::Future;
@@ -27,6 +28,8 @@ pub(crate) struct Shell {
     pub(crate) keeper: Keeper,
     pub(crate) data: DataPlane,
     pub(crate) underlay: Underlay,
+    /// Keeps the interface.
+    pub(crate) guard: Guard,
     /// The way to the controller, while there is one; dropped, it ends the connection, and another one is
     /// made.
     pub(crate) outbox: Option<mpsc::Sender<ToController>>,
@@ -47,6 +50,7 @@ pub(crate) struct Inputs {
     pub(crate) rounds: mpsc::Receiver<Round>,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) underlay: mpsc::Receiver<()>,
+    pub(crate) guard: mpsc::Receiver<News>,
 }
 
 enum Action {
@@ -55,18 +59,19 @@ enum Action {
     Round(Round),
     Request(Request),
     Underlay,
+    Guard(News),
     Timeout,
     DataFailed(io::Error),
     Stop,
 }
 
 impl Shell {
-    /// Runs until `shutdown` resolves or the data plane fails.
+    /// Runs until `shutdown` resolves, the data plane fails or the interface is lost.
     pub(crate) async fn run(
         mut self,
         mut inputs: Inputs,
         shutdown: impl Future<Output = ()>,
-    ) -> Result<(), io::Error> {
+    ) -> Result<(), ServeError> {
         tokio::pin!(shutdown);
         loop {
             let action = tokio::select! {
@@ -78,6 +83,7 @@ impl Shell {
                 Some(emission) = inputs.emissions.recv() => Action::Emission(emission),
                 Some(round) = inputs.rounds.recv() => Action::Round(round),
                 Some(()) = inputs.underlay.recv() => Action::Underlay,
+                Some(news) = inputs.guard.recv() => Action::Guard(news),
             };
             // Before any timer and any message is believed. A reading that took long says nothing.
             if let Some(now) = clock::both() {
@@ -87,10 +93,13 @@ impl Shell {
             let now = clock::now();
             match action {
                 Action::Stop => {
+                    self.guard.stop().await;
                     self.data.stop();
                     return Ok(());
                 }
-                Action::DataFailed(error) => return Err(error),
+                Action::DataFailed(error) => return Err(ServeError::Data(error)),
+                Action::Guard(News::Lost(error)) => return Err(ServeError::Lost(error)),
+                Action::Guard(News::Ways(ways)) => self.agent.handle_ways(ways),
                 Action::Session(session) => self.session(session, now),
                 Action::Timeout => self.agent.handle_timeout(now),
                 Action::Request(request) => self.request(request).await,
@@ -130,6 +139,8 @@ impl Shell {
     async fn round(&mut self, round: Round, now: Now) {
         let snapshot = self.data.snapshot().await;
         let peers = snapshot.as_ref().map_or(&[][..], |s| &s.peers);
+        let condition = self.guard.condition();
+        self.agent.handle_interface(condition.report());
         let full = self.underlay.mtu();
         self.agent.handle_round(round, peers, full, now);
         self.carry_out();
@@ -237,7 +248,7 @@ impl Shell {
                 let mut status = status::of(
                     &self.agent,
                     &self.wg.public(),
-                    &self.underlay,
+                    (&self.underlay, &self.guard.condition()),
                     &self.path_limits(),
                     snapshot.as_ref(),
                     clock::now(),
@@ -255,7 +266,9 @@ impl Shell {
             Request::Metrics(answer) => {
                 // Without a data plane: counters that went back to zero would be a lie.
                 let snapshot = self.data.snapshot().await.ok_or_else(admin::no_data_plane);
-                let page = |data: Snapshot| metrics::page(&self.agent, &data, clock::boot());
+                let condition = self.guard.condition();
+                let page =
+                    |data: Snapshot| metrics::page(&self.agent, &data, &condition, clock::boot());
                 let _ = answer.send(snapshot.map(page));
             }
         }

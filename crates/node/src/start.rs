@@ -3,20 +3,24 @@
 
 use crate::data::{DataCommand, DataPlane, Ruler};
 use crate::emitter::{self, Emitter};
+use crate::guard::{Guard, Parts};
 use crate::io;
-use crate::io::firewall::FirewallWatch;
+use crate::io::firewall::Firewall;
+use crate::io::icmp::{Echo, Sockets};
 use crate::io::offload::Offloads;
 use crate::io::rights::{self, Keep};
 use crate::io::tun::Tun;
 use crate::io::udp::PathErrors;
+use crate::io::ways::Exits;
 use crate::keepalive::Watch;
 use crate::persist::{Enrolment, Keeper};
 use crate::probe::{self, Prober};
 use crate::session::{self, Introduction, Session};
 use crate::shell::{Inputs, Shell};
+use crate::standing::Wanted;
 use crate::underlay::{Fit, Interface, Underlay};
 use crate::{Config, Node, ServeError, admin};
-use agent::{Agent, Emission, Round, Target};
+use agent::{Agent, Emission, Round};
 use keys::WgSecret;
 use quic::Dialer;
 use rand::Rng as _;
@@ -31,7 +35,8 @@ use wire::{Instance, Place};
 pub(crate) fn start(
     node: Node,
     enrolment: Enrolment,
-    firewall: FirewallWatch,
+    wanted: Wanted,
+    firewall: &Firewall,
 ) -> Result<(Shell, Inputs), ServeError> {
     let listen_port = node.listen_port();
     let Node {
@@ -42,6 +47,7 @@ pub(crate) fn start(
         memory,
         queues,
         offloads,
+        maker,
         admin,
         metrics,
         ..
@@ -53,7 +59,28 @@ pub(crate) fn start(
     let own = [place.v4.0.into(), place.v6.0.into()];
     let keepalive = Watch::new(config.keepalive);
     data.send(DataCommand::Keepalive(keepalive.every()));
-    let underlay = Underlay::new(config.mtu, interface, own, firewall, path_errors);
+
+    let (targets, targets_seen) = watch::channel(Vec::new());
+    let exits = Arc::new(Exits::default());
+    let (sockets, fresh) = mpsc::channel(1);
+    let parts = Parts {
+        wanted,
+        maker,
+        queues: data.queues(),
+        firewall: firewall.follower(),
+        exits: Arc::clone(&exits),
+        sockets,
+        targets: targets_seen.clone(),
+    };
+    let (guard, news) = Guard::start(parts).map_err(ServeError::Data)?;
+    let (watch, interface_guard) = (firewall.watch(), guard.clone());
+    let underlay = Underlay::new(
+        config.mtu,
+        (interface, interface_guard),
+        own,
+        watch,
+        path_errors,
+    );
 
     let remembered = memory.of(enrolment.mesh);
     let mark = remembered.and_then(|newest| newest.mark.clone());
@@ -83,15 +110,19 @@ pub(crate) fn start(
     let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
     serve_clients(admin, metrics, requests_out);
 
-    let (targets, targets_seen) = watch::channel(Vec::new());
+    let subjects = probe::Subjects {
+        targets: targets_seen,
+        exits,
+        fresh,
+    };
     let means = (name.as_str(), data.ruler(), place.v4.0);
-    let rounds = probe(means, config.probe_every, targets_seen);
+    let rounds = probe(means, config.probe_every, subjects);
     let (underlay_out, links) = mpsc::channel(1);
     tokio::spawn(io::mtu::watch(underlay_out));
 
     let high_water = memory.high_water(enrolment.mesh);
     let keeper = Keeper::start(state.clone(), memory, enrolment.mesh).map_err(ServeError::Data)?;
-    // Every socket is open: what is left to do is the interface's MTU.
+    // Every socket is open: what is left to do with the interface is the guard's.
     rights::reduce(Keep::NETWORK.and(Keep::FILES));
     let agent = Agent::new(agent::Config {
         identity,
@@ -109,6 +140,7 @@ pub(crate) fn start(
         keeper,
         data,
         underlay,
+        guard,
         outbox: None,
         underlay_changed: false,
         keepalive,
@@ -122,6 +154,7 @@ pub(crate) fn start(
         rounds,
         requests,
         underlay: links,
+        guard: news,
     };
     Ok((shell, inputs))
 }
@@ -218,14 +251,15 @@ fn carry(
 fn probe(
     (interface, ruler, own): (&str, Ruler, Ipv4Addr),
     every: Option<Duration>,
-    targets: watch::Receiver<Vec<Target>>,
+    subjects: probe::Subjects,
 ) -> mpsc::Receiver<Round> {
     let (out, rounds) = mpsc::channel(QUEUE);
     let Some(every) = every else { return rounds };
-    match io::icmp::Echo::open(interface, rand_core::OsRng.r#gen()) {
+    let open = |sockets| Echo::new(sockets, rand_core::OsRng.r#gen());
+    match Sockets::open(interface).and_then(open) {
         Ok(echo) => {
             let prober = Prober { echo, ruler, own };
-            drop(tokio::spawn(probe::run(prober, targets, every, out)));
+            drop(tokio::spawn(probe::run(prober, subjects, every, out)));
         }
         Err(error) => {
             tracing::warn!(%error, "peers are not probed: raw ICMP needs CAP_NET_RAW");

@@ -2,6 +2,7 @@
 
 use crate::data::Snapshot;
 use crate::io::firewall::FirewallState;
+use crate::standing::Condition;
 use crate::underlay::Underlay;
 use agent::{Agent, Evidence, EvidenceResult, Now, PathLimit, Ping};
 use epoch::member::View;
@@ -12,15 +13,15 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use tunnel::PeerSnapshot;
 use wire::NodeName;
 use wire::admin::{
-    self, Control, DuplicateStatus, EvidenceStatus, FirewallStatus, InterfaceStatus, Membership,
-    NodeDaemonStatus, OffloadStatus, PeerStatus, PingStatus, SCHEMA,
+    self, Control, DuplicateStatus, EvidenceStatus, FirewallStatus, InterfaceState,
+    InterfaceStatus, Membership, NodeDaemonStatus, OffloadStatus, PeerStatus, PingStatus, SCHEMA,
 };
 
 /// Everything, as it is now.
 pub(crate) fn of(
     agent: &Agent,
     wg: &WgPublicKey,
-    underlay: &Underlay,
+    (underlay, condition): (&Underlay, &Condition),
     paths: &[PathLimit],
     snapshot: Option<&Snapshot>,
     now: Now,
@@ -74,7 +75,7 @@ pub(crate) fn of(
         epoch: update.map(|update| update.epoch.0),
         next_epoch: next.map(|next| next.epoch.0),
         lease_seconds: lease_end.map(|end| end.saturating_sub(now.boot).as_secs_f64()),
-        interface: Some(interface(underlay, snapshot)),
+        interface: Some(interface(agent, underlay, condition, snapshot)),
         last_evidence: agent.evidence().map(|it| evidence(it, agent.control())),
         keepalive: None,
         mapped: None,
@@ -83,9 +84,21 @@ pub(crate) fn of(
     }
 }
 
-fn interface(underlay: &Underlay, snapshot: Option<&Snapshot>) -> InterfaceStatus {
+fn interface(
+    agent: &Agent,
+    underlay: &Underlay,
+    condition: &Condition,
+    snapshot: Option<&Snapshot>,
+) -> InterfaceStatus {
     let interface = underlay.interface().clone();
-    let (state, reason) = match underlay.firewall() {
+    let mut faults = condition.report().faults;
+    let astray = agent.ways_astray();
+    let state = match condition.state {
+        InterfaceState::Ok if !astray.is_empty() => InterfaceState::Impaired,
+        state => state,
+    };
+    faults.extend(astray);
+    let (wall, reason) = match underlay.firewall() {
         FirewallState::Off => (admin::FirewallState::Off, None),
         FirewallState::Active => (admin::FirewallState::Active, None),
         FirewallState::Failed(reason) => (admin::FirewallState::Failed, Some(reason)),
@@ -105,7 +118,12 @@ fn interface(underlay: &Underlay, snapshot: Option<&Snapshot>) -> InterfaceStatu
         listen_port: interface.listen_port,
         threads: interface.threads,
         offloads: offloads.collect(),
-        firewall: FirewallStatus { state, reason },
+        firewall: FirewallStatus {
+            state: wall,
+            reason,
+        },
+        state,
+        faults,
     }
 }
 
@@ -194,8 +212,9 @@ fn peer(
         path_mtu: None,
         tx_bytes: seen.map_or(0, |seen| seen.tx_bytes),
         rx_bytes: seen.map_or(0, |seen| seen.rx_bytes),
-        ping_v4: pings.map(|pings| ping(&pings.v4, pings.at)),
-        ping_v6: pings.map(|pings| ping(&pings.v6, pings.at)),
+        ping_v4: pings.as_ref().map(|pings| ping(&pings.v4, pings.at)),
+        ping_v6: pings.as_ref().map(|pings| ping(&pings.v6, pings.at)),
+        faults: agent.way_faults(&node),
     }
 }
 

@@ -3,10 +3,11 @@
 //! measured to carry less has a route of its own: it narrows the way to one peer. One that is too narrow
 //! for the smallest MTU of IPv6 is no hole where IP can fragment (`io/udp.rs`), and the status says so.
 
+use crate::guard::Guard;
 use crate::io::firewall::{FirewallState, FirewallWatch};
 use crate::io::host_routes::HostRoutes;
+use crate::io::sources::Sources;
 use crate::io::udp::PathErrors;
-use crate::io::ways::Ways;
 use crate::io::{interface, mtu};
 use agent::{OVERHEAD_V6, PathLimit, overhead};
 use std::collections::{BTreeMap, BTreeSet};
@@ -161,17 +162,19 @@ pub(crate) struct Underlay {
     has_routes: bool,
     /// The least MTU of packets, which super-packets are made for.
     least: u32,
+    /// Sets its MTU.
+    guard: Guard,
     firewall: FirewallWatch,
     path_errors: PathErrors,
     /// Whether they count.
     believes_routers: bool,
-    ways: Ways,
+    sources: Sources,
 }
 
 impl Underlay {
     pub(crate) fn new(
         setting: Mtu,
-        interface: Interface,
+        (interface, guard): (Interface, Guard),
         own: [IpAddr; 2],
         firewall: FirewallWatch,
         path_errors: PathErrors,
@@ -184,10 +187,11 @@ impl Underlay {
             has_routes: true,
             least: interface.mtu,
             interface,
+            guard,
             firewall,
             path_errors,
             believes_routers: false,
-            ways: Ways::default(),
+            sources: Sources::default(),
         }
     }
 
@@ -210,7 +214,7 @@ impl Underlay {
 
     /// Looks at the ways to peers; those to which the system goes another way than before.
     pub(crate) fn moved(&mut self, peers: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
-        self.ways.moved(peers)
+        self.sources.moved(peers)
     }
 
     /// MTU of packets to a peer, in bytes, as its path makes it.
@@ -272,7 +276,7 @@ impl Underlay {
         self.weigh_path_errors(paths);
         let mut changed = None;
         if fit.mtu != self.interface.mtu {
-            match interface::set_mtu(&self.interface.name, fit.mtu).await {
+            match self.guard.set_mtu(fit.mtu).await {
                 Ok(()) => {
                     tracing::info!(
                         mtu = fit.mtu,

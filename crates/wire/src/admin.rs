@@ -75,6 +75,8 @@ pub enum NodeState {
     Offline,
     /// Excluded by an operator.
     Evicted,
+    /// Member, and by its own report its interface carries nothing.
+    Impaired,
 }
 
 /// Whether an epoch's PSKs are in a node's hands.
@@ -208,6 +210,9 @@ pub struct NodeStatus {
     /// The other machine that runs with this node's keys, if there was one within three minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duplicate: Option<DuplicateStatus>,
+    /// What is wrong with its mesh interface, by its last report; empty when all is well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<String>,
 }
 
 /// Two machines that run with one node's keys.
@@ -279,6 +284,9 @@ pub struct Observation {
     pub rtt_v4_ms: Option<f64>,
     /// Round trip of the last IPv6 echo, in milliseconds.
     pub rtt_v6_ms: Option<f64>,
+    /// Why its packets to that peer do not take the tunnel; empty when they do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<String>,
 }
 
 /// Why a node is where it is.
@@ -508,6 +516,27 @@ pub struct InterfaceStatus {
     /// Whether mesh addresses are kept apart from what does not come through the tunnel.
     #[serde(default)]
     pub firewall: FirewallStatus,
+    /// Whether packets pass it.
+    #[serde(default)]
+    pub state: InterfaceState,
+    /// What is wrong with it, and with the ways to peers; empty when all is well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<String>,
+}
+
+/// Whether packets pass a node's interface, by what the kernel says of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InterfaceState {
+    /// It is as it should be.
+    Ok,
+    /// Something is wrong with it, and some packets pass.
+    Impaired,
+    /// No packet passes.
+    Unusable,
+    /// The kernel has not said.
+    #[default]
+    Unknown,
 }
 
 /// The node's own firewall table.
@@ -598,6 +627,9 @@ pub struct PeerStatus {
     pub ping_v4: Option<PingStatus>,
     /// The last IPv6 echo.
     pub ping_v6: Option<PingStatus>,
+    /// Why packets to it do not take the tunnel; empty when they do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<String>,
 }
 
 /// Result of an ICMP echo through the tunnel.

@@ -16,6 +16,7 @@
 //! | [`name`] | node names |
 //! | [`host_port`] | where a machine is reached, as a person writes it |
 //! | [`instance`] | which process speaks for a node |
+//! | [`way`] | where a system sends what is meant for a peer |
 //! | [`admin`] | the JSON of the admin sockets and of `status.json` |
 
 #![forbid(unsafe_code)]
@@ -36,6 +37,7 @@ pub mod signed;
 pub mod token;
 pub mod update;
 pub mod visible;
+pub mod way;
 
 pub use frame::{Frame, FrameError};
 pub use host_port::HostPort;
@@ -46,6 +48,7 @@ pub use place::Place;
 pub use signed::{Digest, Signed, Verified, VerifyError};
 pub use token::Token;
 pub use update::{EpochUpdate, Excluded, LeaseEnd, Mark, Member};
+pub use way::Way;
 
 /// Version of the control protocol; the first byte of every frame.
 pub const PROTOCOL_VERSION: u8 = 1;

@@ -6,12 +6,17 @@ use crate::name::NodeName;
 use crate::place::Place;
 use crate::signed::Signed;
 use crate::update::{EpochUpdate, MAX_ROSTER, Mark};
+use crate::way::{MAX_LINK_NAME, Way};
 use keys::{Epoch, EpochSecret, NodeId, TokenSecret, WgPublicKey};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 /// Most endpoints that a node may announce or be announced with.
 pub const MAX_ENDPOINTS: usize = 8;
+/// Most faults of an interface in a report.
+pub const MAX_FAULTS: usize = 8;
+/// The longest fault in a report, in bytes.
+pub const MAX_FAULT_LEN: usize = 128;
 
 /// From a node to its controller.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,6 +42,8 @@ pub enum ToController {
     Report {
         /// One entry per peer that the node knows of.
         peers: Vec<PeerReport>,
+        /// How its own interface stands.
+        interface: InterfaceReport,
     },
     /// Where the node can be reached; sent again when it changes (type 6).
     Endpoints {
@@ -101,6 +108,36 @@ pub struct PeerReport {
     pub rtt_v4_us: Option<u32>,
     /// Round trip of the last IPv6 echo, in microseconds; `None`: unanswered.
     pub rtt_v6_us: Option<u32>,
+    /// Where the node's system sends packets to the peer's IPv4 address. An echo counts as answered only if that
+    /// is the tunnel.
+    pub way_v4: Way,
+    /// The same for IPv6.
+    pub way_v6: Way,
+}
+
+/// How a node's mesh interface stands, by its own observation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceReport {
+    /// Whether no packet passes it.
+    pub unusable: bool,
+    /// What is wrong with it; at most [`MAX_FAULTS`] of at most [`MAX_FAULT_LEN`] bytes.
+    pub faults: Vec<String>,
+}
+
+impl InterfaceReport {
+    /// The same, no larger than it may be: a fault that is too long is cut, and what is over the number is left out.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        self.faults.truncate(MAX_FAULTS);
+        for fault in &mut self.faults {
+            let mut end = fault.len().min(MAX_FAULT_LEN);
+            while !fault.is_char_boundary(end) {
+                end -= 1;
+            }
+            fault.truncate(end);
+        }
+        self
+    }
 }
 
 /// From the controller to a node.
@@ -203,11 +240,13 @@ const EVIDENCE: usize = crate::evidence::MAX_ENVELOPE_LEN + 16;
 /// Room for 10,000 nodes in a roster or a list of endpoints.
 const FLEET: usize = 4 << 20;
 /// The most bytes that the entry of one peer takes in a report.
-const REPORT_ENTRY: usize = 32 + 11 + 6 + 6;
+const REPORT_ENTRY: usize = 32 + 11 + 6 + 6 + 2 * (2 + MAX_LINK_NAME);
+/// The most bytes that a report's word on the interface takes.
+const REPORT_INTERFACE: usize = 2 + MAX_FAULTS * (2 + MAX_FAULT_LEN);
 
 /// The longest payload that a report of a mesh with `nodes` nodes needs, in bytes.
 pub const fn report_limit(nodes: usize) -> usize {
-    16 + nodes * REPORT_ENTRY
+    16 + REPORT_INTERFACE + nodes * REPORT_ENTRY
 }
 
 impl Frame for ToController {

@@ -20,8 +20,8 @@ use std::time::Duration;
 use wire::admin::{RotateRequest, TokenRequest};
 use wire::evidence::Benchmark;
 use wire::fixtures;
-use wire::message::{Enrol, Hello, PeerReport, Phase, Refusal};
-use wire::{Digest, Mark, Signed, ToController, ToNode, Token};
+use wire::message::{Enrol, Hello, InterfaceReport, PeerReport, Phase, Refusal};
+use wire::{Digest, Mark, Signed, ToController, ToNode, Token, Way};
 
 /// `data` is a sequence of steps, each an operation, the node that it is about, and two bytes of detail.
 pub fn sequence(data: &[u8]) {
@@ -166,11 +166,17 @@ impl World {
                     session_epoch: Some(Epoch(u64::from(b))),
                     rtt_v4_us: None,
                     rtt_v6_us: Some(u32::MAX),
+                    way_v4: Way::Nowhere,
+                    way_v6: Way::Link("x".repeat(usize::from(b % 20))),
                 };
                 self.say(
                     node,
                     ToController::Report {
                         peers: vec![report; usize::from(b % 5)],
+                        interface: InterfaceReport {
+                            unusable: b % 2 == 0,
+                            faults: vec!["é".repeat(usize::from(b)); usize::from(a % 12)],
+                        },
                     },
                 );
             }

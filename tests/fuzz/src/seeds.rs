@@ -13,10 +13,12 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use wire::evidence::{Benchmark, Envelope};
 use wire::frame::{self, Frame};
-use wire::message::{Enrol, Hello, PeerReport, Phase, Refusal, Update};
+use wire::message::{Enrol, Hello, InterfaceReport, PeerReport, Phase, Refusal, Update};
 use wire::signed::Digest;
 use wire::instance::{Duplicate, Seen};
-use wire::{EpochUpdate, Excluded, Mark, Place, Signed, ToController, ToNode, Token, fixtures};
+use wire::{
+    EpochUpdate, Excluded, Mark, Place, Signed, ToController, ToNode, Token, Way, fixtures,
+};
 
 /// A fuzz target with its seeds.
 pub struct Target {
@@ -228,7 +230,13 @@ fn to_controller() -> Vec<ToController> {
                 session_epoch: Some(Epoch(3)),
                 rtt_v4_us: Some(400),
                 rtt_v6_us: None,
+                way_v4: Way::Tunnel,
+                way_v6: Way::Link("eth1".into()),
             }],
+            interface: InterfaceReport {
+                unusable: false,
+                faults: vec!["is down".into()],
+            },
         },
         ToController::Endpoints {
             listen_port: 51820,

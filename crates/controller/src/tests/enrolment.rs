@@ -17,7 +17,10 @@ fn an_unknown_key_may_only_enrol() {
     world.hello(id);
     assert_eq!(world.closed[&id], Refusal::NotEnrolled);
     let id = world.connect(&secret());
-    let report = ToController::Report { peers: Vec::new() };
+    let report = ToController::Report {
+        peers: Vec::new(),
+        interface: wire::message::InterfaceReport::default(),
+    };
     world.say(id, report);
     assert_eq!(world.closed[&id], Refusal::NotEnrolled);
     assert!(world.told.is_empty());

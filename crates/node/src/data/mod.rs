@@ -75,11 +75,16 @@ pub(crate) struct IoFailures {
     pub(crate) udp_send: u64,
 }
 
+/// The way of a new TUN queue to its thread.
+pub(crate) type NewQueue = mpsc::UnboundedSender<Box<dyn Tun>>;
+
 /// The agent's end of the data threads.
 pub(crate) struct DataPlane {
     commands: mpsc::UnboundedSender<DataCommand>,
     /// Dropped to end the threads that have no commands.
     stop: watch::Sender<()>,
+    /// One for each thread: takes a queue of a device that was made anew.
+    queues: Vec<NewQueue>,
     ended: FuturesUnordered<oneshot::Receiver<io::Result<()>>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -132,6 +137,7 @@ impl DataPlane {
         let mut plane = Self {
             commands,
             stop,
+            queues: Vec::new(),
             ended: FuturesUnordered::new(),
             threads: Vec::new(),
         };
@@ -140,6 +146,7 @@ impl DataPlane {
                 .enable_all()
                 .build()?;
             let (ending, ended) = oneshot::channel();
+            let (queue, fresh) = mpsc::unbounded_channel();
             let (shared, inbox, stopped) = (Arc::clone(&shared), inbox.take(), stopped.clone());
             let run = move || {
                 // Device and socket are open: packets need no rights.
@@ -147,8 +154,8 @@ impl DataPlane {
                 let result = runtime.block_on(async {
                     let worker = Worker::new(Arc::clone(&shared), tun, udp)?;
                     match inbox {
-                        Some(inbox) => run_main(worker, &shared, inbox).await,
-                        None => run_other(worker, stopped).await,
+                        Some(inbox) => run_main(worker, &shared, inbox, fresh).await,
+                        None => run_other(worker, stopped, fresh).await,
                     }
                 });
                 // Nobody listens any more when the agent has ended first.
@@ -156,9 +163,15 @@ impl DataPlane {
             };
             let thread = std::thread::Builder::new().name(format!("meshd-data{number}"));
             plane.threads.push(thread.spawn(run)?);
+            plane.queues.push(queue);
             plane.ended.push(ended);
         }
         Ok(plane)
+    }
+
+    /// Where the queues of a device that was made anew go, one to each thread. Sessions stay as they are.
+    pub(crate) fn queues(&self) -> Vec<NewQueue> {
+        self.queues.clone()
     }
 
     pub(crate) fn send(&self, command: DataCommand) {
@@ -204,12 +217,20 @@ impl DataPlane {
 }
 
 /// Carries packets until the plane is stopped.
-async fn run_other(mut worker: Worker, mut stopped: watch::Receiver<()>) -> io::Result<()> {
+async fn run_other(
+    mut worker: Worker,
+    mut stopped: watch::Receiver<()>,
+    mut fresh: mpsc::UnboundedReceiver<Box<dyn Tun>>,
+) -> io::Result<()> {
     loop {
         tokio::select! {
             biased;
             // An error means that the sender is gone.
             _ = stopped.changed() => return Ok(()),
+            Some(tun) = fresh.recv() => {
+                worker.replace(tun)?;
+                continue;
+            }
             ready = worker.ready() => ready?,
         }
         worker.carry().await?;
@@ -221,9 +242,11 @@ async fn run_main(
     mut worker: Worker,
     shared: &Shared,
     mut inbox: mpsc::UnboundedReceiver<DataCommand>,
+    mut fresh: mpsc::UnboundedReceiver<Box<dyn Tun>>,
 ) -> io::Result<()> {
     enum Wake {
         Command(Option<DataCommand>),
+        Queue(Box<dyn Tun>),
         Timeout,
         Packets,
     }
@@ -234,6 +257,7 @@ async fn run_main(
             // Commands first: a revocation does not wait behind traffic.
             biased;
             command = inbox.recv() => Wake::Command(command),
+            Some(tun) = fresh.recv() => Wake::Queue(tun),
             ready = worker.ready() => ready.map(|()| Wake::Packets)?,
             () = clock::until(deadline, LONGEST_SLEEP) => Wake::Timeout,
             () = shared.deadline.notified() => Wake::Timeout,
@@ -246,6 +270,7 @@ async fn run_main(
                 carry_out(command, &mut tunnel, shared);
                 worker.flush(&mut tunnel);
             }
+            Wake::Queue(tun) => worker.replace(tun)?,
             Wake::Timeout => {}
             Wake::Packets => worker.carry().await?,
         }

@@ -72,6 +72,12 @@ impl Worker {
         })
     }
 
+    /// Goes on with a queue of another device; the one before is closed.
+    pub(super) fn replace(&mut self, tun: Box<dyn Tun>) -> io::Result<()> {
+        self.tun = AsyncTun::new(tun)?;
+        Ok(())
+    }
+
     /// Resolves when there may be something to carry.
     pub(super) async fn ready(&self) -> io::Result<()> {
         tokio::select! {

@@ -1,6 +1,7 @@
 //! Real ICMP echoes (RFC 792, RFC 4443) on raw sockets bound to the TUN interface: what a probe
 //! reports went through the kernel, the tunnel and the peer's kernel.
 
+use super::udp::set_option;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,8 +10,37 @@ use tokio::net::UdpSocket;
 /// Sends echo requests and receives their replies, for both families.
 pub(crate) struct Echo {
     v4: UdpSocket,
-    v6: UdpSocket,
+    /// `None` on a kernel without IPv6.
+    v6: Option<UdpSocket>,
     identifier: u16,
+}
+
+/// Raw sockets on an interface. One that was made anew needs others: the kernel binds to the interface itself, not
+/// to its name.
+pub(crate) struct Sockets {
+    v4: Socket,
+    v6: Option<Socket>,
+}
+
+impl Sockets {
+    /// Opens both on `interface`. Needs CAP_NET_RAW.
+    pub(crate) fn open(interface: &str) -> io::Result<Self> {
+        let open = |domain, protocol| -> io::Result<Socket> {
+            let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
+            socket.bind_device(Some(interface.as_bytes()))?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        let v4 = open(Domain::IPV4, Protocol::ICMPV4)?;
+        let v6 = match open(Domain::IPV6, Protocol::ICMPV6) {
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
+            opened => Some(opened?),
+        };
+        // An error that speaks of a path inside the mesh is no limit to a probe of it.
+        let whole = libc::IP_PMTUDISC_PROBE;
+        set_option(&v4, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, whole)?;
+        Ok(Self { v4, v6 })
+    }
 }
 
 /// An answered echo.
@@ -21,26 +51,31 @@ pub(crate) struct Reply {
 }
 
 impl Echo {
-    /// Opens both sockets on `interface`. Needs CAP_NET_RAW.
-    pub(crate) fn open(interface: &str, identifier: u16) -> io::Result<Self> {
+    /// On these sockets. Must run inside a tokio runtime.
+    pub(crate) fn new(sockets: Sockets, identifier: u16) -> io::Result<Self> {
         // tokio has no raw socket; its UDP socket passes the same system calls through.
-        let open = |domain, protocol| -> io::Result<UdpSocket> {
-            let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
-            socket.bind_device(Some(interface.as_bytes()))?;
-            socket.set_nonblocking(true)?;
-            UdpSocket::from_std(socket.into())
-        };
-        let (v4, v6) = (
-            open(Domain::IPV4, Protocol::ICMPV4)?,
-            open(Domain::IPV6, Protocol::ICMPV6)?,
-        );
-        Ok(Self { v4, v6, identifier })
+        let registered = |socket: Socket| UdpSocket::from_std(socket.into());
+        Ok(Self {
+            v4: registered(sockets.v4)?,
+            v6: sockets.v6.map(registered).transpose()?,
+            identifier,
+        })
+    }
+
+    /// Goes on with other sockets.
+    pub(crate) fn replace(&mut self, sockets: Sockets) -> io::Result<()> {
+        *self = Self::new(sockets, self.identifier)?;
+        Ok(())
     }
 
     /// Sends one echo request.
     pub(crate) async fn send(&self, to: IpAddr, sequence: u16) -> io::Result<()> {
         let request = request(to.is_ipv4(), self.identifier, sequence, REQUEST_LEN);
-        let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+        let socket = match (&self.v6, to) {
+            (_, IpAddr::V4(_)) => &self.v4,
+            (Some(v6), IpAddr::V6(_)) => v6,
+            (None, IpAddr::V6(_)) => return Err(io::ErrorKind::Unsupported.into()),
+        };
         socket
             .send_to(&request, SocketAddr::new(to, 0))
             .await
@@ -80,7 +115,7 @@ impl Echo {
                     let (len, from) = received?;
                     (reply_v4(v4.get(..len).unwrap_or_default(), self.identifier), from)
                 }
-                received = self.v6.recv_from(&mut v6) => {
+                received = receive(self.v6.as_ref(), &mut v6) => {
                     let (len, from) = received?;
                     (reply(v6.get(..len).unwrap_or_default(), REPLY_V6, self.identifier), from)
                 }
@@ -92,6 +127,14 @@ impl Echo {
                 });
             }
         }
+    }
+}
+
+/// Without a socket nothing is ever received.
+async fn receive(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    match socket {
+        Some(socket) => socket.recv_from(buffer).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -155,7 +198,7 @@ mod tests {
         let (v4, v6) = (socket().await.unwrap(), socket().await.unwrap());
         let echo = Echo {
             v4,
-            v6,
+            v6: Some(v6),
             identifier: 0xBEEF,
         };
         let (from, to) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));

@@ -1,5 +1,5 @@
-//! Addresses, MTU and state of the TUN interface, by netlink. The prefix of an address brings the
-//! route to the mesh range, on its own interface; `host_routes.rs` adds those to narrow peers.
+//! Talk with the kernel about interfaces, by netlink, and what is asked before the mesh's own gets its addresses:
+//! whether another one has some of its range.
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::address::AddressAttribute;
@@ -52,24 +52,6 @@ pub(crate) async fn refuse_collisions(name: &str, place: &Place) -> Result<(), I
     netlink(look).await.map_err(|error| refused(name, error))?
 }
 
-/// Gives the interface its mesh addresses and MTU, and brings it up.
-pub(crate) async fn configure(name: &str, place: &Place, mtu: u32) -> Result<(), InterfaceError> {
-    let index = index_of(name).map_err(|_| InterfaceError::Gone(name.to_owned()))?;
-    let set = with_mtu(index, mtu)
-        .append_extra_attribute(LinkAttribute::TxQueueLen(QUEUE_LEN))
-        .up()
-        .build();
-    let set_up = async |handle: Handle| {
-        handle.link().set(set).execute().await?;
-        for (address, prefix) in ranges(place) {
-            let add = handle.address().add(index, address, prefix);
-            add.execute().await?;
-        }
-        Ok(())
-    };
-    carried_out(netlink(set_up).await).map_err(|error| refused(name, error))
-}
-
 /// A node's addresses with the lengths of their ranges.
 fn ranges(place: &Place) -> [(IpAddr, u8); 2] {
     [
@@ -90,12 +72,8 @@ pub(super) async fn netlink<T>(talk: impl AsyncFnOnce(Handle) -> T) -> io::Resul
     }
 }
 
-fn carried_out(result: io::Result<Result<(), rtnetlink::Error>>) -> io::Result<()> {
-    result?.map_err(|error| io::Error::other(error.to_string()))
-}
-
 /// The interface with another MTU; super-packets are made to fit one batch of datagrams.
-fn with_mtu(index: u32, mtu: u32) -> LinkMessageBuilder<LinkUnspec> {
+pub(super) fn with_mtu(index: u32, mtu: u32) -> LinkMessageBuilder<LinkUnspec> {
     LinkUnspec::new_with_index(index)
         .mtu(mtu)
         .append_extra_attribute(LinkAttribute::GsoMaxSegs(batch_segments(mtu)))
@@ -107,14 +85,6 @@ fn batch_segments(mtu: u32) -> u32 {
     (tunnel::MAX_DATAGRAM as u32 / datagram).clamp(1, 64)
 }
 
-/// Gives the interface another MTU.
-pub(crate) async fn set_mtu(name: &str, mtu: u32) -> Result<(), InterfaceError> {
-    let index = index_of(name).map_err(|_| InterfaceError::Gone(name.to_owned()))?;
-    let set = with_mtu(index, mtu).build();
-    let change = async |handle: Handle| handle.link().set(set).execute().await;
-    carried_out(netlink(change).await).map_err(|error| refused(name, error))
-}
-
 /// Lets super-packets hold what fits one batch of datagrams, packets being of so many bytes at least: where
 /// the way to a peer is narrow, a batch has room for more of them.
 pub(crate) async fn set_segments(name: &str, packet: u32) -> Result<(), InterfaceError> {
@@ -124,6 +94,10 @@ pub(crate) async fn set_segments(name: &str, packet: u32) -> Result<(), Interfac
         .build();
     let change = async |handle: Handle| handle.link().set(set).execute().await;
     carried_out(netlink(change).await).map_err(|error| refused(name, error))
+}
+
+fn carried_out(result: io::Result<Result<(), rtnetlink::Error>>) -> io::Result<()> {
+    result?.map_err(|error| io::Error::other(error.to_string()))
 }
 
 fn refused(name: &str, source: io::Error) -> InterfaceError {
@@ -181,7 +155,7 @@ pub(crate) fn in_range(address: IpAddr, base: IpAddr, prefix: u8) -> bool {
 
 /// Packets that may wait while no core runs the data thread. The driver's 500 are gone in some
 /// milliseconds of a fast UDP flow.
-const QUEUE_LEN: u32 = 4_000;
+pub(crate) const QUEUE_LEN: u32 = 4_000;
 
 #[cfg(test)]
 mod tests {

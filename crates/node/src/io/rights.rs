@@ -16,8 +16,10 @@ pub struct Keep(CapabilitySet);
 impl Keep {
     /// Nothing.
     pub const NOTHING: Self = Self(CapabilitySet::empty());
-    /// The interface's MTU and the firewall table.
+    /// The firewall table.
     pub const NETWORK: Self = Self(CapabilitySet::NET_ADMIN);
+    /// The interface, and the raw sockets that go with it.
+    pub const INTERFACE: Self = Self(CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW));
     /// The same, raw sockets that are still to be opened, and to give up the rest for good.
     pub const NETWORK_SETUP: Self = Self(
         CapabilitySet::NET_ADMIN

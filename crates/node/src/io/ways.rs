@@ -1,88 +1,164 @@
-//! Which way the system would go to a peer. A route can move to another link while the address that the
-//! peer was answered from is still this host's: a cable is pulled, an uplink becomes the better one. What
-//! goes on leaving from the old address may then get nowhere, and nobody tells.
+//! Where the kernel sends what is meant for the peers: the kernel is asked for the route to each mesh address, as it
+//! would be for an application that binds to nothing (RTM_GETROUTE, rtnetlink(7)). Sends nothing, and needs no rights.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use super::interface;
+use agent::{PeerWays, Target};
+use futures_util::TryStreamExt as _;
+use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::{Error, Handle, RouteMessageBuilder};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use wire::Way;
 
-/// The system's choice for each destination, as it was last seen.
+/// The interface by which packets of each family should leave: its index, or 0 while it carries none of them. A way
+/// that cannot lead there is no news then, and is not looked for.
 #[derive(Debug, Default)]
-pub(crate) struct Ways(BTreeMap<SocketAddr, IpAddr>);
+pub(crate) struct Exits {
+    v4: AtomicU32,
+    v6: AtomicU32,
+}
 
-impl Ways {
-    /// Looks anew; the destinations that the system would send to from another address than before.
-    /// Sends nothing.
-    pub(crate) fn moved(
-        &mut self,
-        destinations: impl IntoIterator<Item = SocketAddr>,
-    ) -> Vec<SocketAddr> {
-        self.moved_by(destinations, choice)
+impl Exits {
+    /// The interface `index`, for the families that it carries.
+    pub(crate) fn set(&self, index: u32, [v4, v6]: [bool; 2]) {
+        let of = |carries| if carries { index } else { 0 };
+        self.v4.store(of(v4), Ordering::Relaxed);
+        self.v6.store(of(v6), Ordering::Relaxed);
     }
 
-    fn moved_by(
-        &mut self,
-        destinations: impl IntoIterator<Item = SocketAddr>,
-        choice: impl Fn(SocketAddr) -> Option<IpAddr>,
-    ) -> Vec<SocketAddr> {
-        let before = std::mem::take(&mut self.0);
-        let mut moved = Vec::new();
-        for to in destinations {
-            let known = before.get(&to).copied();
-            let now = choice(to);
-            if known.is_some() && now.is_some() && now != known {
-                moved.push(to);
-            }
-            // A way that is gone for now may come back as it was.
-            if let Some(address) = now.or(known) {
-                self.0.insert(to, address);
-            }
-        }
-        moved
+    fn of(&self, address: IpAddr) -> u32 {
+        let exit = match address {
+            IpAddr::V4(_) => &self.v4,
+            IpAddr::V6(_) => &self.v6,
+        };
+        exit.load(Ordering::Relaxed)
     }
 }
 
-/// The address that the system would send from.
-fn choice(to: SocketAddr) -> Option<IpAddr> {
-    let any: IpAddr = if to.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
+/// The ways to the mesh addresses of `targets`; unknown where the kernel does not answer.
+pub(crate) async fn ask(exits: &Exits, targets: &[Target]) -> Vec<PeerWays> {
+    let ask = async |handle: Handle| {
+        let mut kernel = Kernel {
+            handle,
+            names: HashMap::new(),
+        };
+        let mut peers = Vec::with_capacity(targets.len());
+        for target in targets {
+            let mut ways = unknown(target);
+            for (address, way) in &mut ways {
+                *way = kernel.way(exits.of(*address), *address).await;
+            }
+            peers.push(PeerWays {
+                node: target.node,
+                ways,
+            });
+        }
+        peers
     };
-    // Connecting a UDP socket asks for the route, and no more.
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(to).ok()?;
-    socket.local_addr().ok().map(|here| here.ip())
+    interface::netlink(ask).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, "routes cannot be asked for");
+        let nothing = |target: &Target| PeerWays {
+            node: target.node,
+            ways: unknown(target),
+        };
+        targets.iter().map(nothing).collect()
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn unknown(target: &Target) -> [(IpAddr, Way); 2] {
+    [target.v4.into(), target.v6.into()].map(|address| (address, Way::Unknown))
+}
 
-    #[test]
-    fn a_way_that_is_another_is_told_once_and_one_that_comes_back_is_not() {
-        let to: SocketAddr = "192.0.2.1:51820".parse().unwrap();
-        let mut ways = Ways::default();
-        for (last, is_moved) in [
-            (Some(1), false),
-            (Some(1), false),
-            (None, false),
-            (Some(1), false),
-            (Some(2), true),
-            (Some(2), false),
-            (None, false),
-            (Some(1), true),
-        ] {
-            let choice = last.map(|last| IpAddr::from([198, 51, 100, last]));
-            let moved = ways.moved_by([to], |_| choice);
-            assert_eq!(moved == [to], is_moved, "{last:?}");
+struct Kernel {
+    handle: Handle,
+    /// Names of interfaces that were asked for.
+    names: HashMap<u32, Option<String>>,
+}
+
+impl Kernel {
+    async fn way(&mut self, exit: u32, to: IpAddr) -> Way {
+        if exit == 0 {
+            return Way::Unknown;
         }
-        assert!(ways.moved_by([], |_| None).is_empty());
-        assert!(ways.0.is_empty(), "nobody is there any more");
+        match lead(&self.handle, to).await {
+            Lead::Interface(index) if index == exit => Way::Tunnel,
+            Lead::Interface(index) => self.name(index).await.map_or(Way::Unknown, Way::Link),
+            Lead::Nowhere => Way::Nowhere,
+            Lead::Unknown => Way::Unknown,
+        }
     }
 
-    #[test]
-    fn the_way_to_oneself_begins_at_oneself() {
-        let here = IpAddr::from(Ipv4Addr::LOCALHOST);
-        assert_eq!(choice((here, 9).into()), Some(here));
+    async fn name(&mut self, index: u32) -> Option<String> {
+        if let Some(known) = self.names.get(&index) {
+            return known.clone();
+        }
+        let request = self.handle.link().get().match_index(index);
+        let mut answers = std::pin::pin!(request.execute());
+        let answer = answers.try_next().await.ok().flatten();
+        let name = answer.and_then(|link| {
+            let mut attributes = link.attributes.into_iter();
+            attributes.find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            })
+        });
+        self.names.insert(index, name.clone());
+        name
     }
 }
+
+/// Where a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lead {
+    Interface(u32),
+    Nowhere,
+    Unknown,
+}
+
+/// Where the kernel sends packets to `to`.
+pub(super) async fn lead(handle: &Handle, to: IpAddr) -> Lead {
+    let length = if to.is_ipv4() { 32 } else { 128 };
+    let question = RouteMessageBuilder::<IpAddr>::new().destination_prefix(to, length);
+    let Ok(question) = question else {
+        return Lead::Unknown;
+    };
+    let mut answers = std::pin::pin!(handle.route().get(question.build()).execute());
+    match answers.try_next().await {
+        Ok(Some(route)) => of(&route),
+        Err(Error::NetlinkError(error)) if REFUSALS.contains(&-error.raw_code()) => Lead::Nowhere,
+        Ok(None) | Err(_) => Lead::Unknown,
+    }
+}
+
+fn of(route: &RouteMessage) -> Lead {
+    match route.header.kind {
+        // Without an interface of its own there is no saying.
+        RouteType::Unicast | RouteType::Local => {
+            let mut attributes = route.attributes.iter();
+            let oif = attributes.find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            });
+            oif.map_or(Lead::Unknown, Lead::Interface)
+        }
+        RouteType::BlackHole
+        | RouteType::Unreachable
+        | RouteType::Prohibit
+        | RouteType::Throw
+        | RouteType::Broadcast
+        | RouteType::Anycast
+        | RouteType::Multicast => Lead::Nowhere,
+        _ => Lead::Unknown,
+    }
+}
+
+/// How the kernel says that it has no way, or one that refuses: none, unreachable, prohibited, a black hole.
+const REFUSALS: [i32; 5] = [
+    libc::ENETUNREACH,
+    libc::EHOSTUNREACH,
+    libc::EACCES,
+    libc::EINVAL,
+    libc::ENETDOWN,
+];

@@ -47,8 +47,11 @@ pub(crate) struct Firewall {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Why the keeper ends.
+/// What the keeper is told.
 enum Order {
+    /// The interface was made anew and has this index now. The sender is dropped when the rules say so, or when it
+    /// is clear that there are none.
+    Follow(u32, Sender<()>),
     /// The node stops as asked.
     Stop,
     /// The node could not start: nothing is left behind.
@@ -95,6 +98,11 @@ impl Firewall {
         FirewallWatch(Arc::clone(&self.state))
     }
 
+    /// To tell it of an interface that was made anew.
+    pub(crate) fn follower(&self) -> FirewallFollower {
+        FirewallFollower(self.orders.clone())
+    }
+
     /// The node stops as asked: the table goes, or with `keep` the part that fails closed stays.
     pub(crate) fn stop(self) {
         self.end(Order::Stop);
@@ -122,6 +130,21 @@ impl FirewallWatch {
     pub(crate) fn state(&self) -> FirewallState {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.clone()
+    }
+}
+
+/// The way to tell the table's keeper of another interface of the same name.
+pub(crate) struct FirewallFollower(Sender<Order>);
+
+impl FirewallFollower {
+    /// The interface has this index now. Returns when the rules speak of it, or cannot be had; blocks for as long as
+    /// `nft` may take.
+    pub(crate) fn follow(&self, index: u32) {
+        let (done, followed) = channel();
+        // A keeper that has ended keeps nothing any more.
+        if self.0.send(Order::Follow(index, done)).is_ok() {
+            let _: Result<(), _> = followed.recv_timeout(FOLLOW);
+        }
     }
 }
 
@@ -155,7 +178,11 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => self.look(),
                 // The node ended in a way that nobody asked for: what protects it stays.
                 Err(RecvTimeoutError::Disconnected) => return,
-                Ok(order) => return self.end(&order),
+                Ok(Order::Follow(index, done)) => {
+                    self.follow(index);
+                    drop(done);
+                }
+                Ok(order @ (Order::Stop | Order::Undo)) => return self.end(&order),
             }
         }
     }
@@ -184,6 +211,17 @@ impl Keeper {
         }
     }
 
+    /// Rules that name an interface of the past protect nothing.
+    fn follow(&mut self, index: u32) {
+        self.scope.index = index;
+        if self.mode == FirewallMode::Off {
+            return;
+        }
+        if let Err(error) = self.install() {
+            self.failed(&error);
+        }
+    }
+
     fn install(&mut self) -> Result<(), nft::NftError> {
         nft::load(&rules::all(&self.scope))?;
         self.installed = true;
@@ -194,7 +232,7 @@ impl Keeper {
 
     fn end(&self, order: &Order) {
         match (self.mode, order) {
-            (FirewallMode::Off, _) => {}
+            (FirewallMode::Off, _) | (_, Order::Follow(..)) => {}
             (FirewallMode::Keep, Order::Stop) => {
                 if let Err(error) = nft::load(&rules::fail_closed(&self.scope)) {
                     tracing::warn!(%error, "firewall rules could not be reduced to those that stay");
@@ -230,5 +268,7 @@ impl Keeper {
     }
 }
 
+/// Two calls of `nft`, which may take 5 s each.
+const FOLLOW: Duration = Duration::from_secs(11);
 /// How long somebody else's flush may last.
 const LOOK_EVERY: Duration = Duration::from_secs(10);

@@ -11,6 +11,8 @@ mod vnet;
 use super::offload::Offloads;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use steer::Steering;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -56,6 +58,9 @@ pub enum TunError {
     /// The back end was left out.
     #[error("this meshd was built without the tun-tap back end: choose another with --tun-backend")]
     NotBuilt,
+    /// Made anew, it has fewer queues than there are threads.
+    #[error("interface {0} has {1} queues, and {2} threads carry packets")]
+    Queues(String, usize, usize),
     /// Anything else.
     #[error("cannot create interface {name}: {source}")]
     Other {
@@ -66,12 +71,55 @@ pub enum TunError {
     },
 }
 
+/// Makes a TUN interface, and makes it anew when somebody has deleted it.
+pub(crate) struct Maker {
+    name: String,
+    backend: Backend,
+    offloads: Arc<Offloads>,
+    steering: Steering,
+}
+
+impl Maker {
+    /// For the interface `name`.
+    pub(crate) fn new(name: &str, backend: Backend, offloads: Arc<Offloads>) -> Self {
+        Self {
+            name: name.to_owned(),
+            backend,
+            offloads,
+            steering: Steering::default(),
+        }
+    }
+
+    /// Makes the interface with up to `queues` queues; at least one. Needs CAP_NET_ADMIN.
+    pub(crate) fn make(&mut self, queues: usize) -> Result<Vec<Box<dyn Tun>>, TunError> {
+        let (name, offloads) = (&self.name, &*self.offloads);
+        let opened = open(name, self.backend, queues, offloads, &mut self.steering)?;
+        // The data threads were told what headers to expect: another one has the same back end.
+        self.backend = match opened.first() {
+            Some(queue) if queue.has_vnet_header() => Backend::Offload,
+            _ => Backend::TunTap,
+        };
+        Ok(opened)
+    }
+
+    /// Makes the interface anew, with as many queues as it had.
+    pub(crate) fn make_anew(&mut self, queues: usize) -> Result<Vec<Box<dyn Tun>>, TunError> {
+        let opened = self.make(queues)?;
+        if opened.len() == queues {
+            Ok(opened)
+        } else {
+            Err(TunError::Queues(self.name.clone(), opened.len(), queues))
+        }
+    }
+}
+
 /// Creates the TUN interface `name` with up to `queues` queues; at least one.
-pub(crate) fn open(
+fn open(
     name: &str,
     backend: Backend,
     queues: usize,
     offloads: &Offloads,
+    steering: &mut Steering,
 ) -> Result<Vec<Box<dyn Tun>>, TunError> {
     let fits = (1..=15).contains(&name.len())
         && !name.contains(|c: char| {
@@ -82,8 +130,8 @@ pub(crate) fn open(
     }
     match backend {
         Backend::TunTap => plain(name, offloads),
-        Backend::Offload => vnet::open(name, queues, offloads),
-        Backend::Auto => match vnet::open(name, queues, offloads) {
+        Backend::Offload => vnet::open(name, queues, offloads, steering),
+        Backend::Auto => match vnet::open(name, queues, offloads, steering) {
             Err(TunError::Other { source, .. }) if cfg!(feature = "tun-tap") => {
                 tracing::info!(error = %source, "no super-packets here: the interface goes packet by packet");
                 plain(name, offloads)
@@ -161,10 +209,16 @@ impl AsyncTun {
     }
 
     /// Reads one packet or super-packet; `WouldBlock` when there is none. Finding none clears the readiness under
-    /// which it was looked for, and no other.
+    /// which it was looked for, and no other. A device that somebody has deleted has none: the next one comes from
+    /// the keeper of the interface.
     pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0
-            .try_io(Interest::READABLE, |device| device.0.recv(buffer))
+            .try_io(Interest::READABLE, |device| match device.0.recv(buffer) {
+                Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                read => read,
+            })
     }
 
     /// Writes one packet, given in slices.

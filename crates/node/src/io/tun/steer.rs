@@ -10,17 +10,27 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// Makes the device choose queues by destination. Needs CAP_BPF, and a kernel that has
-/// `TUNSETSTEERINGEBPF` (Linux 4.16).
-pub(super) fn by_destination(device: &File) -> io::Result<()> {
-    let program = load()?;
-    #[expect(unsafe_code, reason = "an ioctl that no library wraps")]
-    // SAFETY: TUNSETSTEERINGEBPF reads an `int`, the descriptor of a program; it takes a reference.
-    unsafe {
-        let attach = Setter::<TUNSETSTEERINGEBPF, RawFd>::new(program.as_raw_fd());
-        rustix::ioctl::ioctl(device, attach)?;
+/// The program, loaded once: a device that is made anew gets it when the right to load another is given up.
+#[derive(Debug, Default)]
+pub(super) struct Steering(Option<OwnedFd>);
+
+impl Steering {
+    /// Makes the device choose queues by destination. Needs CAP_BPF the first time, and a kernel that has
+    /// `TUNSETSTEERINGEBPF` (Linux 4.16).
+    pub(super) fn by_destination(&mut self, device: &File) -> io::Result<()> {
+        let program = match self.0.take() {
+            Some(program) => program,
+            None => load()?,
+        };
+        let program = self.0.insert(program);
+        #[expect(unsafe_code, reason = "an ioctl that no library wraps")]
+        // SAFETY: TUNSETSTEERINGEBPF reads an `int`, the descriptor of a program; it takes a reference.
+        unsafe {
+            let attach = Setter::<TUNSETSTEERINGEBPF, RawFd>::new(program.as_raw_fd());
+            rustix::ioctl::ioctl(device, attach)?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// One eBPF instruction (RFC 9669, section 3): opcode, registers, offset, immediate value.

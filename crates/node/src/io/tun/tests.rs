@@ -1,14 +1,14 @@
 //! A real device in a network namespace of the test's own.
 
-use super::{Backend, Tun, open};
-use crate::io::interface;
+use super::{Backend, Maker, Tun};
 use crate::io::offload::{OffloadSwitches, Offloads};
-use keys::{MeshId, SegmentId};
+use crate::io::{interface, links};
+use crate::standing::{Fault, Wanted};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use std::io::{ErrorKind, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
-use wire::Place;
 
 /// Runs `test` on a thread that has a network namespace to itself.
 fn in_a_namespace(test: impl FnOnce() + Send + 'static) {
@@ -55,22 +55,27 @@ fn answer(host: u8) -> Vec<u8> {
 #[test]
 fn what_goes_to_a_member_is_read_from_one_queue_whatever_comes_back_by_another() {
     in_a_namespace(|| {
-        let offloads = Offloads::new(OffloadSwitches::default());
-        let queues = open("steered", Backend::Offload, 4, &offloads).expect("a device can be made");
-        let place = Place {
-            node: keys::NodeId([1; 32]),
-            mesh: MeshId([1; 16]),
-            segment: SegmentId::FIRST,
-            name: "tester".parse().expect("a name"),
+        let offloads = Arc::new(Offloads::new(OffloadSwitches::default()));
+        let mut maker = Maker::new("steered", Backend::Offload, offloads);
+        let queues = maker.make(4).expect("a device can be made");
+        let place = Wanted {
+            name: "steered".into(),
+            index: interface::index_of("steered").expect("it was just made"),
             v4: (Ipv4Addr::new(10, 77, 0, 1), 16),
             v6: (Ipv6Addr::new(0xFD00, 0, 0, 0, 0, 0, 0, 1), 64),
+            mtu: 1420,
+            queue_len: 500,
         };
+        let missing = [
+            Fault::Missing(place.v4.0.into(), place.v4.1),
+            Fault::Missing(place.v6.0.into(), place.v6.1),
+        ];
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
         runtime
             .expect("a runtime can be made")
-            .block_on(interface::configure("steered", &place, 1420))
+            .block_on(links::restore(&place, &missing))
             .expect("the interface can be set up");
         // An address of its own is usable when it has been tentative for a while.
         let v6 = (0..500).find_map(|_| {

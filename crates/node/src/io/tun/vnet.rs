@@ -3,7 +3,8 @@
 //!
 //! Made with the driver's own ioctls: which offloads are asked for must be ours to say, one by one.
 
-use super::{Tun, TunError, refused, steer};
+use super::steer::Steering;
+use super::{Tun, TunError, refused};
 use crate::io::offload::{Offload, Offloads, Why};
 use rustix::ioctl::{IntegerSetter, Setter, opcode};
 use std::fs::File;
@@ -17,10 +18,11 @@ pub(super) fn open(
     name: &str,
     queues: usize,
     offloads: &Offloads,
+    steering: &mut Steering,
 ) -> Result<Vec<Box<dyn Tun>>, TunError> {
     let first = queue(name, IFF_TUN_EXCL).map_err(|source| refused(name, source))?;
     ask_for(&first.0, offloads).map_err(|source| refused(name, source))?;
-    let queues = match steer::by_destination(&first.0) {
+    let queues = match steering.by_destination(&first.0) {
         Err(error) if queues > 1 => {
             tracing::info!(%error, "one data thread: more would need the right to load a BPF program");
             1

@@ -1,0 +1,375 @@
+//! The keeper of the mesh's interface: a thread that hears from the kernel what happens to it, undoes what somebody
+//! else changed (address, MTU, name, link, route; a device that was deleted is made anew), and asks where packets to
+//! the peers go. The data threads and their sessions are not disturbed: they get queues of the new device.
+//!
+//! The thread alone keeps the rights for that. It may wait for the kernel and for the firewall; nobody waits for it.
+
+use crate::InterfaceError;
+use crate::data::NewQueue;
+use crate::io::firewall::FirewallFollower;
+use crate::io::icmp::Sockets;
+use crate::io::rights::{self, Keep};
+use crate::io::tun::{Maker, TunError};
+use crate::io::ways::Exits;
+use crate::io::{clock, interface, links, ways};
+use crate::standing::{self, Condition, Fault, Restraint, Wanted};
+use agent::{PeerWays, Target};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
+
+/// News for the shell.
+pub(crate) enum News {
+    /// Where packets to the peers go.
+    Ways(Vec<PeerWays>),
+    /// The interface is gone and cannot be made anew.
+    Lost(TunError),
+}
+
+/// The parts that the keeper works with.
+pub(crate) struct Parts {
+    pub(crate) wanted: Wanted,
+    pub(crate) maker: Maker,
+    /// One for each data thread.
+    pub(crate) queues: Vec<NewQueue>,
+    pub(crate) firewall: FirewallFollower,
+    pub(crate) exits: Arc<Exits>,
+    /// Takes sockets for the probes on a new device.
+    pub(crate) sockets: mpsc::Sender<Sockets>,
+    /// Whose ways to ask for.
+    pub(crate) targets: watch::Receiver<Vec<Target>>,
+}
+
+/// The way to the keeper; it ends when the last is dropped.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    orders: mpsc::UnboundedSender<Order>,
+    condition: watch::Receiver<Condition>,
+}
+
+enum Order {
+    /// Another MTU, from now on.
+    Mtu(u32, oneshot::Sender<Result<(), InterfaceError>>),
+    /// The interface is about to go, as it should.
+    Stop(oneshot::Sender<()>),
+}
+
+impl Guard {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub(crate) fn start(parts: Parts) -> io::Result<(Self, mpsc::Receiver<News>)> {
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let (publish, condition) = watch::channel(Condition::default());
+        let (out, news) = mpsc::channel(1);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let keep = move || {
+            rights::reduce(Keep::INTERFACE);
+            let index = Arc::new(AtomicU32::new(parts.wanted.index));
+            let keeper = Keeper {
+                parts,
+                index,
+                restraint: Restraint::default(),
+                told: Vec::new(),
+                asked: Duration::ZERO,
+                publish,
+                out,
+            };
+            runtime.block_on(keeper.run(inbox));
+        };
+        let thread = std::thread::Builder::new().name("meshd-interface".into());
+        drop(thread.spawn(keep)?);
+        Ok((Self { orders, condition }, news))
+    }
+
+    /// How the interface stands.
+    pub(crate) fn condition(&self) -> Condition {
+        self.condition.borrow().clone()
+    }
+
+    /// Gives the interface another MTU, which it keeps from then on.
+    pub(crate) async fn set_mtu(&self, mtu: u32) -> Result<(), InterfaceError> {
+        let (answer, set) = oneshot::channel();
+        // A keeper that has ended answers nothing.
+        let _ = self.orders.send(Order::Mtu(mtu, answer));
+        let ended = || InterfaceError::Gone("of the mesh".to_owned());
+        set.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// The interface is about to go: from now on nobody makes it anew. Waits for a repair that is under way, but
+    /// not for long.
+    pub(crate) async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.orders.send(Order::Stop(done)).is_ok() {
+            let _ = tokio::time::timeout(STOP, stopped).await;
+        }
+    }
+}
+
+struct Keeper {
+    parts: Parts,
+    /// For the watch.
+    index: Arc<AtomicU32>,
+    restraint: Restraint,
+    /// The faults that an operator was told of.
+    told: Vec<Fault>,
+    /// When the ways were asked for, on the boot-time clock.
+    asked: Duration,
+    publish: watch::Sender<Condition>,
+    out: mpsc::Sender<News>,
+}
+
+enum Wake {
+    Order(Order),
+    /// Something may have changed.
+    News,
+    /// Other peers.
+    Targets,
+    Time,
+}
+
+impl Keeper {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Order>) {
+        let (changed, mut news) = mpsc::channel(1);
+        let interest = links::Interest {
+            wanted: self.parts.wanted.clone(),
+            index: Arc::clone(&self.index),
+        };
+        tokio::spawn(links::watch(interest, changed));
+        let mut sleep_for = Duration::ZERO;
+        loop {
+            let wake = tokio::select! {
+                biased;
+                order = inbox.recv() => match order {
+                    Some(order) => Wake::Order(order),
+                    None => return,
+                },
+                Some(()) = news.recv() => Wake::News,
+                Ok(()) = self.parts.targets.changed() => Wake::Targets,
+                () = sleep(sleep_for) => Wake::Time,
+            };
+            let mut ask = true;
+            match wake {
+                Wake::Order(Order::Stop(done)) => {
+                    drop(done);
+                    return;
+                }
+                Wake::Order(Order::Mtu(mtu, answer)) => {
+                    let _ = answer.send(self.set_mtu(mtu).await);
+                    continue;
+                }
+                Wake::Targets => {}
+                Wake::News => {
+                    // Changes come in flocks.
+                    sleep(SETTLED).await;
+                    let _ = news.try_recv();
+                    if let Err(lost) = self.look().await {
+                        let _ = self.out.send(News::Lost(lost)).await;
+                        return;
+                    }
+                }
+                Wake::Time => {
+                    let before = self.publish.borrow().carries;
+                    if let Err(lost) = self.look().await {
+                        let _ = self.out.send(News::Lost(lost)).await;
+                        return;
+                    }
+                    // While something is wrong, there is a look every second; a large mesh has many ways.
+                    let is_news = before != self.publish.borrow().carries;
+                    ask = is_news || clock::boot() >= self.asked + INTERVAL;
+                }
+            }
+            sleep_for = self.pause();
+            if !ask {
+                continue;
+            }
+            self.asked = clock::boot();
+            let targets = self.parts.targets.borrow_and_update().clone();
+            let ways = ways::ask(&self.parts.exits, &targets).await;
+            if self.out.send(News::Ways(ways)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Until the next look without news.
+    fn pause(&self) -> Duration {
+        let until_repair = self.restraint.next().saturating_sub(clock::boot());
+        if self.told.is_empty() && until_repair.is_zero() {
+            return INTERVAL;
+        }
+        until_repair.clamp(SOON, INTERVAL)
+    }
+
+    async fn set_mtu(&mut self, mtu: u32) -> Result<(), InterfaceError> {
+        let before = std::mem::replace(&mut self.parts.wanted.mtu, mtu);
+        let set = links::set_mtu(&self.parts.wanted).await;
+        if set.is_err() {
+            self.parts.wanted.mtu = before;
+        }
+        set
+    }
+
+    /// Looks, and puts right what is wrong if it is time to.
+    async fn look(&mut self) -> Result<(), TunError> {
+        let may = self.restraint.allows(clock::boot());
+        let mut condition = self.condition().await;
+        self.publish(&condition);
+        let mend = condition.faults.iter().any(Fault::is_ours_to_mend);
+        let mut mended = Vec::new();
+        if mend && may {
+            self.restraint.repaired(clock::boot());
+            let before = condition.faults;
+            let failed = self.mend(&before).await?;
+            condition = self.condition().await;
+            self.publish(&condition);
+            let is_over = |fault: &&Fault| !condition.faults.contains(fault);
+            mended = before.iter().filter(is_over).map(words).collect();
+            if let Some(error) = failed
+                && condition.faults != self.told
+            {
+                tracing::warn!(%error, "the interface cannot be put right; trying on");
+            }
+        }
+        if may {
+            mended.extend(self.routes(&condition).await);
+        }
+        if !mended.is_empty() {
+            let interface = &self.parts.wanted.name;
+            let mended = mended.join(", ");
+            tracing::warn!(
+                interface,
+                mended,
+                "somebody changed the interface: put right"
+            );
+        }
+        // What comes and goes while a repair has to wait is told when it need not.
+        if may {
+            self.tell(condition.faults);
+        }
+        Ok(())
+    }
+
+    async fn condition(&self) -> Condition {
+        let wanted = &self.parts.wanted;
+        match links::look(wanted).await {
+            Ok(seen) => {
+                let carries = standing::carries(wanted, &seen);
+                self.parts.exits.set(wanted.index, carries);
+                Condition::of(wanted, &seen)
+            }
+            Err(error) => {
+                self.parts.exits.set(wanted.index, [false, false]);
+                Condition::unseen(&error)
+            }
+        }
+    }
+
+    fn publish(&self, condition: &Condition) {
+        self.publish.send_if_modified(|before| {
+            let changed = before != condition;
+            before.clone_from(condition);
+            changed
+        });
+    }
+
+    /// Puts right what is wrong; why that failed, if it did.
+    async fn mend(&mut self, faults: &[Fault]) -> Result<Option<io::Error>, TunError> {
+        if faults.contains(&Fault::Gone) {
+            self.make_anew().await?;
+            let wanted = &self.parts.wanted;
+            let ((v4, v4_len), (v6, v6_len)) = (wanted.v4, wanted.v6);
+            let mut missing = vec![Fault::Missing(v4.into(), v4_len)];
+            if links::ipv6_off(wanted).is_none() {
+                missing.push(Fault::Missing(v6.into(), v6_len));
+            }
+            let set = links::restore(wanted, &missing).await;
+            self.open_sockets().await;
+            return Ok(set.err());
+        }
+        Ok(links::restore(&self.parts.wanted, faults).await.err())
+    }
+
+    /// Another device of the same name, to which the data threads go over.
+    async fn make_anew(&mut self) -> Result<(), TunError> {
+        let queues = self.parts.maker.make_anew(self.parts.queues.len())?;
+        let name = &self.parts.wanted.name;
+        let index = interface::index_of(name).map_err(|source| TunError::Other {
+            name: name.clone(),
+            source,
+        })?;
+        self.parts.wanted.index = index;
+        self.index.store(index, Ordering::Relaxed);
+        // Before the addresses are there: at no time do they answer to anybody but the tunnel.
+        self.parts.firewall.follow(index);
+        for (to, queue) in self.parts.queues.iter().zip(queues) {
+            // A thread that has ended is noticed by the shell.
+            let _ = to.send(queue);
+        }
+        Ok(())
+    }
+
+    async fn open_sockets(&self) {
+        if self.parts.sockets.is_closed() {
+            return;
+        }
+        match Sockets::open(&self.parts.wanted.name) {
+            Ok(sockets) => drop(self.parts.sockets.send(sockets).await),
+            Err(error) => {
+                tracing::warn!(%error, "peers are not probed any more: raw ICMP needs CAP_NET_RAW");
+            }
+        }
+    }
+
+    /// Puts the routes of the mesh's ranges back; which were missing.
+    async fn routes(&mut self, condition: &Condition) -> Vec<String> {
+        let wanted = &self.parts.wanted;
+        match links::restore_routes(wanted, condition.carries).await {
+            Ok(restored) => {
+                if !restored.is_empty() {
+                    self.restraint.repaired(clock::boot());
+                }
+                let route = |range: String| format!("the route to {range} was missing");
+                restored.into_iter().map(route).collect()
+            }
+            Err(error) => {
+                tracing::debug!(%error, "routes cannot be put back");
+                Vec::new()
+            }
+        }
+    }
+
+    /// One line for each change.
+    fn tell(&mut self, faults: Vec<Fault>) {
+        if faults == self.told {
+            return;
+        }
+        let interface = &self.parts.wanted.name;
+        if faults.is_empty() {
+            tracing::info!(interface, "the interface is as it should be again");
+        } else {
+            let faults: Vec<String> = faults.iter().map(words).collect();
+            let faults = faults.join(", ");
+            tracing::warn!(interface, faults, "the interface is not as it should be");
+        }
+        self.told = faults;
+    }
+}
+
+fn words(fault: &Fault) -> String {
+    fault.to_string()
+}
+
+/// How long after news to look: they come in flocks.
+const SETTLED: Duration = Duration::from_millis(100);
+/// How often to look without news, and while something is wrong.
+const INTERVAL: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(1);
+/// The longest wait for a repair that is under way when the node stops.
+const STOP: Duration = Duration::from_secs(1);
