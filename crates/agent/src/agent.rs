@@ -151,7 +151,7 @@ impl Agent {
             }
             SessionEvent::Duplicate { address, duplicate } => {
                 self.tell_duplicate(duplicate, now);
-                self.control.down(address, duplicate.to_string());
+                self.control.refused(address, duplicate.to_string());
                 self.submissions.handle_lost();
                 // It may have been served before, and still hold an epoch: the other one's peers would follow
                 // the packets of both.

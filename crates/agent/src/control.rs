@@ -100,6 +100,11 @@ impl Control {
         } else {
             tracing::debug!(controller = %address, %error, "no control channel yet");
         }
+        self.refused(address, error);
+    }
+
+    /// The same where the operator has been told already.
+    pub(crate) fn refused(&mut self, address: String, error: String) {
         *self = Self::Down {
             address: Some(address),
             error: Some(error),

@@ -119,7 +119,8 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
     fields.field(
         "membership",
         match (status.membership, &status.reason) {
-            (None, _) => "none yet".into(),
+            (None, None) => "none yet".into(),
+            (None, Some(reason)) => format!("none: {reason}"),
             (Some(m), None) => membership(m).to_owned(),
             (Some(m), Some(reason)) => format!("{}: {reason}", membership(m)),
         },

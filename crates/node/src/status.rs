@@ -47,7 +47,11 @@ pub(crate) fn of(
             (Control::Disconnected, address.clone(), error.clone(), None)
         }
     };
-    let reason = if view.is_closed() {
+    let is_dark = agent.is_member().is_none() && !agent.control().is_up();
+    let is_second = is_dark && agent.duplicate(now).is_some();
+    let reason = if is_second {
+        Some("another machine runs with this node's keys, and was first".to_owned())
+    } else if view.is_closed() {
         Some("the lease is over and no update came".to_owned())
     } else {
         let excluded = update.and_then(|update| update.exclusion(&own));
