@@ -264,7 +264,9 @@ fn whoever_goes_on_taking_the_address_away_is_answered_ever_more_rarely() {
     mesh.wait_until("it is right in the end", |mesh| {
         interface(mesh, "node-a").state == InterfaceState::Ok && reaches(mesh)
     });
-    assert_eq!(mesh.node("node-a").state, NodeState::Active);
+    mesh.wait_until("the controller knows", |mesh| {
+        mesh.node("node-a").state != NodeState::Impaired
+    });
 }
 
 fn pair() -> Mesh {

@@ -8,7 +8,7 @@ use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::units;
 use crate::words::{control, held, membership};
 use wire::admin::{
-    ControllerStatus, FirewallState, FirewallStatus, InterfaceState, InterfaceStatus,
+    Control, ControllerStatus, FirewallState, FirewallStatus, InterfaceState, InterfaceStatus,
     NodeDaemonStatus, PeerStatus, PingStatus, Status,
 };
 

@@ -2,7 +2,9 @@
 
 use super::*;
 use policy::Revoke;
+use wire::Way;
 use wire::admin::{Control, Membership, NodeState, PskState};
+use wire::message::{InterfaceReport, MAX_FAULT_LEN, MAX_FAULTS, PeerReport};
 
 fn world() -> World {
     World::new(Policy::default())
@@ -244,6 +246,47 @@ fn a_node_holds_its_psks_when_it_says_that_the_epoch_is_active() {
     );
     world.rotate(true, false);
     assert_eq!(world.status_of(&a).psk, PskState::None);
+}
+
+#[test]
+fn a_node_whose_interface_carries_nothing_is_impaired_and_a_pair_beside_the_tunnel_is_named() {
+    let mut world = world();
+    let [a, b] = world.members(["a", "b"]);
+    let mut report = |way_v4: Way, unusable, faults| {
+        let report = PeerReport {
+            node: b.secret.public(),
+            session_epoch: None,
+            rtt_v4_us: None,
+            rtt_v6_us: Some(500),
+            way_v4,
+            way_v6: Way::Tunnel,
+        };
+        let interface = InterfaceReport { unusable, faults };
+        let peers = vec![report];
+        world.say(a.connection, ToController::Report { peers, interface });
+        world.status_of(&a)
+    };
+    let status = report(Way::Link("eth1".into()), false, vec![]);
+    assert_eq!(status.state, NodeState::Active);
+    let pair = status.observes.values().next().unwrap();
+    assert_eq!((pair.rtt_v4_ms, pair.rtt_v6_ms), (None, Some(0.5)));
+    let [fault] = &pair.faults[..] else {
+        panic!("{:?}", pair.faults)
+    };
+    assert!(
+        fault.contains(" goes by way of eth1, not through the tunnel"),
+        "{fault}"
+    );
+    let status = report(Way::Tunnel, true, vec!["is gone".into()]);
+    assert_eq!(status.state, NodeState::Impaired);
+    assert_eq!(status.faults, ["is gone"]);
+    assert!(status.observes.values().all(|pair| pair.faults.is_empty()));
+    // However much a node says, no more is kept; and it is an interface's name or nothing.
+    let status = report(Way::Link("x".repeat(99)), false, vec!["é".repeat(500); 99]);
+    assert_eq!(status.state, NodeState::Active);
+    assert_eq!(status.faults.len(), MAX_FAULTS);
+    assert!(status.faults.iter().all(|it| it.len() <= MAX_FAULT_LEN));
+    assert!(status.observes.values().all(|pair| pair.faults.is_empty()));
 }
 
 #[test]

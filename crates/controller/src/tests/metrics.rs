@@ -16,7 +16,7 @@ const VALUES: &[(Metric, &str)] = &[
     (metrics::DECISIONS, "allowed denied held"),
     (
         metrics::NODES,
-        "active probation quarantined offline evicted",
+        "active probation quarantined offline evicted impaired",
     ),
     (
         metrics::EVIDENCE,
