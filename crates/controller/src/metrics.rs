@@ -65,7 +65,7 @@ pub(crate) fn page(view: &View<'_>, counts: &Counts, held: Held, now: Now) -> Pa
     put_connections(view, held, &mut page);
     page.put(LOG_EVENTS, view.journal.log().head().seq);
     page.put(LOG_WRITABLE, view.journal.is_writable());
-    page.put(ALARMS, view.alarms().len());
+    page.put(ALARMS, view.alarms(now).len());
     page
 }
 

@@ -172,7 +172,9 @@ impl Pair {
 
     fn replayed(&self, at: usize) -> u64 {
         let drops = self.sides[at].drops();
-        let replayed = drops.iter().find(|(reason, _)| *reason == DropReason::Replayed);
+        let replayed = drops
+            .iter()
+            .find(|(reason, _)| *reason == DropReason::Replayed);
         replayed.map_or(0, |(_, count)| count)
     }
 }
@@ -186,7 +188,10 @@ fn a_node_that_was_started_again_with_its_clock_a_day_behind_is_heard_within_sec
         pair.sides[behind] = side(behind, pair.now);
         pair.send(behind);
         pair.pass(Duration::from_secs(2));
-        assert!(pair.replayed(1 - behind) > 0, "its own is a recording still");
+        assert!(
+            pair.replayed(1 - behind) > 0,
+            "its own is a recording still"
+        );
         assert_eq!(pair.delivered[1 - behind], 1);
         pair.send(1 - behind);
         pair.pass(Duration::from_secs(1));
