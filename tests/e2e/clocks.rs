@@ -244,8 +244,20 @@ fn a_node_that_comes_back_with_its_clock_a_day_behind_is_heard_though_nobody_cal
     mesh.start_controller();
     mesh.start_node("node-a");
     mesh.start_node_under("node-b", &wall.wrapper());
-    mesh.wait_until("pings pass", |mesh| mesh.all_reach(&["node-a", "node-b"]));
+    mesh.wait_until_all_reach_all();
     let replayed = |mesh: &Mesh| mesh.node_status("node-a").dropped["replayed"];
+    let restart = |mesh: &mut Mesh| {
+        mesh.start_node_under("node-b", &wall.wrapper());
+        mesh.wait_until("it is a member", |mesh| {
+            let own = mesh.try_node_status("node-b");
+            own.is_some_and(|own| own.membership == Some(Membership::Allowed))
+        });
+        // It calls, and nobody calls it.
+        mesh.wait_until("it is heard", |mesh| mesh.ping("node-b", "node-a"));
+    };
+    // One that starts shakes hands itself: from here on there is a time to be behind of.
+    mesh.stop("node-b");
+    restart(&mut mesh);
     // Once with its state, once as a machine that was made anew with the same keys.
     for is_forgetful in [false, true] {
         mesh.stop("node-b");
@@ -255,14 +267,9 @@ fn a_node_that_comes_back_with_its_clock_a_day_behind_is_heard_though_nobody_cal
             std::fs::remove_file(epochs).expect("it is there");
         }
         let before = replayed(&mesh);
-        mesh.start_node_under("node-b", &wall.wrapper());
-        let ping = mesh.keep_pinging("node-b", "node-a");
-        mesh.wait_until("its pings pass", |_| ping.answered() > 5);
-        ping.stop();
+        restart(&mut mesh);
         assert!(replayed(&mesh) > before, "its own initiations are too old");
         assert!(mesh.all_reach(&["node-a", "node-b"]));
-        // As right as any for the next round, and later than whatever was shown.
-        wall.set(0);
     }
 }
 
@@ -285,7 +292,7 @@ fn when_all_clocks_were_a_day_ahead_for_a_while_only_runs_from_then_on_count() {
     wall.set(0);
     mesh.wait_until("the step is an alarm", |mesh| {
         let alarms = mesh.status().alarms;
-        alarms.iter().any(|alarm| alarm.contains("set back by 864"))
+        alarms.iter().any(|alarm| alarm.contains("set back by 86"))
     });
     mesh.wait_until_membership("node-b", Membership::Denied);
     let told = mesh.explain("node-b");
