@@ -234,6 +234,85 @@ fn a_node_whose_wall_clock_jumps_past_its_lease_closes_until_its_controller_is_h
     assert_eq!(losses.lost, 0, "nobody else noticed: {losses:?}");
 }
 
+#[test]
+fn a_node_that_comes_back_with_its_clock_a_day_behind_is_heard_though_nobody_calls_it() {
+    // Nothing else brings the pair together: no epoch for a day, and no probe.
+    let builder = Mesh::builder().nodes(2).epoch_seconds(86_400);
+    let builder = builder.controller_setting("max_benchmark_age", 86_400);
+    let mut mesh = builder.every_node_setting("probe_seconds", 0).prepare();
+    let wall = Wall::new(&mesh);
+    mesh.start_controller();
+    mesh.start_node("node-a");
+    mesh.start_node_under("node-b", &wall.wrapper());
+    mesh.wait_until_all_reach_all();
+    let replayed = |mesh: &Mesh| mesh.node_status("node-a").dropped["replayed"];
+    let restart = |mesh: &mut Mesh| {
+        mesh.start_node_under("node-b", &wall.wrapper());
+        mesh.wait_until("it is a member", |mesh| {
+            let own = mesh.try_node_status("node-b");
+            own.is_some_and(|own| own.membership == Some(Membership::Allowed))
+        });
+        // It calls, and nobody calls it.
+        mesh.wait_until("it is heard", |mesh| mesh.ping("node-b", "node-a"));
+    };
+    // One that starts shakes hands itself: from here on there is a time to be behind of.
+    mesh.stop("node-b");
+    restart(&mut mesh);
+    // Once with its state, once as a machine that was made anew with the same keys.
+    for is_forgetful in [false, true] {
+        mesh.stop("node-b");
+        wall.set(-DAY);
+        if is_forgetful {
+            let epochs = mesh.state_dir("node-b").join("epochs.json");
+            std::fs::remove_file(epochs).expect("it is there");
+        }
+        let before = replayed(&mesh);
+        restart(&mut mesh);
+        assert!(replayed(&mesh) > before, "its own initiations are too old");
+        assert!(mesh.all_reach(&["node-a", "node-b"]));
+    }
+}
+
+#[test]
+fn when_all_clocks_were_a_day_ahead_for_a_while_only_runs_from_then_on_count() {
+    let builder = Mesh::builder().epoch_seconds(2).probation_epochs(0);
+    let builder = builder.controller_setting("max_benchmark_age", 3_600);
+    let mut mesh = builder.controller_setting("floor_nodes", 100).prepare();
+    let wall = Wall::new(&mesh);
+    wall.set(DAY);
+    mesh.spawn_under(CONTROLLER, &wall.wrapper(), &[]);
+    mesh.wait_until("the controller answers", |mesh| mesh.try_status().is_some());
+    for node in mesh.nodes() {
+        mesh.start_node_under(&node, &wall.wrapper());
+    }
+    mesh.wait_until_all_reach_all();
+    // One says nothing for a while, and another does badly.
+    mesh.pause("node-b");
+    mesh.set_score("node-c", 0.1);
+    wall.set(0);
+    mesh.wait_until("the step is an alarm", |mesh| {
+        let alarms = mesh.status().alarms;
+        alarms.iter().any(|alarm| alarm.contains("set back by 86"))
+    });
+    mesh.wait_until_membership("node-b", Membership::Denied);
+    let told = mesh.explain("node-b");
+    assert_eq!(told.decision.age_seconds, None);
+    assert!(
+        told.rules.iter().any(|rule| rule.value.contains("void")),
+        "{told:?}"
+    );
+    mesh.wait_until_membership("node-c", Membership::Denied);
+    mesh.wait_until("for the score of a run of today", |mesh| {
+        mesh.node("node-c").reason.as_deref() == Some("score below threshold")
+    });
+    // All that they need is another run, also with a controller that was started again.
+    mesh.kill(CONTROLLER);
+    mesh.spawn_under(CONTROLLER, &wall.wrapper(), &[]);
+    mesh.resume("node-b");
+    mesh.set_score("node-c", 0.9);
+    mesh.wait_until_all_reach_all();
+}
+
 /// A program that becomes another one, on a machine that booted so many seconds earlier.
 fn booted(earlier: &str) -> [&str; 4] {
     ["unshare", "-T", "--boottime", earlier]

@@ -5,7 +5,7 @@ use crate::control::{Control, SessionEvent};
 use crate::data::DataChange;
 use crate::effect::{Config, Counts, Effect, Now};
 use crate::evidence::{Emission, Evidence, Signer, Submissions};
-use crate::lost_time::Clocks;
+use crate::lost_time::{Clocks, Step};
 use crate::marks::Marks;
 use crate::paths::{Heard, PathLimit, Paths};
 use crate::pings::{self, Ping, PingResult, Pings, Round, Target};
@@ -99,10 +99,14 @@ impl Agent {
     /// Takes a reading of both clocks: a machine that stood still is held to the time that has passed for
     /// the others.
     pub fn handle_clocks(&mut self, now: Now) {
-        let lost = self
+        let step = self
             .clocks
             .handle_reading(now.boot, now.wall.as_nanosecond());
-        let Some(lost) = lost else { return };
+        let lost = match step {
+            None => return,
+            Some(Step::SetBack(by)) => return self.set_back(by, now),
+            Some(Step::Lost(by)) => by,
+        };
         let closed = self.member.handle_lost_time(lost, now.boot);
         let seconds = lost.as_secs();
         tracing::warn!(
@@ -359,6 +363,19 @@ impl Agent {
             Control::Up { remote, .. } if found.is_empty() => BTreeSet::from([*remote]),
             Control::Up { .. } | Control::Down { .. } => found,
         }
+    }
+
+    // ---- clocks -----------------------------------------------------------------------------
+
+    fn set_back(&mut self, by: Duration, now: Now) {
+        let seconds = by.as_secs();
+        tracing::warn!(
+            seconds,
+            "the wall clock was set back: runs that finished before count as runs of the future"
+        );
+        let unix = u64::try_from(now.wall.as_millisecond()).unwrap_or(0);
+        let change = DataChange::ClockSetBack(Duration::from_millis(unix));
+        self.effects.push_back(Effect::Data(change));
     }
 
     // ---- control channel --------------------------------------------------------------------

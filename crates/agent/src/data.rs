@@ -17,6 +17,8 @@ pub enum DataChange {
     Epoch(EpochChange, Places),
     /// Where peers are said to be.
     Places(Places),
+    /// The wall clock was set back; so much time since 1970 it shows now.
+    ClockSetBack(Duration),
 }
 
 impl DataChange {
@@ -25,6 +27,10 @@ impl DataChange {
         let (change, places) = match self {
             Self::Epoch(change, places) => (change, places),
             Self::Places(places) => (EpochChange::default(), places),
+            Self::ClockSetBack(unix) => {
+                tunnel.handle_clock_set_back(unix);
+                return Vec::new();
+            }
         };
         let refused = change.install.map(|it| install(it, tunnel, now));
         // A place that is told before its peer is installed is forgotten; one that is told after the epoch

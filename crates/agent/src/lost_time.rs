@@ -5,6 +5,15 @@
 
 use std::time::Duration;
 
+/// The wall clock moved against the boot-time clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// It is ahead: so much time was lost.
+    Lost(Duration),
+    /// It was set back by so much.
+    SetBack(Duration),
+}
+
 /// Compares the two clocks.
 #[derive(Debug, Default)]
 pub(crate) struct Clocks {
@@ -13,8 +22,8 @@ pub(crate) struct Clocks {
 }
 
 impl Clocks {
-    /// Takes a reading of both; the time that was lost since the last one.
-    pub(crate) fn handle_reading(&mut self, boot: Duration, wall: i128) -> Option<Duration> {
+    /// Takes a reading of both; the step since the last one.
+    pub(crate) fn handle_reading(&mut self, boot: Duration, wall: i128) -> Option<Step> {
         let offset = wall - i128::try_from(boot.as_nanos()).unwrap_or(i128::MAX);
         let before = *self.offset.get_or_insert(offset);
         let ahead = offset - before;
@@ -22,13 +31,19 @@ impl Clocks {
             // Set back: nothing is lost, and coming forward again will count.
             self.offset = Some(offset);
         }
-        // Small steps add up, as the offset is kept: many short pauses are a long one.
-        if ahead < TOLERANCE.as_nanos().cast_signed() {
+        // Small steps forward add up, as the offset is kept: many short pauses are a long one.
+        let tolerance = TOLERANCE.as_nanos().cast_signed();
+        if ahead.abs() < tolerance {
             return None;
         }
         self.offset = Some(offset);
-        let nanos = u64::try_from(ahead).unwrap_or(u64::MAX);
-        Some(Duration::from_nanos(nanos))
+        let nanos = u64::try_from(ahead.unsigned_abs()).unwrap_or(u64::MAX);
+        let by = Duration::from_nanos(nanos);
+        Some(if ahead < 0 {
+            Step::SetBack(by)
+        } else {
+            Step::Lost(by)
+        })
     }
 }
 
@@ -41,16 +56,25 @@ mod tests {
 
     const SECOND: i128 = 1_000_000_000;
 
-    /// Lost seconds, for a row of readings in seconds.
-    fn lost(readings: &[(u64, f64)]) -> Vec<u64> {
+    /// Steps in whole seconds, for a row of readings in seconds.
+    fn steps(readings: &[(u64, f64)]) -> Vec<i64> {
         let mut clocks = Clocks::default();
-        let readings = readings.iter().filter_map(|(boot, wall)| {
+        let whole = |by: Duration| (by.as_secs_f64() + 1e-6) as i64;
+        let steps = readings.iter().filter_map(|(boot, wall)| {
             let wall = (wall * SECOND as f64) as i128;
             clocks.handle_reading(Duration::from_secs(*boot), wall)
         });
-        readings
-            .map(|lost| (lost.as_secs_f64() + 1e-6) as u64)
-            .collect()
+        let steps = steps.map(|step| match step {
+            Step::Lost(by) => whole(by),
+            Step::SetBack(by) => -whole(by),
+        });
+        steps.collect()
+    }
+
+    /// Lost seconds alone.
+    fn lost(readings: &[(u64, f64)]) -> Vec<i64> {
+        let steps = steps(readings).into_iter();
+        steps.filter(|step| *step > 0).collect()
     }
 
     #[test]
@@ -72,5 +96,10 @@ mod tests {
         assert!(lost(&[(10, 1000.0), (11, 101.0), (12, 102.0)]).is_empty());
         assert_eq!(lost(&[(10, 1000.0), (11, 101.0), (12, 1002.0)]), [900]);
         assert!(lost(&[(10, -5.0), (11, -4.0)]).is_empty(), "before 1970");
+        assert_eq!(
+            steps(&[(10, 1000.0), (11, 101.0), (12, 1002.0)]),
+            [-900, 900]
+        );
+        assert!(steps(&[(10, 1000.0), (11, 1000.5)]).is_empty());
     }
 }

@@ -198,6 +198,9 @@ impl Engine {
 
     /// Does whatever is due.
     pub fn handle_timeout(&mut self, now: Now) {
+        if self.journal.handle_clocks(now) {
+            self.output.touch();
+        }
         for segment in self.segments.iter_mut() {
             if let Some(epoch) = segment.handle_timeout(now) {
                 tracing::debug!(%epoch, "epoch in force");

@@ -115,7 +115,7 @@ impl Enrolment<'_> {
 
     fn open_token(&self, hash: TokenHash, now: Now) -> Result<(String, Option<NodeName>), Refusal> {
         let fits = |record: &TokenRecord| {
-            record.hash == hash && record.fate == Fate::Open && record.expires_unix > now.unix()
+            record.hash == hash && record.fate == Fate::Open && !record.is_over(now)
         };
         let mut tokens = self.fleet.tokens().iter();
         let (id, record) = tokens

@@ -1,18 +1,20 @@
 //! The fold of the event log: every enrolled node and every token, and for each segment what was decided in
 //! it ([`Standings`]). [`Fleet::apply`] is the only way in; nothing here reads a clock or decides anything.
 
-use crate::clock::Now;
+use crate::clock::{Now, steps_back};
 use crate::event::Event;
 use jiff::Timestamp;
 use keys::{MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
 use policy::History;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use wire::evidence::Benchmark;
 use wire::{Digest, NodeName};
 
 mod node;
 mod standings;
 
+use node::Ageing;
 pub use node::{Case, Node};
 pub use standings::{NodeStanding, Standings};
 
@@ -24,6 +26,8 @@ pub struct Fleet {
     names: BTreeMap<NodeId, NodeName>,
     tokens: BTreeMap<String, TokenRecord>,
     segments: BTreeMap<SegmentId, Standings>,
+    /// The time of the newest event.
+    last_at: Option<Timestamp>,
 }
 
 /// An enrolment token, without its secret.
@@ -39,6 +43,8 @@ pub struct TokenRecord {
     pub expires_unix: u64,
     /// Whether it was used.
     pub fate: Fate,
+    /// When it was created, on a clock that nobody sets.
+    ageing: Ageing,
 }
 
 /// Whether a token was used.
@@ -52,10 +58,28 @@ pub enum Fate {
     Revoked,
 }
 
+impl TokenRecord {
+    /// Whether its time is over, by either clock: a token that was made while the wall clock was ahead must
+    /// not live on until that time has come.
+    pub fn is_over(&self, now: Now) -> bool {
+        let created = u64::try_from(self.created_at.as_second()).unwrap_or(0);
+        let life = Duration::from_secs(self.expires_unix.saturating_sub(created));
+        self.expires_unix <= now.unix() || self.ageing.age(now).is_none_or(|age| age >= life)
+    }
+}
+
 impl Fleet {
     /// Folds one event. An event about something unknown, which a verified log does not hold,
     /// changes nothing.
     pub fn apply(&mut self, at: Timestamp, event: &Event) {
+        // Events are in the order in which they happened. One that is earlier than the one before shows that
+        // the clock was set back in between, and no replay forgets that.
+        if self.last_at.is_some_and(|last| steps_back(last, at)) {
+            for node in self.nodes.values_mut() {
+                node.clock_set_back(at);
+            }
+        }
+        self.last_at = Some(at);
         match event {
             Event::MeshCreated { mesh } => self.mesh = Some(*mesh),
             Event::TokenCreated {
@@ -70,6 +94,7 @@ impl Fleet {
                     created_at: at,
                     expires_unix: *expires_unix,
                     fate: Fate::Open,
+                    ageing: Ageing::Since { at },
                 };
                 self.tokens.insert(id.clone(), record);
             }
@@ -132,24 +157,33 @@ impl Fleet {
         }
     }
 
-    /// Notes on the boot-time clock when evidence was accepted: from then on the wall clock cannot make it
-    /// younger. Evidence from before this start is as old as the calendar says now.
+    /// Notes on the boot-time clock when evidence was accepted and tokens were created: from then on the wall
+    /// clock cannot make them younger. Those from before this start are as old as the calendar says now; if it
+    /// was set back to before them, nobody knows how old they are.
     pub fn start_ageing(&mut self, now: Now) {
         for node in self.nodes.values_mut() {
             node.start_ageing(now);
         }
+        for token in self.tokens.values_mut() {
+            token.ageing = token.ageing.counted(now);
+        }
+    }
+
+    /// The time of the newest event.
+    pub fn last_at(&self) -> Option<Timestamp> {
+        self.last_at
     }
 
     /// The evidence accepted earlier from a node, as far as it concerns a run of it.
     ///
     /// A run answers to one update. Whichever segment published it, the run is no older than that: so it counts
     /// in all of them.
-    pub fn history(&self, node: &Node, run: &Benchmark) -> History {
+    pub fn history(&self, node: &Node, run: &Benchmark, now: Now) -> History {
         let known = |challenge: &Digest| {
             let mut segments = self.segments.values();
             segments.any(|standings| standings.knows_challenge(challenge))
         };
-        node.history(run, known)
+        node.history(run, known, now)
     }
 
     /// The mesh, once it was created.

@@ -303,7 +303,7 @@ impl Ingest<'_> {
             // envelope may be looked at before, because anybody could have written it.
             let attested = Attested::verify(envelope, &id, self.mesh.id, &policy.evaluators)?;
             let node = fleet.node(name).ok_or(NotAccepted::NotEnrolled)?;
-            let history = fleet.history(node, attested.benchmark());
+            let history = fleet.history(node, attested.benchmark(), now);
             policy::accept(policy, &history, &attested, now.wall)?;
             taken = Ok(accepted(name, &attested, envelope));
         }

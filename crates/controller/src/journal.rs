@@ -1,7 +1,7 @@
 //! The one way to durable state: the event log, the fold of what is in it, and whether the log takes what it
 //! is given. Refuses to fold anything that is not durable: nobody has a `&mut Fleet` but this file.
 
-use crate::clock::Now;
+use crate::clock::{Now, Step, Steps};
 use crate::effect::Output;
 use crate::event::Event;
 use crate::fleet::Fleet;
@@ -18,6 +18,7 @@ pub(crate) struct Journal {
     fleet: Fleet,
     writing: Writing,
     contradiction: Option<Contradiction>,
+    steps: Steps,
 }
 
 /// Whether the log took what it was given last, and until when what failed is left alone.
@@ -61,8 +62,10 @@ pub struct Unwritten;
 impl Journal {
     /// A log with its fold. Evidence in it ages by the boot-time clock from now on.
     pub(crate) fn new(log: Log, mut fleet: Fleet, now: Now) -> Self {
+        let steps = Steps::since(fleet.last_at(), now);
         fleet.start_ageing(now);
         Self {
+            steps,
             log,
             fleet,
             writing: Writing::Working,
@@ -73,6 +76,16 @@ impl Journal {
     /// The fold of what is durable.
     pub(crate) fn fleet(&self) -> &Fleet {
         &self.fleet
+    }
+
+    /// Takes a reading of both clocks; whether the wall clock was set.
+    pub(crate) fn handle_clocks(&mut self, now: Now) -> bool {
+        self.steps.handle_reading(now)
+    }
+
+    /// The newest step of the wall clock, as long as it may matter.
+    pub(crate) fn step(&self, now: Now) -> Option<Step> {
+        self.steps.newest(now)
     }
 
     /// The log, to be read.
@@ -113,10 +126,8 @@ impl Journal {
         for event in events {
             self.fleet.apply(now.wall, event);
         }
-        if evidence {
-            // From here on the wall clock, which anybody may set back, cannot make it younger.
-            self.fleet.start_ageing(now);
-        }
+        // From here on the wall clock, which anybody may set back, cannot make it younger.
+        self.fleet.start_ageing(now);
         if events.iter().any(changes_keys) {
             output.change_keys();
         }

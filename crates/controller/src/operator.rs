@@ -276,7 +276,7 @@ fn info(id: &str, record: &TokenRecord, now: Now) -> TokenInfo {
     let (state, used_by) = match &record.fate {
         Fate::Used(name) => ("used", Some(name.clone())),
         Fate::Revoked => ("revoked", None),
-        Fate::Open if record.expires_unix <= now.unix() => ("expired", None),
+        Fate::Open if record.is_over(now) => ("expired", None),
         Fate::Open => ("open", None),
     };
     TokenInfo {

@@ -1,5 +1,6 @@
 //! The engine against its effects, in virtual time: a whole controller without sockets or tasks.
 
+mod clocks;
 mod duplicates;
 mod enrolment;
 mod epochs;

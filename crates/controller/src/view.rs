@@ -1,7 +1,7 @@
 //! The controller as it looks from outside: the admin socket's status and `status.json`. Sees everything
 //! and can change nothing. The status has room for one segment.
 
-use crate::clock::Now;
+use crate::clock::{Now, steps_back};
 use crate::connections::{Connections, Live, Observed};
 use crate::decide::why_not;
 use crate::event::Accepted;
@@ -11,8 +11,8 @@ use crate::journal::Journal;
 use crate::mesh::Mesh;
 use crate::segment::Segment;
 use crate::segments::Segments;
+use epoch::authority::Span;
 use jiff::Timestamp;
-use keys::Epoch;
 use policy::{Reason, State};
 use std::collections::BTreeMap;
 use wire::admin::{
@@ -43,7 +43,7 @@ impl<'e> View<'e> {
             mesh: self.mesh.id.to_string(),
             generated_utc: utc(now.wall),
             alarms: self.alarms(now),
-            epoch: self.epoch_status(),
+            epoch: self.epoch_status(now),
             policy: PolicyStatus {
                 threshold: policy.threshold,
                 max_benchmark_age: policy.max_benchmark_age,
@@ -82,7 +82,8 @@ impl<'e> View<'e> {
             "the event log cannot be written: what is in force stays, everything else is refused"
                 .to_owned()
         });
-        let alarms = [history, room, none, written].into_iter().flatten();
+        let alarms = [history, room, none, written, self.step(now), self.void(now)];
+        let alarms = alarms.into_iter().flatten();
         alarms.chain(self.duplicates(now)).collect()
     }
 
@@ -93,6 +94,41 @@ impl<'e> View<'e> {
         nodes.filter_map(move |name| {
             let sighting = connections.live(name)?.sighting(now)?;
             Some(format!("{name}: {}", sighting.duplicate))
+        })
+    }
+
+    /// The wall clock was set lately.
+    fn step(&self, now: Now) -> Option<String> {
+        let step = self.journal.step(now)?;
+        let (by, ago) = (step.by.unsigned_abs(), now.boot.saturating_sub(step.seen));
+        let (by, ago) = (by.as_secs(), ago.as_secs());
+        Some(if step.by.is_negative() {
+            format!("the controller's wall clock was set back by {by} s, {ago} s ago")
+        } else {
+            format!(
+                "the controller's wall clock was set forward by {by} s, {ago} s ago, or its machine stood \
+                 still: evidence and tokens are older by as much"
+            )
+        })
+    }
+
+    /// Nodes whose evidence is void.
+    fn void(&self, now: Now) -> Option<String> {
+        let policy = self.segment().policy();
+        let is_void = |case: &Case<'_>| policy::is_void(policy, &case.record(now), now.wall);
+        let cases = self.cases().filter(|(_, case)| is_void(case));
+        let names: Vec<&str> = cases.map(|(name, _)| name.as_str()).collect();
+        let (shown, others) = names.split_at(names.len().min(MAX_NAMED));
+        let more = match others.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        (!names.is_empty()).then(|| {
+            format!(
+                "void until they run their benchmark again, because the controller's clock was set back to \
+                 before their last run: the evidence of {}{more}; `meshctl explain` shows the times",
+                shown.join(", ")
+            )
         })
     }
 
@@ -203,21 +239,25 @@ impl<'e> View<'e> {
         self.journal.fleet()
     }
 
-    fn epoch_status(&self) -> EpochStatus {
+    fn epoch_status(&self, now: Now) -> EpochStatus {
         let segment = self.segment();
         let current = segment.current();
-        let times = |epoch: Epoch| {
-            let (at, published) = segment.standings(self.fleet()).epoch(epoch)?;
-            let activates = plus(*at, published.activate_in_ms);
+        let times = |span: &Span| {
+            let (at, published) = segment.standings(self.fleet()).epoch(span.epoch)?;
+            let logged = plus(*at, published.activate_in_ms);
+            // The log has the time of a clock that may have been set since; the epoch goes by another.
+            let counted = now.calendar(span.activates);
+            let is_same = !steps_back(logged, counted) && !steps_back(counted, logged);
+            let activates = if is_same { logged } else { counted };
             Some((published, activates, plus(activates, published.epoch_ms)))
         };
-        let next = segment.next().and_then(|span| times(span.epoch));
+        let next = segment.next().and_then(times);
         let next = next.map(|(published, activates, _)| NextEpoch {
             id: published.epoch.0,
             activates_utc: utc(activates),
         });
         let held = segment.held().iter().cloned().collect();
-        match times(current) {
+        match segment.in_force().and_then(times) {
             Some((published, activates, ends)) => EpochStatus {
                 id: current.0,
                 activated_utc: utc(activates),
@@ -261,3 +301,6 @@ fn benchmark(accepted: &Accepted) -> BenchmarkStatus {
         digest: accepted.digest.to_string(),
     }
 }
+
+/// Nodes that an alarm names.
+const MAX_NAMED: usize = 5;

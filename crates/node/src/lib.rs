@@ -114,7 +114,10 @@ pub enum OpenError {
     )]
     EnrolmentLost,
     /// The token is over.
-    #[error("the token has expired: create a new one with `meshctl token create`")]
+    #[error(
+        "the token has expired by this machine's clock: create a new one with `meshctl token create`, or \
+         set the clock if it is wrong"
+    )]
     TokenExpired,
     /// The WireGuard port cannot be had.
     #[error("cannot listen on UDP port {port}: {source}; choose another with --listen-port")]

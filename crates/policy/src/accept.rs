@@ -10,7 +10,7 @@ use wire::evidence::{Attested, Signer};
 /// A node's past, against which its new evidence is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
-    /// When the run of its newest accepted evidence finished.
+    /// When the run of its newest accepted evidence finished, of those whose time has come.
     pub last_finished: Option<Timestamp>,
     /// Whether the nonce has been used.
     pub nonce_used: bool,
@@ -96,10 +96,9 @@ pub fn accept(
             allowed_seconds,
         });
     }
-    // A run from the future of a clock that has been corrected since would keep out every honest one.
-    let limit = now.checked_add(Duration::from_secs(allowed_seconds));
-    let last = history.last_finished;
-    match last.filter(|last| limit.is_ok_and(|limit| *last <= limit)) {
+    // A run whose end is yet to come is by a clock that was ahead. Were it the measure, it would keep out every
+    // run since the clock was corrected; its nonce keeps it from coming again.
+    match history.last_finished.filter(|last| *last <= now) {
         Some(last) if finished <= last => Err(Unacceptable::NotNewer(last)),
         _ if history.nonce_used => Err(Unacceptable::NonceUsed),
         _ => Ok(()),
@@ -195,12 +194,20 @@ mod tests {
             ..FRESH
         };
         assert_eq!(accept(&policy, &history, &own(1_000), at(1_000)), Ok(()));
+        // Within the skew as well, which may be an hour.
         let within = History {
             last_finished: Some(at(1_030)),
             ..FRESH
         };
-        let refused = accept(&policy, &within, &own(1_000), at(1_000));
+        assert_eq!(accept(&policy, &within, &own(1_000), at(1_000)), Ok(()));
+        let refused = accept(&policy, &within, &own(1_030), at(1_030));
         assert_eq!(refused, Err(Unacceptable::NotNewer(at(1_030))));
+        let used = History {
+            nonce_used: true,
+            ..within
+        };
+        let refused = accept(&policy, &used, &own(1_030), at(1_000));
+        assert_eq!(refused, Err(Unacceptable::NonceUsed));
     }
 
     #[test]

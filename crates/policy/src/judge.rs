@@ -4,7 +4,7 @@
 //! [`Decision::standing`] only when it takes that decision; a look in between changes nothing.
 
 use crate::settings::{Policy, RequiredSigner};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,8 +41,11 @@ pub struct Evidence {
     /// When the run finished, by the clock of whoever ran it.
     pub finished_at: Timestamp,
     /// How long it has been accepted, by a clock that nobody sets: a wall clock that is set back must
-    /// not make old evidence young.
-    pub accepted_for: Duration,
+    /// not make old evidence young. `None`: nobody knows, because the wall clock was set back while no
+    /// other one counted.
+    pub accepted_for: Option<Duration>,
+    /// The earliest time that the controller's wall clock was set back to since it was accepted.
+    pub set_back_to: Option<Timestamp>,
     /// The party that vouches.
     pub signer: Signer,
     /// SHA-256 of the statement.
@@ -113,7 +116,8 @@ pub struct Decision {
     pub reason: Option<Reason>,
     /// The score that was judged.
     pub score: Option<f64>,
-    /// The evidence's age: since the run finished or since it was accepted, whichever is longer.
+    /// The evidence's age: since the run finished or since it was accepted, whichever is longer. `None`: there
+    /// is no evidence, or it is void.
     pub age: Option<Duration>,
     /// Digest of the evidence.
     pub evidence: Option<Digest>,
@@ -128,6 +132,8 @@ pub enum Reason {
     Evicted,
     /// No accepted evidence of a signer that counts.
     NoBenchmark,
+    /// The newest evidence is of a time that has not come: a clock was ahead, and has been set back since.
+    BenchmarkVoid,
     /// The newest evidence is too old.
     BenchmarkStale,
     /// The overall score is too low.
@@ -148,6 +154,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Evicted => f.write_str("evicted"),
             Self::NoBenchmark => f.write_str("no benchmark"),
+            Self::BenchmarkVoid => f.write_str("benchmark void: of a time that has not come"),
             Self::BenchmarkStale => f.write_str("benchmark stale"),
             Self::ScoreBelowThreshold => f.write_str("score below threshold"),
             Self::MetricBelowMinimum(name) => write!(f, "metric {name} below minimum"),
@@ -165,8 +172,8 @@ impl Decision {
 
 /// A scheduled decision about this node, as it would be at `now`.
 pub fn judge(policy: &Policy, record: &Record, now: Timestamp) -> Decision {
-    let evidence = counting(policy, record);
-    let failure = failure(policy, evidence, now);
+    let evidence = counting(policy, record, now);
+    let failure = failure(policy, record, now);
     let (state, reason, standing) = if record.evicted {
         let out = Standing::Out { passes: 0 };
         (State::Evicted, Some(Reason::Evicted), out)
@@ -184,7 +191,7 @@ pub fn judge(policy: &Policy, record: &Record, now: Timestamp) -> Decision {
         state,
         reason,
         score: evidence.map(|e| e.overall),
-        age: evidence.map(|e| age(e, now)),
+        age: evidence.and_then(|e| age(e, now)),
         evidence: evidence.map(|e| e.digest),
         standing,
     }
@@ -193,30 +200,34 @@ pub fn judge(policy: &Policy, record: &Record, now: Timestamp) -> Decision {
 /// In how long a node's evidence turns stale, if it has any that counts and is not stale.
 pub fn stale_in(policy: &Policy, record: &Record, now: Timestamp) -> Option<Duration> {
     let limit = Duration::from_secs(policy.max_benchmark_age);
-    limit.checked_sub(age(counting(policy, record)?, now))
+    limit.checked_sub(age(counting(policy, record, now)?, now)?)
+}
+
+/// Whether a node's newest evidence would count, if it were not of a time that has not come.
+pub fn is_void(policy: &Policy, record: &Record, now: Timestamp) -> bool {
+    of_signer_and_suite(policy, record).is_some_and(|e| void(policy, e, now).is_some())
 }
 
 /// The rules, one by one, with what they were held against.
 pub fn rules(policy: &Policy, record: &Record, now: Timestamp) -> Vec<Rule> {
-    let evidence = counting(policy, record);
+    let evidence = counting(policy, record, now);
     let mut rules = vec![
         rule("not evicted", word(!record.evicted), !record.evicted),
         signer_rule(policy, record),
     ];
     rules.extend(pin_rule(policy, record));
+    let void = of_signer_and_suite(policy, record).and_then(|e| void(policy, e, now));
+    rules.extend(future_rule(policy, record, void, now));
     let limit = policy.max_benchmark_age;
     let text = format!("benchmark age <= {limit} s");
-    rules.push(match evidence {
-        Some(evidence) => {
-            let ahead = ahead(evidence, now).as_secs_f64();
-            let value = if is_ahead(policy, evidence, now) {
-                format!("finished {ahead:.0} s ahead of the controller's clock")
-            } else {
-                format!("{:.0} s", age(evidence, now).as_secs_f64())
-            };
-            rule(text, value, is_fresh(policy, evidence, now))
+    let age = evidence.and_then(|e| age(e, now));
+    rules.push(match (age, void) {
+        (Some(age), _) => {
+            let holds = age <= Duration::from_secs(limit);
+            rule(text, format!("{:.0} s", age.as_secs_f64()), holds)
         }
-        None => rule(text, "no benchmark", false),
+        (None, Some(void)) => rule(text, void.to_string(), false),
+        (None, None) => rule(text, "no benchmark", false),
     });
     rules.push(score_rule(
         "overall",
@@ -231,8 +242,13 @@ pub fn rules(policy: &Policy, record: &Record, now: Timestamp) -> Vec<Rule> {
     rules
 }
 
-/// The record's evidence, if its signer and its suite count under the policy of today.
-fn counting<'a>(policy: &Policy, record: &'a Record) -> Option<&'a Evidence> {
+/// The record's evidence, if its signer and its suite count under the policy of today, and its time has come.
+fn counting<'a>(policy: &Policy, record: &'a Record, now: Timestamp) -> Option<&'a Evidence> {
+    let evidence = of_signer_and_suite(policy, record)?;
+    void(policy, evidence, now).is_none().then_some(evidence)
+}
+
+fn of_signer_and_suite<'a>(policy: &Policy, record: &'a Record) -> Option<&'a Evidence> {
     let evidence = record.evidence.as_ref()?;
     (is_pinned_suite(policy, evidence) && policy.counts(&evidence.signer)).then_some(evidence)
 }
@@ -248,34 +264,64 @@ pub(crate) fn is_pinned(pin: &Option<String>, has: &str) -> bool {
     pin.as_deref().is_none_or(|pin| pin == has)
 }
 
+/// Why evidence is void.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Void {
+    /// Its run ends so far ahead of the controller's clock.
+    Ahead(SignedDuration),
+    /// It ended so far ahead when that clock was set back.
+    WasAhead(SignedDuration),
+    /// The clock was set back, and nothing says how old it is.
+    Ageless,
+}
+
+impl fmt::Display for Void {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ahead(by) => write!(f, "{} s ahead", by.as_secs()),
+            Self::WasAhead(by) => {
+                let by = by.as_secs();
+                write!(f, "{by} s ahead when that clock was set back")
+            }
+            Self::Ageless => f.write_str("that clock was set back while the controller was away"),
+        }?;
+        f.write_str(": void, and the next run replaces it")
+    }
+}
+
+/// Why evidence proves nothing, if it does not: it is from the future of a clock that has been set back since.
+/// Once void it stays so, even when the time has come that it names: it is as old as it is.
+fn void(policy: &Policy, evidence: &Evidence, now: Timestamp) -> Option<Void> {
+    let skew = policy.max_future_skew.cast_signed();
+    let ahead_of = |clock: Timestamp| {
+        let ahead = evidence.finished_at.duration_since(clock);
+        (ahead > SignedDuration::from_secs(skew)).then_some(ahead)
+    };
+    let by_now = ahead_of(now).map(Void::Ahead);
+    let by_then = evidence.set_back_to.and_then(ahead_of).map(Void::WasAhead);
+    let ageless = evidence.accepted_for.is_none().then_some(Void::Ageless);
+    by_now.or(by_then).or(ageless)
+}
+
 /// Evidence grows older by both clocks. The wall clock alone would stand still, or run backwards, when it
-/// is set back, and a node that stopped proving itself would stay a member for as long.
-fn age(evidence: &Evidence, now: Timestamp) -> Duration {
-    let by_wall = Duration::try_from(now.duration_since(evidence.finished_at));
-    by_wall.unwrap_or(Duration::ZERO).max(evidence.accepted_for)
-}
-
-/// How far the run's end lies ahead of our clock.
-fn ahead(evidence: &Evidence, now: Timestamp) -> Duration {
-    Duration::try_from(evidence.finished_at.duration_since(now)).unwrap_or(Duration::ZERO)
-}
-
-/// Evidence from the future of a clock that has been corrected since proves nothing about now.
-fn is_ahead(policy: &Policy, evidence: &Evidence, now: Timestamp) -> bool {
-    ahead(evidence, now) > Duration::from_secs(policy.max_future_skew)
-}
-
-fn is_fresh(policy: &Policy, evidence: &Evidence, now: Timestamp) -> bool {
-    let limit = Duration::from_secs(policy.max_benchmark_age);
-    age(evidence, now) <= limit && !is_ahead(policy, evidence, now)
+/// is set back, and a node that stopped proving itself would stay a member for as long. Where it has not come
+/// to the run's end yet, the time since the evidence was accepted is the age.
+fn age(evidence: &Evidence, now: Timestamp) -> Option<Duration> {
+    let by_wall = Duration::try_from(now.duration_since(evidence.finished_at)).ok();
+    by_wall.max(evidence.accepted_for)
 }
 
 /// The first rule that the evidence breaks.
-fn failure(policy: &Policy, evidence: Option<&Evidence>, now: Timestamp) -> Option<Reason> {
-    let Some(evidence) = evidence else {
-        return Some(Reason::NoBenchmark);
+fn failure(policy: &Policy, record: &Record, now: Timestamp) -> Option<Reason> {
+    let Some(evidence) = counting(policy, record, now) else {
+        return Some(if is_void(policy, record, now) {
+            Reason::BenchmarkVoid
+        } else {
+            Reason::NoBenchmark
+        });
     };
-    if !is_fresh(policy, evidence, now) {
+    let limit = Duration::from_secs(policy.max_benchmark_age);
+    if age(evidence, now).is_none_or(|age| age > limit) {
         return Some(Reason::BenchmarkStale);
     }
     // Written so that a NaN, wherever it came from, fails.
@@ -293,7 +339,7 @@ fn failure(policy: &Policy, evidence: Option<&Evidence>, now: Timestamp) -> Opti
 fn on_probation(standing: Standing, failure: Option<&Reason>) -> Standing {
     match (standing, failure) {
         // Not judged on evidence yet, so that it may still join when probation ends without any.
-        (Standing::New, Some(Reason::NoBenchmark)) => Standing::New,
+        (Standing::New, Some(Reason::NoBenchmark | Reason::BenchmarkVoid)) => Standing::New,
         (Standing::In { failures }, Some(_)) => Standing::In {
             failures: failures.saturating_add(1),
         },
@@ -309,8 +355,8 @@ fn by_evidence(
 ) -> (State, Option<Reason>, Standing) {
     let out = Standing::Out { passes: 0 };
     match (standing, failure) {
-        (Standing::New, Some(Reason::NoBenchmark)) => {
-            (State::Quarantined, Some(Reason::NoBenchmark), Standing::New)
+        (Standing::New, Some(reason @ (Reason::NoBenchmark | Reason::BenchmarkVoid))) => {
+            (State::Quarantined, Some(reason), Standing::New)
         }
         (Standing::New | Standing::Out { .. }, Some(reason)) => {
             (State::Quarantined, Some(reason), out)
@@ -378,6 +424,25 @@ fn pin_rule(policy: &Policy, record: &Record) -> Option<Rule> {
     })
 }
 
+/// The rule that evidence is of a time that has come, where there is any.
+fn future_rule(
+    policy: &Policy,
+    record: &Record,
+    void: Option<Void>,
+    now: Timestamp,
+) -> Option<Rule> {
+    let evidence = of_signer_and_suite(policy, record)?;
+    let skew = policy.max_future_skew;
+    let text = format!("finished at most {skew} s ahead of the controller's clock");
+    let ahead = evidence.finished_at.duration_since(now).as_secs();
+    let value = match void {
+        Some(void) => void.to_string(),
+        None if ahead > 0 => format!("{ahead} s ahead"),
+        None => "not ahead".to_owned(),
+    };
+    Some(rule(text, value, void.is_none()))
+}
+
 fn score_rule(what: &str, least: f64, score: Option<f64>) -> Rule {
     let text = format!("{what} >= {least:.2}");
     match score {
@@ -396,7 +461,7 @@ fn patience_rule(policy: &Policy, record: &Record, now: Timestamp) -> Option<Rul
         let left = format!("{} epochs left", record.probation_left);
         return Some(rule("on probation: admitted regardless", left, true));
     }
-    let failing = failure(policy, counting(policy, record), now).is_some();
+    let failing = failure(policy, record, now).is_some();
     match record.standing {
         Standing::New => None,
         Standing::In { failures } => {

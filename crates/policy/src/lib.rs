@@ -20,6 +20,7 @@ pub mod settings;
 
 pub use accept::{History, Unacceptable, accept};
 pub use judge::{
-    Decision, Evidence, Membership, Reason, Record, Rule, Standing, State, judge, rules, stale_in,
+    Decision, Evidence, Membership, Reason, Record, Rule, Standing, State, is_void, judge, rules,
+    stale_in,
 };
 pub use settings::{Policy, PolicyError, RequiredSigner, Revoke};

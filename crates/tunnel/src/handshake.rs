@@ -12,6 +12,7 @@ use crate::outer::Route;
 use crate::peer::Peer;
 use boringtun::noise::TunnResult;
 use boringtun::noise::errors::WireGuardError;
+use keys::Epoch;
 use std::time::Duration;
 
 /// Answers an initiation whose sender is claimed to be `peer`.
@@ -26,7 +27,17 @@ pub(crate) fn answer(
 ) -> Result<(), DropReason> {
     let key = (peer.id, peer.key);
     let (role, cookie) = (peer.role, peer.cookie(now));
-    let generation = choose(peer, claimed, index, now)?;
+    let generation = match choose(peer, claimed, index, now) {
+        Ok(generation) => generation,
+        Err(Unanswered::Dropped(reason)) => return Err(reason),
+        Err(Unanswered::Old(epoch)) => {
+            // Not answered, because it may be a recording; but a peer whose clock was set back makes no
+            // other. The one that it cannot prove itself with, this side makes, and only the peer itself
+            // can answer that.
+            peer.initiate_back(epoch, now, local);
+            return Err(DropReason::Replayed);
+        }
+    };
     // Chosen, and so authentic and news: a recording could else hold back this side's own initiations.
     if role.yields() {
         generation.step_back(now);
@@ -46,12 +57,26 @@ pub(crate) fn answer(
             if peer.whereabouts.target().is_none() {
                 peer.heard(from, 0, now, local);
             }
+            peer.heard_news(now);
             peer.reschedule(local);
             local.outbox.put(Transmit::handshake(key.0, from, payload));
             Ok(())
         }
         TunnResult::Err(error) => Err(handshake_reason(&error)),
         _ => Err(DropReason::BadHandshake),
+    }
+}
+
+/// Why an initiation is not answered.
+enum Unanswered {
+    Dropped(DropReason),
+    /// It names this epoch and was never shown before, but others of this epoch were that are newer.
+    Old(Epoch),
+}
+
+impl From<DropReason> for Unanswered {
+    fn from(reason: DropReason) -> Self {
+        Self::Dropped(reason)
     }
 }
 
@@ -97,7 +122,7 @@ fn choose<'a>(
     claimed: &Claimed,
     index: u32,
     now: Duration,
-) -> Result<&'a mut Generation, DropReason> {
+) -> Result<&'a mut Generation, Unanswered> {
     // Until the timestamp opens, the sender is nobody: its static key can be sealed by anyone.
     let timestamp = claimed
         .timestamp(&peer.shared)
@@ -116,10 +141,10 @@ fn choose<'a>(
         None => peer.stamps.show_unnamed(timestamp),
     };
     if !is_news {
-        return Err(DropReason::Replayed);
+        return Err(DropReason::Replayed.into());
     }
     if named.is_none() && !peer.stock.take(now) {
-        return Err(DropReason::NoGeneration);
+        return Err(DropReason::NoGeneration.into());
     }
     let generation = match named {
         Some(epoch) => peer
@@ -132,7 +157,7 @@ fn choose<'a>(
     // Within one generation timestamps only grow. Answered out of order, initiations that were held back
     // would each make an answer, and push out the one that the pair is about to confirm.
     if named.is_some() && timestamp <= generation.newest {
-        return Err(DropReason::Replayed);
+        return Err(Unanswered::Old(generation.epoch));
     }
     generation.newest = generation.newest.max(timestamp);
     Ok(generation)

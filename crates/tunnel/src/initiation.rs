@@ -11,6 +11,7 @@ use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
 use hmac::{Mac as _, SimpleHmac};
 use keys::{SharedSecret, WgPublicKey, WgSecret};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// A TAI64N label, 12 bytes, compared as bytes.
@@ -18,6 +19,15 @@ use zeroize::Zeroizing;
 pub(crate) struct Timestamp([u8; 12]);
 
 impl Timestamp {
+    /// The label of a moment since 1970, as implementations make it that know of 37 leap seconds.
+    pub(crate) fn at(unix: Duration) -> Self {
+        let mut label = [0; 12];
+        let seconds = (TAI64_EPOCH + LEAP_SECONDS).saturating_add(unix.as_secs());
+        label[..8].copy_from_slice(&seconds.to_be_bytes());
+        label[8..].copy_from_slice(&unix.subsec_nanos().to_be_bytes());
+        Self(label)
+    }
+
     pub(crate) fn later_by(self, seconds: u64) -> Self {
         let mut label = self;
         if let Some(field) = label.0.first_chunk_mut() {
@@ -177,6 +187,10 @@ pub(crate) fn sealed(
     message
 }
 
+/// The label of 1970 (TAI64).
+const TAI64_EPOCH: u64 = 1 << 62;
+/// TAI less UTC since 2017.
+const LEAP_SECONDS: u64 = 37;
 const CONSTRUCTION: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 const IDENTIFIER: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
 

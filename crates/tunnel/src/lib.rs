@@ -46,6 +46,8 @@ mod activity;
 mod admission;
 mod agenda;
 mod allowed_ips;
+#[cfg(test)]
+mod behind;
 mod carrier;
 mod config;
 mod cookie;

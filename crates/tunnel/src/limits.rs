@@ -39,6 +39,9 @@ pub const RETRY_MAX: Duration = Duration::from_secs(5);
 pub const RETRY_MAX_IN_USE: Duration = Duration::from_millis(400);
 /// Generations of earlier epochs that are still accepted within the grace, per peer.
 pub const MAX_PREVIOUS: usize = 3;
+/// A peer whose initiation is too old is initiated to at most this often, and not this soon after one that
+/// was news: the whitepaper's REKEY_TIMEOUT.
+pub const INITIATE_BACK_AFTER: Duration = Duration::from_secs(5);
 /// Over how much time a node that starts shakes hands with its peers.
 pub const GREETING_SPREAD: Duration = Duration::from_secs(1);
 /// A counter from which on a session is of no use (whitepaper, section 6.1).

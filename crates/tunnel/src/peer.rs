@@ -9,6 +9,7 @@ use crate::drops::DropReason;
 use crate::events::Event;
 use crate::generation::{Generation, Initiating};
 use crate::generations::{Generations, Slot};
+use crate::initiation::Timestamp;
 use crate::limits::*;
 use crate::local::Local;
 use crate::outbox::Transmit;
@@ -44,6 +45,8 @@ pub(crate) struct Peer {
     pub(crate) queue: VecDeque<Vec<u8>>,
     activated_at: Duration,
     activity: Activity,
+    /// When an initiation of its was answered last, or this side initiated because one was too old.
+    news_at: Option<Duration>,
     /// When this peer's next handshake message is due; mirrored in the agenda.
     due: Option<Duration>,
     pub(crate) traffic: Traffic,
@@ -86,6 +89,7 @@ impl Peer {
             queue: VecDeque::new(),
             activated_at: Duration::ZERO,
             activity: Activity::default(),
+            news_at: None,
             due: None,
             traffic: Traffic::default(),
         }
@@ -279,6 +283,45 @@ impl Peer {
             self.traffic.opened(data_len);
         } else {
             self.activity.heard_message();
+        }
+    }
+
+    /// An initiation of this peer was answered.
+    pub(crate) fn heard_news(&mut self, now: Duration) {
+        self.news_at = Some(now);
+    }
+
+    /// It made an initiation that names `epoch` and is older than another: its clock was set back, the
+    /// initiation was held back on its way, or it is a recording that never came here. This side initiates,
+    /// to where the peer is known to be.
+    pub(crate) fn initiate_back(&mut self, epoch: Epoch, now: Duration, local: &mut Local) {
+        let is_in_force = self
+            .generations
+            .current
+            .as_ref()
+            .is_some_and(|current| current.epoch == epoch);
+        // Seldom, and not where a newer one was answered a moment ago: recordings must not make this side
+        // send as often as somebody likes.
+        let is_soon = self
+            .news_at
+            .is_some_and(|at| now.saturating_sub(at) < INITIATE_BACK_AFTER);
+        if is_in_force && !is_soon {
+            self.news_at = Some(now);
+            self.want_handshake_at(now);
+            self.run_due(now, local);
+        }
+    }
+
+    /// This machine's wall clock was set back: no timestamp beyond `limit` has to be newer than one from
+    /// before.
+    pub(crate) fn clock_set_back(&mut self, limit: Timestamp) {
+        // The peer's clock was wrong together with this one, or is now right and this one wrong: either way
+        // neither side could shake hands before the future has come, or the epoch has ended.
+        let kept = self.stamps.set_back(limit);
+        for generation in self.generations.iter_mut() {
+            if generation.newest > limit {
+                generation.newest = kept;
+            }
         }
     }
 

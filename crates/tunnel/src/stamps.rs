@@ -45,7 +45,9 @@ impl Stamps {
         // Remembered before anything else is checked: an initiation that leads to nothing now may be
         // repeated when it would.
         let is_first = self.named.insert(timestamp) && !self.unnamed.contains(&timestamp);
-        self.newest = self.newest.max(timestamp);
+        if is_first {
+            self.newest = self.newest.max(timestamp);
+        }
         if self.named.len() > MAX_NAMED {
             let lowest = self.named.pop_first();
             self.forgotten = self.forgotten.max(lowest.unwrap_or_default());
@@ -61,15 +63,33 @@ impl Stamps {
         let is_known = is_named || timestamp <= self.forgotten;
         // A recording of a named one must not stand in the way of a stock WireGuard, whose clock is
         // behind it. The newest stay: repeating old ones pushes none of them out.
-        if !is_named {
-            self.unnamed.insert(timestamp);
-        }
+        let is_first = !is_named && self.unnamed.insert(timestamp);
         if self.unnamed.len() > MAX_UNNAMED {
             self.unnamed.pop_first();
+        }
+        if !is_first {
+            return false;
         }
         self.newest = newest.max(timestamp);
         let may_be_behind = is_newest_unnamed && !is_known && !timestamp.is_out_of_reach_of(newest);
         timestamp > newest || may_be_behind
+    }
+
+    /// What was shown after `limit` is from the future of a clock that has been set back: it stays
+    /// remembered, and nothing has to be newer any more. Returns the newest that was shown before.
+    pub(crate) fn set_back(&mut self, limit: Timestamp) -> Timestamp {
+        let before = |shown: &BTreeSet<Timestamp>| shown.range(..=limit).next_back().copied();
+        let held = |stamp: Timestamp| (stamp <= limit).then_some(stamp);
+        let kept = [
+            before(&self.named),
+            before(&self.unnamed),
+            held(self.forgotten),
+            held(self.newest),
+        ];
+        let kept = kept.into_iter().flatten().max().unwrap_or_default();
+        self.newest = kept;
+        self.forgotten = self.forgotten.min(kept);
+        kept
     }
 
     /// How many are remembered, of either kind.
@@ -183,6 +203,25 @@ mod tests {
             assert!(!stamps.show_unnamed(at(second)), "{second}");
         }
         assert!(stamps.show_unnamed(at(101)));
+    }
+
+    #[test]
+    fn after_a_clock_was_set_back_the_future_bars_nothing_and_does_not_come_again() {
+        for show in [Stamps::show_named, Stamps::show_unnamed] {
+            let mut stamps = Stamps::default();
+            for second in [50, 100, 90_000, 90_010] {
+                assert!(show(&mut stamps, at(second)));
+            }
+            assert_eq!(stamps.set_back(at(130)), at(100));
+            assert_eq!(stamps.newest(), at(100));
+            for second in [50, 100, 90_000, 90_010] {
+                assert!(!show(&mut stamps, at(second)), "{second} is a recording");
+            }
+        }
+        // Without a future, nothing changes.
+        let mut stamps = Stamps::since(at(100));
+        assert_eq!(stamps.set_back(at(130)), at(100));
+        assert!(!stamps.show_unnamed(at(99)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::events::{Event, Events};
 use crate::forge::Forge;
 use crate::generation::Generation;
 use crate::indices::IndexTable;
-use crate::initiation::Opener;
+use crate::initiation::{Opener, Timestamp};
 use crate::inside::Inside;
 use crate::limits::*;
 use crate::local::Local;
@@ -262,6 +262,16 @@ impl Tunnel {
         }
     }
 
+    /// This machine's wall clock was set back, and shows `unix` since 1970 now. Timestamps of peers that lie
+    /// in the future by that are remembered as shown, and no other has to be newer: clocks that were wrong
+    /// together would else shut each other out until the epoch ends.
+    pub fn handle_clock_set_back(&mut self, unix: Duration) {
+        let limit = Timestamp::at(unix + CLOCKS_DIFFER);
+        for peer in self.peers.iter_mut() {
+            peer.clock_set_back(limit);
+        }
+    }
+
     // ---- time and outputs -------------------------------------------------------------------
 
     /// When [`Self::handle_timeout`] wants to be called next.
@@ -393,5 +403,7 @@ impl Tunnel {
     }
 }
 
+/// Right clocks differ by this much at most.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
 /// How often sessions are looked after.
 const TICK: Duration = Duration::from_secs(1);

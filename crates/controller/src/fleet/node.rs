@@ -2,7 +2,7 @@
 //! excluded it. Its standing is a segment's; a [`Case`] puts both before a policy.
 
 use super::NodeStanding;
-use crate::clock::Now;
+use crate::clock::{Now, steps_back};
 use crate::event::{Accepted, Verdict};
 use jiff::Timestamp;
 use keys::{NodeId, WgPublicKey};
@@ -34,12 +34,38 @@ pub struct Node {
     /// Its newest accepted evidence.
     pub evidence: Option<Accepted>,
     evicted: bool,
-    /// When its newest evidence was accepted, by the calendar.
-    accepted_at: Option<Timestamp>,
-    /// The same on the boot-time clock, in milliseconds; negative: before this boot.
-    accepted_boot_ms: Option<i64>,
-    last_finished: Option<Timestamp>,
-    nonces: VecDeque<String>,
+    /// When its newest evidence was accepted.
+    ageing: Ageing,
+    /// Accepted evidence, oldest first, as far as new evidence is held against it.
+    past: VecDeque<Past>,
+}
+
+/// When something was written down, on a clock that nobody sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ageing {
+    /// Only the calendar says it so far.
+    Since {
+        /// By the calendar.
+        at: Timestamp,
+    },
+    /// It is counted.
+    Counted {
+        /// By the calendar.
+        at: Timestamp,
+        /// On the boot-time clock, in milliseconds; negative: before this boot.
+        boot_ms: i64,
+    },
+    /// The calendar was set back while no other clock counted: nobody knows.
+    Unknown,
+}
+
+/// Evidence that was accepted.
+#[derive(Debug, Clone)]
+struct Past {
+    finished_at: Timestamp,
+    nonce: String,
+    /// The earliest time that the calendar was set back to since.
+    set_back_to: Option<Timestamp>,
 }
 
 impl<'f> Case<'f> {
@@ -56,7 +82,8 @@ impl<'f> Case<'f> {
                 suite: e.suite.clone(),
                 suite_version: e.suite_version.clone(),
                 finished_at: e.finished_at,
-                accepted_for: node.accepted_for(now),
+                accepted_for: node.ageing.age(now),
+                set_back_to: node.set_back_to(now),
                 signer: e.signer,
                 digest: e.digest,
             }),
@@ -89,20 +116,53 @@ impl Node {
             enrolled_at: at,
             evidence: None,
             evicted: false,
-            accepted_at: None,
-            accepted_boot_ms: None,
-            last_finished: None,
-            nonces: VecDeque::new(),
+            ageing: Ageing::Unknown,
+            past: VecDeque::new(),
         }
     }
 
     /// The evidence accepted earlier, as far as it concerns a run. `known` says which challenges are.
-    pub(super) fn history(&self, run: &Benchmark, known: impl Fn(&Digest) -> bool) -> History {
-        let used = |nonce: &String| nonce.eq_ignore_ascii_case(&run.nonce);
+    pub(super) fn history(
+        &self,
+        run: &Benchmark,
+        known: impl Fn(&Digest) -> bool,
+        now: Now,
+    ) -> History {
+        let used = |past: &Past| past.nonce.eq_ignore_ascii_case(&run.nonce);
+        // A run whose time had not come, now or when the calendar was set back, is no measure of what is newer:
+        // it would keep out every honest one until its time comes. Its nonce stays used.
+        let is_measure = |past: &&Past| {
+            let to = past.set_back_to.map_or(now.wall, |to| to.min(now.wall));
+            past.finished_at <= to
+        };
+        let measures = self.past.iter().filter(is_measure);
         History {
-            last_finished: self.last_finished,
-            nonce_used: self.nonces.iter().any(used),
+            last_finished: measures.map(|past| past.finished_at).max(),
+            nonce_used: self.past.iter().any(used),
             challenge_known: run.challenge.as_ref().map(known),
+        }
+    }
+
+    /// The log shows that the calendar was set back.
+    pub(super) fn clock_set_back(&mut self, to: Timestamp) {
+        for past in &mut self.past {
+            past.set_back_to = Some(past.set_back_to.map_or(to, |before| before.min(to)));
+        }
+    }
+
+    /// The earliest time that the calendar was set back to since the newest evidence was accepted, whether the
+    /// log shows it yet or not.
+    fn set_back_to(&self, now: Now) -> Option<Timestamp> {
+        let since = self.is_set_back(now).then_some(now.wall);
+        let logged = self.past.back().and_then(|past| past.set_back_to);
+        [logged, since].into_iter().flatten().min()
+    }
+
+    /// Whether the calendar is before the acceptance of the newest evidence.
+    fn is_set_back(&self, now: Now) -> bool {
+        match self.ageing {
+            Ageing::Since { at } | Ageing::Counted { at, .. } => steps_back(at, now.wall),
+            Ageing::Unknown => false,
         }
     }
 
@@ -114,17 +174,13 @@ impl Node {
     pub(super) fn forget_identity(&mut self, id: NodeId) {
         self.id = id;
         self.evidence = None;
-        (self.accepted_at, self.accepted_boot_ms) = (None, None);
-        self.last_finished = None;
-        self.nonces.clear();
+        self.ageing = Ageing::Unknown;
+        self.past.clear();
     }
 
     /// See [`super::Fleet::start_ageing`].
     pub(super) fn start_ageing(&mut self, now: Now) {
-        if let (Some(at), None) = (self.accepted_at, self.accepted_boot_ms) {
-            let age = now.wall.as_millisecond() - at.as_millisecond();
-            self.accepted_boot_ms = Some(now.boot_ms().saturating_sub(age.max(0)));
-        }
+        self.ageing = self.ageing.counted(now);
     }
 
     /// Whether an operator has excluded it.
@@ -132,21 +188,22 @@ impl Node {
         self.evicted
     }
 
-    fn accepted_for(&self, now: Now) -> Duration {
-        let ms = match (self.accepted_boot_ms, self.accepted_at) {
-            (Some(boot_ms), _) => now.boot_ms().saturating_sub(boot_ms),
-            (None, Some(at)) => now.wall.as_millisecond() - at.as_millisecond(),
-            (None, None) => 0,
-        };
-        Duration::from_millis(u64::try_from(ms).unwrap_or(0))
-    }
-
     pub(super) fn accept(&mut self, at: Timestamp, accepted: &Accepted) {
-        (self.accepted_at, self.accepted_boot_ms) = (Some(at), None);
-        self.last_finished = Some(accepted.finished_at);
-        self.nonces.push_back(accepted.nonce.clone());
-        if self.nonces.len() > NONCES {
-            self.nonces.pop_front();
+        self.ageing = Ageing::Since { at };
+        self.past.push_back(Past {
+            finished_at: accepted.finished_at,
+            nonce: accepted.nonce.clone(),
+            set_back_to: None,
+        });
+        if self.past.len() > REMEMBERED {
+            // What finished later was accepted by a clock that was ahead. Its time is yet to come, and with
+            // its nonce forgotten it could come again then.
+            let is_past = |past: &Past| past.finished_at < accepted.finished_at;
+            let first = self.past.iter().position(is_past);
+            let surplus = (self.past.len() > MOST).then_some(0);
+            if let Some(at) = first.or(surplus) {
+                self.past.remove(at);
+            }
         }
         let mut evidence = accepted.clone();
         // The log has the envelope; the state has no use for it.
@@ -155,6 +212,34 @@ impl Node {
     }
 }
 
-/// Nonces that are remembered per node. Older ones need no memory: evidence must be of a later run
-/// than the newest accepted, so that an old envelope is refused by its time.
-const NONCES: usize = 64;
+impl Ageing {
+    /// Counted from now on.
+    pub(super) fn counted(self, now: Now) -> Self {
+        match self {
+            Self::Counted { .. } | Self::Unknown => self,
+            // Set back by an unknown time: it is as old as that and what has passed since.
+            Self::Since { at } if steps_back(at, now.wall) => Self::Unknown,
+            Self::Since { at } => {
+                let age = now.wall.as_millisecond() - at.as_millisecond();
+                let boot_ms = now.boot_ms().saturating_sub(age);
+                Self::Counted { at, boot_ms }
+            }
+        }
+    }
+
+    /// The time that has passed; `None`: nobody knows.
+    pub(super) fn age(self, now: Now) -> Option<Duration> {
+        let Self::Counted { boot_ms, .. } = self.counted(now) else {
+            return None;
+        };
+        // Within the second by which two readings of one clock may differ.
+        let ms = now.boot_ms().saturating_sub(boot_ms).max(0);
+        Some(Duration::from_millis(ms.unsigned_abs()))
+    }
+}
+
+/// Evidence that is remembered per node. What finished before the newest needs no memory: evidence must be of
+/// a later run, so that an old envelope is refused by its time.
+const REMEMBERED: usize = 64;
+/// The same where the calendar was set back: as long as the time of a run is yet to come, it is remembered.
+const MOST: usize = 256;

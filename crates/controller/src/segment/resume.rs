@@ -2,6 +2,7 @@
 //! be pushed. Refuses stored updates that this authority did not sign.
 
 use super::{Basis, Issue, Phase, SETTLE, Segment, timing};
+use crate::clock::steps_back;
 use crate::event::Published;
 use crate::log::StoredEpoch;
 use epoch::authority::{Authority, Span};
@@ -114,9 +115,13 @@ fn signed_ms(at: Timestamp, published: &Published, basis: Basis<'_>) -> i64 {
     if same_boot && published.boot_ms <= now.boot_ms() {
         return published.boot_ms;
     }
-    let age = now
-        .wall
-        .as_millisecond()
-        .saturating_sub(at.as_millisecond());
-    now.boot_ms().saturating_sub(age.max(0))
+    let age = if steps_back(at, now.wall) {
+        // Set back to before that epoch, so that nobody knows how old it is. It is taken to be over, and
+        // another follows at once: begun anew, it would last for up to twice its length.
+        published.activate_in_ms.saturating_add(published.epoch_ms)
+    } else {
+        let age = now.wall.as_millisecond() - at.as_millisecond();
+        age.max(0).unsigned_abs()
+    };
+    now.boot_ms().saturating_sub_unsigned(age)
 }

@@ -16,7 +16,8 @@ fn evidence(overall: f64, finished: i64) -> Evidence {
         suite: "safety".into(),
         suite_version: "1".into(),
         finished_at: at(finished),
-        accepted_for: Duration::ZERO,
+        accepted_for: Some(Duration::ZERO),
+        set_back_to: None,
         signer: Signer::Node(NodeId([1; 32])),
         digest: Digest([9; 32]),
     }
@@ -152,7 +153,7 @@ fn a_clock_that_is_set_back_makes_nothing_young() {
     let policy = Policy::default();
     let accepted = |seconds| {
         let mut evidence = evidence(0.9, 1_000);
-        evidence.accepted_for = Duration::from_secs(seconds);
+        evidence.accepted_for = Some(Duration::from_secs(seconds));
         record(Some(evidence), MEMBER)
     };
     // Set back by an hour: by the wall clock the run has not even finished.
@@ -161,15 +162,75 @@ fn a_clock_that_is_set_back_makes_nothing_young() {
     assert_eq!(reason_at(121, 980), Some(Reason::BenchmarkStale));
     // Beyond the skew, the evidence comes from a clock that was wrong.
     assert_eq!(reason_at(0, 970), None);
-    assert_eq!(reason_at(0, 969), Some(Reason::BenchmarkStale));
+    assert_eq!(reason_at(0, 969), Some(Reason::BenchmarkVoid));
     let explained = rules(&policy, &accepted(0), at(900));
-    let age = explained.iter().find(|r| r.rule.contains("age")).unwrap();
-    assert!(!age.holds && age.value.contains("100 s ahead"), "{age:?}");
+    let future = explained.iter().find(|r| r.rule.contains("ahead")).unwrap();
+    assert!(
+        !future.holds && future.value.contains("100 s ahead: void"),
+        "{future:?}"
+    );
     assert_eq!(
         stale_in(&policy, &accepted(20), at(1_010)),
         Some(Duration::from_secs(100))
     );
     assert_eq!(stale_in(&policy, &accepted(121), at(1_010)), None);
+}
+
+#[test]
+fn evidence_from_the_future_of_a_corrected_clock_counts_for_no_rule_and_stays_void() {
+    let policy = Policy {
+        metric_minimum: BTreeMap::from([("refusal".into(), 0.5)]),
+        passes_to_return: 2,
+        ..Policy::default()
+    };
+    let tomorrow = |set_back_to, accepted_for| Evidence {
+        set_back_to,
+        accepted_for,
+        ..evidence(0.9, 87_400)
+    };
+    let fresh = Some(Duration::ZERO);
+    let void = [
+        (tomorrow(None, fresh), 1_000, "86400 s ahead: void"),
+        // The day after, when its time has come, and it was accepted a moment ago by a clock that began to
+        // count with this start.
+        (
+            tomorrow(Some(at(1_020)), fresh),
+            87_400,
+            "86380 s ahead when that clock was set back",
+        ),
+        (
+            tomorrow(None, None),
+            87_400,
+            "set back while the controller was away",
+        ),
+    ];
+    for (evidence, now, words) in void {
+        let of = |standing| record(Some(evidence.clone()), standing);
+        let decision = judge(&policy, &of(MEMBER), at(now));
+        assert_eq!(decision.reason, Some(Reason::BenchmarkVoid));
+        assert_eq!((decision.score, decision.age), (None, None));
+        assert!(!decision.allowed() && is_void(&policy, &of(MEMBER), at(now)));
+        let trial = Standing::Out { passes: 1 };
+        assert_eq!(judge(&policy, &of(trial), at(now)).standing, OUT);
+        let new = judge(&policy, &of(Standing::New), at(now));
+        assert_eq!(new.standing, Standing::New, "never judged on evidence");
+        assert_eq!(stale_in(&policy, &of(MEMBER), at(now)), None);
+        let explained = rules(&policy, &of(MEMBER), at(now));
+        let broken: Vec<_> = explained.iter().filter(|rule| !rule.holds).collect();
+        assert_eq!(
+            broken.len(),
+            4,
+            "its time, age, score and metric: {broken:?}"
+        );
+        assert!(broken[0].value.contains(words), "{broken:?}");
+    }
+    // A step within the skew makes nothing void, and nothing young.
+    let near = Evidence {
+        set_back_to: Some(at(980)),
+        ..evidence(0.9, 1_000)
+    };
+    let node = record(Some(near), MEMBER);
+    assert!(judge(&policy, &node, at(985)).allowed());
 }
 
 #[test]
