@@ -150,6 +150,7 @@ async fn say(connection: &Connection, turn: usize) -> Option<Streams> {
             software: "stranger".into(),
             listen_port: 51_820,
             advertised: Vec::new(),
+            addresses: Vec::new(),
             newest: None,
             unix_ms: 0,
             instance: wire::fixtures::instance(1, 1),

@@ -1,6 +1,7 @@
 //! Real daemons in network namespaces: what an operator would see. One file per kind of trouble.
 
 mod abuse;
+mod addresses;
 mod capture;
 mod clocks;
 mod crashes;

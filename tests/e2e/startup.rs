@@ -136,6 +136,7 @@ async fn enrol(identity: &NodeSecret, token: &str, wg: keys::WgPublicKey) -> boo
         token: token.secret,
         name: None,
         wg,
+        addresses: Vec::new(),
     };
     let sent = sender.send(&ToController::Enrol(enrol)).await;
     sent.expect("it takes a message");

@@ -37,6 +37,7 @@ pub(crate) async fn enrol(
         token: keys::TokenSecret::from_bytes(*token.secret.expose()),
         name: None,
         wg: wg.public(),
+        addresses: Vec::new(),
     }))
     .await?;
     match receive.recv().await? {
@@ -91,6 +92,7 @@ async fn session(
         software: "hostile".into(),
         listen_port: introduction.listen_port,
         advertised: Vec::new(),
+        addresses: Vec::new(),
         newest: None,
         unix_ms: u64::try_from(Timestamp::now().as_millisecond())?,
         instance: wire::fixtures::instance(1, 1),

@@ -114,6 +114,7 @@ async fn enrol(dialer: &Dialer, token: &Token, at: SocketAddr) -> anyhow::Result
         token: TokenSecret::from_bytes(*token.secret.expose()),
         name: None,
         wg: WgSecret::generate(&mut OsRng).public(),
+        addresses: Vec::new(),
     };
     send.send(&ToController::Enrol(enrol)).await?;
     match receive.recv().await? {
@@ -135,6 +136,7 @@ async fn session(
         software: "flooder".into(),
         listen_port: 51_820,
         advertised: Vec::new(),
+        addresses: Vec::new(),
         newest: None,
         unix_ms: u64::try_from(Timestamp::now().as_millisecond())?,
         instance: wire::fixtures::instance(1, 1),
@@ -219,6 +221,7 @@ impl Flood {
                 advertised: (0..8)
                     .map(|last| SocketAddr::from(([198, 18, 200, last], turn)))
                     .collect(),
+                addresses: Vec::new(),
             }),
             Self::SmallReports => reports(1),
             // Larger than this mesh can make one, and not so large that it is no frame.

@@ -273,6 +273,7 @@ async fn ask(connection: &Connection) -> Option<Stream> {
         token: TokenSecret::generate(&mut OsRng),
         name: None,
         wg: WgSecret::generate(&mut OsRng).public(),
+        addresses: Vec::new(),
     });
     sender.send(&raw(&enrol)).await.ok()?;
     Some((sender, receiver))
@@ -289,6 +290,7 @@ async fn newcomer(token: Token) -> anyhow::Result<usize> {
             token: TokenSecret::from_bytes(*token.secret.expose()),
             name: None,
             wg: WgSecret::generate(&mut OsRng).public(),
+            addresses: Vec::new(),
         });
         let attempt = async {
             let connection = dialer.connect(CONTROLLER_AT).await?;

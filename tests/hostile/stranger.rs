@@ -103,12 +103,14 @@ async fn ask(used: Token) -> anyhow::Result<Vec<Refusal>> {
             token,
             name: None,
             wg: WgSecret::generate(&mut OsRng).public(),
+            addresses: Vec::new(),
         })
     };
     let hello = Hello {
         software: "stranger".into(),
         listen_port: 51820,
         advertised: Vec::new(),
+        addresses: Vec::new(),
         newest: None,
         unix_ms: 0,
         instance: wire::fixtures::instance(1, 1),

@@ -107,6 +107,7 @@ impl Controller {
             token: TokenSecret::from_bytes(*token.secret.expose()),
             name: None,
             wg: wg.public(),
+            addresses: Vec::new(),
         };
         engine.handle_message(id, ToController::Enrol(enrol), now);
         let mut place = None;

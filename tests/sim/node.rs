@@ -166,6 +166,7 @@ impl Node {
             software: "sim".into(),
             listen_port: self.address.port(),
             advertised: Vec::new(),
+            addresses: Vec::new(),
             newest: self.agent.mark().cloned(),
             unix_ms,
             instance: fixtures::instance(1, 1),

@@ -205,10 +205,11 @@ impl Agent {
         }
         self.ways.handle_ways(round.ways);
         let (own, view) = (self.identity.public(), self.member.view());
-        let (results, ways) = (round.results, &self.ways);
+        let (results, known) = (round.results, (&self.ways, &self.places));
         let peers = self
             .pings
-            .handle_round(results, &own, &view, peers, ways, now.wall);
+            .handle_round(results, &own, &view, peers, known, now.wall);
+        self.places.tell_gaps(&view, &own);
         let interface = self.interface.clone();
         self.say(ToController::Report { peers, interface });
     }
@@ -216,6 +217,11 @@ impl Agent {
     /// Takes where the kernel sends what is meant for the peers, between two rounds.
     pub fn handle_ways(&mut self, ways: Vec<PeerWays>) {
         self.ways.handle_ways(ways);
+    }
+
+    /// Takes the addresses of this machine that peers can reach it at.
+    pub fn handle_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.places.handle_own(addresses);
     }
 
     /// Takes how the interface stands; the next report says so.
@@ -291,9 +297,13 @@ impl Agent {
         self.pings.of(node, &self.ways)
     }
 
-    /// Why packets to `node` do not take the tunnel; empty when they do.
-    pub fn way_faults(&self, node: &NodeId) -> Vec<String> {
-        self.ways.faults(node)
+    /// Why packets to `node` do not take the tunnel, and why the tunnel does not reach it; empty when all is
+    /// well. What keeps the tunnel from a node counts only while nothing is answered.
+    pub fn faults_of(&self, node: &NodeId) -> Vec<String> {
+        let mut faults = self.ways.faults(node);
+        let is_reached = self.ping(node).is_some_and(|it| it.v4.is_ok() || it.v6.is_ok());
+        faults.extend(self.places.faults(node, is_reached));
+        faults
     }
 
     /// The same of all peers, in a few sentences.
@@ -308,7 +318,8 @@ impl Agent {
 
     /// Why an echo to `node` failed, with what the epoch says about it.
     pub fn ping_cause(&self, node: &NodeId, ping: &Ping) -> String {
-        pings::cause(&self.member.view(), &self.identity.public(), node, ping)
+        let (view, own) = (self.member.view(), self.identity.public());
+        pings::cause(&view, &own, node, (ping, &self.places))
     }
 
     /// Whether this node has peers by what is in force; `None` before the first epoch.

@@ -1,6 +1,7 @@
 //! The meaning of a round of probes: lines for the operator, a report for the controller, and the cause of
 //! what was not answered. Observes; decides nothing.
 
+use crate::places::Whereabouts;
 use crate::ways::{self, PeerWays, Ways};
 use epoch::member::View;
 use jiff::Timestamp;
@@ -113,7 +114,7 @@ impl Pings {
         own: &NodeId,
         view: &View<'_>,
         peers: &[PeerSnapshot],
-        ways: &Ways,
+        (ways, places): (&Ways, &Whereabouts),
         at: Timestamp,
     ) -> Vec<PeerReport> {
         let epoch = view.update.map(|update| update.epoch);
@@ -127,7 +128,7 @@ impl Pings {
             let logged = (epoch, v4.is_ok(), v6.is_ok());
             let before = self.0.get(&target.node).map(|ping| ping.logged);
             if before != Some(logged) {
-                let of = |ping: &Ping| cause(view, own, &target.node, ping);
+                let of = |ping: &Ping| cause(view, own, &target.node, (ping, places));
                 log(&target.name, target.v4.into(), &v4, of);
                 log(&target.name, target.v6.into(), &v6, of);
             }
@@ -170,7 +171,12 @@ pub(crate) fn targets(own: &NodeId, view: &View<'_>) -> Vec<Target> {
 }
 
 /// Why an echo to `node` failed, with what the epoch says about it.
-pub(crate) fn cause(view: &View<'_>, own: &NodeId, node: &NodeId, ping: &Ping) -> String {
+pub(crate) fn cause(
+    view: &View<'_>,
+    own: &NodeId,
+    node: &NodeId,
+    (ping, places): (&Ping, &Whereabouts),
+) -> String {
     if view.is_closed() {
         return "no tunnel: the lease is over".to_owned();
     }
@@ -182,6 +188,12 @@ pub(crate) fn cause(view: &View<'_>, own: &NodeId, node: &NodeId, ping: &Ping) -
         return format!("no tunnel: denied, {}", other.reason);
     }
     let failure = ping.as_ref().err();
+    let is_lost = |it: &PingFailure| matches!(it, PingFailure::Unanswered(_) | PingFailure::NotSent(_));
+    if failure.is_some_and(is_lost)
+        && let Some(gap) = places.gap(node)
+    {
+        return gap;
+    }
     failure.map_or_else(String::new, ToString::to_string)
 }
 

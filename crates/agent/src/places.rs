@@ -4,14 +4,22 @@
 use crate::data::Places;
 use epoch::member::View;
 use keys::{NodeId, WgPublicKey};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use tunnel::{Inside, Range};
-use wire::Place;
+use wire::{Place, family};
 
 /// The places, by node.
 #[derive(Debug, Default)]
-pub(crate) struct Whereabouts(HashMap<NodeId, Vec<SocketAddr>>);
+pub(crate) struct Whereabouts {
+    said: HashMap<NodeId, Vec<SocketAddr>>,
+    /// Places that cannot be used, because they are inside the mesh.
+    within: HashMap<NodeId, Vec<SocketAddr>>,
+    /// Addresses of this machine that peers can reach it at.
+    own: Vec<IpAddr>,
+    /// Peers that were told to have no address family in common with this machine.
+    apart: HashSet<NodeId>,
+}
 
 impl Whereabouts {
     /// Takes what the controller says; of it, what the data plane shall know.
@@ -22,25 +30,71 @@ impl Whereabouts {
         view: &View<'_>,
     ) -> Places {
         let mut known = Vec::with_capacity(entries.len());
-        for (node, mut endpoints) in entries {
+        for (node, endpoints) in entries {
             // An endpoint inside the mesh would send the tunnel's packets into the tunnel, each wrapped
             // once more with every turn.
-            endpoints.retain(|endpoint| !inside.contains(endpoint.ip()));
+            let is_within = |at: &SocketAddr| inside.contains(at.ip());
+            let (within, endpoints): (Vec<_>, Vec<_>) = endpoints.into_iter().partition(is_within);
+            self.keep_within(node, within, view);
             known.extend(key_of(view, &node).map(|key| (key, endpoints.clone())));
-            self.0.insert(node, endpoints);
+            self.said.insert(node, endpoints);
         }
         known
     }
 
+    fn keep_within(&mut self, node: NodeId, within: Vec<SocketAddr>, view: &View<'_>) {
+        if within.is_empty() {
+            self.within.remove(&node);
+        } else if self.within.get(&node) != Some(&within) {
+            let peer = name_of(view, &node);
+            tracing::warn!(peer, endpoints = ?within, "a peer is announced inside the mesh's address range: not used");
+            self.within.insert(node, within);
+        }
+    }
+
+    /// Takes the addresses of this machine that peers can reach it at.
+    pub(crate) fn handle_own(&mut self, own: Vec<IpAddr>) {
+        self.own = own;
+    }
+
+    /// Why no packet of this machine can reach a node, by the addresses of both.
+    pub(crate) fn gap(&self, node: &NodeId) -> Option<String> {
+        let peer = self.of(node).iter().map(SocketAddr::ip);
+        family::none_in_common(self.own.iter().copied(), peer)
+    }
+
+    /// What is wrong with the places of a node.
+    pub(crate) fn faults(&self, node: &NodeId, is_reached: bool) -> Vec<String> {
+        let within = self.within.get(node).into_iter().flatten();
+        let within = within.map(|at| format!("announced at {at}, inside the mesh's address range: not used"));
+        within.chain(self.gap(node).filter(|_| !is_reached)).collect()
+    }
+
+    /// Tells of peers that cannot be reached for want of an address family, each once while it lasts.
+    pub(crate) fn tell_gaps(&mut self, view: &View<'_>, own: &NodeId) {
+        let members = view.update.into_iter().flat_map(|update| &update.roster);
+        let mut apart = HashSet::new();
+        for member in members.filter(|member| member.node != *own) {
+            let Some(gap) = self.gap(&member.node) else {
+                continue;
+            };
+            if !self.apart.contains(&member.node) {
+                tracing::warn!(peer = %member.name, "no tunnel: {gap}");
+            }
+            apart.insert(member.node);
+        }
+        self.apart = apart;
+    }
+
     /// Everything that is known of the peers of the epochs at hand.
     pub(crate) fn of_peers(&self, view: &View<'_>) -> Places {
-        let known = self.0.iter();
+        let known = self.said.iter();
         let known = known.filter_map(|(node, at)| Some((key_of(view, node)?, at.clone())));
         known.collect()
     }
 
     pub(crate) fn of(&self, node: &NodeId) -> &[SocketAddr] {
-        self.0.get(node).map_or(&[], Vec::as_slice)
+        self.said.get(node).map_or(&[], Vec::as_slice)
     }
 
     /// Forgets nodes that no update names any more: the memory would otherwise grow with every node that
@@ -52,7 +106,8 @@ impl Whereabouts {
             };
             [view.update, view.next].into_iter().flatten().any(names)
         };
-        self.0.retain(|node, _| named(node));
+        self.said.retain(|node, _| named(node));
+        self.within.retain(|node, _| named(node));
     }
 }
 
@@ -69,4 +124,10 @@ fn key_of(view: &View<'_>, node: &NodeId) -> Option<WgPublicKey> {
     let mut updates = [view.next, view.update].into_iter().flatten();
     let member = updates.find_map(|update| update.member(node))?;
     Some(member.wg)
+}
+
+fn name_of(view: &View<'_>, node: &NodeId) -> Option<String> {
+    let mut updates = [view.next, view.update].into_iter().flatten();
+    let member = updates.find_map(|update| update.member(node))?;
+    Some(member.name.to_string())
 }

@@ -289,6 +289,31 @@ fn evidence_that_was_lost_with_its_connection_goes_with_the_next_one() {
 }
 
 #[test]
+fn a_peer_without_a_common_address_family_is_named_while_it_lasts() {
+    let mut bench = Bench::new();
+    bench.connect();
+    let update = bench.update(0);
+    bench.say(update);
+    let peer = bench.peer.node;
+    let entries = vec![(peer, vec!["[2001:db8::3]:7".parse().unwrap()])];
+    bench.say(ToNode::Endpoints { entries });
+    bench.agent.handle_addresses(vec![[192, 0, 2, 1].into()]);
+    let lost = |failure| Err(failure);
+    let cause = |bench: &Bench, failure| bench.agent.ping_cause(&peer, &lost(failure));
+    let silent = || crate::PingFailure::Unanswered(Duration::from_secs(1));
+    let named = "no common address family";
+    assert!(cause(&bench, silent()).contains(named));
+    assert!(bench.agent.faults_of(&peer)[0].contains(named));
+    // A way that leads elsewhere is wrong by itself.
+    assert!(cause(&bench, crate::PingFailure::Astray("eth1".into())).contains("eth1"));
+    bench
+        .agent
+        .handle_addresses(vec![[192, 0, 2, 1].into(), "2001:db8::1".parse().unwrap()]);
+    assert_eq!(cause(&bench, silent()), "no answer within 1 s");
+    assert_eq!(bench.agent.faults_of(&peer), Vec::<String>::new());
+}
+
+#[test]
 fn a_place_inside_the_mesh_is_none() {
     let mut bench = Bench::new();
     bench.connect();

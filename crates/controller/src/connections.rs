@@ -3,7 +3,8 @@
 //! whoever pushes asks a segment.
 
 use crate::clock::Now;
-use crate::counts::refusals;
+use crate::announced::Announced;
+use crate::counts::{countable, refusals};
 use crate::effect::{ConnectionId, Output};
 use allowance::Bucket;
 use exposition::Tally;
@@ -71,8 +72,8 @@ pub(crate) struct Live {
     sighting: Option<Sighting>,
     /// Take-overs that need no roll call.
     takeovers: Bucket,
-    /// UDP port and configured addresses, as the node said last.
-    pub(crate) announced: (u16, Vec<SocketAddr>),
+    /// Where it can be reached, as it said last.
+    pub(crate) announced: Announced,
     /// Follows from that and from where the node is seen.
     pub(crate) endpoints: Vec<SocketAddr>,
     pub(crate) acked: Option<(Epoch, Phase)>,
@@ -183,7 +184,7 @@ impl Connections {
             tracing::info!(node = %name, %reason, "node disconnected");
             output.touch();
         }
-        self.refused.count(reason);
+        self.refused.count(countable(reason));
         output.close(id, reason);
     }
 
@@ -456,7 +457,7 @@ impl Live {
             instance: None,
             sighting: None,
             takeovers: Bucket::per_ten_seconds(TAKEOVERS_IN_TEN_SECONDS, TAKEOVER_BURST),
-            announced: (0, Vec::new()),
+            announced: Announced::default(),
             endpoints: Vec::new(),
             acked: None,
             clock_skew_ms: None,

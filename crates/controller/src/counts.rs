@@ -4,6 +4,7 @@ use crate::decide::Ballot;
 use exposition::Tally;
 use policy::{Membership, Unacceptable};
 use wire::evidence::EvidenceError;
+use std::net::{IpAddr, Ipv4Addr};
 use wire::message::Refusal;
 
 /// The counts.
@@ -172,7 +173,7 @@ pub(crate) fn refusals() -> Tally<Refusal> {
     Tally::new(&REFUSED)
 }
 
-const REFUSED: [Refusal; 12] = [
+const REFUSED: [Refusal; 13] = [
     Refusal::NotEnrolled,
     Refusal::BadToken,
     Refusal::NameTaken,
@@ -185,7 +186,19 @@ const REFUSED: [Refusal; 12] = [
     Refusal::TooMuch,
     Refusal::WeakKey,
     Refusal::Duplicate,
+    IN_RANGE,
 ];
+
+/// Every address in the mesh's range counts as one.
+const IN_RANGE: Refusal = Refusal::InRange(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+
+/// A reason as it is counted.
+pub(crate) fn countable(reason: Refusal) -> Refusal {
+    match reason {
+        Refusal::InRange(_) => IN_RANGE,
+        reason => reason,
+    }
+}
 
 /// The word for a reason that a connection was closed with.
 pub(crate) fn refused(reason: Refusal) -> &'static str {
@@ -202,5 +215,6 @@ pub(crate) fn refused(reason: Refusal) -> &'static str {
         Refusal::TooMuch => "too_much",
         Refusal::WeakKey => "weak_key",
         Refusal::Duplicate => "duplicate",
+        Refusal::InRange(_) => "in_range",
     }
 }

@@ -332,6 +332,7 @@ impl Engine {
             fleet: self.journal.fleet(),
             segments: &self.segments,
             allowance: &mut self.enrolments,
+            seen: self.connections.session(id).map(|it| it.remote.ip()),
         };
         let admitted = enrolment.admit(peer, enrol, now);
         let enrolled = admitted.and_then(|it| it.carry_out(&mut self.rotation(), now));

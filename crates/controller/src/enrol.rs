@@ -20,6 +20,7 @@ use crate::rotate::Rotation;
 use crate::segments::Segments;
 use allowance::Bucket;
 use keys::{NodeId, TokenHash};
+use std::net::IpAddr;
 use wire::NodeName;
 use wire::message::{Enrol, Refusal};
 use wire::update::MAX_ROSTER;
@@ -31,6 +32,8 @@ pub(crate) struct Enrolment<'e> {
     pub(crate) fleet: &'e Fleet,
     pub(crate) segments: &'e Segments,
     pub(crate) allowance: &'e mut Bucket,
+    /// Where the connection comes from.
+    pub(crate) seen: Option<IpAddr>,
 }
 
 /// The decision on a request.
@@ -82,6 +85,11 @@ impl Enrolment<'_> {
         }
         // The token first: nobody without one takes from what those have who hold one.
         let (token, bound) = self.open_token(enrol.token.hash(), now)?;
+        // A node whose own way lies in the mesh's range would lose it with the first route into the tunnel.
+        let mut used = enrol.addresses.iter().chain(&self.seen);
+        if let Some(within) = used.find(|address| self.network.contains(**address)) {
+            return Err(Refusal::InRange(*within));
+        }
         if !self.allowance.take(now.boot) {
             return Err(Refusal::Busy);
         }

@@ -1,6 +1,7 @@
 //! The words of enrolled nodes: Hello, evidence, acknowledgements, reports, places. Each speaks only about
 //! itself; evidence alone changes anything durable. Refuses what unknown keys say: that is enrolment's.
 
+use crate::announced::Announced;
 use crate::clock::Now;
 use crate::connections::{Connections, MIB_A_DAY, Observed};
 use crate::counts::{Counts, EvidenceResult};
@@ -12,10 +13,10 @@ use crate::push::Push;
 use crate::segments::Segments;
 use keys::{Epoch, NodeId};
 use policy::Unacceptable;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use wire::evidence::{Attested, EvidenceError, payload_digest};
 use wire::message::{
-    Hello, InterfaceReport, MAX_ENDPOINTS, PeerReport, Phase, Refusal, ToController, ToNode,
+    Hello, InterfaceReport, PeerReport, Phase, Refusal, ToController, ToNode,
 };
 use wire::{Mark, NodeName, Signed, Verified};
 
@@ -64,7 +65,13 @@ impl Ingest<'_> {
         tracing::info!(node = %name, skew_ms = skew, "node connected");
         tracing::debug!(node = %name, %remote, "node's address");
         self.welcome(id, name, hello.newest, now);
-        self.announce(id, name, hello.listen_port, hello.advertised, now);
+        let Hello {
+            listen_port,
+            advertised,
+            addresses,
+            ..
+        } = hello;
+        self.announce(id, name, (listen_port, advertised, addresses), now);
         self.output.touch();
     }
 
@@ -85,7 +92,8 @@ impl Ingest<'_> {
             ToController::Endpoints {
                 listen_port,
                 advertised,
-            } => self.announce(id, name, listen_port, advertised, now),
+                addresses,
+            } => self.announce(id, name, (listen_port, advertised, addresses), now),
         }
     }
 
@@ -108,11 +116,7 @@ impl Ingest<'_> {
         };
         let ip = session.remote.ip();
         let live = self.connections.live_mut(name);
-        let (listen_port, advertised) = &live.announced;
-        let mut endpoints = advertised.clone();
-        if endpoints.is_empty() && *listen_port != 0 {
-            endpoints.push(SocketAddr::new(ip, *listen_port));
-        }
+        let endpoints = live.announced.endpoints(ip);
         if live.endpoints != endpoints {
             live.endpoints = endpoints;
             if self.connections.moves(name, now) {
@@ -177,16 +181,15 @@ impl Ingest<'_> {
         &mut self,
         id: ConnectionId,
         name: &NodeName,
-        listen_port: u16,
-        mut advertised: Vec<SocketAddr>,
+        (listen_port, advertised, addresses): (u16, Vec<SocketAddr>, Vec<IpAddr>),
         now: Now,
     ) {
-        if advertised.len() > MAX_ENDPOINTS {
+        let is_mesh = |address: IpAddr| self.mesh.network.contains(address);
+        let Some(announced) = Announced::new(listen_port, advertised, addresses, is_mesh) else {
             self.close(id, Refusal::Protocol);
             return;
-        }
-        advertised.retain(|e| e.port() != 0 && !e.ip().is_unspecified());
-        self.connections.live_mut(name).announced = (listen_port, advertised);
+        };
+        self.connections.live_mut(name).announced = announced;
         self.relocate(id, name, now);
     }
 

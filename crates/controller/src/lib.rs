@@ -37,6 +37,7 @@ pub mod request;
 pub mod serve;
 pub mod timers;
 
+mod announced;
 mod admin;
 mod connections;
 mod counts;

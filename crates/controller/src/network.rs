@@ -1,7 +1,7 @@
 //! The mesh's address ranges: a node's number in them is its host part, in both families.
 
 use keys::MeshId;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wire::place::{PREFIX_V4, PREFIX_V6};
 
 /// Both ranges.
@@ -23,6 +23,12 @@ pub enum NetworkError {
     /// Host bits set: probably a typing error.
     #[error("{0}/{1} is not the beginning of a range: host bits are set")]
     HostBits(std::net::IpAddr, u8),
+    /// Packets to the controller would enter the tunnel.
+    #[error(
+        "the mesh's range {0}/{1} lies over {2}, at which nodes are to reach this controller: choose another \
+         range (--mesh-v4, --mesh-v6), or another address"
+    )]
+    Over(IpAddr, u8, IpAddr),
     /// Nodes have numbers that the range does not hold.
     #[error(
         "the mesh has a node with number {0}, but its IPv4 range ends at {1}: enlarge the range"
@@ -56,11 +62,28 @@ impl Network {
         Ok(Self { v4, v6 })
     }
 
+    /// What is wrong with the range that `address` is in.
+    pub(crate) fn over(&self, address: IpAddr) -> NetworkError {
+        let (base, len) = match address.to_canonical() {
+            IpAddr::V4(_) => (IpAddr::V4(self.v4.0), self.v4.1),
+            IpAddr::V6(_) => (IpAddr::V6(self.v6.0), self.v6.1),
+        };
+        NetworkError::Over(base, len, address)
+    }
+
     /// The highest number that is an address in both ranges; all ones is IPv4's broadcast.
     pub(crate) fn last_host(&self) -> u32 {
         let v4 = (u32::MAX >> self.v4.1) - 1;
         let v6 = u32::try_from(u128::MAX >> self.v6.1).unwrap_or(u32::MAX);
         v4.min(v6)
+    }
+
+    /// Whether an address is in one of the ranges.
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => (v4.to_bits() ^ self.v4.0.to_bits()) >> (32 - self.v4.1) == 0,
+            IpAddr::V6(v6) => (v6.to_bits() ^ self.v6.0.to_bits()) >> (128 - self.v6.1) == 0,
+        }
     }
 
     /// The address with this number, and the range's prefix length.

@@ -13,11 +13,12 @@ use policy::Policy;
 use quic::Listener;
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use wire::HostPort;
+use wire::host_port::Host;
 use wire::token::MAX_ADDRESSES;
 
 /// The settings of a controller.
@@ -57,8 +58,18 @@ impl Config {
         self.policy.validate().map_err(StartError::from)?;
         let any_mesh = MeshId([0; 16]);
         let network = Network::new(self.mesh_v4, self.mesh_v6, any_mesh);
-        network.map_err(StartError::from)?;
-        Ok(())
+        let network = network.map_err(StartError::from)?;
+        let advertised = self.advertise.iter().filter_map(|at| match &at.host {
+            Host::Address(address) => Some(*address),
+            Host::Zoned(..) | Host::Name(_) => None,
+        });
+        let mut used = advertised.chain([self.listen.ip()]);
+        // Without a setting the range of IPv6 is drawn at random, and lies over nobody's address.
+        let is_set = |address: &IpAddr| address.to_canonical().is_ipv4() || self.mesh_v6.is_some();
+        match used.find(|address| is_set(address) && network.contains(*address)) {
+            None => Ok(()),
+            Some(address) => Err(StartError::from(network.over(address)).into()),
+        }
     }
 }
 

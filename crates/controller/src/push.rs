@@ -3,6 +3,7 @@
 //! to change anything: what is pushed here has taken effect.
 
 use crate::clock::Now;
+use crate::announced;
 use crate::connections::Connections;
 use crate::effect::{ConnectionId, Output};
 use crate::fleet::Fleet;
@@ -55,8 +56,7 @@ impl Push<'_> {
                 continue;
             };
             if !entries.is_empty() {
-                let entries = entries.clone();
-                self.output.send(id, ToNode::Endpoints { entries });
+                self.tell_places(id, entries.clone());
             }
         }
     }
@@ -81,7 +81,7 @@ impl Push<'_> {
         for segment in segments.iter() {
             if segment.is_member(self.fleet, node) {
                 let entries = self.places(segment, |_| true);
-                self.output.send(id, ToNode::Endpoints { entries });
+                self.tell_places(id, entries);
             }
         }
     }
@@ -96,11 +96,21 @@ impl Push<'_> {
             let others = self.connections.serving();
             for (id, peer, _) in others.filter(|(_, _, other)| *other != name) {
                 if segment.is_member(self.fleet, peer) {
-                    let entries = entries.clone();
-                    self.output.send(id, ToNode::Endpoints { entries });
+                    self.tell_places(id, entries.clone());
                 }
             }
         }
+    }
+
+    /// Tells a connection where nodes are, as far as it is of use there.
+    fn tell_places(&mut self, id: ConnectionId, entries: Vec<(NodeId, Vec<SocketAddr>)>) {
+        let Some(session) = self.connections.session(id) else {
+            return;
+        };
+        let to = session.remote.ip();
+        let useful = |(node, at)| (node, announced::for_recipient(at, to));
+        let entries = entries.into_iter().map(useful).collect();
+        self.output.send(id, ToNode::Endpoints { entries });
     }
 
     /// Where the members are that `wanted` picks.

@@ -215,6 +215,7 @@ impl World {
             token: TokenSecret::from_bytes(*token.secret.expose()),
             name: wanted.map(name),
             wg,
+            addresses: Vec::new(),
         };
         self.say(id, ToController::Enrol(enrol));
         match self.told.get(&id).and_then(|told| told.last()) {
@@ -265,6 +266,7 @@ impl World {
             software: "test".into(),
             listen_port: 51820,
             advertised: Vec::new(),
+            addresses: Vec::new(),
             newest,
             unix_ms: self.now.unix_ms() + 7,
             instance,

@@ -21,7 +21,7 @@ use wire::admin::{
 };
 use wire::evidence::Signer;
 use wire::message::Phase;
-use wire::{NodeName, Way};
+use wire::{NodeName, Way, family};
 
 /// Everything that the status is made of.
 #[derive(Debug, Clone, Copy)]
@@ -193,11 +193,22 @@ impl<'e> View<'e> {
             session_epoch: observed.session_epoch.map(|epoch| epoch.0),
             rtt_v4_ms: millis(observed.rtt_v4_us),
             rtt_v6_ms: millis(observed.rtt_v6_us),
-            faults: self.faults_of_ways(peer, &observed.ways),
+            faults: self.faults_of_pair(live, peer, observed),
         };
         let all = live.observes.iter();
         all.map(|(peer, it)| (peer.clone(), shown(peer, it)))
             .collect()
+    }
+
+    /// What keeps packets of a node from `peer`, by its word and by where both are.
+    fn faults_of_pair(&self, live: &Live, peer: &NodeName, observed: &Observed) -> Vec<String> {
+        let mut faults = self.faults_of_ways(peer, &observed.ways);
+        let is_dark = observed.rtt_v4_us.is_none() && observed.rtt_v6_us.is_none();
+        if let Some(other) = self.connections.live(peer).filter(|_| is_dark) {
+            let of = |live: &'_ Live| live.endpoints.iter().map(|at| at.ip()).collect::<Vec<_>>();
+            faults.extend(family::none_in_common(of(live), of(other)));
+        }
+        faults
     }
 
     /// Why packets to `peer` do not take the tunnel, by the word of a node whose system has these ways to it.

@@ -15,6 +15,7 @@
 //! [`Node::open`] does everything that can fail for a reason outside; [`Node::serve`] runs.
 
 mod admin;
+mod announcement;
 mod data;
 mod emitter;
 mod export;
@@ -337,7 +338,8 @@ impl Node {
         };
         let dialer = Dialer::bind(&self.identity, token.controller)?;
         let keys = (self.identity.public(), self.wg.public());
-        let place = session::enrol(&dialer, token, self.config.name.as_ref(), keys).await;
+        let known = (self.config.name.as_ref(), self.config.interface.as_str());
+        let place = session::enrol(&dialer, token, known, keys).await;
         dialer.close("enrolled").await;
         let (node, wg) = keys;
         let keys = EnrolledKeys { node, wg };

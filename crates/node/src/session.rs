@@ -1,18 +1,19 @@
 //! The control channel: dials the controller, enrols or says hello, and carries messages until the
 //! connection is lost; then dials again, with backoff and jitter, for ever.
 
-use crate::io::{clock, interface, udp};
+use crate::io::{addresses, clock, interface, udp};
 use agent::SessionEvent;
 use keys::{AuthorityId, NodeId, WgPublicKey};
 use quic::{Connection, Dialer};
 use rand::Rng as _;
-use std::net::{SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 use tokio::net::lookup_host;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
+use tunnel::Inside;
 use wire::host_port::{Host, HostPort, HostPortError};
-use wire::message::{Enrol, Hello, Refusal};
+use wire::message::{Enrol, Hello, MAX_OWN, Refusal};
 use wire::{
     Duplicate, Instance, Mark, NodeName, Place, Signed, ToController, ToNode, Token, VerifyError,
 };
@@ -26,6 +27,8 @@ pub(crate) enum Session {
         /// Where the controller sees this node, if that is no address of this machine: an address
         /// translator is in between.
         mapped: Option<SocketAddr>,
+        /// Addresses of this machine that peers may reach it at, as the controller was told.
+        addresses: Vec<IpAddr>,
         /// Takes messages for the controller; full or closed: they are lost with the connection. Dropped,
         /// it ends the connection, and another one is made.
         outbox: mpsc::Sender<ToController>,
@@ -46,6 +49,9 @@ pub(crate) enum SessionError {
     /// Its zone is not there.
     #[error("this machine has no interface {0}, which is the zone of the controller's address")]
     Zone(String),
+    /// Packets to it would enter the tunnel.
+    #[error("the controller's address {0} is inside the mesh's address range: it is not used")]
+    Inside(IpAddr),
     /// No connection, or it was lost.
     #[error(transparent)]
     Connection(#[from] quic::ConnectionError),
@@ -86,6 +92,8 @@ pub(crate) struct Introduction {
     pub(crate) advertised: Vec<SocketAddr>,
     pub(crate) newest: watch::Receiver<Option<Signed<Mark>>>,
     pub(crate) instance: Instance,
+    /// The mesh's own addresses, which lead into the tunnel.
+    pub(crate) inside: Inside,
 }
 
 /// A place is believed if a trusted authority signed it for this node: the controller's connection key
@@ -151,12 +159,16 @@ async fn once(
     backoff: &mut Backoff,
 ) -> Result<(), SessionError> {
     let dialled = clock::boot();
-    let connection = dial(dialer, address).await?;
+    let inside = |address: IpAddr| introduction.inside.contains(address);
+    let connection = dial(dialer, address, inside).await?;
     let (mut send, mut receive) = connection.open_stream::<ToController, ToNode>().await?;
+    let controller = connection.remote().ip();
+    let addresses = addresses::usable(controller, inside).await;
     let hello = Hello {
         software: env!("CARGO_PKG_VERSION").into(),
         listen_port: introduction.listen_port,
         advertised: introduction.advertised.clone(),
+        addresses: addresses.clone(),
         newest: introduction.newest.borrow().clone(),
         unix_ms: clock::unix_ms(),
         instance: introduction.instance,
@@ -192,6 +204,7 @@ async fn once(
     let up = Session::Up {
         event,
         mapped,
+        addresses,
         outbox,
     };
     if events.send(up).await.is_err() {
@@ -235,13 +248,13 @@ async fn once(
 pub(crate) async fn enrol(
     dialer: &Dialer,
     token: &Token,
-    name: Option<&NodeName>,
+    (name, interface): (Option<&NodeName>, &str),
     (node, wg): (NodeId, WgPublicKey),
 ) -> Result<Place, Refusal> {
     let mut backoff = Backoff::default();
     let mut told = false;
     for address in token.controllers.iter().cycle() {
-        match enrol_at(dialer, address, token, name, (node, wg)).await {
+        match enrol_at(dialer, address, token, (name, interface), (node, wg)).await {
             Ok(place) => return Ok(place),
             Err(SessionError::Refused(Refusal::Busy)) => {}
             Err(SessionError::Refused(reason)) => return Err(reason),
@@ -261,16 +274,21 @@ async fn enrol_at(
     dialer: &Dialer,
     address: &str,
     token: &Token,
-    name: Option<&NodeName>,
+    (name, interface): (Option<&NodeName>, &str),
     (node, wg): (NodeId, WgPublicKey),
 ) -> Result<Place, SessionError> {
-    let connection = dial(dialer, address).await?;
+    // Nothing is known of the range yet. The controller knows it, and refuses before the token is spent.
+    let connection = dial(dialer, address, |_| false).await?;
+    let mut addresses = vec![connection.remote().ip()];
+    addresses.extend(addresses::others(interface).await);
+    addresses.truncate(MAX_OWN);
     let (mut send, mut receive) = connection.open_stream::<ToController, ToNode>().await?;
     let secret = keys::TokenSecret::from_bytes(*token.secret.expose());
     send.send(&ToController::Enrol(Enrol {
         token: secret,
         name: name.cloned(),
         wg,
+        addresses,
     }))
     .await?;
     let answer = timeout(ANSWER_TIME, receive.recv())
@@ -285,9 +303,17 @@ async fn enrol_at(
     }
 }
 
-async fn dial(dialer: &Dialer, address: &str) -> Result<Connection, SessionError> {
+async fn dial(
+    dialer: &Dialer,
+    address: &str,
+    inside: impl Fn(IpAddr) -> bool,
+) -> Result<Connection, SessionError> {
     let mut last = SessionError::Resolve(address.to_owned());
     for resolved in resolve(address).await? {
+        if inside(resolved.ip()) {
+            last = SessionError::Inside(resolved.ip());
+            continue;
+        }
         match dialer.connect(resolved).await {
             Ok(connection) => return Ok(connection),
             Err(error) => last = error.into(),

@@ -2,10 +2,11 @@
 //! carries the effects out. Everything else that awaits is in the tasks around it: control channel,
 //! emitter, probe, admin socket, data threads. Decides nothing.
 
+use crate::announcement::Announcement;
 use crate::admin::{Answer, Request};
 use crate::data::{DataCommand, DataPlane, Snapshot};
 use crate::guard::{Guard, News};
-use crate::io::clock;
+use crate::io::{addresses, clock};
 use crate::keepalive::Watch;
 use crate::persist::{Enrolment, Keeper, Newest, StateDir};
 use crate::session::Session;
@@ -15,6 +16,7 @@ use agent::{Agent, Effect, Emission, Evidence, Now, PathLimit, Round, SessionEve
 use keys::WgSecret;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use tokio::sync::{mpsc, watch};
 use wire::admin::{Status, WgExport};
 use wire::{Mark, NodeName, Place, Signed, ToController};
@@ -36,6 +38,8 @@ pub(crate) struct Shell {
     /// Whether to look at the underlay when the effects are carried out.
     pub(crate) underlay_changed: bool,
     pub(crate) keepalive: Watch,
+    /// Where peers may reach this machine.
+    pub(crate) announcement: Announcement,
     /// Changes the mean of a mock emitter, if that is what runs.
     pub(crate) mock_mean: Option<watch::Sender<Option<f64>>>,
     /// The mark that the next connection shows of this node's memory.
@@ -119,9 +123,12 @@ impl Shell {
             Session::Up {
                 event,
                 mapped,
+                addresses,
                 outbox,
             } => {
                 self.outbox = Some(outbox);
+                self.agent.handle_addresses(addresses.clone());
+                self.announcement.handle_said(addresses);
                 self.keepalive.handle_seen(mapped);
                 let every = self.keepalive.every();
                 self.data.send(DataCommand::Keepalive(every));
@@ -201,7 +208,26 @@ impl Shell {
 
     // ---- the underlay -----------------------------------------------------------------------
 
+    /// Tells the controller of another address of this machine, or of one that is gone.
+    async fn announce(&mut self) {
+        let agent::Control::Up { remote, .. } = self.agent.control() else {
+            return;
+        };
+        let inside = agent::inside(self.agent.place());
+        let inside = |address: IpAddr| inside.contains(address);
+        let found = addresses::usable(remote.ip(), inside).await;
+        self.agent.handle_addresses(found.clone());
+        let listen_port = self.underlay.listen_port();
+        let news = self.announcement.handle_found(found, listen_port);
+        if let (Some(message), Some(outbox)) = (news, &self.outbox) {
+            // What finds no room is said with the next look.
+            let room = outbox.try_reserve().map(|room| room.send(message));
+            self.announcement.handle_sent(room.is_ok());
+        }
+    }
+
     async fn follow_underlay(&mut self) {
+        self.announce().await;
         let snapshot = self.data.snapshot().await;
         let peers = snapshot.as_ref().map_or(&[][..], |s| &s.peers);
         let endpoints = peers.iter().filter_map(|peer| peer.endpoint?.udp());

@@ -1,6 +1,7 @@
 //! The start of a node that is enrolled: data threads, then the tasks around the agent, then the shell
 //! that runs it. Opens what is left to open, and then gives the rights up that this took.
 
+use crate::announcement::Announcement;
 use crate::data::{DataCommand, DataPlane, Ruler};
 use crate::emitter::{self, Emitter};
 use crate::guard::{Guard, Parts};
@@ -90,7 +91,7 @@ pub(crate) fn start(
         node: identity.public(),
         authorities: enrolment.authorities.clone(),
         listen_port,
-        advertised: config.advertise,
+        advertised: config.advertise.clone(),
         newest,
         instance: Instance::new(
             enrolment.mesh,
@@ -98,6 +99,7 @@ pub(crate) fn start(
             state.lock(),
             rand_core::OsRng.r#gen(),
         ),
+        inside: agent::inside(&place),
     };
     let addresses = match config.controllers {
         none if none.is_empty() => enrolment.controllers.clone(),
@@ -144,6 +146,7 @@ pub(crate) fn start(
         outbox: None,
         underlay_changed: false,
         keepalive,
+        announcement: Announcement::new(config.advertise),
         mock_mean,
         announced,
         targets,

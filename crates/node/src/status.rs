@@ -218,7 +218,7 @@ fn peer(
         rx_bytes: seen.map_or(0, |seen| seen.rx_bytes),
         ping_v4: pings.as_ref().map(|pings| ping(&pings.v4, pings.at)),
         ping_v6: pings.as_ref().map(|pings| ping(&pings.v6, pings.at)),
-        faults: agent.way_faults(&node),
+        faults: agent.faults_of(&node),
     }
 }
 

@@ -2,7 +2,7 @@
 //! ahead of an epoch, whether a session is dead, whether a keepalive is owed. And when anything was last
 //! sent, which is all that an address translator in between sees.
 
-use crate::limits::{ACTIVE_FOR, DEAD_AFTER, KEEPALIVE_TIMEOUT};
+use crate::limits::{ACTIVE_FOR, DEAD_AFTER, KEEPALIVE_TIMEOUT, SEARCH_AFTER, SEARCH_EVERY};
 use std::time::Duration;
 
 #[derive(Default)]
@@ -14,6 +14,8 @@ pub(crate) struct Activity {
     unanswered_since: Option<Duration>,
     /// Since when data was heard and nothing was sent.
     silent_since: Option<Duration>,
+    /// When other places of the other side were looked for last.
+    searched_at: Option<Duration>,
 }
 
 impl Activity {
@@ -58,6 +60,19 @@ impl Activity {
             self.unanswered_since = Some(now);
         }
         is_dead
+    }
+
+    /// Whether the other side has been silent for so long that it should be looked for where else it may be.
+    /// Said once in a while.
+    pub(crate) fn take_lost(&mut self, now: Duration) -> bool {
+        let is_soon = self
+            .searched_at
+            .is_some_and(|at| now.saturating_sub(at) < SEARCH_EVERY);
+        let is_lost = !is_soon && is_over(self.unanswered_since, SEARCH_AFTER, now);
+        if is_lost {
+            self.searched_at = Some(now);
+        }
+        is_lost
     }
 
     /// Whether the other side must hear something lest it takes the session for dead.

@@ -27,12 +27,20 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// the whitepaper's REKEY_TIMEOUT of 5 s (section 6.5).
 pub const DEAD_AFTER: Duration = Duration::from_secs(15);
 
+/// The same where the peer may be found elsewhere as well: other places are then looked for, while the session
+/// goes on. Probes and most applications are answered sooner.
+pub const SEARCH_AFTER: Duration = Duration::from_secs(4);
+/// Before they are looked for anew: one that hears and has nothing to say is silent for KEEPALIVE_TIMEOUT.
+pub const SEARCH_EVERY: Duration = Duration::from_secs(30);
+
 /// The side that does not renew a session steps in when the other has not by then.
 pub const RENEW_FALLBACK: Duration = Duration::from_secs(150);
 /// A pair with data within this time shakes hands ahead of an epoch; others when they need to.
 pub const ACTIVE_FOR: Duration = Duration::from_secs(60);
 /// First wait for an answer to an initiation; doubled for each further one.
 pub const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// Initiations to where a peer was before others of its places are tried: 0.7 s.
+pub const PATIENT_ATTEMPTS: u32 = 3;
 /// Longest wait for an answer to an initiation: the whitepaper's REKEY_TIMEOUT.
 pub const RETRY_MAX: Duration = Duration::from_secs(5);
 /// The same while an older generation still carries the pair's packets.

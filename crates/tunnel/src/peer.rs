@@ -451,7 +451,8 @@ impl Peer {
             } else {
                 RENEW_FALLBACK
             };
-            if self.activity.take_dead(now) || (age >= limit && self.is_active(now)) {
+            let is_lost = self.whereabouts.has_others() && self.activity.take_lost(now);
+            if is_lost || self.activity.take_dead(now) || (age >= limit && self.is_active(now)) {
                 self.want_handshake_at(now);
             }
         }

@@ -1,7 +1,7 @@
 //! Where a peer is: where it was heard last, and where it is said to be. And over all peers, at which
 //! endpoints one is expected: the admission of handshakes asks for that before it knows any key.
 
-use crate::limits::MAX_ENDPOINTS;
+use crate::limits::{MAX_ENDPOINTS, PATIENT_ATTEMPTS};
 use crate::outer::Route;
 use crate::path::Path;
 use std::collections::HashMap;
@@ -40,17 +40,42 @@ impl Whereabouts {
         self.route().or(first.map(Route::from))
     }
 
-    /// Where to try with the `attempt`-th initiation: the endpoint that works or worked, and every third
-    /// time another that is known. The address here may have lost its way to the peer while it is still
-    /// this host's, so that every second initiation to the endpoint leaves it to the system.
+    /// Where to try with the `attempt`-th initiation: the endpoint that works or worked, and from the fourth on
+    /// every second time another that is known, one after the other. Not earlier: the answers of two places
+    /// would arrive one after the other, and a pair that is well would move back and forth. The address here may
+    /// have lost its way to the peer while it is still this host's, so that every second initiation to the
+    /// endpoint leaves it to the system.
     pub(crate) fn target_of(&self, attempt: u32) -> Option<Route> {
-        let at = (attempt / 3) as usize % self.candidates.len().max(1);
-        let other = self.candidates.get(at).copied().map(Route::from);
-        match self.route() {
-            Some(route) if attempt.is_multiple_of(3) => Some(route),
-            Some(route) if attempt % 3 == 1 => Some(route.path.into()),
-            route => other.or(route),
+        let Some(route) = self.route() else {
+            let at = attempt as usize % self.candidates.len().max(1);
+            return self.candidates.get(at).copied().map(Route::from);
+        };
+        let others: Vec<Path> = self.others().collect();
+        let turn = attempt.checked_sub(PATIENT_ATTEMPTS);
+        let turn = turn.filter(|turn| turn.is_multiple_of(2) && !others.is_empty());
+        if let Some(turn) = turn {
+            let other = others.get((turn / 2) as usize % others.len());
+            return other.copied().map(Route::from);
         }
+        let to_endpoint = match attempt.checked_sub(PATIENT_ATTEMPTS) {
+            Some(since) if !others.is_empty() => since / 2,
+            _ => attempt,
+        };
+        if to_endpoint.is_multiple_of(2) {
+            Some(route)
+        } else {
+            Some(route.path.into())
+        }
+    }
+
+    /// Whether the peer may be somewhere else than where packets go.
+    pub(crate) fn has_others(&self) -> bool {
+        self.others().next().is_some()
+    }
+
+    fn others(&self) -> impl Iterator<Item = Path> + '_ {
+        let elsewhere = |path: &Path| Some(*path) != self.endpoint;
+        self.candidates.iter().copied().filter(elsewhere)
     }
 
     /// It was heard by this route, on which packets go from here on. Whether that is another place: an
@@ -145,5 +170,42 @@ impl Endpoints {
     #[cfg(test)]
     pub(crate) fn all(&self) -> HashMap<Path, usize> {
         self.counts().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(host: u8) -> Path {
+        Path::Udp(([192, 0, 2, host], 51_820).into())
+    }
+
+    #[test]
+    fn an_endpoint_that_is_silent_is_tried_first_and_then_in_turn_with_all_others() {
+        let (endpoints, here) = (Endpoints::default(), Some([198, 51, 100, 1].into()));
+        let mut whereabouts = Whereabouts::default();
+        whereabouts.say(vec![path(1), path(2), path(3)], false, &endpoints);
+        whereabouts.hear(
+            Route {
+                path: path(1),
+                here,
+            },
+            &endpoints,
+        );
+        let tried: Vec<_> = (0..8).filter_map(|it| whereabouts.target_of(it)).collect();
+        let places: Vec<Path> = tried.iter().map(|route| route.path).collect();
+        assert_eq!(places, [1, 1, 1, 2, 1, 3, 1, 2].map(path));
+        let leaves: Vec<bool> = tried.iter().map(|route| route.here.is_some()).collect();
+        assert_eq!(
+            leaves,
+            [true, false, true, false, true, false, false, false]
+        );
+        // Alone, it is tried from both of this host's addresses.
+        whereabouts.say(vec![path(1)], true, &endpoints);
+        assert!(!whereabouts.has_others());
+        let tried = (0..4).filter_map(|it| whereabouts.target_of(it));
+        let leaves: Vec<bool> = tried.map(|route| route.here.is_some()).collect();
+        assert_eq!(leaves, [true, false, true, false]);
     }
 }

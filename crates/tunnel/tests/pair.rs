@@ -589,6 +589,45 @@ fn a_peer_that_lost_its_state_is_found_again() {
 }
 
 #[test]
+fn a_pair_whose_path_dies_moves_to_another_within_seconds_and_one_that_is_well_stays() {
+    let mut pair = Pair::connected();
+    let (dead, other) = (pair.b.outer, SocketAddr::from(([203, 0, 113, 2], 4242)));
+    let key = pair.b.key;
+    pair.a.tunnel.set_endpoints(&key, vec![dead, other], pair.now);
+    let endpoint = |pair: &Pair| pair.a.tunnel.snapshot(pair.now)[0].endpoint;
+    // Data one way for minutes: the other side has nothing to say, and nobody moves.
+    for _ in 0..300 {
+        pair.a_to_b(100);
+        pair.pass(Duration::from_secs(1));
+        assert_eq!(endpoint(&pair), Some(dead.into()));
+    }
+    // From here on nothing passes between the first addresses; a datagram goes by `other`, if to there.
+    let died = pair.now;
+    let packet = ipv4(pair.a.inner, pair.b.inner, 100);
+    let outer_a = pair.a.outer;
+    while endpoint(&pair) == Some(dead.into()) {
+        assert!(pair.now - died < Duration::from_secs(40), "it stays dark");
+        // Sent to where it is dead.
+        pair.a.send(&packet, pair.now);
+        pair.a.sent.clear();
+        let until = pair.now + Duration::from_secs(1);
+        while pair.now < until {
+            pair.now += Duration::from_millis(50);
+            pair.a.tunnel.handle_timeout(pair.now);
+            pair.b.tunnel.handle_timeout(pair.now);
+            let from_a: Vec<_> = std::iter::from_fn(|| pair.a.tunnel.poll_transmit()).collect();
+            for datagram in from_a.into_iter().filter(|it| it.to == other.into()) {
+                pair.b.receive(outer_a, &datagram.payload, pair.now);
+                for answer in pair.b.datagrams() {
+                    pair.a.receive(other, &answer, pair.now);
+                }
+            }
+        }
+    }
+    assert_eq!(endpoint(&pair), Some(other.into()));
+}
+
+#[test]
 fn a_peer_that_moves_is_followed() {
     let mut pair = Pair::connected();
     pair.a.outer = SocketAddr::from(([198, 51, 100, 7], 4242));

@@ -14,6 +14,7 @@
 //! | [`evidence`] | DSSE envelope around an in-toto statement with the benchmark predicate |
 //! | [`token`] | the enrolment token's one string |
 //! | [`name`] | node names |
+//! | [`family`] | whether two machines can reach each other by the families of their addresses |
 //! | [`host_port`] | where a machine is reached, as a person writes it |
 //! | [`instance`] | which process speaks for a node |
 //! | [`way`] | where a system sends what is meant for a peer |
@@ -25,6 +26,7 @@
 
 pub mod admin;
 pub mod evidence;
+pub mod family;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
 pub mod frame;

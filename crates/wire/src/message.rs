@@ -9,10 +9,12 @@ use crate::update::{EpochUpdate, MAX_ROSTER, Mark};
 use crate::way::{MAX_LINK_NAME, Way};
 use keys::{Epoch, EpochSecret, NodeId, TokenSecret, WgPublicKey};
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Most endpoints that a node may announce or be announced with.
 pub const MAX_ENDPOINTS: usize = 8;
+/// Most addresses that a node names when it enrols.
+pub const MAX_OWN: usize = 64;
 /// Most faults of an interface in a report.
 pub const MAX_FAULTS: usize = 8;
 /// The longest fault in a report, in bytes.
@@ -49,8 +51,10 @@ pub enum ToController {
     Endpoints {
         /// UDP port of the node's WireGuard socket.
         listen_port: u16,
-        /// Addresses that the operator configured; empty: the one that the controller sees.
+        /// Addresses that the operator configured; empty: the one that the controller sees, and `addresses`.
         advertised: Vec<SocketAddr>,
+        /// Addresses of its machine that peers may reach it at, best first; at most [`MAX_ENDPOINTS`].
+        addresses: Vec<IpAddr>,
     },
     /// Answers [`ToNode::RollCall`] (type 7).
     Present,
@@ -66,6 +70,9 @@ pub struct Enrol {
     pub name: Option<NodeName>,
     /// The node's WireGuard key.
     pub wg: WgPublicKey,
+    /// Addresses of the node's machine, and the one that it dialled: with one of them in the mesh's range, it
+    /// could not live there. At most [`MAX_OWN`].
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Opens a session of an enrolled node.
@@ -75,8 +82,10 @@ pub struct Hello {
     pub software: String,
     /// UDP port of the node's WireGuard socket.
     pub listen_port: u16,
-    /// Addresses that the operator configured; empty: the one that the controller sees.
+    /// Addresses that the operator configured; empty: the one that the controller sees, and `addresses`.
     pub advertised: Vec<SocketAddr>,
+    /// Addresses of its machine that peers may reach it at, best first; at most [`MAX_ENDPOINTS`].
+    pub addresses: Vec<IpAddr>,
     /// The newest epoch that was in force on the node, as the authority signed it: a mere number could be
     /// made up, and would then pass for news of a history that the controller has lost.
     pub newest: Option<Signed<Mark>>,
@@ -233,6 +242,12 @@ pub enum Refusal {
     /// Another process of the node is served, and is there.
     #[error("another machine runs with this node's keys, and was first")]
     Duplicate,
+    /// An address in use lies in the mesh's own range.
+    #[error(
+        "{0}, which this node or its way to the controller uses, is inside the mesh's address range: choose \
+         another range (--mesh-v4, --mesh-v6 at the controller), or another address; the token stays good"
+    )]
+    InRange(IpAddr),
 }
 
 const SMALL: usize = 4 << 10;
@@ -342,6 +357,7 @@ mod tests {
             software: "0.1.0".into(),
             listen_port: 51820,
             advertised: vec!["[fd00::1]:51820".parse().unwrap()],
+            addresses: Vec::new(),
             newest: None,
             unix_ms: 1,
             instance: Instance::new(keys::MeshId([1; 16]), "boot", None, [7; 16]),
@@ -409,6 +425,7 @@ mod tests {
             token: TokenSecret::from_bytes([0xAB; 32]),
             name: None,
             wg: WgPublicKey([1; 32]),
+            addresses: Vec::new(),
         };
         assert!(format!("{enrol:?}").contains("TokenSecret(..)"));
     }

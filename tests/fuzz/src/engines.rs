@@ -15,7 +15,7 @@ use keys::{
 };
 use policy::Policy;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use wire::admin::{RotateRequest, TokenRequest};
 use wire::evidence::Benchmark;
@@ -157,6 +157,7 @@ impl World {
                         SocketAddr::from(([a, 1, 2, b], u16::from(b)));
                         usize::from(a % 10)
                     ],
+                    addresses: vec![IpAddr::from([b, 1, 2, a]); usize::from(b % 10)],
                 },
             ),
             8 => {
@@ -256,6 +257,7 @@ impl World {
             software: "fuzz".into(),
             listen_port: 51_820,
             advertised: Vec::new(),
+            addresses: Vec::new(),
             newest,
             unix_ms: u64::from(claims),
             instance: wire::fixtures::instance(claims % 2, claims),
@@ -285,6 +287,7 @@ impl World {
             token: TokenSecret::from_bytes(secret),
             name: Some(name(usize::from(with) % NODES)),
             wg: self.nodes[usize::from(with / 2) % NODES].wg.public(),
+            addresses: Vec::new(),
         };
         self.say(node, ToController::Enrol(enrol));
     }

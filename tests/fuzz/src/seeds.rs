@@ -208,11 +208,13 @@ fn to_controller() -> Vec<ToController> {
             token: TokenSecret::from_bytes([5; 32]),
             name: Some(name(1)),
             wg: WgPublicKey([6; 32]),
+            addresses: Vec::new(),
         }),
         ToController::Hello(Hello {
             software: "0.1.0".into(),
             listen_port: 51820,
             advertised: addresses(),
+            addresses: vec![addresses()[0].ip()],
             newest: Some(mark()),
             unix_ms: 1_700_000_000_000,
             instance: fixtures::instance(1, 1),
@@ -241,6 +243,7 @@ fn to_controller() -> Vec<ToController> {
         ToController::Endpoints {
             listen_port: 51820,
             advertised: addresses(),
+            addresses: vec![addresses()[0].ip()],
         },
         ToController::Present,
     ]

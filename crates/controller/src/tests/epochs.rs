@@ -370,6 +370,7 @@ fn a_node_that_moves_is_followed_and_one_that_advertises_is_believed() {
     let message = ToController::Endpoints {
         listen_port: 51820,
         advertised: advertised.clone(),
+        addresses: vec!["192.0.2.8".parse().unwrap()],
     };
     world.say(a.connection, message);
     assert_eq!(world.status_of(&a).endpoints, advertised);

@@ -119,6 +119,7 @@ fn a_member_that_moves_all_the_time_is_told_of_now_and_then_and_where_it_came_to
         let endpoints = ToController::Endpoints {
             listen_port: port,
             advertised: Vec::new(),
+            addresses: Vec::new(),
         };
         world.say(a.connection, endpoints);
     }

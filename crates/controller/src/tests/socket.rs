@@ -90,6 +90,7 @@ async fn a_node_enrols_and_an_operator_asks_through_the_real_sockets() {
         token: token.secret,
         name: Some(name("node-a")),
         wg: wg(),
+        addresses: Vec::new(),
     };
     sender.send(&ToController::Enrol(enrol)).await.unwrap();
     let answer = receiver.recv().await.unwrap();
@@ -102,6 +103,7 @@ async fn a_node_enrols_and_an_operator_asks_through_the_real_sockets() {
         software: "test".into(),
         listen_port: 1,
         advertised: Vec::new(),
+        addresses: Vec::new(),
         newest: None,
         unix_ms: 0,
         instance: wire::fixtures::instance(1, 1),

@@ -44,6 +44,7 @@ fn news_of_a_node_that_moves_too_often_waits() {
         let endpoints = ToController::Endpoints {
             listen_port,
             advertised,
+            addresses: Vec::new(),
         };
         world.say(a.connection, endpoints);
     }

@@ -233,7 +233,7 @@ fn is_inside(wanted: &Wanted, address: IpAddr) -> bool {
 }
 
 /// The address that an interface has itself: on a point-to-point link, `Address` is the other end's.
-fn local(message: &AddressMessage) -> Option<IpAddr> {
+pub(super) fn local(message: &AddressMessage) -> Option<IpAddr> {
     let mut found = None;
     for attribute in &message.attributes {
         match attribute {

@@ -1,6 +1,7 @@
 //! Everything that touches the machine: clocks, the TUN device, the UDP socket, the interface and the
 //! ways to its peers, its firewall table, the underlay's MTU, raw ICMP, rights. The only place that names TUN crates.
 
+pub(crate) mod addresses;
 pub(crate) mod clock;
 mod control;
 pub(crate) mod firewall;
