@@ -21,6 +21,15 @@ fn deaf_to(mesh: &Mesh, host: &str, from: IpAddr) {
     }
 }
 
+/// The controller may not know it yet.
+fn wait_until_member(mesh: &mut Mesh, node: &str) {
+    mesh.wait_until("it is a member", |mesh| {
+        let status = mesh.try_status();
+        let found = status.and_then(|mut status| status.nodes.remove(&name(node)));
+        found.is_some_and(|it| it.membership == Membership::Allowed && !it.endpoints.is_empty())
+    });
+}
+
 fn endpoint(mesh: &Mesh, host: &str, peer: &str) -> Option<IpAddr> {
     let status = mesh.try_node_status(host)?;
     let endpoint = status.peers.get(&name(peer))?.endpoint?;
@@ -48,7 +57,8 @@ fn a_pair_whose_ipv4_path_dies_goes_on_by_ipv6() {
     });
     // One more address is told of at once, and the bridge of containers is not.
     let more = "198.18.9.9";
-    mesh.namespace("node-b").ip(&format!("addr add {more}/15 dev eth0"));
+    mesh.namespace("node-b")
+        .ip(&format!("addr add {more}/15 dev eth0"));
     mesh.wait_until("another address is announced", |mesh| {
         announced(mesh).contains(&more.parse().expect("an address"))
     });
@@ -61,13 +71,15 @@ fn nodes_without_a_common_address_family_are_told_so() {
     let mut mesh = Mesh::builder().nodes(2).epoch_seconds(3600).prepare();
     let [_, v6] = mesh.underlay_addresses("node-a");
     let [v4, _] = mesh.underlay_addresses("node-b");
-    mesh.namespace("node-a").ip(&format!("addr del {v6}/64 dev eth0"));
-    mesh.namespace("node-b").ip(&format!("addr del {v4}/15 dev eth0"));
+    mesh.namespace("node-a")
+        .ip(&format!("addr del {v6}/64 dev eth0"));
+    mesh.namespace("node-b")
+        .ip(&format!("addr del {v4}/15 dev eth0"));
     mesh.start_controller();
     mesh.start_node("node-a");
     mesh.start_node("node-b");
     for node in ["node-a", "node-b"] {
-        mesh.wait_until_membership(node, Membership::Allowed);
+        wait_until_member(&mut mesh, node);
     }
     for (node, other) in [("node-a", "node-b"), ("node-b", "node-a")] {
         mesh.wait_until("it is named", |mesh| {
@@ -81,12 +93,13 @@ fn nodes_without_a_common_address_family_are_told_so() {
             let observed = mesh.node(node).observes.remove(&name(other));
             is_named && observed.is_some_and(|it| it.faults.iter().any(named))
         });
-        let log = mesh.log(node);
-        let told = log.matches("no tunnel: no common address family").count();
-        assert_eq!(told, 1, "{log}");
+        let told = |mesh: &Mesh| mesh.log(node).matches("no tunnel: no common").count();
+        mesh.wait_until("the log tells it", |mesh| told(mesh) > 0);
+        assert_eq!(told(&mesh), 1, "{}", mesh.log(node));
     }
     // An address of the other family, and they find each other.
-    mesh.namespace("node-a").ip(&format!("addr add {v6}/64 dev eth0 nodad"));
+    mesh.namespace("node-a")
+        .ip(&format!("addr add {v6}/64 dev eth0 nodad"));
     mesh.wait_until("they reach each other", |mesh| {
         mesh.all_reach(&["node-a", "node-b"])
     });
@@ -107,7 +120,7 @@ fn a_node_on_the_controllers_machine_is_found_from_another() {
     let _daemon = Daemon::start(command, &mesh.folder().join("node-b.log"));
     mesh.start_node("node-a");
     for node in ["node-a", "node-b"] {
-        mesh.wait_until_membership(node, Membership::Allowed);
+        wait_until_member(&mut mesh, node);
     }
     let endpoints = mesh.node("node-b").endpoints;
     let ips: Vec<IpAddr> = endpoints.iter().map(|at| at.ip()).collect();
@@ -131,12 +144,15 @@ fn a_mesh_range_over_a_nodes_address_is_refused_and_the_token_stays_good() {
     command.args(["--join", &token]);
     let (code, said) = outcome(command);
     assert!(code.is_some_and(|code| code != 0), "{said}");
-    assert!(said.contains("198.18.1.1") && said.contains("inside the mesh's address range"), "{said}");
+    assert!(
+        said.contains("198.18.1.1") && said.contains("inside the mesh's address range"),
+        "{said}"
+    );
     let host = mesh.namespace("node-a");
     host.ip("addr add 198.18.9.1/15 dev eth0");
     host.ip("addr del 198.18.1.1/15 dev eth0");
     mesh.spawn("node-a", &["--join", &token]);
-    mesh.wait_until_membership("node-a", Membership::Allowed);
+    wait_until_member(&mut mesh, "node-a");
 }
 
 #[test]
@@ -147,5 +163,8 @@ fn a_mesh_range_over_the_controllers_own_address_is_refused() {
         .prepare();
     let (code, said) = outcome(mesh.daemon_command(CONTROLLER));
     assert!(code.is_some_and(|code| code != 0), "{said}");
-    assert!(said.contains("198.18.0.1") && said.contains("198.18.0.0/24"), "{said}");
+    assert!(
+        said.contains("198.18.0.1") && said.contains("198.18.0.0/24"),
+        "{said}"
+    );
 }

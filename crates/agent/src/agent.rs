@@ -301,7 +301,9 @@ impl Agent {
     /// well. What keeps the tunnel from a node counts only while nothing is answered.
     pub fn faults_of(&self, node: &NodeId) -> Vec<String> {
         let mut faults = self.ways.faults(node);
-        let is_reached = self.ping(node).is_some_and(|it| it.v4.is_ok() || it.v6.is_ok());
+        let is_reached = self
+            .ping(node)
+            .is_some_and(|it| it.v4.is_ok() || it.v6.is_ok());
         faults.extend(self.places.faults(node, is_reached));
         faults
     }

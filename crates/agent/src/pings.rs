@@ -188,7 +188,8 @@ pub(crate) fn cause(
         return format!("no tunnel: denied, {}", other.reason);
     }
     let failure = ping.as_ref().err();
-    let is_lost = |it: &PingFailure| matches!(it, PingFailure::Unanswered(_) | PingFailure::NotSent(_));
+    let is_lost =
+        |it: &PingFailure| matches!(it, PingFailure::Unanswered(_) | PingFailure::NotSent(_));
     if failure.is_some_and(is_lost)
         && let Some(gap) = places.gap(node)
     {

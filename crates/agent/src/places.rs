@@ -66,8 +66,11 @@ impl Whereabouts {
     /// What is wrong with the places of a node.
     pub(crate) fn faults(&self, node: &NodeId, is_reached: bool) -> Vec<String> {
         let within = self.within.get(node).into_iter().flatten();
-        let within = within.map(|at| format!("announced at {at}, inside the mesh's address range: not used"));
-        within.chain(self.gap(node).filter(|_| !is_reached)).collect()
+        let within = within
+            .map(|at| format!("announced at {at}, inside the mesh's address range: not used"));
+        within
+            .chain(self.gap(node).filter(|_| !is_reached))
+            .collect()
     }
 
     /// Tells of peers that cannot be reached for want of an address family, each once while it lasts.

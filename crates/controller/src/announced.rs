@@ -45,7 +45,11 @@ impl Announced {
         let seen = seen.to_canonical();
         let is_useful = !seen.is_loopback() || self.addresses.is_empty();
         let mut endpoints: Vec<SocketAddr> = Vec::new();
-        for address in is_useful.then_some(&seen).into_iter().chain(&self.addresses) {
+        for address in is_useful
+            .then_some(&seen)
+            .into_iter()
+            .chain(&self.addresses)
+        {
             let endpoint = SocketAddr::new(address.to_canonical(), self.listen_port);
             if !endpoints.contains(&endpoint) {
                 endpoints.push(endpoint);

@@ -2,8 +2,8 @@
 //! and which process speaks for each. Nothing here decides membership, and nothing here outlives the process. Refuses to know who is a member:
 //! whoever pushes asks a segment.
 
-use crate::clock::Now;
 use crate::announced::Announced;
+use crate::clock::Now;
 use crate::counts::{countable, refusals};
 use crate::effect::{ConnectionId, Output};
 use allowance::Bucket;

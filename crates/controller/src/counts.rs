@@ -3,8 +3,8 @@
 use crate::decide::Ballot;
 use exposition::Tally;
 use policy::{Membership, Unacceptable};
-use wire::evidence::EvidenceError;
 use std::net::{IpAddr, Ipv4Addr};
+use wire::evidence::EvidenceError;
 use wire::message::Refusal;
 
 /// The counts.

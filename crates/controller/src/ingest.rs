@@ -15,9 +15,7 @@ use keys::{Epoch, NodeId};
 use policy::Unacceptable;
 use std::net::{IpAddr, SocketAddr};
 use wire::evidence::{Attested, EvidenceError, payload_digest};
-use wire::message::{
-    Hello, InterfaceReport, PeerReport, Phase, Refusal, ToController, ToNode,
-};
+use wire::message::{Hello, InterfaceReport, PeerReport, Phase, Refusal, ToController, ToNode};
 use wire::{Mark, NodeName, Signed, Verified};
 
 /// The part that hears enrolled nodes.

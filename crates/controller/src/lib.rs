@@ -37,8 +37,8 @@ pub mod request;
 pub mod serve;
 pub mod timers;
 
-mod announced;
 mod admin;
+mod announced;
 mod connections;
 mod counts;
 mod decide;

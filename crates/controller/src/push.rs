@@ -2,8 +2,8 @@
 //! (`outbox.rs`): a node that does not read is disconnected by the shell and never holds up another. Refuses
 //! to change anything: what is pushed here has taken effect.
 
-use crate::clock::Now;
 use crate::announced;
+use crate::clock::Now;
 use crate::connections::Connections;
 use crate::effect::{ConnectionId, Output};
 use crate::fleet::Fleet;

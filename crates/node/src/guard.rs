@@ -192,8 +192,35 @@ impl Keeper {
             self.asked = clock::boot();
             let targets = self.parts.targets.borrow_and_update().clone();
             let ways = ways::ask(&self.parts.exits, &targets).await;
-            if self.out.send(News::Ways(ways)).await.is_err() {
+            if !self.tell_ways(ways, &mut inbox).await {
                 return;
+            }
+        }
+    }
+
+    /// Tells the shell, unless it is gone or says stop. The shell may be waiting for an order of its own to be
+    /// carried out, and hear nothing until then: orders go on.
+    async fn tell_ways(
+        &mut self,
+        ways: Vec<PeerWays>,
+        inbox: &mut mpsc::UnboundedReceiver<Order>,
+    ) -> bool {
+        let out = self.out.clone();
+        loop {
+            let order = tokio::select! {
+                room = out.reserve() => {
+                    return room.map(|room| room.send(News::Ways(ways))).is_ok();
+                }
+                Some(order) = inbox.recv() => order,
+            };
+            match order {
+                Order::Stop(done) => {
+                    drop(done);
+                    return false;
+                }
+                Order::Mtu(mtu, answer) => {
+                    let _ = answer.send(self.set_mtu(mtu).await);
+                }
             }
         }
     }

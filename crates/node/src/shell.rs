@@ -2,8 +2,8 @@
 //! carries the effects out. Everything else that awaits is in the tasks around it: control channel,
 //! emitter, probe, admin socket, data threads. Decides nothing.
 
-use crate::announcement::Announcement;
 use crate::admin::{Answer, Request};
+use crate::announcement::Announcement;
 use crate::data::{DataCommand, DataPlane, Snapshot};
 use crate::guard::{Guard, News};
 use crate::io::{addresses, clock};

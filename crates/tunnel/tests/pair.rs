@@ -593,7 +593,9 @@ fn a_pair_whose_path_dies_moves_to_another_within_seconds_and_one_that_is_well_s
     let mut pair = Pair::connected();
     let (dead, other) = (pair.b.outer, SocketAddr::from(([203, 0, 113, 2], 4242)));
     let key = pair.b.key;
-    pair.a.tunnel.set_endpoints(&key, vec![dead, other], pair.now);
+    pair.a
+        .tunnel
+        .set_endpoints(&key, vec![dead, other], pair.now);
     let endpoint = |pair: &Pair| pair.a.tunnel.snapshot(pair.now)[0].endpoint;
     // Data one way for minutes: the other side has nothing to say, and nobody moves.
     for _ in 0..300 {

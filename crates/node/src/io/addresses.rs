@@ -168,11 +168,7 @@ fn bridge(message: &LinkMessage) -> Option<u32> {
 fn stands_for_hardware(kind: &InfoKind) -> bool {
     matches!(
         kind,
-        InfoKind::Veth
-            | InfoKind::Vlan
-            | InfoKind::MacVlan
-            | InfoKind::IpVlan
-            | InfoKind::Bond
+        InfoKind::Veth | InfoKind::Vlan | InfoKind::MacVlan | InfoKind::IpVlan | InfoKind::Bond
     )
 }
 
@@ -224,6 +220,9 @@ mod tests {
         let by_bridge = [&["203.0.113.2", "198.51.100.1"][..], &of_two].concat();
         assert_eq!(chosen(&[6, 3]), by_bridge);
         let many = (0..20).map(|last| own(&format!("192.0.2.{last}"), 2, true, false));
-        assert_eq!(choose(many.collect(), &links, &[], inside).len(), MAX_ENDPOINTS);
+        assert_eq!(
+            choose(many.collect(), &links, &[], inside).len(),
+            MAX_ENDPOINTS
+        );
     }
 }
