@@ -127,7 +127,7 @@ impl Agent {
                     self.control.down(address, TIME_LOST.to_owned());
                     self.effects.push_back(Effect::HangUp);
                 } else {
-                    self.up(address, remote, place, skew_ms);
+                    self.up(address, remote, place, skew_ms, now);
                 }
             }
             SessionEvent::Message(message) => {
@@ -159,7 +159,7 @@ impl Agent {
             .submissions
             .handle_emission(emission, &signer, now.wall)
         {
-            self.send_evidence();
+            self.send_evidence(now);
         }
     }
 
@@ -190,7 +190,7 @@ impl Agent {
         self.member.handle_timeout(now.boot);
         self.follow_member();
         // Evidence that found the way full waits for no other occasion.
-        self.send_evidence();
+        self.send_evidence(now);
     }
 
     // ---- outputs ----------------------------------------------------------------------------
@@ -202,7 +202,9 @@ impl Agent {
 
     /// When [`Self::handle_timeout`] is due, on the boot-time clock.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.member.poll_timeout()
+        let again = self.submissions.poll_timeout();
+        let again = again.filter(|_| self.control.is_up());
+        self.member.poll_timeout().into_iter().chain(again).min()
     }
 
     // ---- views ------------------------------------------------------------------------------
@@ -303,7 +305,7 @@ impl Agent {
 
     // ---- control channel --------------------------------------------------------------------
 
-    fn up(&mut self, address: String, remote: SocketAddr, place: Place, skew_ms: i64) {
+    fn up(&mut self, address: String, remote: SocketAddr, place: Place, skew_ms: i64, now: Now) {
         self.counts.control_connections += 1;
         self.control.up(address, remote, skew_ms);
         if place != self.place {
@@ -314,7 +316,7 @@ impl Agent {
         // show this node as one that has not heard.
         self.member.handle_reconnect();
         self.follow_member();
-        self.send_evidence();
+        self.send_evidence(now);
     }
 
     fn message(&mut self, message: ToNode, now: Now) {
@@ -329,10 +331,12 @@ impl Agent {
             }
             ToNode::EvidenceResult { digest, refused } => {
                 let is_refused = refused.is_some();
-                if self.submissions.handle_answer(digest, refused) {
+                if self.submissions.handle_answer(digest, refused, now.boot) {
                     self.counts.evidence_refused += u64::from(is_refused);
                     self.counts.evidence_accepted += u64::from(!is_refused);
                 }
+                // A refusal that signing anew can mend is mended at once.
+                self.send_evidence(now);
             }
             ToNode::Enrolled(_) | ToNode::Welcome { .. } | ToNode::Refused { .. } => {
                 tracing::warn!("the controller said something out of turn; ignored");
@@ -391,12 +395,12 @@ impl Agent {
         }
     }
 
-    fn send_evidence(&mut self) {
+    fn send_evidence(&mut self, now: Now) {
         if !self.control.is_up() {
             return;
         }
         let signer = signer(&self.place, &self.identity);
-        if let Some(message) = self.submissions.send(&signer) {
+        if let Some(message) = self.submissions.send(&signer, now.boot) {
             self.effects.push_back(Effect::Send(message));
         }
     }

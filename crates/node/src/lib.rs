@@ -231,18 +231,18 @@ impl Node {
         io::interface::refuse_collisions(&self.config.interface, &place).await?;
         // Before the addresses are there: at no time do they answer to anybody but the tunnel.
         let firewall = self.raise_firewall(&place)?;
-        let (shell, inputs) = match self.set_up(enrolment, firewall.watch()).await {
+        let (mut shell, inputs) = match self.set_up(enrolment, firewall.watch()).await {
             Ok(ready) => ready,
             Err(error) => {
                 firewall.undo();
                 return Err(error);
             }
         };
+        let emitter = std::mem::take(&mut shell.emitter);
+        let ended = shell.run(inputs, shutdown).await;
+        emitter.stop();
         // A data plane that failed leaves the rules as they are: what was kept apart stays so.
-        shell
-            .run(inputs, shutdown)
-            .await
-            .map_err(ServeError::Data)?;
+        ended.map_err(ServeError::Data)?;
         firewall.stop();
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::io::clock;
 use crate::persist::{Enrolment, Keeper, Newest, StateDir};
 use crate::session::Session;
 use crate::underlay::Underlay;
-use crate::{admin, export, metrics, status};
+use crate::{admin, emitter, export, metrics, status};
 use agent::{Agent, Effect, Emission, Evidence, Now, Round, SessionEvent, Target};
 use keys::WgSecret;
 use std::future::Future;
@@ -26,6 +26,8 @@ pub(crate) struct Shell {
     pub(crate) keeper: Keeper,
     pub(crate) data: DataPlane,
     pub(crate) underlay: Underlay,
+    /// Taken by those that run the shell, to be stopped after it.
+    pub(crate) emitter: emitter::Running,
     /// The way to the controller, while there is one; dropped, it ends the connection, and another one is
     /// made.
     pub(crate) outbox: Option<mpsc::Sender<ToController>>,

@@ -66,7 +66,8 @@ pub(crate) fn start(
     };
     let session = converse(dialer, addresses, introduction);
 
-    let (emissions, mock_mean) = emit(config.emitter, config.emit_every);
+    let (emitter, emissions, mock_mean) =
+        emit(config.emitter, config.emit_every).map_err(ServeError::Data)?;
     let (requests_out, requests) = mpsc::channel(QUEUE);
     let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
     serve_clients(admin, metrics, requests_out);
@@ -96,6 +97,7 @@ pub(crate) fn start(
         keeper,
         data,
         underlay,
+        emitter,
         outbox: None,
         underlay_changed: false,
         mock_mean,
@@ -129,16 +131,20 @@ fn interface(
     }
 }
 
-/// Runs the emitter: its emissions, and the way to change the mean of a mock.
-fn emit(
-    emitter: Emitter,
-    every: Duration,
-) -> (mpsc::Receiver<Emission>, Option<watch::Sender<Option<f64>>>) {
+/// An emitter, its emissions, and the way to change the mean of a mock.
+type Emitting = (
+    emitter::Running,
+    mpsc::Receiver<Emission>,
+    Option<watch::Sender<Option<f64>>>,
+);
+
+/// Runs the emitter.
+fn emit(emitter: Emitter, every: Duration) -> std::io::Result<Emitting> {
     let (mock_mean, mean) = watch::channel(None);
     let has_mock = matches!(emitter, Emitter::Mock { .. });
     let (out, emissions) = mpsc::channel(QUEUE);
-    tokio::spawn(emitter::run(emitter, every, mean, out));
-    (emissions, has_mock.then_some(mock_mean))
+    let running = emitter::start(emitter, every, mean, out)?;
+    Ok((running, emissions, has_mock.then_some(mock_mean)))
 }
 
 /// Keeps the control channel; its news.

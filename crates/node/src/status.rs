@@ -112,6 +112,7 @@ fn evidence(evidence: &Evidence, control: &agent::Control) -> EvidenceStatus {
         EvidenceResult::Pending => "pending".to_owned(),
         EvidenceResult::Accepted => "accepted".to_owned(),
         EvidenceResult::Refused(reason) => format!("refused: {reason}"),
+        EvidenceResult::PutOff { reason, .. } => format!("refused for now: {reason}"),
     };
     EvidenceStatus {
         overall: evidence.overall,
