@@ -244,9 +244,10 @@ impl Agent {
         &self.counts
     }
 
-    /// The last echoes of a node.
+    /// The last echoes of a node, if they were sent under what is in force between the two now.
     pub fn ping(&self, node: &NodeId) -> Option<&PingResult> {
-        self.pings.of(node)
+        let (own, view) = (self.identity.public(), self.member.view());
+        self.pings.of(node, &own, &view)
     }
 
     /// Why an echo to `node` failed, with what the epoch says about it.

@@ -69,6 +69,8 @@ pub struct PingResult {
     pub v6: Ping,
     /// When the round was over.
     pub at: Timestamp,
+    /// Whether there was a tunnel by what was in force then.
+    tunnel: bool,
     /// The epoch in which the result was last logged, and whether both families answered.
     logged: (Option<Epoch>, bool, bool),
 }
@@ -78,8 +80,10 @@ pub struct PingResult {
 pub(crate) struct Pings(HashMap<NodeId, PingResult>);
 
 impl Pings {
-    pub(crate) fn of(&self, node: &NodeId) -> Option<&PingResult> {
-        self.0.get(node)
+    /// The last echoes of a node. Those of before it was cut off, or let in, say nothing about now.
+    pub(crate) fn of(&self, node: &NodeId, own: &NodeId, view: &View<'_>) -> Option<&PingResult> {
+        let result = self.0.get(node);
+        result.filter(|result| result.tunnel == has_tunnel(view, own, node))
     }
 
     /// Takes a round; the report of it.
@@ -108,7 +112,13 @@ impl Pings {
                 rtt_v4_us: micros(&v4),
                 rtt_v6_us: micros(&v6),
             });
-            let result = PingResult { v4, v6, at, logged };
+            let result = PingResult {
+                v4,
+                v6,
+                at,
+                tunnel: has_tunnel(view, own, &target.node),
+                logged,
+            };
             pings.insert(target.node, result);
         }
         self.0 = pings;
@@ -134,6 +144,15 @@ pub(crate) fn targets(own: &NodeId, view: &View<'_>) -> Vec<Target> {
         sizes: Vec::new(),
     };
     others.map(target).collect()
+}
+
+/// Whether what is in force gives this node a tunnel to another.
+fn has_tunnel(view: &View<'_>, own: &NodeId, node: &NodeId) -> bool {
+    let is_member = |node| {
+        view.update
+            .is_some_and(|update| update.member(node).is_some())
+    };
+    !view.is_closed() && is_member(own) && is_member(node)
 }
 
 /// Why an echo to `node` failed, with what the epoch says about it.

@@ -1,7 +1,8 @@
 //! The agent against its effects, in virtual time.
 
 use crate::{
-    Agent, Config, DataChange, Effect, Emission, EvidenceResult, Now, SessionEvent, inside,
+    Agent, Config, DataChange, Echoes, Effect, Emission, EvidenceResult, Now, Round, SessionEvent,
+    Target, inside,
 };
 use epoch::member::HighWater;
 use epoch::{EpochChange, Turn};
@@ -13,6 +14,7 @@ use std::time::Duration;
 use tunnel::FrontDoor;
 use wire::fixtures::{self, MESH};
 use wire::message::Update;
+use wire::update::Excluded;
 use wire::{Digest, EpochUpdate, Mark, Member, Place, Signed, ToController, ToNode};
 
 struct Bench {
@@ -88,11 +90,18 @@ impl Bench {
     }
 
     fn update(&self, lead_ms: u64) -> ToNode {
-        let secret = EpochSecret::from_bytes([7; 32]);
         let update = EpochUpdate {
             activate_in_ms: lead_ms,
-            commitment: secret.commitment(),
             ..fixtures::update(1, vec![self.own.clone(), self.peer.clone()])
+        };
+        self.pushed(update)
+    }
+
+    fn pushed(&self, update: EpochUpdate) -> ToNode {
+        let secret = EpochSecret::from_bytes([7; 32]);
+        let update = EpochUpdate {
+            commitment: secret.commitment(),
+            ..update
         };
         let signed = Signed::sign(&update, &self.authority).unwrap();
         let mark = Mark {
@@ -310,4 +319,74 @@ fn a_place_inside_the_mesh_is_none() {
             .collect::<Vec<_>>(),
         [endpoint(3)]
     );
+}
+
+/// A round in which the peer has answered.
+fn answered(peer: &Member) -> Round {
+    let echo = Ok(Duration::from_micros(300));
+    let target = Target {
+        node: peer.node,
+        name: peer.name.clone(),
+        v4: peer.v4,
+        v6: peer.v6,
+        sizes: Vec::new(),
+    };
+    let echoes = Echoes {
+        target,
+        v4: echo.clone(),
+        v6: echo,
+        large: Vec::new(),
+    };
+    Round {
+        results: vec![echoes],
+    }
+}
+
+#[test]
+fn an_echo_of_before_a_peer_was_cut_off_is_not_shown_after() {
+    let mut bench = Bench::new();
+    bench.connect();
+    let first = bench.update(0);
+    let ToNode::Update(said) = &first else {
+        panic!("an update");
+    };
+    let previous = said.signed.digest();
+    bench.say(first);
+    let peer = bench.peer.clone();
+    bench.agent.handle_round(answered(&peer), &[], bench.now);
+    assert!(bench.agent.ping(&peer.node).is_some());
+
+    let excluded = Excluded {
+        node: peer.node,
+        name: peer.name.clone(),
+        v4: peer.v4,
+        v6: peer.v6,
+        reason: "evicted".into(),
+    };
+    let second = bench.pushed(EpochUpdate {
+        previous,
+        excluded: vec![excluded],
+        activate_in_ms: 0,
+        ..fixtures::update(2, vec![bench.own.clone()])
+    });
+    bench.say(second);
+    assert_eq!(bench.agent.view().update.unwrap().epoch.0, 2);
+    assert!(bench.agent.ping(&peer.node).is_none(), "it is cut off");
+    // An excluded node that answers is news, and no leftover.
+    bench.agent.handle_round(answered(&peer), &[], bench.now);
+    assert!(bench.agent.ping(&peer.node).is_some());
+}
+
+#[test]
+fn an_echo_of_before_the_lease_ended_is_not_shown_after() {
+    let mut bench = Bench::new();
+    bench.connect();
+    let update = bench.update(0);
+    bench.say(update);
+    let peer = bench.peer.clone();
+    bench.agent.handle_round(answered(&peer), &[], bench.now);
+    assert!(bench.agent.ping(&peer.node).is_some());
+    bench.pass(Duration::from_secs(301));
+    assert!(bench.agent.view().is_closed());
+    assert!(bench.agent.ping(&peer.node).is_none());
 }

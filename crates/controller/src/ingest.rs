@@ -65,7 +65,7 @@ impl Ingest<'_> {
             ToController::Enrol(_) | ToController::Hello(_) => self.close(id, Refusal::Protocol),
             ToController::Evidence { envelope } => self.evidence(id, name, &envelope, now),
             ToController::Ack { epoch, phase } => self.ack(name, epoch, phase),
-            ToController::Report { peers } => self.observe(name, &peers),
+            ToController::Report { peers } => self.observe(name, &peers, now),
             ToController::Endpoints {
                 listen_port,
                 advertised,
@@ -172,7 +172,7 @@ impl Ingest<'_> {
         }
     }
 
-    fn observe(&mut self, name: &NodeName, peers: &[PeerReport]) {
+    fn observe(&mut self, name: &NodeName, peers: &[PeerReport], now: Now) {
         let observes = peers
             .iter()
             .filter_map(|report| {
@@ -186,6 +186,7 @@ impl Ingest<'_> {
             })
             .collect();
         let live = self.connections.live_mut(name);
+        live.observed = Some(now.boot);
         if live.observes != observes {
             live.observes = observes;
             self.output.touch();

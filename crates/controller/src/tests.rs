@@ -7,6 +7,7 @@ mod faults;
 mod metrics;
 mod restart;
 mod segments;
+mod shown;
 mod socket;
 mod timers;
 

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use keys::Epoch;
 use policy::{Reason, State};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use wire::NodeName;
 use wire::admin::{
     BenchmarkStatus, Control, ControllerStatus, EpochStatus, Membership, NextEpoch, NodeState,
@@ -95,7 +96,7 @@ impl<'e> View<'e> {
         let current = segment.current();
         let member = segment.has_in_force(&node.id);
         let decision = segment.judge(case, now);
-        let connected = live.is_some_and(|live| live.connection.is_some());
+        let control = control(live, now);
         let state = self.state_of(name, case);
         let acked = live.and_then(|live| live.acked);
         let holds = member && acked == Some((current, Phase::Activated));
@@ -108,21 +109,20 @@ impl<'e> View<'e> {
             },
             state,
             last_benchmark: node.evidence.as_ref().map(benchmark),
-            psk: if holds {
-                PskState::Valid
-            } else {
-                PskState::None
+            psk: match control {
+                _ if !holds => PskState::None,
+                Control::Disconnected => PskState::Unknown,
+                Control::Connected | Control::Silent => PskState::Valid,
             },
             reason: if member {
                 decision.reason.as_ref().map(Reason::to_string)
             } else {
                 Some(why_not(case, &decision))
             },
-            control: if connected {
-                Control::Connected
-            } else {
-                Control::Disconnected
-            },
+            control,
+            heard_utc: live
+                .and_then(|live| live.heard)
+                .map(|at| utc(wall(at, now))),
             v4: self.mesh.network.v4(node.host).0,
             v6: self.mesh.network.v6(node.host).0,
             wireguard: node.wg.to_base64(),
@@ -132,7 +132,14 @@ impl<'e> View<'e> {
             clock_skew_ms: live.and_then(|live| live.clock_skew_ms),
             software: live.and_then(|live| live.software.clone()),
             enrolled_utc: utc(node.enrolled_at),
-            observes: live.map(observes).unwrap_or_default(),
+            observed_utc: live
+                .filter(|_| control != Control::Disconnected)
+                .and_then(|live| live.observed)
+                .map(|at| utc(wall(at, now))),
+            observes: live
+                .filter(|_| control != Control::Disconnected)
+                .map(|live| self.observes(live))
+                .unwrap_or_default(),
         }
     }
 
@@ -147,6 +154,21 @@ impl<'e> View<'e> {
             Some(State::Probation) => NodeState::Probation,
             Some(State::Active | State::Quarantined | State::Evicted) | None => NodeState::Active,
         }
+    }
+
+    /// The last report of a node. What it says of a node that is no member is void if it is older than the epoch
+    /// in force: a peer that was cut off answered a moment before.
+    fn observes(&self, live: &Live) -> BTreeMap<NodeName, Observation> {
+        let segment = self.segment();
+        let begun = segment.in_force().map(|span| span.activates);
+        let is_of_before = live.observed <= begun;
+        let is_member = |peer: &NodeName| {
+            let node = self.fleet().node(peer);
+            node.is_some_and(|node| segment.has_in_force(&node.id))
+        };
+        let all = live.observes.iter();
+        let all = all.filter(|(peer, _)| !is_of_before || is_member(peer));
+        all.map(|(peer, it)| (peer.clone(), shown(it))).collect()
     }
 
     /// Every enrolled node, before the policy of the segment that is shown.
@@ -222,13 +244,25 @@ fn benchmark(accepted: &Accepted) -> BenchmarkStatus {
     }
 }
 
-fn observes(live: &Live) -> BTreeMap<NodeName, Observation> {
+fn shown(observed: &Observed) -> Observation {
     let millis = |us: Option<u32>| us.map(|us| f64::from(us) / 1_000.0);
-    let shown = |observed: &Observed| Observation {
+    Observation {
         session_epoch: observed.session_epoch.map(|epoch| epoch.0),
         rtt_v4_ms: millis(observed.rtt_v4_us),
         rtt_v6_ms: millis(observed.rtt_v6_us),
-    };
-    let all = live.observes.iter();
-    all.map(|(peer, it)| (peer.clone(), shown(it))).collect()
+    }
+}
+
+fn control(live: Option<&Live>, now: Now) -> Control {
+    match live.filter(|live| live.connection.is_some()) {
+        None => Control::Disconnected,
+        Some(live) if live.is_silent(now) => Control::Silent,
+        Some(_) => Control::Connected,
+    }
+}
+
+/// A moment of the boot-time clock by the calendar.
+fn wall(at: Duration, now: Now) -> Timestamp {
+    let ago = now.boot.saturating_sub(at);
+    now.wall.checked_sub(ago).unwrap_or(Timestamp::MIN)
 }

@@ -17,6 +17,7 @@ mod admin;
 mod data;
 mod emitter;
 mod export;
+mod heard;
 mod io;
 pub mod metrics;
 mod persist;

@@ -4,7 +4,7 @@
 use crate::io::clock;
 use agent::SessionEvent;
 use keys::{AuthorityId, NodeId, WgPublicKey};
-use quic::{Connection, Dialer};
+use quic::{Connection, Dialer, Pulse};
 use rand::Rng as _;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub(crate) enum Session {
         /// Takes messages for the controller; full or closed: they are lost with the connection. Dropped,
         /// it ends the connection, and another one is made.
         outbox: mpsc::Sender<ToController>,
+        /// When the controller was last heard.
+        pulse: Pulse,
     },
     /// Anything else, for the agent.
     Heard(SessionEvent),
@@ -159,7 +161,13 @@ async fn once(
         place,
         skew_ms,
     };
-    if events.send(Session::Up { event, outbox }).await.is_err() {
+    let pulse = connection.pulse();
+    let up = Session::Up {
+        event,
+        outbox,
+        pulse,
+    };
+    if events.send(up).await.is_err() {
         return Ok(());
     }
 

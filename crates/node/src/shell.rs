@@ -4,6 +4,7 @@
 
 use crate::admin::{Answer, Request};
 use crate::data::{DataCommand, DataPlane, Snapshot};
+use crate::heard::Heard;
 use crate::io::clock;
 use crate::persist::{Enrolment, Keeper, Newest, StateDir};
 use crate::session::Session;
@@ -31,6 +32,8 @@ pub(crate) struct Shell {
     /// The way to the controller, while there is one; dropped, it ends the connection, and another one is
     /// made.
     pub(crate) outbox: Option<mpsc::Sender<ToController>>,
+    /// When the controller was last heard.
+    pub(crate) heard: Heard,
     /// Whether to look at the underlay when the effects are carried out.
     pub(crate) underlay_changed: bool,
     /// Changes the mean of a mock emitter, if that is what runs.
@@ -107,14 +110,20 @@ impl Shell {
 
     fn session(&mut self, session: Session, now: Now) {
         let event = match session {
-            Session::Up { event, outbox } => {
+            Session::Up {
+                event,
+                outbox,
+                pulse,
+            } => {
                 self.outbox = Some(outbox);
+                self.heard.connected(pulse);
                 event
             }
             Session::Heard(event) => event,
         };
         if matches!(event, SessionEvent::Down { .. }) {
             self.outbox = None;
+            self.heard.disconnected(now.boot);
         }
         self.agent.handle_session(event, now);
     }
@@ -209,14 +218,21 @@ impl Shell {
         match request {
             Request::Status(answer) => {
                 let snapshot = self.data.snapshot().await;
-                let status = status::of(
-                    &self.agent,
-                    &self.wg.public(),
-                    &self.underlay,
-                    snapshot.as_ref(),
-                    clock::now(),
-                );
-                let _ = answer.send(Status::Node(Box::new(status)));
+                // Without a data plane: interface and peers that are gone would be a lie.
+                let snapshot = snapshot.ok_or_else(admin::no_data_plane);
+                let status = snapshot.map(|snapshot| {
+                    let now = clock::now();
+                    let status = status::of(
+                        &self.agent,
+                        &self.wg.public(),
+                        &self.underlay,
+                        self.heard.silence(now.boot),
+                        &snapshot,
+                        now,
+                    );
+                    Status::Node(Box::new(status))
+                });
+                let _ = answer.send(status);
             }
             Request::Score(mean, answer) => {
                 let _ = answer.send(self.set_mean(mean));
@@ -227,7 +243,9 @@ impl Shell {
             Request::Metrics(answer) => {
                 // Without a data plane: counters that went back to zero would be a lie.
                 let snapshot = self.data.snapshot().await.ok_or_else(admin::no_data_plane);
-                let page = |data: Snapshot| metrics::page(&self.agent, &data, clock::boot());
+                let boot = clock::boot();
+                let silence = self.heard.silence(boot);
+                let page = |data: Snapshot| metrics::page(&self.agent, &data, silence, boot);
                 let _ = answer.send(snapshot.map(page));
             }
         }

@@ -3,6 +3,7 @@
 
 use crate::data::DataPlane;
 use crate::emitter::{self, Emitter};
+use crate::heard::Heard;
 use crate::io;
 use crate::io::firewall::FirewallWatch;
 use crate::io::offload::Offloads;
@@ -99,6 +100,7 @@ pub(crate) fn start(
         underlay,
         emitter,
         outbox: None,
+        heard: Heard::default(),
         underlay_changed: false,
         mock_mean,
         announced,

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use keys::{NodeId, WgPublicKey};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 use tunnel::PeerSnapshot;
 use wire::NodeName;
 use wire::admin::{
@@ -21,7 +22,8 @@ pub(crate) fn of(
     agent: &Agent,
     wg: &WgPublicKey,
     underlay: &Underlay,
-    snapshot: Option<&Snapshot>,
+    silence: Option<Duration>,
+    snapshot: &Snapshot,
     now: Now,
 ) -> NodeDaemonStatus {
     let view = agent.view();
@@ -35,12 +37,7 @@ pub(crate) fn of(
     let (control, controller, control_error, clock_skew_ms) = match agent.control() {
         agent::Control::Up {
             address, skew_ms, ..
-        } => (
-            Control::Connected,
-            Some(address.clone()),
-            None,
-            Some(*skew_ms),
-        ),
+        } => (heard(silence), Some(address.clone()), None, Some(*skew_ms)),
         agent::Control::Down { address, error } => {
             (Control::Disconnected, address.clone(), error.clone(), None)
         }
@@ -62,6 +59,7 @@ pub(crate) fn of(
         v4: Some(place.v4.0),
         v6: Some(place.v6.0),
         control,
+        control_heard_seconds: silence.map(|silence| silence.as_secs_f64()),
         controller,
         control_error,
         clock_skew_ms,
@@ -77,15 +75,23 @@ pub(crate) fn of(
     }
 }
 
-fn interface(underlay: &Underlay, snapshot: Option<&Snapshot>) -> InterfaceStatus {
+/// A connection that is open, by when the controller was last heard on it.
+fn heard(silence: Option<Duration>) -> Control {
+    if silence.is_some_and(|silence| silence >= quic::pulse::SILENT_AFTER) {
+        Control::Silent
+    } else {
+        Control::Connected
+    }
+}
+
+fn interface(underlay: &Underlay, snapshot: &Snapshot) -> InterfaceStatus {
     let interface = underlay.interface().clone();
     let (state, reason) = match underlay.firewall() {
         FirewallState::Off => (admin::FirewallState::Off, None),
         FirewallState::Active => (admin::FirewallState::Active, None),
         FirewallState::Failed(reason) => (admin::FirewallState::Failed, Some(reason)),
     };
-    let offloads = snapshot.map_or(&[][..], |snapshot| &snapshot.offloads);
-    let offloads = offloads.iter().map(|(name, off)| OffloadStatus {
+    let offloads = snapshot.offloads.iter().map(|(name, off)| OffloadStatus {
         name: (*name).to_owned(),
         enabled: off.is_none(),
         reason: off.clone(),
@@ -123,14 +129,14 @@ fn evidence(evidence: &Evidence, control: &agent::Control) -> EvidenceStatus {
     }
 }
 
-fn peers(agent: &Agent, snapshot: Option<&Snapshot>) -> BTreeMap<NodeName, PeerStatus> {
+fn peers(agent: &Agent, snapshot: &Snapshot) -> BTreeMap<NodeName, PeerStatus> {
     let Some(update) = agent.view().update else {
         return BTreeMap::new();
     };
     let (own, epoch) = (agent.node(), update.epoch.0);
     let members = update.roster.iter().filter(|member| member.node != own);
     let members = members.map(|member| {
-        let seen = snapshot.and_then(|s| s.peers.iter().find(|peer| peer.key == member.wg));
+        let seen = snapshot.peers.iter().find(|peer| peer.key == member.wg);
         let place = (member.node, member.v4, member.v6);
         let status = peer(agent, place, Some(member.wg), None, epoch, seen);
         (member.name.clone(), status)
@@ -190,10 +196,7 @@ fn membership(is_member: bool) -> Membership {
     }
 }
 
-fn dropped(snapshot: Option<&Snapshot>) -> BTreeMap<String, u64> {
-    let Some(snapshot) = snapshot else {
-        return BTreeMap::new();
-    };
+fn dropped(snapshot: &Snapshot) -> BTreeMap<String, u64> {
     let io = [
         ("tun_write_failed", snapshot.io.tun_write),
         ("udp_send_failed", snapshot.io.udp_send),
