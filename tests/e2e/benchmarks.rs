@@ -29,7 +29,7 @@ fn a_benchmark_that_leaves_children_behind_counts_and_none_outlives_it_or_the_no
         .prepare();
     mesh.start_controller();
     mesh.start_node("node-a");
-    mesh.wait_until_membership("node-a", Membership::Allowed);
+    mesh.wait_until_members(&["node-a"]);
     mesh.wait_until("several runs count", |mesh| {
         let events = mesh.events();
         events

@@ -30,6 +30,11 @@ fn what_is_shown_of_a_node_that_died_and_of_a_controller_out_of_reach_is_dated_o
         silent_there && silent_here,
         "silence shows before it is the end"
     );
+    mesh.wait_until("the file says so too", |mesh| {
+        let status = file(mesh);
+        let gone = |node| shown(&status, node).control == Control::Disconnected;
+        gone("node-b") && gone("node-c")
+    });
     for status in [mesh.status(), file(&mesh)] {
         for node in ["node-b", "node-c"].map(|node| shown(&status, node)) {
             assert_eq!(node.psk, PskState::Unknown);

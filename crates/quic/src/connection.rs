@@ -29,7 +29,7 @@ pub enum ConnectionError {
     #[error("the other side did not prove an Ed25519 key")]
     NoKey,
     /// Nothing was heard for too long.
-    #[error("nothing was heard for {0:?}")]
+    #[error("nothing was heard for {} s", .0.as_secs())]
     Silent(std::time::Duration),
     /// The handshake took too long.
     #[error("no answer within {0:?}")]
