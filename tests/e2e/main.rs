@@ -1,6 +1,7 @@
 //! Real daemons in network namespaces: what an operator would see. One file per kind of trouble.
 
 mod abuse;
+mod benchmarks;
 mod capture;
 mod clocks;
 mod crashes;
@@ -21,6 +22,7 @@ mod rights;
 mod secrets;
 mod sources;
 mod startup;
+mod truth;
 mod underlay;
 
 use std::time::Duration;

@@ -85,6 +85,8 @@ pub struct PingResult {
     pub v6: Ping,
     /// When the round was over.
     pub at: Timestamp,
+    /// Whether there was a tunnel by what was in force then.
+    tunnel: bool,
     /// The epoch in which the result was last logged, and whether both families answered.
     logged: (Option<Epoch>, bool, bool),
 }
@@ -94,16 +96,22 @@ pub struct PingResult {
 pub(crate) struct Pings(HashMap<NodeId, PingResult>);
 
 impl Pings {
-    /// The last echoes of a node, as they count with the ways of now.
-    pub(crate) fn of(&self, node: &NodeId, ways: &Ways) -> Option<PingResult> {
-        let PingResult { v4, v6, at, logged } = self.0.get(node)?.clone();
+    /// The last echoes of a node, as they count with the ways of now. Those of before it was cut off, or let in,
+    /// say nothing about now.
+    pub(crate) fn of(
+        &self,
+        node: &NodeId,
+        (own, view): (&NodeId, &View<'_>),
+        ways: &Ways,
+    ) -> Option<PingResult> {
+        let mut result = self.0.get(node)?.clone();
+        if result.tunnel != has_tunnel(view, own, node) {
+            return None;
+        }
         let [way_v4, way_v6] = ways.of(node);
-        Some(PingResult {
-            v4: ways::judged(v4, &way_v4),
-            v6: ways::judged(v6, &way_v6),
-            at,
-            logged,
-        })
+        result.v4 = ways::judged(result.v4, &way_v4);
+        result.v6 = ways::judged(result.v6, &way_v6);
+        Some(result)
     }
 
     /// Takes a round; the report of it.
@@ -140,7 +148,13 @@ impl Pings {
                 way_v6,
             });
             let (v4, v6) = heard;
-            let result = PingResult { v4, v6, at, logged };
+            let result = PingResult {
+                v4,
+                v6,
+                at,
+                tunnel: has_tunnel(view, own, &target.node),
+                logged,
+            };
             pings.insert(target.node, result);
         }
         self.0 = pings;
@@ -167,6 +181,15 @@ pub(crate) fn targets(own: &NodeId, view: &View<'_>) -> Vec<Target> {
         search: 0,
     };
     others.map(target).collect()
+}
+
+/// Whether what is in force gives this node a tunnel to another.
+fn has_tunnel(view: &View<'_>, own: &NodeId, node: &NodeId) -> bool {
+    let is_member = |node| {
+        view.update
+            .is_some_and(|update| update.member(node).is_some())
+    };
+    !view.is_closed() && is_member(own) && is_member(node)
 }
 
 /// Why an echo to `node` failed, with what the epoch says about it.

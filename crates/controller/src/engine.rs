@@ -311,6 +311,11 @@ impl Engine {
         Operator { rotation }.ask(request, now)
     }
 
+    /// The other side of a connection was last heard at `at`, on the boot-time clock. Told once a second.
+    pub fn handle_heard(&mut self, id: ConnectionId, at: Duration, now: Now) {
+        self.connections.heard(id, at, &mut self.output, now);
+    }
+
     /// Tells every connection that the controller stops.
     pub fn stop(&mut self) {
         self.connections.stop(&mut self.output);

@@ -45,6 +45,7 @@ impl Controller {
             boxes: BTreeMap::new(),
             open: BTreeSet::new(),
             status: StatusFile::new(self.status_file),
+            listen_at: Duration::ZERO,
         };
         let socket = UnixListener::from_std(self.admin).map_err(|_| ServeError::Admin)?;
         let desk = ::admin::Desk::new(questions, admin::WORDS);
@@ -89,6 +90,8 @@ struct Shell<'l> {
     /// Connections whose tasks have not ended.
     open: BTreeSet<ConnectionId>,
     status: StatusFile,
+    /// When it is time to look which connections are heard.
+    listen_at: Duration,
 }
 
 /// The way to a connection.
@@ -123,6 +126,7 @@ impl Shell<'_> {
             self.engine.handle_timeout(now);
             self.carry_out();
             self.engine.tidy(now);
+            self.listen(now);
             self.status.keep(&mut self.engine, now);
             let wake = self.engine.poll_timeout(now).min(self.status.due());
             // Bounded, because the machine may sleep, which tokio's clock does not count, and the
@@ -147,6 +151,19 @@ impl Shell<'_> {
         self.carry_out();
         let _ = timeout(STOP_TIME, self.drain(queue)).await;
         self.status.keep_at_once(&mut self.engine, Now::read());
+    }
+
+    /// Tells the engine when each connection was last heard.
+    fn listen(&mut self, now: Now) {
+        if now.boot < self.listen_at {
+            return;
+        }
+        self.listen_at = now.boot + NAP;
+        for (id, line) in &self.boxes {
+            let silence = line.connection.pulse().silence();
+            let at = now.boot.saturating_sub(silence);
+            self.engine.handle_heard(*id, at, now);
+        }
     }
 
     fn answer(&mut self, question: Question) {

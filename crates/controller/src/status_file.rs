@@ -13,7 +13,8 @@ use wire::admin::{ControllerStatus, Membership, NodeState};
 /// `status.json`, kept up with the engine.
 pub(crate) struct StatusFile {
     path: PathBuf,
-    written: Option<ControllerStatus>,
+    /// Where everybody stood when it was written last.
+    written: Option<Standing>,
     not_before: Duration,
     refresh_at: Duration,
     pending: bool,
@@ -51,25 +52,18 @@ impl StatusFile {
         self.pending = false;
         self.not_before = now.boot + STATUS_PAUSE;
         self.refresh_at = now.boot + STATUS_REFRESH;
-        let mut status = engine.status(now);
-        if let Some(written) = &self.written {
-            // When it was made is no change.
-            let made = std::mem::replace(&mut status.generated_utc, written.generated_utc.clone());
-            if status == *written {
-                return;
-            }
-            status.generated_utc = made;
-        }
+        // Even if nothing has changed: an old file is that of a controller which has ended.
+        let status = engine.status(now);
         match write(&self.path, &status) {
             Ok(()) => {
-                let (before, after) = (self.written.as_ref().map(standing), standing(&status));
-                if before.as_ref() == Some(&after) {
+                let after = standing(&status);
+                if self.written.as_ref() == Some(&after) {
                     tracing::debug!(epoch = status.epoch.id, "status written");
                 } else {
                     tracing::info!(epoch = status.epoch.id, "status written");
                 }
                 self.failed = false;
-                self.written = Some(status);
+                self.written = Some(after);
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.failed, true) {
@@ -82,7 +76,9 @@ impl StatusFile {
 }
 
 /// The part of a status that is worth a line: the epoch, and where each node stands in it.
-fn standing(status: &ControllerStatus) -> (u64, Vec<(NodeName, Membership, NodeState)>) {
+type Standing = (u64, Vec<(NodeName, Membership, NodeState)>);
+
+fn standing(status: &ControllerStatus) -> Standing {
     let nodes = status.nodes.iter();
     let nodes = nodes.map(|(name, node)| (name.clone(), node.membership, node.state));
     (status.epoch.id, nodes.collect())
@@ -103,9 +99,10 @@ pub(crate) fn write(path: &Path, status: &ControllerStatus) -> std::io::Result<(
         .tempfile_in(dir)?;
     // At once: with 50 nodes, a write for each token takes a tenth of a second, in the loop that
     // everybody waits for.
-    let mut text = serde_json::to_vec_pretty(status)?;
-    text.push(b'\n');
-    file.write_all(&text)?;
+    let mut text = serde_json::to_string_pretty(status)?;
+    text.push('\n');
+    // Much of it comes from other machines, and a terminal obeys what it is shown.
+    file.write_all(wire::visible::json(&text).as_bytes())?;
     // The mode at creation is subject to the umask.
     file.as_file()
         .set_permissions(std::fs::Permissions::from_mode(0o644))?;
@@ -115,5 +112,6 @@ pub(crate) fn write(path: &Path, status: &ControllerStatus) -> std::io::Result<(
 
 /// Changes within this time share one writing.
 const STATUS_PAUSE: Duration = Duration::from_millis(200);
-/// Reasons change with time alone: evidence turns stale.
+/// Reasons change with time alone, as evidence turns stale; and readers see by its age that there is a
+/// controller.
 const STATUS_REFRESH: Duration = Duration::from_secs(5);

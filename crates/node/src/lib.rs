@@ -19,6 +19,7 @@ mod data;
 mod emitter;
 mod export;
 mod guard;
+mod heard;
 mod io;
 mod keepalive;
 pub mod metrics;
@@ -263,15 +264,18 @@ impl Node {
         io::interface::refuse_collisions(&self.config.interface, &place).await?;
         // Before the addresses are there: at no time do they answer to anybody but the tunnel.
         let firewall = self.raise_firewall(&place)?;
-        let (shell, inputs) = match self.set_up(enrolment, &firewall).await {
+        let (mut shell, inputs) = match self.set_up(enrolment, &firewall).await {
             Ok(ready) => ready,
             Err(error) => {
                 firewall.undo();
                 return Err(error);
             }
         };
+        let emitter = std::mem::take(&mut shell.emitter);
+        let ended = shell.run(inputs, shutdown).await;
+        emitter.stop();
         // A data plane that failed leaves the rules as they are: what was kept apart stays so.
-        shell.run(inputs, shutdown).await?;
+        ended?;
         firewall.stop();
         Ok(())
     }

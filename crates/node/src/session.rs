@@ -4,7 +4,7 @@
 use crate::io::{clock, interface, udp};
 use agent::SessionEvent;
 use keys::{AuthorityId, NodeId, WgPublicKey};
-use quic::{Connection, Dialer};
+use quic::{Connection, Dialer, Pulse};
 use rand::Rng as _;
 use std::net::{SocketAddr, SocketAddrV6};
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub(crate) enum Session {
         /// Takes messages for the controller; full or closed: they are lost with the connection. Dropped,
         /// it ends the connection, and another one is made.
         outbox: mpsc::Sender<ToController>,
+        /// When the controller was last heard.
+        pulse: Pulse,
     },
     /// Anything else, for the agent.
     Heard(SessionEvent),
@@ -189,10 +191,12 @@ async fn once(
         skew_ms,
     };
     let mapped = Some(observed).filter(|it| !udp::is_own(it.ip()));
+    let pulse = connection.pulse();
     let up = Session::Up {
         event,
         mapped,
         outbox,
+        pulse,
     };
     if events.send(up).await.is_err() {
         return Ok(());

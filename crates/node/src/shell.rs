@@ -5,12 +5,13 @@
 use crate::admin::{Answer, Request};
 use crate::data::{DataCommand, DataPlane, Snapshot};
 use crate::guard::{Guard, News};
+use crate::heard::Heard;
 use crate::io::clock;
 use crate::keepalive::Watch;
 use crate::persist::{Enrolment, Keeper, Newest, StateDir};
 use crate::session::Session;
 use crate::underlay::Underlay;
-use crate::{ServeError, admin, export, metrics, status};
+use crate::{ServeError, admin, emitter, export, metrics, status};
 use agent::{Agent, Effect, Emission, Evidence, Now, PathLimit, Round, SessionEvent, Target};
 use keys::WgSecret;
 use std::future::Future;
@@ -30,9 +31,13 @@ pub(crate) struct Shell {
     pub(crate) underlay: Underlay,
     /// Keeps the interface.
     pub(crate) guard: Guard,
+    /// Taken by those that run the shell, to be stopped after it.
+    pub(crate) emitter: emitter::Running,
     /// The way to the controller, while there is one; dropped, it ends the connection, and another one is
     /// made.
     pub(crate) outbox: Option<mpsc::Sender<ToController>>,
+    /// When the controller was last heard.
+    pub(crate) heard: Heard,
     /// Whether to look at the underlay when the effects are carried out.
     pub(crate) underlay_changed: bool,
     pub(crate) keepalive: Watch,
@@ -120,8 +125,10 @@ impl Shell {
                 event,
                 mapped,
                 outbox,
+                pulse,
             } => {
                 self.outbox = Some(outbox);
+                self.heard.connected(pulse);
                 self.keepalive.handle_seen(mapped);
                 let every = self.keepalive.every();
                 self.data.send(DataCommand::Keepalive(every));
@@ -130,7 +137,10 @@ impl Shell {
             Session::Heard(event) => event,
         };
         match event {
-            SessionEvent::Down { .. } | SessionEvent::Duplicate { .. } => self.outbox = None,
+            SessionEvent::Down { .. } | SessionEvent::Duplicate { .. } => {
+                self.outbox = None;
+                self.heard.disconnected(now.boot);
+            }
             SessionEvent::Up { .. } | SessionEvent::Message(_) => {}
         }
         self.agent.handle_session(event, now);
@@ -245,17 +255,24 @@ impl Shell {
         match request {
             Request::Status(answer) => {
                 let snapshot = self.data.snapshot().await;
-                let mut status = status::of(
-                    &self.agent,
-                    &self.wg.public(),
-                    (&self.underlay, &self.guard.condition()),
-                    &self.path_limits(),
-                    snapshot.as_ref(),
-                    clock::now(),
-                );
-                status.keepalive = self.keepalive.every().map(|it| it.as_secs());
-                status.mapped = self.keepalive.mapped();
-                let _ = answer.send(Status::Node(Box::new(status)));
+                // Without a data plane: interface and peers that are gone would be a lie.
+                let snapshot = snapshot.ok_or_else(admin::no_data_plane);
+                let status = snapshot.map(|snapshot| {
+                    let now = clock::now();
+                    let mut status = status::of(
+                        &self.agent,
+                        &self.wg.public(),
+                        (&self.underlay, &self.guard.condition()),
+                        &self.path_limits(),
+                        self.heard.silence(now.boot),
+                        &snapshot,
+                        now,
+                    );
+                    status.keepalive = self.keepalive.every().map(|it| it.as_secs());
+                    status.mapped = self.keepalive.mapped();
+                    Status::Node(Box::new(status))
+                });
+                let _ = answer.send(status);
             }
             Request::Score(mean, answer) => {
                 let _ = answer.send(self.set_mean(mean));
@@ -267,8 +284,10 @@ impl Shell {
                 // Without a data plane: counters that went back to zero would be a lie.
                 let snapshot = self.data.snapshot().await.ok_or_else(admin::no_data_plane);
                 let condition = self.guard.condition();
+                let boot = clock::boot();
+                let silence = self.heard.silence(boot);
                 let page =
-                    |data: Snapshot| metrics::page(&self.agent, &data, &condition, clock::boot());
+                    |data: Snapshot| metrics::page(&self.agent, &data, &condition, silence, boot);
                 let _ = answer.send(snapshot.map(page));
             }
         }

@@ -4,6 +4,7 @@
 use crate::data::{DataCommand, DataPlane, Ruler};
 use crate::emitter::{self, Emitter};
 use crate::guard::{Guard, Parts};
+use crate::heard::Heard;
 use crate::io;
 use crate::io::firewall::Firewall;
 use crate::io::icmp::{Echo, Sockets};
@@ -105,7 +106,8 @@ pub(crate) fn start(
     };
     let session = converse(dialer, addresses, introduction);
 
-    let (emissions, mock_mean) = emit(config.emitter, config.emit_every);
+    let (emitter, emissions, mock_mean) =
+        emit(config.emitter, config.emit_every).map_err(ServeError::Data)?;
     let (requests_out, requests) = mpsc::channel(QUEUE);
     let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
     serve_clients(admin, metrics, requests_out);
@@ -141,7 +143,9 @@ pub(crate) fn start(
         data,
         underlay,
         guard,
+        emitter,
         outbox: None,
+        heard: Heard::default(),
         underlay_changed: false,
         keepalive,
         mock_mean,
@@ -176,16 +180,20 @@ fn interface(
     }
 }
 
-/// Runs the emitter: its emissions, and the way to change the mean of a mock.
-fn emit(
-    emitter: Emitter,
-    every: Duration,
-) -> (mpsc::Receiver<Emission>, Option<watch::Sender<Option<f64>>>) {
+/// An emitter, its emissions, and the way to change the mean of a mock.
+type Emitting = (
+    emitter::Running,
+    mpsc::Receiver<Emission>,
+    Option<watch::Sender<Option<f64>>>,
+);
+
+/// Runs the emitter.
+fn emit(emitter: Emitter, every: Duration) -> std::io::Result<Emitting> {
     let (mock_mean, mean) = watch::channel(None);
     let has_mock = matches!(emitter, Emitter::Mock { .. });
     let (out, emissions) = mpsc::channel(QUEUE);
-    tokio::spawn(emitter::run(emitter, every, mean, out));
-    (emissions, has_mock.then_some(mock_mean))
+    let running = emitter::start(emitter, every, mean, out)?;
+    Ok((running, emissions, has_mock.then_some(mock_mean)))
 }
 
 /// Keeps the control channel; its news.

@@ -176,7 +176,7 @@ const EAFNOSUPPORT: i32 = 97;
 const MAX_HALF_OPEN: usize = 1024;
 /// Open connections above which a source address must prove itself first.
 const CROWDED: usize = 64;
-/// A connection on which nothing was heard for this long is lost.
+/// Of QUIC itself, above [`crate::pulse::LOST_AFTER`], which is the measure.
 const IDLE_MS: u32 = 15_000;
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 const CLOSE_TIME: Duration = Duration::from_secs(2);

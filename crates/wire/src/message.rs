@@ -165,8 +165,8 @@ pub enum ToNode {
     EvidenceResult {
         /// SHA-256 of the DSSE payload.
         digest: [u8; 32],
-        /// `None`: accepted. Otherwise why not, for the node's log; at most 256 bytes.
-        refused: Option<String>,
+        /// `None`: accepted. Otherwise why not.
+        refused: Option<RefusedEvidence>,
     },
     /// The last thing on a connection that the controller will not serve (type 6).
     Refused {
@@ -178,6 +178,26 @@ pub enum ToNode {
     /// Another process runs with the node's keys: to the first, which stays, and to the other, before it is
     /// refused (type 8).
     Duplicate(Duplicate),
+}
+
+/// Why evidence was not accepted, and whether it may be later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedEvidence {
+    /// For the node's log and status; at most 256 bytes.
+    pub reason: String,
+    /// Whether there is any use in sending it again.
+    pub again: Again,
+}
+
+/// Whether refused evidence may be accepted when it is sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Again {
+    /// No.
+    Never,
+    /// The same evidence, once the reason has passed.
+    Later,
+    /// The same run, once it is signed for an epoch that the controller knows.
+    Anew,
 }
 
 /// A signed update on its way to one node.
