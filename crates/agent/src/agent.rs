@@ -343,6 +343,8 @@ impl Agent {
                     self.counts.evidence_accepted += u64::from(!is_refused);
                 }
             }
+            // The session's.
+            ToNode::Seen { .. } => {}
             ToNode::Enrolled(_) | ToNode::Welcome { .. } | ToNode::Refused { .. } => {
                 tracing::warn!("the controller said something out of turn; ignored");
             }

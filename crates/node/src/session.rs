@@ -27,6 +27,8 @@ pub(crate) enum Session {
         /// it ends the connection, and another one is made.
         outbox: mpsc::Sender<ToController>,
     },
+    /// The controller sees this node there now, if that is no address of this machine.
+    Seen { mapped: Option<SocketAddr> },
     /// Anything else, for the agent.
     Heard(SessionEvent),
 }
@@ -166,10 +168,9 @@ async fn once(
         place,
         skew_ms,
     };
-    let mapped = Some(observed).filter(|it| !udp::is_own(it.ip()));
     let up = Session::Up {
         event,
-        mapped,
+        mapped: mapped(observed),
         outbox,
     };
     if events.send(up).await.is_err() {
@@ -182,7 +183,12 @@ async fn once(
             if let ToNode::Refused { reason } = message {
                 return Err(SessionError::Refused(reason));
             }
-            let heard = Session::Heard(SessionEvent::Message(Box::new(message)));
+            let heard = match message {
+                ToNode::Seen { observed } => Session::Seen {
+                    mapped: mapped(observed),
+                },
+                message => Session::Heard(SessionEvent::Message(Box::new(message))),
+            };
             if events.send(heard).await.is_err() {
                 break;
             }
@@ -204,6 +210,11 @@ async fn once(
     };
     connection.close("done");
     result
+}
+
+/// The address where the controller sees this node, if it is none of this machine's.
+fn mapped(observed: SocketAddr) -> Option<SocketAddr> {
+    Some(observed).filter(|it| !udp::is_own(it.ip()))
 }
 
 /// Enrols with a token: tries its addresses until one answers or the controller refuses.

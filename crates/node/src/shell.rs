@@ -14,6 +14,7 @@ use agent::{Agent, Effect, Emission, Evidence, Now, PathLimit, Round, SessionEve
 use keys::WgSecret;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use tokio::sync::{mpsc, watch};
 use wire::admin::{Status, WgExport};
 use wire::{Mark, NodeName, Place, Signed, ToController};
@@ -113,17 +114,22 @@ impl Shell {
                 outbox,
             } => {
                 self.outbox = Some(outbox);
-                self.keepalive.handle_seen(mapped);
-                let every = self.keepalive.every();
-                self.data.send(DataCommand::Keepalive(every));
+                self.seen(mapped);
                 event
             }
+            Session::Seen { mapped } => return self.seen(mapped),
             Session::Heard(event) => event,
         };
         if matches!(event, SessionEvent::Down { .. }) {
             self.outbox = None;
         }
         self.agent.handle_session(event, now);
+    }
+
+    fn seen(&mut self, mapped: Option<SocketAddr>) {
+        self.keepalive.handle_seen(mapped);
+        let every = self.keepalive.every();
+        self.data.send(DataCommand::Keepalive(every));
     }
 
     async fn round(&mut self, round: Round, now: Now) {

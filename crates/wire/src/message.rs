@@ -131,6 +131,11 @@ pub enum ToNode {
         /// Why.
         reason: Refusal,
     },
+    /// The connection comes from another address from now on (type 7).
+    Seen {
+        /// Address and port, as the controller sees them.
+        observed: SocketAddr,
+    },
 }
 
 /// A signed update on its way to one node.
@@ -228,12 +233,13 @@ impl Frame for ToNode {
             Self::Endpoints { .. } => 4,
             Self::EvidenceResult { .. } => 5,
             Self::Refused { .. } => 6,
+            Self::Seen { .. } => 7,
         }
     }
 
     fn limit(frame_type: u8) -> Option<usize> {
         match frame_type {
-            1 | 2 | 5 | 6 => Some(SMALL),
+            1 | 2 | 5 | 6 | 7 => Some(SMALL),
             3 | 4 => Some(FLEET),
             _ => None,
         }
