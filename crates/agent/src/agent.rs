@@ -420,6 +420,8 @@ impl Agent {
             // Said by the agent, not by the task that reads: a process that hangs is not there.
             ToNode::RollCall => self.say(ToController::Present),
             ToNode::Duplicate(duplicate) => self.tell_duplicate(duplicate, now),
+            // The session's.
+            ToNode::Seen { .. } => {}
             ToNode::Enrolled(_) | ToNode::Welcome { .. } | ToNode::Refused { .. } => {
                 tracing::warn!("the controller said something out of turn; ignored");
             }

@@ -245,6 +245,9 @@ impl Engine {
     /// A connection is seen at another address.
     pub fn handle_moved(&mut self, id: ConnectionId, remote: SocketAddr, now: Now) {
         if let Some(name) = self.connections.moved(id, remote) {
+            // It may be behind an address translator now, and knows no other way to find out.
+            let seen = ToNode::Seen { observed: remote };
+            self.output.send(id, seen);
             self.ingest().relocate(id, &name, now);
         }
     }

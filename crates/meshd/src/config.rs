@@ -600,6 +600,10 @@ mod tests {
                 "`mtu`: `large`: neither auto nor a number",
             ),
             (
+                "role = \"node\"\npersistent_keepalive = 0",
+                "`persistent_keepalive`: `0`: neither auto, off, nor a number",
+            ),
+            (
                 "role = \"node\"\nemitter = \"magic\"",
                 "`emitter`: not one of: none, mock, command, file",
             ),

@@ -32,6 +32,8 @@ pub(crate) enum Session {
         /// When the controller was last heard.
         pulse: Pulse,
     },
+    /// The controller sees this node there now, if that is no address of this machine.
+    Seen { mapped: Option<SocketAddr> },
     /// Anything else, for the agent.
     Heard(SessionEvent),
 }
@@ -190,11 +192,10 @@ async fn once(
         place,
         skew_ms,
     };
-    let mapped = Some(observed).filter(|it| !udp::is_own(it.ip()));
     let pulse = connection.pulse();
     let up = Session::Up {
         event,
-        mapped,
+        mapped: mapped(observed),
         outbox,
         pulse,
     };
@@ -208,7 +209,12 @@ async fn once(
             if let ToNode::Refused { reason } = message {
                 return Err(SessionError::Refused(reason));
             }
-            let heard = Session::Heard(SessionEvent::Message(Box::new(message)));
+            let heard = match message {
+                ToNode::Seen { observed } => Session::Seen {
+                    mapped: mapped(observed),
+                },
+                message => Session::Heard(SessionEvent::Message(Box::new(message))),
+            };
             if events.send(heard).await.is_err() {
                 break;
             }
@@ -230,6 +236,11 @@ async fn once(
     };
     connection.close("done");
     result
+}
+
+/// The address where the controller sees this node, if it is none of this machine's.
+fn mapped(observed: SocketAddr) -> Option<SocketAddr> {
+    Some(observed).filter(|it| !udp::is_own(it.ip()))
 }
 
 /// Enrols with a token: tries its addresses until one answers or the controller refuses.

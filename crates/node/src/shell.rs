@@ -16,6 +16,7 @@ use agent::{Agent, Effect, Emission, Evidence, Now, PathLimit, Round, SessionEve
 use keys::WgSecret;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use tokio::sync::{mpsc, watch};
 use wire::admin::{Status, WgExport};
 use wire::{Mark, NodeName, Place, Signed, ToController};
@@ -129,11 +130,10 @@ impl Shell {
             } => {
                 self.outbox = Some(outbox);
                 self.heard.connected(pulse);
-                self.keepalive.handle_seen(mapped);
-                let every = self.keepalive.every();
-                self.data.send(DataCommand::Keepalive(every));
+                self.seen(mapped);
                 event
             }
+            Session::Seen { mapped } => return self.seen(mapped),
             Session::Heard(event) => event,
         };
         match event {
@@ -144,6 +144,12 @@ impl Shell {
             SessionEvent::Up { .. } | SessionEvent::Message(_) => {}
         }
         self.agent.handle_session(event, now);
+    }
+
+    fn seen(&mut self, mapped: Option<SocketAddr>) {
+        self.keepalive.handle_seen(mapped);
+        let every = self.keepalive.every();
+        self.data.send(DataCommand::Keepalive(every));
     }
 
     async fn round(&mut self, round: Round, now: Now) {

@@ -178,6 +178,11 @@ pub enum ToNode {
     /// Another process runs with the node's keys: to the first, which stays, and to the other, before it is
     /// refused (type 8).
     Duplicate(Duplicate),
+    /// The connection comes from another address from now on (type 9).
+    Seen {
+        /// Address and port, as the controller sees them.
+        observed: SocketAddr,
+    },
 }
 
 /// Why evidence was not accepted, and whether it may be later.
@@ -303,12 +308,13 @@ impl Frame for ToNode {
             Self::Refused { .. } => 6,
             Self::RollCall => 7,
             Self::Duplicate(_) => 8,
+            Self::Seen { .. } => 9,
         }
     }
 
     fn limit(frame_type: u8) -> Option<usize> {
         match frame_type {
-            1 | 2 | 5..=8 => Some(SMALL),
+            1 | 2 | 5..=9 => Some(SMALL),
             3 | 4 => Some(FLEET),
             _ => None,
         }

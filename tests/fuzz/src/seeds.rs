@@ -279,6 +279,9 @@ fn to_node() -> Vec<ToNode> {
         ToNode::Endpoints {
             entries: vec![(NodeId([2; 32]), addresses())],
         },
+        ToNode::Seen {
+            observed: addresses()[0],
+        },
         ToNode::EvidenceResult {
             digest: [8; 32],
             refused: Some(RefusedEvidence {
