@@ -206,7 +206,7 @@ pub struct NodeStatus {
     /// Its last report about its peers, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub observes: BTreeMap<NodeName, Observation>,
-    /// What is wrong with its mesh interface, by its last report; empty when all is well.
+    /// Faults of its mesh interface, by its last report; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
 }
@@ -463,7 +463,7 @@ pub struct InterfaceStatus {
     /// Whether packets pass it.
     #[serde(default)]
     pub state: InterfaceState,
-    /// What is wrong with it, and with the ways to peers; empty when all is well.
+    /// Its faults, and those of the ways to peers; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
 }
