@@ -1,7 +1,7 @@
 //! The meaning of a round of probes: lines for the operator, a report for the controller, and the cause of
 //! what was not answered. Observes; decides nothing.
 
-use crate::ways::{self, PeerWays, Ways};
+use crate::ways::{PeerWays, Ways};
 use epoch::member::View;
 use jiff::Timestamp;
 use keys::{Epoch, NodeId};
@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 use tunnel::PeerSnapshot;
-use wire::NodeName;
 use wire::message::PeerReport;
+use wire::{NodeName, Way};
 
 /// A node to probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub enum PingFailure {
     /// The system did not send it.
     #[error("not sent: {0}")]
     NotSent(String),
-    /// Whatever the echo, applications' packets leave by this interface.
+    /// Applications' packets leave by this interface, and the echo says nothing of them.
     #[error("packets go by way of {0}, not through the tunnel: remove that route")]
     Astray(String),
     /// The same, and the system lets them go nowhere.
@@ -109,8 +109,8 @@ impl Pings {
             return None;
         }
         let [way_v4, way_v6] = ways.of(node);
-        result.v4 = ways::judged(result.v4, &way_v4);
-        result.v6 = ways::judged(result.v6, &way_v6);
+        result.v4 = judged(result.v4, &way_v4);
+        result.v6 = judged(result.v6, &way_v6);
         Some(result)
     }
 
@@ -131,7 +131,7 @@ impl Pings {
             let [way_v4, way_v6] = ways.of(&target.node);
             // The echoes are kept as they were: a way may change before the next round.
             let heard = (v4.clone(), v6.clone());
-            let (v4, v6) = (ways::judged(v4, &way_v4), ways::judged(v6, &way_v6));
+            let (v4, v6) = (judged(v4, &way_v4), judged(v6, &way_v6));
             let logged = (epoch, v4.is_ok(), v6.is_ok());
             let before = self.0.get(&target.node).map(|ping| ping.logged);
             if before != Some(logged) {
@@ -159,6 +159,17 @@ impl Pings {
         }
         self.0 = pings;
         reports
+    }
+}
+
+/// An echo as it counts: it came back by the tunnel because the probe is bound to it, but where the kernel sends
+/// applications elsewhere, the pair is not well.
+fn judged(ping: Ping, way: &Way) -> Ping {
+    match (way, ping) {
+        (Way::Link(link), _) => Err(PingFailure::Astray(link.clone())),
+        (Way::Nowhere, _) => Err(PingFailure::Refused),
+        (Way::Unknown, Ok(_)) => Err(PingFailure::WayUnknown),
+        (Way::Unknown | Way::Tunnel, ping) => ping,
     }
 }
 
@@ -229,4 +240,25 @@ fn session_epoch(view: &View<'_>, node: &NodeId, peers: &[PeerSnapshot]) -> Opti
 fn micros(ping: &Ping) -> Option<u32> {
     let rtt = ping.as_ref().ok()?;
     Some(u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_is_well_only_if_its_traffic_takes_the_tunnel() {
+        let answered: Ping = Ok(Duration::from_millis(1));
+        assert_eq!(judged(answered.clone(), &Way::Tunnel), answered);
+        let failure = |way: &Way| judged(answered.clone(), way).unwrap_err().to_string();
+        assert_eq!(
+            failure(&Way::Link("eth1".into())),
+            "packets go by way of eth1, not through the tunnel: remove that route"
+        );
+        assert!(failure(&Way::Nowhere).contains("not through the tunnel"));
+        assert!(failure(&Way::Unknown).starts_with("unknown"));
+        // With an echo that failed by itself, an unknown way is no news.
+        let silent: Ping = Err(PingFailure::Unanswered(Duration::from_secs(1)));
+        assert_eq!(judged(silent.clone(), &Way::Unknown), silent);
+    }
 }

@@ -77,7 +77,7 @@ fn controller(status: &ControllerStatus) -> String {
     )
 }
 
-/// What connected nodes report of their interfaces, and of pairs whose packets do not take the tunnel.
+/// The reports of connected nodes about their interfaces, and of pairs whose packets do not take the tunnel.
 fn reported_faults(status: &ControllerStatus) -> Vec<String> {
     let nodes = status.nodes.iter();
     let connected = nodes.filter(|(_, node)| node.control == Control::Connected);

@@ -220,7 +220,7 @@ pub struct NodeStatus {
     /// The other machine that runs with this node's keys, if there was one within three minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duplicate: Option<DuplicateStatus>,
-    /// What is wrong with its mesh interface, by its last report; empty when all is well.
+    /// Faults of its mesh interface, by its last report; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
 }
@@ -532,7 +532,7 @@ pub struct InterfaceStatus {
     /// Whether packets pass it.
     #[serde(default)]
     pub state: InterfaceState,
-    /// What is wrong with it, and with the ways to peers; empty when all is well.
+    /// Its faults, and those of the ways to peers; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
 }

@@ -120,7 +120,7 @@ pub struct PeerReport {
 pub struct InterfaceReport {
     /// Whether no packet passes it.
     pub unusable: bool,
-    /// What is wrong with it; at most [`MAX_FAULTS`] of at most [`MAX_FAULT_LEN`] bytes.
+    /// Its faults; at most [`MAX_FAULTS`] of at most [`MAX_FAULT_LEN`] bytes.
     pub faults: Vec<String>,
 }
 

@@ -47,7 +47,7 @@ pub(crate) struct Firewall {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the keeper is told.
+/// An order to the keeper.
 enum Order {
     /// The interface was made anew and has this index now. The sender is dropped when the rules say so, or when it
     /// is clear that there are none.
