@@ -76,8 +76,8 @@ impl Stamps {
         (timestamp > newest && timestamp > self.forgotten) || may_be_behind
     }
 
-    /// What was shown after `limit` is from the future of a clock that has been set back: it stays
-    /// remembered, and nothing has to be newer any more. Returns the newest that was shown before.
+    /// Timestamps after `limit` are from the future of a clock that has been set back: they stay
+    /// remembered, and nothing has to be newer any more. Returns the newest of those before.
     pub(crate) fn set_back(&mut self, limit: Timestamp) -> Timestamp {
         let before = |shown: &BTreeSet<Timestamp>| shown.range(..=limit).next_back().copied();
         let held = |stamp: Timestamp| (stamp <= limit).then_some(stamp);
@@ -218,7 +218,7 @@ mod tests {
                 assert!(!show(&mut stamps, at(second)), "{second} is a recording");
             }
         }
-        // What had to be forgotten of the future stays shown, as far as nothing names a generation.
+        // A future that had to be forgotten stays shown, as far as nothing names a generation.
         let mut stamps = Stamps::default();
         for number in 0..=MAX_NAMED as u64 {
             assert!(stamps.show_named(at(90_000 + number)));
