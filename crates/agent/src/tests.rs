@@ -249,6 +249,24 @@ fn after_lost_time_only_a_new_connection_is_believed() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_is_told_to_the_tunnel_and_closes_nothing() {
+    let mut bench = Bench::new();
+    bench.connect();
+    let update = bench.update(0);
+    bench.say(update);
+    bench.effects();
+    bench.now.wall -= Duration::from_secs(86_400);
+    bench.agent.handle_clocks(bench.now);
+    let now = Duration::from_millis(bench.now.wall.as_millisecond().unsigned_abs());
+    let effects = bench.effects();
+    assert!(
+        matches!(effects[..], [Effect::Data(DataChange::ClockSetBack(unix))] if unix == now),
+        "{effects:?}"
+    );
+    assert_eq!(bench.agent.is_member(), Some(true));
+}
+
+#[test]
 fn a_run_waits_for_an_update_to_answer_to_and_is_signed_for_it() {
     let mut bench = Bench::new();
     bench.connect();
