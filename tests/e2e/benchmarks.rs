@@ -75,17 +75,17 @@ fn a_pipe_in_place_of_a_file_stops_nothing_and_a_file_is_read_whenever_its_conte
     mesh.wait_until("it says what is there", |mesh| {
         mesh.log("node-a").contains("a named pipe")
     });
-    let now = SystemTime::now();
+    let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     replace(
         &path,
         format!("\u{feff}{}\r\n", result(0.9)).as_bytes(),
-        now,
+        then,
     );
     mesh.wait_until_membership("node-a", Membership::Allowed);
     replace(
         &path,
         format!("\u{feff}{}\r\n", result(0.1)).as_bytes(),
-        now,
+        then,
     );
     mesh.wait_until_membership("node-a", Membership::Denied);
     mkfifo();

@@ -1,4 +1,4 @@
-//! What is shown of that which has ended: dated, or gone.
+//! Things that have ended are shown with a date, or not at all.
 
 use tests::harness::{CONTROLLER, Mesh};
 use wire::admin::{Control, ControllerStatus, NodeStatus, PskState};

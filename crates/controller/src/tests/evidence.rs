@@ -1,4 +1,4 @@
-//! What a node is told of evidence that is refused: whether it may be accepted another time.
+//! A refusal of evidence tells its node whether it passes.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What is shown of nodes is of now, dated, or gone.
+//! The status of nodes: all of it is of now, dated, or gone.
 
 use super::*;
 use std::os::unix::fs::PermissionsExt as _;

@@ -299,8 +299,8 @@ mod tests {
         assert_eq!(survivors(folder.path()), [""; 0]);
     }
 
-    #[tokio::test]
-    async fn nobody_outlives_the_node() {
+    #[test]
+    fn nobody_outlives_the_node() {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().unwrap();
         let emitter = Emitter::Command {
@@ -317,7 +317,7 @@ mod tests {
             {
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            std::thread::sleep(Duration::from_millis(10));
         }
         drop(emissions);
         running.stop();

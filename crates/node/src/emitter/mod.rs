@@ -69,7 +69,7 @@ pub(crate) enum EmitError {
     NotAFile {
         /// The path.
         path: PathBuf,
-        /// What is there.
+        /// The kind of thing that is there.
         kind: &'static str,
     },
     /// There is no output.
