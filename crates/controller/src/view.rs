@@ -144,7 +144,7 @@ impl<'e> View<'e> {
         let state = self.state_of(name, case);
         let acked = live.and_then(|live| live.acked);
         let holds = member && acked == Some((current, Phase::Activated));
-        // What a node said before it was gone says nothing of now.
+        // The words of a node that is gone say nothing of now.
         let reporting = live.filter(|_| control != Control::Disconnected);
         NodeStatus {
             node: node.id.to_string(),
