@@ -1,4 +1,5 @@
-//! The daemon's edge: settings, state directory, admin socket, logs.
+//! The daemon's edge: settings, state directory, admin socket, logs,
+//! signals.
 //!
 //! A library only so that tests can hold the commented examples under `docs/config` against the
 //! same parser that the daemon uses.
@@ -6,7 +7,12 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod descriptors;
 pub mod logging;
+pub mod ports;
+pub mod reload;
 pub mod settings;
+pub mod signals;
 pub mod socket;
 pub mod state_dir;
+pub mod stderr;

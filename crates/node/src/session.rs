@@ -6,10 +6,10 @@ use agent::SessionEvent;
 use keys::{AuthorityId, NodeId, WgPublicKey};
 use quic::{Connection, Dialer};
 use rand::Rng as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::time::Duration;
-use tokio::net::lookup_host;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use wire::message::{Enrol, Hello, Refusal};
 use wire::{Mark, NodeName, Place, Signed, ToController, ToNode, Token, VerifyError};
@@ -100,8 +100,9 @@ pub(crate) async fn run(
     events: mpsc::Sender<Session>,
 ) {
     let mut backoff = Backoff::default();
+    let mut caller = Caller::new(&dialer);
     for address in addresses.iter().cycle() {
-        let error = match once(&dialer, address, &introduction, &events, &mut backoff).await {
+        let error = match once(&mut caller, address, &introduction, &events, &mut backoff).await {
             Ok(()) => SessionError::Closed,
             Err(error) => error,
         };
@@ -121,14 +122,14 @@ pub(crate) async fn run(
 }
 
 async fn once(
-    dialer: &Dialer,
+    caller: &mut Caller<'_>,
     address: &str,
     introduction: &Introduction,
     events: &mpsc::Sender<Session>,
     backoff: &mut Backoff,
 ) -> Result<(), SessionError> {
     let dialled = clock::boot();
-    let connection = dial(dialer, address).await?;
+    let connection = dial(caller, address).await?;
     let (mut send, mut receive) = connection.open_stream::<ToController, ToNode>().await?;
     let hello = Hello {
         software: env!("CARGO_PKG_VERSION").into(),
@@ -204,9 +205,10 @@ pub(crate) async fn enrol(
     (node, wg): (NodeId, WgPublicKey),
 ) -> Result<Place, Refusal> {
     let mut backoff = Backoff::default();
+    let mut caller = Caller::new(dialer);
     let mut told = false;
     for address in token.controllers.iter().cycle() {
-        match enrol_at(dialer, address, token, name, (node, wg)).await {
+        match enrol_at(&mut caller, address, token, name, (node, wg)).await {
             Ok(place) => return Ok(place),
             Err(SessionError::Refused(Refusal::Busy)) => {}
             Err(SessionError::Refused(reason)) => return Err(reason),
@@ -223,13 +225,13 @@ pub(crate) async fn enrol(
 }
 
 async fn enrol_at(
-    dialer: &Dialer,
+    caller: &mut Caller<'_>,
     address: &str,
     token: &Token,
     name: Option<&NodeName>,
     (node, wg): (NodeId, WgPublicKey),
 ) -> Result<Place, SessionError> {
-    let connection = dial(dialer, address).await?;
+    let connection = dial(caller, address).await?;
     let (mut send, mut receive) = connection.open_stream::<ToController, ToNode>().await?;
     let secret = keys::TokenSecret::from_bytes(*token.secret.expose());
     send.send(&ToController::Enrol(Enrol {
@@ -250,19 +252,57 @@ async fn enrol_at(
     }
 }
 
-async fn dial(dialer: &Dialer, address: &str) -> Result<Connection, SessionError> {
-    let unresolved = || SessionError::Resolve(address.to_owned());
-    let resolved = timeout(ANSWER_TIME, lookup_host(address))
-        .await
-        .map_err(|_| unresolved())?;
-    let mut last = unresolved();
-    for resolved in resolved.map_err(|_| unresolved())? {
-        match dialer.connect(resolved).await {
+async fn dial(caller: &mut Caller<'_>, address: &str) -> Result<Connection, SessionError> {
+    let mut last = SessionError::Resolve(address.to_owned());
+    for resolved in caller.resolver.resolve(address).await.unwrap_or_default() {
+        match caller.dialer.connect(resolved).await {
             Ok(connection) => return Ok(connection),
             Err(error) => last = error.into(),
         }
     }
     Err(last)
+}
+
+/// Dials names.
+struct Caller<'d> {
+    dialer: &'d Dialer,
+    resolver: Resolver,
+}
+
+impl<'d> Caller<'d> {
+    fn new(dialer: &'d Dialer) -> Self {
+        let resolver = Resolver::default();
+        Self { dialer, resolver }
+    }
+}
+
+/// Asks the system for addresses. Its answer may take minutes, in which a thread and a descriptor of ours wait
+/// and cannot be called back: there is never more than one such thread.
+#[derive(Default)]
+struct Resolver {
+    asked: Option<(String, JoinHandle<std::io::Result<Vec<SocketAddr>>>)>,
+}
+
+impl Resolver {
+    /// The addresses of `address`, which is `host:port`; `None` when nobody knows, or says so in time.
+    async fn resolve(&mut self, address: &str) -> Option<Vec<SocketAddr>> {
+        if let Ok(literal) = address.parse() {
+            return Some(vec![literal]);
+        }
+        // An earlier question, whose answer was not waited for to the end.
+        if let Some((_, asked)) = self.asked.as_mut().filter(|(of, _)| of != address) {
+            let _ = timeout(ANSWER_TIME, asked).await.ok()?;
+            self.asked = None;
+        }
+        let (_, asked) = self.asked.get_or_insert_with(|| {
+            let name = address.to_owned();
+            let ask = move || Ok(name.to_socket_addrs()?.collect());
+            (address.to_owned(), tokio::task::spawn_blocking(ask))
+        });
+        let answered = timeout(ANSWER_TIME, asked).await.ok()?;
+        self.asked = None;
+        answered.ok()?.ok()
+    }
 }
 
 /// Waits that double from a quarter of a second to ten seconds, with half of jitter.

@@ -5,7 +5,7 @@
 use crate::admin::{Answer, Request};
 use crate::data::{DataCommand, DataPlane, Snapshot};
 use crate::io::clock;
-use crate::persist::{Enrolment, Keeper, Newest, StateDir};
+use crate::persist::{Enrolment, Keeper, Newest};
 use crate::session::Session;
 use crate::underlay::Underlay;
 use crate::{admin, export, metrics, status};
@@ -13,6 +13,7 @@ use agent::{Agent, Effect, Emission, Evidence, Now, Round, SessionEvent, Target}
 use keys::WgSecret;
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use wire::admin::{Status, WgExport};
 use wire::{Mark, NodeName, Place, Signed, ToController};
@@ -22,7 +23,6 @@ pub(crate) struct Shell {
     pub(crate) agent: Agent,
     pub(crate) wg: WgSecret,
     pub(crate) enrolment: Enrolment,
-    pub(crate) state: StateDir,
     pub(crate) keeper: Keeper,
     pub(crate) data: DataPlane,
     pub(crate) underlay: Underlay,
@@ -85,10 +85,14 @@ impl Shell {
             let now = clock::now();
             match action {
                 Action::Stop => {
-                    self.data.stop();
+                    self.data.stop().await;
+                    self.keeper.stop(KEEP_TIME);
                     return Ok(());
                 }
-                Action::DataFailed(error) => return Err(error),
+                Action::DataFailed(error) => {
+                    self.keeper.stop(KEEP_TIME);
+                    return Err(error);
+                }
                 Action::Session(session) => self.session(session, now),
                 Action::Timeout => self.agent.handle_timeout(now),
                 Action::Request(request) => self.request(request).await,
@@ -167,13 +171,7 @@ impl Shell {
     }
 
     fn moved(&self, place: &Place) {
-        let enrolment = self.enrolment.moved_to(place);
-        match self.state.save_enrolment(&enrolment) {
-            Ok(()) => tracing::error!("the controller has another place for this node: restart it"),
-            Err(error) => {
-                tracing::error!(%error, "the controller has another place for this node: enrol it again")
-            }
-        }
+        self.keeper.keep_place(self.enrolment.moved_to(place));
     }
 
     // ---- the underlay -----------------------------------------------------------------------
@@ -263,3 +261,6 @@ impl Shell {
         })
     }
 }
+
+/// For the disk to take the newest epoch at the end.
+const KEEP_TIME: Duration = Duration::from_millis(400);

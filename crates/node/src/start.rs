@@ -69,7 +69,7 @@ pub(crate) fn start(
     let (emissions, mock_mean) = emit(config.emitter, config.emit_every);
     let (requests_out, requests) = mpsc::channel(QUEUE);
     let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
-    serve_clients(admin, metrics, requests_out);
+    serve_clients(admin, metrics, config.clients, requests_out);
 
     let (targets, targets_seen) = watch::channel(Vec::new());
     let rounds = probe(&name, config.probe_every, targets_seen);
@@ -77,7 +77,7 @@ pub(crate) fn start(
     tokio::spawn(io::mtu::watch(underlay_out));
 
     let high_water = memory.high_water(enrolment.mesh);
-    let keeper = Keeper::start(state.clone(), memory, enrolment.mesh).map_err(ServeError::Data)?;
+    let keeper = Keeper::start(state, memory, enrolment.mesh).map_err(ServeError::Data)?;
     // Every socket is open: what is left to do is the interface's MTU.
     rights::reduce(Keep::NETWORK.and(Keep::FILES));
     let agent = Agent::new(agent::Config {
@@ -92,7 +92,6 @@ pub(crate) fn start(
         agent,
         wg,
         enrolment,
-        state,
         keeper,
         data,
         underlay,
@@ -156,6 +155,7 @@ fn converse(
 fn serve_clients(
     socket: tokio::net::UnixListener,
     metrics: Option<exposition::Listener>,
+    clients: usize,
     requests: mpsc::Sender<admin::Request>,
 ) {
     let desk = ::admin::Desk::new(requests.clone(), admin::WORDS);
@@ -169,11 +169,7 @@ fn serve_clients(
     });
     tokio::spawn(async move {
         tokio::select! {
-            served = ::admin::serve(socket, router) => {
-                if let Err(error) = served {
-                    tracing::error!(%error, "the admin socket failed");
-                }
-            }
+            never = ::admin::serve(socket, router, clients) => match never {},
             () = requests.closed() => {}
         }
     });

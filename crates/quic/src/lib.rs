@@ -22,4 +22,4 @@ mod tls;
 
 pub use connection::{Connection, ConnectionError, Receiver, RecvError, SendError, Sender};
 pub use dialer::Dialer;
-pub use listener::{BindError, Incoming, Listener};
+pub use listener::{BindError, Bound, Incoming, Listener};

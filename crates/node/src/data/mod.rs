@@ -25,9 +25,9 @@ use keys::{Epoch, WgPublicKey};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::timeout;
 use tunnel::{Carrier, Drops, FrontDoor, PeerSnapshot, Traffic, Tunnel};
 use worker::Worker;
 use zeroize::Zeroizing;
@@ -73,7 +73,6 @@ pub(crate) struct DataPlane {
     /// Dropped to end the threads that have no commands.
     stop: watch::Sender<()>,
     ended: FuturesUnordered<oneshot::Receiver<io::Result<()>>>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 /// The common state of the data threads.
@@ -106,11 +105,10 @@ impl DataPlane {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (stop, stopped) = watch::channel(());
         let mut inbox = Some(inbox);
-        let mut plane = Self {
+        let plane = Self {
             commands,
             stop,
             ended: FuturesUnordered::new(),
-            threads: Vec::new(),
         };
         for (number, (tun, udp)) in queues.into_iter().enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -132,7 +130,7 @@ impl DataPlane {
                 let _ = ending.send(result);
             };
             let thread = std::thread::Builder::new().name(format!("meshd-data{number}"));
-            plane.threads.push(thread.spawn(run)?);
+            thread.spawn(run)?;
             plane.ended.push(ended);
         }
         Ok(plane)
@@ -165,12 +163,14 @@ impl DataPlane {
         }
     }
 
-    /// Ends the threads and waits for them: when this returns, the interface is gone.
-    pub(crate) fn stop(self) {
+    /// Ends the threads and waits for them a little: when this returns, the interface is gone, or goes with
+    /// the process.
+    pub(crate) async fn stop(self) {
         drop((self.commands, self.stop));
-        for thread in self.threads {
-            // A panic of the thread has been reported where it happened.
-            let _ = thread.join();
+        // A thread has closed its queue and its socket before it says how it ended.
+        let all = self.ended.for_each(|_| std::future::ready(()));
+        if timeout(STOP_TIME, all).await.is_err() {
+            tracing::warn!("a data thread does not end: it is left behind");
         }
     }
 }
@@ -280,3 +280,4 @@ fn count(counter: &AtomicU64, packets: u64) {
 /// tokio's clock stands still while the machine sleeps, and the boot clock does not: timers of the tunnel
 /// are looked at this often at least.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+const STOP_TIME: Duration = Duration::from_millis(500);
