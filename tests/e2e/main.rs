@@ -12,6 +12,7 @@ mod metrics;
 mod mtu;
 mod offload;
 mod partition;
+mod process;
 mod refusals;
 mod revocation;
 mod rights;

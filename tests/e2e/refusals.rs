@@ -1,7 +1,6 @@
 //! Starts that cannot work: refused with one line and exit code 2, and nothing is left behind.
 
 use crate::outcome;
-use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use tests::harness::{CONTROLLER, Mesh, programs::program};
@@ -91,45 +90,7 @@ fn a_start_that_cannot_work_is_refused_with_one_line_and_leaves_nothing() {
         &["token", "revoked"],
     );
 
-    // Ports, interfaces, sockets.
-    let blocker = mesh
-        .namespace("bench")
-        .enter(|| UdpSocket::bind("0.0.0.0:51999"));
-    let blocker = blocker
-        .join()
-        .expect("a thread ends")
-        .expect("the port is free");
-    expect(
-        "taken UDP port",
-        bench.node("p0", &["--listen-port", "51999"]),
-        &["51999"],
-    );
-    let listen = ["--listen", "0.0.0.0:51999"];
-    expect(
-        "taken port of a controller",
-        bench.controller("p1", &listen),
-        &["51999"],
-    );
-    drop(blocker);
-    let scraped = mesh
-        .namespace("bench")
-        .enter(|| TcpListener::bind("127.0.0.1:51998"));
-    let scraped = scraped
-        .join()
-        .expect("a thread ends")
-        .expect("the port is free");
-    let metrics = ["--metrics-listen", "127.0.0.1:51998"];
-    for (role, command) in [
-        ("node", bench.node("m0", &metrics)),
-        ("controller", bench.controller("m1", &metrics)),
-    ] {
-        expect(
-            &format!("taken address for metrics of a {role}"),
-            command,
-            &["127.0.0.1:51998", "in use", "--metrics-listen"],
-        );
-    }
-    drop(scraped);
+    // Interfaces and sockets. A port that is taken may become free: `process.rs`.
     expect(
         "an address for metrics that is none",
         bench.controller("m2", &["--metrics-listen", "everywhere"]),
