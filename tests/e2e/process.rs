@@ -151,7 +151,7 @@ fn a_disk_that_takes_nothing_holds_up_neither_packets_nor_a_stop() {
         assert!(status.success(), "{host}: {status}");
         assert!(!mesh.socket(host).exists(), "{host}");
     }
-    // Whatever was in the middle of being written is whole, or not there.
+    // Files that were being written are whole, or not there.
     std::fs::remove_file(&stall).expect("it is there");
     mesh.start_controller();
     mesh.start_node("node-a");

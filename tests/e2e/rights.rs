@@ -30,7 +30,7 @@ fn a_daemon_keeps_the_rights_that_it_uses_and_a_benchmark_gets_none() {
     assert!(!seen.contains("MESHD_"), "{seen}");
     assert!(seen.contains("\nPATH="), "the rest is there: {seen}");
     assert_eq!(rights(&seen), NONE, "{seen}");
-    // Whatever this one does with signals, the program finds them as they are for everybody.
+    // The program finds signals as they are for everybody, and not as this daemon has set them.
     let signals = |name: &str| {
         let line = seen.lines().find_map(|line| line.strip_prefix(name));
         u64::from_str_radix(line.expect("there is such a line").trim(), 16)

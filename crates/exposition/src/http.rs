@@ -44,7 +44,7 @@ impl Accept for UnixListener {
 /// How much clients may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
-    /// What is served, for the log.
+    /// A name for the log.
     pub of: &'static str,
     /// Connections at a time.
     pub clients: usize,

@@ -50,7 +50,7 @@ impl Descriptors {
 
 /// As most systems grant without being asked; a daemon needs far less.
 const ENOUGH: u64 = 1024;
-/// What a role has open at most beside its data threads and clients: measured, and some more.
+/// A role has fewer open beside its data threads and clients: measured, and some more.
 const OWN: u64 = 32;
 /// TUN queue, UDP socket, and the three of a runtime.
 const OF_A_DATA_THREAD: u64 = 5;
