@@ -1,4 +1,4 @@
-//! What a running daemon takes over from its settings file when it gets a HUP: the log level. Says of
+//! The settings that a running daemon takes over from its file at a HUP: the log level. Says of
 //! everything else that it takes a restart.
 
 use crate::config;

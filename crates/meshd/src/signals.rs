@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// What the process has been told so far.
+/// The words that the process has been told so far.
 #[derive(Debug, Clone)]
 pub struct Told {
     stop: watch::Receiver<bool>,

@@ -333,7 +333,7 @@ mod tests {
     }
 
     impl Pipe {
-        /// What is being written.
+        /// The bytes that are being written.
         fn write(&self) -> String {
             let bytes = self.writes.recv_timeout(Duration::from_secs(60)).unwrap();
             String::from_utf8(bytes).unwrap()
