@@ -16,6 +16,7 @@ mod mtu;
 mod nat;
 mod offload;
 mod partition;
+mod process;
 mod refusals;
 mod revocation;
 mod rights;

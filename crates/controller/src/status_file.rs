@@ -1,36 +1,87 @@
-//! `status.json`: when it is written, and how. Owns nothing that cannot be lost; refuses to hold up the loop
-//! for a disk that does not take it.
+//! `status.json`: when it is written, and how. Owns nothing that cannot be lost; refuses to hold up anybody
+//! for a disk that does not take it: a thread writes, and of several that wait only the newest.
 
 use crate::clock::Now;
 use crate::engine::Engine;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 use wire::NodeName;
 use wire::admin::{ControllerStatus, Membership, NodeState};
 
 /// `status.json`, kept up with the engine.
 pub(crate) struct StatusFile {
-    path: PathBuf,
-    /// Where everybody stood when it was written last.
-    written: Option<Standing>,
+    desk: Arc<Desk>,
+    /// Hung up when the thread has ended.
+    ended: Receiver<()>,
     not_before: Duration,
     refresh_at: Duration,
     pending: bool,
-    failed: bool,
+}
+
+/// Between the loop and the thread.
+#[derive(Default)]
+struct Desk {
+    lies: Mutex<Lies>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Lies {
+    /// The newest status, if it has not been taken.
+    newest: Option<ControllerStatus>,
+    /// No other will come.
+    is_last: bool,
+}
+
+impl Desk {
+    fn lay(&self, newest: ControllerStatus, is_last: bool) {
+        let mut lies = self.lies.lock().unwrap_or_else(PoisonError::into_inner);
+        lies.newest = Some(newest);
+        lies.is_last = is_last;
+        drop(lies);
+        self.changed.notify_one();
+    }
+
+    /// The newest status, as soon as there is one; `None` when none will come.
+    fn take(&self) -> Option<ControllerStatus> {
+        let lies = self.lies.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_empty = |lies: &mut Lies| lies.newest.is_none() && !lies.is_last;
+        let lies = self.changed.wait_while(lies, is_empty);
+        lies.unwrap_or_else(PoisonError::into_inner).newest.take()
+    }
 }
 
 impl StatusFile {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Self {
+    /// Starts the thread that writes to `path`.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub(crate) fn start(path: PathBuf) -> std::io::Result<Self> {
+        let desk = Arc::new(Desk::default());
+        let (of_thread, (ending, ended)) = (Arc::clone(&desk), channel());
+        let mut writer = Writer {
             path,
             written: None,
+            failed: false,
+        };
+        let thread = std::thread::Builder::new().name("meshd-status".into());
+        thread.spawn(move || {
+            while let Some(newest) = of_thread.take() {
+                writer.keep(newest);
+            }
+            drop(ending);
+        })?;
+        Ok(Self {
+            desk,
+            ended,
             not_before: Duration::ZERO,
             refresh_at: Duration::ZERO,
             pending: true,
-            failed: false,
-        }
+        })
     }
 
     pub(crate) fn due(&self) -> Duration {
@@ -48,12 +99,33 @@ impl StatusFile {
         }
     }
 
-    pub(crate) fn keep_at_once(&mut self, engine: &mut Engine, now: Now) {
+    fn keep_at_once(&mut self, engine: &Engine, now: Now) {
         self.pending = false;
         self.not_before = now.boot + STATUS_PAUSE;
         self.refresh_at = now.boot + STATUS_REFRESH;
-        // Even if nothing has changed: an old file is that of a controller which has ended.
-        let status = engine.status(now);
+        self.desk.lay(engine.status(now), false);
+    }
+
+    /// Has the last status written, and waits for that a little.
+    pub(crate) fn stop(self, engine: &Engine, now: Now) {
+        self.desk.lay(engine.status(now), true);
+        if self.ended.recv_timeout(STOP_TIME) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the disk does not take the status file: it stays as it is");
+        }
+    }
+}
+
+/// The thread's own state.
+struct Writer {
+    path: PathBuf,
+    /// Where everybody stood when it was written last.
+    written: Option<Standing>,
+    failed: bool,
+}
+
+impl Writer {
+    /// Writes even if nothing has changed: an old file is that of a controller which has ended.
+    fn keep(&mut self, status: ControllerStatus) {
         match write(&self.path, &status) {
             Ok(()) => {
                 let after = standing(&status);
@@ -115,3 +187,5 @@ const STATUS_PAUSE: Duration = Duration::from_millis(200);
 /// Reasons change with time alone, as evidence turns stale; and readers see by its age that there is a
 /// controller.
 const STATUS_REFRESH: Duration = Duration::from_secs(5);
+/// The wait at the end for a disk to take the last one.
+const STOP_TIME: Duration = Duration::from_millis(300);

@@ -8,7 +8,7 @@ use crate::guard::{Guard, News};
 use crate::heard::Heard;
 use crate::io::clock;
 use crate::keepalive::Watch;
-use crate::persist::{Enrolment, Keeper, Newest, StateDir};
+use crate::persist::{Enrolment, Keeper, Newest};
 use crate::session::Session;
 use crate::underlay::Underlay;
 use crate::{ServeError, admin, emitter, export, metrics, status};
@@ -17,6 +17,7 @@ use keys::WgSecret;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use wire::admin::{Status, WgExport};
 use wire::{Mark, NodeName, Place, Signed, ToController};
@@ -26,7 +27,6 @@ pub(crate) struct Shell {
     pub(crate) agent: Agent,
     pub(crate) wg: WgSecret,
     pub(crate) enrolment: Enrolment,
-    pub(crate) state: StateDir,
     pub(crate) keeper: Keeper,
     pub(crate) data: DataPlane,
     pub(crate) underlay: Underlay,
@@ -100,11 +100,18 @@ impl Shell {
             match action {
                 Action::Stop => {
                     self.guard.stop().await;
-                    self.data.stop();
+                    self.data.stop().await;
+                    self.keeper.stop(KEEP_TIME);
                     return Ok(());
                 }
-                Action::DataFailed(error) => return Err(ServeError::Data(error)),
-                Action::Guard(News::Lost(error)) => return Err(ServeError::Lost(error)),
+                Action::DataFailed(error) => {
+                    self.keeper.stop(KEEP_TIME);
+                    return Err(ServeError::Data(error));
+                }
+                Action::Guard(News::Lost(error)) => {
+                    self.keeper.stop(KEEP_TIME);
+                    return Err(ServeError::Lost(error));
+                }
                 Action::Guard(News::Ways(ways)) => self.agent.handle_ways(ways),
                 Action::Session(session) => self.session(session, now),
                 Action::Timeout => self.agent.handle_timeout(now),
@@ -206,13 +213,7 @@ impl Shell {
     }
 
     fn moved(&self, place: &Place) {
-        let enrolment = self.enrolment.moved_to(place);
-        match self.state.save_enrolment(&enrolment) {
-            Ok(()) => tracing::error!("the controller has another place for this node: restart it"),
-            Err(error) => {
-                tracing::error!(%error, "the controller has another place for this node: enrol it again")
-            }
-        }
+        self.keeper.keep_place(self.enrolment.moved_to(place));
     }
 
     // ---- the underlay -----------------------------------------------------------------------
@@ -331,3 +332,6 @@ impl Shell {
         })
     }
 }
+
+/// For the disk to take the newest epoch at the end.
+const KEEP_TIME: Duration = Duration::from_millis(400);

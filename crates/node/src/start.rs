@@ -110,7 +110,7 @@ pub(crate) fn start(
         emit(config.emitter, config.emit_every).map_err(ServeError::Data)?;
     let (requests_out, requests) = mpsc::channel(QUEUE);
     let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
-    serve_clients(admin, metrics, requests_out);
+    serve_clients(admin, metrics, config.clients, requests_out);
 
     let subjects = probe::Subjects {
         targets: targets_seen,
@@ -123,8 +123,8 @@ pub(crate) fn start(
     tokio::spawn(io::mtu::watch(underlay_out));
 
     let high_water = memory.high_water(enrolment.mesh);
-    let keeper = Keeper::start(state.clone(), memory, enrolment.mesh).map_err(ServeError::Data)?;
-    // Every socket is open: what is left to do with the interface is the guard's.
+    let keeper = Keeper::start(state, memory, enrolment.mesh).map_err(ServeError::Data)?;
+    // Every socket is open: what is left to do with the interface is the guard's, and routes to narrow peers.
     rights::reduce(Keep::NETWORK.and(Keep::FILES));
     let agent = Agent::new(agent::Config {
         identity,
@@ -138,7 +138,6 @@ pub(crate) fn start(
         agent,
         wg,
         enrolment,
-        state,
         keeper,
         data,
         underlay,
@@ -211,6 +210,7 @@ fn converse(
 fn serve_clients(
     socket: tokio::net::UnixListener,
     metrics: Option<exposition::Listener>,
+    clients: usize,
     requests: mpsc::Sender<admin::Request>,
 ) {
     let desk = ::admin::Desk::new(requests.clone(), admin::WORDS);
@@ -224,11 +224,7 @@ fn serve_clients(
     });
     tokio::spawn(async move {
         tokio::select! {
-            served = ::admin::serve(socket, router) => {
-                if let Err(error) = served {
-                    tracing::error!(%error, "the admin socket failed");
-                }
-            }
+            never = ::admin::serve(socket, router, clients) => match never {},
             () = requests.closed() => {}
         }
     });

@@ -24,5 +24,5 @@ mod tls;
 
 pub use connection::{Connection, ConnectionError, Receiver, RecvError, SendError, Sender};
 pub use dialer::Dialer;
-pub use listener::{BindError, Incoming, Listener};
+pub use listener::{BindError, Bound, Incoming, Listener};
 pub use pulse::Pulse;
