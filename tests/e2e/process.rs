@@ -344,7 +344,7 @@ impl Stalled {
     }
 }
 
-/// What makes a disk stall.
+/// The library that makes a disk stall.
 fn preloaded(mesh: &Mesh) -> PathBuf {
     let (source, library) = (
         Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/stall.c"),
