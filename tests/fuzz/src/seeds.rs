@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use wire::evidence::{Benchmark, Envelope};
 use wire::frame::{self, Frame};
+use wire::instance::{Duplicate, Seen};
 use wire::message::{
     Again, Enrol, Hello, InterfaceReport, PeerReport, Phase, Refusal, RefusedEvidence, Update,
 };
 use wire::signed::Digest;
-use wire::instance::{Duplicate, Seen};
 use wire::{
     EpochUpdate, Excluded, Mark, Place, Signed, ToController, ToNode, Token, Way, fixtures,
 };
