@@ -95,13 +95,11 @@ fn an_interface_that_is_deleted_is_made_anew_and_sessions_go_on() {
     );
     // Where the name is taken meanwhile, the daemon ends in a way that a service manager answers with a start.
     let namespace = mesh.namespace("node-a");
-    let batch = mesh.folder().join("batch");
-    std::fs::write(
-        &batch,
-        "link del meshd0\nlink add meshd0 type veth peer name other-end\n",
-    )
-    .expect("a file");
-    namespace.ip(&format!("-batch {}", batch.display()));
+    // Held up, so that it is not the faster one.
+    mesh.pause("node-a");
+    namespace.ip("link del meshd0");
+    namespace.ip("link add meshd0 type veth peer name other-end");
+    mesh.resume("node-a");
     let ended = poll(Duration::from_secs(30), || !mesh.is_running("node-a"));
     assert!(ended, "{}", mesh.log("node-a"));
     let log = mesh.log("node-a");

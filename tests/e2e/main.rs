@@ -2,6 +2,7 @@
 
 mod abuse;
 mod addresses;
+mod benchmarks;
 mod capture;
 mod clocks;
 mod crashes;
@@ -16,12 +17,14 @@ mod mtu;
 mod nat;
 mod offload;
 mod partition;
+mod process;
 mod refusals;
 mod revocation;
 mod rights;
 mod secrets;
 mod sources;
 mod startup;
+mod truth;
 mod underlay;
 
 use std::time::Duration;

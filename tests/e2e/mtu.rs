@@ -253,7 +253,7 @@ fn interface(mesh: &Mesh, node: &str) -> InterfaceStatus {
     interface.expect("a node that runs has an interface")
 }
 
-/// What `node` says of the way to `peer`: `path_mtu` and `mtu`.
+/// The `path_mtu` and `mtu` of `peer` in the status of `node`.
 fn paths(mesh: &Mesh, node: &str, peer: &str) -> (Option<u32>, Option<u32>) {
     let status = mesh.node_status(node);
     let peer = status.peers.get(&name(peer));

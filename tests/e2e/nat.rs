@@ -20,7 +20,7 @@ fn an_idle_node_behind_an_address_translator_is_still_reached() {
         mesh.start_node(&node);
     }
     mesh.wait_until_members(&["node-a", "node-b"]);
-    // What each says of itself: the node that was told, the one in the open, and the one that finds out.
+    // The node that was told, the one in the open, and the one that finds out.
     mesh.wait_until("both translators are seen", |mesh| {
         let seen = |node| {
             let status = mesh.node_status(node);

@@ -30,6 +30,15 @@ fn a_daemon_keeps_the_rights_that_it_uses_and_a_benchmark_gets_none() {
     assert!(!seen.contains("MESHD_"), "{seen}");
     assert!(seen.contains("\nPATH="), "the rest is there: {seen}");
     assert_eq!(rights(&seen), NONE, "{seen}");
+    // The program finds signals as they are for everybody, and not as this daemon has set them.
+    let signals = |name: &str| {
+        let line = seen.lines().find_map(|line| line.strip_prefix(name));
+        u64::from_str_radix(line.expect("there is such a line").trim(), 16)
+    };
+    assert_eq!(signals("SigBlk:"), Ok(0), "{seen}");
+    let caught = [1, 2, 3, 10, 12, 13, 15].map(|number: u32| 1 << (number - 1));
+    let ignored = signals("SigIgn:").expect("it is a number");
+    assert_eq!(ignored & caught.iter().sum::<u64>(), 0, "{seen}");
     assert_eq!(seen.lines().last(), Some("0"), "core files: {seen}");
 
     let threads = threads(&mesh, "node-a");

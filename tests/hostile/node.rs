@@ -361,9 +361,11 @@ impl Life {
                 Ok(())
             }
             ToNode::EvidenceResult {
-                refused: Some(reason),
+                refused: Some(refused),
                 ..
-            } if !reason.contains("evicted") => bail!("evidence refused: {reason}"),
+            } if !refused.reason.contains("evicted") => {
+                bail!("evidence refused: {}", refused.reason)
+            }
             _ => Ok(()),
         }
     }

@@ -228,7 +228,7 @@ impl World {
                 let now = self.now;
                 self.nodes[node].told(message, now);
             }
-            ToNode::Enrolled(_) | ToNode::Refused { .. } => {}
+            ToNode::Enrolled(_) | ToNode::Refused { .. } | ToNode::Seen { .. } => {}
         }
         self.run_node(node);
     }

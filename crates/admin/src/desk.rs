@@ -2,7 +2,9 @@
 
 use crate::refused::Refused;
 use exposition::Page;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 /// A question to a role; each carries the way for its answer.
 pub trait Question: Send + 'static {
@@ -46,15 +48,21 @@ impl<Q: Question> Desk<Q> {
     /// Asks, and waits for the answer.
     ///
     /// # Errors
-    /// 503 when the role is stopping.
+    /// 503 when the role is stopping, or is held up. Then it may still do what it was asked.
     pub async fn ask<T>(
         &self,
         question: impl FnOnce(oneshot::Sender<T>) -> Q,
     ) -> Result<T, Refused> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.questions.send(question(answer)).await;
-        sent.map_err(|_| self.stopping())?;
-        answered.await.map_err(|_| self.stopping())
+        let asked = async {
+            let sent = self.questions.send(question(answer)).await;
+            sent.map_err(|_| self.stopping())?;
+            answered.await.map_err(|_| self.stopping())
+        };
+        timeout(PATIENCE, asked).await.unwrap_or_else(|_| {
+            let hint = "a disk that is slow? Look at the log. What was asked for may still be done";
+            Err(Refused::new(503, "the daemon is held up", hint))
+        })
     }
 
     /// The refusal while the role is stopping.
@@ -62,3 +70,6 @@ impl<Q: Question> Desk<Q> {
         Refused::new(503, self.words.stopping, "start it again")
     }
 }
+
+/// For a role to answer; shorter than what `meshctl` waits for.
+const PATIENCE: Duration = Duration::from_secs(8);

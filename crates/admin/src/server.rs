@@ -10,9 +10,11 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use exposition::Listener;
+use exposition::http::{self, Terms};
+use hyper_util::service::TowerToHyperService;
 use serde::de::DeserializeOwned;
 use std::convert::Infallible;
-use std::io;
+use std::time::Duration;
 use tokio::net::UnixListener;
 
 /// A body as it came, or why it did not.
@@ -31,12 +33,17 @@ pub fn router<Q: Question>(routes: Router<Desk<Q>>, desk: Desk<Q>) -> Router {
         .with_state(desk)
 }
 
-/// Serves the bound socket until it fails.
-///
-/// # Errors
-/// The system's answer.
-pub async fn serve(socket: UnixListener, router: Router) -> io::Result<()> {
-    axum::serve(socket, router).await
+/// Serves the bound socket to so many `clients` at a time, until it is dropped.
+pub async fn serve(socket: UnixListener, router: Router, clients: usize) -> Infallible {
+    let terms = Terms {
+        of: "the admin socket",
+        clients,
+        head: IDLE_TIME,
+        request: REQUEST_TIME,
+        connection: None,
+        keep_alive: true,
+    };
+    http::serve(socket, TowerToHyperService::new(router), terms).await
 }
 
 /// Serves `GET /metrics` on the listener, if there is one, until it is dropped.
@@ -78,3 +85,7 @@ async fn metrics<Q: Question>(State(desk): State<Desk<Q>>) -> Result<impl IntoRe
 }
 
 const MAX_BODY: usize = 64 << 10;
+/// How long a connection may say nothing, or take for the head of a request.
+const IDLE_TIME: Duration = Duration::from_secs(10);
+/// For the rest of a request and its answer; longer than a role takes to say that it is held up.
+const REQUEST_TIME: Duration = Duration::from_secs(15);

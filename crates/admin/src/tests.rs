@@ -36,7 +36,7 @@ fn role(directory: &std::path::Path) -> mpsc::Receiver<Scrape> {
         .route("/status", get(async || "well"));
     let router = router(routes, Desk::new(questions, WORDS));
     let socket = UnixListener::bind(directory.join("s")).unwrap();
-    tokio::spawn(serve(socket, router));
+    tokio::spawn(serve(socket, router, 4));
     asked
 }
 
@@ -98,4 +98,46 @@ async fn metrics_are_asked_of_the_role_and_a_role_that_stops_says_so() {
     let (status, answer) = say(directory.path(), "GET /metrics", "").await;
     assert_eq!(status, 503);
     assert!(answer.contains(WORDS.stopping), "{answer}");
+}
+
+#[tokio::test]
+async fn idle_connections_give_way_to_those_who_ask() {
+    let directory = tempfile::tempdir().unwrap();
+    let _asked = role(directory.path());
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        idle.push(
+            UnixStream::connect(directory.path().join("s"))
+                .await
+                .unwrap(),
+        );
+    }
+    assert_eq!(say(directory.path(), "GET /status", "").await.0, 200);
+    let mut nothing = Vec::new();
+    idle.swap_remove(0).read_to_end(&mut nothing).await.unwrap();
+    assert_eq!(nothing, b"", "those that came first gave way");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_says_nothing_or_half_of_a_request_is_dropped_in_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let _asked = role(directory.path());
+    for words in [
+        "",
+        "GET /sta",
+        "POST /form HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{",
+        "GET /status HTTP/1.1\r\nhost: x\r\n\r\n",
+    ] {
+        let mut stream = UnixStream::connect(directory.path().join("s"))
+            .await
+            .unwrap();
+        stream.write_all(words.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // The runtime's own time, which passes when nothing else is left to do.
+        let ended = tokio::time::timeout(
+            std::time::Duration::from_secs(20),
+            stream.read_to_end(&mut answer),
+        );
+        assert!(ended.await.is_ok(), "{words:?}");
+    }
 }

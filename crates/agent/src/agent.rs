@@ -140,7 +140,7 @@ impl Agent {
                     self.control.down(address, TIME_LOST.to_owned());
                     self.effects.push_back(Effect::HangUp);
                 } else {
-                    self.up(address, remote, place, skew_ms);
+                    self.up(address, remote, place, skew_ms, now);
                 }
             }
             SessionEvent::Message(message) => {
@@ -180,7 +180,7 @@ impl Agent {
             .submissions
             .handle_emission(emission, &signer, now.wall)
         {
-            self.send_evidence();
+            self.send_evidence(now);
         }
     }
 
@@ -234,7 +234,7 @@ impl Agent {
         self.member.handle_timeout(now.boot);
         self.follow_member();
         // Evidence that found the way full waits for no other occasion.
-        self.send_evidence();
+        self.send_evidence(now);
     }
 
     // ---- outputs ----------------------------------------------------------------------------
@@ -246,7 +246,9 @@ impl Agent {
 
     /// When [`Self::handle_timeout`] is due, on the boot-time clock.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.member.poll_timeout()
+        let again = self.submissions.poll_timeout();
+        let again = again.filter(|_| self.control.is_up());
+        self.member.poll_timeout().into_iter().chain(again).min()
     }
 
     // ---- views ------------------------------------------------------------------------------
@@ -292,9 +294,11 @@ impl Agent {
         &self.counts
     }
 
-    /// The last echoes of a node. One that was answered counts only while packets take the tunnel.
+    /// The last echoes of a node, if they were sent under what is in force between the two now. One that was
+    /// answered counts only while packets take the tunnel.
     pub fn ping(&self, node: &NodeId) -> Option<PingResult> {
-        self.pings.of(node, &self.ways)
+        let (own, view) = (self.identity.public(), self.member.view());
+        self.pings.of(node, (&own, &view), &self.ways)
     }
 
     /// Why packets to `node` do not take the tunnel, and why the tunnel does not reach it; empty when all is
@@ -393,7 +397,7 @@ impl Agent {
 
     // ---- control channel --------------------------------------------------------------------
 
-    fn up(&mut self, address: String, remote: SocketAddr, place: Place, skew_ms: i64) {
+    fn up(&mut self, address: String, remote: SocketAddr, place: Place, skew_ms: i64, now: Now) {
         self.counts.control_connections += 1;
         self.control.up(address, remote, skew_ms);
         if place != self.place {
@@ -404,7 +408,7 @@ impl Agent {
         // show this node as one that has not heard.
         self.member.handle_reconnect();
         self.follow_member();
-        self.send_evidence();
+        self.send_evidence(now);
     }
 
     fn message(&mut self, message: ToNode, now: Now) {
@@ -419,14 +423,18 @@ impl Agent {
             }
             ToNode::EvidenceResult { digest, refused } => {
                 let is_refused = refused.is_some();
-                if self.submissions.handle_answer(digest, refused) {
+                if self.submissions.handle_answer(digest, refused, now.boot) {
                     self.counts.evidence_refused += u64::from(is_refused);
                     self.counts.evidence_accepted += u64::from(!is_refused);
                 }
+                // A refusal that signing anew can mend is mended at once.
+                self.send_evidence(now);
             }
             // Said by the agent, not by the task that reads: a process that hangs is not there.
             ToNode::RollCall => self.say(ToController::Present),
             ToNode::Duplicate(duplicate) => self.tell_duplicate(duplicate, now),
+            // The session's.
+            ToNode::Seen { .. } => {}
             ToNode::Enrolled(_) | ToNode::Welcome { .. } | ToNode::Refused { .. } => {
                 tracing::warn!("the controller said something out of turn; ignored");
             }
@@ -492,12 +500,12 @@ impl Agent {
         }
     }
 
-    fn send_evidence(&mut self) {
+    fn send_evidence(&mut self, now: Now) {
         if !self.control.is_up() {
             return;
         }
         let signer = signer(&self.place, &self.identity);
-        if let Some(message) = self.submissions.send(&signer) {
+        if let Some(message) = self.submissions.send(&signer, now.boot) {
             self.effects.push_back(Effect::Send(message));
         }
     }

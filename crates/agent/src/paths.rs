@@ -496,7 +496,7 @@ mod tests {
         for _ in 0..100 {
             bench.probe(1440, &mut |size| {
                 answered += 1;
-                size < 100 || (answered % 14 != 0 && size <= 1280)
+                size < 100 || (!answered.is_multiple_of(14) && size <= 1280)
             });
         }
         let searches = 100 * (EVERY.as_secs() as u32 + MOST) / PAUSE.as_secs() as u32;

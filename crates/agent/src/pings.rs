@@ -2,7 +2,7 @@
 //! what was not answered. Observes; decides nothing.
 
 use crate::places::Whereabouts;
-use crate::ways::{self, PeerWays, Ways};
+use crate::ways::{PeerWays, Ways};
 use epoch::member::View;
 use jiff::Timestamp;
 use keys::{Epoch, NodeId};
@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 use tunnel::PeerSnapshot;
-use wire::NodeName;
 use wire::message::PeerReport;
+use wire::{NodeName, Way};
 
 /// A node to probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub enum PingFailure {
     /// The system did not send it.
     #[error("not sent: {0}")]
     NotSent(String),
-    /// Whatever the echo, applications' packets leave by this interface.
+    /// Applications' packets leave by this interface, and the echo says nothing of them.
     #[error("packets go by way of {0}, not through the tunnel: remove that route")]
     Astray(String),
     /// The same, and the system lets them go nowhere.
@@ -86,6 +86,8 @@ pub struct PingResult {
     pub v6: Ping,
     /// When the round was over.
     pub at: Timestamp,
+    /// Whether there was a tunnel by what was in force then.
+    tunnel: bool,
     /// The epoch in which the result was last logged, and whether both families answered.
     logged: (Option<Epoch>, bool, bool),
 }
@@ -95,16 +97,22 @@ pub struct PingResult {
 pub(crate) struct Pings(HashMap<NodeId, PingResult>);
 
 impl Pings {
-    /// The last echoes of a node, as they count with the ways of now.
-    pub(crate) fn of(&self, node: &NodeId, ways: &Ways) -> Option<PingResult> {
-        let PingResult { v4, v6, at, logged } = self.0.get(node)?.clone();
+    /// The last echoes of a node, as they count with the ways of now. Those of before it was cut off, or let in,
+    /// say nothing about now.
+    pub(crate) fn of(
+        &self,
+        node: &NodeId,
+        (own, view): (&NodeId, &View<'_>),
+        ways: &Ways,
+    ) -> Option<PingResult> {
+        let mut result = self.0.get(node)?.clone();
+        if result.tunnel != has_tunnel(view, own, node) {
+            return None;
+        }
         let [way_v4, way_v6] = ways.of(node);
-        Some(PingResult {
-            v4: ways::judged(v4, &way_v4),
-            v6: ways::judged(v6, &way_v6),
-            at,
-            logged,
-        })
+        result.v4 = judged(result.v4, &way_v4);
+        result.v6 = judged(result.v6, &way_v6);
+        Some(result)
     }
 
     /// Takes a round; the report of it.
@@ -124,7 +132,7 @@ impl Pings {
             let [way_v4, way_v6] = ways.of(&target.node);
             // The echoes are kept as they were: a way may change before the next round.
             let heard = (v4.clone(), v6.clone());
-            let (v4, v6) = (ways::judged(v4, &way_v4), ways::judged(v6, &way_v6));
+            let (v4, v6) = (judged(v4, &way_v4), judged(v6, &way_v6));
             let logged = (epoch, v4.is_ok(), v6.is_ok());
             let before = self.0.get(&target.node).map(|ping| ping.logged);
             if before != Some(logged) {
@@ -141,11 +149,28 @@ impl Pings {
                 way_v6,
             });
             let (v4, v6) = heard;
-            let result = PingResult { v4, v6, at, logged };
+            let result = PingResult {
+                v4,
+                v6,
+                at,
+                tunnel: has_tunnel(view, own, &target.node),
+                logged,
+            };
             pings.insert(target.node, result);
         }
         self.0 = pings;
         reports
+    }
+}
+
+/// An echo as it counts: it came back by the tunnel because the probe is bound to it, but where the kernel sends
+/// applications elsewhere, the pair is not well.
+fn judged(ping: Ping, way: &Way) -> Ping {
+    match (way, ping) {
+        (Way::Link(link), _) => Err(PingFailure::Astray(link.clone())),
+        (Way::Nowhere, _) => Err(PingFailure::Refused),
+        (Way::Unknown, Ok(_)) => Err(PingFailure::WayUnknown),
+        (Way::Unknown | Way::Tunnel, ping) => ping,
     }
 }
 
@@ -168,6 +193,15 @@ pub(crate) fn targets(own: &NodeId, view: &View<'_>) -> Vec<Target> {
         search: 0,
     };
     others.map(target).collect()
+}
+
+/// Whether what is in force gives this node a tunnel to another.
+fn has_tunnel(view: &View<'_>, own: &NodeId, node: &NodeId) -> bool {
+    let is_member = |node| {
+        view.update
+            .is_some_and(|update| update.member(node).is_some())
+    };
+    !view.is_closed() && is_member(own) && is_member(node)
 }
 
 /// Why an echo to `node` failed, with what the epoch says about it.
@@ -219,4 +253,25 @@ fn session_epoch(view: &View<'_>, node: &NodeId, peers: &[PeerSnapshot]) -> Opti
 fn micros(ping: &Ping) -> Option<u32> {
     let rtt = ping.as_ref().ok()?;
     Some(u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_is_well_only_if_its_traffic_takes_the_tunnel() {
+        let answered: Ping = Ok(Duration::from_millis(1));
+        assert_eq!(judged(answered.clone(), &Way::Tunnel), answered);
+        let failure = |way: &Way| judged(answered.clone(), way).unwrap_err().to_string();
+        assert_eq!(
+            failure(&Way::Link("eth1".into())),
+            "packets go by way of eth1, not through the tunnel: remove that route"
+        );
+        assert!(failure(&Way::Nowhere).contains("not through the tunnel"));
+        assert!(failure(&Way::Unknown).starts_with("unknown"));
+        // With an echo that failed by itself, an unknown way is no news.
+        let silent: Ping = Err(PingFailure::Unanswered(Duration::from_secs(1)));
+        assert_eq!(judged(silent.clone(), &Way::Unknown), silent);
+    }
 }

@@ -1,7 +1,8 @@
 //! The agent against its effects, in virtual time.
 
 use crate::{
-    Agent, Config, Control, DataChange, Effect, Emission, EvidenceResult, Now, SessionEvent, inside,
+    Agent, Config, Control, DataChange, Echoes, Effect, Emission, EvidenceResult, Now, Round,
+    SessionEvent, Target, inside,
 };
 use epoch::member::HighWater;
 use epoch::{EpochChange, Turn};
@@ -14,6 +15,7 @@ use tunnel::FrontDoor;
 use wire::fixtures::{self, MESH};
 use wire::instance::Seen;
 use wire::message::Update;
+use wire::update::Excluded;
 use wire::{Digest, Duplicate, EpochUpdate, Mark, Member, Place, Signed, ToController, ToNode};
 
 struct Bench {
@@ -89,11 +91,18 @@ impl Bench {
     }
 
     fn update(&self, lead_ms: u64) -> ToNode {
-        let secret = EpochSecret::from_bytes([7; 32]);
         let update = EpochUpdate {
             activate_in_ms: lead_ms,
-            commitment: secret.commitment(),
             ..fixtures::update(1, vec![self.own.clone(), self.peer.clone()])
+        };
+        self.pushed(update)
+    }
+
+    fn pushed(&self, update: EpochUpdate) -> ToNode {
+        let secret = EpochSecret::from_bytes([7; 32]);
+        let update = EpochUpdate {
+            commitment: secret.commitment(),
+            ..update
         };
         let signed = Signed::sign(&update, &self.authority).unwrap();
         let mark = Mark {
@@ -237,6 +246,24 @@ fn after_lost_time_only_a_new_connection_is_believed() {
     let update = bench.update(0);
     bench.say(update);
     assert_eq!(bench.changes().len(), 1);
+}
+
+#[test]
+fn a_clock_that_was_set_back_is_told_to_the_tunnel_and_closes_nothing() {
+    let mut bench = Bench::new();
+    bench.connect();
+    let update = bench.update(0);
+    bench.say(update);
+    bench.effects();
+    bench.now.wall -= Duration::from_secs(86_400);
+    bench.agent.handle_clocks(bench.now);
+    let now = Duration::from_millis(bench.now.wall.as_millisecond().unsigned_abs());
+    let effects = bench.effects();
+    assert!(
+        matches!(effects[..], [Effect::Data(DataChange::ClockSetBack(unix))] if unix == now),
+        "{effects:?}"
+    );
+    assert_eq!(bench.agent.is_member(), Some(true));
 }
 
 #[test]
@@ -419,4 +446,83 @@ fn a_process_that_is_the_first_says_that_it_is_there_and_changes_nothing() {
     assert!(bench.effects().is_empty());
     assert!(bench.agent.duplicate(bench.now).is_some());
     assert_eq!(bench.agent.is_member(), Some(true));
+}
+
+/// A round in which the peer has answered.
+fn answered(peer: &Member) -> Round {
+    let echo = Ok(Duration::from_micros(300));
+    let target = Target {
+        node: peer.node,
+        name: peer.name.clone(),
+        v4: peer.v4,
+        v6: peer.v6,
+        sizes: Vec::new(),
+        search: 0,
+    };
+    let echoes = Echoes {
+        target,
+        v4: echo.clone(),
+        v6: echo,
+        large: Vec::new(),
+    };
+    Round {
+        results: vec![echoes],
+        is_search: false,
+        ways: Vec::new(),
+    }
+}
+
+#[test]
+fn an_echo_of_before_a_peer_was_cut_off_is_not_shown_after() {
+    let mut bench = Bench::new();
+    bench.connect();
+    let first = bench.update(0);
+    let ToNode::Update(said) = &first else {
+        panic!("an update");
+    };
+    let previous = said.signed.digest();
+    bench.say(first);
+    let peer = bench.peer.clone();
+    bench
+        .agent
+        .handle_round(answered(&peer), &[], 1_420, bench.now);
+    assert!(bench.agent.ping(&peer.node).is_some());
+
+    let excluded = Excluded {
+        node: peer.node,
+        name: peer.name.clone(),
+        v4: peer.v4,
+        v6: peer.v6,
+        reason: "evicted".into(),
+    };
+    let second = bench.pushed(EpochUpdate {
+        previous,
+        excluded: vec![excluded],
+        activate_in_ms: 0,
+        ..fixtures::update(2, vec![bench.own.clone()])
+    });
+    bench.say(second);
+    assert_eq!(bench.agent.view().update.unwrap().epoch.0, 2);
+    assert!(bench.agent.ping(&peer.node).is_none(), "it is cut off");
+    // An excluded node that answers is news, and no leftover.
+    bench
+        .agent
+        .handle_round(answered(&peer), &[], 1_420, bench.now);
+    assert!(bench.agent.ping(&peer.node).is_some());
+}
+
+#[test]
+fn an_echo_of_before_the_lease_ended_is_not_shown_after() {
+    let mut bench = Bench::new();
+    bench.connect();
+    let update = bench.update(0);
+    bench.say(update);
+    let peer = bench.peer.clone();
+    bench
+        .agent
+        .handle_round(answered(&peer), &[], 1_420, bench.now);
+    assert!(bench.agent.ping(&peer.node).is_some());
+    bench.pass(Duration::from_secs(301));
+    assert!(bench.agent.view().is_closed());
+    assert!(bench.agent.ping(&peer.node).is_none());
 }

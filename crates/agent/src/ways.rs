@@ -1,7 +1,6 @@
 //! Where this machine's kernel sends what is meant for the peers. A probe is bound to the tunnel and says nothing of
 //! that; applications go where the routes lead. Observes; decides nothing.
 
-use crate::pings::{Ping, PingFailure};
 use keys::NodeId;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -81,7 +80,7 @@ impl Ways {
         })
     }
 
-    /// What is wrong with the ways to a peer.
+    /// The faults of the ways to a peer.
     pub(crate) fn faults(&self, node: &NodeId) -> Vec<String> {
         let ways = self.peers.get(node).into_iter().flatten();
         ways.filter_map(|(address, way)| way.fault(*address))
@@ -106,17 +105,6 @@ impl Ways {
     pub(crate) fn summary(&self) -> Vec<String> {
         let sentences = self.told.iter();
         sentences.map(|(way, them)| sentence(way, them)).collect()
-    }
-}
-
-/// An echo as it counts: it came back by the tunnel because the probe is bound to it, but where the kernel sends
-/// applications elsewhere, the pair is not well.
-pub(crate) fn judged(ping: Ping, way: &Way) -> Ping {
-    match (way, ping) {
-        (Way::Link(link), _) => Err(PingFailure::Astray(link.clone())),
-        (Way::Nowhere, _) => Err(PingFailure::Refused),
-        (Way::Unknown, Ok(_)) => Err(PingFailure::WayUnknown),
-        (Way::Unknown | Way::Tunnel, ping) => ping,
     }
 }
 
@@ -160,7 +148,6 @@ const NAMED: usize = 3;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn peer(n: u8, v4: Way, v6: Way) -> PeerWays {
         PeerWays {
@@ -174,22 +161,6 @@ mod tests {
 
     fn eth1() -> Way {
         Way::Link("eth1".into())
-    }
-
-    #[test]
-    fn a_pair_is_well_only_if_its_traffic_takes_the_tunnel() {
-        let answered: Ping = Ok(Duration::from_millis(1));
-        assert_eq!(judged(answered.clone(), &Way::Tunnel), answered);
-        let failure = |way: &Way| judged(answered.clone(), way).unwrap_err().to_string();
-        assert_eq!(
-            failure(&eth1()),
-            "packets go by way of eth1, not through the tunnel: remove that route"
-        );
-        assert!(failure(&Way::Nowhere).contains("not through the tunnel"));
-        assert!(failure(&Way::Unknown).starts_with("unknown"));
-        // With an echo that failed by itself, an unknown way is no news.
-        let silent: Ping = Err(PingFailure::Unanswered(Duration::from_secs(1)));
-        assert_eq!(judged(silent.clone(), &Way::Unknown), silent);
     }
 
     #[test]

@@ -79,10 +79,14 @@ pub(crate) struct Live {
     pub(crate) acked: Option<(Epoch, Phase)>,
     pub(crate) clock_skew_ms: Option<i64>,
     pub(crate) software: Option<String>,
-    /// Its last report of its sessions with others.
+    /// When it was last heard on its connection, on the boot-time clock.
+    pub(crate) heard: Option<Duration>,
+    /// Its last report of its sessions with others, on the connection that it has.
     pub(crate) observes: BTreeMap<NodeName, Observed>,
     /// Its last report of its interface.
     pub(crate) interface: InterfaceReport,
+    /// When that came.
+    pub(crate) observed: Option<Duration>,
     pub(crate) evidence: Bucket,
     /// How many bytes of its evidence may be kept.
     pub(crate) kept_bytes: Bucket,
@@ -156,6 +160,25 @@ impl Connections {
         match &session.stage {
             Stage::Serving { name } => Some(name.clone()),
             Stage::Opening { .. } | Stage::Claiming { .. } => None,
+        }
+    }
+
+    /// A connection's other side was last heard at `at`.
+    pub(crate) fn heard(&mut self, id: ConnectionId, at: Duration, output: &mut Output, now: Now) {
+        let Some(Stage::Serving { name }) = self.sessions.get(&id).map(|it| &it.stage) else {
+            return;
+        };
+        let Some(live) = self
+            .live
+            .get_mut(name)
+            .filter(|live| live.connection == Some(id))
+        else {
+            return;
+        };
+        let was_silent = live.is_silent(now);
+        live.heard = Some(at);
+        if live.is_silent(now) != was_silent {
+            output.touch();
         }
     }
 
@@ -359,6 +382,11 @@ impl Connections {
         if before.is_some_and(|before| !instance.succeeds(&before)) {
             live.sighting = None;
         }
+        live.heard = None;
+        // Of another time: the next report says how it is now.
+        live.observes.clear();
+        live.interface = InterfaceReport::default();
+        live.observed = None;
         Some(remote)
     }
 
@@ -451,6 +479,12 @@ impl Stage {
 }
 
 impl Live {
+    /// Whether its connection, if it has one, says nothing.
+    pub(crate) fn is_silent(&self, now: Now) -> bool {
+        let silence = self.heard.map(|at| now.boot.saturating_sub(at));
+        silence.is_some_and(|silence| silence >= quic::pulse::SILENT_AFTER)
+    }
+
     fn new() -> Self {
         Self {
             connection: None,
@@ -462,8 +496,10 @@ impl Live {
             acked: None,
             clock_skew_ms: None,
             software: None,
+            heard: None,
             observes: BTreeMap::new(),
             interface: InterfaceReport::default(),
+            observed: None,
             evidence: Bucket::new(EVIDENCE_PER_SECOND, EVIDENCE_BURST),
             kept_bytes: Bucket::new((MIB_A_DAY << 20) / DAY_SECONDS, KEPT_BURST),
             moves: Bucket::new(MOVES_PER_SECOND, MOVE_BURST),

@@ -245,6 +245,9 @@ impl Engine {
     /// A connection is seen at another address.
     pub fn handle_moved(&mut self, id: ConnectionId, remote: SocketAddr, now: Now) {
         if let Some(name) = self.connections.moved(id, remote) {
+            // It may be behind an address translator now, and knows no other way to find out.
+            let seen = ToNode::Seen { observed: remote };
+            self.output.send(id, seen);
             self.ingest().relocate(id, &name, now);
         }
     }
@@ -309,6 +312,11 @@ impl Engine {
     pub fn operator(&mut self, request: Request, now: Now) -> Result<Answer, Refused> {
         let rotation = self.rotation();
         Operator { rotation }.ask(request, now)
+    }
+
+    /// The other side of a connection was last heard at `at`, on the boot-time clock. Told once a second.
+    pub fn handle_heard(&mut self, id: ConnectionId, at: Duration, now: Now) {
+        self.connections.heard(id, at, &mut self.output, now);
     }
 
     /// Tells every connection that the controller stops.

@@ -14,8 +14,11 @@ use crate::segments::Segments;
 use keys::{Epoch, NodeId};
 use policy::Unacceptable;
 use std::net::{IpAddr, SocketAddr};
-use wire::evidence::{Attested, EvidenceError, payload_digest};
-use wire::message::{Hello, InterfaceReport, PeerReport, Phase, Refusal, ToController, ToNode};
+use wire::evidence::{Attested, EvidenceError, payload_digest, peek};
+use wire::message::{
+    Again, Hello, InterfaceReport, PeerReport, Phase, Refusal, RefusedEvidence, ToController,
+    ToNode,
+};
 use wire::{Mark, NodeName, Signed, Verified};
 
 /// The part that hears enrolled nodes.
@@ -86,7 +89,7 @@ impl Ingest<'_> {
             ToController::Present => self.present(id, name, now),
             ToController::Evidence { envelope } => self.evidence(id, name, &envelope, now),
             ToController::Ack { epoch, phase } => self.ack(name, epoch, phase),
-            ToController::Report { peers, interface } => self.observe(name, peers, interface),
+            ToController::Report { peers, interface } => self.observe(name, peers, interface, now),
             ToController::Endpoints {
                 listen_port,
                 advertised,
@@ -208,7 +211,13 @@ impl Ingest<'_> {
         }
     }
 
-    fn observe(&mut self, name: &NodeName, peers: Vec<PeerReport>, interface: InterfaceReport) {
+    fn observe(
+        &mut self,
+        name: &NodeName,
+        peers: Vec<PeerReport>,
+        interface: InterfaceReport,
+        now: Now,
+    ) {
         let observes = peers
             .into_iter()
             .filter_map(|report| {
@@ -224,6 +233,7 @@ impl Ingest<'_> {
             .collect();
         let live = self.connections.live_mut(name);
         let interface = interface.bounded();
+        live.observed = Some(now.boot);
         if live.observes != observes || live.interface != interface {
             live.observes = observes;
             live.interface = interface;
@@ -240,14 +250,22 @@ impl Ingest<'_> {
         let refused = result.err().map(|error| {
             let mut reason = error.to_string();
             reason.truncate(reason.floor_char_boundary(MAX_REFUSAL_LEN));
-            reason
+            let again = error.again();
+            let is_over = again != Again::Never && self.is_too_old(envelope, now);
+            RefusedEvidence {
+                reason,
+                again: if is_over { Again::Never } else { again },
+            }
         });
         let live = self.connections.live_mut(name);
-        if refused.is_some() && live.last_refusal != refused {
-            let reason = refused.as_deref().unwrap_or_default();
+        let reason = refused.as_ref().map(|refused| refused.reason.clone());
+        if let Some(reason) = reason
+            .as_ref()
+            .filter(|it| live.last_refusal.as_ref() != Some(it))
+        {
             tracing::info!(node = %name, reason, "evidence refused");
         }
-        live.last_refusal.clone_from(&refused);
+        live.last_refusal = reason;
         self.output
             .send(id, ToNode::EvidenceResult { digest, refused });
     }
@@ -284,6 +302,20 @@ impl Ingest<'_> {
         let fleet = self.journal.fleet();
         self.segments.want_join_of(fleet, name, now);
         Ok(())
+    }
+
+    /// Whether evidence could not count any more, by what it says of itself: its node need not go on sending it.
+    fn is_too_old(&self, envelope: &[u8], now: Now) -> bool {
+        let Some(run) = peek(envelope) else {
+            return false;
+        };
+        let age = now.wall.duration_since(run.finished_at).as_secs();
+        let oldest = self
+            .segments
+            .iter()
+            .map(|segment| segment.policy().max_benchmark_age);
+        let oldest = oldest.max().unwrap_or_default();
+        u64::try_from(age).is_ok_and(|age| age > oldest)
     }
 
     /// The evidence in an envelope, once the policy of every segment takes it. One record of a node is judged
@@ -333,6 +365,30 @@ enum NotAccepted {
     Unacceptable(#[from] Unacceptable),
     #[error("the controller cannot write its log: try again later")]
     Unwritten(#[from] Unwritten),
+}
+
+impl NotAccepted {
+    /// Whether the same evidence may be accepted another time.
+    fn again(&self) -> Again {
+        match self {
+            Self::TooMuch
+            | Self::TooMuchToday
+            | Self::NotEnrolled
+            | Self::Evicted
+            | Self::Unwritten(_)
+            | Self::Unacceptable(Unacceptable::Future { .. }) => Again::Later,
+            Self::Unacceptable(Unacceptable::UnknownChallenge) => Again::Anew,
+            Self::Unverified(_)
+            | Self::Unacceptable(
+                Unacceptable::NodeSigner
+                | Unacceptable::EvaluatorSigner
+                | Unacceptable::Pinned(_)
+                | Unacceptable::NoChallenge
+                | Unacceptable::NotNewer(_)
+                | Unacceptable::NonceUsed,
+            ) => Again::Never,
+        }
+    }
 }
 
 impl From<&NotAccepted> for EvidenceResult {

@@ -10,7 +10,7 @@ use crate::setup::{Setup, StartError};
 use crate::status_file;
 use keys::{AuthorityId, AuthoritySecret, ControllerSecret, MeshId};
 use policy::Policy;
-use quic::Listener;
+use quic::{Bound, Listener};
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -44,6 +44,8 @@ pub struct Config {
     pub adopt_log: Option<AuthorityId>,
     /// TCP address that serves metrics, to whoever reaches it. `None`: only the admin socket does.
     pub metrics_listen: Option<SocketAddr>,
+    /// Clients that are served at a time, on the admin socket and for metrics each.
+    pub clients: usize,
 }
 
 impl Config {
@@ -83,6 +85,7 @@ pub struct Controller {
     pub(crate) listener: Listener,
     pub(crate) admin: UnixListener,
     pub(crate) metrics: Option<exposition::Listener>,
+    pub(crate) clients: usize,
     pub(crate) status_file: PathBuf,
 }
 
@@ -127,17 +130,22 @@ pub enum OpenError {
     /// A token could not hold so many addresses.
     #[error("`advertise` has {0} addresses, but a token holds at most {MAX_ADDRESSES}")]
     Advertise(usize),
-    /// The address for metrics.
-    #[error(transparent)]
-    Metrics(#[from] exposition::BindError),
     /// Policy, address ranges or the first epoch.
     #[error(transparent)]
     Start(#[from] StartError),
 }
 
 impl Controller {
-    /// Does everything that can fail. `admin` is the bound admin socket, non-blocking. Must run
-    /// inside a tokio runtime.
+    /// Takes the address of the QUIC endpoint.
+    ///
+    /// # Errors
+    /// [`OpenError::Listen`]; an address that is another's, or not there yet, may be had later.
+    pub fn bind(listen: SocketAddr) -> Result<Bound, OpenError> {
+        Bound::to(listen).map_err(listen_error)
+    }
+
+    /// Does everything else that can fail. `admin` is the bound admin socket, non-blocking, and `bound` the
+    /// address of the QUIC endpoint, from [`Self::bind`]. Must run inside a tokio runtime.
     ///
     /// # Errors
     /// [`OpenError`], which names the cause and the way out. Nothing is left bound.
@@ -146,6 +154,7 @@ impl Controller {
         controller: ControllerSecret,
         authority: AuthoritySecret,
         admin: UnixListener,
+        bound: Bound,
     ) -> Result<Self, OpenError> {
         config.check()?;
         check_state_dir(&config.state_dir)?;
@@ -167,9 +176,9 @@ impl Controller {
                 "`adopt_log` has served its purpose: remove it, it still trusts the old key"
             );
         }
-        let listener = Listener::bind(config.listen, &controller).map_err(listen_error)?;
-        let metrics = config.metrics_listen.map(exposition::Listener::bind);
-        let metrics = metrics.transpose()?;
+        let listener = Listener::on(bound, &controller).map_err(listen_error)?;
+        let metrics = config.metrics_listen;
+        let metrics = metrics.map(|at| exposition::Listener::open(at, config.clients));
         let setup = Setup {
             advertise: advertise(&config, &listener),
             policy: config.policy,
@@ -190,6 +199,7 @@ impl Controller {
             listener,
             admin,
             metrics,
+            clients: config.clients,
             status_file: path,
         })
     }

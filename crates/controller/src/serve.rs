@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 /// Why serving ended without being told to.
@@ -27,35 +27,52 @@ pub enum ServeError {
     /// The admin socket is gone.
     #[error("the admin socket has failed: restart the controller")]
     Admin,
+    /// No thread can be had.
+    #[error("a thread cannot be started: {0}; look at the limits on processes")]
+    Thread(std::io::Error),
+    /// The engine's thread is gone.
+    #[error("the engine has ended, which is a defect: restart the controller")]
+    Engine,
 }
 
 impl Controller {
-    /// Serves until `shutdown` resolves; then tells every node and returns.
+    /// Serves until `shutdown` resolves; then tells every node and returns, within two seconds: a disk that
+    /// does not let go of the log by then is left behind, with its thread.
     ///
     /// # Errors
     /// [`ServeError`] when it ends for another reason.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let (inputs, mut queue) = mpsc::channel(INPUTS);
-        let (questions, mut asked) = mpsc::channel(QUESTIONS);
+        let (inputs, queue) = mpsc::channel(INPUTS);
+        let (questions, asked) = mpsc::channel(QUESTIONS);
         let intake = Arc::new(Intake::default());
-        let mut shell = Shell {
+        let listener = Arc::new(self.listener);
+        let shell = Shell {
             engine: self.engine,
-            listener: &self.listener,
+            listener: Arc::clone(&listener),
             intake: Arc::clone(&intake),
             boxes: BTreeMap::new(),
             open: BTreeSet::new(),
-            status: StatusFile::new(self.status_file),
+            status: StatusFile::start(self.status_file).map_err(ServeError::Thread)?,
+            listen_at: Duration::ZERO,
         };
         let socket = UnixListener::from_std(self.admin).map_err(|_| ServeError::Admin)?;
         let desk = ::admin::Desk::new(questions, admin::WORDS);
         let router = ::admin::router(admin::routes(), desk.clone());
+        let (stop, mut ended) = shell.start(queue, asked).map_err(ServeError::Thread)?;
         let result = tokio::select! {
-            () = shell.run(&mut queue, &mut asked, shutdown) => Ok(()),
-            () = accept(&self.listener, &intake, inputs) => Err(ServeError::Endpoint),
-            _ = ::admin::serve(socket, router) => Err(ServeError::Admin),
+            () = shutdown => Ok(()),
+            () = accept(&listener, &intake, inputs) => Err(ServeError::Endpoint),
+            _ = &mut ended => Err(ServeError::Engine),
+            never = ::admin::serve(socket, router, self.clients) => match never {},
             never = ::admin::serve_metrics(self.metrics, desk) => match never {},
         };
-        self.listener.close("the controller is stopping").await;
+        drop(stop);
+        if !ended.is_terminated() && timeout(ENGINE_STOP_TIME, ended).await.is_err() {
+            tracing::warn!(
+                "the disk holds the event log: it is left as it is, and nothing in it is lost"
+            );
+        }
+        listener.close("the controller is stopping").await;
         result
     }
 }
@@ -81,14 +98,16 @@ async fn accept(listener: &Listener, intake: &Arc<Intake>, inputs: mpsc::Sender<
     }
 }
 
-struct Shell<'l> {
+struct Shell {
     engine: Engine,
-    listener: &'l Listener,
+    listener: Arc<Listener>,
     intake: Arc<Intake>,
     boxes: BTreeMap<ConnectionId, Line>,
     /// Connections whose tasks have not ended.
     open: BTreeSet<ConnectionId>,
     status: StatusFile,
+    /// When it is time to look which connections are heard.
+    listen_at: Duration,
 }
 
 /// The way to a connection.
@@ -110,11 +129,35 @@ enum Wake {
     Timeout,
 }
 
-impl Shell<'_> {
+impl Shell {
+    /// Runs on a thread of its own, which waits for the disk: nothing takes effect before it is durable, so
+    /// there is no way around that wait, but neither QUIC nor sockets nor the word to stop share it. Dropped,
+    /// the first value stops it; the second says when it has ended, with the log closed.
+    fn start(
+        self,
+        queue: mpsc::Receiver<Input>,
+        asked: mpsc::Receiver<Question>,
+    ) -> std::io::Result<(oneshot::Sender<()>, oneshot::Receiver<()>)> {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ending, ended) = oneshot::channel();
+        let runtime = tokio::runtime::Handle::current();
+        let thread = std::thread::Builder::new().name("meshd-engine".into());
+        thread.spawn(move || {
+            let shutdown = async move {
+                // Dropped without a word.
+                let _ = stopped.await;
+            };
+            runtime.block_on(self.run(queue, asked, shutdown));
+            // Nobody waits any more if it took too long.
+            let _ = ending.send(());
+        })?;
+        Ok((stop, ended))
+    }
+
     async fn run(
-        &mut self,
-        queue: &mut mpsc::Receiver<Input>,
-        asked: &mut mpsc::Receiver<Question>,
+        mut self,
+        mut queue: mpsc::Receiver<Input>,
+        mut asked: mpsc::Receiver<Question>,
         shutdown: impl Future<Output = ()>,
     ) {
         let mut shutdown = std::pin::pin!(shutdown);
@@ -123,6 +166,7 @@ impl Shell<'_> {
             self.engine.handle_timeout(now);
             self.carry_out();
             self.engine.tidy(now);
+            self.listen(now);
             self.status.keep(&mut self.engine, now);
             let wake = self.engine.poll_timeout(now).min(self.status.due());
             // Bounded, because the machine may sleep, which tokio's clock does not count, and the
@@ -145,8 +189,21 @@ impl Shell<'_> {
         }
         self.engine.stop();
         self.carry_out();
-        let _ = timeout(STOP_TIME, self.drain(queue)).await;
-        self.status.keep_at_once(&mut self.engine, Now::read());
+        let _ = timeout(STOP_TIME, self.drain(&mut queue)).await;
+        self.status.stop(&self.engine, Now::read());
+    }
+
+    /// Tells the engine when each connection was last heard.
+    fn listen(&mut self, now: Now) {
+        if now.boot < self.listen_at {
+            return;
+        }
+        self.listen_at = now.boot + NAP;
+        for (id, line) in &self.boxes {
+            let silence = line.connection.pulse().silence();
+            let at = now.boot.saturating_sub(silence);
+            self.engine.handle_heard(*id, at, now);
+        }
     }
 
     fn answer(&mut self, question: Question) {
@@ -240,4 +297,7 @@ const QUESTIONS: usize = 64;
 /// Keeps a timer that is due, but waits for something else, from spinning.
 const TICK: Duration = Duration::from_millis(1);
 const NAP: Duration = Duration::from_secs(1);
-const STOP_TIME: Duration = Duration::from_secs(3);
+/// For connections to take their last word, …
+const STOP_TIME: Duration = Duration::from_millis(500);
+/// … and for that, the status file and the log: all of a stop has two seconds.
+const ENGINE_STOP_TIME: Duration = Duration::from_millis(1000);

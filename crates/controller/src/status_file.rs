@@ -1,35 +1,87 @@
-//! `status.json`: when it is written, and how. Owns nothing that cannot be lost; refuses to hold up the loop
-//! for a disk that does not take it.
+//! `status.json`: when it is written, and how. Owns nothing that cannot be lost; refuses to hold up anybody
+//! for a disk that does not take it: a thread writes, and of several that wait only the newest.
 
 use crate::clock::Now;
 use crate::engine::Engine;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 use wire::NodeName;
 use wire::admin::{ControllerStatus, Membership, NodeState};
 
 /// `status.json`, kept up with the engine.
 pub(crate) struct StatusFile {
-    path: PathBuf,
-    written: Option<ControllerStatus>,
+    desk: Arc<Desk>,
+    /// Hung up when the thread has ended.
+    ended: Receiver<()>,
     not_before: Duration,
     refresh_at: Duration,
     pending: bool,
-    failed: bool,
+}
+
+/// Between the loop and the thread.
+#[derive(Default)]
+struct Desk {
+    lies: Mutex<Lies>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Lies {
+    /// The newest status, if it has not been taken.
+    newest: Option<ControllerStatus>,
+    /// No other will come.
+    is_last: bool,
+}
+
+impl Desk {
+    fn lay(&self, newest: ControllerStatus, is_last: bool) {
+        let mut lies = self.lies.lock().unwrap_or_else(PoisonError::into_inner);
+        lies.newest = Some(newest);
+        lies.is_last = is_last;
+        drop(lies);
+        self.changed.notify_one();
+    }
+
+    /// The newest status, as soon as there is one; `None` when none will come.
+    fn take(&self) -> Option<ControllerStatus> {
+        let lies = self.lies.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_empty = |lies: &mut Lies| lies.newest.is_none() && !lies.is_last;
+        let lies = self.changed.wait_while(lies, is_empty);
+        lies.unwrap_or_else(PoisonError::into_inner).newest.take()
+    }
 }
 
 impl StatusFile {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Self {
+    /// Starts the thread that writes to `path`.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub(crate) fn start(path: PathBuf) -> std::io::Result<Self> {
+        let desk = Arc::new(Desk::default());
+        let (of_thread, (ending, ended)) = (Arc::clone(&desk), channel());
+        let mut writer = Writer {
             path,
             written: None,
+            failed: false,
+        };
+        let thread = std::thread::Builder::new().name("meshd-status".into());
+        thread.spawn(move || {
+            while let Some(newest) = of_thread.take() {
+                writer.keep(newest);
+            }
+            drop(ending);
+        })?;
+        Ok(Self {
+            desk,
+            ended,
             not_before: Duration::ZERO,
             refresh_at: Duration::ZERO,
             pending: true,
-            failed: false,
-        }
+        })
     }
 
     pub(crate) fn due(&self) -> Duration {
@@ -47,29 +99,43 @@ impl StatusFile {
         }
     }
 
-    pub(crate) fn keep_at_once(&mut self, engine: &mut Engine, now: Now) {
+    fn keep_at_once(&mut self, engine: &Engine, now: Now) {
         self.pending = false;
         self.not_before = now.boot + STATUS_PAUSE;
         self.refresh_at = now.boot + STATUS_REFRESH;
-        let mut status = engine.status(now);
-        if let Some(written) = &self.written {
-            // When it was made is no change.
-            let made = std::mem::replace(&mut status.generated_utc, written.generated_utc.clone());
-            if status == *written {
-                return;
-            }
-            status.generated_utc = made;
+        self.desk.lay(engine.status(now), false);
+    }
+
+    /// Has the last status written, and waits for that a little.
+    pub(crate) fn stop(self, engine: &Engine, now: Now) {
+        self.desk.lay(engine.status(now), true);
+        if self.ended.recv_timeout(STOP_TIME) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the disk does not take the status file: it stays as it is");
         }
+    }
+}
+
+/// The thread's own state.
+struct Writer {
+    path: PathBuf,
+    /// Where everybody stood when it was written last.
+    written: Option<Standing>,
+    failed: bool,
+}
+
+impl Writer {
+    /// Writes even if nothing has changed: an old file is that of a controller which has ended.
+    fn keep(&mut self, status: ControllerStatus) {
         match write(&self.path, &status) {
             Ok(()) => {
-                let (before, after) = (self.written.as_ref().map(standing), standing(&status));
-                if before.as_ref() == Some(&after) {
+                let after = standing(&status);
+                if self.written.as_ref() == Some(&after) {
                     tracing::debug!(epoch = status.epoch.id, "status written");
                 } else {
                     tracing::info!(epoch = status.epoch.id, "status written");
                 }
                 self.failed = false;
-                self.written = Some(status);
+                self.written = Some(after);
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.failed, true) {
@@ -82,7 +148,9 @@ impl StatusFile {
 }
 
 /// The part of a status that is worth a line: the epoch, and where each node stands in it.
-fn standing(status: &ControllerStatus) -> (u64, Vec<(NodeName, Membership, NodeState)>) {
+type Standing = (u64, Vec<(NodeName, Membership, NodeState)>);
+
+fn standing(status: &ControllerStatus) -> Standing {
     let nodes = status.nodes.iter();
     let nodes = nodes.map(|(name, node)| (name.clone(), node.membership, node.state));
     (status.epoch.id, nodes.collect())
@@ -103,9 +171,10 @@ pub(crate) fn write(path: &Path, status: &ControllerStatus) -> std::io::Result<(
         .tempfile_in(dir)?;
     // At once: with 50 nodes, a write for each token takes a tenth of a second, in the loop that
     // everybody waits for.
-    let mut text = serde_json::to_vec_pretty(status)?;
-    text.push(b'\n');
-    file.write_all(&text)?;
+    let mut text = serde_json::to_string_pretty(status)?;
+    text.push('\n');
+    // Much of it comes from other machines, and a terminal obeys what it is shown.
+    file.write_all(wire::visible::json(&text).as_bytes())?;
     // The mode at creation is subject to the umask.
     file.as_file()
         .set_permissions(std::fs::Permissions::from_mode(0o644))?;
@@ -115,5 +184,8 @@ pub(crate) fn write(path: &Path, status: &ControllerStatus) -> std::io::Result<(
 
 /// Changes within this time share one writing.
 const STATUS_PAUSE: Duration = Duration::from_millis(200);
-/// Reasons change with time alone: evidence turns stale.
+/// Reasons change with time alone, as evidence turns stale; and readers see by its age that there is a
+/// controller.
 const STATUS_REFRESH: Duration = Duration::from_secs(5);
+/// The wait at the end for a disk to take the last one.
+const STOP_TIME: Duration = Duration::from_millis(300);

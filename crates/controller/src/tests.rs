@@ -4,10 +4,12 @@ mod clocks;
 mod duplicates;
 mod enrolment;
 mod epochs;
+mod evidence;
 mod faults;
 mod metrics;
 mod restart;
 mod segments;
+mod shown;
 mod socket;
 mod timers;
 
@@ -28,7 +30,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use wire::admin::{EpochChange, NodeStatus, RotateRequest, Status, TokenRequest};
 use wire::evidence::Benchmark;
-use wire::message::{Enrol, Hello, Phase, Refusal, ToController, ToNode, Update};
+use wire::message::{Again, Enrol, Hello, Phase, Refusal, ToController, ToNode, Update};
 use wire::{Digest, EpochUpdate, Instance, Mark, NodeName, Signed, Token};
 
 /// A controller in virtual time.
@@ -43,6 +45,8 @@ struct World {
     /// The messages to every connection, in order.
     told: BTreeMap<ConnectionId, Vec<ToNode>>,
     closed: BTreeMap<ConnectionId, Refusal>,
+    /// Whether the last evidence that was refused may be sent again.
+    again: Option<Again>,
 }
 
 /// A node without a tunnel.
@@ -129,6 +133,7 @@ impl World {
             now,
             connections: 0,
             told: BTreeMap::new(),
+            again: None,
             closed: BTreeMap::new(),
         }
     }
@@ -329,7 +334,9 @@ impl World {
             ToNode::EvidenceResult { refused, .. } => Some(refused.clone()),
             _ => None,
         });
-        results.next().expect("evidence is answered")
+        let refused = results.next().expect("evidence is answered");
+        self.again = refused.as_ref().map(|refused| refused.again);
+        refused.map(|refused| refused.reason)
     }
 
     fn rotate(&mut self, now: bool, confirm_removals: bool) -> EpochChange {

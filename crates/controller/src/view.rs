@@ -15,6 +15,7 @@ use epoch::authority::Span;
 use jiff::Timestamp;
 use policy::{Reason, State};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use wire::admin::{
     BenchmarkStatus, Control, ControllerStatus, DuplicateStatus, EpochStatus, Membership,
     NextEpoch, NodeState, NodeStatus, Observation, PolicyStatus, PskState, SCHEMA,
@@ -139,10 +140,12 @@ impl<'e> View<'e> {
         let current = segment.current();
         let member = segment.has_in_force(&node.id);
         let decision = segment.judge(case, now);
-        let connected = live.is_some_and(|live| live.connection.is_some());
+        let control = control(live, now);
         let state = self.state_of(name, case);
         let acked = live.and_then(|live| live.acked);
         let holds = member && acked == Some((current, Phase::Activated));
+        // The words of a node that is gone say nothing of now.
+        let reporting = live.filter(|_| control != Control::Disconnected);
         NodeStatus {
             node: node.id.to_string(),
             membership: if member {
@@ -152,21 +155,20 @@ impl<'e> View<'e> {
             },
             state,
             last_benchmark: node.evidence.as_ref().map(benchmark),
-            psk: if holds {
-                PskState::Valid
-            } else {
-                PskState::None
+            psk: match control {
+                _ if !holds => PskState::None,
+                Control::Disconnected => PskState::Unknown,
+                Control::Connected | Control::Silent => PskState::Valid,
             },
             reason: if member {
                 decision.reason.as_ref().map(Reason::to_string)
             } else {
                 Some(why_not(case, &decision))
             },
-            control: if connected {
-                Control::Connected
-            } else {
-                Control::Disconnected
-            },
+            control,
+            heard_utc: live
+                .and_then(|live| live.heard)
+                .map(|at| utc(wall(at, now))),
             v4: self.mesh.network.v4(node.host).0,
             v6: self.mesh.network.v6(node.host).0,
             wireguard: node.wg.to_base64(),
@@ -179,25 +181,14 @@ impl<'e> View<'e> {
             duplicate: live
                 .and_then(|live| live.sighting(now))
                 .map(|sighting| DuplicateStatus::new(&sighting.duplicate, utc(sighting.seen.wall))),
-            observes: live.map(|live| self.observes(live)).unwrap_or_default(),
-            faults: live
-                .filter(|_| connected)
+            observed_utc: reporting.and_then(|live| Some(utc(wall(live.observed?, now)))),
+            observes: reporting
+                .map(|live| self.observes(live))
+                .unwrap_or_default(),
+            faults: reporting
                 .map(|live| live.interface.faults.clone())
                 .unwrap_or_default(),
         }
-    }
-
-    fn observes(&self, live: &Live) -> BTreeMap<NodeName, Observation> {
-        let millis = |us: Option<u32>| us.map(|us| f64::from(us) / 1_000.0);
-        let shown = |peer: &NodeName, observed: &Observed| Observation {
-            session_epoch: observed.session_epoch.map(|epoch| epoch.0),
-            rtt_v4_ms: millis(observed.rtt_v4_us),
-            rtt_v6_ms: millis(observed.rtt_v6_us),
-            faults: self.faults_of_pair(live, peer, observed),
-        };
-        let all = live.observes.iter();
-        all.map(|(peer, it)| (peer.clone(), shown(peer, it)))
-            .collect()
     }
 
     /// What keeps packets of a node from `peer`, by its word and by where both are.
@@ -234,6 +225,29 @@ impl<'e> View<'e> {
             Some(State::Probation) => NodeState::Probation,
             Some(State::Active | State::Quarantined | State::Evicted) | None => NodeState::Active,
         }
+    }
+
+    /// The last report of a node. What it says of a node that is no member is void if it is older than the epoch
+    /// in force: a peer that was cut off answered a moment before.
+    fn observes(&self, live: &Live) -> BTreeMap<NodeName, Observation> {
+        let segment = self.segment();
+        let begun = segment.in_force().map(|span| span.activates);
+        let is_of_before = live.observed <= begun;
+        let is_member = |peer: &NodeName| {
+            let node = self.fleet().node(peer);
+            node.is_some_and(|node| segment.has_in_force(&node.id))
+        };
+        let all = live.observes.iter();
+        let all = all.filter(|(peer, _)| !is_of_before || is_member(peer));
+        let millis = |us: Option<u32>| us.map(|us| f64::from(us) / 1_000.0);
+        let shown = |peer: &NodeName, observed: &Observed| Observation {
+            session_epoch: observed.session_epoch.map(|epoch| epoch.0),
+            rtt_v4_ms: millis(observed.rtt_v4_us),
+            rtt_v6_ms: millis(observed.rtt_v6_us),
+            faults: self.faults_of_pair(live, peer, observed),
+        };
+        all.map(|(peer, it)| (peer.clone(), shown(peer, it)))
+            .collect()
     }
 
     /// Every enrolled node, before the policy of the segment that is shown.
@@ -311,6 +325,20 @@ fn benchmark(accepted: &Accepted) -> BenchmarkStatus {
         },
         digest: accepted.digest.to_string(),
     }
+}
+
+fn control(live: Option<&Live>, now: Now) -> Control {
+    match live.filter(|live| live.connection.is_some()) {
+        None => Control::Disconnected,
+        Some(live) if live.is_silent(now) => Control::Silent,
+        Some(_) => Control::Connected,
+    }
+}
+
+/// A moment of the boot-time clock by the calendar.
+fn wall(at: Duration, now: Now) -> Timestamp {
+    let ago = now.boot.saturating_sub(at);
+    now.wall.checked_sub(ago).unwrap_or(Timestamp::MIN)
 }
 
 /// Nodes that an alarm names.

@@ -1,4 +1,4 @@
-//! Metrics: how a role declares them, how they are written out, and the TCP address that serves them.
+//! Metrics: how a role declares them, how they are written out, and the address that serves them.
 //!
 //! A role declares its metrics once, with [`metrics!`], and fills a [`Page`] from what it observes
 //! whenever somebody asks: this crate keeps no values, but for the [`Tally`] of what nothing else
@@ -11,15 +11,19 @@
 //! | [`page`] | values, and the OpenMetrics text |
 //! | [`tally`] | counts by label value |
 //! | [`listener`] | HTTP on TCP: `GET /metrics` and nothing else |
+//! | [`http`], `places` | an HTTP server that idle clients cannot use up, for the admin socket too |
 
 #![forbid(unsafe_code)]
 
+pub mod http;
 pub mod listener;
 pub mod metric;
 pub mod page;
 pub mod tally;
 
-pub use listener::{BindError, Listener};
+mod places;
+
+pub use listener::Listener;
 pub use metric::{Kind, Metric};
 pub use page::{CONTENT_TYPE, Page, Value};
 pub use tally::Tally;

@@ -23,7 +23,7 @@ async fn page() -> Option<Page> {
 }
 
 fn any() -> Listener {
-    Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap()
+    Listener::open("127.0.0.1:0".parse().unwrap(), 16)
 }
 
 /// Serves a page to everybody.
@@ -162,12 +162,29 @@ async fn a_scrape_that_hangs_takes_no_place_for_ever() {
     assert!(began.elapsed() <= Duration::from_secs(11));
 }
 
-#[tokio::test]
-async fn an_address_that_cannot_be_had_is_named_with_a_way_out() {
-    let first = any();
-    for address in [first.local_addr(), "192.0.2.1:0".parse().unwrap()] {
-        let error = Listener::bind(address).unwrap_err().to_string();
-        assert!(error.contains(&address.to_string()), "{error}");
-        assert!(error.contains("--metrics-listen"), "{error}");
+#[tokio::test(start_paused = true)]
+async fn idle_connections_keep_no_scraper_out() {
+    let address = serving();
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        idle.push(TcpStream::connect(address).await.unwrap());
     }
+    let began = Instant::now();
+    assert!(ask(address, GET).await.starts_with("HTTP/1.1 200 "));
+    assert!(began.elapsed() < Duration::from_secs(1));
+    // Those that came first gave way.
+    assert_eq!(heard(idle.swap_remove(0)).await, "");
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_is_taken_is_had_as_soon_as_it_is_free() {
+    let first = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = first.local_addr().unwrap();
+    let listener = Listener::open(address, 16);
+    tokio::spawn(listener.serve(page));
+    sleep(Duration::from_secs(60)).await;
+    drop(first);
+    sleep(Duration::from_secs(2)).await;
+    assert!(ask(address, GET).await.starts_with("HTTP/1.1 200 "));
 }

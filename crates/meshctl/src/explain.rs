@@ -23,7 +23,12 @@ fn explain(explanation: &Explanation) -> String {
         rules.row([rule.rule.clone(), rule.value.clone(), holds.into()]);
     }
     [
-        node::fields(&explanation.name, &explanation.status).render(),
+        node::fields(
+            &explanation.name,
+            &explanation.status,
+            &explanation.decision.decided_utc,
+        )
+        .render(),
         decision(&explanation.decision).render(),
         rules.render("The policy has no rules."),
     ]

@@ -83,7 +83,7 @@ pub(crate) fn table(status: &ControllerStatus) -> String {
             or_dash(benchmark.map(|b| units::score(b.overall))),
             or_dash(benchmark.map(|b| units::age(&status.generated_utc, &b.timestamp))),
             psk(node.psk).into(),
-            control(node.control).into(),
+            heard(node, &status.generated_utc),
             or_dash(node.epoch),
             node.v4.to_string(),
             or_dash(node.reason.as_ref()),
@@ -92,8 +92,8 @@ pub(crate) fn table(status: &ControllerStatus) -> String {
     rows.render("No nodes are enrolled; `meshctl token create` admits one.")
 }
 
-/// One node as labelled fields.
-pub(crate) fn fields(name: &NodeName, node: &NodeStatus) -> Fields {
+/// One node as labelled fields; `now` is when the controller made its answer.
+pub(crate) fn fields(name: &NodeName, node: &NodeStatus, now: &str) -> Fields {
     let mut fields = Fields::default();
     fields.field("node", format!("{name}, {}", node.node));
     fields.field("membership", membership(node.membership));
@@ -106,7 +106,7 @@ pub(crate) fn fields(name: &NodeName, node: &NodeStatus) -> Fields {
     fields.maybe("evidence", node.last_benchmark.as_ref().map(benchmark));
     fields.field(
         "control",
-        format!("{}, PSK {}", control(node.control), psk(node.psk)),
+        format!("{}; PSK {}", heard(node, now), psk(node.psk)),
     );
     fields.field("epoch", or_dash(node.epoch));
     fields.field(
@@ -162,13 +162,20 @@ async fn show(name: &NodeName, client: &Client, answer: &Answer) -> Result<(), F
     } else {
         answer.text(&format!(
             "{}\n{}",
-            fields(name, node).render(),
-            observations(node)
+            fields(name, node, &status.generated_utc).render(),
+            observations(node, &status.generated_utc)
         ))
     }
 }
 
-fn observations(node: &NodeStatus) -> String {
+/// Its control connection, and when it was last heard there.
+fn heard(node: &NodeStatus, now: &str) -> String {
+    let ahead = node.heard_utc.as_ref();
+    let ahead = ahead.and_then(|then| units::seconds_until(now, then));
+    control(node.control, ahead.map(|ahead| -ahead))
+}
+
+fn observations(node: &NodeStatus, now: &str) -> String {
     let mut rows = Rows::new(&["PEER", "SESSION EPOCH", "PING v4", "PING v6", "FAULTS"]);
     for (peer, seen) in &node.observes {
         rows.row([
@@ -179,7 +186,11 @@ fn observations(node: &NodeStatus) -> String {
             faults(&seen.faults),
         ]);
     }
-    rows.render("It has reported no peers.")
+    let shown = rows.render("It has reported no peers since it connected.");
+    match &node.observed_utc {
+        Some(then) => format!("Reported {}:\n{shown}", units::ago(now, then)),
+        None => shown,
+    }
 }
 
 fn faults(faults: &[String]) -> String {
@@ -216,6 +227,7 @@ fn psk(psk: PskState) -> &'static str {
     match psk {
         PskState::Valid => "valid",
         PskState::None => "none",
+        PskState::Unknown => "unknown",
     }
 }
 

@@ -77,7 +77,7 @@ fn controller(status: &ControllerStatus) -> String {
     )
 }
 
-/// What connected nodes report of their interfaces, and of pairs whose packets do not take the tunnel.
+/// The reports of connected nodes about their interfaces, and of pairs whose packets do not take the tunnel.
 fn reported_faults(status: &ControllerStatus) -> Vec<String> {
     let nodes = status.nodes.iter();
     let connected = nodes.filter(|(_, node)| node.control == Control::Connected);
@@ -164,10 +164,11 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
         "evidence",
         status.last_evidence.as_ref().map(|e| {
             format!(
-                "{} in {} {}: {}",
+                "{} in {} {}, {}: {}",
                 units::score(e.overall),
                 e.suite,
                 e.suite_version,
+                units::ago(&status.generated_utc, &e.sent_utc),
                 e.result
             )
         }),
@@ -242,7 +243,7 @@ fn underlay(interface: &InterfaceStatus) -> Option<String> {
 }
 
 fn control_words(status: &NodeDaemonStatus) -> String {
-    let mut words = control(status.control).to_owned();
+    let mut words = control(status.control, status.control_heard_seconds);
     if let Some(address) = &status.controller {
         words = format!("{words}, {address}");
     }
@@ -263,8 +264,8 @@ fn peers(status: &NodeDaemonStatus) -> String {
                 peer.handshake_seconds
                     .map(|s| format!("{} ago", units::span(s))),
             ),
-            ping(peer.ping_v4.as_ref()),
-            ping(peer.ping_v6.as_ref()),
+            ping(peer.ping_v4.as_ref(), &status.generated_utc),
+            ping(peer.ping_v6.as_ref(), &status.generated_utc),
             units::bytes(peer.tx_bytes),
             units::bytes(peer.rx_bytes),
             or_dash(peer.endpoint),
@@ -281,20 +282,30 @@ fn session(peer: &PeerStatus) -> String {
     }
 }
 
-fn ping(ping: Option<&PingStatus>) -> String {
-    match ping {
-        None => DASH.into(),
-        Some(PingStatus {
-            ok: true, rtt_ms, ..
-        }) => rtt_ms.map_or("ok".into(), units::milliseconds),
-        Some(PingStatus { cause, .. }) => cause
-            .as_ref()
-            .map_or("failed".into(), |cause| format!("failed: {cause}")),
+/// An echo, with its age if it is not of the last seconds.
+fn ping(ping: Option<&PingStatus>, now: &str) -> String {
+    let Some(ping) = ping else {
+        return DASH.into();
+    };
+    let result = match (ping.ok, ping.rtt_ms, &ping.cause) {
+        (true, None, _) => "ok".into(),
+        (true, Some(rtt), _) => units::milliseconds(rtt),
+        (false, _, None) => "failed".into(),
+        (false, _, Some(cause)) => format!("failed: {cause}"),
+    };
+    let ahead = units::seconds_until(now, &ping.at_utc);
+    if ahead.is_some_and(|ahead| ahead <= -OLD_PING) {
+        format!("{result} ({})", units::ago(now, &ping.at_utc))
+    } else {
+        result
     }
 }
 
 /// Faults that the controller's status shows.
 const SHOWN_FAULTS: usize = 10;
+/// Seconds after which an echo is shown with its age.
+const OLD_PING: f64 = 10.0;
+
 const PEER_HEADER: [&str; 10] = [
     "PEER",
     "MEMBERSHIP",

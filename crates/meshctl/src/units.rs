@@ -20,6 +20,15 @@ pub(crate) fn age(now: &str, then: &str) -> String {
     }
 }
 
+/// How long ago `then` was, in words; or that it lies ahead of the daemon's clock.
+pub(crate) fn ago(now: &str, then: &str) -> String {
+    match seconds_until(now, then) {
+        None => DASH.into(),
+        Some(ahead) if ahead >= 1.0 => format!("{} ahead", span(ahead)),
+        Some(ahead) => format!("{} ago", span(-ahead)),
+    }
+}
+
 /// `in 42 s` or `8 s ago`.
 pub(crate) fn relative(seconds: f64) -> String {
     if seconds < 0.0 {

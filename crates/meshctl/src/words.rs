@@ -1,6 +1,7 @@
 //! Words that more than one command has for the same thing.
 
 use crate::table::clean;
+use crate::units;
 use wire::NodeName;
 use wire::admin::{Control, EpochChange, Membership};
 
@@ -12,11 +13,14 @@ pub(crate) fn membership(membership: Membership) -> &'static str {
     }
 }
 
-/// `connected` or `disconnected`.
-pub(crate) fn control(control: Control) -> &'static str {
-    match control {
-        Control::Connected => "connected",
-        Control::Disconnected => "disconnected",
+/// `connected`, `silent for 8 s` or `disconnected, heard 40 s ago`. `heard`: seconds since the other side was.
+pub(crate) fn control(control: Control, heard: Option<f64>) -> String {
+    match (control, heard.map(units::span)) {
+        (Control::Connected, _) => "connected".into(),
+        (Control::Silent, None) => "silent".into(),
+        (Control::Silent, Some(silence)) => format!("silent for {silence}"),
+        (Control::Disconnected, None) => "disconnected".into(),
+        (Control::Disconnected, Some(ago)) => format!("disconnected, heard {ago} ago"),
     }
 }
 

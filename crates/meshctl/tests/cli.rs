@@ -529,3 +529,37 @@ fn evidence_signed_offline_is_believed_under_the_printed_key() {
     assert_eq!(attested.benchmark().suite, "s");
     assert_eq!(sign(&key).status.code(), Some(2));
 }
+
+#[test]
+fn what_was_not_observed_lately_is_shown_with_its_age() {
+    let mut status = controller();
+    let gone = &mut status["nodes"]["node-a"];
+    gone["control"] = json!("disconnected");
+    gone["psk"] = json!("unknown");
+    gone["heard_utc"] = json!("2031-01-01T00:00:20Z");
+    let silent = &mut status["nodes"]["node-c"];
+    silent["control"] = json!("silent");
+    silent["heard_utc"] = json!("2031-01-01T00:00:52Z");
+    silent["observed_utc"] = json!("2031-01-01T00:00:50Z");
+    silent["observes"] =
+        json!({ "node-a": { "session_epoch": 12, "rtt_v4_ms": 0.3, "rtt_v6_ms": null } });
+    let mesh = Daemon::with(200, &status);
+    let shown = stdout(&mesh.run(&["status"]));
+    assert!(
+        shown.contains("unknown  disconnected, heard 40 s ago"),
+        "{shown}"
+    );
+    assert!(shown.contains("none     silent for 8 s"), "{shown}");
+    let mesh = Daemon::with(200, &status);
+    let shown = stdout(&mesh.run(&["node", "show", "node-c"]));
+    assert!(shown.contains("silent for 8 s; PSK none"), "{shown}");
+    assert!(shown.contains("Reported 10 s ago:"), "{shown}");
+
+    let mut status = daemon();
+    status["control"] = json!("silent");
+    status["control_heard_seconds"] = json!(9.4);
+    status["peers"]["node-b"]["ping_v4"]["at_utc"] = json!("2031-01-01T00:00:30Z");
+    let shown = stdout(&Daemon::with(200, &status).run(&["status"]));
+    assert!(shown.contains("silent for 9 s, 198.18.0.1:7443"), "{shown}");
+    assert!(shown.contains("0.5 ms (30 s ago)"), "{shown}");
+}

@@ -4,6 +4,7 @@
 //! The file is long because each setting is checked here once.
 
 use crate::addresses::{entries, for_peers, local};
+use crate::descriptors::MAX_CLIENTS;
 use crate::private::{NotPrivate, Owners};
 use crate::settings::{Role, Settings};
 use keys::EvaluatorId;
@@ -158,6 +159,7 @@ fn controller(
             .map(|key| parse("adopt_log", key))
             .transpose()?,
         metrics_listen,
+        clients: MAX_CLIENTS,
     };
     config.check()?;
     Ok(config)
@@ -295,6 +297,7 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         emit_every: Duration::from_secs(emit_seconds),
         probe_every: (probe_seconds > 0).then(|| Duration::from_secs(probe_seconds)),
         metrics_listen,
+        clients: MAX_CLIENTS,
     })
 }
 
@@ -598,6 +601,10 @@ mod tests {
             (
                 "role = \"node\"\nmtu = \"large\"",
                 "`mtu`: `large`: neither auto nor a number",
+            ),
+            (
+                "role = \"node\"\npersistent_keepalive = 0",
+                "`persistent_keepalive`: `0`: neither auto, off, nor a number",
             ),
             (
                 "role = \"node\"\nemitter = \"magic\"",

@@ -1,4 +1,5 @@
-//! The daemon's edge: settings, state directory, admin socket, logs.
+//! The daemon's edge: settings, state directory, admin socket, logs,
+//! signals.
 //!
 //! A library only so that tests can hold the commented examples under `docs/config` against the
 //! same parser that the daemon uses.
@@ -7,9 +8,14 @@
 
 mod addresses;
 pub mod config;
+pub mod descriptors;
 pub mod founding;
 pub mod logging;
+pub mod ports;
 pub mod private;
+pub mod reload;
 pub mod settings;
+pub mod signals;
 pub mod socket;
 pub mod state_dir;
+pub mod stderr;

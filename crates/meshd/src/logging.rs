@@ -1,10 +1,16 @@
-//! Logs to standard error: one line per change of state, text or JSON.
+//! Logs to standard error: one line per change of state, text or JSON. Never waits, and never fails:
+//! [`StandardError`] loses lines instead.
 
 use crate::settings::LogFormat;
-use std::io::{self, Write, stderr};
+use crate::stderr::StandardError;
+use std::io::{self, Write};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::reload::Error as ReloadError;
 use wire::visible;
+
+/// Puts another filter in the place of the one in force.
+pub type ChangeFilter = Box<dyn Fn(EnvFilter) -> Result<(), ReloadError> + Send>;
 
 /// Reads a level, or a filter in the form of `tracing-subscriber`.
 ///
@@ -17,22 +23,47 @@ pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
 
 /// Installs the subscriber; once per process. Without colours: in a line that has them, an escape
 /// sequence that came with a field is not told from one of ours.
-pub fn install(format: LogFormat, filter: EnvFilter) {
+pub fn install(format: LogFormat, filter: EnvFilter, to: &StandardError) -> ChangeFilter {
+    to.set_format(format);
+    let to = to.clone();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(move || Visible {
             format,
-            to: stderr(),
+            to: Lines(to.clone()),
         })
+        // Its own complaints would go to standard error past the queue.
+        .log_internal_errors(false)
         .with_ansi(false)
         .with_target(false);
     match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .init(),
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Box::new(move |filter| handle.reload(filter))
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_current_span(true);
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Box::new(move |filter| handle.reload(filter))
+        }
+    }
+}
+
+/// Takes lines, each given whole.
+struct Lines(StandardError);
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.put(line.to_vec());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

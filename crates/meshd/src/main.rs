@@ -1,19 +1,31 @@
-//! `meshd`: one daemon, two roles. Exit codes: 0 stopped as asked, 1 failed while running, 2 could not
-//! start (settings, rights, ports, state); nothing is left behind then.
+//! `meshd`: one daemon, two roles. Exit codes:
+//!
+//! | Code | Says |
+//! |---|---|
+//! | 0 | stopped as asked |
+//! | 1 | failed while running |
+//! | 2 | could not start, and will not be able to: settings, rights, state; nothing is left behind |
+//! | 3 | could not start, but may be able to later: an address that it needs is taken, or not there yet |
+//! | 4 | was asked to stop, and something did not let go in time: ended by force |
 
 #![forbid(unsafe_code)]
 
 use anyhow::anyhow;
 use clap::Parser;
 use meshd::config::{self, RoleConfig};
+use meshd::descriptors::Descriptors;
+use meshd::reload::{self, Reload};
 use meshd::settings::Settings;
+use meshd::signals::{self, Leftover, Told};
 use meshd::state_dir::StateDir;
-use meshd::{founding, logging, socket};
+use meshd::stderr::StandardError;
+use meshd::{founding, logging, ports, socket};
 use node::rights::{self, Keep};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 /// A WireGuard mesh in which membership has to be earned again every epoch.
 ///
@@ -39,57 +51,115 @@ struct Cli {
 fn main() -> ExitCode {
     // Before there is a secret in memory, and whatever the service manager allows.
     rights::protect_memory();
-    let cli = Cli::parse();
-    match start(cli) {
-        Ok(code) => code,
-        Err(error) => {
-            // Errors of ours tell their sources themselves.
-            say(&format!("meshd: {error}"));
-            ExitCode::from(2)
+    let Ok(stderr) = StandardError::start(give_up_rights) else {
+        // Without a thread there is nobody to tell.
+        return ExitCode::from(NOT_YET);
+    };
+    stderr.take_panics();
+    let code = command_line(&stderr).unwrap_or_else(|error| {
+        // Errors of ours tell their sources themselves.
+        stderr.say(format_args!("meshd: {error}"));
+        ExitCode::from(if may_pass(&error) { NOT_YET } else { NEVER })
+    });
+    stderr.flush(LAST_WORDS);
+    code
+}
+
+/// Whether the next start may succeed without anybody's doing.
+fn may_pass(error: &anyhow::Error) -> bool {
+    // A name that was taken while the device was away may be given back.
+    let is_name_taken = matches!(
+        error.downcast_ref(),
+        Some(node::OpenError::Tun(node::TunError::Taken(_)))
+    );
+    is_name_taken || ports::may_pass(error.chain())
+}
+
+fn command_line(stderr: &StandardError) -> anyhow::Result<ExitCode> {
+    match Cli::try_parse() {
+        Ok(cli) => start(cli, stderr),
+        Err(error) if error.use_stderr() => {
+            stderr.say(error.render());
+            Ok(ExitCode::from(NEVER))
+        }
+        Err(help) => {
+            // A reader who has gone away has read enough.
+            let _ = help.print();
+            Ok(ExitCode::SUCCESS)
         }
     }
 }
 
-fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+fn start(cli: Cli, stderr: &StandardError) -> anyhow::Result<ExitCode> {
+    let leftover = Leftover::default();
+    let (hup, hups) = sync_channel(1);
+    let told = signals::hear(hup, leftover.clone(), stderr.clone(), give_up_rights)?;
+    let (given, path) = (cli.settings.clone(), cli.config.clone());
     let file = cli
         .config
         .map(config::read_file)
         .transpose()?
         .unwrap_or_default();
     let settings = cli.settings.or(file);
+    let running = settings.clone();
     let format = settings.log_format.unwrap_or_default();
-    let level = settings.log_level.clone().unwrap_or_else(|| "info".into());
-    let filter = logging::filter(&level).map_err(|error| anyhow!("`log_level`: {error}"))?;
+    let filter = logging::filter(&reload::level_of(&settings))
+        .map_err(|error| anyhow!("`log_level`: {error}"))?;
     let config = config::resolve(settings)?;
     if cli.new_mesh && matches!(config.role, RoleConfig::Node(_)) {
         return Err(anyhow!("--new-mesh is for a controller: remove it"));
     }
     if cli.check {
-        say("meshd: the settings are good");
+        stderr.say("meshd: the settings are good");
         return Ok(ExitCode::SUCCESS);
     }
-    logging::install(format, filter);
+    let change_filter = logging::install(format, filter, stderr);
+    let reload = Reload {
+        file: path,
+        given,
+        running,
+        change_filter,
+    };
+    reload.start(hups, give_up_rights)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         // Their files have been opened for them; a benchmark command inherits as much.
-        .on_thread_start(|| rights::reduce(Keep::NOTHING))
+        .on_thread_start(give_up_rights)
         .enable_all()
         .build()?;
-    runtime.block_on(run(config, cli.new_mesh))
+    let code = runtime.block_on(run(config, cli.new_mesh, told, leftover));
+    // A question to a dead name server is not waited for.
+    runtime.shutdown_timeout(STRAGGLERS);
+    code
+}
+
+fn give_up_rights() {
+    rights::reduce(Keep::NOTHING);
 }
 
 /// Opens everything, then serves. A failure in opening is an error; a failure in serving is logged.
-async fn run(config: config::Config, new_mesh: bool) -> anyhow::Result<ExitCode> {
+async fn run(
+    mut config: config::Config,
+    new_mesh: bool,
+    told: Told,
+    leftover: Leftover,
+) -> anyhow::Result<ExitCode> {
+    limit(&mut config);
     let state = StateDir::open(&config.state_dir)?;
-    let shutdown = shutdown()?;
+    let at_end = AtEnd(leftover);
     let served = match config.role {
         RoleConfig::Controller(mut role) => {
             let keys = founding::controller(&state, new_mesh, role.adopt_log)?;
-            let (_socket, admin) = socket::bind(&config.socket)?;
+            let (file, admin) = socket::bind(&config.socket)?;
+            at_end.0.keep(file);
             let status_file = role.status_file.clone();
             role.founding = keys.founding;
+            let port = tokio::select! {
+                port = ports::wait(|| controller::Controller::bind(role.listen)) => port?,
+                () = told.clone().to_stop() => return Ok(stopped()),
+            };
             let controller =
-                controller::Controller::open(*role, keys.connection, keys.authority, admin)?;
+                controller::Controller::open(*role, keys.connection, keys.authority, admin, port)?;
             founding::founded(&state)?;
             rights::reduce(files_of_others(&[
                 &config.state_dir,
@@ -97,17 +167,22 @@ async fn run(config: config::Config, new_mesh: bool) -> anyhow::Result<ExitCode>
                 folder(&status_file),
             ]));
             controller
-                .serve(shutdown)
+                .serve(told.to_stop())
                 .await
                 .map_err(anyhow::Error::from)
         }
         RoleConfig::Node(role) => {
             let (identity, wg) = founding::node(&state)?;
-            let (_socket, admin) = socket::bind(&config.socket)?;
-            let node = node::Node::open(*role, identity, wg, admin)?;
+            let (file, admin) = socket::bind(&config.socket)?;
+            at_end.0.keep(file);
+            let port = tokio::select! {
+                port = ports::wait(|| node::Node::bind(role.listen_port)) => port?,
+                () = told.clone().to_stop() => return Ok(stopped()),
+            };
+            let node = node::Node::open(*role, identity, wg, admin, port)?;
             let files = files_of_others(&[&config.state_dir, folder(&config.socket)]);
             rights::reduce(Keep::NETWORK_SETUP.and(files));
-            match node.serve(shutdown).await {
+            match node.serve(told.to_stop()).await {
                 // A refused enrolment is a start that failed.
                 Err(error @ (node::ServeError::Enrolment(_) | node::ServeError::Interface(_))) => {
                     return Err(error.into());
@@ -117,10 +192,7 @@ async fn run(config: config::Config, new_mesh: bool) -> anyhow::Result<ExitCode>
         }
     };
     Ok(match served {
-        Ok(()) => {
-            tracing::info!("stopped");
-            ExitCode::SUCCESS
-        }
+        Ok(()) => stopped(),
         Err(error) => {
             tracing::error!(%error, "ended");
             ExitCode::FAILURE
@@ -151,22 +223,50 @@ fn folder(file: &Path) -> &Path {
     file.parent().unwrap_or(file)
 }
 
-/// Resolves at SIGTERM or SIGINT.
-fn shutdown() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-    })
+fn stopped() -> ExitCode {
+    tracing::info!("stopped");
+    ExitCode::SUCCESS
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "before the log is set up there is nothing else to speak through"
-)]
-fn say(line: &str) {
-    eprintln!("{line}");
+/// Removes the admin socket's file, however the role ends.
+struct AtEnd(Leftover);
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        self.0.remove();
+    }
 }
+
+/// Divides descriptors up between the daemon and its clients, and says what there is.
+fn limit(config: &mut config::Config) {
+    let (role, threads) = match &config.role {
+        RoleConfig::Controller(_) => ("controller", 0),
+        RoleConfig::Node(node) => ("node", node.data_threads),
+    };
+    let descriptors = Descriptors::claim(threads);
+    match &mut config.role {
+        RoleConfig::Controller(role) => role.clients = descriptors.clients,
+        RoleConfig::Node(role) => role.clients = descriptors.clients,
+    }
+    tracing::info!(
+        role,
+        version = env!("CARGO_PKG_VERSION"),
+        descriptors = descriptors.limit,
+        clients = descriptors.clients,
+        data_threads = threads,
+        "starting"
+    );
+    if descriptors.is_short {
+        tracing::warn!(
+            descriptors = descriptors.limit,
+            "so few open files may not be enough: raise the limit (LimitNOFILE, `ulimit -n`)"
+        );
+    }
+}
+
+const NEVER: u8 = 2;
+const NOT_YET: u8 = 3;
+/// For lines of the log that wait.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+/// For tasks and threads that still run when the role has ended.
+const STRAGGLERS: Duration = Duration::from_millis(100);

@@ -12,7 +12,7 @@ use wire::admin::{ScoreRequest, Status, WgExport};
 
 /// A client's request to the node.
 pub(crate) enum Request {
-    Status(oneshot::Sender<Status>),
+    Status(oneshot::Sender<Answer<Status>>),
     Score(f64, oneshot::Sender<Answer<()>>),
     Export(NodeName, oneshot::Sender<Answer<WgExport>>),
     Metrics(oneshot::Sender<Answer<Page>>),
@@ -36,7 +36,7 @@ pub(crate) fn routes() -> Router<Desk<Request>> {
 }
 
 async fn status(State(desk): State<Desk<Request>>) -> Answer<Json<Status>> {
-    desk.ask(Request::Status).await.map(Json)
+    desk.ask(Request::Status).await?.map(Json)
 }
 
 async fn score(State(desk): State<Desk<Request>>, body: Body) -> Answer<Json<ScoreRequest>> {

@@ -276,7 +276,7 @@ impl Keeper {
                 "somebody changed the interface: put right"
             );
         }
-        // What comes and goes while a repair has to wait is told when it need not.
+        // Faults that come and go while a repair has to wait are told when it need not.
         if may {
             self.tell(condition.faults);
         }

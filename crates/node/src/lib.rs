@@ -20,6 +20,7 @@ mod data;
 mod emitter;
 mod export;
 mod guard;
+mod heard;
 mod io;
 mod keepalive;
 pub mod metrics;
@@ -97,6 +98,8 @@ pub struct Config {
     pub probe_every: Option<Duration>,
     /// TCP address that serves metrics, to whoever reaches it. `None`: only the admin socket does.
     pub metrics_listen: Option<SocketAddr>,
+    /// Clients that are served at a time, on the admin socket and for metrics each.
+    pub clients: usize,
 }
 
 /// Why a node cannot start.
@@ -128,9 +131,6 @@ pub enum OpenError {
         /// The system's answer.
         source: std::io::Error,
     },
-    /// The address for metrics.
-    #[error(transparent)]
-    Metrics(#[from] exposition::BindError),
     /// No TUN device.
     #[error(transparent)]
     Tun(#[from] TunError),
@@ -185,9 +185,22 @@ pub struct Node {
     metrics: Option<exposition::Listener>,
 }
 
+/// The socket of the WireGuard port.
+#[derive(Debug)]
+pub struct WireGuardSocket(std::net::UdpSocket);
+
 impl Node {
-    /// Claims ports, interface and state. `admin` is the bound admin socket, non-blocking. Must run
-    /// inside a tokio runtime.
+    /// Takes the WireGuard port; 0: any that is free.
+    ///
+    /// # Errors
+    /// [`OpenError::Port`]; somebody else's port may become free.
+    pub fn bind(port: u16) -> Result<WireGuardSocket, OpenError> {
+        let bound = io::udp::bind(port).map(WireGuardSocket);
+        bound.map_err(|source| OpenError::Port { port, source })
+    }
+
+    /// Claims interface and state. `admin` is the bound admin socket, non-blocking, and `udp` that of
+    /// WireGuard, from [`Self::bind`]. Must run inside a tokio runtime.
     ///
     /// # Errors
     /// [`OpenError`], each with the cause and the way out; nothing is left behind.
@@ -196,6 +209,7 @@ impl Node {
         identity: NodeSecret,
         wg: WgSecret,
         admin: std::os::unix::net::UnixListener,
+        udp: WireGuardSocket,
     ) -> Result<Self, OpenError> {
         let state = StateDir::new(config.state_dir.clone());
         let keys = EnrolledKeys {
@@ -220,9 +234,8 @@ impl Node {
             }
             _ => {}
         }
-        let port = config.listen_port;
-        let metrics = config.metrics_listen.map(exposition::Listener::bind);
-        let metrics = metrics.transpose()?;
+        let metrics = config.metrics_listen;
+        let metrics = metrics.map(|at| exposition::Listener::open(at, config.clients));
         let offloads = Arc::new(Offloads::new(config.offloads));
         let (name, backend) = (&config.interface, config.tun_backend);
         let mut maker = Maker::new(name, backend, Arc::clone(&offloads));
@@ -230,8 +243,9 @@ impl Node {
         if let Err(error) = io::udp::probe(&offloads) {
             tracing::debug!(%error, "batches of datagrams could not be tried");
         }
-        let sockets =
-            io::udp::bind(port, tuns.len()).map_err(|source| OpenError::Port { port, source })?;
+        let port = config.listen_port;
+        let sockets = io::udp::share(udp.0, tuns.len());
+        let sockets = sockets.map_err(|source| OpenError::Port { port, source })?;
         Ok(Self {
             config,
             identity,
@@ -263,16 +277,26 @@ impl Node {
         let place = enrolment.place(self.identity.public());
         io::interface::refuse_collisions(&self.config.interface, &place).await?;
         // Before the addresses are there: at no time do they answer to anybody but the tunnel.
-        let firewall = self.raise_firewall(&place)?;
-        let (shell, inputs) = match self.set_up(enrolment, &firewall).await {
+        let mut firewall = self.raise_firewall(&place)?;
+        tokio::select! {
+            () = firewall.installed() => {}
+            () = &mut shutdown => {
+                firewall.undo();
+                return Ok(());
+            }
+        }
+        let (mut shell, inputs) = match self.set_up(enrolment, &firewall).await {
             Ok(ready) => ready,
             Err(error) => {
                 firewall.undo();
                 return Err(error);
             }
         };
+        let emitter = std::mem::take(&mut shell.emitter);
+        let ended = shell.run(inputs, shutdown).await;
+        emitter.stop();
         // A data plane that failed leaves the rules as they are: what was kept apart stays so.
-        shell.run(inputs, shutdown).await?;
+        ended?;
         firewall.stop();
         Ok(())
     }
@@ -346,7 +370,7 @@ impl Node {
         let enrolment = Enrolment::new(token, &place.map_err(ServeError::Enrolment)?, keys);
         // First the memory, so that an enrolled node without one has lost it.
         self.state.save_memory(&self.memory)?;
-        self.state.save_enrolment(&enrolment)?;
+        self.state.save_enrolment_aside(enrolment.clone()).await?;
         tracing::info!(name = %enrolment.name, v4 = %enrolment.v4.0, v6 = %enrolment.v6.0, "enrolled");
         Ok(enrolment)
     }

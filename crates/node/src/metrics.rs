@@ -22,7 +22,7 @@ exposition::metrics! {
     LEASE: Gauge = "meshd_lease_remaining_seconds";
     /// Updates that the controller pushed, by what became of them
     EPOCH_UPDATES: Counter = "meshd_epoch_updates_total" by "result";
-    /// Whether the control channel is up
+    /// Whether the control channel is up, and the controller was heard there within seven seconds
     CONTROL: Gauge = "meshd_control_connected";
     /// How often the control channel came up
     CONTROL_CONNECTIONS: Counter = "meshd_control_connections_total";
@@ -68,13 +68,20 @@ struct Observed<'a> {
 }
 
 /// Everything that is measured, as it is now.
-pub(crate) fn page(agent: &Agent, data: &Snapshot, condition: &Condition, boot: Duration) -> Page {
+pub(crate) fn page(
+    agent: &Agent,
+    data: &Snapshot,
+    condition: &Condition,
+    silence: Option<Duration>,
+    boot: Duration,
+) -> Page {
     let view = agent.view();
     let observed = Observed {
         epoch: view.update.map(|update| update.epoch),
         member: agent.is_member().unwrap_or(false),
         lease: view.lease_end.map(|end| end.saturating_sub(boot)),
-        connected: agent.control().is_up(),
+        connected: agent.control().is_up()
+            && silence.is_none_or(|silence| silence < quic::pulse::SILENT_AFTER),
         peers: peers(agent, &view, data),
         probed: probed(agent, &view),
         ways: agent.ways_count(),

@@ -11,7 +11,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::oneshot;
 use wire::{Digest, Mark, NodeName, Place, Signed, Token};
 
 /// The result of enrolment.
@@ -154,8 +155,34 @@ impl StateDir {
         }
     }
 
-    pub(crate) fn save_enrolment(&self, enrolment: &Enrolment) -> Result<(), PersistError> {
+    fn save_enrolment(&self, enrolment: &Enrolment) -> Result<(), PersistError> {
         write(&self.0, ENROLMENT, enrolment)
+    }
+
+    /// The same on a thread with the rights of the caller's: nobody else waits for the disk.
+    pub(crate) async fn save_enrolment_aside(
+        &self,
+        enrolment: Enrolment,
+    ) -> Result<(), PersistError> {
+        let refused = |source| PersistError::Io {
+            what: "write",
+            path: self.0.join(ENROLMENT),
+            source,
+        };
+        let (state, (done, saved)) = (self.clone(), oneshot::channel());
+        let thread = std::thread::Builder::new().name("meshd-state".into());
+        let save = move || {
+            rights::reduce(Keep::FILES);
+            // A node that was told to stop meanwhile does not wait.
+            let _ = done.send(state.save_enrolment(&enrolment));
+        };
+        thread.spawn(save).map_err(refused)?;
+        let gone = |_| {
+            Err(refused(io::Error::other(
+                "the thread that writes has ended",
+            )))
+        };
+        saved.await.unwrap_or_else(gone)
     }
 
     /// `None` if there is no file: that of a node that was enrolled is lost.
@@ -169,52 +196,74 @@ impl StateDir {
 }
 
 /// Writes the newest epoch on a thread of its own, because a disk that is slow must hold up no epoch.
-/// Only the last of several that wait is written, before this is gone at the latest.
+/// Only the last of several that wait is written. Writes the enrolment too, where it changes.
 pub(crate) struct Keeper {
-    wanted: Option<mpsc::Sender<Newest>>,
-    thread: Option<JoinHandle<()>>,
+    wanted: mpsc::Sender<Wanted>,
+    /// Hung up when the thread has ended.
+    ended: mpsc::Receiver<()>,
+}
+
+enum Wanted {
+    Newest(Newest),
+    Place(Box<Enrolment>),
 }
 
 impl Keeper {
     /// Keeps what was newest in `mesh`, beside what `memory` holds of others.
     pub(crate) fn start(state: StateDir, memory: Memory, mesh: MeshId) -> io::Result<Self> {
         let (wanted, inbox) = mpsc::channel();
+        let (ending, ended) = mpsc::channel();
         let thread = std::thread::Builder::new().name("meshd-state".into());
-        let thread = thread.spawn(move || {
+        thread.spawn(move || {
             rights::reduce(Keep::FILES);
             keep(&state, memory, mesh, &inbox);
+            drop(ending);
         })?;
-        Ok(Self {
-            wanted: Some(wanted),
-            thread: Some(thread),
-        })
+        Ok(Self { wanted, ended })
     }
 
     /// Has `newest` written soon. A failure is logged: it matters only after a restart.
     pub(crate) fn keep(&self, newest: Newest) {
-        if let Some(sender) = &self.wanted {
-            // The thread ends only with the sender.
-            let _ = sender.send(newest);
+        // The thread ends only with the sender.
+        let _ = self.wanted.send(Wanted::Newest(newest));
+    }
+
+    /// Has another place of this node written soon, and the operator told.
+    pub(crate) fn keep_place(&self, enrolment: Enrolment) {
+        let _ = self.wanted.send(Wanted::Place(Box::new(enrolment)));
+    }
+
+    /// Waits until everything is written, but no longer than `limit`.
+    pub(crate) fn stop(self, limit: Duration) {
+        drop(self.wanted);
+        if self.ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tracing::warn!("the disk does not take the newest epoch: it may be forgotten");
         }
     }
 }
 
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.wanted = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread has been reported where it happened.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn keep(state: &StateDir, mut memory: Memory, mesh: MeshId, inbox: &mpsc::Receiver<Newest>) {
+fn keep(state: &StateDir, mut memory: Memory, mesh: MeshId, inbox: &mpsc::Receiver<Wanted>) {
     while let Ok(first) = inbox.recv() {
-        let newest = inbox.try_iter().last().unwrap_or(first);
+        let mut newest = None;
+        for wanted in std::iter::once(first).chain(inbox.try_iter()) {
+            match wanted {
+                Wanted::Newest(it) => newest = Some(it),
+                Wanted::Place(enrolment) => keep_place(state, &enrolment),
+            }
+        }
+        let Some(newest) = newest else { continue };
         memory.0.insert(mesh.to_string(), newest);
         if let Err(error) = state.save_memory(&memory) {
             tracing::error!(%error, "the newest epoch is not remembered across a restart");
+        }
+    }
+}
+
+fn keep_place(state: &StateDir, enrolment: &Enrolment) {
+    match state.save_enrolment(enrolment) {
+        Ok(()) => tracing::error!("the controller has another place for this node: restart it"),
+        Err(error) => {
+            tracing::error!(%error, "the controller has another place for this node: enrol it again");
         }
     }
 }
@@ -313,6 +362,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     const MESH: MeshId = MeshId([1; 16]);
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     fn newest(epoch: u64) -> Newest {
         Newest {
@@ -427,12 +477,12 @@ mod tests {
         let state = StateDir::new(dir.path().to_owned());
         let keeper = Keeper::start(state.clone(), Memory::default(), MESH).unwrap();
         (1..50).for_each(|epoch| keeper.keep(newest(epoch)));
-        drop(keeper);
+        keeper.stop(PATIENCE);
         assert_eq!(epoch_of(&state, MESH), 49);
         let other = MeshId([2; 16]);
         let keeper = Keeper::start(state.clone(), state.memory().unwrap().unwrap(), other).unwrap();
         keeper.keep(newest(3));
-        drop(keeper);
+        keeper.stop(PATIENCE);
         assert_eq!((epoch_of(&state, MESH), epoch_of(&state, other)), (49, 3));
     }
 }

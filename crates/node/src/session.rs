@@ -4,12 +4,12 @@
 use crate::io::{addresses, clock, interface, udp};
 use agent::SessionEvent;
 use keys::{AuthorityId, NodeId, WgPublicKey};
-use quic::{Connection, Dialer};
+use quic::{Connection, Dialer, Pulse};
 use rand::Rng as _;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs as _};
 use std::time::Duration;
-use tokio::net::lookup_host;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tunnel::Inside;
 use wire::host_port::{Host, HostPort, HostPortError};
@@ -32,7 +32,11 @@ pub(crate) enum Session {
         /// Takes messages for the controller; full or closed: they are lost with the connection. Dropped,
         /// it ends the connection, and another one is made.
         outbox: mpsc::Sender<ToController>,
+        /// When the controller was last heard.
+        pulse: Pulse,
     },
+    /// The controller sees this node there now, if that is no address of this machine.
+    Seen { mapped: Option<SocketAddr> },
     /// Anything else, for the agent.
     Heard(SessionEvent),
 }
@@ -124,8 +128,9 @@ pub(crate) async fn run(
     events: mpsc::Sender<Session>,
 ) {
     let mut backoff = Backoff::default();
+    let mut caller = Caller::new(&dialer);
     for address in addresses.iter().cycle() {
-        let error = match once(&dialer, address, &introduction, &events, &mut backoff).await {
+        let error = match once(&mut caller, address, &introduction, &events, &mut backoff).await {
             Ok(()) => SessionError::Closed,
             Err(error) => error,
         };
@@ -152,7 +157,7 @@ pub(crate) async fn run(
 }
 
 async fn once(
-    dialer: &Dialer,
+    caller: &mut Caller<'_>,
     address: &str,
     introduction: &Introduction,
     events: &mpsc::Sender<Session>,
@@ -160,7 +165,7 @@ async fn once(
 ) -> Result<(), SessionError> {
     let dialled = clock::boot();
     let inside = |address: IpAddr| introduction.inside.contains(address);
-    let connection = dial(dialer, address, inside).await?;
+    let connection = dial(caller, address, inside).await?;
     let (mut send, mut receive) = connection.open_stream::<ToController, ToNode>().await?;
     let controller = connection.remote().ip();
     let addresses = addresses::usable(controller, inside).await;
@@ -200,12 +205,13 @@ async fn once(
         place,
         skew_ms,
     };
-    let mapped = Some(observed).filter(|it| !udp::is_own(it.ip()));
+    let pulse = connection.pulse();
     let up = Session::Up {
         event,
-        mapped,
+        mapped: mapped(observed),
         addresses,
         outbox,
+        pulse,
     };
     if events.send(up).await.is_err() {
         return Ok(());
@@ -217,7 +223,12 @@ async fn once(
             if let ToNode::Refused { reason } = message {
                 return Err(SessionError::Refused(reason));
             }
-            let heard = Session::Heard(SessionEvent::Message(Box::new(message)));
+            let heard = match message {
+                ToNode::Seen { observed } => Session::Seen {
+                    mapped: mapped(observed),
+                },
+                message => Session::Heard(SessionEvent::Message(Box::new(message))),
+            };
             if events.send(heard).await.is_err() {
                 break;
             }
@@ -241,6 +252,11 @@ async fn once(
     result
 }
 
+/// The address where the controller sees this node, if it is none of this machine's.
+fn mapped(observed: SocketAddr) -> Option<SocketAddr> {
+    Some(observed).filter(|it| !udp::is_own(it.ip()))
+}
+
 /// Enrols with a token: tries its addresses until one answers or the controller refuses.
 ///
 /// # Errors
@@ -252,9 +268,10 @@ pub(crate) async fn enrol(
     (node, wg): (NodeId, WgPublicKey),
 ) -> Result<Place, Refusal> {
     let mut backoff = Backoff::default();
+    let mut caller = Caller::new(dialer);
     let mut told = false;
     for address in token.controllers.iter().cycle() {
-        match enrol_at(dialer, address, token, (name, interface), (node, wg)).await {
+        match enrol_at(&mut caller, address, token, (name, interface), (node, wg)).await {
             Ok(place) => return Ok(place),
             Err(SessionError::Refused(Refusal::Busy)) => {}
             Err(SessionError::Refused(reason)) => return Err(reason),
@@ -271,14 +288,14 @@ pub(crate) async fn enrol(
 }
 
 async fn enrol_at(
-    dialer: &Dialer,
+    caller: &mut Caller<'_>,
     address: &str,
     token: &Token,
     (name, interface): (Option<&NodeName>, &str),
     (node, wg): (NodeId, WgPublicKey),
 ) -> Result<Place, SessionError> {
     // Nothing is known of the range yet. The controller knows it, and refuses before the token is spent.
-    let connection = dial(dialer, address, |_| false).await?;
+    let connection = dial(caller, address, |_| false).await?;
     let mut addresses = vec![connection.remote().ip()];
     addresses.extend(addresses::others(interface).await);
     addresses.truncate(MAX_OWN);
@@ -304,17 +321,17 @@ async fn enrol_at(
 }
 
 async fn dial(
-    dialer: &Dialer,
+    caller: &mut Caller<'_>,
     address: &str,
     inside: impl Fn(IpAddr) -> bool,
 ) -> Result<Connection, SessionError> {
     let mut last = SessionError::Resolve(address.to_owned());
-    for resolved in resolve(address).await? {
+    for resolved in caller.resolver.resolve(address).await? {
         if inside(resolved.ip()) {
             last = SessionError::Inside(resolved.ip());
             continue;
         }
-        match dialer.connect(resolved).await {
+        match caller.dialer.connect(resolved).await {
             Ok(connection) => return Ok(connection),
             Err(error) => last = error.into(),
         }
@@ -322,25 +339,62 @@ async fn dial(
     Err(last)
 }
 
-/// The addresses behind one that a person wrote. The zone of a link-local address is looked up each time: its
-/// interface may come later, and with another number.
-async fn resolve(text: &str) -> Result<Vec<SocketAddr>, SessionError> {
-    let at: HostPort = text
-        .parse()
-        .map_err(|error| SessionError::Address(text.to_owned(), error))?;
-    match at.host {
-        Host::Address(address) => Ok(vec![SocketAddr::new(address, at.port)]),
-        Host::Zoned(address, zone) => {
-            let number = zone.parse().or_else(|_| interface::index_of(&zone));
-            let scope = number.map_err(|_| SessionError::Zone(zone))?;
-            Ok(vec![SocketAddrV6::new(address, at.port, 0, scope).into()])
+/// Dials names.
+struct Caller<'d> {
+    dialer: &'d Dialer,
+    resolver: Resolver,
+}
+
+impl<'d> Caller<'d> {
+    fn new(dialer: &'d Dialer) -> Self {
+        let resolver = Resolver::default();
+        Self { dialer, resolver }
+    }
+}
+
+/// Asks the system for addresses. Its answer may take minutes, in which a thread and a descriptor of ours wait
+/// and cannot be called back: there is never more than one such thread.
+#[derive(Default)]
+struct Resolver {
+    asked: Option<(HostPort, JoinHandle<std::io::Result<Vec<SocketAddr>>>)>,
+}
+
+impl Resolver {
+    /// The addresses behind one that a person wrote. The zone of a link-local address is looked up each time:
+    /// its interface may come later, and with another number.
+    async fn resolve(&mut self, text: &str) -> Result<Vec<SocketAddr>, SessionError> {
+        let at: HostPort = text
+            .parse()
+            .map_err(|error| SessionError::Address(text.to_owned(), error))?;
+        match &at.host {
+            Host::Address(address) => Ok(vec![SocketAddr::new(*address, at.port)]),
+            Host::Zoned(address, zone) => {
+                let number = zone.parse().or_else(|_| interface::index_of(zone));
+                let scope = number.map_err(|_| SessionError::Zone(zone.clone()))?;
+                Ok(vec![SocketAddrV6::new(*address, at.port, 0, scope).into()])
+            }
+            Host::Name(_) => {
+                let found = self.ask(at).await;
+                found.ok_or_else(|| SessionError::Resolve(text.to_owned()))
+            }
         }
-        Host::Name(name) => {
-            let unresolved = || SessionError::Resolve(text.to_owned());
-            let found = timeout(ANSWER_TIME, lookup_host((name, at.port))).await;
-            let found = found.map_err(|_| unresolved())?;
-            Ok(found.map_err(|_| unresolved())?.collect())
+    }
+
+    /// What the system says of a name; `None` when nobody knows, or says so in time.
+    async fn ask(&mut self, at: HostPort) -> Option<Vec<SocketAddr>> {
+        // An earlier question, whose answer was not waited for to the end.
+        if let Some((_, asked)) = self.asked.as_mut().filter(|(of, _)| *of != at) {
+            let _ = timeout(ANSWER_TIME, asked).await.ok()?;
+            self.asked = None;
         }
+        let (_, asked) = self.asked.get_or_insert_with(|| {
+            let name = at.to_string();
+            let ask = move || Ok(name.to_socket_addrs()?.collect());
+            (at, tokio::task::spawn_blocking(ask))
+        });
+        let answered = timeout(ANSWER_TIME, asked).await.ok()?;
+        self.asked = None;
+        answered.ok()?.ok()
     }
 }
 
@@ -424,7 +478,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_is_used_as_it_is_and_a_zone_is_looked_up() {
-        let found = async |text| match resolve(text).await {
+        let found = async |text| match Resolver::default().resolve(text).await {
             Ok(found) => Ok(found.iter().map(ToString::to_string).collect::<Vec<_>>()),
             Err(error) => Err(error.to_string()),
         };

@@ -6,17 +6,19 @@ use crate::admin::{Answer, Request};
 use crate::announcement::Announcement;
 use crate::data::{DataCommand, DataPlane, Snapshot};
 use crate::guard::{Guard, News};
+use crate::heard::Heard;
 use crate::io::{addresses, clock};
 use crate::keepalive::Watch;
-use crate::persist::{Enrolment, Keeper, Newest, StateDir};
+use crate::persist::{Enrolment, Keeper, Newest};
 use crate::session::Session;
 use crate::underlay::Underlay;
-use crate::{ServeError, admin, export, metrics, status};
+use crate::{ServeError, admin, emitter, export, metrics, status};
 use agent::{Agent, Effect, Emission, Evidence, Now, PathLimit, Round, SessionEvent, Target};
 use keys::WgSecret;
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use wire::admin::{Status, WgExport};
 use wire::{Mark, NodeName, Place, Signed, ToController};
@@ -26,15 +28,18 @@ pub(crate) struct Shell {
     pub(crate) agent: Agent,
     pub(crate) wg: WgSecret,
     pub(crate) enrolment: Enrolment,
-    pub(crate) state: StateDir,
     pub(crate) keeper: Keeper,
     pub(crate) data: DataPlane,
     pub(crate) underlay: Underlay,
     /// Keeps the interface.
     pub(crate) guard: Guard,
+    /// Taken by those that run the shell, to be stopped after it.
+    pub(crate) emitter: emitter::Running,
     /// The way to the controller, while there is one; dropped, it ends the connection, and another one is
     /// made.
     pub(crate) outbox: Option<mpsc::Sender<ToController>>,
+    /// When the controller was last heard.
+    pub(crate) heard: Heard,
     /// Whether to look at the underlay when the effects are carried out.
     pub(crate) underlay_changed: bool,
     pub(crate) keepalive: Watch,
@@ -98,11 +103,18 @@ impl Shell {
             match action {
                 Action::Stop => {
                     self.guard.stop().await;
-                    self.data.stop();
+                    self.data.stop().await;
+                    self.keeper.stop(KEEP_TIME);
                     return Ok(());
                 }
-                Action::DataFailed(error) => return Err(ServeError::Data(error)),
-                Action::Guard(News::Lost(error)) => return Err(ServeError::Lost(error)),
+                Action::DataFailed(error) => {
+                    self.keeper.stop(KEEP_TIME);
+                    return Err(ServeError::Data(error));
+                }
+                Action::Guard(News::Lost(error)) => {
+                    self.keeper.stop(KEEP_TIME);
+                    return Err(ServeError::Lost(error));
+                }
                 Action::Guard(News::Ways(ways)) => self.agent.handle_ways(ways),
                 Action::Session(session) => self.session(session, now),
                 Action::Timeout => self.agent.handle_timeout(now),
@@ -125,22 +137,32 @@ impl Shell {
                 mapped,
                 addresses,
                 outbox,
+                pulse,
             } => {
                 self.outbox = Some(outbox);
                 self.agent.handle_addresses(addresses.clone());
                 self.announcement.handle_said(addresses);
-                self.keepalive.handle_seen(mapped);
-                let every = self.keepalive.every();
-                self.data.send(DataCommand::Keepalive(every));
+                self.heard.connected(pulse);
+                self.seen(mapped);
                 event
             }
+            Session::Seen { mapped } => return self.seen(mapped),
             Session::Heard(event) => event,
         };
         match event {
-            SessionEvent::Down { .. } | SessionEvent::Duplicate { .. } => self.outbox = None,
+            SessionEvent::Down { .. } | SessionEvent::Duplicate { .. } => {
+                self.outbox = None;
+                self.heard.disconnected(now.boot);
+            }
             SessionEvent::Up { .. } | SessionEvent::Message(_) => {}
         }
         self.agent.handle_session(event, now);
+    }
+
+    fn seen(&mut self, mapped: Option<SocketAddr>) {
+        self.keepalive.handle_seen(mapped);
+        let every = self.keepalive.every();
+        self.data.send(DataCommand::Keepalive(every));
     }
 
     async fn round(&mut self, round: Round, now: Now) {
@@ -197,13 +219,7 @@ impl Shell {
     }
 
     fn moved(&self, place: &Place) {
-        let enrolment = self.enrolment.moved_to(place);
-        match self.state.save_enrolment(&enrolment) {
-            Ok(()) => tracing::error!("the controller has another place for this node: restart it"),
-            Err(error) => {
-                tracing::error!(%error, "the controller has another place for this node: enrol it again")
-            }
-        }
+        self.keeper.keep_place(self.enrolment.moved_to(place));
     }
 
     // ---- the underlay -----------------------------------------------------------------------
@@ -271,17 +287,24 @@ impl Shell {
         match request {
             Request::Status(answer) => {
                 let snapshot = self.data.snapshot().await;
-                let mut status = status::of(
-                    &self.agent,
-                    &self.wg.public(),
-                    (&self.underlay, &self.guard.condition()),
-                    &self.path_limits(),
-                    snapshot.as_ref(),
-                    clock::now(),
-                );
-                status.keepalive = self.keepalive.every().map(|it| it.as_secs());
-                status.mapped = self.keepalive.mapped();
-                let _ = answer.send(Status::Node(Box::new(status)));
+                // Without a data plane: interface and peers that are gone would be a lie.
+                let snapshot = snapshot.ok_or_else(admin::no_data_plane);
+                let status = snapshot.map(|snapshot| {
+                    let now = clock::now();
+                    let mut status = status::of(
+                        &self.agent,
+                        &self.wg.public(),
+                        (&self.underlay, &self.guard.condition()),
+                        &self.path_limits(),
+                        self.heard.silence(now.boot),
+                        &snapshot,
+                        now,
+                    );
+                    status.keepalive = self.keepalive.every().map(|it| it.as_secs());
+                    status.mapped = self.keepalive.mapped();
+                    Status::Node(Box::new(status))
+                });
+                let _ = answer.send(status);
             }
             Request::Score(mean, answer) => {
                 let _ = answer.send(self.set_mean(mean));
@@ -293,8 +316,10 @@ impl Shell {
                 // Without a data plane: counters that went back to zero would be a lie.
                 let snapshot = self.data.snapshot().await.ok_or_else(admin::no_data_plane);
                 let condition = self.guard.condition();
+                let boot = clock::boot();
+                let silence = self.heard.silence(boot);
                 let page =
-                    |data: Snapshot| metrics::page(&self.agent, &data, &condition, clock::boot());
+                    |data: Snapshot| metrics::page(&self.agent, &data, &condition, silence, boot);
                 let _ = answer.send(snapshot.map(page));
             }
         }
@@ -332,3 +357,6 @@ impl Shell {
         })
     }
 }
+
+/// For the disk to take the newest epoch at the end.
+const KEEP_TIME: Duration = Duration::from_millis(400);

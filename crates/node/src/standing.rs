@@ -170,7 +170,7 @@ pub(crate) fn faults(wanted: &Wanted, seen: &Seen) -> Vec<Fault> {
     faults
 }
 
-/// What a family's packets can leave by: the interface, if it is up and has the family's address.
+/// The families that the interface carries, IPv4 and IPv6: it is up and has the family's address.
 pub(crate) fn carries(wanted: &Wanted, seen: &Seen) -> [bool; 2] {
     let is_up = seen.link.as_ref().is_some_and(|link| link.is_up);
     let has = |address, len| is_up && seen.own.contains(&(address, len));

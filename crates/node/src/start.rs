@@ -5,6 +5,7 @@ use crate::announcement::Announcement;
 use crate::data::{DataCommand, DataPlane, Ruler};
 use crate::emitter::{self, Emitter};
 use crate::guard::{Guard, Parts};
+use crate::heard::Heard;
 use crate::io;
 use crate::io::firewall::Firewall;
 use crate::io::icmp::{Echo, Sockets};
@@ -107,10 +108,11 @@ pub(crate) fn start(
     };
     let session = converse(dialer, addresses, introduction);
 
-    let (emissions, mock_mean) = emit(config.emitter, config.emit_every);
+    let (emitter, emissions, mock_mean) =
+        emit(config.emitter, config.emit_every).map_err(ServeError::Data)?;
     let (requests_out, requests) = mpsc::channel(QUEUE);
     let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
-    serve_clients(admin, metrics, requests_out);
+    serve_clients(admin, metrics, config.clients, requests_out);
 
     let subjects = probe::Subjects {
         targets: targets_seen,
@@ -123,8 +125,8 @@ pub(crate) fn start(
     tokio::spawn(io::mtu::watch(underlay_out));
 
     let high_water = memory.high_water(enrolment.mesh);
-    let keeper = Keeper::start(state.clone(), memory, enrolment.mesh).map_err(ServeError::Data)?;
-    // Every socket is open: what is left to do with the interface is the guard's.
+    let keeper = Keeper::start(state, memory, enrolment.mesh).map_err(ServeError::Data)?;
+    // Every socket is open: what is left to do with the interface is the guard's, and routes to narrow peers.
     rights::reduce(Keep::NETWORK.and(Keep::FILES));
     let agent = Agent::new(agent::Config {
         identity,
@@ -138,12 +140,13 @@ pub(crate) fn start(
         agent,
         wg,
         enrolment,
-        state,
         keeper,
         data,
         underlay,
         guard,
+        emitter,
         outbox: None,
+        heard: Heard::default(),
         underlay_changed: false,
         keepalive,
         announcement: Announcement::new(config.advertise),
@@ -179,16 +182,20 @@ fn interface(
     }
 }
 
-/// Runs the emitter: its emissions, and the way to change the mean of a mock.
-fn emit(
-    emitter: Emitter,
-    every: Duration,
-) -> (mpsc::Receiver<Emission>, Option<watch::Sender<Option<f64>>>) {
+/// An emitter, its emissions, and the way to change the mean of a mock.
+type Emitting = (
+    emitter::Running,
+    mpsc::Receiver<Emission>,
+    Option<watch::Sender<Option<f64>>>,
+);
+
+/// Runs the emitter.
+fn emit(emitter: Emitter, every: Duration) -> std::io::Result<Emitting> {
     let (mock_mean, mean) = watch::channel(None);
     let has_mock = matches!(emitter, Emitter::Mock { .. });
     let (out, emissions) = mpsc::channel(QUEUE);
-    tokio::spawn(emitter::run(emitter, every, mean, out));
-    (emissions, has_mock.then_some(mock_mean))
+    let running = emitter::start(emitter, every, mean, out)?;
+    Ok((running, emissions, has_mock.then_some(mock_mean)))
 }
 
 /// Keeps the control channel; its news.
@@ -206,6 +213,7 @@ fn converse(
 fn serve_clients(
     socket: tokio::net::UnixListener,
     metrics: Option<exposition::Listener>,
+    clients: usize,
     requests: mpsc::Sender<admin::Request>,
 ) {
     let desk = ::admin::Desk::new(requests.clone(), admin::WORDS);
@@ -219,11 +227,7 @@ fn serve_clients(
     });
     tokio::spawn(async move {
         tokio::select! {
-            served = ::admin::serve(socket, router) => {
-                if let Err(error) = served {
-                    tracing::error!(%error, "the admin socket failed");
-                }
-            }
+            never = ::admin::serve(socket, router, clients) => match never {},
             () = requests.closed() => {}
         }
     });

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use keys::{NodeId, WgPublicKey};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 use tunnel::PeerSnapshot;
 use wire::NodeName;
 use wire::admin::{
@@ -23,7 +24,8 @@ pub(crate) fn of(
     wg: &WgPublicKey,
     (underlay, condition): (&Underlay, &Condition),
     paths: &[PathLimit],
-    snapshot: Option<&Snapshot>,
+    silence: Option<Duration>,
+    snapshot: &Snapshot,
     now: Now,
 ) -> NodeDaemonStatus {
     let view = agent.view();
@@ -37,12 +39,7 @@ pub(crate) fn of(
     let (control, controller, control_error, clock_skew_ms) = match agent.control() {
         agent::Control::Up {
             address, skew_ms, ..
-        } => (
-            Control::Connected,
-            Some(address.clone()),
-            None,
-            Some(*skew_ms),
-        ),
+        } => (heard(silence), Some(address.clone()), None, Some(*skew_ms)),
         agent::Control::Down { address, error } => {
             (Control::Disconnected, address.clone(), error.clone(), None)
         }
@@ -68,6 +65,7 @@ pub(crate) fn of(
         v4: Some(place.v4.0),
         v6: Some(place.v6.0),
         control,
+        control_heard_seconds: silence.map(|silence| silence.as_secs_f64()),
         controller,
         control_error,
         clock_skew_ms,
@@ -88,11 +86,20 @@ pub(crate) fn of(
     }
 }
 
+/// A connection that is open, by when the controller was last heard on it.
+fn heard(silence: Option<Duration>) -> Control {
+    if silence.is_some_and(|silence| silence >= quic::pulse::SILENT_AFTER) {
+        Control::Silent
+    } else {
+        Control::Connected
+    }
+}
+
 fn interface(
     agent: &Agent,
     underlay: &Underlay,
     condition: &Condition,
-    snapshot: Option<&Snapshot>,
+    snapshot: &Snapshot,
 ) -> InterfaceStatus {
     let interface = underlay.interface().clone();
     let mut faults = condition.report().faults;
@@ -107,8 +114,7 @@ fn interface(
         FirewallState::Active => (admin::FirewallState::Active, None),
         FirewallState::Failed(reason) => (admin::FirewallState::Failed, Some(reason)),
     };
-    let offloads = snapshot.map_or(&[][..], |snapshot| &snapshot.offloads);
-    let offloads = offloads.iter().map(|(name, off)| OffloadStatus {
+    let offloads = snapshot.offloads.iter().map(|(name, off)| OffloadStatus {
         name: (*name).to_owned(),
         enabled: off.is_none(),
         reason: off.clone(),
@@ -140,6 +146,7 @@ fn evidence(evidence: &Evidence, control: &agent::Control) -> EvidenceStatus {
         EvidenceResult::Pending => "pending".to_owned(),
         EvidenceResult::Accepted => "accepted".to_owned(),
         EvidenceResult::Refused(reason) => format!("refused: {reason}"),
+        EvidenceResult::PutOff { reason, .. } => format!("refused for now: {reason}"),
     };
     EvidenceStatus {
         overall: evidence.overall,
@@ -153,7 +160,7 @@ fn evidence(evidence: &Evidence, control: &agent::Control) -> EvidenceStatus {
 fn peers(
     agent: &Agent,
     (underlay, paths): (&Underlay, &[PathLimit]),
-    snapshot: Option<&Snapshot>,
+    snapshot: &Snapshot,
 ) -> BTreeMap<NodeName, PeerStatus> {
     let Some(update) = agent.view().update else {
         return BTreeMap::new();
@@ -161,7 +168,7 @@ fn peers(
     let (own, epoch) = (agent.node(), update.epoch.0);
     let members = update.roster.iter().filter(|member| member.node != own);
     let members = members.map(|member| {
-        let seen = snapshot.and_then(|s| s.peers.iter().find(|peer| peer.key == member.wg));
+        let seen = snapshot.peers.iter().find(|peer| peer.key == member.wg);
         let place = (member.node, member.v4, member.v6);
         let path = paths.iter().find(|path| path.v4 == member.v4);
         let proven = path.and_then(|path| Some(path.proven? + agent::overhead(path.endpoint)));
@@ -230,10 +237,7 @@ fn membership(is_member: bool) -> Membership {
     }
 }
 
-fn dropped(snapshot: Option<&Snapshot>) -> BTreeMap<String, u64> {
-    let Some(snapshot) = snapshot else {
-        return BTreeMap::new();
-    };
+fn dropped(snapshot: &Snapshot) -> BTreeMap<String, u64> {
     let io = [
         ("tun_write_failed", snapshot.io.tun_write),
         ("udp_send_failed", snapshot.io.udp_send),

@@ -1,5 +1,6 @@
 //! A connection with a proven key on the other side, and its one bidirectional stream of frames.
 
+use crate::pulse::Pulse;
 use crate::tls::key_of_spki;
 use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
@@ -12,6 +13,7 @@ use wire::frame::{self, Frame, FrameError, HEADER_LEN, Header};
 pub struct Connection {
     inner: quinn::Connection,
     peer: [u8; 32],
+    pulse: Pulse,
 }
 
 /// Why there is no connection.
@@ -26,6 +28,9 @@ pub enum ConnectionError {
     /// The other side proved no Ed25519 key.
     #[error("the other side did not prove an Ed25519 key")]
     NoKey,
+    /// Nothing was heard for too long.
+    #[error("nothing was heard for {} s", .0.as_secs())]
+    Silent(std::time::Duration),
     /// The handshake took too long.
     #[error("no answer within {0:?}")]
     Timeout(std::time::Duration),
@@ -80,7 +85,8 @@ impl Connection {
             .first()
             .and_then(|spki| key_of_spki(spki))
             .ok_or(ConnectionError::NoKey)?;
-        Ok(Self { inner, peer })
+        let pulse = Pulse::of(inner.clone());
+        Ok(Self { inner, peer, pulse })
     }
 
     /// The Ed25519 key that the other side proved to hold.
@@ -119,9 +125,19 @@ impl Connection {
         self.inner.close(VarInt::from_u32(0), reason.as_bytes());
     }
 
-    /// Resolves when the connection has ended, with the reason.
+    /// Resolves when the connection has ended, with the reason, or nothing was heard on it for
+    /// [`LOST_AFTER`](crate::pulse::LOST_AFTER): QUIC's own idle timeout begins anew with what is sent, and takes
+    /// up to twice its time. Polled for as long as there is a connection, it keeps its [`Pulse`] up to date.
     pub async fn closed(&self) -> ConnectionError {
-        self.inner.closed().await.into()
+        tokio::select! {
+            ended = self.inner.closed() => ended.into(),
+            silence = self.pulse.lost() => ConnectionError::Silent(silence),
+        }
+    }
+
+    /// When the other side was last heard, while [`Self::closed`] is polled.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Smoothed round trip.

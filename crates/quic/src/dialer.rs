@@ -2,6 +2,7 @@
 
 use crate::connection::{Connection, ConnectionError};
 use crate::listener::{BindError, transport, udp_socket};
+use crate::pulse::KEEP_ALIVE;
 use crate::tls::client_config;
 use keys::{ControllerId, NodeSecret};
 use quinn::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime};
@@ -75,5 +76,3 @@ impl Dialer {
 /// rustls wants a name; it is not sent (no SNI) and not checked (the key is pinned).
 const SERVER_NAME: &str = "controller.meshd.invalid";
 const CONNECT_TIME: Duration = Duration::from_secs(5);
-/// A third of the idle timeout, so that one lost keep-alive is no lost connection.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);

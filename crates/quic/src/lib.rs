@@ -10,16 +10,19 @@
 //! | [`listener`] | the controller's side: accept, validate addresses, bound half-open handshakes |
 //! | [`dialer`] | the node's side: connect to one pinned key |
 //! | [`connection`] | a connection, its one stream, frames in and out |
+//! | [`pulse`] | when the other side was last heard, and when that is too long ago |
 
 #![forbid(unsafe_code)]
 
 pub mod connection;
 pub mod dialer;
 pub mod listener;
+pub mod pulse;
 
 mod restart;
 mod tls;
 
 pub use connection::{Connection, ConnectionError, Receiver, RecvError, SendError, Sender};
 pub use dialer::Dialer;
-pub use listener::{BindError, Incoming, Listener};
+pub use listener::{BindError, Bound, Incoming, Listener};
+pub use pulse::Pulse;

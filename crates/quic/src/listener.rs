@@ -18,6 +18,25 @@ pub struct Listener {
     endpoint: Endpoint,
 }
 
+/// An address that is bound and not served yet.
+#[derive(Debug)]
+pub struct Bound {
+    address: SocketAddr,
+    socket: std::net::UdpSocket,
+}
+
+impl Bound {
+    /// Binds `address`. `[::]` serves IPv4 too.
+    ///
+    /// # Errors
+    /// When the address is taken or not of this machine.
+    pub fn to(address: SocketAddr) -> Result<Self, BindError> {
+        let bound = udp_socket(address);
+        let socket = bound.map_err(|source| BindError { address, source })?;
+        Ok(Self { address, socket })
+    }
+}
+
 /// An attempt to connect whose source address has been seen, and nothing more.
 #[derive(Debug)]
 pub struct Incoming {
@@ -41,11 +60,19 @@ impl Listener {
     /// # Errors
     /// When the address is taken or not of this machine.
     pub fn bind(address: SocketAddr, secret: &ControllerSecret) -> Result<Self, BindError> {
+        Self::on(Bound::to(address)?, secret)
+    }
+
+    /// The same on an address that was bound before.
+    ///
+    /// # Errors
+    /// When the socket is not taken.
+    pub fn on(bound: Bound, secret: &ControllerSecret) -> Result<Self, BindError> {
+        let Bound { address, socket } = bound;
         let refused = |source| BindError { address, source };
         let mut config = ServerConfig::with_crypto(Arc::new(server_config(secret)));
         config.transport_config(Arc::new(transport()));
         config.max_incoming(MAX_HALF_OPEN);
-        let socket = udp_socket(address).map_err(refused)?;
         let endpoint = Endpoint::new(
             restart::endpoint_config(secret),
             Some(config),
@@ -176,8 +203,8 @@ const EAFNOSUPPORT: i32 = 97;
 const MAX_HALF_OPEN: usize = 1024;
 /// Open connections above which a source address must prove itself first.
 const CROWDED: usize = 64;
-/// A connection on which nothing was heard for this long is lost.
+/// Of QUIC itself, above [`crate::pulse::LOST_AFTER`], which is the measure.
 const IDLE_MS: u32 = 15_000;
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-const CLOSE_TIME: Duration = Duration::from_secs(2);
+const CLOSE_TIME: Duration = Duration::from_millis(400);
 const UDP_BUFFER: usize = 4 << 20;

@@ -2,13 +2,15 @@
 //! stamps with cannot be set: in its place the other side has been shown initiations from tomorrow, made by
 //! hand.
 
-use crate::initiation::{Timestamp, sealed};
+use crate::initiation::{Opener, Timestamp, sealed};
 use crate::limits::INITIATE_BACK_AFTER;
-use crate::{Config, DropReason, FrontDoor, Inbound, Inside, Outbound, Path};
+use crate::{Config, DropReason, FrontDoor, Inbound, Inside, MIN_BUFFER, Outbound, Path};
 use crate::{PeerSpec, Range};
+use boringtun::noise::{Tunn, TunnResult};
 use keys::{Epoch, Psk, WgSecret};
 use std::net::Ipv4Addr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+use x25519_dalek::{PublicKey, StaticSecret};
 
 const EPOCH: Epoch = Epoch(6);
 const PSK: [u8; 32] = [9; 32];
@@ -36,9 +38,20 @@ fn outer(host: u8) -> Path {
     Path::Udp(([192, 0, 2, host], 51_820).into())
 }
 
+/// The time since 1970 by the clock that boringtun stamps with.
 fn wall() -> Duration {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since_1970.expect("it is later than that")
+    let (from, to) = (secret(0), secret(1));
+    let key = PublicKey::from(to.public().0);
+    let own = StaticSecret::from(*from.expose());
+    let mut tunn = Tunn::new(own, key, None, None, 1, None);
+    let mut buffer = [0; MIN_BUFFER];
+    let made = tunn.format_handshake_initiation(&mut buffer, true);
+    let TunnResult::WriteToNetwork(message) = made else {
+        panic!("it makes one");
+    };
+    let shared = to.shared_with(&from.public()).expect("a good key");
+    let claimed = Opener::new(&to).claim(message).expect("it is for this key");
+    claimed.timestamp(&shared).expect("it opens").unix()
 }
 
 /// An initiation of `side`, as it makes it when its clock shows `unix`.
@@ -271,7 +284,7 @@ fn clocks_that_were_ahead_together_and_are_right_again_shut_nobody_out() {
     pair.send(1);
     pair.pass(Duration::from_secs(2));
     assert_eq!(pair.delivered, [1, 1]);
-    // What was shown then is a recording as ever, and bars nothing afterwards.
+    // Initiations from then are recordings as ever, and bar nothing afterwards.
     for (by, messages) in recorded.iter().enumerate() {
         for message in messages {
             let (inbound, sent) = pair.hear(1 - by, outer(66), message);

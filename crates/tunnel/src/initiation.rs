@@ -28,6 +28,15 @@ impl Timestamp {
         Self(label)
     }
 
+    /// The moment since 1970 of a label that was made likewise.
+    #[cfg(test)]
+    pub(crate) fn unix(self) -> Duration {
+        let seconds = self.0.first_chunk().map(|field| u64::from_be_bytes(*field));
+        let nanos = self.0.last_chunk().map(|field| u32::from_be_bytes(*field));
+        let seconds = seconds.unwrap_or_default() - TAI64_EPOCH - LEAP_SECONDS;
+        Duration::new(seconds, nanos.unwrap_or_default())
+    }
+
     pub(crate) fn later_by(self, seconds: u64) -> Self {
         let mut label = self;
         if let Some(field) = label.0.first_chunk_mut() {

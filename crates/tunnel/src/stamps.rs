@@ -72,11 +72,12 @@ impl Stamps {
         }
         self.newest = newest.max(timestamp);
         let may_be_behind = is_newest_unnamed && !is_known && !timestamp.is_out_of_reach_of(newest);
-        timestamp > newest || may_be_behind
+        // After a step back, what is forgotten may be newer than the newest that counts.
+        (timestamp > newest && timestamp > self.forgotten) || may_be_behind
     }
 
-    /// What was shown after `limit` is from the future of a clock that has been set back: it stays
-    /// remembered, and nothing has to be newer any more. Returns the newest that was shown before.
+    /// Timestamps after `limit` are from the future of a clock that has been set back: they stay
+    /// remembered, and nothing has to be newer any more. Returns the newest of those before.
     pub(crate) fn set_back(&mut self, limit: Timestamp) -> Timestamp {
         let before = |shown: &BTreeSet<Timestamp>| shown.range(..=limit).next_back().copied();
         let held = |stamp: Timestamp| (stamp <= limit).then_some(stamp);
@@ -88,7 +89,6 @@ impl Stamps {
         ];
         let kept = kept.into_iter().flatten().max().unwrap_or_default();
         self.newest = kept;
-        self.forgotten = self.forgotten.min(kept);
         kept
     }
 
@@ -218,6 +218,13 @@ mod tests {
                 assert!(!show(&mut stamps, at(second)), "{second} is a recording");
             }
         }
+        // A future that had to be forgotten stays shown, as far as nothing names a generation.
+        let mut stamps = Stamps::default();
+        for number in 0..=MAX_NAMED as u64 {
+            assert!(stamps.show_named(at(90_000 + number)));
+        }
+        stamps.set_back(at(130));
+        assert!(!stamps.show_unnamed(at(90_000)), "it is a recording");
         // Without a future, nothing changes.
         let mut stamps = Stamps::since(at(100));
         assert_eq!(stamps.set_back(at(130)), at(100));

@@ -87,15 +87,19 @@ pub enum PskState {
     Valid,
     /// It did not, or was not given the secret.
     None,
+    /// It did, and is not connected: nobody knows what it has now.
+    Unknown,
 }
 
 /// State of a control connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Control {
-    /// Open, and heard within the idle timeout.
+    /// Open, and heard within seven seconds: two keepalives.
     Connected,
-    /// Closed or silent.
+    /// Open, and not heard for longer than that. After ten seconds it is given up.
+    Silent,
+    /// Closed.
     Disconnected,
 }
 
@@ -184,6 +188,9 @@ pub struct NodeStatus {
     pub reason: Option<String>,
     /// Its control connection.
     pub control: Control,
+    /// When it was last heard there, to a second; `None`: not since the controller's start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_utc: Option<String>,
     /// Its IPv4 address inside the mesh.
     pub v4: Ipv4Addr,
     /// Its IPv6 address inside the mesh.
@@ -204,13 +211,16 @@ pub struct NodeStatus {
     pub software: Option<String>,
     /// When it was enrolled.
     pub enrolled_utc: String,
-    /// Its last report about its peers, by name.
+    /// When it reported [`Self::observes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_utc: Option<String>,
+    /// Its last report about its peers, by name; empty while it is not connected.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub observes: BTreeMap<NodeName, Observation>,
     /// The other machine that runs with this node's keys, if there was one within three minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duplicate: Option<DuplicateStatus>,
-    /// What is wrong with its mesh interface, by its last report; empty when all is well.
+    /// Faults of its mesh interface, by its last report; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
 }
@@ -452,6 +462,9 @@ pub struct NodeDaemonStatus {
     pub v6: Option<Ipv6Addr>,
     /// Its control connection.
     pub control: Control,
+    /// Seconds since the controller was last heard, to a second; `None`: not since the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_heard_seconds: Option<f64>,
     /// The controller's address in use, or last tried.
     pub controller: Option<String>,
     /// Why the control connection is down.
@@ -519,7 +532,7 @@ pub struct InterfaceStatus {
     /// Whether packets pass it.
     #[serde(default)]
     pub state: InterfaceState,
-    /// What is wrong with it, and with the ways to peers; empty when all is well.
+    /// Its faults, and those of the ways to peers; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
 }

@@ -129,7 +129,7 @@ pub struct PeerReport {
 pub struct InterfaceReport {
     /// Whether no packet passes it.
     pub unusable: bool,
-    /// What is wrong with it; at most [`MAX_FAULTS`] of at most [`MAX_FAULT_LEN`] bytes.
+    /// Its faults; at most [`MAX_FAULTS`] of at most [`MAX_FAULT_LEN`] bytes.
     pub faults: Vec<String>,
 }
 
@@ -174,8 +174,8 @@ pub enum ToNode {
     EvidenceResult {
         /// SHA-256 of the DSSE payload.
         digest: [u8; 32],
-        /// `None`: accepted. Otherwise why not, for the node's log; at most 256 bytes.
-        refused: Option<String>,
+        /// `None`: accepted. Otherwise why not.
+        refused: Option<RefusedEvidence>,
     },
     /// The last thing on a connection that the controller will not serve (type 6).
     Refused {
@@ -187,6 +187,31 @@ pub enum ToNode {
     /// Another process runs with the node's keys: to the first, which stays, and to the other, before it is
     /// refused (type 8).
     Duplicate(Duplicate),
+    /// The connection comes from another address from now on (type 9).
+    Seen {
+        /// Address and port, as the controller sees them.
+        observed: SocketAddr,
+    },
+}
+
+/// Why evidence was not accepted, and whether it may be later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedEvidence {
+    /// For the node's log and status; at most 256 bytes.
+    pub reason: String,
+    /// Whether there is any use in sending it again.
+    pub again: Again,
+}
+
+/// Whether refused evidence may be accepted when it is sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Again {
+    /// No.
+    Never,
+    /// The same evidence, once the reason has passed.
+    Later,
+    /// The same run, once it is signed for an epoch that the controller knows.
+    Anew,
 }
 
 /// A signed update on its way to one node.
@@ -298,12 +323,13 @@ impl Frame for ToNode {
             Self::Refused { .. } => 6,
             Self::RollCall => 7,
             Self::Duplicate(_) => 8,
+            Self::Seen { .. } => 9,
         }
     }
 
     fn limit(frame_type: u8) -> Option<usize> {
         match frame_type {
-            1 | 2 | 5..=8 => Some(SMALL),
+            1 | 2 | 5..=9 => Some(SMALL),
             3 | 4 => Some(FLEET),
             _ => None,
         }

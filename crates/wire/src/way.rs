@@ -34,7 +34,7 @@ impl Way {
         matches!(self, Self::Link(_) | Self::Nowhere)
     }
 
-    /// What is wrong with the way to `address`, and the way out; `None` for the tunnel, and when nothing is known.
+    /// The fault of the way to `address`, and the way out; `None` for the tunnel, and when nothing is known.
     #[must_use]
     pub fn fault(&self, address: IpAddr) -> Option<String> {
         match self {

@@ -175,7 +175,7 @@ impl World {
                     ToController::Report {
                         peers: vec![report; usize::from(b % 5)],
                         interface: InterfaceReport {
-                            unusable: b % 2 == 0,
+                            unusable: b.is_multiple_of(2),
                             faults: vec!["é".repeat(usize::from(b)); usize::from(a % 12)],
                         },
                     },

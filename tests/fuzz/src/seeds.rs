@@ -13,9 +13,11 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use wire::evidence::{Benchmark, Envelope};
 use wire::frame::{self, Frame};
-use wire::message::{Enrol, Hello, InterfaceReport, PeerReport, Phase, Refusal, Update};
-use wire::signed::Digest;
 use wire::instance::{Duplicate, Seen};
+use wire::message::{
+    Again, Enrol, Hello, InterfaceReport, PeerReport, Phase, Refusal, RefusedEvidence, Update,
+};
+use wire::signed::Digest;
 use wire::{
     EpochUpdate, Excluded, Mark, Place, Signed, ToController, ToNode, Token, Way, fixtures,
 };
@@ -280,9 +282,15 @@ fn to_node() -> Vec<ToNode> {
         ToNode::Endpoints {
             entries: vec![(NodeId([2; 32]), addresses())],
         },
+        ToNode::Seen {
+            observed: addresses()[0],
+        },
         ToNode::EvidenceResult {
             digest: [8; 32],
-            refused: Some("too old".into()),
+            refused: Some(RefusedEvidence {
+                reason: "too old".into(),
+                again: Again::Later,
+            }),
         },
         ToNode::Refused {
             reason: Refusal::BadToken,

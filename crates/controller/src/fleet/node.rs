@@ -196,8 +196,8 @@ impl Node {
             set_back_to: None,
         });
         if self.past.len() > REMEMBERED {
-            // What finished later was accepted by a clock that was ahead. Its time is yet to come, and with
-            // its nonce forgotten it could come again then.
+            // A run that finished later was accepted by a clock that was ahead. Its time is yet to come, and
+            // with its nonce forgotten it could come again then.
             let is_past = |past: &Past| past.finished_at < accepted.finished_at;
             let first = self.past.iter().position(is_past);
             let surplus = (self.past.len() > MOST).then_some(0);
@@ -238,7 +238,7 @@ impl Ageing {
     }
 }
 
-/// Evidence that is remembered per node. What finished before the newest needs no memory: evidence must be of
+/// Evidence that is remembered per node. A run from before the newest needs no memory: evidence must be of
 /// a later run, so that an old envelope is refused by its time.
 const REMEMBERED: usize = 64;
 /// The same where the calendar was set back: as long as the time of a run is yet to come, it is remembered.

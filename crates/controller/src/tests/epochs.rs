@@ -364,6 +364,10 @@ fn a_node_that_moves_is_followed_and_one_that_advertises_is_believed() {
         engine.handle_moved(a.connection, to.parse().unwrap(), now);
     };
     moved(&mut world, "203.0.113.9:5");
+    world.pass(ms(1));
+    let told = &world.told[&a.connection];
+    let is_told = |it: &ToNode| matches!(it, ToNode::Seen { observed } if observed.port() == 5);
+    assert!(told.iter().any(is_told), "it hears where it is seen");
     let seen = world.status_of(&a).endpoints;
     assert_eq!(seen, ["203.0.113.9:51820".parse().unwrap()]);
     let advertised: Vec<std::net::SocketAddr> = vec!["192.0.2.7:1".parse().unwrap()];

@@ -27,9 +27,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::timeout;
 use tunnel::{Carrier, Drops, FrontDoor, PeerSnapshot, Traffic, Tunnel};
 use worker::Worker;
 use zeroize::Zeroizing;
@@ -86,7 +86,6 @@ pub(crate) struct DataPlane {
     /// One for each thread: takes a queue of a device that was made anew.
     queues: Vec<NewQueue>,
     ended: FuturesUnordered<oneshot::Receiver<io::Result<()>>>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 /// Sends packets past the TUN device, in datagrams that nobody fragments.
@@ -139,7 +138,6 @@ impl DataPlane {
             stop,
             queues: Vec::new(),
             ended: FuturesUnordered::new(),
-            threads: Vec::new(),
         };
         for (number, (tun, udp)) in queues.into_iter().enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -162,7 +160,7 @@ impl DataPlane {
                 let _ = ending.send(result);
             };
             let thread = std::thread::Builder::new().name(format!("meshd-data{number}"));
-            plane.threads.push(thread.spawn(run)?);
+            thread.spawn(run)?;
             plane.queues.push(queue);
             plane.ended.push(ended);
         }
@@ -206,12 +204,14 @@ impl DataPlane {
         }
     }
 
-    /// Ends the threads and waits for them: when this returns, the interface is gone.
-    pub(crate) fn stop(self) {
+    /// Ends the threads and waits for them a little: when this returns, the interface is gone, or goes with
+    /// the process.
+    pub(crate) async fn stop(self) {
         drop((self.commands, self.stop));
-        for thread in self.threads {
-            // A panic of the thread has been reported where it happened.
-            let _ = thread.join();
+        // A thread has closed its queue and its socket before it says how it ended.
+        let all = self.ended.for_each(|_| std::future::ready(()));
+        if timeout(STOP_TIME, all).await.is_err() {
+            tracing::warn!("a data thread does not end: it is left behind");
         }
     }
 }
@@ -338,3 +338,4 @@ fn count(counter: &AtomicU64, packets: u64) {
 /// tokio's clock stands still while the machine sleeps, and the boot clock does not: timers of the tunnel
 /// are looked at this often at least.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+const STOP_TIME: Duration = Duration::from_millis(500);

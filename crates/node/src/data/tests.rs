@@ -57,9 +57,9 @@ fn start(tun: Box<dyn Tun>) -> (DataPlane, SocketAddr) {
         inside: tunnel::Inside::default(),
     });
     let offloads = Arc::new(Offloads::new(OffloadSwitches::default()));
-    let sockets = udp::bind(0, 1).expect("a port is free");
-    let port = sockets[0].local_addr().expect("it is bound").port();
-    let queues = std::iter::once(tun).zip(sockets).collect();
+    let socket = udp::bind(0).expect("a port is free");
+    let port = socket.local_addr().expect("it is bound").port();
+    let queues = vec![(tun, socket)];
     let plane = DataPlane::start(door, queues, offloads).expect("a thread can be started");
     (plane, (Ipv4Addr::LOCALHOST, port).into())
 }
@@ -97,7 +97,7 @@ async fn a_tun_device_that_never_rests_does_not_keep_datagrams_out() {
     assert!(passed(MANY_TURNS), "it goes on");
     let snapshot = plane.snapshot().await.expect("the data plane runs");
     assert_eq!(snapshot.drops.get(DropReason::Malformed), 1);
-    plane.stop();
+    plane.stop().await;
 }
 
 /// Packets that take the data plane a good many turns.

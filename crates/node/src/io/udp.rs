@@ -26,8 +26,8 @@ pub(crate) struct Udp {
     gone: Cell<Option<IpAddr>>,
 }
 
-/// Binds `port` on all addresses, `count` times; 0: any free port.
-pub(crate) fn bind(port: u16, count: usize) -> io::Result<Vec<std::net::UdpSocket>> {
+/// Binds `port` on all addresses; 0: any free port.
+pub(crate) fn bind(port: u16) -> io::Result<std::net::UdpSocket> {
     let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let first = match bind_to(v6, false) {
         Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
@@ -35,10 +35,20 @@ pub(crate) fn bind(port: u16, count: usize) -> io::Result<Vec<std::net::UdpSocke
         }
         bound => bound?,
     };
+    Ok(first.into())
+}
+
+/// So many sockets on the port of `first`, itself included.
+pub(crate) fn share(
+    first: std::net::UdpSocket,
+    count: usize,
+) -> io::Result<Vec<std::net::UdpSocket>> {
     // Only now, so that a port that somebody else has is an error.
+    let first = Socket::from(first);
     first.set_reuse_port(true)?;
-    let address = std::net::UdpSocket::from(first.try_clone()?).local_addr()?;
-    let mut sockets = vec![first.into()];
+    let first = std::net::UdpSocket::from(first);
+    let address = first.local_addr()?;
+    let mut sockets = vec![first];
     for _ in 1..count {
         sockets.push(bind_to(address, true)?.into());
     }

@@ -13,8 +13,8 @@ pub(crate) use rules::Scope;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// The fate of the table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,10 +44,13 @@ pub(crate) struct Firewall {
     state: Arc<Mutex<FirewallState>>,
     /// Dropped without a word, the table stays as it is.
     orders: Sender<Order>,
-    thread: Option<JoinHandle<()>>,
+    /// Hung up when the rules are there, and when they cannot be had.
+    installed: oneshot::Receiver<()>,
+    /// Hung up when the thread has ended.
+    ended: Receiver<()>,
 }
 
-/// What the keeper is told.
+/// An order to the keeper.
 enum Order {
     /// The interface was made anew and has this index now. The sender is dropped when the rules say so, or when it
     /// is clear that there are none.
@@ -59,14 +62,15 @@ enum Order {
 }
 
 impl Firewall {
-    /// Installs the rules, or finds out why they cannot be had; then keeps them.
+    /// Installs the rules, or finds out why they cannot be had, and keeps them; [`Self::installed`] says when.
     ///
     /// # Errors
     /// When no thread can be had. A missing firewall is no error: the node runs, and says so.
     pub(crate) fn start(mode: FirewallMode, scope: Scope) -> io::Result<Self> {
         let state = Arc::new(Mutex::new(FirewallState::Off));
         let (orders, inbox) = channel();
-        let (ready, installed) = channel();
+        let (ready, installed) = oneshot::channel::<()>();
+        let (ending, ended) = channel();
         let of_thread = Arc::clone(&state);
         let keep = move || {
             // Children inherit the right that nft needs, and no other.
@@ -81,16 +85,22 @@ impl Firewall {
             keeper.begin();
             drop(ready);
             keeper.run(&inbox);
+            drop(ending);
         };
         let thread = std::thread::Builder::new().name("meshd-firewall".into());
-        let thread = Some(thread.spawn(keep)?);
-        // The sender is dropped when the rules are there, and when they cannot be had.
-        let _: Result<(), _> = installed.recv();
+        thread.spawn(keep)?;
         Ok(Self {
             state,
             orders,
-            thread,
+            installed,
+            ended,
         })
+    }
+
+    /// Resolves when the rules are there, and when they cannot be had.
+    pub(crate) async fn installed(&mut self) {
+        // The sender is dropped then.
+        let _ = (&mut self.installed).await;
     }
 
     /// To be asked how it stands.
@@ -113,11 +123,13 @@ impl Firewall {
         self.end(Order::Undo);
     }
 
-    fn end(mut self, order: Order) {
+    fn end(self, order: Order) {
         // The thread ends only by an order, and after it.
         let _ = self.orders.send(order);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        if self.ended.recv_timeout(STOP_TIME) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!(
+                "nft does not answer: firewall rules may be left; the next start replaces them"
+            );
         }
     }
 }
@@ -272,3 +284,5 @@ impl Keeper {
 const FOLLOW: Duration = Duration::from_secs(11);
 /// How long somebody else's flush may last.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// For nft at the end.
+const STOP_TIME: Duration = Duration::from_millis(700);

@@ -1,0 +1,141 @@
+//! The status of nodes: all of it is of now, dated, or gone.
+
+use super::*;
+use std::os::unix::fs::PermissionsExt as _;
+use wire::Way;
+use wire::admin::{Control, PskState};
+use wire::message::{InterfaceReport, PeerReport};
+
+impl World {
+    /// A node says that another answers.
+    fn reports(&mut self, node: &Node, other: &Node) {
+        let report = PeerReport {
+            node: other.secret.public(),
+            session_epoch: Some(Epoch(self.epoch())),
+            rtt_v4_us: Some(300),
+            rtt_v6_us: Some(300),
+            way_v4: Way::Tunnel,
+            way_v6: Way::Tunnel,
+        };
+        let peers = vec![report];
+        let interface = InterfaceReport::default();
+        self.say(node.connection, ToController::Report { peers, interface });
+    }
+
+    fn heard(&mut self, node: &Node, ago: Duration) {
+        let at = self.now.boot - ago;
+        self.engine.handle_heard(node.connection, at, self.now);
+    }
+}
+
+fn calm() -> Policy {
+    Policy {
+        epoch_seconds: 3_600,
+        max_benchmark_age: 3_600,
+        ..Policy::default()
+    }
+}
+
+#[test]
+fn a_node_that_is_not_heard_is_silent_and_then_gone_with_what_it_said() {
+    let mut world = World::new(calm());
+    let [mut a, b] = world.members(["a", "b"]);
+    world.ack(&a, Phase::Activated);
+    world.reports(&a, &b);
+    world.heard(&a, s(3));
+    let status = world.status_of(&a);
+    assert_eq!(
+        (status.control, status.psk),
+        (Control::Connected, PskState::Valid)
+    );
+    let reported = status.observed_utc.clone();
+    assert!(status.observes.contains_key(&b.name) && reported.is_some());
+
+    world.pass(s(5));
+    world.heard(&a, s(8));
+    let status = world.status_of(&a);
+    assert_eq!(
+        (status.control, status.psk),
+        (Control::Silent, PskState::Valid)
+    );
+    assert_eq!(
+        status.observed_utc, reported,
+        "it is no younger than it was"
+    );
+    assert!(world.engine.take_dirty(), "silence is news");
+
+    world.engine.handle_disconnected(a.connection);
+    world.pass(s(62));
+    let status = world.status_of(&a);
+    assert_eq!(
+        (status.control, status.psk),
+        (Control::Disconnected, PskState::Unknown)
+    );
+    assert_eq!((status.observes.len(), status.observed_utc), (0, None));
+    let heard: Timestamp = status.heard_utc.expect("it was heard").parse().unwrap();
+    assert_eq!(world.now.wall.duration_since(heard).as_secs(), 70);
+
+    world.reconnect(&mut a);
+    let status = world.status_of(&a);
+    assert_eq!(status.control, Control::Connected);
+    assert_eq!(
+        (status.observes.len(), status.observed_utc),
+        (0, None),
+        "it has not said so again"
+    );
+    assert_eq!(world.status_of(&b).psk, PskState::None, "it never said so");
+}
+
+#[test]
+fn a_peer_that_was_cut_off_is_not_said_to_answer_by_a_report_of_before() {
+    let mut world = World::new(calm());
+    let [a, b] = world.members(["a", "b"]);
+    world.pass(s(1));
+    world.reports(&a, &b);
+    assert!(world.status_of(&a).observes.contains_key(&b.name));
+    world
+        .ask(Request::Evict(b.name.clone(), Default::default()))
+        .unwrap();
+    world.pass(s(2));
+    assert!(!world.status_of(&a).observes.contains_key(&b.name));
+    // One that answers nevertheless is not hidden.
+    world.reports(&a, &b);
+    assert!(world.status_of(&a).observes.contains_key(&b.name));
+}
+
+#[test]
+fn the_status_file_is_dated_though_nothing_changes_and_hides_no_characters() {
+    let mut world = World::new(calm());
+    let [a] = world.members(["a"]);
+    world.pass(s(1));
+    let foreign = Benchmark {
+        suite: "safe\u{202e}txt".into(),
+        ..world.run()
+    };
+    let envelope = foreign.attest_self(a.name.as_str(), &a.secret).unwrap();
+    assert_eq!(world.envelope(&a, envelope), None);
+    let path = world.dir.path().join("status.json");
+    let mut file = crate::status_file::StatusFile::start(path.clone()).unwrap();
+    file.keep(&mut world.engine, world.now);
+    // A thread writes it.
+    let wait_until = |is_so: &dyn Fn() -> bool| {
+        let mut tries = (0..3_000).map(|_| std::thread::sleep(Duration::from_millis(10)));
+        assert!(is_so() || tries.any(|()| is_so()), "not within 30 s");
+    };
+    wait_until(&|| path.exists());
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o644);
+    let read = || {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let status = serde_json::from_str::<wire::admin::ControllerStatus>(&text).unwrap();
+        (text, status)
+    };
+    let (text, before) = read();
+    assert!(text.contains("safe\\u202etxt"), "{text}");
+    let benchmark = before.nodes[&a.name].last_benchmark.as_ref().unwrap();
+    assert_eq!(benchmark.suite, "safe\u{202e}txt");
+    world.pass(s(5));
+    world.engine.take_dirty();
+    file.keep(&mut world.engine, world.now);
+    wait_until(&|| read().1.generated_utc > before.generated_utc);
+}

@@ -1,0 +1,139 @@
+//! The settings that a running daemon takes over from its file at a HUP: the log level. Says of
+//! everything else that it takes a restart.
+
+use crate::config;
+use crate::logging::{self, ChangeFilter};
+use crate::settings::Settings;
+use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
+
+/// The settings, as they are in force and as they are read again.
+pub struct Reload {
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// Those of the command line and the environment, which go before the file.
+    pub given: Settings,
+    /// Those in force, the file's included.
+    pub running: Settings,
+    /// Changes the log's filter.
+    pub change_filter: ChangeFilter,
+}
+
+impl Reload {
+    /// Reads the settings again whenever it is told to, on a thread of its own: the disk may be slow.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub fn start(
+        mut self,
+        told: Receiver<()>,
+        before: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
+        let thread = std::thread::Builder::new().name("meshd-reload".into());
+        thread.spawn(move || {
+            before();
+            while told.recv().is_ok() {
+                self.again();
+            }
+        })?;
+        Ok(())
+    }
+
+    fn again(&mut self) {
+        let Some(file) = self.file.clone() else {
+            tracing::info!("SIGHUP: there is no settings file to read again");
+            return;
+        };
+        let read = match config::read_file(file) {
+            Ok(read) => self.given.clone().or(read),
+            Err(error) => {
+                tracing::warn!(%error, "SIGHUP: the settings stay as they are");
+                return;
+            }
+        };
+        let level = level_of(&read);
+        let is_other = level != level_of(&self.running);
+        if is_other {
+            let filter = logging::filter(&level).map_err(|error| error.to_string());
+            let change = |filter| (self.change_filter)(filter).map_err(|error| error.to_string());
+            if let Err(error) = filter.and_then(change) {
+                tracing::warn!(%error, "SIGHUP: `log_level` stays as it is");
+                return;
+            }
+            self.running.log_level = read.log_level.clone();
+            tracing::info!(log_level = level, "SIGHUP: the log level is another");
+        }
+        if differ_beside_level(&read, &self.running) {
+            tracing::warn!(
+                "SIGHUP: other settings than `log_level` have changed: they take a restart"
+            );
+        } else if !is_other {
+            tracing::info!("SIGHUP: the settings are as they were");
+        }
+    }
+}
+
+/// The level in force with these settings.
+pub fn level_of(settings: &Settings) -> String {
+    settings.log_level.clone().unwrap_or_else(|| "info".into())
+}
+
+/// A token is left out: it is used once, and nothing to a node that runs.
+fn differ_beside_level(one: &Settings, other: &Settings) -> bool {
+    let stripped = |settings: &Settings| Settings {
+        log_level: None,
+        join: None,
+        ..settings.clone()
+    };
+    stripped(one) != stripped(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    #[test]
+    fn the_level_of_the_file_is_taken_over_unless_it_was_given_elsewhere_or_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meshd.toml");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let reload = |given: Settings| {
+            let seen = Arc::clone(&seen);
+            Reload {
+                file: Some(path.clone()),
+                running: given.clone(),
+                given,
+                change_filter: Box::new(move |filter| {
+                    seen.lock().unwrap().push(filter.to_string());
+                    Ok(())
+                }),
+            }
+        };
+        let mut daemon = reload(Settings::default());
+        for (text, changes) in [
+            ("", 0),
+            ("log_level = \"debug\"", 1),
+            ("log_level = \"debug\"\nepoch_seconds = 9", 1),
+            ("log_level = \"node=loud\"", 1),
+            ("no settings", 1),
+            ("", 2),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            daemon.again();
+            assert_eq!(seen.lock().unwrap().len(), changes, "{text}");
+        }
+        assert!(seen.lock().unwrap()[0].contains("node=debug"));
+        let mut daemon = reload(Settings {
+            log_level: Some("warn".into()),
+            ..Settings::default()
+        });
+        std::fs::write(&path, "log_level = \"debug\"").unwrap();
+        daemon.again();
+        assert_eq!(
+            seen.lock().unwrap().len(),
+            2,
+            "the command line goes before"
+        );
+    }
+}
