@@ -224,6 +224,11 @@ fn a_route_that_takes_a_peer_out_of_the_tunnel_is_named_at_both_ends_and_forgott
                 !pair.faults.is_empty() && (pair.rtt_v4_ms.is_none() || pair.rtt_v6_ms.is_none())
             })
         });
+        mesh.wait_until("the other side names the cause", |mesh| {
+            let status = mesh.node_status("node-b");
+            let mut faults = status.peers.values().flat_map(|peer| &peer.faults);
+            faults.any(|fault| fault.contains("its packets to") && fault.contains(word))
+        });
         mesh.namespace("node-a").ip(&given_back);
         mesh.wait_until(&format!("all is well after `{given_back}`"), |mesh| {
             let interface = interface(mesh, "node-a");
@@ -231,6 +236,11 @@ fn a_route_that_takes_a_peer_out_of_the_tunnel_is_named_at_both_ends_and_forgott
             interface.state == InterfaceState::Ok
                 && interface.faults.is_empty()
                 && observed.values().all(|pair| pair.faults.is_empty())
+                && mesh
+                    .node_status("node-b")
+                    .peers
+                    .values()
+                    .all(|peer| peer.faults.is_empty())
                 && reaches(mesh)
         });
     }

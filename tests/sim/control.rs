@@ -224,6 +224,7 @@ impl World {
             message @ (ToNode::Endpoints { .. }
             | ToNode::EvidenceResult { .. }
             | ToNode::RollCall
+            | ToNode::Ways { .. }
             | ToNode::Duplicate(_)) => {
                 let now = self.now;
                 self.nodes[node].told(message, now);

@@ -20,7 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tunnel::{Inside, PeerSnapshot};
 use wire::message::{InterfaceReport, Phase, Update};
-use wire::{Digest, Duplicate, Mark, Place, Signed, ToController, ToNode};
+use wire::{Digest, Duplicate, Mark, Place, Signed, ToController, ToNode, Way};
 
 /// The machine.
 ///
@@ -301,15 +301,22 @@ impl Agent {
         self.pings.of(node, (&own, &view), &self.ways)
     }
 
-    /// Why packets to `node` do not take the tunnel, and why the tunnel does not reach it; empty when all is
-    /// well. What keeps the tunnel from a node counts only while nothing is answered.
-    pub fn faults_of(&self, node: &NodeId) -> Vec<String> {
+    /// Why packets to `node`, or its packets to this one, do not take the tunnel, and why the tunnel does not
+    /// reach it; empty when all is well. What keeps the tunnel from a node counts only while nothing is
+    /// answered.
+    pub fn faults_of(&self, node: &NodeId, now: Now) -> Vec<String> {
         let mut faults = self.ways.faults(node);
+        faults.extend(self.ways.faults_of_theirs(node, self.own(), now.boot));
         let is_reached = self
             .ping(node)
             .is_some_and(|it| it.v4.is_ok() || it.v6.is_ok());
         faults.extend(self.places.faults(node, is_reached));
         faults
+    }
+
+    /// This node's mesh addresses.
+    fn own(&self) -> [IpAddr; 2] {
+        [self.place.v4.0.into(), self.place.v6.0.into()]
     }
 
     /// The same of all peers, in a few sentences.
@@ -435,8 +442,23 @@ impl Agent {
             ToNode::Duplicate(duplicate) => self.tell_duplicate(duplicate, now),
             // The session's.
             ToNode::Seen { .. } => {}
+            ToNode::Ways { node, ways } => self.theirs(node, ways, now),
             ToNode::Enrolled(_) | ToNode::Welcome { .. } | ToNode::Refused { .. } => {
                 tracing::warn!("the controller said something out of turn; ignored");
+            }
+        }
+    }
+
+    /// A peer says which ways its packets to this node take.
+    fn theirs(&mut self, node: NodeId, ways: [Way; 2], now: Now) {
+        let view = self.member.view();
+        let updates = [view.update, view.next].into_iter().flatten();
+        let name = updates.filter_map(|update| Some(update.member(&node)?.name.clone()));
+        let Some(peer) = name.last() else { return };
+        if self.ways.handle_theirs(node, ways, now.boot) {
+            match &self.ways.faults_of_theirs(&node, self.own(), now.boot)[..] {
+                [] => tracing::info!(%peer, "its packets to this node take the tunnel again"),
+                faults => tracing::warn!(%peer, "{}", faults.join("; ")),
             }
         }
     }
@@ -542,7 +564,13 @@ impl Agent {
                 self.say(ToController::Ack { epoch, phase });
                 self.effects.push_back(Effect::LookAtUnderlay);
                 if phase != Phase::Installed {
-                    self.places.forget_strangers(&self.member.view());
+                    let view = self.member.view();
+                    self.places.forget_strangers(&view);
+                    let updates = [view.update, view.next];
+                    let is_peer = |node: &NodeId| {
+                        updates.iter().flatten().any(|it| it.member(node).is_some())
+                    };
+                    self.ways.forget_strangers(is_peer);
                 }
             }
             Notice::Report(change) => report::tell(&change),

@@ -330,14 +330,17 @@ fn a_peer_without_a_common_address_family_is_named_while_it_lasts() {
     let silent = || crate::PingFailure::Unanswered(Duration::from_secs(1));
     let named = "no common address family";
     assert!(cause(&bench, silent()).contains(named));
-    assert!(bench.agent.faults_of(&peer)[0].contains(named));
+    assert!(bench.agent.faults_of(&peer, bench.now)[0].contains(named));
     // A way that leads elsewhere is wrong by itself.
     assert!(cause(&bench, crate::PingFailure::Astray("eth1".into())).contains("eth1"));
     bench
         .agent
         .handle_addresses(vec![[192, 0, 2, 1].into(), "2001:db8::1".parse().unwrap()]);
     assert_eq!(cause(&bench, silent()), "no answer within 1 s");
-    assert_eq!(bench.agent.faults_of(&peer), Vec::<String>::new());
+    assert_eq!(
+        bench.agent.faults_of(&peer, bench.now),
+        Vec::<String>::new()
+    );
 }
 
 #[test]

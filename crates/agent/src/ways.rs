@@ -4,6 +4,7 @@
 use keys::NodeId;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::time::Duration;
 use wire::Way;
 
 /// The ways to one peer.
@@ -21,6 +22,8 @@ pub(crate) struct Ways {
     peers: HashMap<NodeId, [(IpAddr, Way); 2]>,
     /// The addresses that do not go through the tunnel, by their way, as they were told.
     told: BTreeMap<String, Vec<IpAddr>>,
+    /// The ways of peers to this node that are not the tunnel, by their own word, and when they said so.
+    theirs: HashMap<NodeId, ([Way; 2], Duration)>,
 }
 
 impl Ways {
@@ -70,6 +73,36 @@ impl Ways {
             .into_iter()
             .map(|peer| (peer.node, peer.ways))
             .collect();
+    }
+
+    /// Takes a peer's word on its ways to this node; whether it is another than before.
+    pub(crate) fn handle_theirs(&mut self, node: NodeId, ways: [Way; 2], now: Duration) -> bool {
+        let ways = ways.map(Way::checked);
+        let before = self.theirs.remove(&node).map(|(ways, _)| ways);
+        if ways.iter().any(Way::is_astray) {
+            self.theirs.insert(node, (ways.clone(), now));
+            return before != Some(ways);
+        }
+        before.is_some()
+    }
+
+    /// The faults of a peer's ways to this node's addresses, as far as it has said so lately.
+    pub(crate) fn faults_of_theirs(
+        &self,
+        node: &NodeId,
+        own: [IpAddr; 2],
+        now: Duration,
+    ) -> Vec<String> {
+        let known = self.theirs.get(node);
+        let known = known.filter(|(_, said)| now.saturating_sub(*said) < THEIRS_LAST);
+        let ways = known.into_iter().flat_map(|(ways, _)| ways);
+        let faults = ways.zip(own).map(|(way, own)| way.fault_elsewhere(own));
+        faults.flatten().collect()
+    }
+
+    /// Forgets peers that are none any more.
+    pub(crate) fn forget_strangers(&mut self, is_peer: impl Fn(&NodeId) -> bool) {
+        self.theirs.retain(|node, _| is_peer(node));
     }
 
     /// The ways to a peer's two addresses; [`Way::Unknown`] for one that was not asked about.
@@ -144,6 +177,8 @@ fn name(way: &Way) -> &str {
 const NOWHERE: &str = "no way at all";
 /// Addresses that a sentence names.
 const NAMED: usize = 3;
+/// A peer whose packets go astray says so with each of its reports; one that is gone says it no more.
+const THEIRS_LAST: Duration = Duration::from_secs(180);
 
 #[cfg(test)]
 mod tests {
@@ -187,5 +222,26 @@ mod tests {
         ways.handle_ways(all(|| Way::Tunnel));
         assert!(ways.summary().is_empty());
         assert!(ways.faults(&NodeId([3; 32])).is_empty());
+    }
+
+    #[test]
+    fn a_peer_whose_packets_go_astray_is_believed_for_as_long_as_it_says_so() {
+        let mut ways = Ways::default();
+        let (node, own) = (NodeId([1; 32]), ["10.77.0.2".parse().unwrap(); 2]);
+        let at = Duration::from_secs;
+        let astray = || [Way::Link("eth1".into()), Way::Tunnel];
+        assert!(ways.handle_theirs(node, astray(), at(0)));
+        assert!(!ways.handle_theirs(node, astray(), at(10)), "it is no news");
+        let faults = ways.faults_of_theirs(&node, own, at(189));
+        assert_eq!(
+            faults,
+            ["its packets to 10.77.0.2 go by way of its eth1, not through the tunnel"]
+        );
+        assert!(ways.faults_of_theirs(&node, own, at(190)).is_empty());
+        assert!(ways.handle_theirs(node, Default::default(), at(190)));
+        assert!(!ways.handle_theirs(node, Default::default(), at(200)));
+        let long = [Way::Link("x".repeat(99)), Way::Unknown];
+        assert!(!ways.handle_theirs(node, long, at(200)));
+        assert!(ways.faults_of_theirs(&node, own, at(200)).is_empty());
     }
 }

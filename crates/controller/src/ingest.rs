@@ -13,13 +13,14 @@ use crate::push::Push;
 use crate::segments::Segments;
 use keys::{Epoch, NodeId};
 use policy::Unacceptable;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use wire::evidence::{Attested, EvidenceError, payload_digest, peek};
 use wire::message::{
     Again, Hello, InterfaceReport, PeerReport, Phase, Refusal, RefusedEvidence, ToController,
     ToNode,
 };
-use wire::{Mark, NodeName, Signed, Verified};
+use wire::{Mark, NodeName, Signed, Verified, Way};
 
 /// The part that hears enrolled nodes.
 #[derive(Debug)]
@@ -218,7 +219,7 @@ impl Ingest<'_> {
         interface: InterfaceReport,
         now: Now,
     ) {
-        let observes = peers
+        let observes: BTreeMap<_, _> = peers
             .into_iter()
             .filter_map(|report| {
                 let peer = self.journal.fleet().name_of(&report.node)?.clone();
@@ -231,6 +232,7 @@ impl Ingest<'_> {
                 Some((peer, observed))
             })
             .collect();
+        self.relay_ways(name, &observes);
         let live = self.connections.live_mut(name);
         let interface = interface.bounded();
         live.observed = Some(now.boot);
@@ -238,6 +240,26 @@ impl Ingest<'_> {
             live.observes = observes;
             live.interface = interface;
             self.output.touch();
+        }
+    }
+
+    /// Tells each peer that a node's packets to it do not take the tunnel: all that it sees itself is silence. It
+    /// forgets what is not said again with the next reports.
+    fn relay_ways(&mut self, name: &NodeName, observes: &BTreeMap<NodeName, Observed>) {
+        let fleet = self.journal.fleet();
+        let Some(node) = fleet.node(name).map(|node| node.id) else {
+            return;
+        };
+        let is_astray = |it: &Observed| it.ways.iter().any(Way::is_astray);
+        let before = self.connections.live(name).map(|live| &live.observes);
+        let serving = self.connections.serving();
+        for (id, _, peer) in serving.filter(|(_, _, peer)| *peer != name) {
+            let now = observes.get(peer);
+            let was_astray = before.and_then(|it| it.get(peer)).is_some_and(is_astray);
+            if now.is_some_and(is_astray) || was_astray {
+                let ways = now.map(|it| it.ways.clone()).unwrap_or_default();
+                self.output.send(id, ToNode::Ways { node, ways });
+            }
         }
     }
 

@@ -1,8 +1,8 @@
 //! Messages that wait to be sent on one connection.
 //!
 //! Two kinds wait apart. *Words* (updates, answers, refusals) keep their order; a node that lets too many
-//! pile up does not read, and loses its connection. *News* (where peers are) is a map: the newest place
-//! of each node, however often it moved meanwhile. News is bounded by the number of nodes, so that no
+//! pile up does not read, and loses its connection. *News* (where peers are, and where their packets go) are
+//! maps: the newest of each node, however often it changed meanwhile. News is bounded by the number of nodes, so that no
 //! member can fill another's outbox by moving; and words go first, so that it delays no eviction.
 
 use keys::NodeId;
@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
+use wire::Way;
 use wire::message::{Refusal, ToNode};
 
 /// The engine's end of a connection.
@@ -39,6 +40,7 @@ pub(crate) struct Outbox {
 struct State {
     words: VecDeque<Outbound>,
     news: BTreeMap<NodeId, Vec<SocketAddr>>,
+    ways: BTreeMap<NodeId, [Way; 2]>,
     is_closed: bool,
 }
 
@@ -49,6 +51,7 @@ impl Outbox {
         match outbound {
             Outbound::Message(message) => match *message {
                 ToNode::Endpoints { entries } => state.news.extend(entries),
+                ToNode::Ways { node, ways } => drop(state.ways.insert(node, ways)),
                 message => {
                     if matches!(message, ToNode::Update(_)) {
                         state.forget_old_updates();
@@ -129,7 +132,8 @@ impl State {
             entries.push(entry);
         }
         if entries.is_empty() {
-            return None;
+            let (node, ways) = self.ways.pop_first()?;
+            return Some(Outbound::Message(Box::new(ToNode::Ways { node, ways })));
         }
         Some(Outbound::Message(Box::new(ToNode::Endpoints { entries })))
     }

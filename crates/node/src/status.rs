@@ -81,7 +81,7 @@ pub(crate) fn of(
         last_evidence: agent.evidence().map(|it| evidence(it, agent.control())),
         keepalive: None,
         mapped: None,
-        peers: peers(agent, (underlay, paths), snapshot),
+        peers: peers(agent, (underlay, paths), snapshot, now),
         dropped: dropped(snapshot),
     }
 }
@@ -161,6 +161,7 @@ fn peers(
     agent: &Agent,
     (underlay, paths): (&Underlay, &[PathLimit]),
     snapshot: &Snapshot,
+    now: Now,
 ) -> BTreeMap<NodeName, PeerStatus> {
     let Some(update) = agent.view().update else {
         return BTreeMap::new();
@@ -175,14 +176,14 @@ fn peers(
         let status = PeerStatus {
             mtu: Some(underlay.mtu_to(path)),
             path_mtu: proven,
-            ..peer(agent, place, Some(member.wg), None, epoch, seen)
+            ..peer(agent, place, Some(member.wg), None, epoch, seen, now)
         };
         (member.name.clone(), status)
     });
     let excluded = update.excluded.iter().filter(|it| it.node != own);
     let excluded = excluded.map(|excluded| {
         let place = (excluded.node, excluded.v4, excluded.v6);
-        let status = peer(agent, place, None, Some(&excluded.reason), epoch, None);
+        let status = peer(agent, place, None, Some(&excluded.reason), epoch, None, now);
         (excluded.name.clone(), status)
     });
     members.chain(excluded).collect()
@@ -195,6 +196,7 @@ fn peer(
     reason: Option<&str>,
     epoch: u64,
     seen: Option<&PeerSnapshot>,
+    now: Now,
 ) -> PeerStatus {
     let session_epoch = seen
         .and_then(|seen| seen.session_epoch)
@@ -225,7 +227,7 @@ fn peer(
         rx_bytes: seen.map_or(0, |seen| seen.rx_bytes),
         ping_v4: pings.as_ref().map(|pings| ping(&pings.v4, pings.at)),
         ping_v6: pings.as_ref().map(|pings| ping(&pings.v6, pings.at)),
-        faults: agent.faults_of(&node),
+        faults: agent.faults_of(&node, now),
     }
 }
 

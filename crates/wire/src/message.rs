@@ -192,6 +192,13 @@ pub enum ToNode {
         /// Address and port, as the controller sees them.
         observed: SocketAddr,
     },
+    /// Another node says that its packets to this one do not take the tunnel, or take it again (type 10).
+    Ways {
+        /// The other node.
+        node: NodeId,
+        /// Its system's ways to this node's IPv4 and IPv6 address.
+        ways: [Way; 2],
+    },
 }
 
 /// Why evidence was not accepted, and whether it may be later.
@@ -324,12 +331,13 @@ impl Frame for ToNode {
             Self::RollCall => 7,
             Self::Duplicate(_) => 8,
             Self::Seen { .. } => 9,
+            Self::Ways { .. } => 10,
         }
     }
 
     fn limit(frame_type: u8) -> Option<usize> {
         match frame_type {
-            1 | 2 | 5..=9 => Some(SMALL),
+            1 | 2 | 5..=10 => Some(SMALL),
             3 | 4 => Some(FLEET),
             _ => None,
         }

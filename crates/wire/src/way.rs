@@ -34,6 +34,20 @@ impl Way {
         matches!(self, Self::Link(_) | Self::Nowhere)
     }
 
+    /// The fault of the way that another machine's packets take to this one's `address`.
+    #[must_use]
+    pub fn fault_elsewhere(&self, address: IpAddr) -> Option<String> {
+        match self {
+            Self::Unknown | Self::Tunnel => None,
+            Self::Link(link) => Some(format!(
+                "its packets to {address} go by way of its {link}, not through the tunnel"
+            )),
+            Self::Nowhere => Some(format!(
+                "its packets to {address} go nowhere there, not through the tunnel"
+            )),
+        }
+    }
+
     /// The fault of the way to `address`, and the way out; `None` for the tunnel, and when nothing is known.
     #[must_use]
     pub fn fault(&self, address: IpAddr) -> Option<String> {

@@ -36,7 +36,7 @@ fn payload<M: Frame>(data: &[u8]) {
     let Some((frame_type, payload)) = data.split_first() else {
         return;
     };
-    let mut bytes = vec![PROTOCOL_VERSION, frame_type % 10, 0, 0];
+    let mut bytes = vec![PROTOCOL_VERSION, frame_type % 11, 0, 0];
     let len = u32::try_from(payload.len()).expect("an input is smaller than 4 GiB");
     bytes.extend_from_slice(&len.to_be_bytes());
     bytes.extend_from_slice(payload);

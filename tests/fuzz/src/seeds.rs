@@ -295,6 +295,10 @@ fn to_node() -> Vec<ToNode> {
         ToNode::Refused {
             reason: Refusal::BadToken,
         },
+        ToNode::Ways {
+            node: NodeId([2; 32]),
+            ways: [Way::Link("eth1".into()), Way::Nowhere],
+        },
         ToNode::RollCall,
         ToNode::Duplicate(Duplicate {
             first: seen(1),

@@ -290,6 +290,43 @@ fn a_node_whose_interface_carries_nothing_is_impaired_and_a_pair_beside_the_tunn
 }
 
 #[test]
+fn the_other_side_hears_of_packets_to_it_that_do_not_take_the_tunnel() {
+    let mut world = world();
+    let [a, b, c] = world.members(["a", "b", "c"]);
+    let mut heard = |way_v4: Way| {
+        let before = [&b, &c].map(|it| world.told[&it.connection].len());
+        let report = PeerReport {
+            node: b.secret.public(),
+            session_epoch: None,
+            rtt_v4_us: None,
+            rtt_v6_us: None,
+            way_v4,
+            way_v6: Way::Tunnel,
+        };
+        let (peers, interface) = (vec![report], InterfaceReport::default());
+        world.say(a.connection, ToController::Report { peers, interface });
+        assert_eq!(
+            world.told[&c.connection].len(),
+            before[1],
+            "it is no matter of c's"
+        );
+        let told = &world.told[&b.connection][before[0]..];
+        let ways = told.iter().filter_map(|message| match message {
+            ToNode::Ways { node, ways } if *node == a.secret.public() => Some(ways.clone()),
+            _ => None,
+        });
+        ways.collect::<Vec<_>>()
+    };
+    let astray = [Way::Link("eth1".into()), Way::Tunnel];
+    assert!(heard(Way::Tunnel).is_empty());
+    // With each report: it holds for as long as it is said.
+    assert_eq!(heard(astray[0].clone()), [astray.clone()]);
+    assert_eq!(heard(astray[0].clone()), [astray]);
+    assert_eq!(heard(Way::Tunnel), [[Way::Tunnel, Way::Tunnel]]);
+    assert!(heard(Way::Tunnel).is_empty());
+}
+
+#[test]
 fn evidence_is_accepted_once_and_only_so_often() {
     let mut world = world();
     let [a, b] = world.members(["a", "b"]);
