@@ -51,7 +51,7 @@ impl Descriptors {
 /// As most systems grant without being asked; a daemon needs far less.
 const ENOUGH: u64 = 1024;
 /// A role has fewer open beside its data threads and clients: measured, and some more.
-const OWN: u64 = 32;
+const OWN: u64 = 40;
 /// TUN queue, UDP socket, and the three of a runtime.
 const OF_A_DATA_THREAD: u64 = 5;
 /// Clients of each kind that are served at a time, where there are descriptors for as many.

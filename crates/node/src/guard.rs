@@ -7,6 +7,7 @@
 use crate::InterfaceError;
 use crate::data::NewQueue;
 use crate::io::firewall::FirewallFollower;
+use crate::io::host_routes::{HostRoutes, Routes};
 use crate::io::icmp::Sockets;
 use crate::io::rights::{self, Keep};
 use crate::io::tun::{Maker, TunError};
@@ -36,6 +37,8 @@ pub(crate) struct Parts {
     /// One for each data thread.
     pub(crate) queues: Vec<NewQueue>,
     pub(crate) firewall: FirewallFollower,
+    /// The routes to narrow peers.
+    pub(crate) routes: HostRoutes,
     pub(crate) exits: Arc<Exits>,
     /// Takes sockets for the probes on a new device.
     pub(crate) sockets: mpsc::Sender<Sockets>,
@@ -53,6 +56,8 @@ pub(crate) struct Guard {
 enum Order {
     /// Another MTU, from now on.
     Mtu(u32, oneshot::Sender<Result<(), InterfaceError>>),
+    /// Other routes to narrow peers, and the least packet that super-packets are made for, if it is another.
+    Hold(Routes, Option<u32>, oneshot::Sender<io::Result<()>>),
     /// The interface is about to go, as it should.
     Stop(oneshot::Sender<()>),
 }
@@ -100,6 +105,15 @@ impl Guard {
         let _ = self.orders.send(Order::Mtu(mtu, answer));
         let ended = || InterfaceError::Gone("of the mesh".to_owned());
         set.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Holds packets to peers to these MTUs, in bytes, and makes super-packets for packets of `least` bytes.
+    pub(crate) async fn hold(&self, routes: Routes, least: Option<u32>) -> io::Result<()> {
+        let (answer, held) = oneshot::channel();
+        // A keeper that has ended answers nothing.
+        let _ = self.orders.send(Order::Hold(routes, least, answer));
+        let ended = || io::Error::other("the keeper of the interface has ended");
+        held.await.unwrap_or_else(|_| Err(ended()))
     }
 
     /// The interface is about to go: from now on nobody makes it anew. Waits for a repair that is under way, but
@@ -164,6 +178,10 @@ impl Keeper {
                     let _ = answer.send(self.set_mtu(mtu).await);
                     continue;
                 }
+                Wake::Order(Order::Hold(routes, least, answer)) => {
+                    let _ = answer.send(self.hold(routes, least).await);
+                    continue;
+                }
                 Wake::Targets => {}
                 Wake::News => {
                     // Changes come in flocks.
@@ -221,6 +239,9 @@ impl Keeper {
                 Order::Mtu(mtu, answer) => {
                     let _ = answer.send(self.set_mtu(mtu).await);
                 }
+                Order::Hold(routes, least, answer) => {
+                    let _ = answer.send(self.hold(routes, least).await);
+                }
             }
         }
     }
@@ -232,6 +253,15 @@ impl Keeper {
             return INTERVAL;
         }
         until_repair.clamp(SOON, INTERVAL)
+    }
+
+    async fn hold(&mut self, routes: Routes, least: Option<u32>) -> io::Result<()> {
+        if let Some(least) = least
+            && let Err(error) = interface::set_segments(&self.parts.wanted.name, least).await
+        {
+            tracing::debug!(%error, "super-packets are not made for narrow paths");
+        }
+        self.parts.routes.follow(routes).await
     }
 
     async fn set_mtu(&mut self, mtu: u32) -> Result<(), InterfaceError> {

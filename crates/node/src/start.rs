@@ -8,6 +8,7 @@ use crate::guard::{Guard, Parts};
 use crate::heard::Heard;
 use crate::io;
 use crate::io::firewall::Firewall;
+use crate::io::host_routes::HostRoutes;
 use crate::io::icmp::{Echo, Sockets};
 use crate::io::offload::Offloads;
 use crate::io::rights::{self, Keep};
@@ -70,19 +71,14 @@ pub(crate) fn start(
         maker,
         queues: data.queues(),
         firewall: firewall.follower(),
+        routes: HostRoutes::none(&name, own),
         exits: Arc::clone(&exits),
         sockets,
         targets: targets_seen.clone(),
     };
     let (guard, news) = Guard::start(parts).map_err(ServeError::Data)?;
     let (watch, interface_guard) = (firewall.watch(), guard.clone());
-    let underlay = Underlay::new(
-        config.mtu,
-        (interface, interface_guard),
-        own,
-        watch,
-        path_errors,
-    );
+    let underlay = Underlay::new(config.mtu, (interface, interface_guard), watch, path_errors);
 
     let remembered = memory.of(enrolment.mesh);
     let mark = remembered.and_then(|newest| newest.mark.clone());
@@ -126,8 +122,8 @@ pub(crate) fn start(
 
     let high_water = memory.high_water(enrolment.mesh);
     let keeper = Keeper::start(state, memory, enrolment.mesh).map_err(ServeError::Data)?;
-    // Every socket is open: what is left to do with the interface is the guard's, and routes to narrow peers.
-    rights::reduce(Keep::NETWORK.and(Keep::FILES));
+    // Every socket is open: what is left to do with the interface is the guard's.
+    rights::reduce(Keep::FILES);
     let agent = Agent::new(agent::Config {
         identity,
         wg: wg.duplicate(),

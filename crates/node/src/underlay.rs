@@ -5,10 +5,10 @@
 
 use crate::guard::Guard;
 use crate::io::firewall::{FirewallState, FirewallWatch};
-use crate::io::host_routes::HostRoutes;
+use crate::io::host_routes::Routes;
+use crate::io::mtu;
 use crate::io::sources::Sources;
 use crate::io::udp::PathErrors;
-use crate::io::{interface, mtu};
 use agent::{OVERHEAD_V6, PathLimit, overhead};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -155,9 +155,8 @@ pub(crate) struct Underlay {
     /// Its fit to the paths.
     fit: Fit,
     interface: Interface,
-    routes: HostRoutes,
     /// The MTUs that they were last to have.
-    wanted: BTreeMap<IpAddr, u32>,
+    wanted: Routes,
     /// Whether they could be set when they were last looked at.
     has_routes: bool,
     /// The least MTU of packets, which super-packets are made for.
@@ -175,14 +174,12 @@ impl Underlay {
     pub(crate) fn new(
         setting: Mtu,
         (interface, guard): (Interface, Guard),
-        own: [IpAddr; 2],
         firewall: FirewallWatch,
         path_errors: PathErrors,
     ) -> Self {
         Self {
             setting,
             fit: Fit::unknown(setting),
-            routes: HostRoutes::none(&interface.name, own),
             wanted: BTreeMap::new(),
             has_routes: true,
             least: interface.mtu,
@@ -258,13 +255,8 @@ impl Underlay {
         }
         self.wanted.clone_from(&routes);
         let least = routes.values().copied().min().unwrap_or(self.mtu());
-        if least != self.least
-            && let Err(error) = interface::set_segments(&self.interface.name, least).await
-        {
-            tracing::debug!(%error, "super-packets are not made for narrow paths");
-        }
-        self.least = least;
-        let followed = self.routes.follow(routes).await;
+        let is_news = std::mem::replace(&mut self.least, least) != least;
+        let followed = self.guard.hold(routes, is_news.then_some(least)).await;
         if let (true, Err(error)) = (self.has_routes, &followed) {
             tracing::warn!(%error, "packets to a peer cannot be held to what its path carries; trying on");
         }

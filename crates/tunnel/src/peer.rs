@@ -313,11 +313,11 @@ impl Peer {
     }
 
     /// This machine's wall clock was set back: no timestamp beyond `limit` has to be newer than one from
-    /// before.
-    pub(crate) fn clock_set_back(&mut self, limit: Timestamp) {
+    /// before, nor is one before `floor` news.
+    pub(crate) fn clock_set_back(&mut self, floor: Timestamp, limit: Timestamp) {
         // The peer's clock was wrong together with this one, or is now right and this one wrong: either way
         // neither side could shake hands before the future has come, or the epoch has ended.
-        let kept = self.stamps.set_back(limit);
+        let kept = self.stamps.set_back(floor, limit);
         for generation in self.generations.iter_mut() {
             if generation.newest > limit {
                 generation.newest = kept;

@@ -21,6 +21,9 @@ pub(crate) struct Stamps {
     unnamed: BTreeSet<Timestamp>,
     /// The newest of those that named one: they must not come again without a name, nor name another.
     named: BTreeSet<Timestamp>,
+    /// Those that a clock showed which was set back afterwards, apart from the others: they would push out those
+    /// that come at the right time.
+    future: BTreeSet<Timestamp>,
     /// Up to here what has been shown is forgotten, and nothing without a name is news.
     forgotten: Timestamp,
 }
@@ -44,7 +47,9 @@ impl Stamps {
     pub(crate) fn show_named(&mut self, timestamp: Timestamp) -> bool {
         // Remembered before anything else is checked: an initiation that leads to nothing now may be
         // repeated when it would.
-        let is_first = self.named.insert(timestamp) && !self.unnamed.contains(&timestamp);
+        let is_first = !self.future.contains(&timestamp)
+            && self.named.insert(timestamp)
+            && !self.unnamed.contains(&timestamp);
         if is_first {
             self.newest = self.newest.max(timestamp);
         }
@@ -59,7 +64,7 @@ impl Stamps {
     pub(crate) fn show_unnamed(&mut self, timestamp: Timestamp) -> bool {
         let newest = self.newest;
         let is_newest_unnamed = self.unnamed.last().is_none_or(|last| *last < timestamp);
-        let is_named = self.named.contains(&timestamp);
+        let is_named = self.named.contains(&timestamp) || self.future.contains(&timestamp);
         let is_known = is_named || timestamp <= self.forgotten;
         // A recording of a named one must not stand in the way of a stock WireGuard, whose clock is
         // behind it. The newest stay: repeating old ones pushes none of them out.
@@ -77,8 +82,9 @@ impl Stamps {
     }
 
     /// Timestamps after `limit` are from the future of a clock that has been set back: they stay
-    /// remembered, and nothing has to be newer any more. Returns the newest of those before.
-    pub(crate) fn set_back(&mut self, limit: Timestamp) -> Timestamp {
+    /// remembered, and nothing has to be newer any more. Returns the newest of those before, or `floor` if that
+    /// is newer: what is older may have been forgotten, and is no news at any rate.
+    pub(crate) fn set_back(&mut self, floor: Timestamp, limit: Timestamp) -> Timestamp {
         let before = |shown: &BTreeSet<Timestamp>| shown.range(..=limit).next_back().copied();
         let held = |stamp: Timestamp| (stamp <= limit).then_some(stamp);
         let kept = [
@@ -87,8 +93,14 @@ impl Stamps {
             held(self.forgotten),
             held(self.newest),
         ];
-        let kept = kept.into_iter().flatten().max().unwrap_or_default();
+        let kept = kept.into_iter().flatten().fold(floor, Timestamp::max);
         self.newest = kept;
+        let past = |stamp: &Timestamp| *stamp <= limit;
+        self.future.extend(self.named.iter().filter(|it| !past(it)));
+        self.named.retain(past);
+        while self.future.len() > MAX_NAMED {
+            self.future.pop_first();
+        }
         kept
     }
 
@@ -212,7 +224,7 @@ mod tests {
             for second in [50, 100, 90_000, 90_010] {
                 assert!(show(&mut stamps, at(second)));
             }
-            assert_eq!(stamps.set_back(at(130)), at(100));
+            assert_eq!(stamps.set_back(at(70), at(130)), at(100));
             assert_eq!(stamps.newest(), at(100));
             for second in [50, 100, 90_000, 90_010] {
                 assert!(!show(&mut stamps, at(second)), "{second} is a recording");
@@ -223,11 +235,24 @@ mod tests {
         for number in 0..=MAX_NAMED as u64 {
             assert!(stamps.show_named(at(90_000 + number)));
         }
-        stamps.set_back(at(130));
+        stamps.set_back(at(70), at(130));
         assert!(!stamps.show_unnamed(at(90_000)), "it is a recording");
+        // Nor does what was shown at the right time, and then pushed out of the memory by that future, become
+        // news; and what comes at the right time afterwards is remembered beside it.
+        let mut stamps = Stamps::default();
+        for number in 0..100 {
+            assert!(stamps.show_named(at(number)));
+        }
+        for number in 0..=MAX_NAMED as u64 {
+            assert!(stamps.show_named(at(90_000 + number)));
+        }
+        assert_eq!(stamps.set_back(at(470), at(530)), at(470));
+        assert!(stamps.show_named(at(500)));
+        assert!(!stamps.show_named(at(500)), "it is remembered");
+        assert!(!stamps.show_named(at(90_100)), "so is the future");
         // Without a future, nothing changes.
         let mut stamps = Stamps::since(at(100));
-        assert_eq!(stamps.set_back(at(130)), at(100));
+        assert_eq!(stamps.set_back(at(70), at(130)), at(100));
         assert!(!stamps.show_unnamed(at(99)));
     }
 

@@ -266,9 +266,10 @@ impl Tunnel {
     /// in the future by that are remembered as shown, and no other has to be newer: clocks that were wrong
     /// together would else shut each other out until the epoch ends.
     pub fn handle_clock_set_back(&mut self, unix: Duration) {
+        let floor = Timestamp::at(unix.saturating_sub(CLOCKS_DIFFER));
         let limit = Timestamp::at(unix + CLOCKS_DIFFER);
         for peer in self.peers.iter_mut() {
-            peer.clock_set_back(limit);
+            peer.clock_set_back(floor, limit);
         }
     }
 

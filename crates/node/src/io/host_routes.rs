@@ -12,13 +12,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
+/// The MTU of packets to each address that is held to one, in bytes.
+pub(crate) type Routes = BTreeMap<IpAddr, u32>;
+
 /// The routes that were set.
 #[derive(Debug)]
 pub(crate) struct HostRoutes {
     interface: String,
     /// This node's addresses in the mesh, which packets to peers come from.
     own: [IpAddr; 2],
-    held: BTreeMap<IpAddr, u32>,
+    held: Routes,
 }
 
 impl HostRoutes {
@@ -36,7 +39,7 @@ impl HostRoutes {
     ///
     /// # Errors
     /// The last of the system's refusals. What is wanted is tried again with the next call.
-    pub(crate) async fn follow(&mut self, wanted: BTreeMap<IpAddr, u32>) -> io::Result<()> {
+    pub(crate) async fn follow(&mut self, wanted: Routes) -> io::Result<()> {
         if wanted.is_empty() && self.held.is_empty() {
             return Ok(());
         }
