@@ -236,7 +236,7 @@ impl Shell {
         let listen_port = self.underlay.listen_port();
         let news = self.announcement.handle_found(found, listen_port);
         if let (Some(message), Some(outbox)) = (news, &self.outbox) {
-            // What finds no room is said with the next look.
+            // A message that finds no room is said with the next look.
             let room = outbox.try_reserve().map(|room| room.send(message));
             self.announcement.handle_sent(room.is_ok());
         }
