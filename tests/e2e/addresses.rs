@@ -9,7 +9,7 @@ use tests::harness::mesh::{CONTROLLER, name};
 use tests::harness::programs::program;
 use wire::admin::Membership;
 
-/// What `host` hears from these addresses outside is thrown away.
+/// Throws away all that `host` hears from this address outside, but for the control channel.
 fn deaf_to(mesh: &Mesh, host: &str, from: IpAddr) {
     for arguments in [
         "add table inet deaf",

@@ -63,7 +63,7 @@ impl Whereabouts {
         family::none_in_common(self.own.iter().copied(), peer)
     }
 
-    /// What is wrong with the places of a node.
+    /// The faults of the places of a node.
     pub(crate) fn faults(&self, node: &NodeId, is_reached: bool) -> Vec<String> {
         let within = self.within.get(node).into_iter().flatten();
         let within = within

@@ -62,7 +62,7 @@ impl Network {
         Ok(Self { v4, v6 })
     }
 
-    /// What is wrong with the range that `address` is in.
+    /// The fault of the range that `address` is in.
     pub(crate) fn over(&self, address: IpAddr) -> NetworkError {
         let (base, len) = match address.to_canonical() {
             IpAddr::V4(_) => (IpAddr::V4(self.v4.0), self.v4.1),

@@ -191,7 +191,7 @@ impl<'e> View<'e> {
         }
     }
 
-    /// What keeps packets of a node from `peer`, by its word and by where both are.
+    /// The faults that keep packets of a node from `peer`, by its word and by where both are.
     fn faults_of_pair(&self, live: &Live, peer: &NodeName, observed: &Observed) -> Vec<String> {
         let mut faults = self.faults_of_ways(peer, &observed.ways);
         let is_dark = observed.rtt_v4_us.is_none() && observed.rtt_v6_us.is_none();

@@ -1,5 +1,5 @@
-//! What the controller was told about where this machine can be reached, and what it has to be told anew. Sends
-//! nothing.
+//! The words to the controller about where this machine can be reached: those that were said, and those that are news.
+//! Sends nothing.
 
 use std::net::{IpAddr, SocketAddr};
 use wire::ToController;

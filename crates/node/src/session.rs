@@ -380,7 +380,7 @@ impl Resolver {
         }
     }
 
-    /// What the system says of a name; `None` when nobody knows, or says so in time.
+    /// The answer of the system about a name; `None` when nobody knows, or says so in time.
     async fn ask(&mut self, at: HostPort) -> Option<Vec<SocketAddr>> {
         // An earlier question, whose answer was not waited for to the end.
         if let Some((_, asked)) = self.asked.as_mut().filter(|(of, _)| *of != at) {

@@ -63,7 +63,7 @@ pub(crate) struct Inputs {
 }
 
 enum Action {
-    Session(Session),
+    Session(Box<Session>),
     Emission(Emission),
     Round(Round),
     Request(Request),
@@ -86,7 +86,7 @@ impl Shell {
             let action = tokio::select! {
                 () = &mut shutdown => Action::Stop,
                 error = self.data.failed() => Action::DataFailed(error),
-                Some(event) = inputs.session.recv() => Action::Session(event),
+                Some(event) = inputs.session.recv() => Action::Session(Box::new(event)),
                 () = clock::until(self.agent.poll_timeout(), clock::LONGEST_WAIT) => Action::Timeout,
                 Some(request) = inputs.requests.recv() => Action::Request(request),
                 Some(emission) = inputs.emissions.recv() => Action::Emission(emission),
@@ -116,7 +116,7 @@ impl Shell {
                     return Err(ServeError::Lost(error));
                 }
                 Action::Guard(News::Ways(ways)) => self.agent.handle_ways(ways),
-                Action::Session(session) => self.session(session, now),
+                Action::Session(session) => self.session(*session, now),
                 Action::Timeout => self.agent.handle_timeout(now),
                 Action::Request(request) => self.request(request).await,
                 Action::Emission(emission) => self.agent.handle_evidence(emission, now),
@@ -236,7 +236,7 @@ impl Shell {
         let listen_port = self.underlay.listen_port();
         let news = self.announcement.handle_found(found, listen_port);
         if let (Some(message), Some(outbox)) = (news, &self.outbox) {
-            // What finds no room is said with the next look.
+            // A message that finds no room is said with the next look.
             let room = outbox.try_reserve().map(|room| room.send(message));
             self.announcement.handle_sent(room.is_ok());
         }
