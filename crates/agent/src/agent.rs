@@ -453,8 +453,8 @@ impl Agent {
     fn theirs(&mut self, node: NodeId, ways: [Way; 2], now: Now) {
         let view = self.member.view();
         let updates = [view.update, view.next].into_iter().flatten();
-        let name = updates.filter_map(|update| Some(update.member(&node)?.name.clone()));
-        let Some(peer) = name.last() else { return };
+        let mut name = updates.filter_map(|update| Some(update.member(&node)?.name.clone()));
+        let Some(peer) = name.next() else { return };
         if self.ways.handle_theirs(node, ways, now.boot) {
             match &self.ways.faults_of_theirs(&node, self.own(), now.boot)[..] {
                 [] => tracing::info!(%peer, "its packets to this node take the tunnel again"),
