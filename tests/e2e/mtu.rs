@@ -127,7 +127,7 @@ fn a_narrow_way_behind_a_router_that_answers_nothing_carries_everything() {
 /// and stays so.
 #[test]
 fn a_link_of_1500_between_jumbo_frames_is_found_and_narrows_the_way_to_its_peer_alone() {
-    let three = || quiet(Mesh::builder().nodes(3));
+    let three = || quiet(over_ipv4(Mesh::builder().nodes(3)));
     // A veth lets 4 bytes more in, for a VLAN: not every width is the same both ways.
     for (builder, middle, packet, path, wide) in [
         (three(), 1500, 1440, 1500, 8940),
@@ -222,7 +222,7 @@ fn set(mesh: &Mesh, host: &str, variable: &str, value: &'static str) {
 }
 
 fn two() -> Builder {
-    Mesh::builder().nodes(2)
+    over_ipv4(Mesh::builder().nodes(2))
 }
 
 /// Nothing happens in it but what the test does.
@@ -232,8 +232,16 @@ fn quiet(builder: Builder) -> Builder {
         .controller_setting("max_benchmark_age", 3600)
 }
 
+/// A node that announces all of its addresses leaves room for IPv6, which adds more.
+fn over_ipv4(builder: Builder) -> Builder {
+    over(builder, |n| format!("[\"198.18.1.{n}:51820\"]"))
+}
+
 fn over_ipv6(builder: Builder) -> Builder {
-    let advertise = |n| format!("[\"[fd00:6d65:7368::1:{n}]:51820\"]");
+    over(builder, |n| format!("[\"[fd00:6d65:7368::1:{n}]:51820\"]"))
+}
+
+fn over(builder: Builder, advertise: impl Fn(u8) -> String) -> Builder {
     builder
         .node_setting("node-a", "advertise", advertise(1))
         .node_setting("node-b", "advertise", advertise(2))
