@@ -162,11 +162,12 @@ fn an_error_about_mesh_traffic_is_believed_from_nobody() {
 fn a_path_that_somebody_says_is_narrow_stays_as_wide_as_it_is() {
     for ipv6 in [false, true] {
         let mut mesh = Mesh::builder().epoch_seconds(60);
-        if ipv6 {
-            for (node, n) in [("node-a", 1), ("node-b", 2), ("node-c", 3)] {
-                let at = format!("[\"[fd00:6d65:7368::1:{n}]:51820\"]");
-                mesh = mesh.node_setting(node, "advertise", at);
-            }
+        for (node, n) in [("node-a", 1), ("node-b", 2), ("node-c", 3)] {
+            let at = match ipv6 {
+                true => format!("[fd00:6d65:7368::1:{n}]:51820"),
+                false => format!("198.18.1.{n}:51820"),
+            };
+            mesh = mesh.node_setting(node, "advertise", format!("[{at:?}]"));
         }
         // Without rules, too: the sockets have to know better.
         let mut mesh = mesh.node_setting("node-b", "firewall", "\"off\"").start();
