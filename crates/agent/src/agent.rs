@@ -1,5 +1,7 @@
 //! The agent: its inputs, its effects, and how its parts play together. Each part's knowledge is in a file
 //! of its own.
+//!
+//! The file is long because every input and every view of the machine has its door here.
 
 use crate::control::{Control, SessionEvent};
 use crate::data::DataChange;

@@ -17,6 +17,8 @@
 //!
 //! Each path is for itself: a peer that keeps echoes back narrows the way to itself, and no other. Decides
 //! nothing but what a path carries: sends nothing, sets nothing.
+//!
+//! The file is long because the search and its tests, one for each kind of path, belong together.
 
 use keys::NodeId;
 use std::collections::HashMap;

@@ -1,4 +1,6 @@
 //! The agent against its effects, in virtual time.
+//!
+//! The file is long because each rule of the agent has its test here, on one bench.
 
 use crate::{
     Agent, Config, Control, DataChange, Echoes, Effect, Emission, EvidenceResult, Now, Round,

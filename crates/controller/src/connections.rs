@@ -1,6 +1,8 @@
 //! Open connections, and what is known about nodes while the controller runs: where they are, what they said,
-//! and which process speaks for each. Nothing here decides membership, and nothing here outlives the process. Refuses to know who is a member:
-//! whoever pushes asks a segment.
+//! and which process speaks for each. Nothing here decides membership, and nothing here outlives the process.
+//! Refuses to know who is a member: whoever pushes asks a segment.
+//!
+//! The file is long because a connection's stages, and two processes that claim one node, are one machine.
 
 use crate::announced::Announced;
 use crate::clock::Now;

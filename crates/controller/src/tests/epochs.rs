@@ -1,4 +1,6 @@
 //! Membership from epoch to epoch.
+//!
+//! The file is long because each rule of membership has its test here.
 
 use super::*;
 use policy::Revoke;
