@@ -272,7 +272,11 @@ fn peers(status: &NodeDaemonStatus) -> String {
             or_dash(peer.reason.as_ref()),
         ]);
     }
-    rows.render("No peers.")
+    let faults = status.peers.iter().flat_map(|(name, peer)| {
+        let faults = peer.faults.iter();
+        faults.map(move |fault| format!("fault       {name}: {fault}\n"))
+    });
+    rows.render("No peers.") + &faults.collect::<String>()
 }
 
 fn session(peer: &PeerStatus) -> String {

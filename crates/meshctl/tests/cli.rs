@@ -200,9 +200,12 @@ fn faults_are_shown_at_the_node_and_at_the_controller() {
     let mut status = daemon();
     status["interface"]["state"] = json!("unusable");
     status["interface"]["faults"] = json!(["is gone"]);
+    status["peers"]["node-b"]["faults"] = json!(["its packets to 10.90.0.2 go nowhere there"]);
     let shown = stdout(&Daemon::with(200, &status).run(&["status"]));
     assert!(shown.contains("meshd0, UNUSABLE, MTU 1440"), "{shown}");
     assert!(shown.contains("fault       is gone\n"), "{shown}");
+    let peer = "fault       node-b: its packets to 10.90.0.2 go nowhere there\n";
+    assert!(shown.contains(peer), "{shown}");
 }
 
 #[test]
