@@ -19,6 +19,7 @@ use sources::Ban;
 const PURE: &[&str] = &[
     "allowance",
     "keys",
+    "ledger",
     "wire",
     "policy",
     "epoch",
@@ -30,6 +31,7 @@ const PURE: &[&str] = &[
 const PRODUCT: &[&str] = &[
     "allowance",
     "keys",
+    "ledger",
     "wire",
     "policy",
     "epoch",

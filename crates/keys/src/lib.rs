@@ -24,10 +24,14 @@ pub mod wireguard;
 
 mod secret;
 
-pub use public::{AuthorityId, ControllerId, EvaluatorId, KeyParseError, NodeId, WgPublicKey};
+pub use public::{
+    AuthorityId, ControllerId, EvaluatorId, KeyParseError, LogId, NodeId, WgPublicKey,
+};
 pub use schedule::{Commitment, EpochSecret, NodeKey, Psk};
 pub use scope::{Epoch, MeshId, Scope, SegmentId};
 pub use secret::SecretParseError;
-pub use signing::{AuthoritySecret, ControllerSecret, EvaluatorSecret, NodeSecret, Signature};
+pub use signing::{
+    AuthoritySecret, ControllerSecret, EvaluatorSecret, LogSecret, NodeSecret, Signature,
+};
 pub use token::{TokenHash, TokenSecret};
 pub use wireguard::{SharedSecret, WgSecret};

@@ -75,6 +75,9 @@ ed25519_id!(
 ed25519_id!(
     /// A key whose evidence a policy may accept beside a node's own.
     EvaluatorId, "evaluator:");
+ed25519_id!(
+    /// The key that signs the checkpoints of an event log.
+    LogId, "log:");
 
 /// A WireGuard static public key: 32 bytes, X25519 (RFC 7748). Printed in base64 behind `wg:`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

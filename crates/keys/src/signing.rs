@@ -1,6 +1,6 @@
 //! Ed25519 secrets (RFC 8032), one type per role. Refuses to sign without a domain label.
 
-use crate::public::{AuthorityId, ControllerId, EvaluatorId, NodeId, is_canonical};
+use crate::public::{AuthorityId, ControllerId, EvaluatorId, LogId, NodeId, is_canonical};
 use crate::secret::{SecretParseError, parse_base64, to_base64};
 use ed25519_dalek::pkcs8::EncodePrivateKey as _;
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
@@ -103,11 +103,15 @@ signing_secret!(
     /// Authenticates the controller's QUIC endpoint.
     ControllerSecret, ControllerId);
 signing_secret!(
-    /// Signs epoch updates and the heads of the event log.
+    /// Signs epoch updates, places and marks.
     AuthoritySecret, AuthorityId);
 signing_secret!(
     /// Signs evidence on behalf of nodes that it evaluated.
     EvaluatorSecret, EvaluatorId);
+signing_secret!(
+    /// Signs the checkpoints of the event log. Apart from the authority's key, so that an account of the log
+    /// can be kept elsewhere without the power to make members.
+    LogSecret, LogId);
 
 fn labelled(label: &[u8], message: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(label.len() + 8 + message.len());
