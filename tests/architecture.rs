@@ -41,6 +41,7 @@ const PRODUCT: &[&str] = &[
     "quic",
     "exposition",
     "admin",
+    "record",
     "node",
     "controller",
     "meshd",

@@ -5,10 +5,9 @@ use crate::node::{Nature, State};
 use crate::world::{Event, World};
 use controller::clock::Now;
 use controller::engine::{ConnectionId, Effect, Engine, Setup};
-use controller::fleet::Fleet;
-use controller::log::{self, Log};
+use controller::log::{self, Log, Opened};
 use controller::operator::{Answer, Request};
-use keys::{AuthoritySecret, ControllerId, NodeId, NodeSecret, TokenSecret, WgSecret};
+use keys::{AuthoritySecret, ControllerId, LogSecret, NodeId, NodeSecret, TokenSecret, WgSecret};
 use policy::Policy;
 use rand::Rng as _;
 use std::collections::BTreeMap;
@@ -23,6 +22,7 @@ pub(crate) struct Controller {
     dir: tempfile::TempDir,
     pub(crate) policy: Policy,
     pub(crate) authority: AuthoritySecret,
+    log: LogSecret,
     /// `None` while it is down.
     pub(crate) engine: Option<Engine>,
     pub(crate) boots: u32,
@@ -48,6 +48,7 @@ impl Controller {
             dir: directory(),
             policy,
             authority: AuthoritySecret::generate(&mut rand_core::OsRng),
+            log: LogSecret::generate(&mut rand_core::OsRng),
             engine: None,
             boots: 0,
             timer: None,
@@ -63,11 +64,11 @@ impl Controller {
     /// Starts the process; `rebooted`: the machine too, so that only its wall clock links the lives.
     pub(crate) fn start(&mut self, now: Duration, rebooted: bool) {
         self.boots += u32::from(rebooted);
-        let mut fleet = Fleet::default();
         let path = log::path_in(self.dir.path());
         let trusted = [self.authority.public()];
-        let opened = Log::open(&path, &trusted, |entry| fleet.apply(entry.at, &entry.event));
-        let (log, epochs) = opened.expect("the log opens again");
+        let secret = LogSecret::from_base64(&self.log.expose_base64());
+        let opened = Log::open(&path, secret.expect("it was written just now"), &trusted);
+        let Opened { log, fleet, epochs } = opened.expect("the log opens again");
         let authority = self.authority.expose_base64();
         let setup = Setup {
             policy: self.policy.clone(),
@@ -77,6 +78,7 @@ impl Controller {
             controller: ControllerId([1; 32]),
             authority: AuthoritySecret::from_base64(&authority).expect("it was written just now"),
             boot_id: format!("boot {}", self.boots),
+            log_name: "test".into(),
         };
         let engine = Engine::start(setup, log, fleet, epochs, clock(now));
         self.engine = Some(engine.expect("the engine starts"));

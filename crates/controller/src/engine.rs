@@ -20,6 +20,7 @@ use crate::counts::Counts;
 use crate::decide::Cause;
 use crate::effect::Output;
 use crate::enrol::{Enrolled, Enrolment};
+use crate::event::Event;
 use crate::fleet::Fleet;
 use crate::ingest::Ingest;
 use crate::journal::Journal;
@@ -121,6 +122,15 @@ impl Engine {
             None => found(&setup, &mut log, &mut fleet, now)?,
         };
         let network = Network::new(setup.mesh_v4, setup.mesh_v6, id)?;
+        if let Some(old) = fleet
+            .authority()
+            .filter(|it| *it != setup.authority.public())
+        {
+            let new = setup.authority.public();
+            let event = Event::AuthorityReplaced { old, new };
+            log.append(now.wall, None, std::slice::from_ref(&event), &[])?;
+            fleet.apply(now.wall, &event);
+        }
         let highest = fleet.nodes().values().map(|node| node.host).max();
         if let Some(host) = highest.filter(|host| *host > network.last_host()) {
             return Err(NetworkError::TooSmall(host, network.last_host()).into());
@@ -156,7 +166,7 @@ impl Engine {
         if !fresh.is_empty() {
             // An epoch without members, so that the first node has one to answer to with its evidence.
             let mut rotation = engine.rotation();
-            rotation.publish(&fresh, Cause::Scheduled, Kind::Scheduled, &[], now)?;
+            rotation.publish(None, &fresh, Cause::Scheduled, Kind::Scheduled, &[], now)?;
         }
         Ok(engine)
     }
@@ -311,7 +321,8 @@ impl Engine {
     /// [`Refused`]; then nothing has changed.
     pub fn operator(&mut self, request: Request, now: Now) -> Result<Answer, Refused> {
         let rotation = self.rotation();
-        Operator { rotation }.ask(request, now)
+        let by = None;
+        Operator { rotation, by }.ask(request, now)
     }
 
     /// The other side of a connection was last heard at `at`, on the boot-time clock. Told once a second.

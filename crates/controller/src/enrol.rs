@@ -177,7 +177,9 @@ impl Admission {
                 replaced: false,
             }),
             Self::New { name, key, event } => {
-                rotation.commit(event, now).map_err(|_| Refusal::Busy)?;
+                rotation
+                    .commit(None, event, now)
+                    .map_err(|_| Refusal::Busy)?;
                 tracing::info!(node = %name, key = key.short(), "node enrolled");
                 let fleet = rotation.journal.fleet();
                 rotation.segments.want_join_of(fleet, &name, now);
@@ -194,7 +196,7 @@ impl Admission {
             } => {
                 // The old key may be in the wrong hands: its holder is dropped at once, by an epoch that it is
                 // not given the secret of.
-                let written = rotation.shut_out(&old, Cause::Rekey, event, now);
+                let written = rotation.shut_out(None, &old, Cause::Rekey, event, now);
                 written.map_err(|_| Refusal::Busy)?;
                 tracing::info!(node = %name, key = new.short(), "node enrolled with new keys");
                 let replaced = old != new;

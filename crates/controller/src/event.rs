@@ -3,7 +3,7 @@
 //! read without this program.
 
 use jiff::Timestamp;
-use keys::{Epoch, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
+use keys::{AuthorityId, Epoch, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
 use policy::{Membership, Standing, State};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,6 +21,18 @@ pub enum Event {
         /// The identity.
         #[serde(with = "bytes")]
         mesh: MeshId,
+        /// The key that signs for the mesh.
+        #[serde(with = "text")]
+        authority: AuthorityId,
+    },
+    /// Another key signs for the mesh, by the word of an operator: the old one is lost.
+    AuthorityReplaced {
+        /// The key that signed before.
+        #[serde(with = "text")]
+        old: AuthorityId,
+        /// The key that signs from now on.
+        #[serde(with = "text")]
+        new: AuthorityId,
     },
     /// An enrolment token was made; its secret is not kept.
     TokenCreated {
@@ -105,6 +117,8 @@ pub enum Event {
         /// The one that was refused.
         other: Machine,
     },
+    /// Old entries left the disk; their hashes stay in the log's tree.
+    EntriesPruned(record::retention::Pruned),
 }
 
 /// A process of a node, as it was seen.
@@ -255,17 +269,17 @@ impl Event {
 }
 
 /// Keys, in their printed form.
-mod text {
+pub(crate) mod text {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
     use std::fmt::Display;
     use std::str::FromStr;
 
-    pub(super) fn serialize<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(value)
     }
 
-    pub(super) fn deserialize<'de, D, T>(from: D) -> Result<T, D::Error>
+    pub(crate) fn deserialize<'de, D, T>(from: D) -> Result<T, D::Error>
     where
         D: Deserializer<'de>,
         T: FromStr<Err: Display>,
@@ -296,13 +310,13 @@ mod signer {
 }
 
 /// Identifiers and digests without a parser of their own, in hex.
-mod bytes {
+pub(crate) mod bytes {
     use keys::{MeshId, TokenHash};
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
     use wire::Digest;
 
-    pub(super) trait Bytes: Sized {
+    pub(crate) trait Bytes: Sized {
         fn bytes(&self) -> &[u8];
         fn from_bytes(bytes: &[u8]) -> Option<Self>;
     }
@@ -321,12 +335,12 @@ mod bytes {
     }
     bytes!(MeshId, TokenHash, Digest);
 
-    pub(super) fn serialize<S: Serializer>(value: &impl Bytes, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &impl Bytes, to: S) -> Result<S::Ok, S::Error> {
         let hex: String = value.bytes().iter().map(|b| format!("{b:02x}")).collect();
         to.serialize_str(&hex)
     }
 
-    pub(super) fn deserialize<'de, D, T>(from: D) -> Result<T, D::Error>
+    pub(crate) fn deserialize<'de, D, T>(from: D) -> Result<T, D::Error>
     where
         D: Deserializer<'de>,
         T: Bytes,
@@ -349,6 +363,7 @@ mod tests {
         let events = [
             Event::MeshCreated {
                 mesh: MeshId([7; 16]),
+                authority: AuthorityId([8; 32]),
             },
             Event::NodeEnrolled {
                 name: "node-a".parse().unwrap(),

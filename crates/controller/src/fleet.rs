@@ -2,10 +2,11 @@
 //! it ([`Standings`]). [`Fleet::apply`] is the only way in; nothing here reads a clock or decides anything.
 
 use crate::clock::{Now, steps_back};
-use crate::event::Event;
+use crate::event::{Event, bytes, text};
 use jiff::Timestamp;
-use keys::{MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
+use keys::{AuthorityId, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
 use policy::History;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use wire::evidence::Benchmark;
@@ -19,10 +20,13 @@ pub use node::{Case, Node};
 pub use standings::{NodeStanding, Standings};
 
 /// The durable state.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fleet {
-    mesh: Option<MeshId>,
+    mesh: Option<Founded>,
     nodes: BTreeMap<NodeName, Node>,
+    /// The names of the identities; made anew of the nodes when a snapshot is read.
+    #[serde(skip)]
     names: BTreeMap<NodeId, NodeName>,
     tokens: BTreeMap<String, TokenRecord>,
     segments: BTreeMap<SegmentId, Standings>,
@@ -30,10 +34,20 @@ pub struct Fleet {
     last_at: Option<Timestamp>,
 }
 
+/// The mesh's identity, and the key that signs for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Founded {
+    #[serde(with = "bytes")]
+    id: MeshId,
+    #[serde(with = "text")]
+    authority: AuthorityId,
+}
+
 /// An enrolment token, without its secret.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TokenRecord {
     /// Stands for its secret.
+    #[serde(with = "bytes")]
     pub hash: TokenHash,
     /// The only name that it admits.
     pub name: Option<NodeName>,
@@ -48,7 +62,7 @@ pub struct TokenRecord {
 }
 
 /// Whether a token was used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fate {
     /// Nothing yet.
     Open,
@@ -81,7 +95,17 @@ impl Fleet {
         }
         self.last_at = Some(at);
         match event {
-            Event::MeshCreated { mesh } => self.mesh = Some(*mesh),
+            Event::MeshCreated { mesh, authority } => {
+                self.mesh = Some(Founded {
+                    id: *mesh,
+                    authority: *authority,
+                });
+            }
+            Event::AuthorityReplaced { new, .. } => {
+                if let Some(mesh) = &mut self.mesh {
+                    mesh.authority = *new;
+                }
+            }
             Event::TokenCreated {
                 id,
                 hash,
@@ -154,6 +178,8 @@ impl Fleet {
             }
             // For people: nobody is judged by it.
             Event::DuplicateSeen { .. } => {}
+            // For audits: what left was folded before.
+            Event::EntriesPruned(_) => {}
         }
     }
 
@@ -188,7 +214,31 @@ impl Fleet {
 
     /// The mesh, once it was created.
     pub fn mesh(&self) -> Option<MeshId> {
-        self.mesh
+        self.mesh.as_ref().map(|mesh| mesh.id)
+    }
+
+    /// The key that signs for the mesh, once it was created.
+    pub fn authority(&self) -> Option<AuthorityId> {
+        self.mesh.as_ref().map(|mesh| mesh.authority)
+    }
+
+    /// The state as a snapshot keeps it.
+    pub fn to_snapshot(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("the state always encodes")
+    }
+
+    /// Reads a snapshot.
+    ///
+    /// # Errors
+    /// When it is not one of this version.
+    pub fn from_snapshot(state: &[u8]) -> Result<Self, serde_json::Error> {
+        let mut fleet: Self = serde_json::from_slice(state)?;
+        let names = fleet
+            .nodes
+            .iter()
+            .map(|(name, node)| (node.id, name.clone()));
+        fleet.names = names.collect();
+        Ok(fleet)
     }
 
     /// Every enrolled node, by name.

@@ -106,9 +106,7 @@ impl Ingest<'_> {
         tracing::warn!(node = %name, "{duplicate}");
         let event = Event::duplicate_seen(name, &duplicate);
         // For whoever reads the log later; the node's owner has been told.
-        let _ = self
-            .journal
-            .commit(&[event], &[], &self.mesh.authority, self.output, now);
+        let _ = self.journal.commit(None, &[event], &[], self.output, now);
     }
 
     /// Works out where a node is: where it says, or else where it is seen.
@@ -316,9 +314,7 @@ impl Ingest<'_> {
         if !live.kept_bytes.has(kept, now.boot) {
             return Err(NotAccepted::TooMuchToday);
         }
-        let authority = &self.mesh.authority;
-        self.journal
-            .commit(&[event], &[], authority, self.output, now)?;
+        self.journal.commit(None, &[event], &[], self.output, now)?;
         let live = self.connections.live_mut(name);
         live.kept_bytes.take_many(kept, now.boot);
         let fleet = self.journal.fleet();

@@ -1,12 +1,13 @@
 //! The one way to durable state: the event log, the fold of what is in it, and whether the log takes what it
 //! is given. Refuses to fold anything that is not durable: nobody has a `&mut Fleet` but this file.
 
+use crate::by::By;
 use crate::clock::{Now, Step, Steps};
 use crate::effect::Output;
 use crate::event::Event;
 use crate::fleet::Fleet;
 use crate::log::{Log, LogError, NewEpoch, is_evidence};
-use keys::{AuthoritySecret, Epoch};
+use keys::Epoch;
 use std::borrow::Cow;
 use std::time::Duration;
 use wire::{Mark, NodeName};
@@ -106,14 +107,14 @@ impl Journal {
     /// has changed: the caller must tell nobody.
     pub(crate) fn commit(
         &mut self,
+        by: Option<By>,
         events: &[Event],
         epochs: &[NewEpoch<'_>],
-        authority: &AuthoritySecret,
         output: &mut Output,
         now: Now,
     ) -> Result<(), Unwritten> {
         let evidence = epochs.is_empty() && is_evidence(events);
-        let written = self.log.append(now.wall, events, epochs, authority);
+        let written = self.log.append(now.wall, by, events, epochs);
         match written {
             Ok(()) if evidence => {}
             Ok(()) => self.succeeded(),
@@ -174,8 +175,8 @@ impl Journal {
     pub(crate) fn witness(&mut self, node: &NodeName, mark: &Mark, output: &mut Output) {
         // A log that cannot be read does not speak for itself: the alarm is raised then too, since a false one
         // costs an operator a look, and a missing one hides an eviction that was lost.
-        let held = self.log.hash_at(mark.log_events);
-        let is_ours = held.is_ok_and(|held| held == Some(mark.log_hash.0));
+        let held = self.log.store().root_at(mark.log_events);
+        let is_ours = held.is_ok_and(|held| held.is_some_and(|it| it.0 == mark.log_hash.0));
         if is_ours || self.contradiction.is_some() {
             return;
         }

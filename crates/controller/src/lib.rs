@@ -13,7 +13,7 @@
 //! | [`effect`], [`timers`] | what the engine hands out; what it waits for, and why |
 //! | `segments`, `segment`, `decide` | each segment's policy, epochs and phases; a new epoch as far as it is signed |
 //! | `rotate` | decide → time → sign → persist → push |
-//! | `journal`, [`log`](mod@log), [`event`], [`fleet`] | the one way to durable state, what is in it, what it folds to |
+//! | `journal`, [`log`](mod@log), [`event`], [`by`], [`fleet`] | the one way to durable state, what is in it, what it folds to |
 //! | `enrol`, `ingest`, `push`, [`operator`], [`request`] | what is said to the controller, and by it |
 //! | `connections` | who is there, and where |
 //! | `mesh`, `network` | what stays as it is; the mesh's address ranges |
@@ -24,6 +24,7 @@
 //! | `reserve` | room on the disk for what must always be written |
 //! | [`clock`], `format` | the one clock; how times are written |
 
+pub mod by;
 pub mod clock;
 pub mod effect;
 pub mod engine;
@@ -62,7 +63,7 @@ mod status_file;
 mod view;
 
 pub use log::{Log, LogError};
-pub use open::{Config, Controller, OpenError};
+pub use open::{Config, Controller, Keys, OpenError};
 pub use serve::ServeError;
 
 #[cfg(test)]

@@ -1,60 +1,46 @@
-//! The append-only event log in SQLite, and beside it the few epochs whose secrets are still of use.
+//! The event log as the controller uses it: events as the entries of a [`record::Store`], and in the same
+//! transactions the few epochs whose secrets are still of use.
 //!
-//! Each event is chained to the one before by its hash (`log/chain.rs`). The authority signs the head, the
-//! newest event's number and hash, with every commit, and only the newest signature is kept: nobody without
-//! the key can append an event, nor cut any off, because no signature of a shorter log is left to end it
-//! with. Opening reads and verifies the whole chain: a log that was changed, cut, lengthened or torn is
-//! refused, never repaired. One [`Log::append`] is one transaction: all of its events are durable, or none
-//! is. A whole copy of an earlier state, with its own signature, cannot be told from the log itself; the
-//! nodes can, by their marks.
+//! What is opened is verified, and folded into a [`Fleet`]. A whole copy of an earlier state, with its own
+//! checkpoint, cannot be told from the log itself; the nodes can, by the checkpoints that they keep.
 
+use crate::by::By;
 use crate::event::Event;
+use crate::fleet::Fleet;
 use crate::reserve::Reserve;
-use chain::{check_head, insert, read_chain, sign_head};
 use jiff::Timestamp;
-use keys::{AuthorityId, AuthoritySecret, Epoch, EpochSecret, SegmentId};
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use keys::{AuthorityId, Epoch, EpochSecret, LogSecret, SegmentId};
+use record::open::{Item, Trust};
+use record::{Entry, NewEntry, Store};
+use rusqlite::{Connection, Transaction, params};
+use std::path::Path;
 use std::time::Duration;
 use wire::admin::{EventInfo, EventList};
 use wire::{Digest, EpochUpdate, Signed};
 use zeroize::Zeroizing;
 
-mod chain;
-mod error;
-
-pub use error::LogError;
+pub use record::store::path_in;
+pub use record::{Head, LogError};
 
 /// The log, open and locked for this process.
 #[derive(Debug)]
 pub struct Log {
-    db: Connection,
-    head: Head,
+    store: Store,
     reserve: Reserve,
     no_room_for_evidence: bool,
-    signer: Option<AuthorityId>,
-    /// The write-ahead log still holds secrets that the table has lost.
+    /// The write-ahead log still holds what the tables have lost.
     unwiped: bool,
 }
 
-/// The newest event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
-    /// Its number; zero for an empty log.
-    pub seq: u64,
-    /// The chain's hash up to and with it.
-    pub hash: [u8; 32],
-}
-
-/// An event in its place.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    /// When it was written.
-    pub at: Timestamp,
-    /// The event itself.
-    pub event: Event,
+/// A log that was opened, with all that is in it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The log.
+    pub log: Log,
+    /// The fold of its events.
+    pub fleet: Fleet,
+    /// The epochs that are kept beside them, oldest first.
+    pub epochs: Vec<StoredEpoch>,
 }
 
 /// An epoch that a node may still need.
@@ -86,27 +72,19 @@ pub struct NewEpoch<'a> {
 }
 
 impl Log {
-    /// Opens the log and verifies it; `each` is given every event, oldest first. Creates an empty one
-    /// if there is none. Its end must be signed by one of `trusted`. Also returns the epochs that are kept,
-    /// oldest first.
+    /// Opens the log, verifies and folds it; creates an empty one if there is none. The mesh in it must be of one
+    /// of the authorities that are `trusted`.
     ///
     /// # Errors
-    /// [`LogError`], with the way out. The events that `each` was given are then worth nothing.
+    /// [`LogError`], with the way out.
     pub fn open(
         path: &Path,
+        secret: LogSecret,
         trusted: &[AuthorityId],
-        each: impl FnMut(Entry),
-    ) -> Result<(Self, Vec<StoredEpoch>), LogError> {
-        create_private(path)?;
-        let db = connect(path)?;
-        db.execute_batch(PRAGMAS)?;
-        match schema_of(&db)? {
-            // Nothing is written then: a controller must come up on a full disk.
-            SCHEMA_VERSION => {}
-            0 => db.execute_batch(SCHEMA)?,
-            _ => return Err(LogError::Schema),
-        }
-        Self::read(path, db, trusted, each)
+    ) -> Result<Opened, LogError> {
+        let mut fleet = Fleet::default();
+        let store = record::open(path, Trust { secret }, |item| fold(&mut fleet, item))?;
+        Self::opened(path, store, fleet, trusted)
     }
 
     /// The same for a log that must be there, with a mesh in it. Changes nothing where there is none: what is
@@ -116,65 +94,50 @@ impl Log {
     /// [`LogError`], with the way out; [`LogError::Lost`] where there is no mesh.
     pub fn resume(
         path: &Path,
+        secret: LogSecret,
         trusted: &[AuthorityId],
-        each: impl FnMut(Entry),
-    ) -> Result<(Self, Vec<StoredEpoch>), LogError> {
-        match std::fs::metadata(path) {
-            Ok(meta) if meta.len() == 0 => return Err(LogError::Lost("the file is empty")),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(LogError::Lost("there is no such file"));
-            }
-            Ok(_) | Err(_) => {}
-        }
-        let db = connect(path)?;
-        match schema_of(&db)? {
-            SCHEMA_VERSION if has_tables(&db)? => {}
-            0 | SCHEMA_VERSION => {
-                return Err(LogError::Lost("it is a database without the log's tables"));
-            }
-            _ => return Err(LogError::Schema),
-        }
-        db.execute_batch(PRAGMAS)?;
-        let (log, epochs) = Self::read(path, db, trusted, each)?;
-        if log.head.seq == 0 {
-            return Err(LogError::Lost(
-                "it holds no event, not even the mesh's first",
-            ));
-        }
-        Ok((log, epochs))
+    ) -> Result<Opened, LogError> {
+        let mut fleet = Fleet::default();
+        let store = record::resume(path, Trust { secret }, |item| fold(&mut fleet, item))?;
+        Self::opened(path, store, fleet, trusted)
     }
 
-    fn read(
+    fn opened(
         path: &Path,
-        db: Connection,
+        store: Store,
+        fleet: Fleet,
         trusted: &[AuthorityId],
-        each: impl FnMut(Entry),
-    ) -> Result<(Self, Vec<StoredEpoch>), LogError> {
-        let (head, unknown) = read_chain(&db, each)?;
-        let signer = check_head(&db, head, trusted)?;
-        // Only now: an event that anybody could have put there asks for no newer version.
-        if let Some(seq) = unknown {
-            return Err(LogError::Newer(seq));
+    ) -> Result<Opened, LogError> {
+        if let Some(authority) = fleet.authority().filter(|it| !trusted.contains(it)) {
+            return Err(LogError::Authority(authority));
         }
-        let epochs = read_epochs(&db)?;
+        let epochs = read_epochs(store.database())?;
         let log = Self {
-            db,
-            head,
+            store,
             reserve: Reserve::beside(path),
             no_room_for_evidence: false,
-            signer,
             unwiped: true,
         };
-        Ok((log, epochs))
+        Ok(Opened { log, fleet, epochs })
     }
 
-    /// The newest event.
+    /// The newest event, and the root of the tree with it.
     pub fn head(&self) -> Head {
-        self.head
+        self.store.head()
     }
 
-    /// Makes `events` durable, and the epochs that they publish; `authority` signs the new head. On an
-    /// error nothing has changed.
+    /// The log with its tree, to be read.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Names a log that holds nothing yet.
+    pub fn found(&mut self, origin: &str) {
+        self.store.found(origin);
+    }
+
+    /// Makes `events` durable, and the epochs that they publish, at the word of `by`; the log's key signs the new
+    /// end. On an error nothing has changed.
     ///
     /// On a full disk, evidence is refused, and everything else is written in the room that was held for it.
     ///
@@ -183,32 +146,28 @@ impl Log {
     pub fn append(
         &mut self,
         at: Timestamp,
+        by: Option<By>,
         events: &[Event],
         epochs: &[NewEpoch<'_>],
-        authority: &AuthoritySecret,
     ) -> Result<(), LogError> {
+        let entries: Vec<_> = events.iter().map(|event| entry(at, by, event)).collect();
         if epochs.is_empty() && is_evidence(events) {
-            return self.append_evidence(at, events, authority);
+            return self.append_evidence(&entries);
         }
-        match self.try_append(at, events, epochs, authority) {
+        match self.try_append(&entries, epochs) {
             Err(LogError::Full | LogError::NotTaken) if self.reserve.spend() => {
-                self.try_append(at, events, epochs, authority)
+                self.try_append(&entries, epochs)
             }
             result => result,
         }
     }
 
     /// Evidence never gets into the room that is held for the rest.
-    fn append_evidence(
-        &mut self,
-        at: Timestamp,
-        events: &[Event],
-        authority: &AuthoritySecret,
-    ) -> Result<(), LogError> {
+    fn append_evidence(&mut self, entries: &[NewEntry]) -> Result<(), LogError> {
         let result = if self.reserve.is_spent() {
             Err(LogError::Full)
         } else {
-            self.try_append(at, events, &[], authority)
+            self.try_append(entries, &[])
         };
         match &result {
             Err(LogError::Full | LogError::NotTaken)
@@ -226,22 +185,13 @@ impl Log {
 
     fn try_append(
         &mut self,
-        at: Timestamp,
-        events: &[Event],
+        entries: &[NewEntry],
         epochs: &[NewEpoch<'_>],
-        authority: &AuthoritySecret,
     ) -> Result<(), LogError> {
-        let mut head = self.head;
-        let transaction = self.db.transaction()?;
-        for event in events {
-            head = insert(&transaction, head, at, event)?;
-        }
-        for epoch in epochs {
-            insert_epoch(&transaction, epoch)?;
-        }
-        sign_head(&transaction, head, authority)?;
-        transaction.commit()?;
-        self.head = head;
+        self.store.append(entries, |transaction| {
+            let mut epochs = epochs.iter();
+            epochs.try_for_each(|epoch| insert_epoch(transaction, epoch))
+        })?;
         self.unwiped |= !epochs.is_empty();
         Ok(())
     }
@@ -262,9 +212,7 @@ impl Log {
     /// made up for with the next epoch.
     pub fn tidy(&mut self, nodes: usize, now: Duration) {
         if std::mem::take(&mut self.unwiped) {
-            let _ = self
-                .db
-                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            self.store.wipe();
         }
         let was_spent = self.reserve.is_spent();
         self.reserve.keep(nodes, now);
@@ -273,49 +221,15 @@ impl Log {
         }
     }
 
-    /// The chain's hash up to and with event `seq`; `None` if there is none yet.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub fn hash_at(&self, seq: u64) -> Result<Option<[u8; 32]>, LogError> {
-        if seq > self.head.seq {
-            return Ok(None);
-        }
-        let mut query = self
-            .db
-            .prepare_cached("SELECT hash FROM events WHERE seq = ?1")?;
-        let hash = query.query_row([seq.cast_signed()], |row| row.get(0));
-        Ok(hash.optional()?)
-    }
-
-    /// The key that signed the log's end when it was opened; `None`: it was empty.
-    pub fn signer(&self) -> Option<AuthorityId> {
-        self.signer
-    }
-
-    /// The events after number `after`, at most `limit`.
+    /// The events after number `after`, at most `limit` of them.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn page(&self, after: u64, limit: u64) -> Result<EventList, LogError> {
-        let mut query = self.db.prepare_cached(
-            "SELECT seq, at_unix_ms, kind, body, hash FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2",
-        )?;
-        let bound = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        let rows = query.query_map(params![bound(after), bound(limit)], |row| {
-            let (at, body): (i64, String) = (row.get(1)?, row.get(3)?);
-            Ok(EventInfo {
-                seq: row.get::<_, i64>(0)?.unsigned_abs(),
-                at_utc: Timestamp::from_millisecond(at)
-                    .map_or_else(|_| String::new(), crate::format::utc),
-                kind: row.get(2)?,
-                body: serde_json::from_str(&body).unwrap_or(serde_json::Value::Null),
-                hash: Digest(row.get(4)?).to_string(),
-            })
-        })?;
+        let entries = self.store.page(after, limit)?;
         Ok(EventList {
-            events: rows.collect::<Result<_, _>>()?,
-            head: self.head.seq,
+            events: entries.into_iter().map(info).collect(),
+            head: self.head().seq,
         })
     }
 
@@ -339,8 +253,59 @@ impl Log {
 
     #[cfg(test)]
     fn limit_pages(&self, pragma: &str) {
-        let set: rusqlite::Result<i64> = self.db.query_row(pragma, [], |row| row.get(0));
+        let db = self.store.database();
+        let set: rusqlite::Result<i64> = db.query_row(pragma, [], |row| row.get(0));
         set.unwrap();
+    }
+}
+
+/// Folds what the log holds; whether this version knows it.
+fn fold(fleet: &mut Fleet, item: Item) -> bool {
+    match item {
+        Item::State { state, .. } => match Fleet::from_snapshot(&state) {
+            Ok(state) => {
+                *fleet = state;
+                true
+            }
+            Err(_) => false,
+        },
+        Item::Entry(entry) => match read(&entry) {
+            Some((at, event)) => {
+                fleet.apply(at, &event);
+                true
+            }
+            None => false,
+        },
+    }
+}
+
+/// The event in an entry, and when it happened; `None` if this version does not know it.
+pub fn read(entry: &Entry) -> Option<(Timestamp, Event)> {
+    let at = Timestamp::from_millisecond(entry.at_unix_ms).ok()?;
+    let event = Event::from_columns(&entry.kind, &entry.body).ok()?;
+    Some((at, event))
+}
+
+fn entry(at: Timestamp, by: Option<By>, event: &Event) -> NewEntry {
+    let (kind, body) = event.columns();
+    NewEntry {
+        at_unix_ms: at.as_millisecond(),
+        by: by.map(|by| by.to_string()),
+        kind,
+        body,
+    }
+}
+
+fn info(entry: Entry) -> EventInfo {
+    let leaf = Digest(entry.leaf().0).to_string();
+    let at = Timestamp::from_millisecond(entry.at_unix_ms);
+    EventInfo {
+        seq: entry.seq,
+        at_utc: at.map_or_else(|_| String::new(), crate::format::utc),
+        by: entry.by,
+        kind: entry.kind,
+        body: serde_json::from_str(&entry.body).unwrap_or(serde_json::Value::Null),
+        leaf,
     }
 }
 
@@ -396,70 +361,6 @@ fn read_epochs(db: &Connection) -> Result<Vec<StoredEpoch>, LogError> {
     }
     Ok(epochs)
 }
-
-fn connect(path: &Path) -> Result<Connection, LogError> {
-    let db = Connection::open(path)?;
-    db.busy_timeout(BUSY_TIME)?;
-    db.execute_batch(ALONE)?;
-    Ok(db)
-}
-
-/// The schema's version; zero: there is none.
-fn schema_of(db: &Connection) -> Result<i64, LogError> {
-    Ok(db.query_row("PRAGMA user_version", [], |row| row.get(0))?)
-}
-
-fn has_tables(db: &Connection) -> Result<bool, LogError> {
-    let query = "SELECT count(*) FROM sqlite_schema WHERE name IN ('events', 'head', 'epochs')";
-    let tables: i64 = db.query_row(query, [], |row| row.get(0))?;
-    Ok(tables == 3)
-}
-
-/// SQLite gives its side files the mode of the main file, which therefore exists first.
-fn create_private(path: &Path) -> Result<(), LogError> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    match options.open(path) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(match error.kind() {
-            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-                LogError::ReadOnly
-            }
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => LogError::Full,
-            _ => LogError::Io(error),
-        }),
-    }
-}
-
-/// Where the log lies in a state directory.
-pub fn path_in(state_dir: &Path) -> PathBuf {
-    state_dir.join("controller.db")
-}
-
-/// A controller that is just stopping may still have the log.
-const BUSY_TIME: Duration = Duration::from_secs(1);
-const SCHEMA_VERSION: i64 = 3;
-/// One process, and no shared-memory file beside the log.
-const ALONE: &str = "PRAGMA locking_mode = EXCLUSIVE;";
-const PRAGMAS: &str = "
-    PRAGMA journal_mode = WAL;
-    PRAGMA synchronous = FULL;
-    PRAGMA secure_delete = ON;
-";
-const SCHEMA: &str = "
-    BEGIN IMMEDIATE;
-    CREATE TABLE IF NOT EXISTS events (
-        seq INTEGER PRIMARY KEY, at_unix_ms INTEGER NOT NULL, kind TEXT NOT NULL,
-        body TEXT NOT NULL, hash BLOB NOT NULL) STRICT;
-    CREATE TABLE IF NOT EXISTS head (
-        one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, hash BLOB NOT NULL,
-        signer BLOB NOT NULL, signature BLOB NOT NULL) STRICT;
-    CREATE TABLE IF NOT EXISTS epochs (
-        segment INTEGER NOT NULL, epoch INTEGER NOT NULL, signed BLOB NOT NULL,
-        secret BLOB NOT NULL, PRIMARY KEY (segment, epoch)) STRICT;
-    PRAGMA user_version = 3;
-    COMMIT;
-";
 
 #[cfg(test)]
 mod tests;

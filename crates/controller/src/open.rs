@@ -3,12 +3,11 @@
 
 use crate::clock::{self, Now};
 use crate::engine::Engine;
-use crate::fleet::Fleet;
-use crate::log::{self, Entry, Log, LogError};
+use crate::log::{self, Log, LogError, Opened};
 use crate::network::Network;
 use crate::setup::{Setup, StartError};
 use crate::status_file;
-use keys::{AuthorityId, AuthoritySecret, ControllerSecret, MeshId};
+use keys::{AuthorityId, AuthoritySecret, ControllerSecret, LogSecret, MeshId};
 use policy::Policy;
 use quic::{Bound, Listener};
 use std::fs::DirBuilder;
@@ -40,7 +39,9 @@ pub struct Config {
     pub mesh_v6: Option<(Ipv6Addr, u8)>,
     /// The policy.
     pub policy: Policy,
-    /// The authority that signed the event log until now, where it was replaced on purpose.
+    /// The first part of the name that the log of a new mesh gets in its checkpoints.
+    pub log_name: String,
+    /// The authority that signed for the mesh until now, where it was replaced on purpose.
     pub adopt_log: Option<AuthorityId>,
     /// TCP address that serves metrics, to whoever reaches it. `None`: only the admin socket does.
     pub metrics_listen: Option<SocketAddr>,
@@ -77,6 +78,17 @@ impl Config {
 
 /// The default of [`Config::mesh_v4`].
 pub const DEFAULT_MESH_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 77, 0, 0), 16);
+
+/// The keys of a controller.
+#[derive(Debug)]
+pub struct Keys {
+    /// Nodes pin it.
+    pub connection: ControllerSecret,
+    /// Signs for the mesh.
+    pub authority: AuthoritySecret,
+    /// Signs the checkpoints of the event log.
+    pub log: LogSecret,
+}
 
 /// A controller that can serve.
 #[derive(Debug)]
@@ -151,27 +163,26 @@ impl Controller {
     /// [`OpenError`], which names the cause and the way out. Nothing is left bound.
     pub fn open(
         config: Config,
-        controller: ControllerSecret,
-        authority: AuthoritySecret,
+        keys: Keys,
         admin: UnixListener,
         bound: Bound,
     ) -> Result<Self, OpenError> {
+        let (controller, authority) = (keys.connection, keys.authority);
         config.check()?;
         check_state_dir(&config.state_dir)?;
         let path = log::path_in(&config.state_dir);
-        let mut fleet = Fleet::default();
         let trusted: Vec<AuthorityId> = [Some(authority.public()), config.adopt_log]
             .into_iter()
             .flatten()
             .collect();
-        let each = |entry: Entry| fleet.apply(entry.at, &entry.event);
         let opened = if config.founding {
-            Log::open(&path, &trusted, each)
+            Log::open(&path, keys.log, &trusted)
         } else {
-            Log::resume(&path, &trusted, each)
+            Log::resume(&path, keys.log, &trusted)
         };
-        let (log, epochs) = opened.map_err(|source| OpenError::Log { path, source })?;
-        if config.adopt_log.is_some() && log.signer() == Some(authority.public()) {
+        let opened = opened.map_err(|source| OpenError::Log { path, source })?;
+        let Opened { log, fleet, epochs } = opened;
+        if config.adopt_log.is_some() && fleet.authority() == Some(authority.public()) {
             tracing::warn!(
                 "`adopt_log` has served its purpose: remove it, it still trusts the old key"
             );
@@ -187,6 +198,7 @@ impl Controller {
             controller: controller.public(),
             authority,
             boot_id: clock::boot_id(),
+            log_name: config.log_name,
         };
         let now = Now::read();
         let engine = Engine::start(setup, log, fleet, epochs, now)?;

@@ -1,5 +1,6 @@
 //! The requests of operators through the admin socket. Every refusal says what to do about it.
 
+use crate::by::By;
 use crate::clock::Now;
 use crate::decide::Cause;
 use crate::event::Event;
@@ -26,6 +27,8 @@ pub use ::admin::Refused;
 #[derive(Debug)]
 pub(crate) struct Operator<'e> {
     pub(crate) rotation: Rotation<'e>,
+    /// Whoever asks.
+    pub(crate) by: Option<By>,
 }
 
 impl Operator<'_> {
@@ -106,7 +109,9 @@ impl Operator<'_> {
         };
         // The operator is answered once the node is out: the event is durable together with an epoch that does
         // not have it, and that epoch is on its way to everybody else.
-        let done = self.rotation.shut_out(&id, Cause::Eviction, event, now);
+        let done = self
+            .rotation
+            .shut_out(self.by, &id, Cause::Eviction, event, now);
         done.map_err(|error| unpublished(&error))?;
         tracing::info!(node = %name, "node evicted");
         Ok(Answer::Change(self.change(now)))
@@ -137,7 +142,7 @@ impl Operator<'_> {
         let cause = Cause::Operator { confirmed };
         for id in self.rotation.segments.ids() {
             if let Some(kind) = self.rotation_of(id, form.now, cause) {
-                let published = self.rotation.publish(&[id], cause, kind, &[], now);
+                let published = self.rotation.publish(self.by, &[id], cause, kind, &[], now);
                 published.map_err(|error| unpublished(&error))?;
             }
         }
@@ -249,7 +254,7 @@ impl Operator<'_> {
     }
 
     fn commit(&mut self, event: Event, now: Now) -> Result<(), Refused> {
-        let written = self.rotation.commit(event, now);
+        let written = self.rotation.commit(self.by, event, now);
         written.map_err(|error| unpublished(&error.into()))
     }
 

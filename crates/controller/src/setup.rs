@@ -28,6 +28,8 @@ pub struct Setup {
     pub authority: AuthoritySecret,
     /// Which boot of the machine this is.
     pub boot_id: String,
+    /// What checkpoints call the log of a mesh that begins: `NAME/MESH`.
+    pub log_name: String,
 }
 
 /// Why the engine cannot start.
@@ -47,6 +49,13 @@ pub enum StartError {
     Publish(#[from] Unpublished),
 }
 
+/// The name of a mesh's log, which its checkpoints and its key have: it tells the logs of two meshes apart for
+/// whoever keeps checkpoints of both.
+pub(crate) fn origin(log_name: &str, mesh: MeshId) -> String {
+    let hex: String = mesh.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{log_name}/{hex}")
+}
+
 /// Draws the identity of a new mesh, and makes it durable.
 pub(crate) fn found(
     setup: &Setup,
@@ -58,9 +67,11 @@ pub(crate) fn found(
     OsRng.fill_bytes(&mut mesh.0);
     // Refuse a bad range before it is durable.
     Network::new(setup.mesh_v4, setup.mesh_v6, mesh)?;
-    let event = Event::MeshCreated { mesh };
+    let authority = setup.authority.public();
+    let event = Event::MeshCreated { mesh, authority };
     let events = std::slice::from_ref(&event);
-    log.append(now.wall, events, &[], &setup.authority)?;
+    log.found(&origin(&setup.log_name, mesh));
+    log.append(now.wall, None, events, &[])?;
     fleet.apply(now.wall, &event);
     Ok(mesh)
 }

@@ -16,12 +16,12 @@ mod timers;
 use crate::clock::Now;
 use crate::engine::{ConnectionId, Effect, Engine, Setup, StartError};
 use crate::fleet::Fleet;
-use crate::log::{self, Log};
+use crate::log::{self, Log, Opened};
 use crate::operator::{Answer, Request};
 use jiff::Timestamp;
 use keys::{
-    AuthorityId, AuthoritySecret, ControllerId, Epoch, NodeSecret, SegmentId, TokenSecret,
-    WgPublicKey, WgSecret,
+    AuthorityId, AuthoritySecret, ControllerId, Epoch, LogSecret, NodeSecret, SegmentId,
+    TokenSecret, WgPublicKey, WgSecret,
 };
 use policy::Policy;
 use rand_core::{OsRng, RngCore as _};
@@ -73,6 +73,11 @@ fn wg() -> WgPublicKey {
     WgSecret::generate(&mut OsRng).public()
 }
 
+/// The log's key: the same in every call.
+fn log_key() -> LogSecret {
+    LogSecret::from_base64(&format!("{}=", "A".repeat(43))).unwrap()
+}
+
 fn start(
     path: PathBuf,
     policy: Policy,
@@ -93,10 +98,9 @@ fn start_with(
     adopt: Option<AuthorityId>,
     now: Now,
 ) -> Result<Engine, StartError> {
-    let mut fleet = Fleet::default();
     let authority = AuthoritySecret::from_base64(authority).unwrap();
     let trusted: Vec<_> = adopt.into_iter().chain([authority.public()]).collect();
-    let (log, epochs) = Log::open(&path, &trusted, |entry| fleet.apply(entry.at, &entry.event))?;
+    let Opened { log, fleet, epochs } = Log::open(&path, log_key(), &trusted)?;
     let (policies, opened) = (policies.to_vec(), (log, fleet));
     let setup = Setup {
         policy: policies[0].1.clone(),
@@ -106,6 +110,7 @@ fn start_with(
         controller: ControllerId([1; 32]),
         authority,
         boot_id: boot_id.into(),
+        log_name: "test".into(),
     };
     match policies.as_slice() {
         [_] => Engine::start(setup, opened.0, opened.1, epochs, now),

@@ -153,6 +153,7 @@ fn controller(
         mesh_v4,
         mesh_v6,
         policy,
+        log_name: log_name(settings.log_name)?,
         adopt_log: settings
             .adopt_log
             .as_deref()
@@ -163,6 +164,20 @@ fn controller(
     };
     config.check()?;
     Ok(config)
+}
+
+/// The name is a part of a key's name in signed notes.
+fn log_name(name: Option<String>) -> Result<String, ConfigError> {
+    let name = name.unwrap_or_else(|| "meshd".to_owned());
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._/".contains(c);
+    if (1..=MAX_LOG_NAME).contains(&name.len()) && name.chars().all(fits) {
+        Ok(name)
+    } else {
+        let why = format!(
+            "`{name}` is not 1 to {MAX_LOG_NAME} letters, digits, dots, dashes and slashes"
+        );
+        Err(wrong("log_name", why))
+    }
 }
 
 fn policy_of(settings: &Settings) -> Result<Policy, ConfigError> {
@@ -484,6 +499,7 @@ fn wrong(setting: &'static str, why: impl Into<String>) -> ConfigError {
 /// Threads that carry packets, where nobody says.
 const DEFAULT_MAX_THREADS: usize = 16;
 const MAX_THREADS: usize = 64;
+const MAX_LOG_NAME: usize = 64;
 const NONBLOCK: i32 = OFlags::NONBLOCK.bits().cast_signed();
 
 #[cfg(test)]

@@ -149,17 +149,16 @@ async fn run(
     let at_end = AtEnd(leftover);
     let served = match config.role {
         RoleConfig::Controller(mut role) => {
-            let keys = founding::controller(&state, new_mesh, role.adopt_log)?;
+            let founding = founding::controller(&state, new_mesh, role.adopt_log)?;
             let (file, admin) = socket::bind(&config.socket)?;
             at_end.0.keep(file);
             let status_file = role.status_file.clone();
-            role.founding = keys.founding;
+            role.founding = founding.founding;
             let port = tokio::select! {
                 port = ports::wait(|| controller::Controller::bind(role.listen)) => port?,
                 () = told.clone().to_stop() => return Ok(stopped()),
             };
-            let controller =
-                controller::Controller::open(*role, keys.connection, keys.authority, admin, port)?;
+            let controller = controller::Controller::open(*role, founding.keys, admin, port)?;
             founding::founded(&state)?;
             rights::reduce(files_of_others(&[
                 &config.state_dir,

@@ -168,6 +168,8 @@ settings! {
 
     /// Controller: authority:HEX that signed the event log until its key was replaced on purpose
     [Controller] adopt_log: String, "MESHD_ADOPT_LOG";
+    /// The first part of the name of a new mesh's log [default: meshd]
+    [Controller] log_name: String, "MESHD_LOG_NAME";
 
     /// Node: enrolment token, or @FILE, or - for standard input; once
     [Node] join: String, "MESHD_JOIN";

@@ -433,12 +433,15 @@ pub struct EventInfo {
     pub seq: u64,
     /// When it was written.
     pub at_utc: String,
+    /// At whose word: `uid:N` for an operator, `signal`; `None`: the controller's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// Its kind, as in `evidence_accepted`.
     pub kind: String,
     /// The event itself, as fields.
     pub body: serde_json::Value,
-    /// Chain hash up to and with this event, `sha256:…`.
-    pub hash: String,
+    /// The hash of its leaf in the log's tree, `sha256:…`.
+    pub leaf: String,
 }
 
 /// Status of a node daemon: what it has observed itself.

@@ -7,11 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use controller::clock::Now;
 use controller::engine::{ConnectionId, Effect, Engine, Setup};
-use controller::fleet::Fleet;
-use controller::log::{self, Log};
+use controller::log::{self, Log, Opened};
 use controller::operator::{Answer, Request};
 use keys::{
-    AuthoritySecret, ControllerId, Epoch, MeshId, NodeId, NodeSecret, TokenSecret, WgSecret,
+    AuthoritySecret, ControllerId, Epoch, LogSecret, MeshId, NodeId, NodeSecret, TokenSecret,
+    WgSecret,
 };
 use policy::Policy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,10 +98,11 @@ impl World {
     }
 
     fn start(&mut self) {
-        let (mut fleet, path) = (Fleet::default(), log::path_in(self.dir.path()));
+        let path = log::path_in(self.dir.path());
         let trusted = [AUTHORITY.public()];
-        let opened = Log::open(&path, &trusted, |entry| fleet.apply(entry.at, &entry.event));
-        let (log, epochs) = opened.expect("what the engine wrote opens again");
+        let secret = LogSecret::from_base64(&format!("{}=", "A".repeat(43)));
+        let opened = Log::open(&path, secret.expect("it is a seed"), &trusted);
+        let Opened { log, fleet, epochs } = opened.expect("what the engine wrote opens again");
         let authority = AUTHORITY.expose_base64();
         let setup = Setup {
             policy: Policy {
@@ -114,6 +115,7 @@ impl World {
             controller: ControllerId([1; 32]),
             authority: AuthoritySecret::from_base64(&authority).expect("a key"),
             boot_id: "boot".into(),
+            log_name: "test".into(),
         };
         let engine = Engine::start(setup, log, fleet, epochs, self.now);
         self.engine = Some(engine.expect("the engine starts"));

@@ -3,10 +3,11 @@
 
 use super::NodeStanding;
 use crate::clock::{Now, steps_back};
-use crate::event::{Accepted, Verdict};
+use crate::event::{Accepted, Verdict, text};
 use jiff::Timestamp;
 use keys::{NodeId, WgPublicKey};
 use policy::{Evidence, History, Record, Standing};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::VecDeque;
 use std::time::Duration;
 use wire::Digest;
@@ -21,11 +22,13 @@ pub struct Case<'f> {
 }
 
 /// An enrolled node: what holds in every segment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Node {
     /// Its identity.
+    #[serde(with = "text")]
     pub id: NodeId,
     /// Its WireGuard key.
+    #[serde(with = "text")]
     pub wg: WgPublicKey,
     /// Its number in the mesh's address ranges.
     pub host: u32,
@@ -60,7 +63,7 @@ pub(super) enum Ageing {
 }
 
 /// Evidence that was accepted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Past {
     finished_at: Timestamp,
     nonce: String,
@@ -209,6 +212,23 @@ impl Node {
         // The log has the envelope; the state has no use for it.
         evidence.envelope = String::new();
         self.evidence = Some(evidence);
+    }
+}
+
+/// A snapshot keeps what the calendar says: the boot-time clock is another one after the next boot.
+impl Serialize for Ageing {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Since { at } | Self::Counted { at, .. } => Some(at).serialize(to),
+            Self::Unknown => None::<Timestamp>.serialize(to),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Ageing {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let at = Option::deserialize(from)?;
+        Ok(at.map_or(Self::Unknown, |at| Self::Since { at }))
     }
 }
 

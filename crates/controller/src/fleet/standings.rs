@@ -5,11 +5,12 @@ use crate::event::{Published, Verdict};
 use jiff::Timestamp;
 use keys::Epoch;
 use policy::Standing;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wire::{Digest, NodeName};
 
 /// One segment's part of the durable state.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Standings {
     roster: BTreeSet<NodeName>,
     nodes: BTreeMap<NodeName, NodeStanding>,
@@ -19,7 +20,7 @@ pub struct Standings {
 }
 
 /// A segment's decisions about one node.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeStanding {
     pub(super) standing: Standing,
     pub(super) probation_left: u32,

@@ -130,8 +130,8 @@ fn only_epochs_that_are_of_use_are_kept() {
     let in_force = world.epoch();
     drop(world.engine);
     let authority = AuthoritySecret::from_base64(&world.authority).unwrap();
-    let (_, epochs) = Log::open(&path, &[authority.public()], |_| {}).unwrap();
-    let kept: Vec<u64> = epochs.iter().map(|e| e.epoch.0).collect();
+    let opened = Log::open(&path, log_key(), &[authority.public()]).unwrap();
+    let kept: Vec<u64> = opened.epochs.iter().map(|e| e.epoch.0).collect();
     assert_eq!(kept, [in_force]);
 }
 

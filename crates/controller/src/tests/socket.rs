@@ -1,7 +1,7 @@
 //! A whole controller with its sockets, on loopback.
 
 use super::*;
-use crate::{Config, Controller, OpenError};
+use crate::{Config, Controller, Keys, OpenError};
 use keys::ControllerSecret;
 use quic::Dialer;
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,6 +21,7 @@ fn config(dir: &Path) -> Config {
         mesh_v4: crate::open::DEFAULT_MESH_V4,
         mesh_v6: None,
         policy: Policy::default(),
+        log_name: "test".into(),
         adopt_log: None,
         metrics_listen: None,
         clients: 16,
@@ -37,8 +38,11 @@ fn open(config: Config) -> Result<Controller, OpenError> {
     let bound = Controller::bind(config.listen)?;
     Controller::open(
         config,
-        ControllerSecret::generate(&mut OsRng),
-        authority,
+        Keys {
+            connection: ControllerSecret::generate(&mut OsRng),
+            authority,
+            log: log_key(),
+        },
         admin,
         bound,
     )
