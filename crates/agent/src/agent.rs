@@ -14,6 +14,7 @@ use crate::pings::{self, Ping, PingResult, Pings, Round, Target};
 use crate::places::{Whereabouts, inside};
 use crate::report;
 use crate::ways::{PeerWays, Ways};
+use crate::witness::{Unbelievable, Witness};
 use epoch::member::{Identity, View};
 use epoch::{Command, Member, Notice, UpdateError};
 use keys::{AuthorityId, NodeId, NodeSecret, WgPublicKey};
@@ -21,6 +22,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tunnel::{Inside, PeerSnapshot};
+use wire::log::{LogEnd, LogNews};
 use wire::message::{InterfaceReport, Phase, Update};
 use wire::{Digest, Duplicate, Mark, Place, Signed, ToController, ToNode, Way};
 
@@ -41,6 +43,7 @@ pub struct Agent {
     control: Control,
     submissions: Submissions,
     marks: Marks,
+    witness: Witness,
     places: Whereabouts,
     pings: Pings,
     /// The paths to peers, as far as they are known.
@@ -67,6 +70,7 @@ impl Agent {
             authorities,
             high_water,
             mark,
+            log,
         } = config;
         let member = Identity {
             node: identity.public(),
@@ -83,6 +87,7 @@ impl Agent {
             control: Control::default(),
             submissions: Submissions::default(),
             marks: Marks::new(mark),
+            witness: Witness::new(log),
             places: Whereabouts::default(),
             pings: Pings::default(),
             paths: Paths::default(),
@@ -280,6 +285,16 @@ impl Agent {
         self.submissions.newest()
     }
 
+    /// Why the controller's log is refused; `None`: it is not.
+    pub fn log_fault(&self) -> Option<&str> {
+        self.witness.fault()
+    }
+
+    /// The end of the controller's log by the newest checkpoint that was kept.
+    pub fn log(&self) -> Option<LogEnd> {
+        self.witness.kept()
+    }
+
     /// The authority's word for the newest epoch that was in force here.
     pub fn mark(&self) -> Option<&Signed<Mark>> {
         self.marks.newest()
@@ -471,6 +486,7 @@ impl Agent {
             secret,
             age_ms,
             mark,
+            log,
         } = update;
         // The controller's connection key alone moves nothing: only what an authority signed is taken.
         let verified = match signed.verify(&self.authorities) {
@@ -481,6 +497,21 @@ impl Agent {
             }
         };
         let (epoch, digest) = (verified.epoch, verified.digest());
+        if let Err(reason) = self.member.check(&verified) {
+            self.counts.updates_rejected += 1;
+            return tracing::warn!(%epoch, %reason, "update rejected");
+        }
+        if let Err(reason) = self.witness(&mark, &log) {
+            if let (Unbelievable::Unproven { .. }, Some(log)) = (&reason, self.witness.kept()) {
+                tracing::debug!(%epoch, %reason, "update held back");
+                return self.say(ToController::Kept { log });
+            }
+            self.counts.updates_rejected += 1;
+            if self.witness.is_news() {
+                tracing::error!(%epoch, %reason, "update rejected");
+            }
+            return;
+        }
         let age = Duration::from_millis(age_ms);
         match self.member.handle_update(verified, secret, age, now.boot) {
             Ok(()) => {
@@ -499,6 +530,17 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// Holds the controller's log against the one that this node has seen.
+    fn witness(&mut self, mark: &Signed<Mark>, log: &LogNews) -> Result<(), Unbelievable> {
+        let trusted = &self.authorities;
+        self.witness
+            .handle_news(self.place.mesh, mark, log, trusted)?;
+        if let Some(end) = self.witness.kept() {
+            self.effects.push_back(Effect::Witnessed(end));
+        }
+        Ok(())
     }
 
     /// Keeps what the controller says of another process, with a line if it is news.
@@ -559,7 +601,12 @@ impl Agent {
         match notice {
             Notice::Persist(high_water) => {
                 let mark = self.marks.handle_in_force(high_water.epoch).cloned();
-                let remember = Effect::Remember { high_water, mark };
+                let log = self.witness.kept();
+                let remember = Effect::Remember {
+                    high_water,
+                    mark,
+                    log,
+                };
                 self.effects.push_back(remember);
             }
             Notice::Acknowledge { epoch, phase } => {

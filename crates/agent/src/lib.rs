@@ -8,6 +8,7 @@
 //! | `effect` | the effects, and the values that an agent is made from |
 //! | `control` | the control channel as the agent sees it |
 //! | `evidence` | a run from the benchmark to the controller's answer |
+//! | `witness` | the controller's log, as far as this node has seen it |
 //! | `marks` | the authority's word for the newest epoch |
 //! | `places` | where the controller said that nodes are |
 //! | `report` | an operator's lines about epochs |
@@ -36,6 +37,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 mod ways;
+mod witness;
 
 pub use agent::Agent;
 pub use control::{Control, SessionEvent};

@@ -11,6 +11,7 @@ use crate::effect::{ConnectionId, Output};
 use allowance::Bucket;
 use exposition::Tally;
 use keys::{Epoch, NodeId};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -37,6 +38,20 @@ pub(crate) struct Session {
     pub(crate) peer: NodeId,
     pub(crate) remote: SocketAddr,
     pub(crate) stage: Stage,
+    /// The log as its node knows it.
+    pub(crate) kept: Cell<Kept>,
+}
+
+/// The log as a node knows it, by what it said and by what it was sent since.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// It knows none.
+    #[default]
+    Nothing,
+    /// It knows this one, with so many events.
+    Events(u64),
+    /// It knows another one.
+    Another,
 }
 
 /// How far a connection has come.
@@ -149,6 +164,7 @@ impl Connections {
             peer,
             remote,
             stage: Stage::opening(now),
+            kept: Cell::default(),
         };
         self.sessions.insert(id, session);
     }

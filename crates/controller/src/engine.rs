@@ -147,7 +147,6 @@ impl Engine {
         let basis = Basis {
             mesh: &mesh,
             fleet: journal.fleet(),
-            head: journal.log().head(),
             now,
         };
         let segments = Segments::resume(policies, epochs, basis);
@@ -231,7 +230,8 @@ impl Engine {
         }
         for name in self.connections.take_news(now) {
             let mut push = Push {
-                fleet: self.journal.fleet(),
+                mesh: &self.mesh,
+                journal: &self.journal,
                 connections: &self.connections,
                 output: &mut self.output,
             };

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use wire::evidence::Signer;
 use wire::instance::Seen;
-use wire::{Digest, Duplicate, NodeName};
+use wire::log::{LogEnd, LogRestored};
+use wire::{Digest, Duplicate, NodeName, Signed};
 
 /// One event. Its kind and its body are columns of their own in the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -116,6 +117,14 @@ pub enum Event {
         first: Machine,
         /// The one that was refused.
         other: Machine,
+    },
+    /// An operator says that the log was restored from a copy: what came after it in the log that nodes have
+    /// seen is gone.
+    LogRestored {
+        /// The end of the copy.
+        copy: LogEnd,
+        /// The authority's word, for the nodes.
+        signed: Signed<LogRestored>,
     },
     /// Old entries left the disk; their hashes stay in the log's tree.
     EntriesPruned(record::retention::Pruned),

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use wire::evidence::Benchmark;
-use wire::{Digest, NodeName};
+use wire::log::LogRestored;
+use wire::{Digest, NodeName, Signed};
 
 mod node;
 mod standings;
@@ -32,6 +33,8 @@ pub struct Fleet {
     segments: BTreeMap<SegmentId, Standings>,
     /// The time of the newest event.
     last_at: Option<Timestamp>,
+    /// The copy that the log was restored from last: its events, and the authority's word for it.
+    restored: Option<(u64, Signed<LogRestored>)>,
 }
 
 /// The mesh's identity, and the key that signs for it.
@@ -178,6 +181,9 @@ impl Fleet {
             }
             // For people: nobody is judged by it.
             Event::DuplicateSeen { .. } => {}
+            Event::LogRestored { copy, signed, .. } => {
+                self.restored = Some((copy.events, signed.clone()));
+            }
             // For audits: what left was folded before.
             Event::EntriesPruned(_) => {}
         }
@@ -220,6 +226,16 @@ impl Fleet {
     /// The key that signs for the mesh, once it was created.
     pub fn authority(&self) -> Option<AuthorityId> {
         self.mesh.as_ref().map(|mesh| mesh.authority)
+    }
+
+    /// The authority's word that the log was restored from a copy, if it was.
+    pub fn restored(&self) -> Option<&Signed<LogRestored>> {
+        self.restored.as_ref().map(|(_, restored)| restored)
+    }
+
+    /// How many events that copy had.
+    pub fn restored_at(&self) -> u64 {
+        self.restored.as_ref().map_or(0, |(events, _)| *events)
     }
 
     /// The state as a snapshot keeps it.

@@ -16,6 +16,7 @@ use policy::Unacceptable;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use wire::evidence::{Attested, EvidenceError, payload_digest, peek};
+use wire::log::LogEnd;
 use wire::message::{
     Again, Hello, InterfaceReport, PeerReport, Phase, Refusal, RefusedEvidence, ToController,
     ToNode,
@@ -66,7 +67,7 @@ impl Ingest<'_> {
         live.software = Some(hello.software);
         tracing::info!(node = %name, skew_ms = skew, "node connected");
         tracing::debug!(node = %name, %remote, "node's address");
-        self.welcome(id, name, hello.newest, now);
+        self.welcome(id, name, (hello.newest, hello.log), now);
         let Hello {
             listen_port,
             advertised,
@@ -88,6 +89,7 @@ impl Ingest<'_> {
         match message {
             ToController::Enrol(_) | ToController::Hello(_) => self.close(id, Refusal::Protocol),
             ToController::Present => self.present(id, name, now),
+            ToController::Kept { log } => self.kept(id, log, now),
             ToController::Evidence { envelope } => self.evidence(id, name, &envelope, now),
             ToController::Ack { epoch, phase } => self.ack(name, epoch, phase),
             ToController::Report { peers, interface } => self.observe(name, peers, interface, now),
@@ -97,6 +99,22 @@ impl Ingest<'_> {
                 addresses,
             } => self.announce(id, name, (listen_port, advertised, addresses), now),
         }
+    }
+
+    /// A node has kept another end of the log than the one that its updates were proved from.
+    fn kept(&mut self, id: ConnectionId, log: LogEnd, now: Now) {
+        let Some(session) = self.connections.session(id) else {
+            return;
+        };
+        session.kept.set(self.journal.kept(Some(log)));
+        let node = session.peer;
+        let mut push = Push {
+            mesh: self.mesh,
+            journal: self.journal,
+            connections: self.connections,
+            output: self.output,
+        };
+        push.updates(id, &node, self.segments, None, now);
     }
 
     /// A node's process is there.
@@ -122,7 +140,8 @@ impl Ingest<'_> {
             if self.connections.moves(name, now) {
                 let segments = &*self.segments;
                 let mut push = Push {
-                    fleet: self.journal.fleet(),
+                    mesh: self.mesh,
+                    journal: self.journal,
                     connections: self.connections,
                     output: self.output,
                 };
@@ -137,7 +156,7 @@ impl Ingest<'_> {
         &mut self,
         id: ConnectionId,
         name: &NodeName,
-        newest: Option<Signed<Mark>>,
+        (newest, log): (Option<Signed<Mark>>, Option<LogEnd>),
         now: Now,
     ) {
         let Some(node) = self.journal.fleet().node(name) else {
@@ -161,8 +180,12 @@ impl Ingest<'_> {
         if let Some(mark) = &mark {
             self.journal.witness(name, mark, self.output);
         }
+        if let Some(session) = self.connections.session(id) {
+            session.kept.set(self.journal.kept(log));
+        }
         let mut push = Push {
-            fleet: self.journal.fleet(),
+            mesh: self.mesh,
+            journal: self.journal,
             connections: self.connections,
             output: self.output,
         };

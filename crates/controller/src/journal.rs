@@ -3,6 +3,7 @@
 
 use crate::by::By;
 use crate::clock::{Now, Step, Steps};
+use crate::connections::Kept;
 use crate::effect::Output;
 use crate::event::Event;
 use crate::fleet::Fleet;
@@ -10,6 +11,7 @@ use crate::log::{Log, LogError, NewEpoch, is_evidence};
 use keys::Epoch;
 use std::borrow::Cow;
 use std::time::Duration;
+use wire::log::{LogEnd, LogNews};
 use wire::{Mark, NodeName};
 
 /// The log and its fold.
@@ -175,8 +177,7 @@ impl Journal {
     pub(crate) fn witness(&mut self, node: &NodeName, mark: &Mark, output: &mut Output) {
         // A log that cannot be read does not speak for itself: the alarm is raised then too, since a false one
         // costs an operator a look, and a missing one hides an eviction that was lost.
-        let held = self.log.store().root_at(mark.log_events);
-        let is_ours = held.is_ok_and(|held| held.is_some_and(|it| it.0 == mark.log_hash.0));
+        let is_ours = self.log.extends(&mark.log).unwrap_or(false);
         if is_ours || self.contradiction.is_some() {
             return;
         }
@@ -193,6 +194,31 @@ impl Journal {
             epoch: mark.epoch,
         });
         output.touch();
+    }
+
+    /// The log as a node knows it, by its own word: whatever that is worth, it decides only where a proof for
+    /// that node begins.
+    pub(crate) fn kept(&self, end: Option<LogEnd>) -> Kept {
+        match end {
+            None => Kept::Nothing,
+            Some(end) if self.log.extends(&end).unwrap_or(false) => Kept::Events(end.events),
+            Some(_) => Kept::Another,
+        }
+    }
+
+    /// The log's newest checkpoint for a node, with the proof that it extends the log which the node knows. Where
+    /// that is another one, there is no such proof: the node is told which copy the log was restored from, if an
+    /// operator said so.
+    pub(crate) fn news_for(&self, kept: Kept) -> Result<LogNews, LogError> {
+        let restored = self.fleet.restored();
+        match (kept, restored) {
+            (Kept::Nothing, _) | (Kept::Another, None) => self.log.news_since(0),
+            (Kept::Events(events), _) => self.log.news_since(events),
+            (Kept::Another, Some(restored)) => Ok(LogNews {
+                restored: Some(restored.clone()),
+                ..self.log.news_since(self.fleet.restored_at())?
+            }),
+        }
     }
 
     /// The first proof of another log, since the start.

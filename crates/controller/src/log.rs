@@ -1,7 +1,7 @@
 //! The event log as the controller uses it: events as the entries of a [`record::Store`], and in the same
 //! transactions the few epochs whose secrets are still of use.
 //!
-//! What is opened is verified, and folded into a [`Fleet`]. A whole copy of an earlier state, with its own
+//! A log that is opened is verified, and folded into a [`Fleet`]. A whole copy of an earlier state, with its own
 //! checkpoint, cannot be told from the log itself; the nodes can, by the checkpoints that they keep.
 
 use crate::by::By;
@@ -16,6 +16,7 @@ use rusqlite::{Connection, Transaction, params};
 use std::path::Path;
 use std::time::Duration;
 use wire::admin::{EventInfo, EventList};
+use wire::log::{LogEnd, LogNews};
 use wire::{Digest, EpochUpdate, Signed};
 use zeroize::Zeroizing;
 
@@ -124,6 +125,42 @@ impl Log {
     /// The newest event, and the root of the tree with it.
     pub fn head(&self) -> Head {
         self.store.head()
+    }
+
+    /// The same, as nodes hear of it.
+    pub fn end(&self) -> LogEnd {
+        let Head { seq, hash } = self.head();
+        LogEnd {
+            events: seq,
+            root: Digest(hash),
+        }
+    }
+
+    /// Whether the log is one that goes on from `end`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn extends(&self, end: &LogEnd) -> Result<bool, LogError> {
+        let root = self.store.root_at(end.events)?;
+        Ok(root.is_some_and(|root| root.0 == end.root.0))
+    }
+
+    /// The newest checkpoint, and the proof that it extends the log of `from` events.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn news_since(&self, from: u64) -> Result<LogNews, LogError> {
+        let proof = self.store.consistency(from, self.head().seq)?;
+        Ok(LogNews {
+            checkpoint: self.store.checkpoint().to_owned(),
+            from,
+            proof: proof
+                .unwrap_or_default()
+                .iter()
+                .map(|hash| hash.0)
+                .collect(),
+            restored: None,
+        })
     }
 
     /// The log with its tree, to be read.

@@ -2,7 +2,7 @@
 //! the controller, and the key that signs for the mesh. Signs what it is given; refuses to decide anything.
 
 use crate::fleet::Node;
-use crate::log::Head;
+use crate::log::Log;
 use crate::network::Network;
 use keys::{AuthorityId, AuthoritySecret, ControllerId, MeshId, Scope, SegmentId};
 use wire::signed::VerifyError;
@@ -50,21 +50,20 @@ impl Mesh {
             .ok()
     }
 
-    /// The mark that nodes keep of an update, to prove later which log it was published on: the one that ends
-    /// with `head`.
+    /// The mark that nodes keep of an update, to prove later which log it was published on.
     pub(crate) fn mark(
         &self,
         scope: Scope,
         update: Digest,
-        head: Head,
+        log: &Log,
     ) -> Result<Signed<Mark>, VerifyError> {
         let mark = Mark {
             mesh: scope.mesh,
             segment: scope.segment,
             epoch: scope.epoch,
             update,
-            log_events: head.seq,
-            log_hash: Digest(head.hash),
+            log: log.end(),
+            log_key: log.store().key(),
         };
         Signed::sign(&mark, &self.authority)
     }

@@ -93,7 +93,6 @@ impl Rotation<'_> {
         let basis = Basis {
             mesh: self.mesh,
             fleet: self.journal.fleet(),
-            head: self.journal.log().head(),
             now,
         };
         for id in which {
@@ -120,20 +119,13 @@ impl Rotation<'_> {
     fn take_effect(&mut self, id: SegmentId, mut draft: Draft, now: Now) {
         let segment = self.segments.get_mut(id);
         let epoch = draft.issue.update.epoch;
-        // The mark was signed over the log as it was before the commit. Nodes are to hold the log with this
-        // epoch's own events in it: otherwise a copy of the log that lacks this very eviction would pass as
-        // whole when they show their marks.
-        let head = self.journal.log().head();
-        let (scope, update) = (draft.issue.update.scope(), draft.issue.signed.digest());
-        if let Ok(mark) = self.mesh.mark(scope, update, head) {
-            draft.issue.mark = mark;
-        }
         report::published(&draft, segment.held(), now);
         self.counts.ballot(&draft.ballot);
         let before = std::mem::take(&mut draft.before);
         segment.adopt(draft);
         let mut push = Push {
-            fleet: self.journal.fleet(),
+            mesh: self.mesh,
+            journal: self.journal,
             connections: self.connections,
             output: self.output,
         };

@@ -6,7 +6,6 @@
 use crate::clock::Now;
 use crate::decide::joins;
 use crate::fleet::{Case, Fleet, Standings};
-use crate::log::Head;
 use crate::mesh::Mesh;
 use epoch::authority::{Authority, Span, Timer, Timing};
 use keys::{Epoch, NodeId, SegmentId};
@@ -43,8 +42,6 @@ pub(crate) struct Basis<'e> {
     pub(crate) mesh: &'e Mesh,
     /// The fold of what is durable.
     pub(crate) fleet: &'e Fleet,
-    /// The log's end.
-    pub(crate) head: Head,
     pub(crate) now: Now,
 }
 

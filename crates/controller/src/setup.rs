@@ -28,7 +28,7 @@ pub struct Setup {
     pub authority: AuthoritySecret,
     /// Which boot of the machine this is.
     pub boot_id: String,
-    /// What checkpoints call the log of a mesh that begins: `NAME/MESH`.
+    /// The name of the log of a mesh that begins is `NAME/MESH`; this is the first part.
     pub log_name: String,
 }
 

@@ -30,6 +30,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use wire::admin::{EpochChange, NodeStatus, RotateRequest, Status, TokenRequest};
 use wire::evidence::Benchmark;
+use wire::log::LogEnd;
 use wire::message::{Again, Enrol, Hello, Phase, Refusal, ToController, ToNode, Update};
 use wire::{Digest, EpochUpdate, Instance, Mark, NodeName, Signed, Token};
 
@@ -278,6 +279,7 @@ impl World {
             advertised: Vec::new(),
             addresses: Vec::new(),
             newest,
+            log: None,
             unix_ms: self.now.unix_ms() + 7,
             instance,
         };

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tunnel::Inside;
 use wire::host_port::{Host, HostPort, HostPortError};
+use wire::log::LogEnd;
 use wire::message::{Enrol, Hello, MAX_OWN, Refusal};
 use wire::{
     Duplicate, Instance, Mark, NodeName, Place, Signed, ToController, ToNode, Token, VerifyError,
@@ -88,13 +89,22 @@ pub(crate) enum SessionError {
     TimeLost,
 }
 
+/// The memory of the controller that a node shows it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shown {
+    /// The mark of the newest epoch that was in force.
+    pub(crate) newest: Option<Signed<Mark>>,
+    /// The end of its log.
+    pub(crate) log: Option<LogEnd>,
+}
+
 /// The part of a hello that may change from one connection to the next.
 pub(crate) struct Introduction {
     pub(crate) node: NodeId,
     pub(crate) authorities: Vec<AuthorityId>,
     pub(crate) listen_port: u16,
     pub(crate) advertised: Vec<SocketAddr>,
-    pub(crate) newest: watch::Receiver<Option<Signed<Mark>>>,
+    pub(crate) shown: watch::Receiver<Shown>,
     pub(crate) instance: Instance,
     /// The mesh's own addresses, which lead into the tunnel.
     pub(crate) inside: Inside,
@@ -169,12 +179,14 @@ async fn once(
     let (mut send, mut receive) = connection.open_stream::<ToController, ToNode>().await?;
     let controller = connection.remote().ip();
     let addresses = addresses::usable(controller, inside).await;
+    let shown = introduction.shown.borrow().clone();
     let hello = Hello {
         software: env!("CARGO_PKG_VERSION").into(),
         listen_port: introduction.listen_port,
         advertised: introduction.advertised.clone(),
         addresses: addresses.clone(),
-        newest: introduction.newest.borrow().clone(),
+        newest: shown.newest,
+        log: shown.log,
         unix_ms: clock::unix_ms(),
         instance: introduction.instance,
     };

@@ -14,7 +14,7 @@ use ledger::{Checkpoint, Hash, Tree};
 use rusqlite::Connection;
 use std::path::Path;
 
-/// What was verified.
+/// A log that was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
     /// The log's name.

@@ -11,7 +11,7 @@
 //! | [`audit`] | the verification of everything, for a log in use and for a copy |
 //! | [`error`] | the faults, each with its way out |
 //!
-//! What is in an entry is the business of whoever writes it. Nothing here reads a clock or draws a number.
+//! The content of an entry is the business of whoever writes it. Nothing here reads a clock or draws a number.
 
 #![forbid(unsafe_code)]
 

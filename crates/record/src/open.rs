@@ -31,7 +31,7 @@ pub struct Trust {
     pub secret: LogSecret,
 }
 
-/// What is given to the caller as the log is opened, in this order: the snapshot, if there is one, and then
+/// The content of a log as it is opened, in this order: the snapshot, if there is one, and then
 /// each entry behind it, oldest first.
 #[derive(Debug)]
 pub enum Item {

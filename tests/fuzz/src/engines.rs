@@ -20,6 +20,7 @@ use std::time::Duration;
 use wire::admin::{RotateRequest, TokenRequest};
 use wire::evidence::Benchmark;
 use wire::fixtures;
+use wire::log::LogEnd;
 use wire::message::{Enrol, Hello, InterfaceReport, PeerReport, Phase, Refusal};
 use wire::{Digest, Mark, Signed, ToController, ToNode, Token, Way};
 
@@ -249,8 +250,11 @@ impl World {
                     segment: keys::SegmentId::FIRST,
                     epoch: Epoch(u64::MAX),
                     update: Digest([9; 32]),
-                    log_events: u64::MAX,
-                    log_hash: Digest([9; 32]),
+                    log: LogEnd {
+                        events: u64::MAX,
+                        root: Digest([9; 32]),
+                    },
+                    log_key: keys::LogId([9; 32]),
                 };
                 Signed::sign(&mark, &AUTHORITY).ok()
             }
@@ -261,6 +265,10 @@ impl World {
             advertised: Vec::new(),
             addresses: Vec::new(),
             newest,
+            log: (claims % 5 == 0).then(|| LogEnd {
+                events: u64::from(claims),
+                root: Digest([claims; 32]),
+            }),
             unix_ms: u64::from(claims),
             instance: wire::fixtures::instance(claims % 2, claims),
         };

@@ -14,6 +14,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use wire::evidence::{Benchmark, Envelope};
 use wire::frame::{self, Frame};
 use wire::instance::{Duplicate, Seen};
+use wire::log::{LogEnd, LogNews, LogRestored};
 use wire::message::{
     Again, Enrol, Hello, InterfaceReport, PeerReport, Phase, Refusal, RefusedEvidence, Update,
 };
@@ -218,6 +219,7 @@ fn to_controller() -> Vec<ToController> {
             advertised: addresses(),
             addresses: vec![addresses()[0].ip()],
             newest: Some(mark()),
+            log: Some(END),
             unix_ms: 1_700_000_000_000,
             instance: fixtures::instance(1, 1),
         }),
@@ -248,6 +250,7 @@ fn to_controller() -> Vec<ToController> {
             addresses: vec![addresses()[0].ip()],
         },
         ToController::Present,
+        ToController::Kept { log: END },
     ]
 }
 
@@ -263,12 +266,14 @@ fn to_node() -> Vec<ToNode> {
         secret: Some(EpochSecret::from_bytes([7; 32])),
         age_ms: 12,
         mark: mark(),
+        log: log(),
     };
     let outsider = Update {
         signed,
         secret: None,
         age_ms: 0,
         mark: mark(),
+        log: log(),
     };
     vec![
         ToNode::Enrolled(place()),
@@ -317,14 +322,33 @@ fn update() -> EpochUpdate {
     }
 }
 
+const END: LogEnd = LogEnd {
+    events: 17,
+    root: Digest([3; 32]),
+};
+
+fn log() -> LogNews {
+    let restored = LogRestored {
+        mesh: MeshId([1; 16]),
+        copy: END,
+        unix_ms: 1_700_000_000_000,
+    };
+    LogNews {
+        checkpoint: "meshd/01\n17\nAwMD\n\n— meshd/01 BAQEBAQ=\n".into(),
+        from: 12,
+        proof: vec![[5; 32], [6; 32]],
+        restored: Signed::sign(&restored, &AUTHORITY).ok(),
+    }
+}
+
 fn mark() -> Signed<Mark> {
     let mark = Mark {
         mesh: MeshId([1; 16]),
         segment: SegmentId::FIRST,
         epoch: Epoch(3),
         update: Digest([2; 32]),
-        log_events: 17,
-        log_hash: Digest([3; 32]),
+        log: END,
+        log_key: keys::LogId([4; 32]),
     };
     Signed::sign(&mark, &AUTHORITY).expect("the mark keeps the rules")
 }

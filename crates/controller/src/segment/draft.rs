@@ -166,11 +166,7 @@ impl Segment {
             tracing::error!(%error, "an epoch update breaks a rule of its format");
             Unpublished::Rule(error)
         })?;
-        // This mark is of the log as it was before the epoch. It is replaced after the commit; but if it cannot
-        // be signed now, it could not be then, when it would be too late to refuse.
-        let mark = mesh.mark(update.scope(), signed.digest(), basis.head);
         Ok(Issue {
-            mark: mark.map_err(Unpublished::Rule)?,
             update,
             signed,
             secret,

@@ -503,8 +503,11 @@ fn a_returning_node_is_sent_nothing_older_than_it_has() {
             segment: keys::SegmentId::FIRST,
             epoch: Epoch(epoch),
             update: Digest::default(),
-            log_events: 1,
-            log_hash: Digest::default(),
+            log: LogEnd {
+                events: 1,
+                root: Digest::default(),
+            },
+            log_key: log_key().public(),
         };
         Signed::sign(&mark, &own).unwrap()
     };

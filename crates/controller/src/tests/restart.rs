@@ -174,8 +174,11 @@ fn an_old_copy_of_the_log_is_an_alarm_as_soon_as_a_node_proves_it() {
             segment: keys::SegmentId::FIRST,
             epoch,
             update: Digest([7; 32]),
-            log_events: 1,
-            log_hash: Digest([7; 32]),
+            log: LogEnd {
+                events: 1,
+                root: Digest([7; 32]),
+            },
+            log_key: log_key().public(),
         };
         Some(Signed::sign(&mark, authority).unwrap())
     };
