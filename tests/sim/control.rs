@@ -79,6 +79,7 @@ impl Controller {
             authority: AuthoritySecret::from_base64(&authority).expect("it was written just now"),
             boot_id: format!("boot {}", self.boots),
             log_name: "test".into(),
+            keep_evidence: Duration::ZERO,
         };
         let engine = Engine::start(setup, log, fleet, epochs, clock(now));
         self.engine = Some(engine.expect("the engine starts"));

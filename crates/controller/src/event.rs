@@ -92,7 +92,8 @@ pub enum Event {
         epoch: Epoch,
         /// Whether it counts for hysteresis and probation.
         scheduled: bool,
-        /// The verdicts: all nodes if scheduled, else those whose membership changed.
+        /// The verdicts on all nodes if scheduled, else on those whose membership changed; without those that
+        /// say what the one before said.
         nodes: Vec<Verdict>,
     },
     /// An epoch was published.
@@ -248,6 +249,17 @@ pub struct Published {
     pub boot_ms: i64,
     /// Which boot that clock counts from.
     pub boot_id: String,
+}
+
+impl Verdict {
+    /// Whether it decides what `before` decided. The score and the evidence that it rests on may be others.
+    pub(crate) fn says_the_same_as(&self, before: &Self) -> bool {
+        let decides = |it: &Self| {
+            let reason = it.reason.clone();
+            (it.membership, it.state, reason, it.held)
+        };
+        decides(self) == decides(before)
+    }
 }
 
 impl Event {

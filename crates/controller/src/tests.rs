@@ -8,6 +8,7 @@ mod evidence;
 mod faults;
 mod metrics;
 mod restart;
+mod retention;
 mod segments;
 mod shown;
 mod socket;
@@ -112,6 +113,7 @@ fn start_with(
         authority,
         boot_id: boot_id.into(),
         log_name: "test".into(),
+        keep_evidence: Duration::ZERO,
     };
     match policies.as_slice() {
         [_] => Engine::start(setup, opened.0, opened.1, epochs, now),

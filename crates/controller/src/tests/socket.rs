@@ -22,6 +22,7 @@ fn config(dir: &Path) -> Config {
         mesh_v6: None,
         policy: Policy::default(),
         log_name: "test".into(),
+        keep_evidence: Duration::ZERO,
         adopt_log: None,
         metrics_listen: None,
         clients: 16,
