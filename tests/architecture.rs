@@ -91,7 +91,6 @@ const EDGES: &[Rule] = &[
     Rule::Reach {
         from: &["meshctl"],
         never: &[
-            "policy",
             "epoch",
             "tunnel",
             "agent",

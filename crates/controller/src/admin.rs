@@ -2,7 +2,7 @@
 //! crate `admin`. Decides nothing.
 
 use crate::inputs::Question;
-use crate::request::{Answer, Request};
+use crate::request::{Answer, LogRequest, Request};
 use ::admin::{Body, Desk, Refused, Words, form};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path as UrlPath, Query, State};
@@ -19,6 +19,19 @@ type Engine = Desk<Question>;
 struct Page {
     after: u64,
     limit: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProofOf {
+    seq: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Span {
+    from: u64,
+    to: Option<u64>,
 }
 
 impl Default for Page {
@@ -41,6 +54,10 @@ pub(crate) fn routes() -> Router<Engine> {
         .route("/v1/tokens", get(tokens).post(create_token))
         .route("/v1/tokens/{id}", delete(revoke_token))
         .route("/v1/events", get(events))
+        .route("/v1/log", get(log))
+        .route("/v1/log/proof", get(log_proof))
+        .route("/v1/log/consistency", get(log_consistency))
+        .route("/v1/log/entries", get(log_entries))
 }
 
 async fn ask(engine: &Engine, request: Request) -> Reply {
@@ -87,6 +104,43 @@ async fn events(State(engine): State<Engine>, page: Result<Query<Page>, QueryRej
         Refused::new(400, error.body_text(), hint)
     })?;
     ask(&engine, Request::Events { after, limit }).await
+}
+
+async fn log(State(engine): State<Engine>) -> Reply {
+    ask(&engine, Request::Log(LogRequest::Status)).await
+}
+
+async fn log_proof(
+    State(engine): State<Engine>,
+    of: Result<Query<ProofOf>, QueryRejection>,
+) -> Reply {
+    let Query(ProofOf { seq }) = of.map_err(|error| {
+        let hint = "`seq` is an event's number, as in /v1/log/proof?seq=7";
+        Refused::new(400, error.body_text(), hint)
+    })?;
+    ask(&engine, Request::Log(LogRequest::Proof { seq })).await
+}
+
+async fn log_consistency(
+    State(engine): State<Engine>,
+    span: Result<Query<Span>, QueryRejection>,
+) -> Reply {
+    let Query(Span { from, to }) = span.map_err(|error| {
+        let hint = "`from` and `to` are numbers of events, as in /v1/log/consistency?from=7&to=9";
+        Refused::new(400, error.body_text(), hint)
+    })?;
+    ask(&engine, Request::Log(LogRequest::Consistency { from, to })).await
+}
+
+async fn log_entries(
+    State(engine): State<Engine>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Reply {
+    let Query(Page { after, limit }) = page.map_err(|error| {
+        let hint = "`after` and `limit` are numbers, as in /v1/log/entries?after=0&limit=100";
+        Refused::new(400, error.body_text(), hint)
+    })?;
+    ask(&engine, Request::Log(LogRequest::Entries { after, limit })).await
 }
 
 fn node(name: String) -> Result<NodeName, Refused> {

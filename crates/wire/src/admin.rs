@@ -9,6 +9,10 @@
 //! | `POST /v1/epoch/rotate` | [`RotateRequest`] → [`EpochChange`] |
 //! | `GET /v1/tokens`, `POST /v1/tokens`, `DELETE /v1/tokens/{id}` | [`TokenInfo`], [`TokenRequest`] → [`TokenCreated`] |
 //! | `GET /v1/events?after=SEQ&limit=N` | [`EventList`] |
+//! | `GET /v1/log` | [`LogStatus`] |
+//! | `GET /v1/log/proof?seq=N` | [`LogProof`] |
+//! | `GET /v1/log/consistency?from=N&to=N` | [`LogConsistency`] |
+//! | `GET /v1/log/entries?after=SEQ&limit=N` | [`LogEntries`] |
 //!
 //! | Node | |
 //! |---|---|
@@ -27,6 +31,10 @@ use crate::name::NodeName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+mod log;
+
+pub use log::{LogConsistency, LogEntries, LogEntry, LogProof, LogStatus};
 
 /// Version of these forms; a new field does not change it, a changed meaning does.
 pub const SCHEMA: u32 = 1;
