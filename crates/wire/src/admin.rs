@@ -271,8 +271,9 @@ impl From<&Seen> for InstanceStatus {
 /// Newest accepted evidence of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BenchmarkStatus {
-    /// Overall score, 0 to 1.
-    pub overall: f64,
+    /// Overall score, 0 to 1; a harness that has many metrics and no score of the whole gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overall: Option<f64>,
     /// When the run finished.
     pub timestamp: String,
     /// The suite.
@@ -590,8 +591,9 @@ pub struct OffloadStatus {
 /// Newest evidence that a node sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvidenceStatus {
-    /// Overall score, 0 to 1.
-    pub overall: f64,
+    /// Overall score, 0 to 1; a harness that has many metrics and no score of the whole gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overall: Option<f64>,
     /// The suite.
     pub suite: String,
     /// The suite's version.
