@@ -24,7 +24,7 @@ pub struct Benchmark {
     /// The model that was measured, as the harness names it; informative.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// What was measured, by the names that the harness gives; any finite number.
+    /// The measurements, by the names that the harness gives them; any finite numbers.
     #[serde(default)]
     pub metrics: BTreeMap<String, f64>,
     /// The metrics of which the harness itself says that less is better.
