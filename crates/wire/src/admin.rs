@@ -341,6 +341,22 @@ pub struct RuleStatus {
     pub holds: bool,
 }
 
+/// The outcome of evidence that an operator handed in: the answer to `POST /v1/nodes/{name}/evidence`, whose body
+/// is the envelope as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceAnswer {
+    /// SHA-256 of the statement, `sha256:…`.
+    pub digest: String,
+    /// Whether it entered the node's record.
+    pub accepted: bool,
+    /// Why it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Whether the reason may pass: the same envelope may be taken later.
+    #[serde(default)]
+    pub again: bool,
+}
+
 /// Evicts a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

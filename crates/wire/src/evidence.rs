@@ -19,7 +19,7 @@ mod statement;
 #[cfg(test)]
 mod tests;
 
-pub use attested::{Attested, Signer, payload_digest, peek};
+pub use attested::{Attested, Signer, payload_digest, peek, peek_statement};
 pub use benchmark::Benchmark;
 pub use envelope::{Envelope, EnvelopeSignature};
 pub use statement::{Statement, Subject};
