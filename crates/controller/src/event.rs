@@ -169,8 +169,9 @@ pub struct Accepted {
     /// SHA-256 of the statement.
     #[serde(with = "bytes")]
     pub digest: Digest,
-    /// The run's score.
-    pub overall: f64,
+    /// The run's score of the whole, if the harness gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overall: Option<f64>,
     /// Score per metric.
     pub metrics: BTreeMap<String, f64>,
     /// The program that ran the suite.

@@ -91,7 +91,7 @@ enum Noun {
     /// Make signing keys; needs no daemon.
     #[command(subcommand)]
     Key(key::Verb),
-    /// Sign evidence; needs no daemon.
+    /// Turn a harness's results into evidence, sign it, and hand it in.
     #[command(subcommand)]
     Evidence(evidence::Verb),
 }
@@ -129,7 +129,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Score(verb) => score::run(verb, &client, &answer).await,
         Noun::Peer(verb) => peer::run(verb, &client, &answer).await,
         Noun::Key(verb) => key::run(&verb, &answer),
-        Noun::Evidence(verb) => evidence::run(&verb, &answer),
+        Noun::Evidence(verb) => evidence::run(verb, &client, &answer).await,
     }
 }
 
