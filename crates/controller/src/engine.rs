@@ -14,6 +14,7 @@
 //! | `View`, `metrics` | what all of that looks like from outside | sees everything |
 //! | `timers` | what is due when, and why | sees journal, segments and connections |
 
+use crate::by::By;
 use crate::clock::Now;
 use crate::connections::{Connections, Stage};
 use crate::counts::Counts;
@@ -329,14 +330,18 @@ impl Engine {
         self.connections.close(id, refusal, &mut self.output);
     }
 
-    /// Does what an operator asks, or says why not.
+    /// Does what an operator asks, or says why not. What it changes is on record as done at the word of `by`.
     ///
     /// # Errors
     /// [`Refused`]; then nothing has changed.
-    pub fn operator(&mut self, request: Request, now: Now) -> Result<Answer, Refused> {
+    pub fn operator(
+        &mut self,
+        request: Request,
+        by: Option<By>,
+        now: Now,
+    ) -> Result<Answer, Refused> {
         self.ingest().commit_staged(now);
         let rotation = self.rotation();
-        let by = None;
         Operator { rotation, by }.ask(request, now)
     }
 

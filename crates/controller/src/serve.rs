@@ -210,9 +210,13 @@ impl Shell {
     fn answer(&mut self, question: Question) {
         let now = Now::read();
         match question {
-            Question::Operator { request, answer } => {
+            Question::Operator {
+                request,
+                by,
+                answer,
+            } => {
                 // An operator who has gone away has been served all the same.
-                let _ = answer.send(self.engine.operator(request, now));
+                let _ = answer.send(self.engine.operator(request, by, now));
             }
             Question::Metrics { answer } => {
                 let held = Held {
