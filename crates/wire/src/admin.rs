@@ -34,7 +34,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 mod log;
 
-pub use log::{LogConsistency, LogEntries, LogEntry, LogProof, LogStatus};
+pub use log::{LogConsistency, LogEntries, LogEntry, LogProof, LogSeen, LogStatus};
 
 /// Version of these forms; a new field does not change it, a changed meaning does.
 pub const SCHEMA: u32 = 1;
@@ -504,6 +504,12 @@ pub struct NodeDaemonStatus {
     /// The other machine that runs with this node's keys, if the controller said so within three minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duplicate: Option<DuplicateStatus>,
+    /// The end of the controller's log, by the newest checkpoint that this node has kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogSeen>,
+    /// Why the controller's log is refused, and every update with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_fault: Option<String>,
     /// Membership in the epoch that the node has in force; `None` before the first.
     pub membership: Option<Membership>,
     /// Why the node has no peers.
