@@ -43,6 +43,14 @@ fn what_is_in_the_log_is_proved_exported_and_verified_without_the_controller() {
     assert!(exported.lines().any(|it| it == line), "the very line");
     let key = mesh.meshctl(CONTROLLER, &["log", "key"]);
     let key = String::from_utf8(key.stdout).expect("it is text");
+    // Another key signs from now on, and nodes follow it, because the authority names it.
+    let rotated: LogStatus = mesh.ask(CONTROLLER, &["log", "rotate-key"]);
+    assert!(rotated.checkpoint.matches("— ").count() == 2 && rotated.verifier != key.trim());
+    let key = rotated.verifier;
+    mesh.wait_until("a node has seen a checkpoint by the new key", |mesh| {
+        let seen = mesh.node_status("node-a").log;
+        seen.is_some_and(|seen| seen.events > rotated.size)
+    });
     // A node has kept the end of the same log.
     let seen = mesh.node_status("node-a").log.expect("it has seen one");
     let now: LogConsistency = mesh.ask(

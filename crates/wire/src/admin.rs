@@ -10,6 +10,7 @@
 //! | `GET /v1/tokens`, `POST /v1/tokens`, `DELETE /v1/tokens/{id}` | [`TokenInfo`], [`TokenRequest`] → [`TokenCreated`] |
 //! | `GET /v1/events?after=SEQ&limit=N` | [`EventList`] |
 //! | `GET /v1/log` | [`LogStatus`] |
+//! | `POST /v1/log/rotate-key` | → [`LogStatus`] |
 //! | `GET /v1/log/proof?seq=N` | [`LogProof`] |
 //! | `GET /v1/log/consistency?from=N&to=N` | [`LogConsistency`] |
 //! | `GET /v1/log/entries?after=SEQ&limit=N` | [`LogEntries`] |
