@@ -21,6 +21,7 @@ const PURE: &[&str] = &[
     "keys",
     "ledger",
     "wire",
+    "harness",
     "policy",
     "epoch",
     "tunnel",
@@ -33,6 +34,7 @@ const PRODUCT: &[&str] = &[
     "keys",
     "ledger",
     "wire",
+    "harness",
     "policy",
     "epoch",
     "tunnel",
@@ -91,7 +93,6 @@ const EDGES: &[Rule] = &[
     Rule::Reach {
         from: &["meshctl"],
         never: &[
-            "policy",
             "epoch",
             "tunnel",
             "agent",

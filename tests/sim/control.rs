@@ -79,6 +79,7 @@ impl Controller {
             authority: AuthoritySecret::from_base64(&authority).expect("it was written just now"),
             boot_id: format!("boot {}", self.boots),
             log_name: "test".into(),
+            keep_evidence: Duration::ZERO,
         };
         let engine = Engine::start(setup, log, fleet, epochs, clock(now));
         self.engine = Some(engine.expect("the engine starts"));
@@ -98,7 +99,7 @@ impl Controller {
             name: Some(name),
             ttl_seconds: None,
         };
-        let token = match engine.operator(Request::CreateToken(form), now) {
+        let token = match engine.operator(Request::CreateToken(form), None, now) {
             Ok(Answer::Created(created)) => created.token.parse::<Token>().expect("a token"),
             _ => panic!("no token"),
         };
@@ -134,7 +135,7 @@ impl World {
         let Some(engine) = &mut self.controller.engine else {
             return false;
         };
-        let done = engine.operator(request, now).is_ok();
+        let done = engine.operator(request, None, now).is_ok();
         self.run_engine();
         done
     }

@@ -21,8 +21,8 @@ pub enum Emission {
 /// The newest evidence.
 #[derive(Debug)]
 pub struct Evidence {
-    /// The overall score.
-    pub overall: f64,
+    /// The score of the whole, if the harness gave one.
+    pub overall: Option<f64>,
     /// The suite.
     pub suite: String,
     /// Its version.

@@ -375,7 +375,7 @@ mod tests {
                 copy: copy.end(),
                 unix_ms: 1,
             };
-            Some(Signed::sign(&restored, authority).unwrap())
+            Some(Box::new(Signed::sign(&restored, authority).unwrap()))
         };
         let other = AuthoritySecret::generate(&mut OsRng);
         let told = |restored| {

@@ -1,24 +1,39 @@
 //! The controller's admin socket: paths to [`Request`]s. The forms are in [`wire::admin`], the server in the
 //! crate `admin`. Decides nothing.
 
+use crate::by::By;
 use crate::inputs::Question;
-use crate::request::{Answer, Request};
-use ::admin::{Body, Desk, Refused, Words, form};
+use crate::request::{Answer, LogRequest, Request};
+use ::admin::{Body, Caller, Desk, Refused, Words, form};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::routing::{delete, get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use wire::NodeName;
 
 type Reply = Result<Json<Answer>, Refused>;
 type Engine = Desk<Question>;
+type Asker = Extension<Caller>;
 
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Page {
     after: u64,
     limit: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProofOf {
+    seq: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Span {
+    from: u64,
+    to: Option<u64>,
 }
 
 impl Default for Page {
@@ -41,52 +56,133 @@ pub(crate) fn routes() -> Router<Engine> {
         .route("/v1/tokens", get(tokens).post(create_token))
         .route("/v1/tokens/{id}", delete(revoke_token))
         .route("/v1/events", get(events))
+        .route("/v1/log", get(log))
+        .route("/v1/log/proof", get(log_proof))
+        .route("/v1/log/consistency", get(log_consistency))
+        .route("/v1/log/entries", get(log_entries))
 }
 
-async fn ask(engine: &Engine, request: Request) -> Reply {
-    let answer = engine.ask(|answer| Question::Operator { request, answer });
-    answer.await?.map(Json)
+/// Asks for something, at the word of the user whom the kernel names for the other end of the socket.
+async fn ask(engine: &Engine, Extension(caller): Asker, request: Request) -> Reply {
+    let by = caller.uid.map(By::Uid);
+    let question = |answer| Question::Operator {
+        request,
+        by,
+        answer,
+    };
+    engine.ask(question).await?.map(Json)
 }
 
-async fn status(State(engine): State<Engine>) -> Reply {
-    ask(&engine, Request::Status).await
+async fn status(State(engine): State<Engine>, asker: Asker) -> Reply {
+    ask(&engine, asker, Request::Status).await
 }
 
-async fn explain(State(engine): State<Engine>, UrlPath(name): UrlPath<String>) -> Reply {
-    ask(&engine, Request::Explain(node(name)?)).await
+async fn explain(
+    State(engine): State<Engine>,
+    asker: Asker,
+    UrlPath(name): UrlPath<String>,
+) -> Reply {
+    ask(&engine, asker, Request::Explain(node(name)?)).await
 }
 
-async fn evict(State(engine): State<Engine>, UrlPath(name): UrlPath<String>, body: Body) -> Reply {
+async fn evict(
+    State(engine): State<Engine>,
+    asker: Asker,
+    UrlPath(name): UrlPath<String>,
+    body: Body,
+) -> Reply {
     let request = Request::Evict(node(name)?, form(body)?);
-    ask(&engine, request).await
+    ask(&engine, asker, request).await
 }
 
-async fn readmit(State(engine): State<Engine>, UrlPath(name): UrlPath<String>) -> Reply {
-    ask(&engine, Request::Readmit(node(name)?)).await
+async fn readmit(
+    State(engine): State<Engine>,
+    asker: Asker,
+    UrlPath(name): UrlPath<String>,
+) -> Reply {
+    ask(&engine, asker, Request::Readmit(node(name)?)).await
 }
 
-async fn rotate(State(engine): State<Engine>, body: Body) -> Reply {
-    ask(&engine, Request::Rotate(form(body)?)).await
+async fn rotate(State(engine): State<Engine>, asker: Asker, body: Body) -> Reply {
+    ask(&engine, asker, Request::Rotate(form(body)?)).await
 }
 
-async fn tokens(State(engine): State<Engine>) -> Reply {
-    ask(&engine, Request::Tokens).await
+async fn tokens(State(engine): State<Engine>, asker: Asker) -> Reply {
+    ask(&engine, asker, Request::Tokens).await
 }
 
-async fn create_token(State(engine): State<Engine>, body: Body) -> Reply {
-    ask(&engine, Request::CreateToken(form(body)?)).await
+async fn create_token(State(engine): State<Engine>, asker: Asker, body: Body) -> Reply {
+    ask(&engine, asker, Request::CreateToken(form(body)?)).await
 }
 
-async fn revoke_token(State(engine): State<Engine>, UrlPath(id): UrlPath<String>) -> Reply {
-    ask(&engine, Request::RevokeToken(id)).await
+async fn revoke_token(
+    State(engine): State<Engine>,
+    asker: Asker,
+    UrlPath(id): UrlPath<String>,
+) -> Reply {
+    ask(&engine, asker, Request::RevokeToken(id)).await
 }
 
-async fn events(State(engine): State<Engine>, page: Result<Query<Page>, QueryRejection>) -> Reply {
+async fn events(
+    State(engine): State<Engine>,
+    asker: Asker,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Reply {
     let Query(Page { after, limit }) = page.map_err(|error| {
         let hint = "`after` and `limit` are numbers, as in /v1/events?after=0&limit=100";
         Refused::new(400, error.body_text(), hint)
     })?;
-    ask(&engine, Request::Events { after, limit }).await
+    ask(&engine, asker, Request::Events { after, limit }).await
+}
+
+async fn log(State(engine): State<Engine>, asker: Asker) -> Reply {
+    ask(&engine, asker, Request::Log(LogRequest::Status)).await
+}
+
+async fn log_proof(
+    State(engine): State<Engine>,
+    asker: Asker,
+    of: Result<Query<ProofOf>, QueryRejection>,
+) -> Reply {
+    let Query(ProofOf { seq }) = of.map_err(|error| {
+        let hint = "`seq` is an event's number, as in /v1/log/proof?seq=7";
+        Refused::new(400, error.body_text(), hint)
+    })?;
+    ask(&engine, asker, Request::Log(LogRequest::Proof { seq })).await
+}
+
+async fn log_consistency(
+    State(engine): State<Engine>,
+    asker: Asker,
+    span: Result<Query<Span>, QueryRejection>,
+) -> Reply {
+    let Query(Span { from, to }) = span.map_err(|error| {
+        let hint = "`from` and `to` are numbers of events, as in /v1/log/consistency?from=7&to=9";
+        Refused::new(400, error.body_text(), hint)
+    })?;
+    ask(
+        &engine,
+        asker,
+        Request::Log(LogRequest::Consistency { from, to }),
+    )
+    .await
+}
+
+async fn log_entries(
+    State(engine): State<Engine>,
+    asker: Asker,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Reply {
+    let Query(Page { after, limit }) = page.map_err(|error| {
+        let hint = "`after` and `limit` are numbers, as in /v1/log/entries?after=0&limit=100";
+        Refused::new(400, error.body_text(), hint)
+    })?;
+    ask(
+        &engine,
+        asker,
+        Request::Log(LogRequest::Entries { after, limit }),
+    )
+    .await
 }
 
 fn node(name: String) -> Result<NodeName, Refused> {

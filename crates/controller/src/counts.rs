@@ -151,7 +151,7 @@ impl From<&EvidenceError> for EvidenceResult {
             EvidenceError::TooLarge
             | EvidenceError::Envelope
             | EvidenceError::Statement
-            | EvidenceError::Field(_) => Self::Malformed,
+            | EvidenceError::Field { .. } => Self::Malformed,
         }
     }
 }

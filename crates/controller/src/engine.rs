@@ -14,6 +14,7 @@
 //! | `View`, `metrics` | what all of that looks like from outside | sees everything |
 //! | `timers` | what is due when, and why | sees journal, segments and connections |
 
+use crate::by::By;
 use crate::clock::Now;
 use crate::connections::{Connections, Stage};
 use crate::counts::Counts;
@@ -22,7 +23,7 @@ use crate::effect::Output;
 use crate::enrol::{Enrolled, Enrolment};
 use crate::event::Event;
 use crate::fleet::Fleet;
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, Staged};
 use crate::journal::Journal;
 use crate::log::{Log, StoredEpoch};
 use crate::mesh::Mesh;
@@ -85,6 +86,7 @@ pub struct Engine {
     /// The enrolments that all unknown keys together may ask for.
     enrolments: Bucket,
     counts: Counts,
+    staged: Staged,
     output: Output,
 }
 
@@ -142,6 +144,7 @@ impl Engine {
             controller: setup.controller,
             advertise: setup.advertise,
             boot_id: setup.boot_id,
+            keep_evidence: setup.keep_evidence,
         };
         let journal = Journal::new(log, fleet, now);
         let basis = Basis {
@@ -157,6 +160,7 @@ impl Engine {
             connections: Connections::new(),
             enrolments: Bucket::new(ENROLMENTS_PER_SECOND, ENROLMENT_BURST),
             counts: Counts::default(),
+            staged: Staged::default(),
             output: Output::new(),
         };
         let segments = engine.segments.iter();
@@ -172,6 +176,9 @@ impl Engine {
 
     /// The next thing for the shell to do.
     pub fn poll_effect(&mut self) -> Option<Effect> {
+        if let Some(now) = self.staged.at() {
+            self.ingest().commit_staged(now);
+        }
         self.output.poll()
     }
 
@@ -192,7 +199,7 @@ impl Engine {
 
     /// Work that can wait until the effects are carried out: a revocation does not wait for it.
     pub fn tidy(&mut self, now: Now) {
-        self.journal.tidy(now);
+        self.journal.tidy(self.mesh.keep_evidence, now);
     }
 
     /// When [`Self::handle_timeout`] is due, on the boot-time clock.
@@ -207,6 +214,7 @@ impl Engine {
 
     /// Does whatever is due.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.ingest().commit_staged(now);
         if self.journal.handle_clocks(now) {
             self.output.touch();
         }
@@ -292,6 +300,13 @@ impl Engine {
             return;
         };
         let peer = session.peer;
+        // Anything else is heard after the evidence that came before it.
+        if !matches!(message, ToController::Evidence { .. }) {
+            self.ingest().commit_staged(now);
+        }
+        let Some(session) = self.connections.session(id) else {
+            return;
+        };
         match &session.stage {
             Stage::Serving { name } => {
                 let name = name.clone();
@@ -315,13 +330,18 @@ impl Engine {
         self.connections.close(id, refusal, &mut self.output);
     }
 
-    /// Does what an operator asks, or says why not.
+    /// Does what an operator asks, or says why not. What it changes is on record as done at the word of `by`.
     ///
     /// # Errors
     /// [`Refused`]; then nothing has changed.
-    pub fn operator(&mut self, request: Request, now: Now) -> Result<Answer, Refused> {
+    pub fn operator(
+        &mut self,
+        request: Request,
+        by: Option<By>,
+        now: Now,
+    ) -> Result<Answer, Refused> {
+        self.ingest().commit_staged(now);
         let rotation = self.rotation();
-        let by = None;
         Operator { rotation, by }.ask(request, now)
     }
 
@@ -395,6 +415,7 @@ impl Engine {
             segments: &mut self.segments,
             connections: &mut self.connections,
             counts: &mut self.counts,
+            staged: &mut self.staged,
             output: &mut self.output,
         }
     }
@@ -406,6 +427,12 @@ impl Engine {
             segments: &self.segments,
             connections: &self.connections,
         }
+    }
+
+    /// As [`Self::tidy`], with another retention, and with a snapshot of now first if `snapshot`.
+    #[cfg(test)]
+    pub(crate) fn retain(&mut self, keep: Duration, snapshot: bool, now: Now) {
+        self.journal.retain(keep, snapshot, now);
     }
 
     /// For tests that look behind the outputs.

@@ -92,7 +92,8 @@ pub enum Event {
         epoch: Epoch,
         /// Whether it counts for hysteresis and probation.
         scheduled: bool,
-        /// The verdicts: all nodes if scheduled, else those whose membership changed.
+        /// The verdicts on all nodes if scheduled, else on those whose membership changed; without those that
+        /// say what the one before said.
         nodes: Vec<Verdict>,
     },
     /// An epoch was published.
@@ -168,8 +169,9 @@ pub struct Accepted {
     /// SHA-256 of the statement.
     #[serde(with = "bytes")]
     pub digest: Digest,
-    /// The run's score.
-    pub overall: f64,
+    /// The run's score of the whole, if the harness gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overall: Option<f64>,
     /// Score per metric.
     pub metrics: BTreeMap<String, f64>,
     /// The program that ran the suite.
@@ -248,6 +250,17 @@ pub struct Published {
     pub boot_ms: i64,
     /// Which boot that clock counts from.
     pub boot_id: String,
+}
+
+impl Verdict {
+    /// Whether it decides what `before` decided. The score and the evidence that it rests on may be others.
+    pub(crate) fn says_the_same_as(&self, before: &Self) -> bool {
+        let decides = |it: &Self| {
+            let reason = it.reason.clone();
+            (it.membership, it.state, reason, it.held)
+        };
+        decides(self) == decides(before)
+    }
 }
 
 impl Event {

@@ -31,7 +31,35 @@ pub(crate) struct Ingest<'e> {
     pub(crate) segments: &'e mut Segments,
     pub(crate) connections: &'e mut Connections,
     pub(crate) counts: &'e mut Counts,
+    pub(crate) staged: &'e mut Staged,
     pub(crate) output: &'e mut Output,
+}
+
+/// Evidence that the policy takes and that is not durable yet: what arrives together becomes durable in one
+/// commit. At most one run of each node, because the next is judged by what is on record of that one.
+#[derive(Debug, Default)]
+pub(crate) struct Staged {
+    runs: Vec<StagedRun>,
+    /// When the newest was staged.
+    at: Option<Now>,
+}
+
+#[derive(Debug)]
+struct StagedRun {
+    id: ConnectionId,
+    name: NodeName,
+    digest: [u8; 32],
+    envelope: Vec<u8>,
+    event: Event,
+    /// The bytes that it takes of what its node may fill.
+    kept: u32,
+}
+
+impl Staged {
+    /// When the newest was staged; `None`: there is none.
+    pub(crate) fn at(&self) -> Option<Now> {
+        self.at.filter(|_| !self.runs.is_empty())
+    }
 }
 
 impl Ingest<'_> {
@@ -285,8 +313,55 @@ impl Ingest<'_> {
     }
 
     fn evidence(&mut self, id: ConnectionId, name: &NodeName, envelope: &[u8], now: Now) {
+        if self.staged.runs.iter().any(|run| run.name == *name) {
+            self.commit_staged(now);
+        }
         let digest = payload_digest(envelope).unwrap_or_default();
-        let result = self.accept_evidence(name, envelope, now);
+        match self.take_evidence(name, envelope, now) {
+            Ok((event, kept)) => {
+                self.staged.at = Some(now);
+                self.staged.runs.push(StagedRun {
+                    id,
+                    name: name.clone(),
+                    digest,
+                    envelope: envelope.to_vec(),
+                    event,
+                    kept,
+                });
+            }
+            Err(error) => self.answer((id, name), digest, envelope, Err(error), now),
+        }
+    }
+
+    /// Makes durable what is staged, and answers.
+    pub(crate) fn commit_staged(&mut self, now: Now) {
+        let runs = std::mem::take(&mut self.staged.runs);
+        if runs.is_empty() {
+            return;
+        }
+        let events: Vec<Event> = runs.iter().map(|run| run.event.clone()).collect();
+        let written = self.journal.commit(None, &events, &[], self.output, now);
+        for run in runs {
+            if written.is_ok() {
+                let live = self.connections.live_mut(&run.name);
+                live.kept_bytes.take_many(run.kept, now.boot);
+                let fleet = self.journal.fleet();
+                self.segments.want_join_of(fleet, &run.name, now);
+            }
+            let result = written.map_err(NotAccepted::from);
+            self.answer((run.id, &run.name), run.digest, &run.envelope, result, now);
+        }
+    }
+
+    /// Tells a node what became of its evidence.
+    fn answer(
+        &mut self,
+        (id, name): (ConnectionId, &NodeName),
+        digest: [u8; 32],
+        envelope: &[u8],
+        result: Result<(), NotAccepted>,
+        now: Now,
+    ) {
         let counted = result.as_ref().err().map(EvidenceResult::from);
         let counted = counted.unwrap_or(EvidenceResult::Accepted);
         self.counts.evidence.count(counted);
@@ -313,12 +388,13 @@ impl Ingest<'_> {
             .send(id, ToNode::EvidenceResult { digest, refused });
     }
 
-    fn accept_evidence(
+    /// The event that puts evidence on record, and the bytes that it takes there, if the policy takes it.
+    fn take_evidence(
         &mut self,
         name: &NodeName,
         envelope: &[u8],
         now: Now,
-    ) -> Result<(), NotAccepted> {
+    ) -> Result<(Event, u32), NotAccepted> {
         let node = self.journal.fleet().node(name);
         let node = node.ok_or(NotAccepted::NotEnrolled)?;
         // An evicted node returns by an operator's word alone, so that its evidence could only fill the log.
@@ -337,12 +413,7 @@ impl Ingest<'_> {
         if !live.kept_bytes.has(kept, now.boot) {
             return Err(NotAccepted::TooMuchToday);
         }
-        self.journal.commit(None, &[event], &[], self.output, now)?;
-        let live = self.connections.live_mut(name);
-        live.kept_bytes.take_many(kept, now.boot);
-        let fleet = self.journal.fleet();
-        self.segments.want_join_of(fleet, name, now);
-        Ok(())
+        Ok((event, kept))
     }
 
     /// Whether evidence could not count any more, by what it says of itself: its node need not go on sending it.

@@ -1,6 +1,7 @@
 //! The inputs of the one task that owns the state: what connections carry, and what operators and scrapers
 //! ask. Refuses to answer: whoever puts a question in holds the other end.
 
+use crate::by::By;
 use crate::effect::ConnectionId;
 use crate::outbox::Outbox;
 use crate::request::{Answer, Request};
@@ -40,6 +41,7 @@ pub(crate) enum Question {
     /// An operator asks.
     Operator {
         request: Request,
+        by: Option<By>,
         answer: oneshot::Sender<Result<Answer, Refused>>,
     },
     /// A scraper asks.

@@ -165,8 +165,22 @@ impl Journal {
     }
 
     /// See [`Log::tidy`].
-    pub(crate) fn tidy(&mut self, now: Now) {
+    pub(crate) fn tidy(&mut self, keep_evidence: Duration, now: Now) {
         self.log.tidy(self.fleet.nodes().len(), now.boot);
+        if self.log.is_short_of_room() {
+            return;
+        }
+        if let Some(event) = self.log.retain(&self.fleet, keep_evidence, now) {
+            self.fleet.apply(now.wall, &event);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn retain(&mut self, keep: Duration, snapshot: bool, now: Now) {
+        if snapshot {
+            self.log.snapshot(&self.fleet);
+        }
+        self.tidy(keep, now);
     }
 
     /// A node shows a mark that the authority signed in this mesh.
@@ -215,7 +229,7 @@ impl Journal {
             (Kept::Nothing, _) | (Kept::Another, None) => self.log.news_since(0),
             (Kept::Events(events), _) => self.log.news_since(events),
             (Kept::Another, Some(restored)) => Ok(LogNews {
-                restored: Some(restored.clone()),
+                restored: Some(Box::new(restored.clone())),
                 ..self.log.news_since(self.fleet.restored_at())?
             }),
         }

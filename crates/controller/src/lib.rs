@@ -15,6 +15,7 @@
 //! | `rotate` | decide → time → sign → persist → push |
 //! | `journal`, [`log`](mod@log), [`event`], [`by`], [`fleet`] | the one way to durable state, what is in it, what it folds to |
 //! | `enrol`, `ingest`, `push`, [`operator`], [`request`] | what is said to the controller, and by it |
+//! | `prove` | the log as a transparency log: proofs for whoever asks |
 //! | `connections` | who is there, and where |
 //! | `mesh`, `network` | what stays as it is; the mesh's address ranges |
 //! | `intake`, `outbox` | what a connection may take before the engine hears of it; what waits to be sent on it |
@@ -52,6 +53,7 @@ mod journal;
 mod mesh;
 mod network;
 mod outbox;
+mod prove;
 mod push;
 mod reserve;
 mod rotate;

@@ -5,6 +5,7 @@
 //! checkpoint, cannot be told from the log itself; the nodes can, by the checkpoints that they keep.
 
 use crate::by::By;
+use crate::clock::Now;
 use crate::event::Event;
 use crate::fleet::Fleet;
 use crate::reserve::Reserve;
@@ -31,6 +32,8 @@ pub struct Log {
     no_room_for_evidence: bool,
     /// The write-ahead log still holds what the tables have lost.
     unwiped: bool,
+    /// When to look for evidence that is too old to be kept.
+    prune_at: Duration,
 }
 
 /// A log that was opened, with all that is in it.
@@ -118,6 +121,7 @@ impl Log {
             reserve: Reserve::beside(path),
             no_room_for_evidence: false,
             unwiped: true,
+            prune_at: Duration::ZERO,
         };
         Ok(Opened { log, fleet, epochs })
     }
@@ -255,6 +259,46 @@ impl Log {
         self.reserve.keep(nodes, now);
         if was_spent && !self.reserve.is_spent() {
             self.no_room_for_evidence = false;
+        }
+    }
+
+    /// Keeps a snapshot of `fleet`, which is the fold of the log, where enough has been written since the last
+    /// one; and lets evidence leave that is older than `keep`. Little at a time, because nobody is served
+    /// meanwhile. Returns the event that says what left.
+    pub fn retain(&mut self, fleet: &Fleet, keep: Duration, now: Now) -> Option<Event> {
+        let written = self.head().seq - self.store.snapshot_seq();
+        let is_due = now.boot >= self.prune_at;
+        if written >= SNAPSHOT_AFTER || (is_due && written >= PRUNE_AFTER) {
+            self.snapshot(fleet);
+        }
+        if !is_due || keep.is_zero() {
+            return None;
+        }
+        let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+        let at = now.wall.as_millisecond();
+        let before = at.saturating_sub(keep_ms);
+        let pruned = self.store.prune(EVIDENCE, before, PRUNED_AT_ONCE, at);
+        let (event, wait) = match pruned {
+            Ok(Some(pruned)) => (Some(Event::EntriesPruned(pruned)), PRUNE_PAUSE),
+            Ok(None) => (None, PRUNE_EVERY),
+            Err(error) => {
+                tracing::warn!(%error, "evidence that is too old cannot leave the event log");
+                (None, PRUNE_EVERY)
+            }
+        };
+        self.prune_at = now.boot + wait;
+        self.unwiped |= event.is_some();
+        event
+    }
+
+    pub(crate) fn snapshot(&mut self, fleet: &Fleet) {
+        let state = fleet.to_snapshot();
+        match self.store.keep_snapshot(&state) {
+            Ok(()) => tracing::debug!(bytes = state.len(), "snapshot of the event log"),
+            Err(error) => tracing::warn!(
+                %error,
+                "no snapshot of the event log: the next start reads more of it"
+            ),
         }
     }
 
@@ -398,6 +442,18 @@ fn read_epochs(db: &Connection) -> Result<Vec<StoredEpoch>, LogError> {
     }
     Ok(epochs)
 }
+
+/// Events after which a snapshot is kept: a start reads no more of them than that, in about a second.
+const SNAPSHOT_AFTER: u64 = 65_536;
+/// The same when evidence is due to leave, which only events before a snapshot can.
+const PRUNE_AFTER: u64 = 4_096;
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+/// Between two lots, while there are more.
+const PRUNE_PAUSE: Duration = Duration::from_secs(1);
+/// Events that are looked through for one lot.
+const PRUNED_AT_ONCE: u64 = 1_024;
+/// The kind of [`Event::EvidenceAccepted`].
+const EVIDENCE: &str = "evidence_accepted";
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use crate::fleet::Node;
 use crate::log::Log;
 use crate::network::Network;
 use keys::{AuthorityId, AuthoritySecret, ControllerId, MeshId, Scope, SegmentId};
+use std::time::Duration;
 use wire::signed::VerifyError;
 use wire::{Digest, Excluded, Mark, Member, NodeName, Place, Signed};
 
@@ -21,6 +22,8 @@ pub(crate) struct Mesh {
     pub(crate) advertise: Vec<String>,
     /// Which boot of the machine this is.
     pub(crate) boot_id: String,
+    /// How long evidence is kept in the log; zero: for ever.
+    pub(crate) keep_evidence: Duration,
 }
 
 impl Mesh {

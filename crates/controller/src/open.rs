@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use wire::HostPort;
 use wire::host_port::Host;
 use wire::token::MAX_ADDRESSES;
@@ -41,6 +42,8 @@ pub struct Config {
     pub policy: Policy,
     /// The first part of the name that the log of a new mesh gets in its checkpoints.
     pub log_name: String,
+    /// How long evidence is kept in the log; zero: for ever.
+    pub keep_evidence: Duration,
     /// The authority that signed for the mesh until now, where it was replaced on purpose.
     pub adopt_log: Option<AuthorityId>,
     /// TCP address that serves metrics, to whoever reaches it. `None`: only the admin socket does.
@@ -199,6 +202,7 @@ impl Controller {
             authority,
             boot_id: clock::boot_id(),
             log_name: config.log_name,
+            keep_evidence: config.keep_evidence,
         };
         let now = Now::read();
         let engine = Engine::start(setup, log, fleet, epochs, now)?;

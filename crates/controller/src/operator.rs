@@ -6,6 +6,7 @@ use crate::decide::Cause;
 use crate::event::Event;
 use crate::fleet::{Fate, Fleet, TokenRecord};
 use crate::format::{shown, utc, utc_unix};
+use crate::prove::prove;
 use crate::rotate::Rotation;
 use crate::segment::{Segment, Unpublished};
 use crate::view::View;
@@ -49,6 +50,7 @@ impl Operator<'_> {
             Request::Tokens => Ok(Answer::Tokens(self.tokens(now))),
             Request::CreateToken(form) => self.create_token(form, now),
             Request::RevokeToken(id) => self.revoke_token(&id, now),
+            Request::Log(request) => prove(self.rotation.journal.log(), request),
             Request::Events { after, limit } => {
                 let page = self
                     .rotation

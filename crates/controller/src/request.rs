@@ -4,8 +4,8 @@
 use serde::Serialize;
 use wire::NodeName;
 use wire::admin::{
-    EpochChange, EventList, EvictRequest, Explanation, NodeStatus, RotateRequest, Status,
-    TokenCreated, TokenInfo, TokenRequest,
+    EpochChange, EventList, EvictRequest, Explanation, LogConsistency, LogEntries, LogProof,
+    LogStatus, NodeStatus, RotateRequest, Status, TokenCreated, TokenInfo, TokenRequest,
 };
 
 /// A request.
@@ -34,6 +34,34 @@ pub enum Request {
         /// At most so many.
         limit: u64,
     },
+    /// Something about the log as a transparency log.
+    Log(LogRequest),
+}
+
+/// A question about the log as a transparency log.
+#[derive(Debug, Clone, Copy)]
+pub enum LogRequest {
+    /// Its end.
+    Status,
+    /// The proof that an event is in it.
+    Proof {
+        /// The event's number, from 1.
+        seq: u64,
+    },
+    /// The proof that it extends an earlier one.
+    Consistency {
+        /// Events in the earlier one.
+        from: u64,
+        /// Events in the later one; `None`: in the log as it is now.
+        to: Option<u64>,
+    },
+    /// A page of it.
+    Entries {
+        /// The last entry that is known already.
+        after: u64,
+        /// At most so many.
+        limit: u64,
+    },
 }
 
 /// An answer.
@@ -56,4 +84,12 @@ pub enum Answer {
     Token(TokenInfo),
     /// To [`Request::Events`].
     Events(EventList),
+    /// To [`LogRequest::Status`].
+    Log(LogStatus),
+    /// To [`LogRequest::Proof`].
+    LogProof(Box<LogProof>),
+    /// To [`LogRequest::Consistency`].
+    LogConsistency(Box<LogConsistency>),
+    /// To [`LogRequest::Entries`].
+    LogEntries(LogEntries),
 }

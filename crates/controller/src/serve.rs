@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
+use wire::ToController;
 
 /// Why serving ended without being told to.
 #[derive(Debug, thiserror::Error)]
@@ -183,7 +184,7 @@ impl Shell {
             match wake {
                 Wake::Stop => break,
                 Wake::Question(question) => self.answer(question),
-                Wake::Input(input) => self.apply(input),
+                Wake::Input(input) => self.apply_with_what_follows(input, &mut queue),
                 Wake::Timeout => {}
             }
         }
@@ -209,9 +210,13 @@ impl Shell {
     fn answer(&mut self, question: Question) {
         let now = Now::read();
         match question {
-            Question::Operator { request, answer } => {
+            Question::Operator {
+                request,
+                by,
+                answer,
+            } => {
                 // An operator who has gone away has been served all the same.
-                let _ = answer.send(self.engine.operator(request, now));
+                let _ = answer.send(self.engine.operator(request, by, now));
             }
             Question::Metrics { answer } => {
                 let held = Held {
@@ -221,6 +226,23 @@ impl Shell {
                 // Nor is a scraper waited for.
                 let _ = answer.send(Ok(self.engine.metrics(held, now)));
             }
+        }
+    }
+
+    /// Evidence that waits is taken together: it becomes durable in one commit, and is judged once.
+    fn apply_with_what_follows(&mut self, input: Input, queue: &mut mpsc::Receiver<Input>) {
+        let mut next = Some(input);
+        for _ in 0..BATCH {
+            let Some(input) = next.take() else { return };
+            let is_evidence = matches!(&input, Input::Message { message, .. }
+                if matches!(**message, ToController::Evidence { .. }));
+            self.apply(input);
+            if is_evidence {
+                next = queue.try_recv().ok();
+            }
+        }
+        if let Some(input) = next {
+            self.apply(input);
         }
     }
 
@@ -292,6 +314,8 @@ impl Shell {
 
 /// Inputs that may wait; beyond that, connections wait.
 const INPUTS: usize = 1024;
+/// Evidence that is taken together.
+const BATCH: usize = 64;
 /// Questions of operators that may wait.
 const QUESTIONS: usize = 64;
 /// Keeps a timer that is due, but waits for something else, from spinning.

@@ -10,6 +10,7 @@ use keys::{AuthoritySecret, ControllerId, MeshId};
 use policy::{Policy, PolicyError};
 use rand_core::{OsRng, RngCore as _};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 /// All that the engine must be told once.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Setup {
     pub boot_id: String,
     /// The name of the log of a mesh that begins is `NAME/MESH`; this is the first part.
     pub log_name: String,
+    /// How long evidence is kept in the log; zero: for ever.
+    pub keep_evidence: Duration,
 }
 
 /// Why the engine cannot start.

@@ -8,11 +8,13 @@ mod evidence;
 mod faults;
 mod metrics;
 mod restart;
+mod retention;
 mod segments;
 mod shown;
 mod socket;
 mod timers;
 
+use crate::by::By;
 use crate::clock::Now;
 use crate::engine::{ConnectionId, Effect, Engine, Setup, StartError};
 use crate::fleet::Fleet;
@@ -33,6 +35,9 @@ use wire::evidence::Benchmark;
 use wire::log::LogEnd;
 use wire::message::{Again, Enrol, Hello, Phase, Refusal, ToController, ToNode, Update};
 use wire::{Digest, EpochUpdate, Instance, Mark, NodeName, Signed, Token};
+
+/// The operator who asks in these tests.
+const BY: Option<By> = Some(By::Uid(1_000));
 
 /// A controller in virtual time.
 struct World {
@@ -112,6 +117,7 @@ fn start_with(
         authority,
         boot_id: boot_id.into(),
         log_name: "test".into(),
+        keep_evidence: Duration::ZERO,
     };
     match policies.as_slice() {
         [_] => Engine::start(setup, opened.0, opened.1, epochs, now),
@@ -194,7 +200,7 @@ impl World {
     }
 
     fn ask(&mut self, request: Request) -> Result<Answer, String> {
-        let answer = self.engine.operator(request, self.now);
+        let answer = self.engine.operator(request, BY, self.now);
         self.collect();
         answer.map_err(|refused| {
             assert!(refused.error.hint.is_some(), "every refusal has a way out");
@@ -294,7 +300,7 @@ impl World {
     /// Sends evidence that finished now; returns why it was refused.
     fn evidence(&mut self, node: &Node, overall: f64) -> Option<String> {
         let run = Benchmark {
-            overall,
+            overall: Some(overall),
             ..self.run()
         };
         let envelope = run.attest_self(node.name.as_str(), &node.secret).unwrap();
@@ -448,7 +454,7 @@ fn the_secret_of_an_epoch_that_is_over_is_nowhere_on_disk_once_there_was_time() 
     };
     world
         .engine
-        .operator(Request::Rotate(now), world.now)
+        .operator(Request::Rotate(now), BY, world.now)
         .unwrap();
     assert!(on_disk(&world), "the write-ahead log has it still");
     world.engine.tidy(world.now);

@@ -69,6 +69,11 @@ impl Client {
         self.ask(Method::POST, path, Some(form)).await
     }
 
+    /// `POST path` with a body that is JSON already.
+    pub(crate) async fn post_body(&self, path: &str, body: Vec<u8>) -> Result<Reply, Failure> {
+        self.ask(Method::POST, path, Some(body)).await
+    }
+
     /// The status of a controller; refused on a node's socket.
     pub(crate) async fn controller_status(&self) -> Result<(Reply, ControllerStatus), Failure> {
         let reply = self.get("/v1/status").await?;

@@ -24,6 +24,7 @@ mod explain;
 mod failure;
 mod files;
 mod key;
+mod log;
 mod metrics;
 mod node;
 mod peer;
@@ -76,6 +77,9 @@ enum Noun {
     Token(token::Verb),
     /// Read the controller's event log.
     Events(events::Args),
+    /// Prove what is in the event log, or verify a copy of it.
+    #[command(subcommand)]
+    Log(log::Verb),
     /// Print what the daemon counts and measures, as OpenMetrics text.
     Metrics,
     /// On a node: change the score of a running mock emitter.
@@ -87,7 +91,7 @@ enum Noun {
     /// Make signing keys; needs no daemon.
     #[command(subcommand)]
     Key(key::Verb),
-    /// Sign evidence; needs no daemon.
+    /// Turn a harness's results into evidence, sign it, and hand it in.
     #[command(subcommand)]
     Evidence(evidence::Verb),
 }
@@ -120,11 +124,12 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Epoch(verb) => epoch::run(verb, &client, &answer).await,
         Noun::Token(verb) => token::run(verb, &client, &answer).await,
         Noun::Events(args) => events::run(&args, &client, &answer).await,
+        Noun::Log(verb) => log::run(verb, &client, &answer).await,
         Noun::Metrics => metrics::run(&client, &answer).await,
         Noun::Score(verb) => score::run(verb, &client, &answer).await,
         Noun::Peer(verb) => peer::run(verb, &client, &answer).await,
         Noun::Key(verb) => key::run(&verb, &answer),
-        Noun::Evidence(verb) => evidence::run(&verb, &answer),
+        Noun::Evidence(verb) => evidence::run(verb, &client, &answer).await,
     }
 }
 

@@ -80,7 +80,7 @@ pub(crate) fn table(status: &ControllerStatus) -> String {
             name.to_string(),
             membership(node.membership).into(),
             state(node.state).into(),
-            or_dash(benchmark.map(|b| units::score(b.overall))),
+            or_dash(benchmark.and_then(|b| b.overall).map(units::score)),
             or_dash(benchmark.map(|b| units::age(&status.generated_utc, &b.timestamp))),
             psk(node.psk).into(),
             heard(node, &status.generated_utc),
@@ -203,7 +203,7 @@ fn faults(faults: &[String]) -> String {
 fn benchmark(benchmark: &BenchmarkStatus) -> String {
     format!(
         "{} in {} {} at {}, vouched for by {}, {}",
-        units::score(benchmark.overall),
+        or_dash(benchmark.overall.map(units::score)),
         benchmark.suite,
         benchmark.suite_version,
         benchmark.timestamp,

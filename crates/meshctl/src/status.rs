@@ -165,7 +165,7 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
         status.last_evidence.as_ref().map(|e| {
             format!(
                 "{} in {} {}, {}: {}",
-                units::score(e.overall),
+                or_dash(e.overall.map(units::score)),
                 e.suite,
                 e.suite_version,
                 units::ago(&status.generated_utc, &e.sent_utc),

@@ -4,104 +4,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod daemon;
+
+use daemon::{Daemon, meshctl, stderr, stdout};
 use serde_json::{Value, json};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::thread::JoinHandle;
-use tempfile::TempDir;
-
-/// Answers one connection per scripted reply, and remembers what it was asked.
-struct Daemon {
-    folder: TempDir,
-    asked: JoinHandle<Vec<Asked>>,
-}
-
-/// A request as it came.
-struct Asked {
-    line: String,
-    body: String,
-}
-
-impl Daemon {
-    fn answering(replies: Vec<(u16, String)>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(folder.path().join("s")).unwrap();
-        let asked = std::thread::spawn(move || {
-            replies
-                .iter()
-                .map(|(status, body)| serve(&listener, *status, body))
-                .collect()
-        });
-        Self { folder, asked }
-    }
-
-    fn with(status: u16, body: &Value) -> Self {
-        Self::answering(vec![(status, body.to_string())])
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("s")
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        meshctl(&self.socket(), args)
-    }
-
-    fn asked(self) -> Vec<Asked> {
-        self.asked.join().unwrap()
-    }
-}
-
-fn serve(listener: &UnixListener, status: u16, body: &str) -> Asked {
-    let (stream, _) = listener.accept().unwrap();
-    let mut reader = BufReader::new(&stream);
-    let mut line = String::new();
-    reader.read_line(&mut line).unwrap();
-    let mut length = 0;
-    loop {
-        let mut header = String::new();
-        reader.read_line(&mut header).unwrap();
-        let header = header.trim().to_ascii_lowercase();
-        if header.is_empty() {
-            break;
-        }
-        if let Some(value) = header.strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-    }
-    let mut asked = vec![0; length];
-    reader.read_exact(&mut asked).unwrap();
-    write!(
-        &stream,
-        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
-    Asked {
-        line: line.trim().into(),
-        body: String::from_utf8(asked).unwrap(),
-    }
-}
-
-fn meshctl(socket: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_meshctl"))
-        .env("MESHCTL_SOCKET", socket)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 fn node(membership: &str, overall: f64, reason: Option<&str>) -> Value {
     let mut node = json!({
@@ -474,63 +383,6 @@ fn an_export_is_for_root_and_lands_in_a_file_of_its_own() {
     assert!(stderr(&output).contains("valid for epoch 12 only"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "[Interface]\n");
     assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-}
-
-#[test]
-fn evidence_signed_offline_is_believed_under_the_printed_key() {
-    let folder = tempfile::tempdir().unwrap();
-    let (key, result) = (folder.path().join("key"), folder.path().join("result.json"));
-    let generate = [
-        "key",
-        "generate",
-        "evaluator",
-        "--output",
-        key.to_str().unwrap(),
-    ];
-    let nowhere = Path::new("/nonexistent/s");
-    let generated = meshctl(nowhere, &generate);
-    let evaluator = stdout(&generated).trim().parse().unwrap();
-    assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(
-        meshctl(nowhere, &generate).status.code(),
-        Some(2),
-        "overwrote a key"
-    );
-
-    let run = json!({
-        "harness": "h", "suite": "s", "suiteVersion": "1", "overall": 0.9,
-        "samplesTotal": 1, "samplesCompleted": 1, "nonce": "00112233445566778899aabbccddeeff",
-        "startedAt": "2031-01-01T00:00:00Z", "finishedAt": "2031-01-01T00:00:10Z"
-    });
-    std::fs::write(&result, run.to_string()).unwrap();
-    let node = keys::NodeId([7; 32]);
-    let (mesh, challenge) = (keys::MeshId([5; 16]), wire::Digest([6; 32]));
-    let sign = |result: &Path| {
-        let (key, node) = (key.to_str().unwrap(), node.to_string());
-        let (mesh, challenge) = (mesh.to_string(), challenge.to_string());
-        let args = [
-            "evidence",
-            "sign",
-            "--key",
-            key,
-            "--node",
-            &node,
-            "--name",
-            "node-a",
-            "--mesh",
-            &mesh,
-            "--challenge",
-            &challenge,
-        ];
-        meshctl(nowhere, &[&args[..], &[result.to_str().unwrap()]].concat())
-    };
-    let signed = sign(&result);
-    assert_eq!(signed.status.code(), Some(0), "{}", stderr(&signed));
-    let signed = signed.stdout;
-    let attested = wire::evidence::Attested::verify(&signed, &node, mesh, &[evaluator]).unwrap();
-    assert_eq!(attested.benchmark().challenge, Some(challenge));
-    assert_eq!(attested.benchmark().suite, "s");
-    assert_eq!(sign(&key).status.code(), Some(2));
 }
 
 #[test]

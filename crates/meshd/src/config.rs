@@ -154,6 +154,7 @@ fn controller(
         mesh_v6,
         policy,
         log_name: log_name(settings.log_name)?,
+        keep_evidence: keep_evidence(settings.keep_evidence_days)?,
         adopt_log: settings
             .adopt_log
             .as_deref()
@@ -177,6 +178,16 @@ fn log_name(name: Option<String>) -> Result<String, ConfigError> {
             "`{name}` is not 1 to {MAX_LOG_NAME} letters, digits, dots, dashes and slashes"
         );
         Err(wrong("log_name", why))
+    }
+}
+
+fn keep_evidence(days: Option<u64>) -> Result<Duration, ConfigError> {
+    match days.unwrap_or(KEEP_EVIDENCE_DAYS) {
+        days if days <= MAX_KEEP_DAYS => Ok(Duration::from_secs(days * 86_400)),
+        days => {
+            let why = format!("{days} is over {MAX_KEEP_DAYS} days; 0 keeps evidence for ever");
+            Err(wrong("keep_evidence_days", why))
+        }
     }
 }
 
@@ -500,6 +511,8 @@ fn wrong(setting: &'static str, why: impl Into<String>) -> ConfigError {
 const DEFAULT_MAX_THREADS: usize = 16;
 const MAX_THREADS: usize = 64;
 const MAX_LOG_NAME: usize = 64;
+const KEEP_EVIDENCE_DAYS: u64 = 30;
+const MAX_KEEP_DAYS: u64 = 36_500;
 const NONBLOCK: i32 = OFlags::NONBLOCK.bits().cast_signed();
 
 #[cfg(test)]

@@ -170,6 +170,8 @@ settings! {
     [Controller] adopt_log: String, "MESHD_ADOPT_LOG";
     /// The first part of the name of a new mesh's log [default: meshd]
     [Controller] log_name: String, "MESHD_LOG_NAME";
+    /// Days for which evidence is kept in the event log, 0 for ever [default: 30]
+    [Controller] keep_evidence_days: u64, "MESHD_KEEP_EVIDENCE_DAYS";
 
     /// Node: enrolment token, or @FILE, or - for standard input; once
     [Node] join: String, "MESHD_JOIN";

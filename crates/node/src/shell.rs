@@ -219,7 +219,7 @@ impl Shell {
                 suite_version,
                 ..
             } = evidence;
-            tracing::info!(%suite, %suite_version, overall = %format_args!("{overall:.4}"), "SUBMITTED");
+            tracing::info!(%suite, %suite_version, overall, "SUBMITTED");
         }
         room.send(message);
     }

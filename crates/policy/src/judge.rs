@@ -28,8 +28,8 @@ pub struct Record {
 /// Accepted evidence, as far as a decision needs it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evidence {
-    /// The run's score.
-    pub overall: f64,
+    /// The run's score of the whole, if the harness gave one.
+    pub overall: Option<f64>,
     /// Score per metric.
     pub metrics: BTreeMap<String, f64>,
     /// The program that ran the suite.
@@ -136,6 +136,8 @@ pub enum Reason {
     BenchmarkVoid,
     /// The newest evidence is too old.
     BenchmarkStale,
+    /// The newest evidence has no overall score.
+    NoScore,
     /// The overall score is too low.
     ScoreBelowThreshold,
     /// A metric that the policy names is too low, or is not there.
@@ -156,6 +158,7 @@ impl fmt::Display for Reason {
             Self::NoBenchmark => f.write_str("no benchmark"),
             Self::BenchmarkVoid => f.write_str("benchmark void: of a time that has not come"),
             Self::BenchmarkStale => f.write_str("benchmark stale"),
+            Self::NoScore => f.write_str("no overall score"),
             Self::ScoreBelowThreshold => f.write_str("score below threshold"),
             Self::MetricBelowMinimum(name) => write!(f, "metric {name} below minimum"),
             Self::OnTrial { passes, needed } => write!(f, "on trial: {passes} of {needed} passes"),
@@ -190,7 +193,7 @@ pub fn judge(policy: &Policy, record: &Record, now: Timestamp) -> Decision {
         },
         state,
         reason,
-        score: evidence.map(|e| e.overall),
+        score: evidence.and_then(|e| e.overall),
         age: evidence.and_then(|e| age(e, now)),
         evidence: evidence.map(|e| e.digest),
         standing,
@@ -232,7 +235,7 @@ pub fn rules(policy: &Policy, record: &Record, now: Timestamp) -> Vec<Rule> {
     rules.push(score_rule(
         "overall",
         policy.threshold,
-        evidence.map(|e| e.overall),
+        evidence.and_then(|e| e.overall),
     ));
     for (metric, least) in &policy.metric_minimum {
         let score = evidence.and_then(|e| e.metrics.get(metric).copied());
@@ -326,8 +329,12 @@ fn failure(policy: &Policy, record: &Record, now: Timestamp) -> Option<Reason> {
     }
     // Written so that a NaN, wherever it came from, fails.
     let reaches = |score: f64, least: f64| score >= least;
-    if !reaches(evidence.overall, policy.threshold) {
-        return Some(Reason::ScoreBelowThreshold);
+    match evidence.overall {
+        None => return Some(Reason::NoScore),
+        Some(overall) if !reaches(overall, policy.threshold) => {
+            return Some(Reason::ScoreBelowThreshold);
+        }
+        Some(_) => {}
     }
     let score = |metric: &str| evidence.metrics.get(metric).copied().unwrap_or(f64::NAN);
     let mut minima = policy.metric_minimum.iter();

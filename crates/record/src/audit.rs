@@ -33,8 +33,7 @@ pub struct Audit {
     pub checkpoint: String,
 }
 
-/// Verifies a copy of a log, of which nothing is changed; each entry that is kept goes to `each`. Without a
-/// `verifier`, the log must be signed by the key of that id among [`Self`]'s own.
+/// Verifies a copy of a log, of which nothing is changed; each entry that is kept goes to `each`.
 ///
 /// # Errors
 /// [`LogError`] for the first thing that does not fit.
@@ -45,6 +44,16 @@ pub fn verify_copy(
 ) -> Result<Audit, LogError> {
     let db = copy(path)?;
     verify(&db, verifier, each)
+}
+
+/// The name of the log by the checkpoint in a copy. Believes nothing: the name is a part of what a key signs.
+///
+/// # Errors
+/// [`LogError`] where there is none.
+pub fn origin_of(path: &Path) -> Result<String, LogError> {
+    let text = read_checkpoint(&copy(path)?)?;
+    let text = text.ok_or(LogError::Lost("it has no checkpoint"))?;
+    Ok(text.split('\n').next().unwrap_or_default().to_owned())
 }
 
 pub(crate) fn verify(

@@ -52,7 +52,7 @@ impl Store {
     }
 
     /// Lets the entries of kind `of` that were written before a time leave, at most those among the next `most`
-    /// entries; how many left. `at_unix_ms` is the time of the entry that says so.
+    /// entries. `at_unix_ms` is the time of the entry that says so, which is returned; `None`: there are none.
     ///
     /// # Errors
     /// [`LogError`]; then nothing has changed.
@@ -62,7 +62,7 @@ impl Store {
         before_unix_ms: i64,
         most: u64,
         at_unix_ms: i64,
-    ) -> Result<u64, LogError> {
+    ) -> Result<Option<Pruned>, LogError> {
         let after = self.pruned_through()?;
         let width = WIDTH as u64;
         let last = self.snapshot - self.snapshot % width;
@@ -75,7 +75,7 @@ impl Store {
         let through = young.map_or(last, |seq| seq.cast_unsigned() - 1);
         let through = through.min(after.saturating_add(most));
         if through <= after {
-            return Ok(0);
+            return Ok(None);
         }
         let range = params![after.cast_signed(), through.cast_signed(), of];
         let mut hash = Sha256::new();
@@ -111,7 +111,7 @@ impl Store {
             )?;
             Ok(())
         })?;
-        Ok(count)
+        Ok(Some(pruned))
     }
 }
 

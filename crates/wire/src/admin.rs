@@ -9,6 +9,10 @@
 //! | `POST /v1/epoch/rotate` | [`RotateRequest`] → [`EpochChange`] |
 //! | `GET /v1/tokens`, `POST /v1/tokens`, `DELETE /v1/tokens/{id}` | [`TokenInfo`], [`TokenRequest`] → [`TokenCreated`] |
 //! | `GET /v1/events?after=SEQ&limit=N` | [`EventList`] |
+//! | `GET /v1/log` | [`LogStatus`] |
+//! | `GET /v1/log/proof?seq=N` | [`LogProof`] |
+//! | `GET /v1/log/consistency?from=N&to=N` | [`LogConsistency`] |
+//! | `GET /v1/log/entries?after=SEQ&limit=N` | [`LogEntries`] |
 //!
 //! | Node | |
 //! |---|---|
@@ -27,6 +31,10 @@ use crate::name::NodeName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+mod log;
+
+pub use log::{LogConsistency, LogEntries, LogEntry, LogProof, LogStatus};
 
 /// Version of these forms; a new field does not change it, a changed meaning does.
 pub const SCHEMA: u32 = 1;
@@ -271,8 +279,9 @@ impl From<&Seen> for InstanceStatus {
 /// Newest accepted evidence of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BenchmarkStatus {
-    /// Overall score, 0 to 1.
-    pub overall: f64,
+    /// Overall score, 0 to 1; a harness that has many metrics and no score of the whole gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overall: Option<f64>,
     /// When the run finished.
     pub timestamp: String,
     /// The suite.
@@ -338,6 +347,22 @@ pub struct RuleStatus {
     pub value: String,
     /// Whether it holds.
     pub holds: bool,
+}
+
+/// The outcome of evidence that an operator handed in: the answer to `POST /v1/nodes/{name}/evidence`, whose body
+/// is the envelope as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceAnswer {
+    /// SHA-256 of the statement, `sha256:…`.
+    pub digest: String,
+    /// Whether it entered the node's record.
+    pub accepted: bool,
+    /// Why it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Whether the reason may pass: the same envelope may be taken later.
+    #[serde(default)]
+    pub again: bool,
 }
 
 /// Evicts a node.
@@ -593,8 +618,9 @@ pub struct OffloadStatus {
 /// Newest evidence that a node sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvidenceStatus {
-    /// Overall score, 0 to 1.
-    pub overall: f64,
+    /// Overall score, 0 to 1; a harness that has many metrics and no score of the whole gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overall: Option<f64>,
     /// The suite.
     pub suite: String,
     /// The suite's version.

@@ -6,7 +6,7 @@ use crate::update::{EpochUpdate, Excluded, LeaseEnd, Member};
 use crate::{Digest, Instance, NodeName};
 use jiff::Timestamp;
 use keys::{Commitment, Epoch, MeshId, NodeId, SegmentId, WgPublicKey};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The mesh of everything here.
@@ -67,8 +67,11 @@ pub fn run(overall: f64, finished: Timestamp) -> Benchmark {
         harness: "mock".into(),
         suite: "safety".into(),
         suite_version: "1".into(),
+        harness_version: None,
+        model: None,
         metrics: BTreeMap::new(),
-        overall,
+        lower_is_better: BTreeSet::new(),
+        overall: Some(overall),
         samples_total: 1,
         samples_completed: 1,
         started_at: finished,

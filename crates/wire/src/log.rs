@@ -28,7 +28,7 @@ pub struct LogNews {
     pub proof: Vec<[u8; 32]>,
     /// The authority's word that the log was restored from a copy: to a node that has kept a checkpoint which
     /// that copy does not have.
-    pub restored: Option<Signed<LogRestored>>,
+    pub restored: Option<Box<Signed<LogRestored>>>,
 }
 
 /// An operator has restored the log from a copy: what came after it in the log that nodes have seen is gone.

@@ -117,6 +117,7 @@ impl World {
             authority: AuthoritySecret::from_base64(&authority).expect("a key"),
             boot_id: "boot".into(),
             log_name: "test".into(),
+        keep_evidence: Duration::ZERO,
         };
         let engine = Engine::start(setup, log, fleet, epochs, self.now);
         self.engine = Some(engine.expect("the engine starts"));
@@ -206,7 +207,7 @@ impl World {
                     confirm_removals: a & 2 == 2,
                 };
                 let now = self.now;
-                let _ = self.engine().operator(Request::Rotate(form), now);
+                let _ = self.engine().operator(Request::Rotate(form), None, now);
             }
             14 => self.pass(u64::from(a) * 50),
             // A wall clock that is set; the other one goes on.
@@ -282,7 +283,8 @@ impl World {
         };
         let now = self.now;
         if let Ok(Answer::Created(created)) =
-            self.engine().operator(Request::CreateToken(form), now)
+            self.engine()
+                .operator(Request::CreateToken(form), None, now)
         {
             self.nodes[node].token = Some(created.token.parse().expect("a token"));
         }
@@ -349,7 +351,7 @@ impl World {
                 limit: u64::from(what),
             },
         };
-        let answered = self.engine().operator(request, now);
+        let answered = self.engine().operator(request, None, now);
         match (what % 5, answered) {
             (0, Ok(_)) => drop(self.evicted.insert(id)),
             (1, Ok(_)) => drop(self.evicted.remove(&id)),
@@ -359,7 +361,7 @@ impl World {
 
     fn status(&mut self) -> wire::admin::ControllerStatus {
         let now = self.now;
-        match self.engine().operator(Request::Status, now) {
+        match self.engine().operator(Request::Status, None, now) {
             Ok(Answer::Status(wire::admin::Status::Controller(status))) => *status,
             _ => panic!("a controller has a status"),
         }

@@ -337,7 +337,7 @@ fn log() -> LogNews {
         checkpoint: "meshd/01\n17\nAwMD\n\n— meshd/01 BAQEBAQ=\n".into(),
         from: 12,
         proof: vec![[5; 32], [6; 32]],
-        restored: Signed::sign(&restored, &AUTHORITY).ok(),
+        restored: Signed::sign(&restored, &AUTHORITY).ok().map(Box::new),
     }
 }
 

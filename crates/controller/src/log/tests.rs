@@ -91,7 +91,7 @@ fn on_a_full_disk_evidence_is_refused_and_the_rest_has_room() {
     let evidence = Event::EvidenceAccepted(Box::new(crate::event::Accepted {
         name: "a".parse().unwrap(),
         digest: Digest([1; 32]),
-        overall: 0.9,
+        overall: Some(0.9),
         metrics: std::collections::BTreeMap::new(),
         harness: "h".into(),
         suite: "s".into(),

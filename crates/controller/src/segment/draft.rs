@@ -3,7 +3,7 @@
 
 use super::{Basis, Issue, Segment};
 use crate::decide::{Ballot, Cause, decide};
-use crate::event::{Event, Published};
+use crate::event::{Event, Published, Verdict};
 use crate::fleet::{Fleet, Node};
 use crate::journal::Unwritten;
 use crate::log::NewEpoch;
@@ -70,11 +70,24 @@ impl Segment {
     /// The events that the log is to keep of a draft. `foreseen` is the fold that it was decided on.
     pub(crate) fn events(&self, draft: &Draft, foreseen: &Fleet, basis: Basis<'_>) -> [Event; 2] {
         let Draft { ballot, issue, .. } = draft;
+        // A verdict that says what the one before said is not said again: in a mesh at rest, a decision takes the
+        // same few bytes however many nodes there are.
+        let is_news = |verdict: &&Verdict| {
+            let case = foreseen.case(self.id, &verdict.name);
+            let leaves_it = case.filter(|case| {
+                let left = (case.standing(), case.probation_left());
+                let before = case.verdict();
+                left == (verdict.standing, verdict.probation_left)
+                    && before.is_some_and(|before| verdict.says_the_same_as(before))
+            });
+            leaves_it.is_none()
+        };
+        let nodes = ballot.verdicts.iter().filter(is_news);
         let decided = Event::Decided {
             segment: self.id,
             epoch: draft.schedule.epoch,
             scheduled: draft.cause.counts(),
-            nodes: ballot.verdicts.clone(),
+            nodes: nodes.cloned().collect(),
         };
         let reason = |name: &NodeName| {
             let reason = ballot.excluded.get(name).cloned().unwrap_or_default();

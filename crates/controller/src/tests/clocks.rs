@@ -75,7 +75,10 @@ fn clocks_that_were_ahead_for_a_while_keep_no_failing_node_in_and_no_honest_run_
                 let refused = world.evidence(node, score);
                 assert_eq!(refused, None, "{ahead}: an honest run is newer");
             }
-            assert_eq!(world.status_of(c).last_benchmark.unwrap().overall, 0.1);
+            assert_eq!(
+                world.status_of(c).last_benchmark.unwrap().overall,
+                Some(0.1)
+            );
             world.rotate(true, false);
             assert_eq!(membership(&mut world, c), Membership::Denied);
             for node in [a, b] {

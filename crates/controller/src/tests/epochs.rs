@@ -244,7 +244,7 @@ fn a_node_holds_its_psks_when_it_says_that_the_epoch_is_active() {
     let benchmark = status.last_benchmark.unwrap();
     assert_eq!(
         (benchmark.overall, benchmark.signer.as_str()),
-        (0.9, "self")
+        (Some(0.9), "self")
     );
     world.rotate(true, false);
     assert_eq!(world.status_of(&a).psk, PskState::None);

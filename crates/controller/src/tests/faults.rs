@@ -80,6 +80,7 @@ fn a_range_that_is_too_small_for_its_nodes_is_refused() {
         authority,
         boot_id: "boot".into(),
         log_name: "test".into(),
+        keep_evidence: Duration::ZERO,
     };
     let error = Engine::start(setup, log, fleet, epochs, world.now).unwrap_err();
     assert!(error.to_string().contains("enlarge the range"), "{error}");

@@ -4,7 +4,7 @@ use super::*;
 use crate::{Config, Controller, Keys, OpenError};
 use keys::ControllerSecret;
 use quic::Dialer;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -22,6 +22,7 @@ fn config(dir: &Path) -> Config {
         mesh_v6: None,
         policy: Policy::default(),
         log_name: "test".into(),
+        keep_evidence: Duration::ZERO,
         adopt_log: None,
         metrics_listen: None,
         clients: 16,
@@ -132,6 +133,19 @@ async fn a_node_enrols_and_an_operator_asks_through_the_real_sockets() {
         panic!("{body}");
     };
     assert_eq!((code, status.nodes.len()), (200, 1));
+    let uid = dir.path().metadata().unwrap().uid();
+    let (code, body) = http(&socket, "GET", "/v1/events", "").await;
+    let list: wire::admin::EventList = serde_json::from_str(&body).unwrap();
+    let by = |kind: &str| {
+        let event = list.events.iter().find(|event| event.kind == kind);
+        event.unwrap().by.clone()
+    };
+    assert_eq!(
+        (code, by("token_created")),
+        (200, Some(format!("uid:{uid}")))
+    );
+    // The node asked for its place itself, and the mesh was nobody's order.
+    assert_eq!((by("node_enrolled"), by("mesh_created")), (None, None));
     refusals(&socket).await;
 
     stop.send(()).unwrap();

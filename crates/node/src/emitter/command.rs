@@ -253,7 +253,9 @@ mod tests {
     #[test]
     fn the_output_of_a_program_is_read_and_its_failures_are_told_apart() {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        assert!(matches!(run_once(&sh(GOOD), LONG), Ok(Emission::Run(run)) if run.overall == 0.5));
+        assert!(
+            matches!(run_once(&sh(GOOD), LONG), Ok(Emission::Run(run)) if run.overall == Some(0.5))
+        );
         // The result of one that the program leaves behind, as it would be with `tee`.
         let late = format!("(sleep 0.1; {GOOD}) & exit 0");
         assert!(matches!(run_once(&sh(&late), LONG), Ok(Emission::Run(_))));

@@ -150,7 +150,7 @@ mod tests {
 
     fn looked(watch: &mut Watch, path: &Path) -> String {
         match watch.look(path) {
-            Ok(Look::New(Emission::Run(run))) => run.overall.to_string(),
+            Ok(Look::New(Emission::Run(run))) => run.overall.unwrap().to_string(),
             Ok(Look::New(Emission::Envelope(_))) => "an envelope".to_owned(),
             Ok(Look::Same) => "same".to_owned(),
             Ok(Look::Unsettled) => "unsettled".to_owned(),

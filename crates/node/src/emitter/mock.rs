@@ -3,7 +3,7 @@
 use super::{Emission, nonce};
 use crate::io::clock;
 use rand::Rng as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use wire::evidence::Benchmark;
@@ -44,8 +44,11 @@ fn draw(mean: f64, jitter: f64) -> Benchmark {
         harness: "mock".into(),
         suite: "mock-safety".into(),
         suite_version: "1.0".into(),
+        harness_version: None,
+        model: None,
         metrics: BTreeMap::from(metrics),
-        overall,
+        lower_is_better: BTreeSet::new(),
+        overall: Some(overall),
         samples_total: 100,
         samples_completed: 100,
         started_at: now,

@@ -283,7 +283,7 @@ mod tests {
         };
         assert_eq!(
             (run.overall, run.suite_version.as_str(), run.nonce.len()),
-            (0.8, "2", 32)
+            (Some(0.8), "2", 32)
         );
     }
 

@@ -10,7 +10,7 @@ fn at(second: i64) -> Timestamp {
 
 fn evidence(overall: f64, finished: i64) -> Evidence {
     Evidence {
-        overall,
+        overall: Some(overall),
         metrics: BTreeMap::from([("refusal".into(), overall)]),
         harness: "mock".into(),
         suite: "safety".into(),
@@ -304,4 +304,18 @@ proptest! {
         let allowed = |score| judge(&policy, &record(Some(evidence(score, 0)), standing), at(1)).allowed();
         prop_assert!(!allowed(low) || allowed(low.max(more)));
     }
+}
+
+#[test]
+fn evidence_without_an_overall_score_reaches_no_threshold() {
+    let policy = Policy {
+        threshold: 0.0,
+        ..Policy::default()
+    };
+    let mut evidence = evidence(0.9, 1_000);
+    evidence.overall = None;
+    let record = record(Some(evidence), Standing::New);
+    let decision = judge(&policy, &record, at(1_000));
+    assert_eq!(decision.reason, Some(Reason::NoScore));
+    assert!(!decision.allowed());
 }

@@ -1,0 +1,46 @@
+//! An exit code, by the contract of node-problem-detector's plugins: 0 is good, 1 is bad, 2 says nothing.
+//! <https://github.com/kubernetes/node-problem-detector/blob/master/docs/custom_plugin_monitor.md>
+
+use crate::File;
+use crate::fault::{Fault, shown_text};
+use std::collections::{BTreeMap, BTreeSet};
+use wire::evidence::Benchmark;
+
+/// A file that holds the code in decimal, as `echo $?` writes it.
+pub(crate) fn read(text: &str, file: &File<'_>) -> Result<Benchmark, Fault> {
+    let text = text.trim();
+    let code = text.parse();
+    let code = code.map_err(|_| Fault::field(FIELD, shown_text(text), "not a whole number"))?;
+    run(code, file)
+}
+
+pub(crate) fn run(code: i32, file: &File<'_>) -> Result<Benchmark, Fault> {
+    let overall = match code {
+        0 => 1.0,
+        1 => 0.0,
+        _ => return Err(Fault::field(FIELD, code, UNKNOWN)),
+    };
+    let suite = file.suite();
+    let finished_at = file.time();
+    Ok(Benchmark {
+        harness: "exit-code".into(),
+        harness_version: None,
+        suite_version: file.suite_version(),
+        model: None,
+        metrics: BTreeMap::new(),
+        lower_is_better: BTreeSet::new(),
+        overall: Some(overall),
+        samples_total: 1,
+        samples_completed: 1,
+        started_at: finished_at,
+        finished_at,
+        nonce: file.nonce(&suite),
+        suite,
+        log_digest: Some(file.log_digest()),
+        mesh: None,
+        challenge: None,
+    })
+}
+
+const FIELD: &str = "exit code";
+const UNKNOWN: &str = "unknown, because only 0 (good) and 1 (bad) say something";
