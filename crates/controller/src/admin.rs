@@ -57,6 +57,7 @@ pub(crate) fn routes() -> Router<Engine> {
         .route("/v1/tokens/{id}", delete(revoke_token))
         .route("/v1/events", get(events))
         .route("/v1/log", get(log))
+        .route("/v1/log/rotate-key", post(rotate_log_key))
         .route("/v1/log/proof", get(log_proof))
         .route("/v1/log/consistency", get(log_consistency))
         .route("/v1/log/entries", get(log_entries))
@@ -137,6 +138,10 @@ async fn events(
 
 async fn log(State(engine): State<Engine>, asker: Asker) -> Reply {
     ask(&engine, asker, Request::Log(LogRequest::Status)).await
+}
+
+async fn rotate_log_key(State(engine): State<Engine>, asker: Asker) -> Reply {
+    ask(&engine, asker, Request::RotateLogKey).await
 }
 
 async fn log_proof(

@@ -3,7 +3,7 @@
 //! read without this program.
 
 use jiff::Timestamp;
-use keys::{AuthorityId, Epoch, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
+use keys::{AuthorityId, Epoch, LogId, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
 use policy::{Membership, Standing, State};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -126,6 +126,15 @@ pub enum Event {
         copy: LogEnd,
         /// The authority's word, for the nodes.
         signed: Signed<LogRestored>,
+    },
+    /// The log has a new key. The checkpoint with this event is signed by both.
+    LogKeyRotated {
+        /// The key that signed before.
+        #[serde(with = "text")]
+        old: LogId,
+        /// The key that signs from now on.
+        #[serde(with = "text")]
+        new: LogId,
     },
     /// Old entries left the disk; their hashes stay in the log's tree.
     EntriesPruned(record::retention::Pruned),

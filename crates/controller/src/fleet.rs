@@ -184,6 +184,8 @@ impl Fleet {
             Event::LogRestored { copy, signed, .. } => {
                 self.restored = Some((copy.events, signed.clone()));
             }
+            // For whoever keeps checkpoints.
+            Event::LogKeyRotated { .. } => {}
             // For audits: what left was folded before.
             Event::EntriesPruned(_) => {}
         }

@@ -14,12 +14,14 @@ use keys::{AuthorityId, Epoch, EpochSecret, LogSecret, SegmentId};
 use record::open::{Item, Trust};
 use record::{Entry, NewEntry, Store};
 use rusqlite::{Connection, Transaction, params};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wire::admin::{EventInfo, EventList};
 use wire::log::{LogEnd, LogNews};
 use wire::{Digest, EpochUpdate, Signed};
 use zeroize::Zeroizing;
+
+mod log_key;
 
 pub use record::store::path_in;
 pub use record::{Head, LogError};
@@ -28,6 +30,7 @@ pub use record::{Head, LogError};
 #[derive(Debug)]
 pub struct Log {
     store: Store,
+    path: PathBuf,
     reserve: Reserve,
     no_room_for_evidence: bool,
     /// The write-ahead log still holds what the tables have lost.
@@ -87,7 +90,7 @@ impl Log {
         trusted: &[AuthorityId],
     ) -> Result<Opened, LogError> {
         let mut fleet = Fleet::default();
-        let store = record::open(path, Trust { secret }, |item| fold(&mut fleet, item))?;
+        let store = record::open(path, trust(path, secret), |item| fold(&mut fleet, item))?;
         Self::opened(path, store, fleet, trusted)
     }
 
@@ -102,7 +105,7 @@ impl Log {
         trusted: &[AuthorityId],
     ) -> Result<Opened, LogError> {
         let mut fleet = Fleet::default();
-        let store = record::resume(path, Trust { secret }, |item| fold(&mut fleet, item))?;
+        let store = record::resume(path, trust(path, secret), |item| fold(&mut fleet, item))?;
         Self::opened(path, store, fleet, trusted)
     }
 
@@ -116,8 +119,10 @@ impl Log {
             return Err(LogError::Authority(authority));
         }
         let epochs = read_epochs(store.database())?;
+        log_key::settle(path, store.key())?;
         let log = Self {
             store,
+            path: path.to_owned(),
             reserve: Reserve::beside(path),
             no_room_for_evidence: false,
             unwiped: true,
@@ -237,6 +242,29 @@ impl Log {
         Ok(())
     }
 
+    /// Gives the log a new key, whose public half `event` is to say. The checkpoint with that event has the
+    /// signatures of both; the file of the new key takes the place of the old one's.
+    ///
+    /// # Errors
+    /// [`LogError`]; then the old key goes on.
+    pub fn rotate_key(
+        &mut self,
+        at: Timestamp,
+        by: Option<By>,
+        new: LogSecret,
+        event: &Event,
+    ) -> Result<(), LogError> {
+        let public = new.public();
+        log_key::write_next(&self.path, &new)?;
+        let entries = [entry(at, by, event)];
+        self.store.append_with_new_key(&entries, new, |_| Ok(()))?;
+        // Should that fail, the next start does it.
+        if let Err(error) = log_key::settle(&self.path, public) {
+            tracing::warn!(%error, "the log's new key waits in log.key.new for its name");
+        }
+        Ok(())
+    }
+
     /// Whether no room could be held, whatever the disk says now.
     pub fn holds_no_room(&self) -> bool {
         self.reserve.is_absent()
@@ -337,6 +365,13 @@ impl Log {
         let db = self.store.database();
         let set: rusqlite::Result<i64> = db.query_row(pragma, [], |row| row.get(0));
         set.unwrap();
+    }
+}
+
+fn trust(path: &Path, secret: LogSecret) -> Trust {
+    Trust {
+        next: log_key::read_next(path),
+        secret,
     }
 }
 

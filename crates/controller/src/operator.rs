@@ -11,7 +11,7 @@ use crate::rotate::Rotation;
 use crate::segment::{Segment, Unpublished};
 use crate::view::View;
 use epoch::authority::Kind;
-use keys::{Epoch, SegmentId, TokenSecret};
+use keys::{Epoch, LogSecret, SegmentId, TokenSecret};
 use policy::{Rule, rules};
 use rand_core::{OsRng, RngCore as _};
 use std::time::Duration;
@@ -20,6 +20,8 @@ use wire::admin::{
     TokenCreated, TokenInfo, TokenRequest,
 };
 use wire::{NodeName, Token};
+
+use crate::request::LogRequest;
 
 pub use crate::request::{Answer, Request};
 pub use ::admin::Refused;
@@ -50,6 +52,7 @@ impl Operator<'_> {
             Request::Tokens => Ok(Answer::Tokens(self.tokens(now))),
             Request::CreateToken(form) => self.create_token(form, now),
             Request::RevokeToken(id) => self.revoke_token(&id, now),
+            Request::RotateLogKey => self.rotate_log_key(now),
             Request::Log(request) => prove(self.rotation.journal.log(), request),
             Request::Events { after, limit } => {
                 let page = self
@@ -88,6 +91,16 @@ impl Operator<'_> {
             rules: rules.into_iter().map(rule).collect(),
         };
         Ok(Answer::Explanation(Box::new(explanation)))
+    }
+
+    fn rotate_log_key(&mut self, now: Now) -> Result<Answer, Refused> {
+        let new = LogSecret::generate(&mut OsRng);
+        let Rotation {
+            journal, output, ..
+        } = &mut self.rotation;
+        let rotated = journal.rotate_log_key(self.by, new, output, now);
+        rotated.map_err(|error| unpublished(&error.into()))?;
+        prove(self.rotation.journal.log(), LogRequest::Status)
     }
 
     fn evict(&mut self, name: NodeName, form: EvictRequest, now: Now) -> Result<Answer, Refused> {

@@ -34,6 +34,8 @@ pub enum Request {
         /// At most so many.
         limit: u64,
     },
+    /// Another key for the log.
+    RotateLogKey,
     /// Something about the log as a transparency log.
     Log(LogRequest),
 }

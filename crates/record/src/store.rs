@@ -117,7 +117,14 @@ impl Store {
         new: LogSecret,
         also: impl FnOnce(&Transaction<'_>) -> Result<(), LogError>,
     ) -> Result<(), LogError> {
-        self.write(entries, Some(&new), also)?;
+        let snapshot = self.resigned_snapshot(&new)?;
+        self.write(entries, Some(&new), |transaction| {
+            also(transaction)?;
+            if let Some(signature) = snapshot {
+                transaction.execute("UPDATE snapshot SET signature = ?1", [signature])?;
+            }
+            Ok(())
+        })?;
         self.secret = new;
         Ok(())
     }

@@ -10,6 +10,7 @@
 //! | `GET /v1/tokens`, `POST /v1/tokens`, `DELETE /v1/tokens/{id}` | [`TokenInfo`], [`TokenRequest`] → [`TokenCreated`] |
 //! | `GET /v1/events?after=SEQ&limit=N` | [`EventList`] |
 //! | `GET /v1/log` | [`LogStatus`] |
+//! | `POST /v1/log/rotate-key` | → [`LogStatus`] |
 //! | `GET /v1/log/proof?seq=N` | [`LogProof`] |
 //! | `GET /v1/log/consistency?from=N&to=N` | [`LogConsistency`] |
 //! | `GET /v1/log/entries?after=SEQ&limit=N` | [`LogEntries`] |
@@ -34,7 +35,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 mod log;
 
-pub use log::{LogConsistency, LogEntries, LogEntry, LogProof, LogStatus};
+pub use log::{LogConsistency, LogEntries, LogEntry, LogProof, LogSeen, LogStatus};
 
 /// Version of these forms; a new field does not change it, a changed meaning does.
 pub const SCHEMA: u32 = 1;
@@ -504,6 +505,12 @@ pub struct NodeDaemonStatus {
     /// The other machine that runs with this node's keys, if the controller said so within three minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duplicate: Option<DuplicateStatus>,
+    /// The end of the controller's log, by the newest checkpoint that this node has kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogSeen>,
+    /// Why the controller's log is refused, and every update with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_fault: Option<String>,
     /// Membership in the epoch that the node has in force; `None` before the first.
     pub membership: Option<Membership>,
     /// Why the node has no peers.
