@@ -3,34 +3,17 @@
 
 use crate::by::By;
 use crate::inputs::Question;
-use crate::request::{Answer, Request};
+use crate::request::{Answer, Page, Request};
 use ::admin::{Body, Caller, Desk, Refused, Words, form};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
-use serde::Deserialize;
 use wire::NodeName;
 
 type Reply = Result<Json<Answer>, Refused>;
 type Engine = Desk<Question>;
 type Asker = Extension<Caller>;
-
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Page {
-    after: u64,
-    limit: u64,
-}
-
-impl Default for Page {
-    fn default() -> Self {
-        Self {
-            after: 0,
-            limit: 100,
-        }
-    }
-}
 
 /// The controller's paths.
 pub(crate) fn routes() -> Router<Engine> {
@@ -111,11 +94,12 @@ async fn events(
     asker: Asker,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Reply {
-    let Query(Page { after, limit }) = page.map_err(|error| {
-        let hint = "`after` and `limit` are numbers, as in /v1/events?after=0&limit=100";
+    let Query(page) = page.map_err(|error| {
+        let hint = "`after` and `limit` are numbers, `node` is a name, `kind` a kind of event, `since` and \
+                    `until` are times in RFC 3339, as in /v1/events?after=0&limit=100&node=node-a";
         Refused::new(400, error.body_text(), hint)
     })?;
-    ask(&engine, asker, Request::Events { after, limit }).await
+    ask(&engine, asker, Request::Events(page)).await
 }
 
 fn node(name: String) -> Result<NodeName, Refused> {
