@@ -339,6 +339,7 @@ impl Log {
         Ok(EventList {
             events: entries.into_iter().map(info).collect(),
             head: self.head().seq,
+            next: 0,
         })
     }
 
@@ -386,8 +387,8 @@ fn fold(fleet: &mut Fleet, item: Item) -> bool {
             Err(_) => false,
         },
         Item::Entry(entry) => match read(&entry) {
-            Some((at, event)) => {
-                fleet.apply(at, &event);
+            Some((at, by, event)) => {
+                fleet.apply(at, by, &event);
                 true
             }
             None => false,
@@ -395,11 +396,12 @@ fn fold(fleet: &mut Fleet, item: Item) -> bool {
     }
 }
 
-/// The event in an entry, and when it happened; `None` if this version does not know it.
-pub fn read(entry: &Entry) -> Option<(Timestamp, Event)> {
+/// The event in an entry, when it happened, and at whose word; `None` if this version does not know it.
+pub fn read(entry: &Entry) -> Option<(Timestamp, Option<By>, Event)> {
     let at = Timestamp::from_millisecond(entry.at_unix_ms).ok()?;
+    let by = entry.by.as_deref().map(str::parse).transpose().ok()?;
     let event = Event::from_columns(&entry.kind, &entry.body).ok()?;
-    Some((at, event))
+    Some((at, by, event))
 }
 
 fn entry(at: Timestamp, by: Option<By>, event: &Event) -> NewEntry {
