@@ -17,6 +17,13 @@ type Engine = Desk<Question>;
 type Asker = Extension<Caller>;
 
 #[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Entries {
+    after: u64,
+    limit: u64,
+}
+
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ProofOf {
     seq: u64,
@@ -29,14 +36,7 @@ struct Span {
     to: Option<u64>,
 }
 
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct LogPage {
-    after: u64,
-    limit: u64,
-}
-
-impl Default for LogPage {
+impl Default for Entries {
     fn default() -> Self {
         Self {
             after: 0,
@@ -177,9 +177,9 @@ async fn log_consistency(
 async fn log_entries(
     State(engine): State<Engine>,
     asker: Asker,
-    page: Result<Query<LogPage>, QueryRejection>,
+    page: Result<Query<Entries>, QueryRejection>,
 ) -> Reply {
-    let Query(LogPage { after, limit }) = page.map_err(|error| {
+    let Query(Entries { after, limit }) = page.map_err(|error| {
         let hint = "`after` and `limit` are numbers, as in /v1/log/entries?after=0&limit=100";
         Refused::new(400, error.body_text(), hint)
     })?;
