@@ -117,7 +117,7 @@ impl World {
             authority: AuthoritySecret::from_base64(&authority).expect("a key"),
             boot_id: "boot".into(),
             log_name: "test".into(),
-        keep_evidence: Duration::ZERO,
+            keep_evidence: Duration::ZERO,
         };
         let engine = Engine::start(setup, log, fleet, epochs, self.now);
         self.engine = Some(engine.expect("the engine starts"));
