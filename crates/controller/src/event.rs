@@ -46,13 +46,15 @@ pub enum Event {
         name: Option<NodeName>,
         /// When it ends, in seconds since 1970.
         expires_unix: u64,
+        /// How many nodes may enrol with it.
+        uses: u32,
     },
     /// A token was withdrawn.
     TokenRevoked {
         /// The token.
         id: String,
     },
-    /// A node was enrolled, and the token used up.
+    /// A node was enrolled, with one of the token's uses.
     NodeEnrolled {
         /// Its name.
         name: NodeName,
@@ -69,7 +71,7 @@ pub enum Event {
         /// How long each segment admits it regardless.
         probation: Vec<Probation>,
     },
-    /// A node got new keys, and the token was used up.
+    /// A node got new keys, with one of the token's uses.
     NodeRekeyed {
         /// Its name.
         name: NodeName,

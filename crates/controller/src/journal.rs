@@ -100,7 +100,7 @@ impl Journal {
     pub(crate) fn foresee(&self, events: &[Event], now: Now) -> Cow<'_, Fleet> {
         let mut fleet = Cow::Borrowed(&self.fleet);
         for event in events {
-            fleet.to_mut().apply(now.wall, event);
+            fleet.to_mut().apply(now.wall, None, event);
         }
         fleet
     }
@@ -127,7 +127,7 @@ impl Journal {
             }
         }
         for event in events {
-            self.fleet.apply(now.wall, event);
+            self.fleet.apply(now.wall, by, event);
         }
         // From here on the wall clock, which anybody may set back, cannot make it younger.
         self.fleet.start_ageing(now);
@@ -156,7 +156,7 @@ impl Journal {
             return Err(Unwritten);
         }
         self.succeeded();
-        self.fleet.apply(now.wall, &event);
+        self.fleet.apply(now.wall, by, &event);
         tracing::info!(%old, new = %new_public, "the event log has a new key");
         output.touch();
         Ok(())
@@ -195,7 +195,7 @@ impl Journal {
             return;
         }
         if let Some(event) = self.log.retain(&self.fleet, keep_evidence, now) {
-            self.fleet.apply(now.wall, &event);
+            self.fleet.apply(now.wall, None, &event);
         }
     }
 

@@ -14,6 +14,8 @@ use keys::{AuthorityId, Epoch, EpochSecret, LogSecret, SegmentId};
 use record::open::{Item, Trust};
 use record::{Entry, NewEntry, Store};
 use rusqlite::{Connection, Transaction, params};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wire::admin::{EventInfo, EventList};
@@ -37,6 +39,15 @@ pub struct Log {
     unwiped: bool,
     /// When to look for evidence that is too old to be kept.
     prune_at: Duration,
+    /// The proofs that were made last: with an epoch, all nodes need the same few.
+    proofs: RefCell<Proofs>,
+}
+
+/// Proofs that the log of `to` events extends earlier ones, by the number of events of those.
+#[derive(Debug, Default)]
+struct Proofs {
+    to: u64,
+    from: BTreeMap<u64, Vec<[u8; 32]>>,
 }
 
 /// A log that was opened, with all that is in it.
@@ -127,6 +138,7 @@ impl Log {
             no_room_for_evidence: false,
             unwiped: true,
             prune_at: Duration::ZERO,
+            proofs: RefCell::default(),
         };
         Ok(Opened { log, fleet, epochs })
     }
@@ -159,15 +171,27 @@ impl Log {
     /// # Errors
     /// When the database cannot be read.
     pub fn news_since(&self, from: u64) -> Result<LogNews, LogError> {
-        let proof = self.store.consistency(from, self.head().seq)?;
+        let to = self.head().seq;
+        let mut proofs = self.proofs.borrow_mut();
+        if proofs.to != to || proofs.from.len() >= MAX_PROOFS {
+            *proofs = Proofs {
+                to,
+                from: BTreeMap::new(),
+            };
+        }
+        let proof = match proofs.from.get(&from) {
+            Some(proof) => proof.clone(),
+            None => {
+                let hashes = self.store.consistency(from, to)?.unwrap_or_default();
+                let proof: Vec<[u8; 32]> = hashes.iter().map(|hash| hash.0).collect();
+                proofs.from.insert(from, proof.clone());
+                proof
+            }
+        };
         Ok(LogNews {
             checkpoint: self.store.checkpoint().to_owned(),
             from,
-            proof: proof
-                .unwrap_or_default()
-                .iter()
-                .map(|hash| hash.0)
-                .collect(),
+            proof,
             restored: None,
         })
     }
@@ -339,6 +363,7 @@ impl Log {
         Ok(EventList {
             events: entries.into_iter().map(info).collect(),
             head: self.head().seq,
+            next: 0,
         })
     }
 
@@ -386,8 +411,8 @@ fn fold(fleet: &mut Fleet, item: Item) -> bool {
             Err(_) => false,
         },
         Item::Entry(entry) => match read(&entry) {
-            Some((at, event)) => {
-                fleet.apply(at, &event);
+            Some((at, by, event)) => {
+                fleet.apply(at, by, &event);
                 true
             }
             None => false,
@@ -395,11 +420,12 @@ fn fold(fleet: &mut Fleet, item: Item) -> bool {
     }
 }
 
-/// The event in an entry, and when it happened; `None` if this version does not know it.
-pub fn read(entry: &Entry) -> Option<(Timestamp, Event)> {
+/// The event in an entry, when it happened, and at whose word; `None` if this version does not know it.
+pub fn read(entry: &Entry) -> Option<(Timestamp, Option<By>, Event)> {
     let at = Timestamp::from_millisecond(entry.at_unix_ms).ok()?;
+    let by = entry.by.as_deref().map(str::parse).transpose().ok()?;
     let event = Event::from_columns(&entry.kind, &entry.body).ok()?;
-    Some((at, event))
+    Some((at, by, event))
 }
 
 fn entry(at: Timestamp, by: Option<By>, event: &Event) -> NewEntry {
@@ -482,6 +508,7 @@ fn read_epochs(db: &Connection) -> Result<Vec<StoredEpoch>, LogError> {
 const SNAPSHOT_AFTER: u64 = 65_536;
 /// The same when evidence is due to leave, which only events before a snapshot can.
 const PRUNE_AFTER: u64 = 4_096;
+const MAX_PROOFS: usize = 4_096;
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// Between two lots, while there are more.
 const PRUNE_PAUSE: Duration = Duration::from_secs(1);

@@ -332,7 +332,7 @@ proptest! {
         }
         // Nothing but the text that was signed is ever believed.
         prop_assert!(theirs.is_none_or(|believed| believed == text.as_bytes()));
-        // What either reads is printed as it was.
+        // A note that either reads is printed as it was.
         if let Ok(note) = Note::parse(&bytes) {
             prop_assert_eq!(note.to_string().into_bytes(), bytes.clone());
             let read = theirs::Note::from_bytes(&bytes);

@@ -179,7 +179,12 @@ impl Store {
             return Ok(Some(*root));
         }
         let root = proof::root(&self.stored(), size)?;
-        self.roots.borrow_mut().insert(size, root);
+        let mut roots = self.roots.borrow_mut();
+        // Anybody who is connected may ask for any size.
+        if roots.len() >= MAX_ROOTS {
+            roots.clear();
+        }
+        roots.insert(size, root);
         Ok(Some(root))
     }
 

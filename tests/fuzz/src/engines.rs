@@ -280,6 +280,7 @@ impl World {
         let form = TokenRequest {
             name: (bound & 1 == 1).then(|| name(node)),
             ttl_seconds: Some(60 + u64::from(bound)),
+            uses: None,
         };
         let now = self.now;
         if let Ok(Answer::Created(created)) =
