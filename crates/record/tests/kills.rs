@@ -266,7 +266,10 @@ impl Log {
             .database()
             .query_row(query, [], |row| row.get(0))
             .unwrap();
-        for seq in [1, head / 2, head].into_iter().filter(|seq| *seq > 0) {
+        for seq in [head.min(1), head / 2, head]
+            .into_iter()
+            .filter(|seq| *seq > 0)
+        {
             store.prove(seq).unwrap();
         }
         drop(store);
