@@ -285,7 +285,11 @@ impl Journal {
 fn changes_keys(event: &Event) -> bool {
     matches!(
         event,
-        Event::NodeEnrolled { .. } | Event::NodeRekeyed { .. }
+        Event::NodeEnrolled { .. }
+            | Event::NodeRekeyed { .. }
+            | Event::NodeWaiting { .. }
+            | Event::NodeRejected { .. }
+            | Event::NodeRemoved { .. }
     )
 }
 

@@ -61,7 +61,7 @@ struct Cli {
 enum Noun {
     /// Show the mesh (controller) or this node and its peers (node).
     Status,
-    /// List, show, evict or readmit nodes.
+    /// List, show, approve, evict, readmit or remove nodes.
     #[command(subcommand)]
     Node(node::Verb),
     /// Say why a node is, or is not, a member.

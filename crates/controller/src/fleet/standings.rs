@@ -96,6 +96,12 @@ impl Standings {
         }
     }
 
+    /// The name is nobody's from now on.
+    pub(super) fn remove(&mut self, name: &NodeName) {
+        self.roster.remove(name);
+        self.nodes.remove(name);
+    }
+
     pub(super) fn readmit(&mut self, name: &NodeName) {
         if let Some(node) = self.nodes.get_mut(name) {
             node.standing = Standing::New;

@@ -90,7 +90,8 @@ impl Segment {
             nodes: nodes.cloned().collect(),
         };
         let reason = |name: &NodeName| {
-            let reason = ballot.excluded.get(name).cloned().unwrap_or_default();
+            let reason = ballot.excluded.get(name).cloned();
+            let reason = reason.unwrap_or_else(|| REMOVED.to_owned());
             (name.clone(), reason)
         };
         let removed: BTreeMap<_, _> = draft
@@ -187,3 +188,6 @@ impl Segment {
         })
     }
 }
+
+/// Said of a node that is enrolled no more.
+const REMOVED: &str = "removed for good";

@@ -31,6 +31,11 @@ fn words(kind: &str, body: &Value) -> Option<String> {
             text("new")?,
             text("old")?
         ),
+        "log_key_rotated" => format!(
+            "log key rotated: {} signs from now on, by the word of {}",
+            text("new")?,
+            text("old")?
+        ),
         "evaluator_rotated" => format!(
             "evaluator key rotated: {}, by the word of {}",
             text("new")?,
