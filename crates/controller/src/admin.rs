@@ -57,6 +57,7 @@ pub(crate) fn routes() -> Router<Engine> {
         .route("/v1/nodes/{name}/reject", post(reject))
         .route("/v1/banned", get(banned))
         .route("/v1/banned/{key}", delete(unban))
+        .route("/v1/recover", post(recover))
         .route("/v1/epoch/rotate", post(rotate))
         .route("/v1/tokens", get(tokens).post(create_token))
         .route("/v1/tokens/{id}", delete(revoke_token))
@@ -107,6 +108,10 @@ async fn readmit(
     UrlPath(name): UrlPath<String>,
 ) -> Reply {
     ask(&engine, asker, Request::Readmit(node(name)?)).await
+}
+
+async fn recover(State(engine): State<Engine>, asker: Asker, body: Body) -> Reply {
+    ask(&engine, asker, Request::Recover(form(body)?)).await
 }
 
 async fn remove(

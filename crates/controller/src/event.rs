@@ -168,6 +168,8 @@ pub enum Event {
     LogRestored {
         /// The end of the copy.
         copy: LogEnd,
+        /// The newest epoch that nodes are known to have seen; new ones are two beyond it at least.
+        seen: Epoch,
         /// The authority's word, for the nodes.
         signed: Signed<LogRestored>,
     },

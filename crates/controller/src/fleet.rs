@@ -227,8 +227,11 @@ impl Fleet {
             }
             // For people: nobody is judged by it.
             Event::DuplicateSeen { .. } => {}
-            Event::LogRestored { copy, signed, .. } => {
+            Event::LogRestored { copy, seen, signed } => {
                 self.restored = Some((copy.events, signed.clone()));
+                for standings in self.segments.values_mut() {
+                    standings.recover(*seen);
+                }
             }
             // For whoever keeps checkpoints.
             Event::LogKeyRotated { .. } => {}

@@ -1,6 +1,7 @@
 //! The requests of operators through the admin socket. Every refusal says what to do about it.
 
 mod members;
+mod recover;
 
 use crate::by::By;
 use crate::clock::Now;
@@ -51,6 +52,7 @@ impl Operator<'_> {
             Request::Explain(name) => self.explain(name, now),
             Request::Evict(name, form) => self.evict(name, form, now),
             Request::Readmit(name) => self.readmit(name, now),
+            Request::Recover(form) => self.recover(&form, now),
             Request::Remove(name, form) => self.remove(name, form, now),
             Request::Approve(name) => self.approve(&name, now),
             Request::Reject(name, form) => self.reject(&name, form, now),

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use wire::NodeName;
 use wire::admin::{
     BannedKey, EpochChange, EventList, EvictRequest, Explanation, LogConsistency, LogEntries,
-    LogProof, LogStatus, NodeStatus, RotateRequest, Status, TokenCreated, TokenInfo, TokenRequest,
-    WaitingStatus,
+    LogProof, LogStatus, NodeStatus, RecoverRequest, Recovered, RotateRequest, Status,
+    TokenCreated, TokenInfo, TokenRequest, WaitingStatus,
 };
 
 /// A request.
@@ -22,6 +22,8 @@ pub enum Request {
     Evict(NodeName, EvictRequest),
     /// End an exclusion.
     Readmit(NodeName),
+    /// Go on from an old copy of the log.
+    Recover(RecoverRequest),
     /// Remove a node for good.
     Remove(NodeName, EvictRequest),
     /// Give a node that waits for approval its place.
@@ -115,6 +117,8 @@ pub enum Answer {
     Explanation(Box<Explanation>),
     /// To [`Request::Evict`], [`Request::Remove`] and [`Request::Rotate`].
     Change(EpochChange),
+    /// To [`Request::Recover`].
+    Recovered(Recovered),
     /// To [`Request::Readmit`] and [`Request::Approve`].
     Node(Box<NodeStatus>),
     /// To [`Request::Reject`].

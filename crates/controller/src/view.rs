@@ -72,8 +72,8 @@ impl<'e> View<'e> {
             let (node, epoch) = (&it.node, it.epoch);
             format!(
                 "{node} holds epoch {epoch} of this authority, signed on another log than this one: the \
-                 log is an old copy, or was cut, and evictions may be missing from it; OPERATIONS says \
-                 how to go on from an old copy"
+                 log is an old copy, or was cut, and evictions may be missing from it; once all \
+                 nodes that can be reached are connected, `meshctl controller recover` goes on from it"
             )
         });
         let room = log.is_short_of_room().then(|| {

@@ -10,6 +10,7 @@
 //! | `POST /v1/nodes/{name}/approve` | → [`NodeStatus`] |
 //! | `POST /v1/nodes/{name}/reject` | [`EvictRequest`] → [`WaitingStatus`] |
 //! | `GET /v1/banned`, `DELETE /v1/banned/{key}` | [`BannedKey`], one or a list |
+//! | `POST /v1/recover` | [`RecoverRequest`] → [`Recovered`] |
 //! | `POST /v1/epoch/rotate` | [`RotateRequest`] → [`EpochChange`] |
 //! | `GET /v1/tokens`, `POST /v1/tokens`, `DELETE /v1/tokens/{id}` | [`TokenInfo`], [`TokenRequest`] → [`TokenCreated`] |
 //! | `GET /v1/events?after=SEQ&limit=N&node=NAME&kind=KIND&since=TIME&until=TIME` | [`EventList`] |
@@ -434,6 +435,35 @@ pub struct EvictRequest {
     /// Why, for the event log.
     #[serde(default)]
     pub reason: Option<String>,
+}
+
+/// Goes on from an old copy of the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoverRequest {
+    /// The newest epoch that a node is known to have seen, where no node has proved one yet, or an older one.
+    #[serde(default)]
+    pub seen: Option<u64>,
+    /// Nodes to evict with it: what was decided after the copy is forgotten.
+    #[serde(default)]
+    pub evict: Vec<NodeName>,
+}
+
+/// The controller goes on from an old copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// The events of the copy that nodes are told of: the log goes on behind them.
+    pub copy_events: u64,
+    /// The newest epoch that nodes had seen.
+    pub seen: u64,
+    /// The epoch that every node takes again.
+    pub change: EpochChange,
+    /// The tokens that were open and are revoked: in the lost part they may have been used.
+    pub revoked: Vec<String>,
+    /// The nodes that were evicted.
+    pub evicted: Vec<NodeName>,
+    /// The nodes that are not connected. One that has seen a newer epoch raises the alarm again.
+    pub absent: Vec<NodeName>,
 }
 
 /// Asks for a new epoch.

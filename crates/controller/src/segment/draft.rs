@@ -56,7 +56,8 @@ impl Segment {
             // empty list, the status would say that none does, and nodes that fail would stay members unseen.
             ballot.held = &self.held & &ballot.roster;
         }
-        let schedule = self.authority.schedule(kind, now.boot)?;
+        let mut schedule = self.authority.schedule(kind, now.boot)?;
+        schedule.epoch = schedule.epoch.max(self.standings(foreseen).least());
         let issue = self.sign(foreseen, &ballot, &schedule, basis)?;
         Ok(Draft {
             cause,
