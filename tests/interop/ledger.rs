@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keys::{LogId, LogSecret, NodeSecret};
-use ledger::cosignature::{ALGORITHM_COSIGNATURE, cosign};
+use ledger::cosignature::cosign;
 use ledger::note::Verifier;
 use ledger::proof::{self, Nodes};
 use ledger::tile::{Place, Tile};
