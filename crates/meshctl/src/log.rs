@@ -18,9 +18,9 @@ use wire::admin::{LogConsistency, LogEntries, LogEntry, LogProof, LogStatus};
 /// A verb of `meshctl log`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Print the newest checkpoint, a signed note.
+    /// Print the newest checkpoint, a signed note. On a node: the newest that it has kept, with its cosignature.
     Checkpoint,
-    /// Print the log's public key, as verifiers of signed notes take it.
+    /// Print the log's public key, as verifiers of signed notes take it; on a node, its own too.
     Key,
     /// Give the log a new key; the checkpoint that begins with it is signed by both.
     RotateKey,
@@ -71,7 +71,10 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
         }
         Verb::Key => {
             let reply = client.get("/v1/log").await?;
-            answer.show(&reply, |log: LogStatus| log.verifier)
+            answer.show(&reply, |log: LogStatus| match log.witness {
+                Some(witness) => format!("{}\n{witness}", log.verifier),
+                None => log.verifier,
+            })
         }
         Verb::RotateKey => {
             let reply = client.post("/v1/log/rotate-key").await?;
