@@ -98,6 +98,7 @@ impl Controller {
         let form = TokenRequest {
             name: Some(name),
             ttl_seconds: None,
+            uses: None,
         };
         let token = match engine.operator(Request::CreateToken(form), None, now) {
             Ok(Answer::Created(created)) => created.token.parse::<Token>().expect("a token"),

@@ -3,7 +3,7 @@
 
 use crate::by::By;
 use crate::inputs::Question;
-use crate::request::{Answer, LogRequest, Request};
+use crate::request::{Answer, LogRequest, Page, Request};
 use ::admin::{Body, Caller, Desk, Refused, Words, form};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path as UrlPath, Query, State};
@@ -18,7 +18,7 @@ type Asker = Extension<Caller>;
 
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Page {
+struct Entries {
     after: u64,
     limit: u64,
 }
@@ -36,7 +36,7 @@ struct Span {
     to: Option<u64>,
 }
 
-impl Default for Page {
+impl Default for Entries {
     fn default() -> Self {
         Self {
             after: 0,
@@ -57,6 +57,7 @@ pub(crate) fn routes() -> Router<Engine> {
         .route("/v1/tokens/{id}", delete(revoke_token))
         .route("/v1/events", get(events))
         .route("/v1/log", get(log))
+        .route("/v1/log/rotate-key", post(rotate_log_key))
         .route("/v1/log/proof", get(log_proof))
         .route("/v1/log/consistency", get(log_consistency))
         .route("/v1/log/entries", get(log_entries))
@@ -128,15 +129,20 @@ async fn events(
     asker: Asker,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Reply {
-    let Query(Page { after, limit }) = page.map_err(|error| {
-        let hint = "`after` and `limit` are numbers, as in /v1/events?after=0&limit=100";
+    let Query(page) = page.map_err(|error| {
+        let hint = "`after` and `limit` are numbers, `node` is a name, `kind` a kind of event, `since` and \
+                    `until` are times in RFC 3339, as in /v1/events?after=0&limit=100&node=node-a";
         Refused::new(400, error.body_text(), hint)
     })?;
-    ask(&engine, asker, Request::Events { after, limit }).await
+    ask(&engine, asker, Request::Events(page)).await
 }
 
 async fn log(State(engine): State<Engine>, asker: Asker) -> Reply {
     ask(&engine, asker, Request::Log(LogRequest::Status)).await
+}
+
+async fn rotate_log_key(State(engine): State<Engine>, asker: Asker) -> Reply {
+    ask(&engine, asker, Request::RotateLogKey).await
 }
 
 async fn log_proof(
@@ -171,9 +177,9 @@ async fn log_consistency(
 async fn log_entries(
     State(engine): State<Engine>,
     asker: Asker,
-    page: Result<Query<Page>, QueryRejection>,
+    page: Result<Query<Entries>, QueryRejection>,
 ) -> Reply {
-    let Query(Page { after, limit }) = page.map_err(|error| {
+    let Query(Entries { after, limit }) = page.map_err(|error| {
         let hint = "`after` and `limit` are numbers, as in /v1/log/entries?after=0&limit=100";
         Refused::new(400, error.body_text(), hint)
     })?;

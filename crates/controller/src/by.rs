@@ -1,10 +1,12 @@
 //! At whose word something was done, as the log keeps it.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
 /// Whoever asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum By {
     /// An operator at the admin socket, by the user that the kernel names.
     Uid(u32),
@@ -37,6 +39,20 @@ impl FromStr for By {
         // The one form that is printed, and no other: `uid:+7` is nobody.
         let by = uid.map(Self::Uid).filter(|by| by.to_string() == text);
         by.ok_or(NoAuthor)
+    }
+}
+
+impl TryFrom<String> for By {
+    type Error = NoAuthor;
+
+    fn try_from(text: String) -> Result<Self, NoAuthor> {
+        text.parse()
+    }
+}
+
+impl From<By> for String {
+    fn from(by: By) -> Self {
+        by.to_string()
     }
 }
 

@@ -131,7 +131,7 @@ impl Engine {
             let new = setup.authority.public();
             let event = Event::AuthorityReplaced { old, new };
             log.append(now.wall, None, std::slice::from_ref(&event), &[])?;
-            fleet.apply(now.wall, &event);
+            fleet.apply(now.wall, None, &event);
         }
         let highest = fleet.nodes().values().map(|node| node.host).max();
         if let Some(host) = highest.filter(|host| *host > network.last_host()) {

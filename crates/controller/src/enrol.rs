@@ -1,5 +1,5 @@
-//! Enrolment: the one thing that an unknown key may ask for. A token admits one node, once; a name
-//! and its addresses stay with a node for ever.
+//! Enrolment: the one thing that an unknown key may ask for. A token admits one node, once, or as
+//! many as it says; a name and its addresses stay with a node until it is removed.
 //!
 //! | The key is | The name is | The token | Outcome |
 //! |---|---|---|---|
@@ -14,7 +14,7 @@
 use crate::clock::Now;
 use crate::decide::Cause;
 use crate::event::{Event, Probation};
-use crate::fleet::{Fate, Fleet, TokenRecord};
+use crate::fleet::{Fleet, TokenRecord};
 use crate::network::Network;
 use crate::rotate::Rotation;
 use crate::segments::Segments;
@@ -122,9 +122,7 @@ impl Enrolment<'_> {
     }
 
     fn open_token(&self, hash: TokenHash, now: Now) -> Result<(String, Option<NodeName>), Refusal> {
-        let fits = |record: &TokenRecord| {
-            record.hash == hash && record.fate == Fate::Open && !record.is_over(now)
-        };
+        let fits = |record: &TokenRecord| record.hash == hash && record.is_open(now);
         let mut tokens = self.fleet.tokens().iter();
         let (id, record) = tokens
             .find(|(_, record)| fits(record))

@@ -3,7 +3,7 @@
 //! read without this program.
 
 use jiff::Timestamp;
-use keys::{AuthorityId, Epoch, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
+use keys::{AuthorityId, Epoch, LogId, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
 use policy::{Membership, Standing, State};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,13 +46,15 @@ pub enum Event {
         name: Option<NodeName>,
         /// When it ends, in seconds since 1970.
         expires_unix: u64,
+        /// How many nodes may enrol with it.
+        uses: u32,
     },
     /// A token was withdrawn.
     TokenRevoked {
         /// The token.
         id: String,
     },
-    /// A node was enrolled, and the token used up.
+    /// A node was enrolled, with one of the token's uses.
     NodeEnrolled {
         /// Its name.
         name: NodeName,
@@ -69,7 +71,7 @@ pub enum Event {
         /// How long each segment admits it regardless.
         probation: Vec<Probation>,
     },
-    /// A node got new keys, and the token was used up.
+    /// A node got new keys, with one of the token's uses.
     NodeRekeyed {
         /// Its name.
         name: NodeName,
@@ -126,6 +128,15 @@ pub enum Event {
         copy: LogEnd,
         /// The authority's word, for the nodes.
         signed: Signed<LogRestored>,
+    },
+    /// The log has a new key. The checkpoint with this event is signed by both.
+    LogKeyRotated {
+        /// The key that signed before.
+        #[serde(with = "text")]
+        old: LogId,
+        /// The key that signs from now on.
+        #[serde(with = "text")]
+        new: LogId,
     },
     /// Old entries left the disk; their hashes stay in the log's tree.
     EntriesPruned(record::retention::Pruned),

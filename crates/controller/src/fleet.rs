@@ -1,6 +1,7 @@
 //! The fold of the event log: every enrolled node and every token, and for each segment what was decided in
 //! it ([`Standings`]). [`Fleet::apply`] is the only way in; nothing here reads a clock or decides anything.
 
+use crate::by::By;
 use crate::clock::{Now, steps_back};
 use crate::event::{Event, bytes, text};
 use jiff::Timestamp;
@@ -17,7 +18,7 @@ mod node;
 mod standings;
 
 use node::Ageing;
-pub use node::{Case, Node};
+pub use node::{Case, Eviction, Node};
 pub use standings::{NodeStanding, Standings};
 
 /// The durable state.
@@ -58,24 +59,27 @@ pub struct TokenRecord {
     pub created_at: Timestamp,
     /// When it ends, in seconds since 1970.
     pub expires_unix: u64,
-    /// Whether it was used.
-    pub fate: Fate,
+    /// How many nodes may enrol with it.
+    pub uses: u32,
+    /// The nodes that did.
+    pub used_by: Vec<NodeName>,
+    /// An operator withdrew it.
+    pub revoked: bool,
     /// When it was created, on a clock that nobody sets.
     ageing: Ageing,
 }
 
-/// Whether a token was used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Fate {
-    /// Nothing yet.
-    Open,
-    /// A node enrolled with it.
-    Used(NodeName),
-    /// An operator withdrew it.
-    Revoked,
-}
-
 impl TokenRecord {
+    /// Whether as many nodes enrolled with it as may.
+    pub fn is_used_up(&self) -> bool {
+        u32::try_from(self.used_by.len()).map_or(true, |used| used >= self.uses)
+    }
+
+    /// Whether a node may enrol with it now.
+    pub fn is_open(&self, now: Now) -> bool {
+        !self.revoked && !self.is_used_up() && !self.is_over(now)
+    }
+
     /// Whether its time is over, by either clock: a token that was made while the wall clock was ahead must
     /// not live on until that time has come.
     pub fn is_over(&self, now: Now) -> bool {
@@ -86,9 +90,9 @@ impl TokenRecord {
 }
 
 impl Fleet {
-    /// Folds one event. An event about something unknown, which a verified log does not hold,
+    /// Folds one event, which happened at the word of `by`. An event about something unknown, which a verified log does not hold,
     /// changes nothing.
-    pub fn apply(&mut self, at: Timestamp, event: &Event) {
+    pub fn apply(&mut self, at: Timestamp, by: Option<By>, event: &Event) {
         // Events are in the order in which they happened. One that is earlier than the one before shows that
         // the clock was set back in between, and no replay forgets that.
         if self.last_at.is_some_and(|last| steps_back(last, at)) {
@@ -114,18 +118,25 @@ impl Fleet {
                 hash,
                 name,
                 expires_unix,
+                uses,
             } => {
                 let record = TokenRecord {
                     hash: *hash,
                     name: name.clone(),
                     created_at: at,
                     expires_unix: *expires_unix,
-                    fate: Fate::Open,
+                    uses: *uses,
+                    used_by: Vec::new(),
+                    revoked: false,
                     ageing: Ageing::Since { at },
                 };
                 self.tokens.insert(id.clone(), record);
             }
-            Event::TokenRevoked { id } => self.set_fate(id, Fate::Revoked),
+            Event::TokenRevoked { id } => {
+                if let Some(record) = self.tokens.get_mut(id) {
+                    record.revoked = true;
+                }
+            }
             Event::NodeEnrolled {
                 name,
                 node,
@@ -134,7 +145,7 @@ impl Fleet {
                 token,
                 probation,
             } => {
-                self.set_fate(token, Fate::Used(name.clone()));
+                self.use_token(token, name);
                 self.names.insert(*node, name.clone());
                 let node = Node::new(*node, *wg, *host, at);
                 self.nodes.insert(name.clone(), node);
@@ -149,7 +160,7 @@ impl Fleet {
                 wg,
                 token,
             } => {
-                self.set_fate(token, Fate::Used(name.clone()));
+                self.use_token(token, name);
                 self.rekey(name, *node, *wg);
             }
             Event::EvidenceAccepted(accepted) => {
@@ -166,14 +177,15 @@ impl Fleet {
                 let standings = self.segments.entry(published.segment).or_default();
                 standings.publish(at, published);
             }
-            Event::NodeEvicted { name, .. } => {
+            Event::NodeEvicted { name, reason } => {
                 if let Some(node) = self.nodes.get_mut(name) {
-                    node.set_evicted(true);
+                    let reason = reason.clone();
+                    node.set_eviction(Some(Eviction { at, by, reason }));
                 }
             }
             Event::NodeReadmitted { name } => {
                 if let Some(node) = self.nodes.get_mut(name) {
-                    node.set_evicted(false);
+                    node.set_eviction(None);
                 }
                 for standings in self.segments.values_mut() {
                     standings.readmit(name);
@@ -184,6 +196,8 @@ impl Fleet {
             Event::LogRestored { copy, signed, .. } => {
                 self.restored = Some((copy.events, signed.clone()));
             }
+            // For whoever keeps checkpoints.
+            Event::LogKeyRotated { .. } => {}
             // For audits: what left was folded before.
             Event::EntriesPruned(_) => {}
         }
@@ -310,9 +324,9 @@ impl Fleet {
         (FIRST_HOST..=last).find(|host| !taken.contains(host))
     }
 
-    fn set_fate(&mut self, token: &str, fate: Fate) {
+    fn use_token(&mut self, token: &str, name: &NodeName) {
         if let Some(record) = self.tokens.get_mut(token) {
-            record.fate = fate;
+            record.used_by.push(name.clone());
         }
     }
 
@@ -360,7 +374,7 @@ mod tests {
                 epochs: 2,
             }],
         };
-        fleet.apply(at(), &event);
+        fleet.apply(at(), None, &event);
     }
 
     #[test]
@@ -379,6 +393,7 @@ mod tests {
         enrol(&mut fleet, "a", 1, 2);
         fleet.apply(
             at(),
+            None,
             &Event::NodeEvicted {
                 name: name("a"),
                 reason: None,
@@ -390,7 +405,7 @@ mod tests {
             wg: WgPublicKey([9; 32]),
             token: "u".into(),
         };
-        fleet.apply(at(), &rekeyed);
+        fleet.apply(at(), None, &rekeyed);
         let node = fleet.node(&name("a")).unwrap();
         assert!(node.evicted() && node.evidence.is_none());
         assert_eq!((node.host, node.id), (2, NodeId([9; 32])));

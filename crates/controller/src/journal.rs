@@ -8,7 +8,7 @@ use crate::effect::Output;
 use crate::event::Event;
 use crate::fleet::Fleet;
 use crate::log::{Log, LogError, NewEpoch, is_evidence};
-use keys::Epoch;
+use keys::{Epoch, LogSecret};
 use std::borrow::Cow;
 use std::time::Duration;
 use wire::log::{LogEnd, LogNews};
@@ -100,7 +100,7 @@ impl Journal {
     pub(crate) fn foresee(&self, events: &[Event], now: Now) -> Cow<'_, Fleet> {
         let mut fleet = Cow::Borrowed(&self.fleet);
         for event in events {
-            fleet.to_mut().apply(now.wall, event);
+            fleet.to_mut().apply(now.wall, None, event);
         }
         fleet
     }
@@ -127,13 +127,37 @@ impl Journal {
             }
         }
         for event in events {
-            self.fleet.apply(now.wall, event);
+            self.fleet.apply(now.wall, by, event);
         }
         // From here on the wall clock, which anybody may set back, cannot make it younger.
         self.fleet.start_ageing(now);
         if events.iter().any(changes_keys) {
             output.change_keys();
         }
+        output.touch();
+        Ok(())
+    }
+
+    /// Gives the log a new key, and folds the event that says so.
+    pub(crate) fn rotate_log_key(
+        &mut self,
+        by: Option<By>,
+        new: LogSecret,
+        output: &mut Output,
+        now: Now,
+    ) -> Result<(), Unwritten> {
+        let (old, new_public) = (self.log.store().key(), new.public());
+        let event = Event::LogKeyRotated {
+            old,
+            new: new_public,
+        };
+        if let Err(error) = self.log.rotate_key(now.wall, by, new, &event) {
+            self.failed(&error, now);
+            return Err(Unwritten);
+        }
+        self.succeeded();
+        self.fleet.apply(now.wall, by, &event);
+        tracing::info!(%old, new = %new_public, "the event log has a new key");
         output.touch();
         Ok(())
     }
@@ -171,7 +195,7 @@ impl Journal {
             return;
         }
         if let Some(event) = self.log.retain(&self.fleet, keep_evidence, now) {
-            self.fleet.apply(now.wall, &event);
+            self.fleet.apply(now.wall, None, &event);
         }
     }
 

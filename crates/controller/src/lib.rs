@@ -14,7 +14,7 @@
 //! | `segments`, `segment`, `decide` | each segment's policy, epochs and phases; a new epoch as far as it is signed |
 //! | `rotate` | decide → time → sign → persist → push |
 //! | `journal`, [`log`](mod@log), [`event`], [`by`], [`fleet`] | the one way to durable state, what is in it, what it folds to |
-//! | `enrol`, `ingest`, `push`, [`operator`], [`request`] | what is said to the controller, and by it |
+//! | `enrol`, `ingest`, `push`, [`operator`], `events`, [`request`] | what is said to the controller, and by it |
 //! | `prove` | the log as a transparency log: proofs for whoever asks |
 //! | `connections` | who is there, and where |
 //! | `mesh`, `network` | what stays as it is; the mesh's address ranges |
@@ -45,6 +45,7 @@ mod connections;
 mod counts;
 mod decide;
 mod enrol;
+mod events;
 mod format;
 mod ingest;
 mod inputs;

@@ -14,12 +14,16 @@ use keys::{AuthorityId, Epoch, EpochSecret, LogSecret, SegmentId};
 use record::open::{Item, Trust};
 use record::{Entry, NewEntry, Store};
 use rusqlite::{Connection, Transaction, params};
-use std::path::Path;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wire::admin::{EventInfo, EventList};
 use wire::log::{LogEnd, LogNews};
 use wire::{Digest, EpochUpdate, Signed};
 use zeroize::Zeroizing;
+
+mod log_key;
 
 pub use record::store::path_in;
 pub use record::{Head, LogError};
@@ -28,12 +32,22 @@ pub use record::{Head, LogError};
 #[derive(Debug)]
 pub struct Log {
     store: Store,
+    path: PathBuf,
     reserve: Reserve,
     no_room_for_evidence: bool,
     /// The write-ahead log still holds what the tables have lost.
     unwiped: bool,
     /// When to look for evidence that is too old to be kept.
     prune_at: Duration,
+    /// The proofs that were made last: with an epoch, all nodes need the same few.
+    proofs: RefCell<Proofs>,
+}
+
+/// Proofs that the log of `to` events extends earlier ones, by the number of events of those.
+#[derive(Debug, Default)]
+struct Proofs {
+    to: u64,
+    from: BTreeMap<u64, Vec<[u8; 32]>>,
 }
 
 /// A log that was opened, with all that is in it.
@@ -87,7 +101,7 @@ impl Log {
         trusted: &[AuthorityId],
     ) -> Result<Opened, LogError> {
         let mut fleet = Fleet::default();
-        let store = record::open(path, Trust { secret }, |item| fold(&mut fleet, item))?;
+        let store = record::open(path, trust(path, secret), |item| fold(&mut fleet, item))?;
         Self::opened(path, store, fleet, trusted)
     }
 
@@ -102,7 +116,7 @@ impl Log {
         trusted: &[AuthorityId],
     ) -> Result<Opened, LogError> {
         let mut fleet = Fleet::default();
-        let store = record::resume(path, Trust { secret }, |item| fold(&mut fleet, item))?;
+        let store = record::resume(path, trust(path, secret), |item| fold(&mut fleet, item))?;
         Self::opened(path, store, fleet, trusted)
     }
 
@@ -116,12 +130,15 @@ impl Log {
             return Err(LogError::Authority(authority));
         }
         let epochs = read_epochs(store.database())?;
+        log_key::settle(path, store.key())?;
         let log = Self {
             store,
+            path: path.to_owned(),
             reserve: Reserve::beside(path),
             no_room_for_evidence: false,
             unwiped: true,
             prune_at: Duration::ZERO,
+            proofs: RefCell::default(),
         };
         Ok(Opened { log, fleet, epochs })
     }
@@ -154,15 +171,27 @@ impl Log {
     /// # Errors
     /// When the database cannot be read.
     pub fn news_since(&self, from: u64) -> Result<LogNews, LogError> {
-        let proof = self.store.consistency(from, self.head().seq)?;
+        let to = self.head().seq;
+        let mut proofs = self.proofs.borrow_mut();
+        if proofs.to != to || proofs.from.len() >= MAX_PROOFS {
+            *proofs = Proofs {
+                to,
+                from: BTreeMap::new(),
+            };
+        }
+        let proof = match proofs.from.get(&from) {
+            Some(proof) => proof.clone(),
+            None => {
+                let hashes = self.store.consistency(from, to)?.unwrap_or_default();
+                let proof: Vec<[u8; 32]> = hashes.iter().map(|hash| hash.0).collect();
+                proofs.from.insert(from, proof.clone());
+                proof
+            }
+        };
         Ok(LogNews {
             checkpoint: self.store.checkpoint().to_owned(),
             from,
-            proof: proof
-                .unwrap_or_default()
-                .iter()
-                .map(|hash| hash.0)
-                .collect(),
+            proof,
             restored: None,
         })
     }
@@ -234,6 +263,29 @@ impl Log {
             epochs.try_for_each(|epoch| insert_epoch(transaction, epoch))
         })?;
         self.unwiped |= !epochs.is_empty();
+        Ok(())
+    }
+
+    /// Gives the log a new key, whose public half `event` is to say. The checkpoint with that event has the
+    /// signatures of both; the file of the new key takes the place of the old one's.
+    ///
+    /// # Errors
+    /// [`LogError`]; then the old key goes on.
+    pub fn rotate_key(
+        &mut self,
+        at: Timestamp,
+        by: Option<By>,
+        new: LogSecret,
+        event: &Event,
+    ) -> Result<(), LogError> {
+        let public = new.public();
+        log_key::write_next(&self.path, &new)?;
+        let entries = [entry(at, by, event)];
+        self.store.append_with_new_key(&entries, new, |_| Ok(()))?;
+        // Should that fail, the next start does it.
+        if let Err(error) = log_key::settle(&self.path, public) {
+            tracing::warn!(%error, "the log's new key waits in log.key.new for its name");
+        }
         Ok(())
     }
 
@@ -311,6 +363,7 @@ impl Log {
         Ok(EventList {
             events: entries.into_iter().map(info).collect(),
             head: self.head().seq,
+            next: 0,
         })
     }
 
@@ -340,6 +393,13 @@ impl Log {
     }
 }
 
+fn trust(path: &Path, secret: LogSecret) -> Trust {
+    Trust {
+        next: log_key::read_next(path),
+        secret,
+    }
+}
+
 /// Folds what the log holds; whether this version knows it.
 fn fold(fleet: &mut Fleet, item: Item) -> bool {
     match item {
@@ -351,8 +411,8 @@ fn fold(fleet: &mut Fleet, item: Item) -> bool {
             Err(_) => false,
         },
         Item::Entry(entry) => match read(&entry) {
-            Some((at, event)) => {
-                fleet.apply(at, &event);
+            Some((at, by, event)) => {
+                fleet.apply(at, by, &event);
                 true
             }
             None => false,
@@ -360,11 +420,12 @@ fn fold(fleet: &mut Fleet, item: Item) -> bool {
     }
 }
 
-/// The event in an entry, and when it happened; `None` if this version does not know it.
-pub fn read(entry: &Entry) -> Option<(Timestamp, Event)> {
+/// The event in an entry, when it happened, and at whose word; `None` if this version does not know it.
+pub fn read(entry: &Entry) -> Option<(Timestamp, Option<By>, Event)> {
     let at = Timestamp::from_millisecond(entry.at_unix_ms).ok()?;
+    let by = entry.by.as_deref().map(str::parse).transpose().ok()?;
     let event = Event::from_columns(&entry.kind, &entry.body).ok()?;
-    Some((at, event))
+    Some((at, by, event))
 }
 
 fn entry(at: Timestamp, by: Option<By>, event: &Event) -> NewEntry {
@@ -447,6 +508,7 @@ fn read_epochs(db: &Connection) -> Result<Vec<StoredEpoch>, LogError> {
 const SNAPSHOT_AFTER: u64 = 65_536;
 /// The same when evidence is due to leave, which only events before a snapshot can.
 const PRUNE_AFTER: u64 = 4_096;
+const MAX_PROOFS: usize = 4_096;
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// Between two lots, while there are more.
 const PRUNE_PAUSE: Duration = Duration::from_secs(1);

@@ -4,14 +4,15 @@ use crate::by::By;
 use crate::clock::Now;
 use crate::decide::Cause;
 use crate::event::Event;
-use crate::fleet::{Fate, Fleet, TokenRecord};
+use crate::events;
+use crate::fleet::{Fleet, TokenRecord};
 use crate::format::{shown, utc, utc_unix};
 use crate::prove::prove;
 use crate::rotate::Rotation;
 use crate::segment::{Segment, Unpublished};
 use crate::view::View;
 use epoch::authority::Kind;
-use keys::{Epoch, SegmentId, TokenSecret};
+use keys::{Epoch, LogSecret, SegmentId, TokenSecret};
 use policy::{Rule, rules};
 use rand_core::{OsRng, RngCore as _};
 use std::time::Duration;
@@ -21,7 +22,9 @@ use wire::admin::{
 };
 use wire::{NodeName, Token};
 
-pub use crate::request::{Answer, Request};
+use crate::request::LogRequest;
+
+pub use crate::request::{Answer, Page, Request};
 pub use ::admin::Refused;
 
 /// The part that does what operators ask.
@@ -50,22 +53,18 @@ impl Operator<'_> {
             Request::Tokens => Ok(Answer::Tokens(self.tokens(now))),
             Request::CreateToken(form) => self.create_token(form, now),
             Request::RevokeToken(id) => self.revoke_token(&id, now),
+            Request::RotateLogKey => self.rotate_log_key(now),
             Request::Log(request) => prove(self.rotation.journal.log(), request),
-            Request::Events { after, limit } => {
-                let page = self
-                    .rotation
-                    .journal
-                    .log()
-                    .page(after, limit.min(MAX_EVENTS));
-                page.map(Answer::Events).map_err(|error| {
-                    Refused::new(
-                        500,
-                        format!("the event log cannot be read: {error}"),
-                        RESTART,
-                    )
-                })
-            }
+            Request::Events(page) => self.events(&page),
         }
+    }
+
+    fn events(&self, page: &Page) -> Result<Answer, Refused> {
+        let list = events::page(self.rotation.journal.log(), page);
+        list.map(Answer::Events).map_err(|error| {
+            let error = format!("the event log cannot be read: {error}");
+            Refused::new(500, error, RESTART)
+        })
     }
 
     fn explain(&self, name: NodeName, now: Now) -> Result<Answer, Refused> {
@@ -88,6 +87,16 @@ impl Operator<'_> {
             rules: rules.into_iter().map(rule).collect(),
         };
         Ok(Answer::Explanation(Box::new(explanation)))
+    }
+
+    fn rotate_log_key(&mut self, now: Now) -> Result<Answer, Refused> {
+        let new = LogSecret::generate(&mut OsRng);
+        let Rotation {
+            journal, output, ..
+        } = &mut self.rotation;
+        let rotated = journal.rotate_log_key(self.by, new, output, now);
+        rotated.map_err(|error| unpublished(&error.into()))?;
+        prove(self.rotation.journal.log(), LogRequest::Status)
     }
 
     fn evict(&mut self, name: NodeName, form: EvictRequest, now: Now) -> Result<Answer, Refused> {
@@ -202,6 +211,16 @@ impl Operator<'_> {
             let error = format!("a token lives from 1 to {MAX_TTL} seconds, not {ttl}");
             return Err(Refused::new(400, error, "choose another time"));
         }
+        let uses = form.uses.unwrap_or(1);
+        if !(1..=MAX_USES).contains(&uses) {
+            let error = format!("a token admits from 1 to {MAX_USES} nodes, not {uses}");
+            return Err(Refused::new(400, error, "choose another number"));
+        }
+        if uses > 1 && form.name.is_some() {
+            let error = "a token for one name admits one node";
+            let hint = "leave out the name, or the number of uses";
+            return Err(Refused::new(400, error, hint));
+        }
         let mesh = self.rotation.mesh;
         if mesh.advertise.is_empty() {
             let error = "the controller does not know where nodes can reach it";
@@ -215,6 +234,7 @@ impl Operator<'_> {
             hash: secret.hash(),
             name: form.name,
             expires_unix,
+            uses,
         };
         // Durable before it is shown: a token that a crash took back would be refused to whoever was given it.
         self.commit(event, now)?;
@@ -236,17 +256,18 @@ impl Operator<'_> {
         let list = "`meshctl token list` shows those that exist";
         let record = self.fleet().tokens().get(id);
         let record = record.ok_or_else(|| Refused::new(404, format!("no token {id}"), list))?;
-        match &record.fate {
-            Fate::Used(name) => {
-                let hint = format!("to shut the node out, `meshctl node evict {name}`");
-                return Err(Refused::new(
-                    409,
-                    format!("{name} has used token {id}"),
-                    hint,
-                ));
-            }
-            Fate::Revoked => return Ok(Answer::Token(info(id, record, now))),
-            Fate::Open => {}
+        if record.revoked {
+            return Ok(Answer::Token(info(id, record, now)));
+        }
+        if let Some(name) = record.used_by.last().filter(|_| record.is_used_up()) {
+            let hint = format!("to shut the node out, `meshctl node evict {name}`");
+            let error = match record.uses {
+                1 => format!("{name} has used token {id}"),
+                uses => {
+                    format!("token {id} is used up: {uses} nodes enrolled with it, {name} last")
+                }
+            };
+            return Err(Refused::new(409, error, hint));
         }
         let event = Event::TokenRevoked { id: id.to_owned() };
         self.commit(event, now)?;
@@ -280,11 +301,11 @@ impl Operator<'_> {
 }
 
 fn info(id: &str, record: &TokenRecord, now: Now) -> TokenInfo {
-    let (state, used_by) = match &record.fate {
-        Fate::Used(name) => ("used", Some(name.clone())),
-        Fate::Revoked => ("revoked", None),
-        Fate::Open if record.is_over(now) => ("expired", None),
-        Fate::Open => ("open", None),
+    let state = match () {
+        () if record.revoked => "revoked",
+        () if record.is_used_up() => "used",
+        () if record.is_over(now) => "expired",
+        () => "open",
     };
     TokenInfo {
         id: id.to_owned(),
@@ -292,7 +313,8 @@ fn info(id: &str, record: &TokenRecord, now: Now) -> TokenInfo {
         state: state.to_owned(),
         created_utc: utc(record.created_at),
         expires_utc: utc_unix(record.expires_unix),
-        used_by,
+        uses: record.uses,
+        used_by: record.used_by.clone(),
     }
 }
 
@@ -322,5 +344,6 @@ const RESTART: &str = "restart the controller: it verifies its log and says what
 const DEFAULT_TTL: u64 = 3_600;
 /// Thirty days: a token that lies about longer is a key.
 const MAX_TTL: u64 = 30 * 24 * 3_600;
+/// Nodes that one token may admit: it is in as many hands.
+const MAX_USES: u32 = 1_000;
 const MAX_WORDS: usize = 1_000;
-const MAX_EVENTS: u64 = 1_000;

@@ -14,7 +14,7 @@ use keys::{Epoch, NodeId};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use wire::message::ToNode;
-use wire::{Mark, NodeName, Verified};
+use wire::{Mark, NodeName, Signed, Verified};
 
 /// The part that speaks to nodes.
 #[derive(Debug)]
@@ -38,6 +38,9 @@ impl Push<'_> {
         let Some(issue) = segment.issue(epoch) else {
             return;
         };
+        let Some(mark) = self.mark(issue) else {
+            return;
+        };
         let roster = segment.standings(self.journal.fleet()).roster();
         let joined: BTreeSet<&NodeName> = roster.difference(before).collect();
         let everywhere = self.places(segment, |_| true);
@@ -46,7 +49,7 @@ impl Push<'_> {
             // By the key that the connection proved. If the name decided, a connection that is still open
             // under a node's old key, which may be in the wrong hands, would be sent the secret of the epoch
             // that was published to shut it out.
-            self.update(id, peer, issue, now);
+            self.update(id, peer, (issue, &mark), now);
             // Where the members are is told to a member's key alone, for the same reason.
             let entries = if !issue.has_member(peer) {
                 continue;
@@ -95,7 +98,9 @@ impl Push<'_> {
             let mark = mark.filter(|mark| mark.segment == segment.id());
             let seen = mark.map_or(Epoch::default(), |mark| mark.epoch);
             for issue in segment.issues_since(seen) {
-                self.update(id, node, issue, now);
+                if let Some(mark) = self.mark(issue) {
+                    self.update(id, node, (issue, &mark), now);
+                }
             }
         }
     }
@@ -116,23 +121,35 @@ impl Push<'_> {
         }
     }
 
-    /// Sends an update with the log as it is now: it holds this epoch's own events, so that a copy of it that
-    /// lacks this very eviction does not pass as whole when the node shows its mark.
-    fn update(&mut self, id: ConnectionId, node: &NodeId, issue: &Issue, now: Now) {
+    /// The mark of an epoch with the log as it is now: it holds this epoch's own events, so that a copy of it that
+    /// lacks this very eviction does not pass as whole when a node shows its mark.
+    fn mark(&self, issue: &Issue) -> Option<Signed<Mark>> {
+        let (scope, digest) = (issue.update.scope(), issue.signed.digest());
+        let mark = self.mesh.mark(scope, digest, self.journal.log());
+        mark.inspect_err(|error| tracing::error!(%error, "a mark breaks a rule of its format"))
+            .ok()
+    }
+
+    /// Sends an update, with the proof that the log extends the one that the node knows.
+    fn update(
+        &mut self,
+        id: ConnectionId,
+        node: &NodeId,
+        (issue, mark): (&Issue, &Signed<Mark>),
+        now: Now,
+    ) {
         let Some(session) = self.connections.session(id) else {
             return;
         };
-        let log = self.journal.log();
-        let mark = self
-            .mesh
-            .mark(issue.update.scope(), issue.signed.digest(), log);
-        match (mark, self.journal.news_for(session.kept.get())) {
-            (Ok(mark), Ok(news)) => {
-                session.kept.set(Kept::Events(log.head().seq));
-                self.output.send(id, issue.push(node, (mark, news), now));
+        match self.journal.news_for(session.kept.get()) {
+            Ok(news) => {
+                session
+                    .kept
+                    .set(Kept::Events(self.journal.log().head().seq));
+                let update = issue.push(node, (mark.clone(), news), now);
+                self.output.send(id, update);
             }
-            (Err(error), _) => tracing::error!(%error, "a mark breaks a rule of its format"),
-            (_, Err(error)) => tracing::error!(
+            Err(error) => tracing::error!(
                 %error,
                 "the log's tree cannot be read: an update is held back, because no node could believe it"
             ),

@@ -1,7 +1,8 @@
 //! Everything that operators can ask, and the answers. Refuses to know how: the admin socket speaks these
 //! types, and the engine answers in them.
 
-use serde::Serialize;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use wire::NodeName;
 use wire::admin::{
     EpochChange, EventList, EvictRequest, Explanation, LogConsistency, LogEntries, LogProof,
@@ -28,12 +29,9 @@ pub enum Request {
     /// Withdraw a token.
     RevokeToken(String),
     /// A page of the event log.
-    Events {
-        /// The last event that is known already.
-        after: u64,
-        /// At most so many.
-        limit: u64,
-    },
+    Events(Page),
+    /// Another key for the log.
+    RotateLogKey,
     /// Something about the log as a transparency log.
     Log(LogRequest),
 }
@@ -62,6 +60,37 @@ pub enum LogRequest {
         /// At most so many.
         limit: u64,
     },
+}
+
+/// Which events are asked for, of those that follow a place in the log.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Page {
+    /// The last event that is known already.
+    pub after: u64,
+    /// At most so many.
+    pub limit: u64,
+    /// Only those that concern this node.
+    pub node: Option<NodeName>,
+    /// Only those of this kind, as in `node_evicted`.
+    pub kind: Option<String>,
+    /// None that were written before.
+    pub since: Option<Timestamp>,
+    /// None that were written after.
+    pub until: Option<Timestamp>,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self {
+            after: 0,
+            limit: 100,
+            node: None,
+            kind: None,
+            since: None,
+            until: None,
+        }
+    }
 }
 
 /// An answer.

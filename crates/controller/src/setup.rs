@@ -75,6 +75,6 @@ pub(crate) fn found(
     let events = std::slice::from_ref(&event);
     log.found(&origin(&setup.log_name, mesh));
     log.append(now.wall, None, events, &[])?;
-    fleet.apply(now.wall, &event);
+    fleet.apply(now.wall, None, &event);
     Ok(mesh)
 }

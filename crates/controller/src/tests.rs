@@ -19,7 +19,7 @@ use crate::clock::Now;
 use crate::engine::{ConnectionId, Effect, Engine, Setup, StartError};
 use crate::fleet::Fleet;
 use crate::log::{self, Log, Opened};
-use crate::operator::{Answer, Request};
+use crate::operator::{Answer, Page, Request};
 use jiff::Timestamp;
 use keys::{
     AuthorityId, AuthoritySecret, ControllerId, Epoch, LogSecret, NodeSecret, SegmentId,
@@ -30,7 +30,9 @@ use rand_core::{OsRng, RngCore as _};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
-use wire::admin::{EpochChange, NodeStatus, RotateRequest, Status, TokenRequest};
+use wire::admin::{
+    EpochChange, EventList, NodeStatus, RotateRequest, Status, TokenInfo, TokenRequest,
+};
 use wire::evidence::Benchmark;
 use wire::log::LogEnd;
 use wire::message::{Again, Enrol, Hello, Phase, Refusal, ToController, ToNode, Update};
@@ -209,13 +211,30 @@ impl World {
     }
 
     fn token(&mut self, bound: Option<&str>) -> Token {
-        let form = TokenRequest {
+        self.token_of(TokenRequest {
             name: bound.map(name),
-            ttl_seconds: None,
-        };
+            ..TokenRequest::default()
+        })
+    }
+
+    fn tokens(&mut self) -> Vec<TokenInfo> {
+        match self.ask(Request::Tokens) {
+            Ok(Answer::Tokens(list)) => list,
+            _ => panic!("no list"),
+        }
+    }
+
+    fn token_of(&mut self, form: TokenRequest) -> Token {
         match self.ask(Request::CreateToken(form)) {
             Ok(Answer::Created(created)) => created.token.parse().unwrap(),
             _ => panic!("no token"),
+        }
+    }
+
+    fn events(&mut self, page: Page) -> EventList {
+        match self.ask(Request::Events(page)) {
+            Ok(Answer::Events(list)) => list,
+            _ => panic!("no events"),
         }
     }
 

@@ -5,7 +5,7 @@ use crate::clock::{Now, steps_back};
 use crate::connections::{Connections, Live, Observed};
 use crate::decide::why_not;
 use crate::event::Accepted;
-use crate::fleet::{Case, Fleet};
+use crate::fleet::{Case, Eviction, Fleet};
 use crate::format::utc;
 use crate::journal::Journal;
 use crate::mesh::Mesh;
@@ -17,8 +17,8 @@ use policy::{Reason, State};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wire::admin::{
-    BenchmarkStatus, Control, ControllerStatus, DuplicateStatus, EpochStatus, Membership,
-    NextEpoch, NodeState, NodeStatus, Observation, PolicyStatus, PskState, SCHEMA,
+    BenchmarkStatus, Control, ControllerStatus, DuplicateStatus, EpochStatus, EvictionStatus,
+    Membership, NextEpoch, NodeState, NodeStatus, Observation, PolicyStatus, PskState, SCHEMA,
 };
 use wire::evidence::Signer;
 use wire::message::Phase;
@@ -160,11 +160,14 @@ impl<'e> View<'e> {
                 Control::Disconnected => PskState::Unknown,
                 Control::Connected | Control::Silent => PskState::Valid,
             },
-            reason: if member {
+            reason: if let Some(eviction) = node.eviction() {
+                Some(evicted(eviction))
+            } else if member {
                 decision.reason.as_ref().map(Reason::to_string)
             } else {
                 Some(why_not(case, &decision))
             },
+            eviction: node.eviction().map(eviction),
             control,
             heard_utc: live
                 .and_then(|live| live.heard)
@@ -311,6 +314,24 @@ impl<'e> View<'e> {
 fn plus(at: Timestamp, ms: u64) -> Timestamp {
     at.checked_add(std::time::Duration::from_millis(ms))
         .unwrap_or(Timestamp::MAX)
+}
+
+fn eviction(eviction: &Eviction) -> EvictionStatus {
+    EvictionStatus {
+        at_utc: utc(eviction.at),
+        by: eviction.by.map(|by| by.to_string()),
+        reason: eviction.reason.clone(),
+    }
+}
+
+/// An eviction in a line.
+fn evicted(eviction: &Eviction) -> String {
+    let Eviction { by, reason, .. } = eviction;
+    let by = by.map_or_else(|| "an operator".to_owned(), |by| by.to_string());
+    match reason {
+        Some(reason) => format!("evicted by {by}: {reason}"),
+        None => format!("evicted by {by}"),
+    }
 }
 
 fn benchmark(accepted: &Accepted) -> BenchmarkStatus {

@@ -22,6 +22,8 @@ pub(crate) enum Verb {
     Checkpoint,
     /// Print the log's public key, as verifiers of signed notes take it.
     Key,
+    /// Give the log a new key; the checkpoint that begins with it is signed by both.
+    RotateKey,
     /// Prove that an event is in the log.
     Prove {
         /// The event's number.
@@ -61,6 +63,10 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
         }
         Verb::Key => {
             let reply = client.get("/v1/log").await?;
+            answer.show(&reply, |log: LogStatus| log.verifier)
+        }
+        Verb::RotateKey => {
+            let reply = client.post("/v1/log/rotate-key").await?;
             answer.show(&reply, |log: LogStatus| log.verifier)
         }
         Verb::Prove { seq } => {

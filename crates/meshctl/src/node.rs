@@ -8,8 +8,8 @@ use crate::units;
 use crate::words::{self, control, membership};
 use clap::Subcommand;
 use wire::admin::{
-    BenchmarkStatus, ControllerStatus, DuplicateStatus, EvictRequest, InstanceStatus, NodeState,
-    NodeStatus, PskState,
+    BenchmarkStatus, ControllerStatus, DuplicateStatus, EvictRequest, EvictionStatus,
+    InstanceStatus, NodeState, NodeStatus, PskState,
 };
 use wire::name::NodeName;
 
@@ -99,6 +99,10 @@ pub(crate) fn fields(name: &NodeName, node: &NodeStatus, now: &str) -> Fields {
     fields.field("membership", membership(node.membership));
     fields.field("state", state(node.state));
     fields.maybe("reason", node.reason.as_ref());
+    fields.maybe(
+        "evicted",
+        node.eviction.as_ref().map(|it| eviction(it, now)),
+    );
     fields.maybe("DUPLICATE", node.duplicate.as_ref().map(duplicate));
     if !node.faults.is_empty() {
         fields.field("interface", faults(&node.faults));
@@ -166,6 +170,14 @@ async fn show(name: &NodeName, client: &Client, answer: &Answer) -> Result<(), F
             observations(node, &status.generated_utc)
         ))
     }
+}
+
+/// An operator's word that excludes a node; `now` is when the controller made its answer.
+fn eviction(eviction: &EvictionStatus, now: &str) -> String {
+    let EvictionStatus { at_utc, by, reason } = eviction;
+    let by = by.as_deref().unwrap_or("an operator");
+    let reason = reason.as_deref().unwrap_or("no reason was given");
+    format!("{} by {by} ({at_utc}): {reason}", units::ago(now, at_utc))
 }
 
 /// Its control connection, and when it was last heard there.

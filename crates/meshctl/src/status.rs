@@ -126,6 +126,7 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
         },
     );
     fields.field("control", control_words(status));
+    fields.maybe("LOG FAULT", status.log_fault.clone());
     fields.maybe("DUPLICATE", status.duplicate.as_ref().map(node::duplicate));
     fields.field("epoch", or_dash(status.epoch));
     fields.maybe("next epoch", status.next_epoch);

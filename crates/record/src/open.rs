@@ -29,6 +29,24 @@ use std::path::Path;
 pub struct Trust {
     /// The log's key.
     pub secret: LogSecret,
+    /// The key that was about to take its place when the log was used last: it does, if it has signed.
+    pub next: Option<LogSecret>,
+}
+
+impl Trust {
+    /// The key that goes on from this checkpoint. Believes nothing: it says which key has to have signed.
+    fn signer(self, note: Option<&str>) -> LogSecret {
+        let Some(next) = self.next else {
+            return self.secret;
+        };
+        let note = note.and_then(|text| Note::parse(text.as_bytes()).ok());
+        let has_signed = note.is_some_and(|note| {
+            let origin = note.text().split('\n').next().unwrap_or_default();
+            let verifier = Verifier::new(origin, next.public());
+            verifier.is_ok_and(|verifier| note.verify(&verifier).is_ok())
+        });
+        if has_signed { next } else { self.secret }
+    }
 }
 
 /// The content of a log as it is opened, in this order: the snapshot, if there is one, and then
@@ -104,11 +122,15 @@ fn read(
     trust: Trust,
     mut each: impl FnMut(Item) -> bool,
 ) -> Result<Store, LogError> {
-    let key = trust.secret.public();
     let note = read_checkpoint(&db)?;
+    let secret = trust.signer(note.as_deref());
+    let signed = note.map(|text| Ok::<_, LogError>((believed(&text, &secret)?, text)));
+    let signed = signed.transpose()?;
     let snapshot = Snapshot::read(&db)?;
     if let Some(snapshot) = &snapshot {
-        snapshot.verify(key).map_err(LogError::Snapshot)?;
+        snapshot
+            .verify(secret.public())
+            .map_err(LogError::Snapshot)?;
     }
     let from = snapshot.as_ref().map_or(0, |snapshot| snapshot.seq);
     let snapshot_root = snapshot.as_ref().map(|snapshot| snapshot.root);
@@ -125,14 +147,13 @@ fn read(
             unknown = Some(seq);
         }
     })?;
-    let (origin, checkpoint) = match note {
+    let (origin, checkpoint) = match signed {
         None if tree.size() == 0 => (String::new(), String::new()),
         None => {
             let (seq, what) = (tree.size(), "nothing signs it");
             return Err(LogError::Entry { seq, what });
         }
-        Some(text) => {
-            let checkpoint = believed(&text, &trust.secret)?;
+        Some((checkpoint, text)) => {
             hold(&checkpoint, &tree)?;
             (checkpoint.origin, text)
         }
@@ -144,7 +165,7 @@ fn read(
     Ok(Store {
         db,
         tree,
-        secret: trust.secret,
+        secret,
         origin,
         checkpoint,
         snapshot: from,

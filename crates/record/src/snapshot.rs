@@ -3,7 +3,7 @@
 
 use crate::error::LogError;
 use crate::store::Store;
-use keys::{LogId, Signature};
+use keys::{LogId, LogSecret, Signature};
 use ledger::Hash;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sha2::{Digest as _, Sha256};
@@ -47,6 +47,17 @@ impl Store {
     /// The entry that the newest snapshot is of; zero without one.
     pub fn snapshot_seq(&self) -> u64 {
         self.snapshot
+    }
+
+    /// The signature of the snapshot that is kept, by another key; `None`: there is no snapshot.
+    pub(crate) fn resigned_snapshot(&self, new: &LogSecret) -> Result<Option<[u8; 64]>, LogError> {
+        let snapshot = Snapshot::read(&self.db)?;
+        let Some(snapshot) = snapshot else {
+            return Ok(None);
+        };
+        snapshot.verify(self.key()).map_err(LogError::Snapshot)?;
+        let message = message(snapshot.seq, snapshot.root, &snapshot.state);
+        Ok(Some(new.sign(LABEL, &message).0))
     }
 
     /// Keeps `state`, which is the fold of all entries, in place of the snapshot before. On an error nothing

@@ -117,7 +117,14 @@ impl Store {
         new: LogSecret,
         also: impl FnOnce(&Transaction<'_>) -> Result<(), LogError>,
     ) -> Result<(), LogError> {
-        self.write(entries, Some(&new), also)?;
+        let snapshot = self.resigned_snapshot(&new)?;
+        self.write(entries, Some(&new), |transaction| {
+            also(transaction)?;
+            if let Some(signature) = snapshot {
+                transaction.execute("UPDATE snapshot SET signature = ?1", [signature])?;
+            }
+            Ok(())
+        })?;
         self.secret = new;
         Ok(())
     }
@@ -172,7 +179,12 @@ impl Store {
             return Ok(Some(*root));
         }
         let root = proof::root(&self.stored(), size)?;
-        self.roots.borrow_mut().insert(size, root);
+        let mut roots = self.roots.borrow_mut();
+        // Anybody who is connected may ask for any size.
+        if roots.len() >= MAX_ROOTS {
+            roots.clear();
+        }
+        roots.insert(size, root);
         Ok(Some(root))
     }
 

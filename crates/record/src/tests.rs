@@ -31,7 +31,10 @@ fn new(kind: &str, n: usize) -> NewEntry {
 
 fn try_open(path: &Path) -> Result<(Store, Vec<Item>), LogError> {
     let mut items = Vec::new();
-    let trust = Trust { secret: secret() };
+    let trust = Trust {
+        secret: secret(),
+        next: None,
+    };
     let mut store = open(path, trust, |item| {
         let known = !matches!(&item, Item::Entry(entry) if entry.kind == "unknown");
         items.push(item);
@@ -307,6 +310,7 @@ fn a_new_key_is_vouched_for_by_the_old_one() {
     let old = store.verifier().unwrap();
     let next = LogSecret::generate(&mut OsRng);
     let line = next.expose_base64();
+    store.keep_snapshot(b"state").unwrap();
     store
         .append_with_new_key(&[new("decision", 4)], next, |_| Ok(()))
         .unwrap();
@@ -315,9 +319,20 @@ fn a_new_key_is_vouched_for_by_the_old_one() {
     store.append(&[new("decision", 5)], |_| Ok(())).unwrap();
     drop(store);
     assert!(matches!(try_open(&path).unwrap_err(), LogError::Signer(_)));
-    let secret = LogSecret::from_base64(&line).unwrap();
-    let store = open(&path, Trust { secret }, |_| true).unwrap();
-    assert_eq!(store.head().seq, 5);
+    let next = || LogSecret::from_base64(&line).unwrap();
+    let open_with = |secret, next| open(&path, Trust { secret, next }, |_| true);
+    assert_eq!(open_with(next(), None).unwrap().head().seq, 5);
+    // As a crash between the commit and the file's new name leaves them.
+    let store = open_with(secret(), Some(next())).unwrap();
+    assert_eq!(store.key(), next().public());
+    drop(store);
+    let (_dir, path) = log_of(3);
+    let trust = Trust {
+        secret: secret(),
+        next: Some(next()),
+    };
+    let store = open(&path, trust, |_| true).unwrap();
+    assert_eq!(store.key(), secret().public(), "it has not signed");
 }
 
 #[test]

@@ -8,8 +8,9 @@
 //! | `POST /v1/nodes/{name}/readmit` | → [`NodeStatus`] |
 //! | `POST /v1/epoch/rotate` | [`RotateRequest`] → [`EpochChange`] |
 //! | `GET /v1/tokens`, `POST /v1/tokens`, `DELETE /v1/tokens/{id}` | [`TokenInfo`], [`TokenRequest`] → [`TokenCreated`] |
-//! | `GET /v1/events?after=SEQ&limit=N` | [`EventList`] |
+//! | `GET /v1/events?after=SEQ&limit=N&node=NAME&kind=KIND&since=TIME&until=TIME` | [`EventList`] |
 //! | `GET /v1/log` | [`LogStatus`] |
+//! | `POST /v1/log/rotate-key` | → [`LogStatus`] |
 //! | `GET /v1/log/proof?seq=N` | [`LogProof`] |
 //! | `GET /v1/log/consistency?from=N&to=N` | [`LogConsistency`] |
 //! | `GET /v1/log/entries?after=SEQ&limit=N` | [`LogEntries`] |
@@ -34,7 +35,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 mod log;
 
-pub use log::{LogConsistency, LogEntries, LogEntry, LogProof, LogStatus};
+pub use log::{LogConsistency, LogEntries, LogEntry, LogProof, LogSeen, LogStatus};
 
 /// Version of these forms; a new field does not change it, a changed meaning does.
 pub const SCHEMA: u32 = 1;
@@ -194,6 +195,9 @@ pub struct NodeStatus {
     /// Why it is denied, or why it soon will be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The operator's word that excludes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eviction: Option<EvictionStatus>,
     /// Its control connection.
     pub control: Control,
     /// When it was last heard there, to a second; `None`: not since the controller's start.
@@ -231,6 +235,19 @@ pub struct NodeStatus {
     /// Faults of its mesh interface, by its last report; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
+}
+
+/// An operator's word that excludes a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvictionStatus {
+    /// When it was given.
+    pub at_utc: String,
+    /// Whose it is: `uid:N`; `None`: nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why, in the operator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Two machines that run with one node's keys.
@@ -412,6 +429,9 @@ pub struct TokenRequest {
     /// Seconds until it ends; one hour unless told.
     #[serde(default)]
     pub ttl_seconds: Option<u64>,
+    /// How many nodes may enrol with it; one unless told. More than one only without a name.
+    #[serde(default)]
+    pub uses: Option<u32>,
 }
 
 /// A new token. Holds a secret.
@@ -438,8 +458,10 @@ pub struct TokenInfo {
     pub created_utc: String,
     /// When it ends.
     pub expires_utc: String,
-    /// The node that used it.
-    pub used_by: Option<NodeName>,
+    /// How many nodes may enrol with it.
+    pub uses: u32,
+    /// The nodes that did, in the order in which they came.
+    pub used_by: Vec<NodeName>,
 }
 
 /// A page of the event log.
@@ -449,6 +471,8 @@ pub struct EventList {
     pub events: Vec<EventInfo>,
     /// Sequence number of the newest event in the log.
     pub head: u64,
+    /// The last event that was looked at, shown or not: the next page is the one after it.
+    pub next: u64,
 }
 
 /// One event of the log.
@@ -504,6 +528,12 @@ pub struct NodeDaemonStatus {
     /// The other machine that runs with this node's keys, if the controller said so within three minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duplicate: Option<DuplicateStatus>,
+    /// The end of the controller's log, by the newest checkpoint that this node has kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogSeen>,
+    /// Why the controller's log is refused, and every update with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_fault: Option<String>,
     /// Membership in the epoch that the node has in force; `None` before the first.
     pub membership: Option<Membership>,
     /// Why the node has no peers.

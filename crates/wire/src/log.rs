@@ -2,6 +2,8 @@
 //! proof that it extends the one that the node has kept.
 
 use crate::signed::{Digest, Signable, Signed};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use keys::MeshId;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +17,13 @@ pub struct LogEnd {
     pub events: u64,
     /// The root of the tree over them (RFC 6962, section 2.1).
     pub root: Digest,
+}
+
+impl LogEnd {
+    /// The root as checkpoints print it.
+    pub fn root_base64(&self) -> String {
+        STANDARD.encode(self.root.0)
+    }
 }
 
 /// News of the log, with an update.

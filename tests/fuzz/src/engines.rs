@@ -117,7 +117,7 @@ impl World {
             authority: AuthoritySecret::from_base64(&authority).expect("a key"),
             boot_id: "boot".into(),
             log_name: "test".into(),
-        keep_evidence: Duration::ZERO,
+            keep_evidence: Duration::ZERO,
         };
         let engine = Engine::start(setup, log, fleet, epochs, self.now);
         self.engine = Some(engine.expect("the engine starts"));
@@ -280,6 +280,7 @@ impl World {
         let form = TokenRequest {
             name: (bound & 1 == 1).then(|| name(node)),
             ttl_seconds: Some(60 + u64::from(bound)),
+            uses: None,
         };
         let now = self.now;
         if let Ok(Answer::Created(created)) =

@@ -2,6 +2,7 @@
 //! excluded it. Its standing is a segment's; a [`Case`] puts both before a policy.
 
 use super::NodeStanding;
+use crate::by::By;
 use crate::clock::{Now, steps_back};
 use crate::event::{Accepted, Verdict, text};
 use jiff::Timestamp;
@@ -36,11 +37,22 @@ pub struct Node {
     pub enrolled_at: Timestamp,
     /// Its newest accepted evidence.
     pub evidence: Option<Accepted>,
-    evicted: bool,
+    eviction: Option<Eviction>,
     /// When its newest evidence was accepted.
     ageing: Ageing,
     /// Accepted evidence, oldest first, as far as new evidence is held against it.
     past: VecDeque<Past>,
+}
+
+/// An operator's word that excludes a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Eviction {
+    /// When it was given.
+    pub at: Timestamp,
+    /// Whose it is.
+    pub by: Option<By>,
+    /// Why, in the operator's words.
+    pub reason: Option<String>,
 }
 
 /// When something was written down, on a clock that nobody sets.
@@ -76,7 +88,7 @@ impl<'f> Case<'f> {
     pub fn record(&self, now: Now) -> Record {
         let node = self.node;
         Record {
-            evicted: node.evicted,
+            evicted: node.evicted(),
             probation_left: self.standing.probation_left,
             evidence: node.evidence.as_ref().map(|e| Evidence {
                 overall: e.overall,
@@ -118,7 +130,7 @@ impl Node {
             host,
             enrolled_at: at,
             evidence: None,
-            evicted: false,
+            eviction: None,
             ageing: Ageing::Unknown,
             past: VecDeque::new(),
         }
@@ -169,8 +181,8 @@ impl Node {
         }
     }
 
-    pub(super) fn set_evicted(&mut self, evicted: bool) {
-        self.evicted = evicted;
+    pub(super) fn set_eviction(&mut self, eviction: Option<Eviction>) {
+        self.eviction = eviction;
     }
 
     /// Another identity has the name: nothing that was proved by the old one speaks for it.
@@ -188,7 +200,12 @@ impl Node {
 
     /// Whether an operator has excluded it.
     pub fn evicted(&self) -> bool {
-        self.evicted
+        self.eviction.is_some()
+    }
+
+    /// The operator's word that excluded it.
+    pub fn eviction(&self) -> Option<&Eviction> {
+        self.eviction.as_ref()
     }
 
     pub(super) fn accept(&mut self, at: Timestamp, accepted: &Accepted) {

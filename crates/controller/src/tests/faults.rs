@@ -253,6 +253,7 @@ fn while_no_evidence_can_be_kept_nobody_is_judged_and_epochs_go_on() {
         let large = TokenRequest {
             name: None,
             ttl_seconds: None,
+            uses: None,
         };
         let mut tries = 0..200;
         while !world.engine.log().has_spent_its_room() && tries.next().is_some() {

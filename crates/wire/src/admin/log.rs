@@ -17,6 +17,15 @@ pub struct LogStatus {
     pub snapshot: u64,
 }
 
+/// The log's end, as a node has seen it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSeen {
+    /// Events in it.
+    pub events: u64,
+    /// The root of its tree.
+    pub root: String,
+}
+
 /// That an event is in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogProof {
