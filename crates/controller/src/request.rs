@@ -2,11 +2,13 @@
 //! types, and the engine answers in them.
 
 use jiff::Timestamp;
+use policy::Policy;
 use serde::{Deserialize, Serialize};
 use wire::NodeName;
 use wire::admin::{
-    EpochChange, EventList, EvictRequest, Explanation, LogConsistency, LogEntries, LogProof,
-    LogStatus, NodeStatus, RotateRequest, Status, TokenCreated, TokenInfo, TokenRequest,
+    EpochChange, EventList, EvictRequest, EvidenceAnswer, Explanation, LogConsistency, LogEntries,
+    LogProof, LogStatus, NodeStatus, OverrideRequest, PolicyApplied, PolicyShown, RotateRequest,
+    Simulation, Status, TokenCreated, TokenInfo, TokenRequest,
 };
 
 /// A request.
@@ -34,6 +36,29 @@ pub enum Request {
     RotateLogKey,
     /// Something about the log as a transparency log.
     Log(LogRequest),
+    /// Why a node was where it was at that time, from the log alone.
+    ExplainAt(NodeName, Timestamp),
+    /// Evidence about a node: an envelope.
+    Evidence(NodeName, Vec<u8>),
+    /// A ruling on a node, for a time.
+    Override(NodeName, OverrideRequest),
+    /// The end of a ruling.
+    ClearOverride(NodeName),
+    /// A node into a group, or out of it.
+    Group {
+        /// The node.
+        name: NodeName,
+        /// The group.
+        group: String,
+        /// Whether it is to be in it.
+        member: bool,
+    },
+    /// The policy in force.
+    Policy,
+    /// Another policy.
+    ChangePolicy(Box<Policy>),
+    /// What another policy would have decided, since then.
+    Simulate(Box<Policy>, Option<Timestamp>),
 }
 
 /// A question about the log as a transparency log.
@@ -113,6 +138,14 @@ pub enum Answer {
     Token(TokenInfo),
     /// To [`Request::Events`].
     Events(EventList),
+    /// To [`Request::Evidence`].
+    Evidence(EvidenceAnswer),
+    /// To [`Request::Policy`].
+    Policy(PolicyShown),
+    /// To [`Request::ChangePolicy`].
+    PolicyApplied(PolicyApplied),
+    /// To [`Request::Simulate`].
+    Simulation(Box<Simulation>),
     /// To [`LogRequest::Status`].
     Log(LogStatus),
     /// To [`LogRequest::Proof`].

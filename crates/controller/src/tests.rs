@@ -7,6 +7,7 @@ mod epochs;
 mod evidence;
 mod faults;
 mod metrics;
+mod policy;
 mod restart;
 mod retention;
 mod segments;

@@ -52,6 +52,8 @@ pub struct Decision {
     /// Digest of the evidence of the first requirement that does not hold, or else of the first that has any;
     /// `None`: there is no evidence, or it is void.
     pub evidence: Option<Digest>,
+    /// An operator admits it, whatever its evidence says.
+    pub overridden: bool,
     /// The node's standing if this is taken as a scheduled decision.
     pub standing: Standing,
 }
@@ -104,6 +106,7 @@ pub fn judge(policy: &Policy, record: &Record<'_>, now: Timestamp) -> Decision {
         score: score(&findings),
         age: shown.and_then(|it| age(&it, now)),
         evidence: shown.map(|it| it.run.digest),
+        overridden: state == State::Active && record.ruling == Some(Ruling::Allow),
         standing,
     }
 }

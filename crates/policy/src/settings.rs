@@ -749,4 +749,11 @@ key = "evaluator:020202020202020202020202020202020202020202020202020202020202020
         let error = Policy::from_toml(&twice).unwrap_err().to_string();
         assert!(error.contains("twice"), "{error}");
     }
+
+    #[test]
+    fn the_example_file_is_a_policy() {
+        let example = include_str!("../../../docs/config/policy.toml");
+        let policy = Policy::from_toml(example).unwrap();
+        assert_eq!((policy.require.len(), policy.evaluator.len()), (2, 1));
+    }
 }
