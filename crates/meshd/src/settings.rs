@@ -129,6 +129,8 @@ settings! {
     [Controller] mesh_v4: String, "MESHD_MESH_V4";
     /// Controller: the mesh's IPv6 range [default: derived from the mesh's id, in fd00::/8]
     [Controller] mesh_v6: String, "MESHD_MESH_V6";
+    /// Controller: file with the whole policy, in place of the settings of it that follow [default: none]
+    [Controller] policy_file: PathBuf, "MESHD_POLICY_FILE";
     /// Controller: length of an epoch, 1 to 86400 [default: 60]
     [Controller] epoch_seconds: u64, "MESHD_EPOCH_SECONDS";
     /// Controller: least overall score of a member [default: 0.70]
@@ -147,7 +149,7 @@ settings! {
     [Controller] harness: String, "MESHD_HARNESS";
     /// Controller: the one suite whose evidence counts [default: any]
     [Controller] suite: String, "MESHD_SUITE";
-    /// Controller: the one version of the suite [default: any]
+    /// Controller: the version of the suite, or a range as in `>=2, <4` [default: any]
     [Controller] suite_version: String, "MESHD_SUITE_VERSION";
     /// Controller: epochs, the one it joins included, for which a newly enrolled node is admitted regardless [default: 0]
     [Controller] probation_epochs: u32, "MESHD_PROBATION_EPOCHS";
