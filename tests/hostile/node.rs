@@ -273,6 +273,7 @@ async fn live(
         authorities: token.authorities.clone(),
         high_water: HighWater::default(),
         mark: None,
+        seen: Vec::new(),
     });
     let _ = told.send(scope.clone());
     let result = Life {
@@ -411,7 +412,10 @@ impl Life {
                     }
                 }
                 Effect::HangUp => self.outbox = None,
-                Effect::Remember { .. } | Effect::Move(_) | Effect::LookAtUnderlay => {}
+                Effect::Remember { .. }
+                | Effect::RememberRuns(_)
+                | Effect::Move(_)
+                | Effect::LookAtUnderlay => {}
             }
         }
     }

@@ -228,7 +228,7 @@ impl Node {
                 (self.persisted, self.mark) = (high_water, mark);
                 Step::Begun(high_water.epoch)
             }
-            Effect::LookAtUnderlay => Step::Other,
+            Effect::LookAtUnderlay | Effect::RememberRuns(_) => Step::Other,
             Effect::HangUp | Effect::Move(_) => panic!("no clock jumps here, and no node moves"),
         };
         Some(step)
@@ -274,6 +274,7 @@ fn process(
         authorities: authorities.to_vec(),
         high_water,
         mark,
+        seen: Vec::new(),
     });
     let tunnel = Carried::new(Config {
         inside: agent::inside(place),

@@ -67,6 +67,7 @@ impl Agent {
             authorities,
             high_water,
             mark,
+            seen,
         } = config;
         let member = Identity {
             node: identity.public(),
@@ -81,7 +82,7 @@ impl Agent {
             place,
             authorities,
             control: Control::default(),
-            submissions: Submissions::default(),
+            submissions: Submissions::new(seen),
             marks: Marks::new(mark),
             places: Whereabouts::default(),
             pings: Pings::default(),
@@ -183,6 +184,9 @@ impl Agent {
             .handle_emission(emission, &signer, now.wall)
         {
             self.send_evidence(now);
+        }
+        if let Some(seen) = self.submissions.poll_seen() {
+            self.effects.push_back(Effect::RememberRuns(seen));
         }
     }
 
@@ -519,7 +523,7 @@ impl Agent {
 
     /// Evidence answers to this update from now on.
     fn answer_to(&mut self, update: Digest, now: Now) {
-        if let Some(run) = self.submissions.handle_challenge(update) {
+        for run in self.submissions.handle_challenge(update) {
             self.handle_evidence(Emission::Run(run), now);
         }
     }

@@ -1,6 +1,7 @@
 //! An agent's ingredients, its clocks, its effects and its counts: values that come and go, without any logic.
 
 use crate::data::DataChange;
+use crate::seen::SeenRun;
 use epoch::member::HighWater;
 use jiff::Timestamp;
 use keys::{AuthorityId, NodeSecret, WgSecret};
@@ -30,6 +31,8 @@ pub struct Config {
     pub high_water: HighWater,
     /// The authority's word for it.
     pub mark: Option<Signed<Mark>>,
+    /// The runs that had come from files before this start.
+    pub seen: Vec<SeenRun>,
 }
 
 /// Something that the agent wants done.
@@ -48,6 +51,8 @@ pub enum Effect {
         /// The authority's word for it.
         mark: Option<Signed<Mark>>,
     },
+    /// Remember across restarts that these runs came from files.
+    RememberRuns(Vec<SeenRun>),
     /// The controller has another place for this node: remember it for the next start, because addresses,
     /// tunnels and epochs of this run are of the old one.
     Move(Place),

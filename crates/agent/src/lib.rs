@@ -33,6 +33,7 @@ mod paths;
 mod pings;
 mod places;
 mod report;
+mod seen;
 #[cfg(test)]
 mod tests;
 mod ways;
@@ -45,4 +46,5 @@ pub use evidence::{Emission, Evidence, EvidenceResult};
 pub use paths::{OVERHEAD_V4, OVERHEAD_V6, PathLimit, overhead};
 pub use pings::{Echoes, Ping, PingFailure, PingResult, Round, Target};
 pub use places::inside;
+pub use seen::SeenRun;
 pub use ways::PeerWays;

@@ -52,6 +52,7 @@ impl Bench {
             authorities: vec![authority.public()],
             high_water: HighWater::default(),
             mark: None,
+            seen: Vec::new(),
         });
         let now = Now {
             boot: Duration::from_secs(1_000),
