@@ -19,7 +19,7 @@ use keys::{Epoch, LogSecret, SegmentId, TokenSecret};
 use rand_core::{OsRng, RngCore as _};
 use std::time::Duration;
 use wire::admin::{
-    EpochChange, EvictRequest, RotateRequest, Status, TokenCreated, TokenInfo, TokenRequest,
+    EpochChange, EvictRequest, RotateRequest, TokenCreated, TokenInfo, TokenRequest,
 };
 use wire::{NodeName, Token};
 

@@ -9,7 +9,9 @@ use crate::private::{NotPrivate, Owners};
 use crate::settings::{Role, Settings};
 use controller::EnrolmentMode;
 use keys::EvaluatorId;
-use node::{Backend, Emitter, FirewallMode, Keepalive, Mtu, OffloadSwitches};
+use node::{
+    Backend, BenchmarkUser, Emitter, FirewallMode, Keepalive, Labels, Mtu, OffloadSwitches, Reading,
+};
 use policy::Policy;
 use rustix::fs::OFlags;
 use serde::de::{DeserializeOwned, IntoDeserializer as _};
@@ -452,12 +454,14 @@ fn emitter(settings: &Settings) -> Result<Emitter, ConfigError> {
         Mock,
         Command,
         File,
+        Directory,
     }
     let kinds = [
         ("none", Kind::None),
         ("mock", Kind::Mock),
         ("command", Kind::Command),
         ("file", Kind::File),
+        ("directory", Kind::Directory),
     ];
     let kind = choice("emitter", settings.emitter.as_deref(), &kinds)?;
     let unit = |setting, value: f64| {
@@ -485,9 +489,13 @@ fn emitter(settings: &Settings) -> Result<Emitter, ConfigError> {
             if limit == 0 {
                 return Err(wrong("benchmark_timeout_seconds", "must be at least 1"));
             }
+            let user = settings.benchmark_user.as_deref();
+            let user = user.map(BenchmarkUser::find).transpose();
             Emitter::Command {
                 argv,
                 timeout: Duration::from_secs(limit),
+                user: user.map_err(|error| wrong("benchmark_user", error.to_string()))?,
+                reading: reading(settings)?,
             }
         }
         Kind::File => {
@@ -495,8 +503,44 @@ fn emitter(settings: &Settings) -> Result<Emitter, ConfigError> {
             Emitter::File {
                 path: path
                     .ok_or_else(|| wrong("benchmark_file", "the file emitter needs a path"))?,
+                reading: reading(settings)?,
             }
         }
+        Kind::Directory => {
+            let path = settings.benchmark_directory.clone();
+            let missing = || wrong("benchmark_directory", "the directory emitter needs a path");
+            Emitter::Directory {
+                path: path.ok_or_else(missing)?,
+                reading: reading(settings)?,
+            }
+        }
+    })
+}
+
+/// The form of a benchmark's results.
+fn reading(settings: &Settings) -> Result<Reading, ConfigError> {
+    let format = settings.benchmark_format.as_deref();
+    let format = format.map(|format| parse("benchmark_format", format));
+    let text = |setting, value: &Option<String>| {
+        let fits = |it: &String| {
+            (1..=wire::evidence::MAX_TEXT_LEN).contains(&it.len())
+                && !it.chars().any(char::is_control)
+        };
+        match value {
+            Some(value) if !fits(value) => {
+                let why = format!("{value:?} is not 1 to 128 bytes of text");
+                Err(wrong(setting, why))
+            }
+            value => Ok(value.clone()),
+        }
+    };
+    Ok(Reading {
+        format: format.transpose()?.unwrap_or_default(),
+        labels: Labels {
+            suite: text("benchmark_suite", &settings.benchmark_suite)?,
+            suite_version: text("benchmark_suite_version", &settings.benchmark_suite_version)?,
+            only: settings.benchmark_only.clone().unwrap_or_default(),
+        },
     })
 }
 
@@ -758,7 +802,7 @@ mod tests {
             ),
             (
                 "role = \"node\"\nemitter = \"magic\"",
-                "`emitter`: not one of: none, mock, command, file",
+                "`emitter`: not one of: none, mock, command, file, directory",
             ),
             ("role = \"node\"\nemitter = \"file\"", "`benchmark_file`"),
             ("role = \"node\"\nname = \"Node A\"", "`name`"),

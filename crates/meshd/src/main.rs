@@ -183,9 +183,10 @@ async fn run(
                 port = ports::wait(|| node::Node::bind(role.listen_port)) => port?,
                 () = told.clone().to_stop() => return Ok(stopped()),
             };
+            let of_benchmark = role.emitter.rights();
             let node = node::Node::open(*role, identity, wg, admin, port)?;
             let files = files_of_others(&[&config.state_dir, folder(&config.socket)]);
-            rights::reduce(Keep::NETWORK_SETUP.and(files));
+            rights::reduce(Keep::NETWORK_SETUP.and(files).and(of_benchmark));
             match node.serve(told.to_stop()).await {
                 // A refused enrolment is a start that failed.
                 Err(error @ (node::ServeError::Enrolment(_) | node::ServeError::Interface(_))) => {

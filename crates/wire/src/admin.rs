@@ -756,6 +756,9 @@ pub struct NodeDaemonStatus {
     pub interface: Option<InterfaceStatus>,
     /// Newest evidence that was sent, and what became of it.
     pub last_evidence: Option<EvidenceStatus>,
+    /// Why the benchmark gives no results; `None`: it does, or there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub benchmark: Option<BenchmarkFault>,
     /// Seconds without a word after which a peer is sent a keepalive; `None`: never.
     #[serde(default)]
     pub keepalive: Option<u64>,
@@ -850,6 +853,15 @@ pub struct OffloadStatus {
     /// Why it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// A benchmark that gives no results.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BenchmarkFault {
+    /// Why not, as it was the last time.
+    pub cause: String,
+    /// When it began to fail.
+    pub since_utc: String,
 }
 
 /// Newest evidence that a node sent.
