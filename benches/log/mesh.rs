@@ -122,7 +122,7 @@ pub(crate) fn append(
 ) -> anyhow::Result<()> {
     for events in events.chunks(512) {
         log.append(at, None, events, &[])?;
-        events.iter().for_each(|event| fleet.apply(at, event));
+        events.iter().for_each(|event| fleet.apply(at, None, event));
     }
     Ok(())
 }
@@ -191,6 +191,7 @@ fn enrol(number: usize, at: Timestamp) -> anyhow::Result<(Node, [Event; 2])> {
         hash: TokenHash([number as u8; 32]),
         name: None,
         expires_unix: at.as_second().unsigned_abs() + 3_600,
+        uses: 1,
     };
     let enrolled = Event::NodeEnrolled {
         name: node.name.clone(),

@@ -142,7 +142,7 @@ fn fill(mesh: &Mesh, opened: Opened, size: &Size, start: Timestamp) -> anyhow::R
             let left = size.events - log.head().seq;
             events.truncate(usize::try_from(left)?);
             log.append(at, None, &events, &[])?;
-            events.iter().for_each(|event| fleet.apply(at, event));
+            events.iter().for_each(|event| fleet.apply(at, None, event));
             // As the controller does, with evidence kept for ever.
             if !has_snapshot && log.head().seq + size.behind >= size.events {
                 has_snapshot = true;
@@ -307,7 +307,7 @@ fn prune(log: &mut Log, fleet: &mut Fleet) -> anyhow::Result<u64> {
         let Some(Event::EntriesPruned(pruned)) = event else {
             break;
         };
-        fleet.apply(wall, &Event::EntriesPruned(pruned.clone()));
+        fleet.apply(wall, None, &Event::EntriesPruned(pruned.clone()));
         left += pruned.count;
         lots += 1;
         // The controller pauses for a second, in which it serves.

@@ -59,6 +59,15 @@ fn what_is_in_the_log_is_proved_exported_and_verified_without_the_controller() {
     );
     assert_eq!(now.from_root, seen.root);
 
+    // And says so with its own key, for whoever trusts the node more than the controller.
+    let word: LogStatus = mesh.ask("node-a", &["log", "checkpoint"]);
+    let (note, witness) = (word.checkpoint, word.witness.expect("it is a node's"));
+    assert!(
+        note.contains("— node-a ") && witness.starts_with("node-a+"),
+        "{note}"
+    );
+    assert!(word.size >= seen.events);
+
     assert!(mesh.stop(CONTROLLER).success());
     let state = mesh.state_dir(CONTROLLER);
     let aside = mesh.state_dir("copy");

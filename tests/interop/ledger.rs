@@ -359,10 +359,8 @@ fn verifier(key: [u8; 32]) -> Verifier {
 /// A witness's key as C2SP tlog-cosignature prints it.
 fn cosigner(name: &str, node: &NodeSecret) -> String {
     let key = node.public().0;
-    let verifier = Verifier::new(name, LogId(key)).expect("it is a name");
-    let id = u32::from_be_bytes(verifier.id(ALGORITHM_COSIGNATURE));
-    let key = [&[ALGORITHM_COSIGNATURE], key.as_slice()].concat();
-    format!("{name}+{id:08x}+{}", STANDARD.encode(key))
+    let witness = Verifier::new(name, LogId(key)).expect("it is a name");
+    ledger::cosignature::printed(&witness)
 }
 
 /// The words of Go's verifier: what holds, or what does not.

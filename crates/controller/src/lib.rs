@@ -71,7 +71,7 @@ mod view;
 pub use log::{Log, LogError};
 pub use open::{Config, Controller, Keys, OpenError};
 pub use serve::{Remote, ServeError};
-pub use setup::StartError;
+pub use setup::{EnrolmentMode, StartError};
 
 #[cfg(test)]
 mod tests;

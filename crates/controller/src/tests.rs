@@ -6,10 +6,11 @@ mod enrolment;
 mod epochs;
 mod evidence;
 mod faults;
+mod members;
 mod metrics;
-mod policy;
 mod restart;
 mod retention;
+mod rulings;
 mod segments;
 mod shown;
 mod socket;
@@ -117,6 +118,7 @@ fn start_with(
         mesh_v6: None,
         advertise: vec!["192.0.2.1:7443".into()],
         controller: ControllerId([1; 32]),
+        enrolment: Default::default(),
         authority,
         boot_id: boot_id.into(),
         log_name: "test".into(),

@@ -17,6 +17,7 @@
 
 mod answer;
 mod client;
+mod controller;
 mod epoch;
 mod events;
 mod evidence;
@@ -62,7 +63,7 @@ struct Cli {
 enum Noun {
     /// Show the mesh (controller) or this node and its peers (node).
     Status,
-    /// List, show, evict or readmit nodes.
+    /// List, show, approve, evict, readmit or remove nodes.
     #[command(subcommand)]
     Node(node::Verb),
     /// Say why a node is, or is not, a member.
@@ -76,6 +77,9 @@ enum Noun {
     /// Check, show, compare, try or apply a policy, or overrule it for a node.
     #[command(subcommand)]
     Policy(policy::Verb),
+    /// Recover the controller after an old copy was restored.
+    #[command(subcommand)]
+    Controller(controller::Verb),
     /// Show the epoch in force, or begin a new one.
     #[command(subcommand)]
     Epoch(epoch::Verb),
@@ -129,6 +133,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Node(verb) => node::run(verb, &client, &answer).await,
         Noun::Explain { node, at } => explain::run(&node, at, &client, &answer).await,
         Noun::Policy(verb) => policy::run(verb, &client, &answer).await,
+        Noun::Controller(verb) => controller::run(verb, &client, &answer).await,
         Noun::Epoch(verb) => epoch::run(verb, &client, &answer).await,
         Noun::Token(verb) => token::run(verb, &client, &answer).await,
         Noun::Events(args) => events::run(&args, &client, &answer).await,

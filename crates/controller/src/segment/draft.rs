@@ -56,7 +56,8 @@ impl Segment {
             // empty list, the status would say that none does, and nodes that fail would stay members unseen.
             ballot.held = &self.held & &ballot.roster;
         }
-        let schedule = self.authority.schedule(kind, now.boot)?;
+        let mut schedule = self.authority.schedule(kind, now.boot)?;
+        schedule.epoch = schedule.epoch.max(self.standings(foreseen).least());
         let issue = self.sign(foreseen, &ballot, &schedule, basis)?;
         Ok(Draft {
             cause,
@@ -73,7 +74,8 @@ impl Segment {
         let about = (self.id, draft.schedule.epoch);
         let decided = recorded(foreseen, about, draft.cause, ballot, basis.now);
         let reason = |name: &NodeName| {
-            let reason = ballot.excluded.get(name).cloned().unwrap_or_default();
+            let reason = ballot.excluded.get(name).cloned();
+            let reason = reason.unwrap_or_else(|| REMOVED.to_owned());
             (name.clone(), reason)
         };
         let removed: BTreeMap<_, _> = draft
@@ -170,3 +172,6 @@ impl Segment {
         })
     }
 }
+
+/// Said of a node that is enrolled no more.
+const REMOVED: &str = "removed for good";
