@@ -47,7 +47,7 @@ use policy::Policy;
 use std::net::SocketAddr;
 use std::time::Duration;
 use wire::NodeName;
-use wire::admin::{ControllerStatus, PolicyApplied, Status};
+use wire::admin::{ControllerStatus, PolicyApplied};
 use wire::message::{Enrol, Refusal, ToController, ToNode};
 
 pub use crate::effect::{ConnectionId, Effect};
@@ -366,11 +366,6 @@ impl Engine {
     ) -> Result<Answer, Refused> {
         self.ingest().commit_staged(now);
         match request {
-            // Some alarms are known to nobody but the engine.
-            Request::Status => {
-                let status = Box::new(self.status(now));
-                Ok(Answer::Status(Status::Controller(status)))
-            }
             Request::Evidence(name, envelope) => {
                 let answer = self.ingest().handed_in(&name, &envelope, by, now)?;
                 Ok(Answer::Evidence(answer))
@@ -381,8 +376,7 @@ impl Engine {
                 Ok(Answer::PolicyApplied(PolicyApplied { digest, changed }))
             }
             request => {
-                let rotation = self.rotation();
-                let answer = Operator { rotation, by }.ask(request, now);
+                let answer = self.asked(by).ask(request, now);
                 self.follow_fleet(now);
                 answer
             }
@@ -401,8 +395,7 @@ impl Engine {
         now: Now,
     ) -> Result<bool, Refused> {
         self.ingest().commit_staged(now);
-        let rotation = self.rotation();
-        let changed = Operator { rotation, by }.change_policy(policy, now)?;
+        let changed = self.asked(by).change_policy(policy, now)?;
         self.unread_policy = None;
         self.output.touch();
         Ok(changed)
@@ -506,6 +499,16 @@ impl Engine {
             connections: &self.connections,
             counts: &mut self.counts,
             output: &mut self.output,
+        }
+    }
+
+    fn asked(&mut self, by: Option<By>) -> Operator<'_> {
+        let unread_policy = self.unread_policy.clone();
+        let rotation = self.rotation();
+        Operator {
+            rotation,
+            by,
+            unread_policy,
         }
     }
 

@@ -19,7 +19,7 @@ use keys::{Epoch, LogSecret, SegmentId, TokenSecret};
 use rand_core::{OsRng, RngCore as _};
 use std::time::Duration;
 use wire::admin::{
-    EpochChange, EvictRequest, RotateRequest, TokenCreated, TokenInfo, TokenRequest,
+    EpochChange, EvictRequest, RotateRequest, Status, TokenCreated, TokenInfo, TokenRequest,
 };
 use wire::{NodeName, Token};
 
@@ -37,6 +37,8 @@ pub(crate) struct Operator<'e> {
     pub(crate) rotation: Rotation<'e>,
     /// Whoever asks.
     pub(crate) by: Option<By>,
+    /// Why the policy's file could not be taken when it was read last.
+    pub(crate) unread_policy: Option<String>,
 }
 
 impl Operator<'_> {
@@ -46,6 +48,10 @@ impl Operator<'_> {
     /// [`Refused`]; then nothing has changed.
     pub(crate) fn ask(&mut self, request: Request, now: Now) -> Result<Answer, Refused> {
         match request {
+            Request::Status => {
+                let status = Box::new(self.view().status(now));
+                Ok(Answer::Status(Status::Controller(status)))
+            }
             Request::Explain(name) => self.explain(&name, now),
             Request::ExplainAt(name, then) => self.explain_at(&name, then),
             Request::Override(name, form) => self.set_override(name, form, now),
@@ -57,7 +63,7 @@ impl Operator<'_> {
             } => self.group(name, group, member, now),
             Request::Policy => Ok(self.policy()),
             Request::Simulate(policy, since) => self.simulate(&policy, since),
-            Request::Status | Request::Evidence(..) | Request::ChangePolicy(_) => {
+            Request::Evidence(..) | Request::ChangePolicy(_) => {
                 let hint = "this is a fault of the controller: its log has the details";
                 Err(Refused::new(500, "asked in the wrong place", hint))
             }
@@ -283,7 +289,7 @@ impl Operator<'_> {
             journal: self.rotation.journal,
             segments: self.rotation.segments,
             connections: self.rotation.connections,
-            unread_policy: None,
+            unread_policy: self.unread_policy.as_deref(),
         }
     }
 

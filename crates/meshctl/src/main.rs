@@ -74,12 +74,12 @@ enum Noun {
         #[arg(long, value_name = "TIME", value_parser = events::time)]
         at: Option<jiff::Timestamp>,
     },
-    /// Recover the controller after an old copy was restored.
-    #[command(subcommand)]
-    Controller(controller::Verb),
     /// Check, show, compare, try or apply a policy, or overrule it for a node.
     #[command(subcommand)]
     Policy(policy::Verb),
+    /// Recover the controller after an old copy was restored.
+    #[command(subcommand)]
+    Controller(controller::Verb),
     /// Show the epoch in force, or begin a new one.
     #[command(subcommand)]
     Epoch(epoch::Verb),
@@ -132,8 +132,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Status => status::run(&client, &answer).await,
         Noun::Node(verb) => node::run(verb, &client, &answer).await,
         Noun::Explain { node, at } => explain::run(&node, at, &client, &answer).await,
-        Noun::Controller(verb) => controller::run(verb, &client, &answer).await,
         Noun::Policy(verb) => policy::run(verb, &client, &answer).await,
+        Noun::Controller(verb) => controller::run(verb, &client, &answer).await,
         Noun::Epoch(verb) => epoch::run(verb, &client, &answer).await,
         Noun::Token(verb) => token::run(verb, &client, &answer).await,
         Noun::Events(args) => events::run(&args, &client, &answer).await,
