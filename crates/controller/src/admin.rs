@@ -58,6 +58,7 @@ pub(crate) fn routes() -> Router<Engine> {
         .route("/v1/banned", get(banned))
         .route("/v1/banned/{key}", delete(unban))
         .route("/v1/recover", post(recover))
+        .route("/v1/authority/rotate", post(rotate_authority))
         .route("/v1/epoch/rotate", post(rotate))
         .route("/v1/tokens", get(tokens).post(create_token))
         .route("/v1/tokens/{id}", delete(revoke_token))
@@ -108,6 +109,10 @@ async fn readmit(
     UrlPath(name): UrlPath<String>,
 ) -> Reply {
     ask(&engine, asker, Request::Readmit(node(name)?)).await
+}
+
+async fn rotate_authority(State(engine): State<Engine>, asker: Asker) -> Reply {
+    ask(&engine, asker, Request::RotateAuthority).await
 }
 
 async fn recover(State(engine): State<Engine>, asker: Asker, body: Body) -> Reply {

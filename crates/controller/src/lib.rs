@@ -66,9 +66,9 @@ mod status_file;
 mod view;
 
 pub use log::{Log, LogError};
+pub use mesh::EnrolmentMode;
 pub use open::{Config, Controller, Keys, OpenError};
 pub use serve::ServeError;
-pub use setup::EnrolmentMode;
 
 #[cfg(test)]
 mod tests;

@@ -15,15 +15,15 @@ use crate::rotate::Rotation;
 use crate::segment::{Segment, Unpublished};
 use crate::view::View;
 use epoch::authority::Kind;
-use keys::{Epoch, LogSecret, SegmentId, TokenSecret};
+use keys::{AuthorityId, Epoch, LogSecret, SegmentId, TokenSecret};
 use policy::{Rule, rules};
 use rand_core::{OsRng, RngCore as _};
 use std::time::Duration;
 use wire::admin::{
-    DecisionStatus, EpochChange, EvictRequest, Explanation, RotateRequest, RuleStatus, Status,
-    TokenCreated, TokenInfo, TokenRequest,
+    AuthorityRotated, DecisionStatus, EpochChange, EvictRequest, Explanation, RotateRequest,
+    RuleStatus, Status, TokenCreated, TokenInfo, TokenRequest,
 };
-use wire::{NodeName, Token};
+use wire::{NodeName, Token, VerifyError};
 
 use crate::request::LogRequest;
 
@@ -52,6 +52,8 @@ impl Operator<'_> {
             Request::Explain(name) => self.explain(name, now),
             Request::Evict(name, form) => self.evict(name, form, now),
             Request::Readmit(name) => self.readmit(name, now),
+            // The engine's: it changes the key that the other parts only borrow.
+            Request::RotateAuthority => Err(Refused::plain(500, "not here")),
             Request::Recover(form) => self.recover(&form, now),
             Request::Remove(name, form) => self.remove(name, form, now),
             Request::Approve(name) => self.approve(&name, now),
@@ -206,6 +208,16 @@ impl Operator<'_> {
         }
     }
 
+    /// The answer to a change of the authority.
+    pub(crate) fn authority_rotated(&self, old: AuthorityId, now: Now) -> Answer {
+        Answer::Authority(AuthorityRotated {
+            old: old.to_string(),
+            new: self.rotation.mesh.authority.public().to_string(),
+            change: self.change(now),
+            absent: self.absent(),
+        })
+    }
+
     fn tokens(&self, now: Now) -> Vec<TokenInfo> {
         let tokens = self.fleet().tokens().iter();
         tokens.map(|(id, record)| info(id, record, now)).collect()
@@ -342,7 +354,21 @@ fn unknown(name: &NodeName) -> Refused {
     Refused::new(404, format!("no node {name}"), hint)
 }
 
-fn unpublished(error: &Unpublished) -> Refused {
+pub(crate) fn unsigned(error: &VerifyError) -> Refused {
+    let error = format!("the word for the nodes cannot be signed: {error}");
+    Refused::new(500, error, "this is a fault of the controller: report it")
+}
+
+pub(crate) fn no_key_file(error: &std::io::Error) -> Refused {
+    let error = format!("the new key cannot be written beside the old one: {error}");
+    Refused::new(
+        503,
+        error,
+        "nothing has changed: make the state directory writable, then try again",
+    )
+}
+
+pub(crate) fn unpublished(error: &Unpublished) -> Refused {
     let hint = match error {
         Unpublished::Log(_) => {
             "nothing has changed: free disk space or restore write access, then try again"

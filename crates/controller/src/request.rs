@@ -6,8 +6,8 @@ use keys::NodeId;
 use serde::{Deserialize, Serialize};
 use wire::NodeName;
 use wire::admin::{
-    BannedKey, EpochChange, EventList, EvictRequest, Explanation, LogConsistency, LogEntries,
-    LogProof, LogStatus, NodeStatus, RecoverRequest, Recovered, RotateRequest, Status,
+    AuthorityRotated, BannedKey, EpochChange, EventList, EvictRequest, Explanation, LogConsistency,
+    LogEntries, LogProof, LogStatus, NodeStatus, RecoverRequest, Recovered, RotateRequest, Status,
     TokenCreated, TokenInfo, TokenRequest, WaitingStatus,
 };
 
@@ -22,6 +22,8 @@ pub enum Request {
     Evict(NodeName, EvictRequest),
     /// End an exclusion.
     Readmit(NodeName),
+    /// Another key for the authority.
+    RotateAuthority,
     /// Go on from an old copy of the log.
     Recover(RecoverRequest),
     /// Remove a node for good.
@@ -117,6 +119,8 @@ pub enum Answer {
     Explanation(Box<Explanation>),
     /// To [`Request::Evict`], [`Request::Remove`] and [`Request::Rotate`].
     Change(EpochChange),
+    /// To [`Request::RotateAuthority`].
+    Authority(AuthorityRotated),
     /// To [`Request::Recover`].
     Recovered(Recovered),
     /// To [`Request::Readmit`] and [`Request::Approve`].

@@ -70,7 +70,7 @@ enum Noun {
         /// The node's name.
         node: NodeName,
     },
-    /// Recover the controller after an old copy was restored.
+    /// Recover the controller after an old copy was restored, or replace its authority key.
     #[command(subcommand)]
     Controller(controller::Verb),
     /// Show the epoch in force, or begin a new one.

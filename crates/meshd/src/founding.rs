@@ -276,7 +276,7 @@ const AUTHORITY: &str = "authority.key";
 const LOG: &str = "log.key";
 const DATABASE: &str = "controller.db";
 /// Any of them says that there was a mesh.
-const MESH: [&str; 7] = [
+const MESH: [&str; 9] = [
     CONNECTION,
     AUTHORITY,
     LOG,
@@ -284,6 +284,8 @@ const MESH: [&str; 7] = [
     "controller.db-wal",
     "controller.db-shm",
     "controller.db-journal",
+    "log.key.new",
+    "authority.key.new",
 ];
 const FOUNDING: &str = "founding";
 const IDENTITY: &str = "identity.key";

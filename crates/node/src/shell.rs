@@ -202,6 +202,10 @@ impl Shell {
                     });
                 }
                 Effect::Move(place) => self.moved(&place),
+                Effect::Trust(authorities) => {
+                    self.enrolment.authorities = authorities;
+                    self.keeper.keep_enrolment(self.enrolment.clone());
+                }
                 Effect::LookAtUnderlay => self.underlay_changed = true,
             }
         }
