@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use wire::evidence::Signer;
 use wire::instance::Seen;
 use wire::log::{LogEnd, LogRestored};
+use wire::succession::EvaluatorSuccession;
 use wire::{Digest, Duplicate, NodeName, Signed, Succession};
 
 /// One event. Its kind and its body are columns of their own in the log.
@@ -26,6 +27,9 @@ pub enum Event {
         #[serde(with = "text")]
         authority: AuthorityId,
     },
+    /// Another key vouches in the place of an evaluator's, by the word of the old one. Whose evidence counts is the
+    /// policy's affair.
+    EvaluatorRotated(EvaluatorSuccession),
     /// Another key signs for the mesh, by the word of the old one.
     AuthorityRotated {
         /// The key that signed before.

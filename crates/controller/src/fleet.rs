@@ -240,7 +240,7 @@ impl Fleet {
                 }
             }
             // For people: nobody is judged by it.
-            Event::DuplicateSeen { .. } => {}
+            Event::DuplicateSeen { .. } | Event::EvaluatorRotated(_) => {}
             Event::LogRestored { copy, seen, signed } => {
                 self.restored = Some((copy.events, signed.clone()));
                 for standings in self.segments.values_mut() {

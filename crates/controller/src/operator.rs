@@ -28,6 +28,8 @@ use wire::{NodeName, Token, VerifyError};
 use crate::request::LogRequest;
 
 pub use crate::request::{Answer, Page, Request};
+use wire::succession::EvaluatorSuccession;
+
 pub use ::admin::Refused;
 
 /// The part that does what operators ask.
@@ -52,6 +54,7 @@ impl Operator<'_> {
             Request::Explain(name) => self.explain(name, now),
             Request::Evict(name, form) => self.evict(name, form, now),
             Request::Readmit(name) => self.readmit(name, now),
+            Request::RotateEvaluator(word) => self.rotate_evaluator(word, now),
             // The engine's: it changes the key that the other parts only borrow.
             Request::RotateAuthority => Err(Refused::plain(500, "not here")),
             Request::Recover(form) => self.recover(&form, now),
@@ -206,6 +209,17 @@ impl Operator<'_> {
                 .collect(),
             held: segment.held().iter().cloned().collect(),
         }
+    }
+
+    /// Puts an evaluator's word for its next key on record, once.
+    fn rotate_evaluator(&mut self, word: EvaluatorSuccession, now: Now) -> Result<Answer, Refused> {
+        let (old, new) = word.verify().map_err(|error| {
+            let hint = "`meshctl key rotate evaluator` makes the statement; bring it as it is";
+            Refused::new(400, error.to_string(), hint)
+        })?;
+        self.commit(Event::EvaluatorRotated(word.clone()), now)?;
+        tracing::info!(%old, %new, "an evaluator has another key; list it in the policy");
+        Ok(Answer::Evaluator(word))
     }
 
     /// The answer to a change of the authority.

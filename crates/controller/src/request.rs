@@ -10,6 +10,7 @@ use wire::admin::{
     LogEntries, LogProof, LogStatus, NodeStatus, RecoverRequest, Recovered, RotateRequest, Status,
     TokenCreated, TokenInfo, TokenRequest, WaitingStatus,
 };
+use wire::succession::EvaluatorSuccession;
 
 /// A request.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub enum Request {
     Evict(NodeName, EvictRequest),
     /// End an exclusion.
     Readmit(NodeName),
+    /// Record that another key vouches for an evaluator.
+    RotateEvaluator(EvaluatorSuccession),
     /// Another key for the authority.
     RotateAuthority,
     /// Go on from an old copy of the log.
@@ -119,6 +122,8 @@ pub enum Answer {
     Explanation(Box<Explanation>),
     /// To [`Request::Evict`], [`Request::Remove`] and [`Request::Rotate`].
     Change(EpochChange),
+    /// To [`Request::RotateEvaluator`].
+    Evaluator(EvaluatorSuccession),
     /// To [`Request::RotateAuthority`].
     Authority(AuthorityRotated),
     /// To [`Request::Recover`].

@@ -92,7 +92,7 @@ enum Noun {
     /// On a node: hand a pair's configuration to a stock WireGuard.
     #[command(subcommand)]
     Peer(peer::Verb),
-    /// Make signing keys; needs no daemon.
+    /// Make signing keys, or replace them by the word of the old ones.
     #[command(subcommand)]
     Key(key::Verb),
     /// Turn a harness's results into evidence, sign it, and hand it in.
@@ -133,7 +133,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Metrics => metrics::run(&client, &answer).await,
         Noun::Score(verb) => score::run(verb, &client, &answer).await,
         Noun::Peer(verb) => peer::run(verb, &client, &answer).await,
-        Noun::Key(verb) => key::run(&verb, &answer),
+        Noun::Key(verb) => key::run(&verb, &client, &answer).await,
         Noun::Evidence(verb) => evidence::run(verb, &client, &answer).await,
     }
 }

@@ -10,6 +10,7 @@
 //! | `POST /v1/nodes/{name}/approve` | → [`NodeStatus`] |
 //! | `POST /v1/nodes/{name}/reject` | [`EvictRequest`] → [`WaitingStatus`] |
 //! | `GET /v1/banned`, `DELETE /v1/banned/{key}` | [`BannedKey`], one or a list |
+//! | `POST /v1/evaluators/rotate` | [`EvaluatorSuccession`](crate::succession::EvaluatorSuccession) → the same |
 //! | `POST /v1/authority/rotate` | → [`AuthorityRotated`] |
 //! | `POST /v1/recover` | [`RecoverRequest`] → [`Recovered`] |
 //! | `POST /v1/epoch/rotate` | [`RotateRequest`] → [`EpochChange`] |

@@ -2,7 +2,9 @@
 //! such words to the key of today, and forget those before.
 
 use crate::signed::{Signable, Signed};
-use keys::{AuthorityId, MeshId};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keys::{AuthorityId, EvaluatorId, EvaluatorSecret, MeshId, Signature};
 use serde::{Deserialize, Serialize};
 
 /// The longest chain that is kept and sent: a node that was away for more changes than that has to enrol again.
@@ -51,6 +53,71 @@ pub fn follow(
     trusted
 }
 
+/// The word of an evaluator's key for the one that takes its place, as JSON for files and the admin socket. The
+/// signature is over both keys under [`EVALUATOR_LABEL`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluatorSuccession {
+    /// The key that vouched before, `evaluator:…`.
+    pub old: String,
+    /// The key that vouches from now on.
+    pub new: String,
+    /// The old key's Ed25519 signature, base64.
+    pub signature: String,
+}
+
+/// Why a statement is no word of an evaluator's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoSuccession {
+    /// One of the keys is none.
+    #[error("`{0}` is no sound key of an evaluator: expected `evaluator:` and 64 hex digits")]
+    Key(&'static str),
+    /// Both keys are the same.
+    #[error("`old` and `new` are the same key")]
+    Same,
+    /// The signature is not the old key's.
+    #[error("`signature` is not one of the old key over this statement")]
+    Signature,
+}
+
+impl EvaluatorSuccession {
+    /// The word of `old` for `new`.
+    pub fn sign(old: &EvaluatorSecret, new: EvaluatorId) -> Self {
+        let signature = old.sign(EVALUATOR_LABEL, &new.0);
+        Self {
+            old: old.public().to_string(),
+            new: new.to_string(),
+            signature: STANDARD.encode(signature.0),
+        }
+    }
+
+    /// The old key and the new one, if the old one says so.
+    ///
+    /// # Errors
+    /// [`NoSuccession`].
+    pub fn verify(&self) -> Result<(EvaluatorId, EvaluatorId), NoSuccession> {
+        let key = |text: &str, field| {
+            let key = text.parse::<EvaluatorId>().ok();
+            let sound = key.filter(EvaluatorId::is_sound);
+            sound.ok_or(NoSuccession::Key(field))
+        };
+        let (old, new) = (key(&self.old, "old")?, key(&self.new, "new")?);
+        if old == new {
+            return Err(NoSuccession::Same);
+        }
+        let bytes = STANDARD.decode(&self.signature).unwrap_or_default();
+        let signature: [u8; 64] = bytes.try_into().map_err(|_| NoSuccession::Signature)?;
+        if old.verifies(EVALUATOR_LABEL, &new.0, &Signature(signature)) {
+            Ok((old, new))
+        } else {
+            Err(NoSuccession::Signature)
+        }
+    }
+}
+
+/// Separates an evaluator's word for its successor from evidence.
+pub const EVALUATOR_LABEL: &[u8] = b"meshd/v1 evaluator succession";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,5 +163,56 @@ mod tests {
         );
         let chain = [link(&own, &other)];
         assert_eq!(follow(&chain, Some(MeshId([2; 16])), &trusted), trusted);
+    }
+
+    #[test]
+    fn an_evaluators_word_names_both_keys_and_every_part_of_it_counts() {
+        let (old, new) = (
+            EvaluatorSecret::generate(&mut OsRng),
+            EvaluatorSecret::generate(&mut OsRng),
+        );
+        let word = EvaluatorSuccession::sign(&old, new.public());
+        assert_eq!(word.verify(), Ok((old.public(), new.public())));
+        let (key, signature) = (NoSuccession::Key("new"), NoSuccession::Signature);
+        let third = EvaluatorSecret::generate(&mut OsRng).public().to_string();
+        for (wrong, why) in [
+            (
+                EvaluatorSuccession {
+                    new: "x".into(),
+                    ..word.clone()
+                },
+                key,
+            ),
+            (
+                EvaluatorSuccession {
+                    new: third.clone(),
+                    ..word.clone()
+                },
+                signature,
+            ),
+            (
+                EvaluatorSuccession {
+                    old: third,
+                    ..word.clone()
+                },
+                signature,
+            ),
+            (
+                EvaluatorSuccession {
+                    old: word.new.clone(),
+                    ..word.clone()
+                },
+                NoSuccession::Same,
+            ),
+            (
+                EvaluatorSuccession {
+                    signature: String::new(),
+                    ..word.clone()
+                },
+                signature,
+            ),
+        ] {
+            assert_eq!(wrong.verify(), Err(why), "{wrong:?}");
+        }
     }
 }
