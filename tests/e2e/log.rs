@@ -59,6 +59,15 @@ fn what_is_in_the_log_is_proved_exported_and_verified_without_the_controller() {
     );
     assert_eq!(now.from_root, seen.root);
 
+    // And says so with its own key, for whoever trusts the node more than the controller.
+    let word: LogStatus = mesh.ask("node-a", &["log", "checkpoint"]);
+    let (note, witness) = (word.checkpoint, word.witness.expect("it is a node's"));
+    assert!(
+        note.contains("— node-a ") && witness.starts_with("node-a+"),
+        "{note}"
+    );
+    assert!(word.size >= seen.events);
+
     assert!(mesh.stop(CONTROLLER).success());
     let state = mesh.state_dir(CONTROLLER);
     let aside = mesh.state_dir("copy");
@@ -145,5 +154,20 @@ fn a_controller_whose_log_forked_is_refused_by_every_node_that_saw_the_other_one
     mesh.wait_until("it refuses still", |mesh| {
         let status = mesh.try_node_status("node-a");
         status.is_some_and(|status| status.log_fault.is_some())
+    });
+
+    // An operator's order, which the authority signs, is the one way back.
+    let recovered = mesh.meshctl(CONTROLLER, &["controller", "recover"]);
+    let words = String::from_utf8_lossy(&recovered.stderr);
+    assert!(recovered.status.success(), "{words}");
+    for node in ["node-a", "node-b"] {
+        mesh.wait_until("the node goes on with it", |mesh| {
+            let status = mesh.node_status(node);
+            status.log_fault.is_none() && status.epoch > Some(epoch)
+        });
+        assert!(mesh.log(node).contains("restored from a copy"));
+    }
+    mesh.wait_until("they reach each other", |mesh| {
+        mesh.ping("node-a", "node-b")
     });
 }

@@ -14,10 +14,11 @@ use crate::pings::{self, Ping, PingResult, Pings, Round, Target};
 use crate::places::{Whereabouts, inside};
 use crate::report;
 use crate::ways::{PeerWays, Ways};
-use crate::witness::{Unbelievable, Witness};
+use crate::witness::{Cosigned, Unbelievable, Witness};
 use epoch::member::{Identity, View};
 use epoch::{Command, Member, Notice, UpdateError};
-use keys::{AuthorityId, NodeId, NodeSecret, WgPublicKey};
+use keys::{AuthorityId, LogId, NodeId, NodeSecret, WgPublicKey};
+use ledger::{cosignature, note};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -290,6 +291,24 @@ impl Agent {
     /// Why the controller's log is refused; `None`: it is not.
     pub fn log_fault(&self) -> Option<&str> {
         self.witness.fault()
+    }
+
+    /// The newest checkpoint of the controller's log that this node has kept, with its own cosignature of now:
+    /// its word that it has seen no other log. `None` before the first update of this run.
+    pub fn cosigned(&self, now: Now) -> Option<Cosigned> {
+        let (note, log) = self.witness.checkpoint()?;
+        let name = self.place.name.as_str();
+        let seconds = u64::try_from(now.wall.as_second()).ok()?;
+        let line = cosignature::cosign(note, name, seconds, &self.identity).ok()?;
+        let key = LogId(self.identity.public().0);
+        let witness = note::Verifier::new(name, key).ok()?;
+        let mut note = note.clone();
+        note.push(line);
+        Some(Cosigned {
+            note: note.to_string(),
+            log: log.to_string(),
+            witness: cosignature::printed(&witness),
+        })
     }
 
     /// The end of the controller's log by the newest checkpoint that was kept.

@@ -48,3 +48,4 @@ pub use paths::{OVERHEAD_V4, OVERHEAD_V6, PathLimit, overhead};
 pub use pings::{Echoes, Ping, PingFailure, PingResult, Round, Target};
 pub use places::inside;
 pub use ways::PeerWays;
+pub use witness::Cosigned;

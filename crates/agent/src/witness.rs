@@ -13,12 +13,25 @@ use wire::{Mark, Verified};
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
     kept: Option<LogEnd>,
+    /// The checkpoint itself and the log's key, since the first update of this run.
+    checkpoint: Option<(Note, Verifier)>,
     /// Why the last update was refused, for the status.
     fault: Option<String>,
     /// The one before was not.
     is_news: bool,
     /// The proof was asked for anew.
     has_asked: bool,
+}
+
+/// A checkpoint with the cosignature of a node that has kept it.
+#[derive(Debug, Clone)]
+pub struct Cosigned {
+    /// The signed note.
+    pub note: String,
+    /// The log's key with its name, `NAME+ID+KEY`.
+    pub log: String,
+    /// The node's key with its name, the same way.
+    pub witness: String,
 }
 
 /// Why a log is not believed.
@@ -81,6 +94,11 @@ impl Witness {
         self.kept
     }
 
+    /// The newest checkpoint that was kept, and the log's key; `None` before the first update of this run.
+    pub(crate) fn checkpoint(&self) -> Option<&(Note, Verifier)> {
+        self.checkpoint.as_ref()
+    }
+
     /// Why the controller's log is refused, as of the last update.
     pub(crate) fn fault(&self) -> Option<&str> {
         self.fault.as_deref()
@@ -101,8 +119,9 @@ impl Witness {
     ) -> Result<(), Unbelievable> {
         let held = self.hold(mesh, mark, news, trusted);
         match held {
-            Ok(end) => {
+            Ok((end, checkpoint)) => {
                 self.has_asked = false;
+                self.checkpoint = Some(checkpoint);
                 if self.fault.take().is_some() {
                     tracing::info!("the controller's log is again the one that this node knows");
                 }
@@ -126,18 +145,18 @@ impl Witness {
         mark: &wire::Signed<Mark>,
         news: &LogNews,
         trusted: &[AuthorityId],
-    ) -> Result<LogEnd, Unbelievable> {
+    ) -> Result<(LogEnd, (Note, Verifier)), Unbelievable> {
         let mark = mark.verify(trusted).map_err(Unbelievable::Mark)?;
-        let has = checkpoint(&mark, news).map_err(Unbelievable::Checkpoint)?;
+        let (has, checkpoint) = checkpoint(&mark, news).map_err(Unbelievable::Checkpoint)?;
         let Some(kept) = self.kept else {
-            return Ok(has);
+            return Ok((has, checkpoint));
         };
         if news.from != kept.events && news.restored.is_none() && !self.has_asked {
             let (from, kept) = (news.from, kept.events);
             return Err(Unbelievable::Unproven { from, kept });
         }
         let why = match extends(news.from, &kept, &has, &news.proof) {
-            Ok(()) => return Ok(has),
+            Ok(()) => return Ok((has, checkpoint)),
             Err(why) => why,
         };
         let fork = Unbelievable::Fork {
@@ -156,7 +175,7 @@ impl Witness {
                     "the controller was restored from a copy, as an operator says with the authority's key: what \
                      its log had after that copy is gone from it"
                 );
-                Ok(has)
+                Ok((has, checkpoint))
             }
             _ => Err(fork),
         }
@@ -164,7 +183,7 @@ impl Witness {
 }
 
 /// The end that the log's key and the authority both sign.
-fn checkpoint(mark: &Verified<Mark>, news: &LogNews) -> Result<LogEnd, String> {
+fn checkpoint(mark: &Verified<Mark>, news: &LogNews) -> Result<(LogEnd, (Note, Verifier)), String> {
     if news.checkpoint.len() > MAX_CHECKPOINT_LEN || news.proof.len() > MAX_PROOF {
         return Err("it is larger than any".to_owned());
     }
@@ -177,7 +196,7 @@ fn checkpoint(mark: &Verified<Mark>, news: &LogNews) -> Result<LogEnd, String> {
         root: wire::Digest(checkpoint.root.0),
     };
     if end == mark.log {
-        Ok(end)
+        Ok((end, (note, log)))
     } else {
         Err("it is of another end of the log than the authority's mark".to_owned())
     }
@@ -325,6 +344,8 @@ mod tests {
         );
         controller.tell(&mut witness, &long, 5).unwrap();
         assert_eq!(witness.fault(), None);
+        let (note, log) = witness.checkpoint().expect("it has seen one");
+        assert_eq!(Checkpoint::verify(note, log).unwrap().size, 5);
         // Updates in between were lost on the way: the proof is asked for anew, once.
         let longer = Log::new(&["a", "b", "c", "d", "e", "f"]);
         let asked = controller.tell(&mut witness, &longer, 3);

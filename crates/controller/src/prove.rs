@@ -48,6 +48,7 @@ fn status(log: &Log) -> Result<LogStatus, LogError> {
         checkpoint: store.checkpoint().to_owned(),
         size: log.head().seq,
         snapshot: store.snapshot_seq(),
+        witness: None,
     })
 }
 

@@ -20,7 +20,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use wire::admin::{Status, WgExport};
+use wire::admin::{LogStatus, Status, WgExport};
 use wire::{NodeName, Place, ToController};
 
 /// The parts that the shell owns.
@@ -318,6 +318,19 @@ impl Shell {
             }
             Request::Score(mean, answer) => {
                 let _ = answer.send(self.set_mean(mean));
+            }
+            Request::Log(answer) => {
+                let cosigned = self.agent.cosigned(clock::now());
+                let log = cosigned.map(|it| LogStatus {
+                    // The first line of a checkpoint is the log's name.
+                    origin: it.note.split('\n').next().unwrap_or_default().to_owned(),
+                    verifier: it.log,
+                    checkpoint: it.note,
+                    size: self.agent.log().map_or(0, |end| end.events),
+                    snapshot: 0,
+                    witness: Some(it.witness),
+                });
+                let _ = answer.send(log.ok_or_else(admin::no_log));
             }
             Request::Export(peer, answer) => {
                 let _ = answer.send(self.export(&peer).await);

@@ -25,6 +25,7 @@
 //! | Node | |
 //! |---|---|
 //! | `GET /v1/status` | [`NodeDaemonStatus`] |
+//! | `GET /v1/log` | [`LogStatus`]: the newest checkpoint that the node has kept, with its cosignature |
 //! | `POST /v1/score` | [`ScoreRequest`]: changes a running mock emitter |
 //! | `POST /v1/export/{peer}` | → [`WgExport`]: holds secrets |
 //!

@@ -14,7 +14,11 @@ pub struct LogStatus {
     /// Events in it.
     pub size: u64,
     /// The event that the newest snapshot is of; zero without one.
+    #[serde(default)]
     pub snapshot: u64,
+    /// The key of the node that cosigned the checkpoint, `NAME+ID+KEY`: on a node's socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<String>,
 }
 
 /// The log's end, as a node has seen it.
