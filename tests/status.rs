@@ -9,6 +9,7 @@ const NOT_STATUS: &[&str] = &[
     "Explanation",
     "DecisionStatus",
     "RuleStatus",
+    "EvidenceAnswer",
     "EvictRequest",
     "RotateRequest",
     "RecoverRequest",

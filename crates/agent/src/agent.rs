@@ -606,7 +606,7 @@ impl Agent {
     /// Evidence answers to this update from now on.
     fn answer_to(&mut self, update: Digest, now: Now) {
         for run in self.submissions.handle_challenge(update) {
-            self.handle_evidence(Emission::Run(run), now);
+            self.handle_evidence(Emission::Run(Box::new(run)), now);
         }
     }
 
