@@ -314,8 +314,9 @@ impl Shell {
 
 /// Inputs that may wait; beyond that, connections wait.
 const INPUTS: usize = 1024;
-/// Evidence that is taken together.
-const BATCH: usize = 64;
+/// Evidence that is taken together: a disk that takes its time for a commit must not be the limit. Operators wait for
+/// so much at most, which is some 30 ms.
+const BATCH: usize = 256;
 /// Questions of operators that may wait.
 const QUESTIONS: usize = 64;
 /// Keeps a timer that is due, but waits for something else, from spinning.
