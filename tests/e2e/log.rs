@@ -155,4 +155,19 @@ fn a_controller_whose_log_forked_is_refused_by_every_node_that_saw_the_other_one
         let status = mesh.try_node_status("node-a");
         status.is_some_and(|status| status.log_fault.is_some())
     });
+
+    // An operator's order, which the authority signs, is the one way back.
+    let recovered = mesh.meshctl(CONTROLLER, &["controller", "recover"]);
+    let words = String::from_utf8_lossy(&recovered.stderr);
+    assert!(recovered.status.success(), "{words}");
+    for node in ["node-a", "node-b"] {
+        mesh.wait_until("the node goes on with it", |mesh| {
+            let status = mesh.node_status(node);
+            status.log_fault.is_none() && status.epoch > Some(epoch)
+        });
+        assert!(mesh.log(node).contains("restored from a copy"));
+    }
+    mesh.wait_until("they reach each other", |mesh| {
+        mesh.ping("node-a", "node-b")
+    });
 }

@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keys::{LogId, LogSecret, NodeSecret};
-use ledger::cosignature::{ALGORITHM_COSIGNATURE, cosign};
+use ledger::cosignature::{cosign, printed};
 use ledger::note::Verifier;
 use ledger::proof::{self, Nodes};
 use ledger::tile::{Place, Tile};
@@ -172,7 +172,7 @@ fn gos_verifier_refuses_a_log_that_was_rewritten_and_signed_again() {
 
 #[test]
 fn gos_verifier_proves_an_event_of_a_running_controller() {
-    let mesh = Mesh::builder().nodes(2).start();
+    let mut mesh = Mesh::builder().nodes(2).start();
     let nodes = mesh.nodes();
     let dir = tempfile::tempdir().expect("a folder can be made");
     let said = |mesh: &Mesh, arguments: &[&str]| {
@@ -218,6 +218,21 @@ fn gos_verifier_proves_an_event_of_a_running_controller() {
             .as_ref()
             .is_ok_and(|words| wanted.iter().all(|it| words.contains(it))),
         "{words:?} instead of {wanted:?}"
+    );
+
+    // A node has kept a checkpoint, and signs that it has: whoever trusts it more than the controller asks it.
+    mesh.wait_until("a node has kept a checkpoint", |mesh| {
+        mesh.node_status(&nodes[1]).log.is_some()
+    });
+    let word: LogStatus = mesh.ask(&nodes[1], &["log", "checkpoint"]);
+    keep("checkpoint", &word.checkpoint);
+    keep("cosigner", &word.witness.expect("it is a node's"));
+    keep("entries", &said(&mesh, &["log", "export"]));
+    let words = verdict(dir.path());
+    let wanted = format!("; {} has seen it", nodes[1]);
+    assert!(
+        words.as_ref().is_ok_and(|words| words.contains(&wanted)),
+        "{words:?} instead of {wanted}"
     );
 
     // One word of the decision changed: its reason, its node, its time, or who asked.
@@ -360,7 +375,7 @@ fn verifier(key: [u8; 32]) -> Verifier {
 fn cosigner(name: &str, node: &NodeSecret) -> String {
     let key = node.public().0;
     let witness = Verifier::new(name, LogId(key)).expect("it is a name");
-    ledger::cosignature::printed(&witness)
+    printed(&witness)
 }
 
 /// The words of Go's verifier: what holds, or what does not.

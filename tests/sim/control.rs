@@ -76,6 +76,7 @@ impl Controller {
             mesh_v6: None,
             advertise: vec!["192.0.2.1:7443".into()],
             controller: ControllerId([1; 32]),
+            enrolment: Default::default(),
             authority: AuthoritySecret::from_base64(&authority).expect("it was written just now"),
             boot_id: format!("boot {}", self.boots),
             log_name: "test".into(),
@@ -233,7 +234,10 @@ impl World {
                 let now = self.now;
                 self.nodes[node].told(message, now);
             }
-            ToNode::Enrolled(_) | ToNode::Refused { .. } | ToNode::Seen { .. } => {}
+            ToNode::Enrolled(_)
+            | ToNode::Waiting { .. }
+            | ToNode::Refused { .. }
+            | ToNode::Seen { .. } => {}
         }
         self.run_node(node);
     }

@@ -479,7 +479,10 @@ impl Agent {
             // The session's.
             ToNode::Seen { .. } => {}
             ToNode::Ways { node, ways } => self.theirs(node, ways, now),
-            ToNode::Enrolled(_) | ToNode::Welcome { .. } | ToNode::Refused { .. } => {
+            ToNode::Enrolled(_)
+            | ToNode::Waiting { .. }
+            | ToNode::Welcome { .. }
+            | ToNode::Refused { .. } => {
                 tracing::warn!("the controller said something out of turn; ignored");
             }
         }

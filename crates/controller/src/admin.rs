@@ -52,6 +52,12 @@ pub(crate) fn routes() -> Router<Engine> {
         .route("/v1/nodes/{name}/explain", get(explain))
         .route("/v1/nodes/{name}/evict", post(evict))
         .route("/v1/nodes/{name}/readmit", post(readmit))
+        .route("/v1/nodes/{name}/remove", post(remove))
+        .route("/v1/nodes/{name}/approve", post(approve))
+        .route("/v1/nodes/{name}/reject", post(reject))
+        .route("/v1/banned", get(banned))
+        .route("/v1/banned/{key}", delete(unban))
+        .route("/v1/recover", post(recover))
         .route("/v1/epoch/rotate", post(rotate))
         .route("/v1/tokens", get(tokens).post(create_token))
         .route("/v1/tokens/{id}", delete(revoke_token))
@@ -102,6 +108,50 @@ async fn readmit(
     UrlPath(name): UrlPath<String>,
 ) -> Reply {
     ask(&engine, asker, Request::Readmit(node(name)?)).await
+}
+
+async fn recover(State(engine): State<Engine>, asker: Asker, body: Body) -> Reply {
+    ask(&engine, asker, Request::Recover(form(body)?)).await
+}
+
+async fn remove(
+    State(engine): State<Engine>,
+    asker: Asker,
+    UrlPath(name): UrlPath<String>,
+    body: Body,
+) -> Reply {
+    let request = Request::Remove(node(name)?, form(body)?);
+    ask(&engine, asker, request).await
+}
+
+async fn approve(
+    State(engine): State<Engine>,
+    asker: Asker,
+    UrlPath(name): UrlPath<String>,
+) -> Reply {
+    ask(&engine, asker, Request::Approve(node(name)?)).await
+}
+
+async fn reject(
+    State(engine): State<Engine>,
+    asker: Asker,
+    UrlPath(name): UrlPath<String>,
+    body: Body,
+) -> Reply {
+    let request = Request::Reject(node(name)?, form(body)?);
+    ask(&engine, asker, request).await
+}
+
+async fn banned(State(engine): State<Engine>, asker: Asker) -> Reply {
+    ask(&engine, asker, Request::Banned).await
+}
+
+async fn unban(State(engine): State<Engine>, asker: Asker, UrlPath(key): UrlPath<String>) -> Reply {
+    let key = key.parse().map_err(|_| {
+        let hint = "`node:` and 64 digits in lower-case hex; `meshctl node banned` lists them";
+        Refused::new(400, "not the key of a node", hint)
+    })?;
+    ask(&engine, asker, Request::Unban(key)).await
 }
 
 async fn rotate(State(engine): State<Engine>, asker: Asker, body: Body) -> Reply {

@@ -173,7 +173,7 @@ pub(crate) fn refusals() -> Tally<Refusal> {
     Tally::new(&REFUSED)
 }
 
-const REFUSED: [Refusal; 13] = [
+const REFUSED: [Refusal; 15] = [
     Refusal::NotEnrolled,
     Refusal::BadToken,
     Refusal::NameTaken,
@@ -187,6 +187,8 @@ const REFUSED: [Refusal; 13] = [
     Refusal::WeakKey,
     Refusal::Duplicate,
     IN_RANGE,
+    Refusal::Rejected,
+    Refusal::Banned,
 ];
 
 /// Every address in the mesh's range counts as one.
@@ -216,5 +218,7 @@ pub(crate) fn refused(reason: Refusal) -> &'static str {
         Refusal::WeakKey => "weak_key",
         Refusal::Duplicate => "duplicate",
         Refusal::InRange(_) => "in_range",
+        Refusal::Rejected => "rejected",
+        Refusal::Banned => "banned",
     }
 }

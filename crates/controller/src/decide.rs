@@ -27,6 +27,8 @@ pub(crate) enum Cause {
     Revocation,
     /// An operator excluded a member.
     Eviction,
+    /// An operator removed a member for good.
+    Removal,
     /// A member got new keys.
     Rekey,
     /// The update in force was lost or signed by another authority.
@@ -77,6 +79,7 @@ impl Cause {
             Self::Join => "join",
             Self::Revocation => "revocation",
             Self::Eviction => "eviction",
+            Self::Removal => "removal",
             Self::Rekey => "rekey",
             Self::Recovery => "recovery",
         }
@@ -86,9 +89,12 @@ impl Cause {
         match self {
             Self::Scheduled | Self::Operator { .. } => Reach::All,
             Self::Revocation => Reach::Failing,
-            Self::Unjudged | Self::Join | Self::Eviction | Self::Rekey | Self::Recovery => {
-                Reach::Joining
-            }
+            Self::Unjudged
+            | Self::Join
+            | Self::Eviction
+            | Self::Removal
+            | Self::Rekey
+            | Self::Recovery => Reach::Joining,
         }
     }
 

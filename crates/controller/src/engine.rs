@@ -20,7 +20,7 @@ use crate::connections::{Connections, Stage};
 use crate::counts::Counts;
 use crate::decide::Cause;
 use crate::effect::Output;
-use crate::enrol::{Enrolled, Enrolment};
+use crate::enrol::{Enrolled, Enrolment, Outcome};
 use crate::event::Event;
 use crate::fleet::Fleet;
 use crate::ingest::{Ingest, Staged};
@@ -46,6 +46,7 @@ use keys::{NodeId, SegmentId};
 use policy::Policy;
 use std::net::SocketAddr;
 use std::time::Duration;
+use wire::NodeName;
 use wire::admin::ControllerStatus;
 use wire::message::{Enrol, Refusal, ToController, ToNode};
 
@@ -53,7 +54,7 @@ pub use crate::effect::{ConnectionId, Effect};
 pub use crate::journal::Unwritten;
 pub use crate::network::NetworkError;
 pub use crate::segment::Unpublished;
-pub use crate::setup::{Setup, StartError};
+pub use crate::setup::{EnrolmentMode, Setup, StartError};
 
 /// The machine.
 ///
@@ -143,6 +144,7 @@ impl Engine {
             authority: setup.authority,
             controller: setup.controller,
             advertise: setup.advertise,
+            enrolment: setup.enrolment,
             boot_id: setup.boot_id,
             keep_evidence: setup.keep_evidence,
         };
@@ -187,9 +189,11 @@ impl Engine {
         self.output.take_status_changed()
     }
 
-    /// The keys of all enrolled nodes.
+    /// The keys of all enrolled nodes, and of those that wait for approval.
     pub fn enrolled(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.journal.fleet().nodes().values().map(|node| node.id)
+        let fleet = self.journal.fleet();
+        let waiting = fleet.waiting().values().map(|it| it.node);
+        fleet.nodes().values().map(|node| node.id).chain(waiting)
     }
 
     /// How many nodes are enrolled.
@@ -317,7 +321,7 @@ impl Engine {
                 let name = name.clone();
                 return self.ingest().message(id, &name, message, now);
             }
-            Stage::Claiming { .. } => {
+            Stage::Claiming { .. } | Stage::Waiting => {
                 let reason = Refusal::Protocol;
                 return self.connections.close(id, reason, &mut self.output);
             }
@@ -347,7 +351,42 @@ impl Engine {
     ) -> Result<Answer, Refused> {
         self.ingest().commit_staged(now);
         let rotation = self.rotation();
-        Operator { rotation, by }.ask(request, now)
+        let answer = Operator { rotation, by }.ask(request, now);
+        self.follow_fleet(now);
+        answer
+    }
+
+    /// An operator's word may have given a place to a node that waits for one, or taken one from a node that has
+    /// a session.
+    fn follow_fleet(&mut self, now: Now) {
+        let fleet = self.journal.fleet();
+        let serving = self.connections.serving();
+        let gone = serving.filter(|(_, peer, name)| fleet.name_of(peer) != Some(name));
+        let gone: Vec<NodeName> = gone.map(|(_, _, name)| name.clone()).collect();
+        for name in gone {
+            let reason = Refusal::Banned;
+            self.connections.forget(&name, reason, &mut self.output);
+        }
+        for (id, peer) in self.connections.waiting() {
+            let fleet = self.journal.fleet();
+            if let Some(name) = fleet.name_of(&peer).cloned() {
+                self.give_place(id, &name, now);
+            } else if fleet.waiting_of(&peer).is_none() {
+                let reason = Refusal::Rejected;
+                self.connections.close(id, reason, &mut self.output);
+            }
+        }
+    }
+
+    /// Tells a node where it belongs; it opens its session with that.
+    fn give_place(&mut self, id: ConnectionId, name: &NodeName, now: Now) {
+        self.connections.reopen(id, now);
+        let segment = self.segments.shown().id();
+        let node = self.journal.fleet().node(name);
+        let place = node.and_then(|node| self.mesh.place(segment, name, node));
+        if let Some(place) = place {
+            self.output.send(id, ToNode::Enrolled(place));
+        }
     }
 
     /// The other side of a connection was last heard at `at`, on the boot-time clock. Told once a second.
@@ -373,31 +412,29 @@ impl Engine {
     fn enrol(&mut self, id: ConnectionId, peer: NodeId, enrol: &Enrol, now: Now) {
         let mut enrolment = Enrolment {
             network: &self.mesh.network,
+            mode: self.mesh.enrolment,
             fleet: self.journal.fleet(),
             segments: &self.segments,
             allowance: &mut self.enrolments,
             seen: self.connections.session(id).map(|it| it.remote.ip()),
         };
         let admitted = enrolment.admit(peer, enrol, now);
-        let enrolled = admitted.and_then(|it| it.carry_out(&mut self.rotation(), now));
-        let output = &mut self.output;
+        let enrolled = admitted.and_then(|it| it.carry_out(&mut self.rotation(), None, now));
         match enrolled {
-            Ok(Enrolled { name, replaced }) => {
+            Ok(Outcome::Enrolled(Enrolled { name, replaced })) => {
                 if replaced {
                     let reason = Refusal::NotEnrolled;
-                    self.connections.forget(&name, reason, output);
+                    self.connections.forget(&name, reason, &mut self.output);
                 }
-                self.connections.reopen(id, now);
-                let segment = self.segments.shown().id();
-                let node = self.journal.fleet().node(&name);
-                let place = node.and_then(|node| self.mesh.place(segment, &name, node));
-                if let Some(place) = place {
-                    output.send(id, ToNode::Enrolled(place));
-                }
+                self.give_place(id, &name, now);
+            }
+            Ok(Outcome::Waiting(name)) => {
+                self.connections.wait(id, &mut self.output);
+                self.output.send(id, ToNode::Waiting { name });
             }
             Err(refusal) => {
                 tracing::info!(reason = %refusal, key = peer.short(), "enrolment refused");
-                self.connections.close(id, refusal, output);
+                self.connections.close(id, refusal, &mut self.output);
             }
         }
     }
@@ -438,6 +475,11 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn retain(&mut self, keep: Duration, snapshot: bool, now: Now) {
         self.journal.retain(keep, snapshot, now);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_enrolment(&mut self, mode: EnrolmentMode) {
+        self.mesh.enrolment = mode;
     }
 
     /// For tests that look behind the outputs.

@@ -54,6 +54,48 @@ pub enum Event {
         /// The token.
         id: String,
     },
+    /// A node came with one of the token's uses, and waits for an operator's approval.
+    NodeWaiting {
+        /// The name that it would have.
+        name: NodeName,
+        /// Its identity.
+        #[serde(with = "text")]
+        node: NodeId,
+        /// Its WireGuard key.
+        #[serde(with = "text")]
+        wg: WgPublicKey,
+        /// The token.
+        token: String,
+    },
+    /// An operator did not approve it.
+    NodeRejected {
+        /// The name that it would have had.
+        name: NodeName,
+        /// Its identity.
+        #[serde(with = "text")]
+        node: NodeId,
+        /// Why, in the operator's words.
+        reason: Option<String>,
+    },
+    /// An operator removed a node for good: name and number are free again, its keys are banned.
+    NodeRemoved {
+        /// The node.
+        name: NodeName,
+        /// Its identity.
+        #[serde(with = "text")]
+        node: NodeId,
+        /// Its WireGuard key.
+        #[serde(with = "text")]
+        wg: WgPublicKey,
+        /// Why, in the operator's words.
+        reason: Option<String>,
+    },
+    /// An operator lets the keys of a removed node enrol again.
+    KeyUnbanned {
+        /// The identity.
+        #[serde(with = "text")]
+        node: NodeId,
+    },
     /// A node was enrolled, with one of the token's uses.
     NodeEnrolled {
         /// Its name.
@@ -126,6 +168,8 @@ pub enum Event {
     LogRestored {
         /// The end of the copy.
         copy: LogEnd,
+        /// The newest epoch that nodes are known to have seen; new ones are two beyond it at least.
+        seen: Epoch,
         /// The authority's word, for the nodes.
         signed: Signed<LogRestored>,
     },

@@ -14,9 +14,11 @@ use wire::evidence::Benchmark;
 use wire::log::LogRestored;
 use wire::{Digest, NodeName, Signed};
 
+mod admission;
 mod node;
 mod standings;
 
+pub use admission::{Banned, Waiting};
 use node::Ageing;
 pub use node::{Case, Eviction, Node};
 pub use standings::{NodeStanding, Standings};
@@ -31,6 +33,8 @@ pub struct Fleet {
     #[serde(skip)]
     names: BTreeMap<NodeId, NodeName>,
     tokens: BTreeMap<String, TokenRecord>,
+    waiting: BTreeMap<NodeName, Waiting>,
+    banned: Vec<Banned>,
     segments: BTreeMap<SegmentId, Standings>,
     /// The time of the newest event.
     last_at: Option<Timestamp>,
@@ -137,6 +141,36 @@ impl Fleet {
                     record.revoked = true;
                 }
             }
+            Event::NodeWaiting {
+                name,
+                node,
+                wg,
+                token,
+            } => {
+                self.use_token(token, name);
+                let waiting = Waiting::new(*node, *wg, token, at);
+                self.waiting.insert(name.clone(), waiting);
+            }
+            Event::NodeRejected { name, .. } => {
+                self.waiting.remove(name);
+            }
+            Event::NodeRemoved {
+                name,
+                node,
+                wg,
+                reason,
+            } => {
+                self.remove(name);
+                self.banned.push(Banned {
+                    node: *node,
+                    wg: *wg,
+                    name: name.clone(),
+                    at,
+                    by,
+                    reason: reason.clone(),
+                });
+            }
+            Event::KeyUnbanned { node } => self.banned.retain(|banned| banned.node != *node),
             Event::NodeEnrolled {
                 name,
                 node,
@@ -145,7 +179,7 @@ impl Fleet {
                 token,
                 probation,
             } => {
-                self.use_token(token, name);
+                self.enter(name, node, token);
                 self.names.insert(*node, name.clone());
                 let node = Node::new(*node, *wg, *host, at);
                 self.nodes.insert(name.clone(), node);
@@ -160,7 +194,7 @@ impl Fleet {
                 wg,
                 token,
             } => {
-                self.use_token(token, name);
+                self.enter(name, node, token);
                 self.rekey(name, *node, *wg);
             }
             Event::EvidenceAccepted(accepted) => {
@@ -193,8 +227,11 @@ impl Fleet {
             }
             // For people: nobody is judged by it.
             Event::DuplicateSeen { .. } => {}
-            Event::LogRestored { copy, signed, .. } => {
+            Event::LogRestored { copy, seen, signed } => {
                 self.restored = Some((copy.events, signed.clone()));
+                for standings in self.segments.values_mut() {
+                    standings.recover(*seen);
+                }
             }
             // For whoever keeps checkpoints.
             Event::LogKeyRotated { .. } => {}
@@ -327,6 +364,24 @@ impl Fleet {
     fn use_token(&mut self, token: &str, name: &NodeName) {
         if let Some(record) = self.tokens.get_mut(token) {
             record.used_by.push(name.clone());
+        }
+    }
+
+    /// A node gets its place. One that waited for it has used the token already.
+    fn enter(&mut self, name: &NodeName, node: &NodeId, token: &str) {
+        if self.waiting.get(name).is_some_and(|it| it.node == *node) {
+            self.waiting.remove(name);
+        } else {
+            self.use_token(token, name);
+        }
+    }
+
+    fn remove(&mut self, name: &NodeName) {
+        if let Some(node) = self.nodes.remove(name) {
+            self.names.remove(&node.id);
+        }
+        for standings in self.segments.values_mut() {
+            standings.remove(name);
         }
     }
 

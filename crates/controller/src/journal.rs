@@ -8,7 +8,7 @@ use crate::effect::Output;
 use crate::event::Event;
 use crate::fleet::Fleet;
 use crate::log::{Log, LogError, NewEpoch, is_evidence};
-use keys::{Epoch, LogSecret};
+use keys::{Epoch, LogSecret, SegmentId};
 use std::borrow::Cow;
 use std::time::Duration;
 use wire::log::{LogEnd, LogNews};
@@ -54,7 +54,18 @@ enum Writing {
 #[derive(Debug)]
 pub(crate) struct Contradiction {
     pub(crate) node: NodeName,
+    pub(crate) segment: SegmentId,
     pub(crate) epoch: Epoch,
+}
+
+impl Contradiction {
+    fn new(node: &NodeName, mark: &Mark) -> Self {
+        Self {
+            node: node.clone(),
+            segment: mark.segment,
+            epoch: mark.epoch,
+        }
+    }
 }
 
 /// Nothing was written, and nothing has changed.
@@ -211,15 +222,24 @@ impl Journal {
     ///
     /// A mark says which events the log held when it was signed. A log that holds other ones was cut, or is an
     /// old copy: evictions may be missing from it, and the evicted would be members again. That stays an alarm
-    /// until the controller is started anew, however many epochs follow.
+    /// until an operator recovers, or the controller is started anew, however many epochs follow.
     pub(crate) fn witness(&mut self, node: &NodeName, mark: &Mark, output: &mut Output) {
         // A log that cannot be read does not speak for itself: the alarm is raised then too, since a false one
         // costs an operator a look, and a missing one hides an eviction that was lost.
         let is_ours = self.log.extends(&mark.log).unwrap_or(false);
-        if is_ours || self.contradiction.is_some() {
+        let standings = self.fleet.standings(mark.segment);
+        if is_ours || standings.lost() >= Some(mark.epoch) {
             return;
         }
-        let known = self.fleet.standings(mark.segment).newest_epoch();
+        if let Some(before) = self.contradiction() {
+            // An operator who recovers needs the newest epoch of all, and one line in the log is enough.
+            if before.epoch < mark.epoch {
+                self.contradiction = Some(Contradiction::new(node, mark));
+                output.touch();
+            }
+            return;
+        }
+        let known = standings.newest_epoch();
         tracing::error!(
             node = %node,
             seen = mark.epoch.0,
@@ -227,10 +247,7 @@ impl Journal {
             "the node holds an epoch that this authority signed on another log than this one: the \
              log is an old copy, or was cut; evictions may be missing from it"
         );
-        self.contradiction = Some(Contradiction {
-            node: node.clone(),
-            epoch: mark.epoch,
-        });
+        self.contradiction = Some(Contradiction::new(node, mark));
         output.touch();
     }
 
@@ -259,9 +276,10 @@ impl Journal {
         }
     }
 
-    /// The first proof of another log, since the start.
+    /// The proof of another log with the newest epoch, since the start, unless an operator has recovered.
     pub(crate) fn contradiction(&self) -> Option<&Contradiction> {
-        self.contradiction.as_ref()
+        let contradiction = self.contradiction.as_ref();
+        contradiction.filter(|it| self.fleet.standings(it.segment).lost() < Some(it.epoch))
     }
 
     fn succeeded(&mut self) {
@@ -285,7 +303,11 @@ impl Journal {
 fn changes_keys(event: &Event) -> bool {
     matches!(
         event,
-        Event::NodeEnrolled { .. } | Event::NodeRekeyed { .. }
+        Event::NodeEnrolled { .. }
+            | Event::NodeRekeyed { .. }
+            | Event::NodeWaiting { .. }
+            | Event::NodeRejected { .. }
+            | Event::NodeRemoved { .. }
     )
 }
 

@@ -68,6 +68,7 @@ mod view;
 pub use log::{Log, LogError};
 pub use open::{Config, Controller, Keys, OpenError};
 pub use serve::ServeError;
+pub use setup::EnrolmentMode;
 
 #[cfg(test)]
 mod tests;

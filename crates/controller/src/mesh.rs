@@ -4,6 +4,7 @@
 use crate::fleet::Node;
 use crate::log::Log;
 use crate::network::Network;
+use crate::setup::EnrolmentMode;
 use keys::{AuthorityId, AuthoritySecret, ControllerId, MeshId, Scope, SegmentId};
 use std::time::Duration;
 use wire::signed::VerifyError;
@@ -20,6 +21,8 @@ pub(crate) struct Mesh {
     pub(crate) controller: ControllerId,
     /// Where nodes reach the controller, for tokens.
     pub(crate) advertise: Vec<String>,
+    /// What a token buys.
+    pub(crate) enrolment: EnrolmentMode,
     /// Which boot of the machine this is.
     pub(crate) boot_id: String,
     /// How long evidence is kept in the log; zero: for ever.

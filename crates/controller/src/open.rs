@@ -5,7 +5,7 @@ use crate::clock::{self, Now};
 use crate::engine::Engine;
 use crate::log::{self, Log, LogError, Opened};
 use crate::network::Network;
-use crate::setup::{Setup, StartError};
+use crate::setup::{EnrolmentMode, Setup, StartError};
 use crate::status_file;
 use keys::{AuthorityId, AuthoritySecret, ControllerSecret, LogSecret, MeshId};
 use policy::Policy;
@@ -38,6 +38,8 @@ pub struct Config {
     pub mesh_v4: (Ipv4Addr, u8),
     /// The mesh's IPv6 range and its prefix length. `None`: `fd` and the mesh's id, /64.
     pub mesh_v6: Option<(Ipv6Addr, u8)>,
+    /// What a token buys.
+    pub enrolment: EnrolmentMode,
     /// The policy.
     pub policy: Policy,
     /// The first part of the name that the log of a new mesh gets in its checkpoints.
@@ -200,6 +202,7 @@ impl Controller {
             mesh_v6: config.mesh_v6,
             controller: controller.public(),
             authority,
+            enrolment: config.enrolment,
             boot_id: clock::boot_id(),
             log_name: config.log_name,
             keep_evidence: config.keep_evidence,

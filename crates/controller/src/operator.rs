@@ -1,5 +1,8 @@
 //! The requests of operators through the admin socket. Every refusal says what to do about it.
 
+mod members;
+mod recover;
+
 use crate::by::By;
 use crate::clock::Now;
 use crate::decide::Cause;
@@ -49,6 +52,12 @@ impl Operator<'_> {
             Request::Explain(name) => self.explain(name, now),
             Request::Evict(name, form) => self.evict(name, form, now),
             Request::Readmit(name) => self.readmit(name, now),
+            Request::Recover(form) => self.recover(&form, now),
+            Request::Remove(name, form) => self.remove(name, form, now),
+            Request::Approve(name) => self.approve(&name, now),
+            Request::Reject(name, form) => self.reject(&name, form, now),
+            Request::Banned => Ok(Answer::Banned(self.banned())),
+            Request::Unban(key) => self.unban(&key, now),
             Request::Rotate(form) => self.rotate(&form, now),
             Request::Tokens => Ok(Answer::Tokens(self.tokens(now))),
             Request::CreateToken(form) => self.create_token(form, now),
@@ -109,10 +118,7 @@ impl Operator<'_> {
                 hint,
             ));
         }
-        if form.reason.as_ref().is_some_and(|r| r.len() > MAX_WORDS) {
-            let error = format!("the reason is over {MAX_WORDS} bytes");
-            return Err(Refused::new(400, error, "say it shorter"));
-        }
+        check_reason(&form)?;
         let id = node.id;
         let event = Event::NodeEvicted {
             name: name.clone(),
@@ -316,6 +322,14 @@ fn info(id: &str, record: &TokenRecord, now: Now) -> TokenInfo {
         uses: record.uses,
         used_by: record.used_by.clone(),
     }
+}
+
+fn check_reason(form: &EvictRequest) -> Result<(), Refused> {
+    if form.reason.as_ref().is_some_and(|r| r.len() > MAX_WORDS) {
+        let error = format!("the reason is over {MAX_WORDS} bytes");
+        return Err(Refused::new(400, error, "say it shorter"));
+    }
+    Ok(())
 }
 
 fn rule(rule: Rule) -> RuleStatus {

@@ -143,9 +143,11 @@ impl Push<'_> {
         };
         match self.journal.news_for(session.kept.get()) {
             Ok(news) => {
-                session
-                    .kept
-                    .set(Kept::Events(self.journal.log().head().seq));
+                // A node that knows another log refuses this, until an operator says that a copy was restored.
+                if session.kept.get() != Kept::Another || news.restored.is_some() {
+                    let events = self.journal.log().head().seq;
+                    session.kept.set(Kept::Events(events));
+                }
                 let update = issue.push(node, (mark.clone(), news), now);
                 self.output.send(id, update);
             }

@@ -2,11 +2,13 @@
 //! types, and the engine answers in them.
 
 use jiff::Timestamp;
+use keys::NodeId;
 use serde::{Deserialize, Serialize};
 use wire::NodeName;
 use wire::admin::{
-    EpochChange, EventList, EvictRequest, Explanation, LogConsistency, LogEntries, LogProof,
-    LogStatus, NodeStatus, RotateRequest, Status, TokenCreated, TokenInfo, TokenRequest,
+    BannedKey, EpochChange, EventList, EvictRequest, Explanation, LogConsistency, LogEntries,
+    LogProof, LogStatus, NodeStatus, RecoverRequest, Recovered, RotateRequest, Status,
+    TokenCreated, TokenInfo, TokenRequest, WaitingStatus,
 };
 
 /// A request.
@@ -20,6 +22,18 @@ pub enum Request {
     Evict(NodeName, EvictRequest),
     /// End an exclusion.
     Readmit(NodeName),
+    /// Go on from an old copy of the log.
+    Recover(RecoverRequest),
+    /// Remove a node for good.
+    Remove(NodeName, EvictRequest),
+    /// Give a node that waits for approval its place.
+    Approve(NodeName),
+    /// Send a node away that waits for approval.
+    Reject(NodeName, EvictRequest),
+    /// All banned keys.
+    Banned,
+    /// Let a banned key enrol again.
+    Unban(NodeId),
     /// A new epoch.
     Rotate(RotateRequest),
     /// All tokens.
@@ -101,10 +115,18 @@ pub enum Answer {
     Status(Status),
     /// To [`Request::Explain`].
     Explanation(Box<Explanation>),
-    /// To [`Request::Evict`] and [`Request::Rotate`].
+    /// To [`Request::Evict`], [`Request::Remove`] and [`Request::Rotate`].
     Change(EpochChange),
-    /// To [`Request::Readmit`].
+    /// To [`Request::Recover`].
+    Recovered(Recovered),
+    /// To [`Request::Readmit`] and [`Request::Approve`].
     Node(Box<NodeStatus>),
+    /// To [`Request::Reject`].
+    Waiting(WaitingStatus),
+    /// To [`Request::Banned`].
+    Banned(Vec<BannedKey>),
+    /// To [`Request::Unban`].
+    Unbanned(BannedKey),
     /// To [`Request::Tokens`].
     Tokens(Vec<TokenInfo>),
     /// To [`Request::CreateToken`]. Holds a secret.

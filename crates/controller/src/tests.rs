@@ -6,6 +6,7 @@ mod enrolment;
 mod epochs;
 mod evidence;
 mod faults;
+mod members;
 mod metrics;
 mod restart;
 mod retention;
@@ -116,6 +117,7 @@ fn start_with(
         mesh_v6: None,
         advertise: vec!["192.0.2.1:7443".into()],
         controller: ControllerId([1; 32]),
+        enrolment: Default::default(),
         authority,
         boot_id: boot_id.into(),
         log_name: "test".into(),

@@ -5,7 +5,7 @@ use crate::clock::{Now, steps_back};
 use crate::connections::{Connections, Live, Observed};
 use crate::decide::why_not;
 use crate::event::Accepted;
-use crate::fleet::{Case, Eviction, Fleet};
+use crate::fleet::{Case, Eviction, Fleet, Waiting};
 use crate::format::utc;
 use crate::journal::Journal;
 use crate::mesh::Mesh;
@@ -19,6 +19,7 @@ use std::time::Duration;
 use wire::admin::{
     BenchmarkStatus, Control, ControllerStatus, DuplicateStatus, EpochStatus, EvictionStatus,
     Membership, NextEpoch, NodeState, NodeStatus, Observation, PolicyStatus, PskState, SCHEMA,
+    WaitingStatus,
 };
 use wire::evidence::Signer;
 use wire::message::Phase;
@@ -55,6 +56,12 @@ impl<'e> View<'e> {
                 .cases()
                 .map(|(name, case)| (name.clone(), self.node_status(name, &case, now)))
                 .collect(),
+            waiting: self
+                .fleet()
+                .waiting()
+                .iter()
+                .map(|(name, waiting)| (name.clone(), self.waiting_status(name, waiting)))
+                .collect(),
         }
     }
 
@@ -65,8 +72,8 @@ impl<'e> View<'e> {
             let (node, epoch) = (&it.node, it.epoch);
             format!(
                 "{node} holds epoch {epoch} of this authority, signed on another log than this one: the \
-                 log is an old copy, or was cut, and evictions may be missing from it; OPERATIONS says \
-                 how to go on from an old copy"
+                 log is an old copy, or was cut, and evictions may be missing from it; once all \
+                 nodes that can be reached are connected, `meshctl controller recover` goes on from it"
             )
         });
         let room = log.is_short_of_room().then(|| {
@@ -131,6 +138,21 @@ impl<'e> View<'e> {
                 shown.join(", ")
             )
         })
+    }
+
+    /// One node that waits for approval.
+    pub(crate) fn waiting_status(&self, name: &NodeName, waiting: &Waiting) -> WaitingStatus {
+        let connections = self.connections.waiting().into_iter();
+        let mut own = connections.filter(|(_, key)| *key == waiting.node);
+        let session = own.next().and_then(|(id, _)| self.connections.session(id));
+        WaitingStatus {
+            node: waiting.node.to_string(),
+            wireguard: waiting.wg.to_base64(),
+            token: waiting.token.clone(),
+            since_utc: utc(waiting.since),
+            address: session.map(|session| session.remote),
+            replaces: self.fleet().node(name).is_some(),
+        }
     }
 
     /// One node.

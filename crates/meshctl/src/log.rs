@@ -28,6 +28,10 @@ pub(crate) enum Verb {
     Prove {
         /// The event's number.
         seq: u64,
+        /// The log's public key, kept from an earlier `meshctl log key`; by default, the one that the controller
+        /// names.
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
     },
     /// Prove that the log extends the one that it was with fewer events.
     Consistency {
@@ -35,6 +39,10 @@ pub(crate) enum Verb {
         from: u64,
         /// Events in the later one; by default, all of them.
         to: Option<u64>,
+        /// The log's public key, kept from an earlier `meshctl log key`; by default, the one that the controller
+        /// names.
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
     },
     /// Print every entry on a line of its own, as the log's tree is over it.
     Export {
@@ -72,17 +80,17 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
             let reply = client.post("/v1/log/rotate-key").await?;
             answer.show(&reply, |log: LogStatus| log.verifier)
         }
-        Verb::Prove { seq } => {
+        Verb::Prove { seq, key } => {
             let reply = client.get(&format!("/v1/log/proof?seq={seq}")).await?;
             let proof: LogProof = reply.form()?;
-            let root = verified(&proof)?;
+            let root = verified(&proof, seq, key.as_deref())?;
             answer.show(&reply, |proof: LogProof| shown(&proof, root))
         }
-        Verb::Consistency { from, to } => {
-            let to = to.map_or_else(String::new, |to| format!("&to={to}"));
-            let path = format!("/v1/log/consistency?from={from}{to}");
+        Verb::Consistency { from, to, key } => {
+            let until = to.map_or_else(String::new, |to| format!("&to={to}"));
+            let path = format!("/v1/log/consistency?from={from}{until}");
             let reply = client.get(&path).await?;
-            consistent(&reply.form()?)?;
+            consistent(&reply.form()?, (from, to), key.as_deref())?;
             answer.show(&reply, |it: LogConsistency| {
                 format!(
                     "The log of {} events extends the one of {}.\n{}  {}\n{}  {}\n{} hashes prove it.",
@@ -105,9 +113,14 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
     }
 }
 
-/// The root that the proof leads to, if the checkpoint has it too.
-fn verified(proof: &LogProof) -> Result<Hash, Failure> {
-    let checkpoint = checkpoint(&proof.checkpoint, &proof.verifier)?;
+/// The root that the proof leads to, if the checkpoint has it too and it is of the event that was asked for.
+fn verified(proof: &LogProof, seq: u64, key: Option<&str>) -> Result<Hash, Failure> {
+    let checkpoint = checkpoint(&proof.checkpoint, key.unwrap_or(&proof.verifier))?;
+    if proof.seq != seq || proof.size != checkpoint.size {
+        return Err(untrue(
+            "it is of another event, or of another size of the log",
+        ));
+    }
     let leaf = hash(&proof.leaf)?;
     if let Some(line) = &proof.line
         && Hash::of_entry(line.as_bytes()) != leaf
@@ -126,8 +139,15 @@ fn verified(proof: &LogProof) -> Result<Hash, Failure> {
     Ok(checkpoint.root)
 }
 
-fn consistent(it: &LogConsistency) -> Result<(), Failure> {
-    let newest = checkpoint(&it.checkpoint, &it.verifier)?;
+fn consistent(
+    it: &LogConsistency,
+    (from, to): (u64, Option<u64>),
+    key: Option<&str>,
+) -> Result<(), Failure> {
+    let newest = checkpoint(&it.checkpoint, key.unwrap_or(&it.verifier))?;
+    if it.from != from || it.to != to.unwrap_or(newest.size) {
+        return Err(untrue("it is of other sizes of the log"));
+    }
     let (old, new) = ((it.from, hash(&it.from_root)?), (it.to, hash(&it.to_root)?));
     if new.0 == newest.size && new.1 != newest.root {
         return Err(untrue("its root is not the checkpoint's"));
@@ -183,8 +203,11 @@ async fn export(
         let path = format!("/v1/log/entries?after={after}&limit={PAGE}");
         let page: LogEntries = client.get(&path).await?.form()?;
         for entry in &page.entries {
+            after += 1;
+            if entry.seq != after {
+                return Err(untrue(&format!("event {after} was left out")));
+            }
             answer.exact(&line(entry)?)?;
-            after = entry.seq;
         }
         if page.entries.is_empty() {
             if !follow {

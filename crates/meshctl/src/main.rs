@@ -17,6 +17,7 @@
 
 mod answer;
 mod client;
+mod controller;
 mod epoch;
 mod events;
 mod evidence;
@@ -61,7 +62,7 @@ struct Cli {
 enum Noun {
     /// Show the mesh (controller) or this node and its peers (node).
     Status,
-    /// List, show, evict or readmit nodes.
+    /// List, show, approve, evict, readmit or remove nodes.
     #[command(subcommand)]
     Node(node::Verb),
     /// Say why a node is, or is not, a member.
@@ -69,6 +70,9 @@ enum Noun {
         /// The node's name.
         node: NodeName,
     },
+    /// Recover the controller after an old copy was restored.
+    #[command(subcommand)]
+    Controller(controller::Verb),
     /// Show the epoch in force, or begin a new one.
     #[command(subcommand)]
     Epoch(epoch::Verb),
@@ -121,6 +125,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Status => status::run(&client, &answer).await,
         Noun::Node(verb) => node::run(verb, &client, &answer).await,
         Noun::Explain { node } => explain::run(&node, &client, &answer).await,
+        Noun::Controller(verb) => controller::run(verb, &client, &answer).await,
         Noun::Epoch(verb) => epoch::run(verb, &client, &answer).await,
         Noun::Token(verb) => token::run(verb, &client, &answer).await,
         Noun::Events(args) => events::run(&args, &client, &answer).await,

@@ -7,9 +7,10 @@ use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::units;
 use crate::words::{self, control, membership};
 use clap::Subcommand;
+use keys::NodeId;
 use wire::admin::{
-    BenchmarkStatus, ControllerStatus, DuplicateStatus, EvictRequest, EvictionStatus,
-    InstanceStatus, NodeState, NodeStatus, PskState,
+    BannedKey, BenchmarkStatus, ControllerStatus, DuplicateStatus, EvictRequest, EvictionStatus,
+    InstanceStatus, NodeState, NodeStatus, PskState, WaitingStatus,
 };
 use wire::name::NodeName;
 
@@ -30,6 +31,34 @@ pub(crate) enum Verb {
         /// Why, for the event log.
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
+    },
+    /// Give a node that waits for approval its place.
+    Approve {
+        /// The name that it would have.
+        name: NodeName,
+    },
+    /// Send a node away that waits for approval.
+    Reject {
+        /// The name that it would have.
+        name: NodeName,
+        /// Why, for the event log.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Remove a node for good: its name and addresses are free, its keys are banned.
+    Remove {
+        /// The node's name.
+        name: NodeName,
+        /// Why, for the event log.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// List the keys of nodes that were removed for good.
+    Banned,
+    /// Let the key of a node that was removed enrol again.
+    Unban {
+        /// The key, `node:…`.
+        key: NodeId,
     },
     /// End an eviction; the node's evidence decides again.
     Readmit {
@@ -56,6 +85,36 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
             let reply = client.post_form(&path, &form).await?;
             answer.show(&reply, |change| {
                 format!("{name} is evicted: {}", words::change(&change))
+            })
+        }
+        Verb::Approve { name } => {
+            let reply = client.post(&format!("/v1/nodes/{name}/approve")).await?;
+            answer.show(&reply, |node: NodeStatus| {
+                format!("{name} is enrolled: {}, {} {}", node.node, node.v4, node.v6)
+            })
+        }
+        Verb::Reject { name, reason } => {
+            let path = format!("/v1/nodes/{name}/reject");
+            let reply = client.post_form(&path, &EvictRequest { reason }).await?;
+            answer.show(&reply, |waiting: WaitingStatus| {
+                format!("{name} is rejected: {}", waiting.node)
+            })
+        }
+        Verb::Remove { name, reason } => {
+            let path = format!("/v1/nodes/{name}/remove");
+            let reply = client.post_form(&path, &EvictRequest { reason }).await?;
+            answer.show(&reply, |change| {
+                format!("{name} is removed for good: {}", words::change(&change))
+            })
+        }
+        Verb::Banned => {
+            let reply = client.get("/v1/banned").await?;
+            answer.show(&reply, |keys: Vec<BannedKey>| banned(&keys))
+        }
+        Verb::Unban { key } => {
+            let reply = client.delete(&format!("/v1/banned/{key}")).await?;
+            answer.show(&reply, |key: BannedKey| {
+                format!("{} may enrol again, with a token", key.node)
             })
         }
         Verb::Readmit { name } => {
@@ -90,6 +149,43 @@ pub(crate) fn table(status: &ControllerStatus) -> String {
         ]);
     }
     rows.render("No nodes are enrolled; `meshctl token create` admits one.")
+}
+
+/// The nodes that wait for an operator's approval; empty if none does.
+pub(crate) fn waiting(status: &ControllerStatus) -> String {
+    if status.waiting.is_empty() {
+        return String::new();
+    }
+    let mut rows = Rows::new(&["WAITING", "KEY", "TOKEN", "SINCE", "FROM"]);
+    for (name, waiting) in &status.waiting {
+        let name = match waiting.replaces {
+            true => format!("{name} (new keys)"),
+            false => name.to_string(),
+        };
+        rows.row([
+            name,
+            waiting.node.clone(),
+            waiting.token.clone(),
+            units::ago(&status.generated_utc, &waiting.since_utc),
+            or_dash(waiting.address),
+        ]);
+    }
+    let hint = "`meshctl node approve NAME` gives one its place, `node reject NAME` sends it away.";
+    format!("\n{}{hint}\n", rows.render(""))
+}
+
+fn banned(keys: &[BannedKey]) -> String {
+    let mut rows = Rows::new(&["KEY", "WAS", "SINCE", "BY", "REASON"]);
+    for key in keys {
+        rows.row([
+            key.node.clone(),
+            key.name.to_string(),
+            key.at_utc.clone(),
+            or_dash(key.by.as_ref()),
+            or_dash(key.reason.as_ref()),
+        ]);
+    }
+    rows.render("No keys are banned.")
 }
 
 /// One node as labelled fields; `now` is when the controller made its answer.

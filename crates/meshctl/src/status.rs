@@ -68,12 +68,13 @@ fn controller(status: &ControllerStatus) -> String {
         fields.field("fault", format!("and {more} more: `meshctl node show`"));
     }
     format!(
-        "controller of {}, meshd {}, {}\n{}\n{}",
+        "controller of {}, meshd {}, {}\n{}\n{}{}",
         crate::table::clean(&status.mesh),
         crate::table::clean(&status.version),
         crate::table::clean(&status.generated_utc),
         fields.render(),
         node::table(status),
+        node::waiting(status),
     )
 }
 

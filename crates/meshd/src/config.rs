@@ -7,6 +7,7 @@ use crate::addresses::{entries, for_peers, local};
 use crate::descriptors::MAX_CLIENTS;
 use crate::private::{NotPrivate, Owners};
 use crate::settings::{Role, Settings};
+use controller::EnrolmentMode;
 use keys::EvaluatorId;
 use node::{Backend, Emitter, FirewallMode, Keepalive, Mtu, OffloadSwitches};
 use policy::Policy;
@@ -152,6 +153,14 @@ fn controller(
             .unwrap_or_else(|| state_dir.join("status.json")),
         mesh_v4,
         mesh_v6,
+        enrolment: choice(
+            "enrolment",
+            settings.enrolment.as_deref(),
+            &[
+                ("token", EnrolmentMode::Token),
+                ("approve", EnrolmentMode::Approve),
+            ],
+        )?,
         policy,
         log_name: log_name(settings.log_name)?,
         keep_evidence: keep_evidence(settings.keep_evidence_days)?,

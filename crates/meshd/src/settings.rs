@@ -166,6 +166,8 @@ settings! {
     /// Controller: fewest removals in one epoch that wait for an operator [default: 3]
     [Controller] floor_nodes: usize, "MESHD_FLOOR_NODES";
 
+    /// Controller: what a token buys: token (a place), or approve (to wait for `meshctl node approve`) [default: token]
+    [Controller] enrolment: String, "MESHD_ENROLMENT";
     /// Controller: authority:HEX that signed the event log until its key was replaced on purpose
     [Controller] adopt_log: String, "MESHD_ADOPT_LOG";
     /// The first part of the name of a new mesh's log [default: meshd]

@@ -281,9 +281,16 @@ pub(crate) async fn enrol(
 ) -> Result<Place, Refusal> {
     let mut backoff = Backoff::default();
     let mut caller = Caller::new(dialer);
-    let mut told = false;
+    let (mut told, mut told_to_wait) = (false, false);
     for address in token.controllers.iter().cycle() {
-        match enrol_at(&mut caller, address, token, (name, interface), (node, wg)).await {
+        let mut waits = |name: &NodeName| {
+            if !std::mem::replace(&mut told_to_wait, true) {
+                let hint = format!("meshctl node approve {name}");
+                tracing::info!(%name, "this node waits for an operator's approval: `{hint}` at the controller");
+            }
+        };
+        let wishes = (name, interface);
+        match enrol_at(&mut caller, address, token, wishes, (node, wg), &mut waits).await {
             Ok(place) => return Ok(place),
             Err(SessionError::Refused(Refusal::Busy)) => {}
             Err(SessionError::Refused(reason)) => return Err(reason),
@@ -305,6 +312,7 @@ async fn enrol_at(
     token: &Token,
     (name, interface): (Option<&NodeName>, &str),
     (node, wg): (NodeId, WgPublicKey),
+    waits: &mut impl FnMut(&NodeName),
 ) -> Result<Place, SessionError> {
     // Nothing is known of the range yet. The controller knows it, and refuses before the token is spent.
     let connection = dial(caller, address, |_| false).await?;
@@ -323,6 +331,14 @@ async fn enrol_at(
     let answer = timeout(ANSWER_TIME, receive.recv())
         .await
         .map_err(|_| SessionError::Silent)??;
+    let answer = match answer {
+        Some(ToNode::Waiting { name }) => {
+            waits(&name);
+            // For as long as it takes: the word comes on this connection, and its end is noticed.
+            receive.recv().await?
+        }
+        answer => answer,
+    };
     connection.close("enrolled");
     match answer {
         Some(ToNode::Enrolled(place)) => believe(&place, node, &token.authorities),

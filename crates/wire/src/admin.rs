@@ -6,6 +6,11 @@
 //! | `GET /v1/nodes/{name}/explain` | [`Explanation`] |
 //! | `POST /v1/nodes/{name}/evict` | [`EvictRequest`] → [`EpochChange`] |
 //! | `POST /v1/nodes/{name}/readmit` | → [`NodeStatus`] |
+//! | `POST /v1/nodes/{name}/remove` | [`EvictRequest`] → [`EpochChange`] |
+//! | `POST /v1/nodes/{name}/approve` | → [`NodeStatus`] |
+//! | `POST /v1/nodes/{name}/reject` | [`EvictRequest`] → [`WaitingStatus`] |
+//! | `GET /v1/banned`, `DELETE /v1/banned/{key}` | [`BannedKey`], one or a list |
+//! | `POST /v1/recover` | [`RecoverRequest`] → [`Recovered`] |
 //! | `POST /v1/epoch/rotate` | [`RotateRequest`] → [`EpochChange`] |
 //! | `GET /v1/tokens`, `POST /v1/tokens`, `DELETE /v1/tokens/{id}` | [`TokenInfo`], [`TokenRequest`] → [`TokenCreated`] |
 //! | `GET /v1/events?after=SEQ&limit=N&node=NAME&kind=KIND&since=TIME&until=TIME` | [`EventList`] |
@@ -133,6 +138,47 @@ pub struct ControllerStatus {
     pub policy: PolicyStatus,
     /// Every enrolled node, by name.
     pub nodes: BTreeMap<NodeName, NodeStatus>,
+    /// Nodes that an operator has not approved yet, by the names that they would have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waiting: BTreeMap<NodeName, WaitingStatus>,
+}
+
+/// A node that waits for an operator's approval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingStatus {
+    /// Identity, `node:…`.
+    pub node: String,
+    /// Its WireGuard key, base64.
+    pub wireguard: String,
+    /// The token that it came with.
+    pub token: String,
+    /// Since when it waits.
+    pub since_utc: String,
+    /// Where its connection comes from; `None`: it is not connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
+    /// Whether the name is a node's already, whose keys it would replace.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaces: bool,
+}
+
+/// The key of a node that was removed for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BannedKey {
+    /// Identity, `node:…`.
+    pub node: String,
+    /// Its WireGuard key, base64, which is banned with it.
+    pub wireguard: String,
+    /// The name that it had.
+    pub name: NodeName,
+    /// Since when it is banned.
+    pub at_utc: String,
+    /// At whose word: `uid:N`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why, in the operator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// The epoch in force.
@@ -383,13 +429,42 @@ pub struct EvidenceAnswer {
     pub again: bool,
 }
 
-/// Evicts a node.
+/// Evicts, rejects or removes a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvictRequest {
     /// Why, for the event log.
     #[serde(default)]
     pub reason: Option<String>,
+}
+
+/// Goes on from an old copy of the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoverRequest {
+    /// The newest epoch that a node is known to have seen, where no node has proved one yet, or an older one.
+    #[serde(default)]
+    pub seen: Option<u64>,
+    /// Nodes to evict with it: what was decided after the copy is forgotten.
+    #[serde(default)]
+    pub evict: Vec<NodeName>,
+}
+
+/// The controller goes on from an old copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// The events of the copy that nodes are told of: the log goes on behind them.
+    pub copy_events: u64,
+    /// The newest epoch that nodes had seen.
+    pub seen: u64,
+    /// The epoch that every node takes again.
+    pub change: EpochChange,
+    /// The tokens that were open and are revoked: in the lost part they may have been used.
+    pub revoked: Vec<String>,
+    /// The nodes that were evicted.
+    pub evicted: Vec<NodeName>,
+    /// The nodes that are not connected. One that has seen a newer epoch raises the alarm again.
+    pub absent: Vec<NodeName>,
 }
 
 /// Asks for a new epoch.

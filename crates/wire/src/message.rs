@@ -208,6 +208,12 @@ pub enum ToNode {
         /// Its system's ways to this node's IPv4 and IPv6 address.
         ways: [Way; 2],
     },
+    /// Answers [`ToController::Enrol`] where an operator has to approve: the key is on record, the token is spent,
+    /// and the connection stays for the operator's word (type 11).
+    Waiting {
+        /// The name to be approved.
+        name: NodeName,
+    },
 }
 
 /// Why evidence was not accepted, and whether it may be later.
@@ -291,6 +297,15 @@ pub enum Refusal {
          another range (--mesh-v4, --mesh-v6 at the controller), or another address; the token stays good"
     )]
     InRange(IpAddr),
+    /// An operator does not approve.
+    #[error("an operator has rejected this node: ask for another token, and why")]
+    Rejected,
+    /// An operator removed the node of this key.
+    #[error(
+        "this key was removed from the mesh for good: empty the state directory and enrol with a new token, or ask \
+         for `meshctl node unban`"
+    )]
+    Banned,
 }
 
 const SMALL: usize = 4 << 10;
@@ -344,12 +359,13 @@ impl Frame for ToNode {
             Self::Duplicate(_) => 8,
             Self::Seen { .. } => 9,
             Self::Ways { .. } => 10,
+            Self::Waiting { .. } => 11,
         }
     }
 
     fn limit(frame_type: u8) -> Option<usize> {
         match frame_type {
-            1 | 2 | 5..=10 => Some(SMALL),
+            1 | 2 | 5..=11 => Some(SMALL),
             3 | 4 => Some(FLEET),
             _ => None,
         }

@@ -114,6 +114,7 @@ impl World {
             mesh_v6: None,
             advertise: vec!["192.0.2.1:7443".into()],
             controller: ControllerId([1; 32]),
+            enrolment: Default::default(),
             authority: AuthoritySecret::from_base64(&authority).expect("a key"),
             boot_id: "boot".into(),
             log_name: "test".into(),

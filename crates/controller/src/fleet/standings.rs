@@ -17,6 +17,8 @@ pub struct Standings {
     epochs: BTreeMap<Epoch, (Timestamp, Published)>,
     /// Digests of the newest updates: what evidence may answer to.
     challenges: VecDeque<Digest>,
+    /// The newest epoch of a history that is lost, and that an operator knows to be lost.
+    lost: Option<Epoch>,
 }
 
 /// A segment's decisions about one node.
@@ -96,6 +98,27 @@ impl Standings {
         }
     }
 
+    /// The newest epoch of a history that is lost, and that an operator knows to be lost.
+    pub fn lost(&self) -> Option<Epoch> {
+        self.lost
+    }
+
+    /// The least number that a new epoch may have. Nodes refuse the numbers that they have seen. The one after
+    /// those would have to continue a history that is lost; a gap shows that it does not.
+    pub fn least(&self) -> Epoch {
+        self.lost.map_or(Epoch(0), |lost| lost.next().next())
+    }
+
+    pub(super) fn recover(&mut self, seen: Epoch) {
+        self.lost = self.lost.max(Some(seen));
+    }
+
+    /// The name is nobody's from now on.
+    pub(super) fn remove(&mut self, name: &NodeName) {
+        self.roster.remove(name);
+        self.nodes.remove(name);
+    }
+
     pub(super) fn readmit(&mut self, name: &NodeName) {
         if let Some(node) = self.nodes.get_mut(name) {
             node.standing = Standing::New;
@@ -109,6 +132,7 @@ pub(super) static NONE: Standings = Standings {
     nodes: BTreeMap::new(),
     epochs: BTreeMap::new(),
     challenges: VecDeque::new(),
+    lost: None,
 };
 static NEW: NodeStanding = NodeStanding {
     standing: Standing::New,

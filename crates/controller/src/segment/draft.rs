@@ -56,7 +56,8 @@ impl Segment {
             // empty list, the status would say that none does, and nodes that fail would stay members unseen.
             ballot.held = &self.held & &ballot.roster;
         }
-        let schedule = self.authority.schedule(kind, now.boot)?;
+        let mut schedule = self.authority.schedule(kind, now.boot)?;
+        schedule.epoch = schedule.epoch.max(self.standings(foreseen).least());
         let issue = self.sign(foreseen, &ballot, &schedule, basis)?;
         Ok(Draft {
             cause,
@@ -90,7 +91,8 @@ impl Segment {
             nodes: nodes.cloned().collect(),
         };
         let reason = |name: &NodeName| {
-            let reason = ballot.excluded.get(name).cloned().unwrap_or_default();
+            let reason = ballot.excluded.get(name).cloned();
+            let reason = reason.unwrap_or_else(|| REMOVED.to_owned());
             (name.clone(), reason)
         };
         let removed: BTreeMap<_, _> = draft
@@ -187,3 +189,6 @@ impl Segment {
         })
     }
 }
+
+/// Said of a node that is enrolled no more.
+const REMOVED: &str = "removed for good";

@@ -77,6 +77,7 @@ fn a_range_that_is_too_small_for_its_nodes_is_refused() {
         mesh_v6: None,
         advertise: Vec::new(),
         controller: ControllerId([1; 32]),
+        enrolment: Default::default(),
         authority,
         boot_id: "boot".into(),
         log_name: "test".into(),

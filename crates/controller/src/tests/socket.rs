@@ -20,6 +20,7 @@ fn config(dir: &Path) -> Config {
         status_file: dir.join("status.json"),
         mesh_v4: crate::open::DEFAULT_MESH_V4,
         mesh_v6: None,
+        enrolment: Default::default(),
         policy: Policy::default(),
         log_name: "test".into(),
         keep_evidence: Duration::ZERO,

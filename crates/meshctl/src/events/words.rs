@@ -31,6 +31,15 @@ fn words(kind: &str, body: &Value) -> Option<String> {
             text("new")?,
             text("old")?
         ),
+        "log_restored" => format!(
+            "log RESTORED from a copy of {} events; nodes had seen epoch {}",
+            body["copy"]["events"], body["seen"]
+        ),
+        "log_key_rotated" => format!(
+            "log key rotated: {} signs from now on, by the word of {}",
+            text("new")?,
+            text("old")?
+        ),
         "evaluator_rotated" => format!(
             "evaluator key rotated: {}, by the word of {}",
             text("new")?,
