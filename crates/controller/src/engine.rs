@@ -219,6 +219,11 @@ impl Engine {
         fleet.nodes().values().map(|node| node.id).chain(waiting)
     }
 
+    /// How many nodes are enrolled.
+    pub fn nodes(&self) -> usize {
+        self.journal.fleet().nodes().len()
+    }
+
     /// Whether [`Self::enrolled`] may have changed since the last call.
     pub fn take_keys_changed(&mut self) -> bool {
         self.output.take_keys_changed()

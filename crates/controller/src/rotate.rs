@@ -251,9 +251,11 @@ impl Rotation<'_> {
             return;
         }
         let fleet = self.journal.fleet();
-        if !segment.anyone_fails(fleet, now) {
+        let segment = self.segments.get_mut(id);
+        if !segment.take_judging(fleet, now) || !segment.anyone_fails(fleet, now) {
             return;
         }
+        let segment = self.segments.get(id);
         let ballot = decide(fleet, id, segment.policy(), Cause::Revocation, now);
         let mut roster = segment.standings(fleet).roster().iter();
         if roster.any(|name| !ballot.roster.contains(name)) {
