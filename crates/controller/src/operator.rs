@@ -9,26 +9,27 @@ use crate::decide::Cause;
 use crate::event::Event;
 use crate::events;
 use crate::fleet::{Fleet, TokenRecord};
-use crate::format::{shown, utc, utc_unix};
+use crate::format::{utc, utc_unix};
 use crate::prove::prove;
 use crate::rotate::Rotation;
 use crate::segment::{Segment, Unpublished};
 use crate::view::View;
 use epoch::authority::Kind;
 use keys::{Epoch, LogSecret, SegmentId, TokenSecret};
-use policy::{Rule, rules};
 use rand_core::{OsRng, RngCore as _};
 use std::time::Duration;
 use wire::admin::{
-    DecisionStatus, EpochChange, EvictRequest, Explanation, RotateRequest, RuleStatus, Status,
-    TokenCreated, TokenInfo, TokenRequest,
+    EpochChange, EvictRequest, RotateRequest, TokenCreated, TokenInfo, TokenRequest,
 };
 use wire::{NodeName, Token};
 
 use crate::request::LogRequest;
 
 pub use crate::request::{Answer, Page, Request};
+mod policy;
+
 pub use ::admin::Refused;
+pub(crate) use policy::policy_changed;
 
 /// The part that does what operators ask.
 #[derive(Debug)]
@@ -45,11 +46,21 @@ impl Operator<'_> {
     /// [`Refused`]; then nothing has changed.
     pub(crate) fn ask(&mut self, request: Request, now: Now) -> Result<Answer, Refused> {
         match request {
-            Request::Status => {
-                let status = Box::new(self.view().status(now));
-                Ok(Answer::Status(Status::Controller(status)))
+            Request::Explain(name) => self.explain(&name, now),
+            Request::ExplainAt(name, then) => self.explain_at(&name, then),
+            Request::Override(name, form) => self.set_override(name, form, now),
+            Request::ClearOverride(name) => self.clear_override(name, now),
+            Request::Group {
+                name,
+                group,
+                member,
+            } => self.group(name, group, member, now),
+            Request::Policy => Ok(self.policy()),
+            Request::Simulate(policy, since) => self.simulate(&policy, since),
+            Request::Status | Request::Evidence(..) | Request::ChangePolicy(_) => {
+                let hint = "this is a fault of the controller: its log has the details";
+                Err(Refused::new(500, "asked in the wrong place", hint))
             }
-            Request::Explain(name) => self.explain(name, now),
             Request::Evict(name, form) => self.evict(name, form, now),
             Request::Readmit(name) => self.readmit(name, now),
             Request::Recover(form) => self.recover(&form, now),
@@ -74,28 +85,6 @@ impl Operator<'_> {
             let error = format!("the event log cannot be read: {error}");
             Refused::new(500, error, RESTART)
         })
-    }
-
-    fn explain(&self, name: NodeName, now: Now) -> Result<Answer, Refused> {
-        let (view, segment) = (self.view(), self.shown());
-        let case = self.fleet().case(segment.id(), &name);
-        let case = case.ok_or_else(|| unknown(&name))?;
-        let decision = segment.judge(&case, now);
-        let rules = rules(segment.policy(), &case.record(now), now.wall);
-        let explanation = Explanation {
-            status: view.node_status(&name, &case, now),
-            name,
-            decision: DecisionStatus {
-                membership: shown(decision.membership),
-                reason: decision.reason.as_ref().map(ToString::to_string),
-                score: decision.score,
-                age_seconds: decision.age.as_ref().map(Duration::as_secs_f64),
-                evidence: decision.evidence.map(|digest| digest.to_string()),
-                decided_utc: utc(now.wall),
-            },
-            rules: rules.into_iter().map(rule).collect(),
-        };
-        Ok(Answer::Explanation(Box::new(explanation)))
     }
 
     fn rotate_log_key(&mut self, now: Now) -> Result<Answer, Refused> {
@@ -241,6 +230,7 @@ impl Operator<'_> {
             name: form.name,
             expires_unix,
             uses,
+            boot_ms: now.boot_ms(),
         };
         // Durable before it is shown: a token that a crash took back would be refused to whoever was given it.
         self.commit(event, now)?;
@@ -293,6 +283,7 @@ impl Operator<'_> {
             journal: self.rotation.journal,
             segments: self.rotation.segments,
             connections: self.rotation.connections,
+            unread_policy: None,
         }
     }
 
@@ -330,11 +321,6 @@ fn check_reason(form: &EvictRequest) -> Result<(), Refused> {
         return Err(Refused::new(400, error, "say it shorter"));
     }
     Ok(())
-}
-
-fn rule(rule: Rule) -> RuleStatus {
-    let Rule { rule, value, holds } = rule;
-    RuleStatus { rule, value, holds }
 }
 
 fn unknown(name: &NodeName) -> Refused {

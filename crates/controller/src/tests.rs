@@ -8,6 +8,7 @@ mod evidence;
 mod faults;
 mod members;
 mod metrics;
+mod policies;
 mod restart;
 mod retention;
 mod segments;
