@@ -11,7 +11,8 @@ use std::net::SocketAddr;
 use wire::evidence::Signer;
 use wire::instance::Seen;
 use wire::log::{LogEnd, LogRestored};
-use wire::{Digest, Duplicate, NodeName, Signed};
+use wire::succession::EvaluatorSuccession;
+use wire::{Digest, Duplicate, NodeName, Signed, Succession};
 
 /// One event. Its kind and its body are columns of their own in the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,20 @@ pub enum Event {
         /// The key that signs for the mesh.
         #[serde(with = "text")]
         authority: AuthorityId,
+    },
+    /// Another key vouches in the place of an evaluator's, by the word of the old one. Whose evidence counts is the
+    /// policy's affair.
+    EvaluatorRotated(EvaluatorSuccession),
+    /// Another key signs for the mesh, by the word of the old one.
+    AuthorityRotated {
+        /// The key that signed before.
+        #[serde(with = "text")]
+        old: AuthorityId,
+        /// The key that signs from now on.
+        #[serde(with = "text")]
+        new: AuthorityId,
+        /// The old one's word, for the nodes.
+        signed: Signed<Succession>,
     },
     /// Another key signs for the mesh, by the word of an operator: the old one is lost.
     AuthorityReplaced {

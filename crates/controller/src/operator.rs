@@ -15,17 +15,19 @@ use crate::rotate::Rotation;
 use crate::segment::{Segment, Unpublished};
 use crate::view::View;
 use epoch::authority::Kind;
-use keys::{Epoch, LogSecret, SegmentId, TokenSecret};
+use keys::{AuthorityId, Epoch, LogSecret, SegmentId, TokenSecret};
 use rand_core::{OsRng, RngCore as _};
 use std::time::Duration;
 use wire::admin::{
-    EpochChange, EvictRequest, RotateRequest, TokenCreated, TokenInfo, TokenRequest,
+    AuthorityRotated, EpochChange, EvictRequest, RotateRequest, Status, TokenCreated, TokenInfo,
+    TokenRequest,
 };
-use wire::{NodeName, Token};
+use wire::{NodeName, Token, VerifyError};
 
 use crate::request::LogRequest;
 
 pub use crate::request::{Answer, Page, Request};
+use wire::succession::EvaluatorSuccession;
 mod policy;
 
 pub use ::admin::Refused;
@@ -37,6 +39,8 @@ pub(crate) struct Operator<'e> {
     pub(crate) rotation: Rotation<'e>,
     /// Whoever asks.
     pub(crate) by: Option<By>,
+    /// Why the policy's file could not be taken when it was read last.
+    pub(crate) unread_policy: Option<String>,
 }
 
 impl Operator<'_> {
@@ -46,6 +50,10 @@ impl Operator<'_> {
     /// [`Refused`]; then nothing has changed.
     pub(crate) fn ask(&mut self, request: Request, now: Now) -> Result<Answer, Refused> {
         match request {
+            Request::Status => {
+                let status = Box::new(self.view().status(now));
+                Ok(Answer::Status(Status::Controller(status)))
+            }
             Request::Explain(name) => self.explain(&name, now),
             Request::ExplainAt(name, then) => self.explain_at(&name, then),
             Request::Override(name, form) => self.set_override(name, form, now),
@@ -57,12 +65,15 @@ impl Operator<'_> {
             } => self.group(name, group, member, now),
             Request::Policy => Ok(self.policy()),
             Request::Simulate(policy, since) => self.simulate(&policy, since),
-            Request::Status | Request::Evidence(..) | Request::ChangePolicy(_) => {
+            Request::Evidence(..) | Request::ChangePolicy(_) => {
                 let hint = "this is a fault of the controller: its log has the details";
                 Err(Refused::new(500, "asked in the wrong place", hint))
             }
             Request::Evict(name, form) => self.evict(name, form, now),
             Request::Readmit(name) => self.readmit(name, now),
+            Request::RotateEvaluator(word) => self.rotate_evaluator(word, now),
+            // The engine's: it changes the key that the other parts only borrow.
+            Request::RotateAuthority => Err(Refused::plain(500, "not here")),
             Request::Recover(form) => self.recover(&form, now),
             Request::Remove(name, form) => self.remove(name, form, now),
             Request::Approve(name) => self.approve(&name, now),
@@ -195,6 +206,27 @@ impl Operator<'_> {
         }
     }
 
+    /// Puts an evaluator's word for its next key on record, once.
+    fn rotate_evaluator(&mut self, word: EvaluatorSuccession, now: Now) -> Result<Answer, Refused> {
+        let (old, new) = word.verify().map_err(|error| {
+            let hint = "`meshctl key rotate evaluator` makes the statement; bring it as it is";
+            Refused::new(400, error.to_string(), hint)
+        })?;
+        self.commit(Event::EvaluatorRotated(word.clone()), now)?;
+        tracing::info!(%old, %new, "an evaluator has another key; list it in the policy");
+        Ok(Answer::Evaluator(word))
+    }
+
+    /// The answer to a change of the authority.
+    pub(crate) fn authority_rotated(&self, old: AuthorityId, now: Now) -> Answer {
+        Answer::Authority(AuthorityRotated {
+            old: old.to_string(),
+            new: self.rotation.mesh.authority.public().to_string(),
+            change: self.change(now),
+            absent: self.absent(),
+        })
+    }
+
     fn tokens(&self, now: Now) -> Vec<TokenInfo> {
         let tokens = self.fleet().tokens().iter();
         tokens.map(|(id, record)| info(id, record, now)).collect()
@@ -283,7 +315,7 @@ impl Operator<'_> {
             journal: self.rotation.journal,
             segments: self.rotation.segments,
             connections: self.rotation.connections,
-            unread_policy: None,
+            unread_policy: self.unread_policy.as_deref(),
         }
     }
 
@@ -328,7 +360,21 @@ fn unknown(name: &NodeName) -> Refused {
     Refused::new(404, format!("no node {name}"), hint)
 }
 
-fn unpublished(error: &Unpublished) -> Refused {
+pub(crate) fn unsigned(error: &VerifyError) -> Refused {
+    let error = format!("the word for the nodes cannot be signed: {error}");
+    Refused::new(500, error, "this is a fault of the controller: report it")
+}
+
+pub(crate) fn no_key_file(error: &std::io::Error) -> Refused {
+    let error = format!("the new key cannot be written beside the old one: {error}");
+    Refused::new(
+        503,
+        error,
+        "nothing has changed: make the state directory writable, then try again",
+    )
+}
+
+pub(crate) fn unpublished(error: &Unpublished) -> Refused {
     let hint = match error {
         Unpublished::Log(_) => {
             "nothing has changed: free disk space or restore write access, then try again"

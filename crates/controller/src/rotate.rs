@@ -121,6 +121,14 @@ impl Rotation<'_> {
         let epoch = draft.issue.update.epoch;
         report::published(&draft, segment.held(), now);
         self.counts.ballot(&draft.ballot);
+        if draft.cause == Cause::Authority {
+            // Durable by now, and before the first thing that the new key has signed.
+            for (id, ..) in self.connections.serving() {
+                if let Some(words) = self.journal.words_of_authorities() {
+                    self.output.send(id, words);
+                }
+            }
+        }
         let before = std::mem::take(&mut draft.before);
         segment.adopt(draft);
         let mut push = Push {

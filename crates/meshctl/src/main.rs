@@ -74,12 +74,12 @@ enum Noun {
         #[arg(long, value_name = "TIME", value_parser = events::time)]
         at: Option<jiff::Timestamp>,
     },
-    /// Recover the controller after an old copy was restored.
-    #[command(subcommand)]
-    Controller(controller::Verb),
     /// Check, show, compare, try or apply a policy, or overrule it for a node.
     #[command(subcommand)]
     Policy(policy::Verb),
+    /// Recover the controller after an old copy was restored, or replace its authority key.
+    #[command(subcommand)]
+    Controller(controller::Verb),
     /// Show the epoch in force, or begin a new one.
     #[command(subcommand)]
     Epoch(epoch::Verb),
@@ -99,7 +99,7 @@ enum Noun {
     /// On a node: hand a pair's configuration to a stock WireGuard.
     #[command(subcommand)]
     Peer(peer::Verb),
-    /// Make signing keys; needs no daemon.
+    /// Make signing keys, or replace them by the word of the old ones.
     #[command(subcommand)]
     Key(key::Verb),
     /// Turn a harness's results into evidence, sign it, and hand it in.
@@ -132,8 +132,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Status => status::run(&client, &answer).await,
         Noun::Node(verb) => node::run(verb, &client, &answer).await,
         Noun::Explain { node, at } => explain::run(&node, at, &client, &answer).await,
-        Noun::Controller(verb) => controller::run(verb, &client, &answer).await,
         Noun::Policy(verb) => policy::run(verb, &client, &answer).await,
+        Noun::Controller(verb) => controller::run(verb, &client, &answer).await,
         Noun::Epoch(verb) => epoch::run(verb, &client, &answer).await,
         Noun::Token(verb) => token::run(verb, &client, &answer).await,
         Noun::Events(args) => events::run(&args, &client, &answer).await,
@@ -141,7 +141,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Metrics => metrics::run(&client, &answer).await,
         Noun::Score(verb) => score::run(verb, &client, &answer).await,
         Noun::Peer(verb) => peer::run(verb, &client, &answer).await,
-        Noun::Key(verb) => key::run(&verb, &answer),
+        Noun::Key(verb) => key::run(&verb, &client, &answer).await,
         Noun::Evidence(verb) => evidence::run(verb, &client, &answer).await,
     }
 }

@@ -32,6 +32,9 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
+    /// Put a node into a group, or take it out: an evaluator's scope may name groups.
+    #[command(subcommand)]
+    Group(Group),
     /// Give a node that waits for approval its place.
     Approve {
         /// The name that it would have.
@@ -60,9 +63,6 @@ pub(crate) enum Verb {
         /// The key, `node:…`.
         key: NodeId,
     },
-    /// Put a node into a group, or take it out: an evaluator's scope may name groups.
-    #[command(subcommand)]
-    Group(Group),
     /// End an eviction; the node's evidence decides again.
     Readmit {
         /// The node's name.
@@ -120,6 +120,23 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
                 format!("{name} is evicted: {}", words::change(&change))
             })
         }
+        Verb::Group(verb) => {
+            let path = |name: &NodeName, group: &str| format!("/v1/nodes/{name}/groups/{group}");
+            let (name, reply) = match verb {
+                Group::Add { name, group } => {
+                    let reply = client.post(&path(&name, &group)).await?;
+                    (name, reply)
+                }
+                Group::Remove { name, group } => {
+                    let reply = client.delete(&path(&name, &group)).await?;
+                    (name, reply)
+                }
+            };
+            answer.show(&reply, |node: NodeStatus| match node.groups.as_slice() {
+                [] => format!("{name} is in no group"),
+                groups => format!("{name} is in {}", groups.join(", ")),
+            })
+        }
         Verb::Approve { name } => {
             let reply = client.post(&format!("/v1/nodes/{name}/approve")).await?;
             answer.show(&reply, |node: NodeStatus| {
@@ -148,23 +165,6 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
             let reply = client.delete(&format!("/v1/banned/{key}")).await?;
             answer.show(&reply, |key: BannedKey| {
                 format!("{} may enrol again, with a token", key.node)
-            })
-        }
-        Verb::Group(verb) => {
-            let path = |name: &NodeName, group: &str| format!("/v1/nodes/{name}/groups/{group}");
-            let (name, reply) = match verb {
-                Group::Add { name, group } => {
-                    let reply = client.post(&path(&name, &group)).await?;
-                    (name, reply)
-                }
-                Group::Remove { name, group } => {
-                    let reply = client.delete(&path(&name, &group)).await?;
-                    (name, reply)
-                }
-            };
-            answer.show(&reply, |node: NodeStatus| match node.groups.as_slice() {
-                [] => format!("{name} is in no group"),
-                groups => format!("{name} is in {}", groups.join(", ")),
             })
         }
         Verb::Readmit { name } => {
