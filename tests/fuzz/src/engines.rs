@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use controller::clock::Now;
 use controller::engine::{ConnectionId, Effect, Engine, Setup};
 use controller::log::{self, Log, Opened};
-use controller::operator::{Answer, Request};
+use controller::operator::{Answer, Page, Request};
 use keys::{
     AuthoritySecret, ControllerId, Epoch, LogSecret, MeshId, NodeId, NodeSecret, TokenSecret,
     WgSecret,
@@ -348,10 +348,11 @@ impl World {
             1 => Request::Readmit(name),
             2 => Request::Explain(name),
             3 => Request::Tokens,
-            _ => Request::Events {
+            _ => Request::Events(Page {
                 after: 0,
                 limit: u64::from(what),
-            },
+                ..Page::default()
+            }),
         };
         let answered = self.engine().operator(request, None, now);
         match (what % 5, answered) {
