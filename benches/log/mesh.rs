@@ -140,6 +140,8 @@ pub(crate) fn accepted(
         digest: Digest(payload_digest(&envelope).unwrap_or_default()),
         overall: run.overall,
         metrics: run.metrics,
+        lower_is_better: run.lower_is_better,
+        samples: run.samples_total,
         harness: run.harness,
         suite: run.suite,
         suite_version: run.suite_version,
@@ -147,6 +149,7 @@ pub(crate) fn accepted(
         signer: Signer::Node(node.secret.public()),
         nonce: run.nonce,
         envelope: String::from_utf8_lossy(&envelope).into_owned(),
+        boot_ms: 1,
     }))
 }
 
@@ -192,6 +195,7 @@ fn enrol(number: usize, at: Timestamp) -> anyhow::Result<(Node, [Event; 2])> {
         name: None,
         expires_unix: at.as_second().unsigned_abs() + 3_600,
         uses: 1,
+        boot_ms: 1,
     };
     let enrolled = Event::NodeEnrolled {
         name: node.name.clone(),

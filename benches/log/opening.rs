@@ -227,6 +227,9 @@ impl History<'_> {
             segment: SegmentId::FIRST,
             epoch,
             scheduled: true,
+            cause: "scheduled".into(),
+            confirmed: false,
+            boot_ms: 1,
             nodes,
         };
         let published = Event::EpochPublished(Box::new(Published {

@@ -277,6 +277,7 @@ async fn live(
         high_water: HighWater::default(),
         mark: None,
         log: None,
+        seen: Vec::new(),
     });
     let _ = told.send(scope.clone());
     let result = Life {
@@ -418,6 +419,8 @@ impl Life {
                 Effect::HangUp => self.outbox = None,
                 Effect::Remember { .. }
                 | Effect::Witnessed(_)
+                | Effect::RememberRuns(_)
+                | Effect::Trust(_)
                 | Effect::Move(_)
                 | Effect::LookAtUnderlay => {}
             }

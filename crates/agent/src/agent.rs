@@ -74,6 +74,7 @@ impl Agent {
             high_water,
             mark,
             log,
+            seen,
         } = config;
         let member = Identity {
             node: identity.public(),
@@ -88,7 +89,7 @@ impl Agent {
             place,
             authorities,
             control: Control::default(),
-            submissions: Submissions::default(),
+            submissions: Submissions::new(seen),
             marks: Marks::new(mark),
             witness: Witness::new(log),
             places: Whereabouts::default(),
@@ -191,6 +192,9 @@ impl Agent {
             .handle_emission(emission, &signer, now.wall)
         {
             self.send_evidence(now);
+        }
+        if let Some(seen) = self.submissions.poll_seen() {
+            self.effects.push_back(Effect::RememberRuns(seen));
         }
     }
 
@@ -601,7 +605,7 @@ impl Agent {
 
     /// Evidence answers to this update from now on.
     fn answer_to(&mut self, update: Digest, now: Now) {
-        if let Some(run) = self.submissions.handle_challenge(update) {
+        for run in self.submissions.handle_challenge(update) {
             self.handle_evidence(Emission::Run(run), now);
         }
     }

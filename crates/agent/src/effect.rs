@@ -1,6 +1,7 @@
 //! An agent's ingredients, its clocks, its effects and its counts: values that come and go, without any logic.
 
 use crate::data::DataChange;
+use crate::seen::SeenRun;
 use epoch::member::HighWater;
 use jiff::Timestamp;
 use keys::{AuthorityId, NodeSecret, WgSecret};
@@ -33,6 +34,8 @@ pub struct Config {
     pub mark: Option<Signed<Mark>>,
     /// The end of the controller's log, as this node has seen it.
     pub log: Option<LogEnd>,
+    /// The runs that had come from files before this start.
+    pub seen: Vec<SeenRun>,
 }
 
 /// Something that the agent wants done.
@@ -55,6 +58,8 @@ pub enum Effect {
     },
     /// Show this end of the controller's log to the next controller that is met.
     Witnessed(LogEnd),
+    /// Remember across restarts that these runs came from files.
+    RememberRuns(Vec<SeenRun>),
     /// The controller has another place for this node: remember it for the next start, because addresses,
     /// tunnels and epochs of this run are of the old one.
     Move(Place),

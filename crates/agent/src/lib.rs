@@ -34,6 +34,7 @@ mod paths;
 mod pings;
 mod places;
 mod report;
+mod seen;
 #[cfg(test)]
 mod tests;
 mod ways;
@@ -47,5 +48,6 @@ pub use evidence::{Emission, Evidence, EvidenceResult};
 pub use paths::{OVERHEAD_V4, OVERHEAD_V6, PathLimit, overhead};
 pub use pings::{Echoes, Ping, PingFailure, PingResult, Round, Target};
 pub use places::inside;
+pub use seen::SeenRun;
 pub use ways::PeerWays;
 pub use witness::Cosigned;

@@ -55,6 +55,7 @@ impl Bench {
             high_water: HighWater::default(),
             mark: None,
             log: None,
+            seen: Vec::new(),
         });
         let now = Now {
             boot: Duration::from_secs(1_000),

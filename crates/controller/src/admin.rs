@@ -5,12 +5,15 @@ use crate::by::By;
 use crate::inputs::Question;
 use crate::request::{Answer, LogRequest, Page, Request};
 use ::admin::{Body, Caller, Desk, Refused, Words, form};
+use ::policy::Policy;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
+use jiff::Timestamp;
 use serde::Deserialize;
 use wire::NodeName;
+use wire::admin::PolicyRequest;
 use wire::succession::EvaluatorSuccession;
 
 type Reply = Result<Json<Answer>, Refused>;
@@ -22,6 +25,12 @@ type Asker = Extension<Caller>;
 struct Entries {
     after: u64,
     limit: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct When {
+    at: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]
@@ -51,6 +60,17 @@ pub(crate) fn routes() -> Router<Engine> {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/nodes/{name}/explain", get(explain))
+        .route("/v1/nodes/{name}/evidence", post(evidence))
+        .route(
+            "/v1/nodes/{name}/override",
+            post(override_node).delete(clear_override),
+        )
+        .route(
+            "/v1/nodes/{name}/groups/{group}",
+            post(add_group).delete(remove_group),
+        )
+        .route("/v1/policy", get(policy).post(change_policy))
+        .route("/v1/policy/simulate", post(simulate))
         .route("/v1/nodes/{name}/evict", post(evict))
         .route("/v1/nodes/{name}/readmit", post(readmit))
         .route("/v1/nodes/{name}/remove", post(remove))
@@ -91,8 +111,103 @@ async fn explain(
     State(engine): State<Engine>,
     asker: Asker,
     UrlPath(name): UrlPath<String>,
+    when: Result<Query<When>, QueryRejection>,
 ) -> Reply {
-    ask(&engine, asker, Request::Explain(node(name)?)).await
+    let Query(When { at }) = when.map_err(|error| {
+        let hint = "`at` is a time in RFC 3339, as in ?at=2026-11-26T04:00:00Z";
+        Refused::new(400, error.body_text(), hint)
+    })?;
+    let name = node(name)?;
+    let request = match at {
+        Some(at) => Request::ExplainAt(name, at),
+        None => Request::Explain(name),
+    };
+    ask(&engine, asker, request).await
+}
+
+async fn evidence(
+    State(engine): State<Engine>,
+    asker: Asker,
+    UrlPath(name): UrlPath<String>,
+    body: Body,
+) -> Reply {
+    let name = node(name)?;
+    let envelope = body.map_err(|error| {
+        let hint = "the body is one DSSE envelope, of at most 64 KiB";
+        Refused::new(error.status().as_u16(), error.body_text(), hint)
+    })?;
+    ask(&engine, asker, Request::Evidence(name, envelope.to_vec())).await
+}
+
+async fn override_node(
+    State(engine): State<Engine>,
+    asker: Asker,
+    UrlPath(name): UrlPath<String>,
+    body: Body,
+) -> Reply {
+    let request = Request::Override(node(name)?, form(body)?);
+    ask(&engine, asker, request).await
+}
+
+async fn clear_override(
+    State(engine): State<Engine>,
+    asker: Asker,
+    UrlPath(name): UrlPath<String>,
+) -> Reply {
+    ask(&engine, asker, Request::ClearOverride(node(name)?)).await
+}
+
+async fn add_group(
+    State(engine): State<Engine>,
+    asker: Asker,
+    UrlPath(path): UrlPath<(String, String)>,
+) -> Reply {
+    ask(&engine, asker, group(path, true)?).await
+}
+
+async fn remove_group(
+    State(engine): State<Engine>,
+    asker: Asker,
+    UrlPath(path): UrlPath<(String, String)>,
+) -> Reply {
+    ask(&engine, asker, group(path, false)?).await
+}
+
+fn group((name, group): (String, String), member: bool) -> Result<Request, Refused> {
+    let name = node(name)?;
+    Ok(Request::Group {
+        name,
+        group,
+        member,
+    })
+}
+
+async fn policy(State(engine): State<Engine>, asker: Asker) -> Reply {
+    ask(&engine, asker, Request::Policy).await
+}
+
+async fn change_policy(State(engine): State<Engine>, asker: Asker, body: Body) -> Reply {
+    let form: PolicyRequest = form(body)?;
+    let policy = Box::new(policy_of(&form)?);
+    ask(&engine, asker, Request::ChangePolicy(policy)).await
+}
+
+async fn simulate(State(engine): State<Engine>, asker: Asker, body: Body) -> Reply {
+    let form: PolicyRequest = form(body)?;
+    let policy = Box::new(policy_of(&form)?);
+    let since = form.since.as_deref().map(str::parse).transpose();
+    let since = since.map_err(|error: jiff::Error| {
+        let hint = "`since` is a time in RFC 3339, as in 2026-11-26T04:00:00Z";
+        Refused::new(400, format!("`since` is no time: {error}"), hint)
+    })?;
+    ask(&engine, asker, Request::Simulate(policy, since)).await
+}
+
+fn policy_of(form: &PolicyRequest) -> Result<Policy, Refused> {
+    Policy::from_toml(&form.toml).map_err(|error| {
+        let hint = "`meshctl policy check FILE` says the same without a controller";
+        Refused::new(400, format!("the policy cannot be used: {error}"), hint)
+    })
 }
 
 async fn evict(

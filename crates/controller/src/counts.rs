@@ -159,7 +159,10 @@ impl From<&EvidenceError> for EvidenceResult {
 impl From<&Unacceptable> for EvidenceResult {
     fn from(error: &Unacceptable) -> Self {
         match error {
-            Unacceptable::NodeSigner | Unacceptable::EvaluatorSigner => Self::SignerNotCounted,
+            Unacceptable::NodeSigner
+            | Unacceptable::EvaluatorSigner
+            | Unacceptable::OutOfScope { .. } => Self::SignerNotCounted,
+            Unacceptable::TooManySuites(_) => Self::TooMuch,
             Unacceptable::Pinned(_) => Self::OtherSuite,
             Unacceptable::NoChallenge | Unacceptable::UnknownChallenge => Self::BadChallenge,
             Unacceptable::Future { .. } => Self::Future,

@@ -15,7 +15,7 @@
 //! | `timers` | what is due when, and why | sees journal, segments and connections |
 
 use crate::by::By;
-use crate::clock::Now;
+use crate::clock::{Now, Steps};
 use crate::connections::{Connections, Stage};
 use crate::counts::Counts;
 use crate::decide::Cause;
@@ -29,7 +29,7 @@ use crate::log::{Log, StoredEpoch};
 use crate::mesh::Mesh;
 use crate::metrics::{self, Held};
 use crate::network::Network;
-use crate::operator::{self, Operator};
+use crate::operator::{self, Operator, policy_changed};
 use crate::push::Push;
 use crate::request::{Answer, Request};
 use crate::rotate::Rotation;
@@ -47,7 +47,7 @@ use policy::Policy;
 use rand_core::OsRng;
 use std::net::SocketAddr;
 use std::time::Duration;
-use wire::admin::ControllerStatus;
+use wire::admin::{ControllerStatus, PolicyApplied};
 use wire::log::LogRestored;
 use wire::message::{Enrol, Refusal, ToController, ToNode};
 use wire::{NodeName, Signed, Succession, VerifyError};
@@ -91,6 +91,8 @@ pub struct Engine {
     enrolments: Bucket,
     counts: Counts,
     staged: Staged,
+    /// Why the policy's file could not be taken when it was read last.
+    unread_policy: Option<String>,
     output: Output,
 }
 
@@ -151,7 +153,24 @@ impl Engine {
             boot_id: setup.boot_id,
             keep_evidence: setup.keep_evidence,
         };
-        let journal = Journal::new(log, fleet, now);
+        let steps = Steps::since(fleet.last_at(), now);
+        let started = Event::ControllerStarted {
+            boot_id: mesh.boot_id.clone(),
+            boot_ms: now.boot_ms(),
+        };
+        let others = policies
+            .iter()
+            .filter(|(segment, policy)| fleet.policy(*segment) != Some(policy));
+        let changed = others.map(|(segment, policy)| policy_changed(*segment, policy));
+        let opening: Vec<Event> = [started].into_iter().chain(changed).collect();
+        // A disk that takes nothing is no reason to let a mesh be without its controller.
+        if let Err(error) = log.append(now.wall, None, &opening, &[]) {
+            tracing::warn!(%error, "the log does not say that the controller was started");
+        }
+        for event in &opening {
+            fleet.apply(now.wall, None, event);
+        }
+        let journal = Journal::new(log, fleet, steps);
         let basis = Basis {
             mesh: &mesh,
             fleet: journal.fleet(),
@@ -166,6 +185,7 @@ impl Engine {
             enrolments: Bucket::new(ENROLMENTS_PER_SECOND, ENROLMENT_BURST),
             counts: Counts::default(),
             staged: Staged::default(),
+            unread_policy: None,
             output: Output::new(),
         };
         let segments = engine.segments.iter();
@@ -348,13 +368,48 @@ impl Engine {
         now: Now,
     ) -> Result<Answer, Refused> {
         self.ingest().commit_staged(now);
-        if let Request::RotateAuthority = request {
-            return self.rotate_authority(by, now);
+        match request {
+            Request::Evidence(name, envelope) => {
+                let answer = self.ingest().handed_in(&name, &envelope, by, now)?;
+                Ok(Answer::Evidence(answer))
+            }
+            Request::ChangePolicy(policy) => {
+                let digest = policy.digest().to_string();
+                let changed = self.change_policy(*policy, by, now)?;
+                Ok(Answer::PolicyApplied(PolicyApplied { digest, changed }))
+            }
+            Request::RotateAuthority => self.rotate_authority(by, now),
+            request => {
+                let answer = self.asked(by).ask(request, now);
+                self.follow_fleet(now);
+                answer
+            }
         }
-        let rotation = self.rotation();
-        let answer = Operator { rotation, by }.ask(request, now);
-        self.follow_fleet(now);
-        answer
+    }
+
+    /// Puts another policy in force, at the word of `by`; whether it is another than before. Under
+    /// `revoke = "now"` it takes effect with the next [`Self::handle_timeout`].
+    ///
+    /// # Errors
+    /// [`Refused`]; then the old one stays in force.
+    pub fn change_policy(
+        &mut self,
+        policy: Policy,
+        by: Option<By>,
+        now: Now,
+    ) -> Result<bool, Refused> {
+        self.ingest().commit_staged(now);
+        let changed = self.asked(by).change_policy(policy, now)?;
+        self.unread_policy = None;
+        self.output.touch();
+        Ok(changed)
+    }
+
+    /// The policy's file was to be read again, and cannot be used: the policy in force stays, and an alarm says
+    /// so until another one is put in force.
+    pub fn handle_unread_policy(&mut self, error: String) {
+        self.unread_policy = Some(error);
+        self.output.touch();
     }
 
     /// Another key signs for the mesh, by the word of the one before, beginning with an epoch at once.
@@ -387,8 +442,7 @@ impl Engine {
         let new = self.mesh.authority.public();
         self.journal.log().settle_authority(new);
         tracing::warn!(old = %old_id, %new, "another authority signs for the mesh");
-        let rotation = self.rotation();
-        Ok(Operator { rotation, by }.authority_rotated(old_id, now))
+        Ok(self.asked(by).authority_rotated(old_id, now))
     }
 
     fn restored_anew(&self, now: Now) -> Option<Event> {
@@ -502,6 +556,16 @@ impl Engine {
         }
     }
 
+    fn asked(&mut self, by: Option<By>) -> Operator<'_> {
+        let unread_policy = self.unread_policy.clone();
+        let rotation = self.rotation();
+        Operator {
+            rotation,
+            by,
+            unread_policy,
+        }
+    }
+
     fn ingest(&mut self) -> Ingest<'_> {
         Ingest {
             mesh: &self.mesh,
@@ -520,6 +584,7 @@ impl Engine {
             journal: &self.journal,
             segments: &self.segments,
             connections: &self.connections,
+            unread_policy: self.unread_policy.as_deref(),
         }
     }
 

@@ -4,9 +4,9 @@
 
 use jiff::Timestamp;
 use keys::{AuthorityId, Epoch, LogId, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
-use policy::{Membership, Standing, State};
+use policy::{Membership, Policy, Ruling, Run, Standing, State};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use wire::evidence::Signer;
 use wire::instance::Seen;
@@ -61,6 +61,8 @@ pub enum Event {
         name: Option<NodeName>,
         /// When it ends, in seconds since 1970.
         expires_unix: u64,
+        /// This event on the boot-time clock, in milliseconds.
+        boot_ms: i64,
         /// How many nodes may enrol with it.
         uses: u32,
     },
@@ -141,6 +143,49 @@ pub enum Event {
         /// The token.
         token: String,
     },
+    /// The controller was started. Between two of these, one boot-time clock counts.
+    ControllerStarted {
+        /// Which boot of the machine.
+        boot_id: String,
+        /// This event on the boot-time clock, in milliseconds.
+        boot_ms: i64,
+    },
+    /// Another policy is in force from the next decision on.
+    PolicyChanged {
+        /// The segment.
+        segment: SegmentId,
+        /// Its digest, as printed.
+        digest: String,
+        /// All of it.
+        policy: Box<Policy>,
+    },
+    /// An operator rules on a node for a time, in place of the ruling before.
+    OverrideSet {
+        /// The node.
+        name: NodeName,
+        /// The ruling.
+        ruling: Ruling,
+        /// How long it is in force.
+        seconds: u64,
+        /// Why, in the operator's words.
+        reason: String,
+        /// This event on the boot-time clock, in milliseconds.
+        boot_ms: i64,
+    },
+    /// An operator ended a ruling before its time.
+    OverrideCleared {
+        /// The node.
+        name: NodeName,
+    },
+    /// An operator put a node into a group, or took it out.
+    GroupChanged {
+        /// The node.
+        name: NodeName,
+        /// The group.
+        group: String,
+        /// Whether it is in it from now on.
+        member: bool,
+    },
     /// Evidence entered a node's record.
     EvidenceAccepted(Box<Accepted>),
     /// Nodes were judged for an epoch.
@@ -151,6 +196,13 @@ pub enum Event {
         epoch: Epoch,
         /// Whether it counts for hysteresis and probation.
         scheduled: bool,
+        /// Why the epoch is published, in a word: it bounds what may be decided.
+        cause: String,
+        /// Whether an operator confirmed the removals that the sanity floor would hold.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        confirmed: bool,
+        /// This event on the boot-time clock, in milliseconds: by it the age of evidence is counted.
+        boot_ms: i64,
         /// The verdicts on all nodes if scheduled, else on those whose membership changed; without those that
         /// say what the one before said.
         nodes: Vec<Verdict>,
@@ -242,8 +294,13 @@ pub struct Accepted {
     /// The run's score of the whole, if the harness gave one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overall: Option<f64>,
-    /// Score per metric.
+    /// The measurements.
     pub metrics: BTreeMap<String, f64>,
+    /// The metrics of which the harness says that less is better.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub lower_is_better: BTreeSet<String>,
+    /// How many samples it has.
+    pub samples: u64,
     /// The program that ran the suite.
     pub harness: String,
     /// The suite.
@@ -257,6 +314,8 @@ pub struct Accepted {
     pub signer: Signer,
     /// The run's nonce.
     pub nonce: String,
+    /// This event on the boot-time clock, in milliseconds.
+    pub boot_ms: i64,
     /// The signed envelope as it was received, for whoever audits the log.
     pub envelope: String,
 }
@@ -320,6 +379,24 @@ pub struct Published {
     pub boot_ms: i64,
     /// Which boot that clock counts from.
     pub boot_id: String,
+}
+
+impl Accepted {
+    /// The run, as the policy judges it.
+    pub(crate) fn run(&self) -> Run {
+        Run {
+            overall: self.overall,
+            metrics: self.metrics.clone(),
+            lower_is_better: self.lower_is_better.clone(),
+            samples: self.samples,
+            harness: self.harness.clone(),
+            suite: self.suite.clone(),
+            suite_version: self.suite_version.clone(),
+            finished_at: self.finished_at,
+            signer: self.signer,
+            digest: self.digest,
+        }
+    }
 }
 
 impl Verdict {
@@ -485,6 +562,9 @@ mod tests {
                 segment: SegmentId::FIRST,
                 epoch: Epoch(3),
                 scheduled: true,
+                cause: "scheduled".into(),
+                confirmed: false,
+                boot_ms: 7,
                 nodes: vec![Verdict {
                     name: "node-a".parse().unwrap(),
                     membership: Membership::Denied,

@@ -6,22 +6,24 @@ use crate::clock::{Now, steps_back};
 use crate::event::{Event, bytes, text};
 use jiff::Timestamp;
 use keys::{AuthorityId, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
-use policy::History;
+use policy::{History, Policy};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use wire::evidence::Benchmark;
+use wire::evidence::{Benchmark, Signer};
 use wire::log::LogRestored;
 use wire::succession::MAX_SUCCESSIONS;
 use wire::{Digest, NodeName, Signed, Succession};
 
 mod admission;
+mod ageing;
+mod kept;
 mod node;
 mod standings;
 
 pub use admission::{Banned, Waiting};
-use node::Ageing;
-pub use node::{Case, Eviction, Node};
+use ageing::Ageing;
+pub use node::{Case, Eviction, Node, Override};
 pub use standings::{NodeStanding, Standings};
 
 /// The durable state.
@@ -37,6 +39,8 @@ pub struct Fleet {
     waiting: BTreeMap<NodeName, Waiting>,
     banned: Vec<Banned>,
     segments: BTreeMap<SegmentId, Standings>,
+    /// The policy of each segment that was recorded last.
+    policies: BTreeMap<SegmentId, Policy>,
     /// The time of the newest event.
     last_at: Option<Timestamp>,
     /// The copy that the log was restored from last: its events, and the authority's word for it.
@@ -72,6 +76,8 @@ pub struct TokenRecord {
     pub used_by: Vec<NodeName>,
     /// An operator withdrew it.
     pub revoked: bool,
+    /// Over by the log's own time, before the clock was set back.
+    over: bool,
     /// When it was created, on a clock that nobody sets.
     ageing: Ageing,
 }
@@ -92,7 +98,9 @@ impl TokenRecord {
     pub fn is_over(&self, now: Now) -> bool {
         let created = u64::try_from(self.created_at.as_second()).unwrap_or(0);
         let life = Duration::from_secs(self.expires_unix.saturating_sub(created));
-        self.expires_unix <= now.unix() || self.ageing.age(now).is_none_or(|age| age >= life)
+        self.over
+            || self.expires_unix <= now.unix()
+            || self.ageing.age(now).is_none_or(|age| age >= life)
     }
 }
 
@@ -102,12 +110,16 @@ impl Fleet {
     pub fn apply(&mut self, at: Timestamp, by: Option<By>, event: &Event) {
         // Events are in the order in which they happened. One that is earlier than the one before shows that
         // the clock was set back in between, and no replay forgets that.
-        if self.last_at.is_some_and(|last| steps_back(last, at)) {
+        let last_at = self.last_at.replace(at);
+        if let Some(last) = last_at.filter(|last| steps_back(*last, at)) {
             for node in self.nodes.values_mut() {
-                node.clock_set_back(at);
+                node.clock_set_back(last, at);
+            }
+            // Over by the log's own time: no clock that is set back revives it.
+            for token in self.tokens.values_mut() {
+                token.over |= token.expires_unix <= u64::try_from(last.as_second()).unwrap_or(0);
             }
         }
-        self.last_at = Some(at);
         match event {
             Event::MeshCreated { mesh, authority } => {
                 self.mesh = Some(Founded {
@@ -137,6 +149,7 @@ impl Fleet {
                 name,
                 expires_unix,
                 uses,
+                boot_ms,
             } => {
                 let record = TokenRecord {
                     hash: *hash,
@@ -146,7 +159,11 @@ impl Fleet {
                     uses: *uses,
                     used_by: Vec::new(),
                     revoked: false,
-                    ageing: Ageing::Since { at },
+                    over: false,
+                    ageing: Ageing::Counted {
+                        at,
+                        boot_ms: *boot_ms,
+                    },
                 };
                 self.tokens.insert(id.clone(), record);
             }
@@ -211,6 +228,38 @@ impl Fleet {
                 self.enter(name, node, token);
                 self.rekey(name, *node, *wg);
             }
+            Event::ControllerStarted { boot_ms, .. } => {
+                let start = Now::at(*boot_ms, at);
+                for node in self.nodes.values_mut() {
+                    node.restart(last_at, start);
+                }
+                for token in self.tokens.values_mut() {
+                    token.ageing = token.ageing.restart(last_at, start);
+                }
+            }
+            Event::PolicyChanged {
+                segment, policy, ..
+            } => {
+                self.policies.insert(*segment, (**policy).clone());
+            }
+            Event::OverrideSet { name, .. } | Event::OverrideCleared { name } => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.set_override((at, by), event);
+                }
+            }
+            Event::GroupChanged {
+                name,
+                group,
+                member,
+            } => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    if *member {
+                        node.groups.insert(group.clone());
+                    } else {
+                        node.groups.remove(group);
+                    }
+                }
+            }
             Event::EvidenceAccepted(accepted) => {
                 if let Some(node) = self.nodes.get_mut(&accepted.name) {
                     node.accept(at, accepted);
@@ -254,16 +303,9 @@ impl Fleet {
         }
     }
 
-    /// Notes on the boot-time clock when evidence was accepted and tokens were created: from then on the wall
-    /// clock cannot make them younger. Those from before this start are as old as the calendar says now; if it
-    /// was set back to before them, nobody knows how old they are.
-    pub fn start_ageing(&mut self, now: Now) {
-        for node in self.nodes.values_mut() {
-            node.start_ageing(now);
-        }
-        for token in self.tokens.values_mut() {
-            token.ageing = token.ageing.counted(now);
-        }
+    /// The policy of a segment that was recorded last.
+    pub fn policy(&self, segment: SegmentId) -> Option<&Policy> {
+        self.policies.get(&segment)
     }
 
     /// The time of the newest event.
@@ -275,12 +317,12 @@ impl Fleet {
     ///
     /// A run answers to one update. Whichever segment published it, the run is no older than that: so it counts
     /// in all of them.
-    pub fn history(&self, node: &Node, run: &Benchmark, now: Now) -> History {
+    pub fn history(&self, node: &Node, run: &Benchmark, signer: &Signer, now: Now) -> History {
         let known = |challenge: &Digest| {
             let mut segments = self.segments.values();
             segments.any(|standings| standings.knows_challenge(challenge))
         };
-        node.history(run, known, now)
+        node.history(run, signer, known, now)
     }
 
     /// The mesh, once it was created.
@@ -361,9 +403,13 @@ impl Fleet {
 
     /// The node of this name, before a segment's policy.
     pub fn case(&self, segment: SegmentId, name: &NodeName) -> Option<Case<'_>> {
-        let node = self.nodes.get(name)?;
+        let (name, node) = self.nodes.get_key_value(name)?;
         let standing = self.standings(segment).of(name);
-        Some(Case { node, standing })
+        Some(Case {
+            name,
+            node,
+            standing,
+        })
     }
 
     /// Every enrolled node, before a segment's policy.
@@ -371,7 +417,12 @@ impl Fleet {
         let standings = self.standings(segment);
         self.nodes.iter().map(|(name, node)| {
             let standing = standings.of(name);
-            (name, Case { node, standing })
+            let case = Case {
+                name,
+                node,
+                standing,
+            };
+            (name, case)
         })
     }
 
@@ -487,7 +538,7 @@ mod tests {
         };
         fleet.apply(at(), None, &rekeyed);
         let node = fleet.node(&name("a")).unwrap();
-        assert!(node.evicted() && node.evidence.is_none());
+        assert!(node.evicted() && node.newest_run().is_none());
         assert_eq!((node.host, node.id), (2, NodeId([9; 32])));
         let case = fleet.case(SegmentId::FIRST, &name("a")).unwrap();
         assert_eq!(case.probation_left(), 2, "neither renewed nor taken");

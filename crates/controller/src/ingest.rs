@@ -2,6 +2,7 @@
 //! itself; evidence alone changes anything durable. Refuses what unknown keys say: that is enrolment's.
 
 use crate::announced::Announced;
+use crate::by::By;
 use crate::clock::Now;
 use crate::connections::{Connections, MIB_A_DAY, Observed};
 use crate::counts::{Counts, EvidenceResult};
@@ -11,17 +12,21 @@ use crate::journal::{Journal, Unwritten};
 use crate::mesh::Mesh;
 use crate::push::Push;
 use crate::segments::Segments;
+use ::admin::Refused;
+use jiff::Timestamp;
 use keys::{Epoch, NodeId};
-use policy::Unacceptable;
+use policy::{Subject, Unacceptable};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use wire::admin::EvidenceAnswer;
 use wire::evidence::{Attested, EvidenceError, payload_digest, peek};
 use wire::log::LogEnd;
 use wire::message::{
     Again, Hello, InterfaceReport, PeerReport, Phase, Refusal, RefusedEvidence, ToController,
     ToNode,
 };
-use wire::{Mark, NodeName, Signed, Verified, Way};
+use wire::{Digest, Mark, NodeName, Signed, Verified, Way};
 
 /// The part that hears enrolled nodes.
 #[derive(Debug)]
@@ -339,6 +344,52 @@ impl Ingest<'_> {
         }
     }
 
+    /// An operator hands in evidence about a node. It is held against the same rules, and is on record as handed in
+    /// at the word of `by`; whoever signed it vouches for it.
+    pub(crate) fn handed_in(
+        &mut self,
+        name: &NodeName,
+        envelope: &[u8],
+        by: Option<By>,
+        now: Now,
+    ) -> Result<EvidenceAnswer, Refused> {
+        if self.journal.fleet().node(name).is_none() {
+            let hint = "`meshctl node list` shows the nodes that are enrolled";
+            return Err(Refused::new(404, format!("no node {name}"), hint));
+        }
+        self.commit_staged(now);
+        let digest = Digest(payload_digest(envelope).unwrap_or_default());
+        let result = self
+            .take_evidence(name, envelope, now)
+            .and_then(|(event, kept)| {
+                let events = [event];
+                self.journal.commit(by, &events, &[], self.output, now)?;
+                self.connections
+                    .live_mut(name)
+                    .kept_bytes
+                    .take_many(kept, now.boot);
+                self.segments.want_join_of(self.journal.fleet(), name, now);
+                Ok(())
+            });
+        let counted = result.as_ref().err().map(EvidenceResult::from);
+        self.counts
+            .evidence
+            .count(counted.unwrap_or(EvidenceResult::Accepted));
+        let again = result
+            .as_ref()
+            .err()
+            .is_some_and(|error| match error.again() {
+                Again::Later => !self.is_too_old(envelope, now),
+                Again::Anew | Again::Never => false,
+            });
+        Ok(EvidenceAnswer {
+            digest: digest.to_string(),
+            accepted: result.is_ok(),
+            reason: result.err().map(|error| error.to_string()),
+            again,
+        })
+    }
+
     /// Makes durable what is staged, and answers.
     pub(crate) fn commit_staged(&mut self, now: Now) {
         let runs = std::mem::take(&mut self.staged.runs);
@@ -428,10 +479,8 @@ impl Ingest<'_> {
             return false;
         };
         let age = now.wall.duration_since(run.finished_at).as_secs();
-        let oldest = self
-            .segments
-            .iter()
-            .map(|segment| segment.policy().max_benchmark_age);
+        let segments = self.segments.iter();
+        let oldest = segments.map(|segment| segment.policy().oldest_seconds());
         let oldest = oldest.max().unwrap_or_default();
         u64::try_from(age).is_ok_and(|age| age > oldest)
     }
@@ -452,11 +501,22 @@ impl Ingest<'_> {
             let policy = segment.policy();
             // First the signature, bound to the key that this connection proved and to this mesh: nothing of an
             // envelope may be looked at before, because anybody could have written it.
-            let attested = Attested::verify(envelope, &id, self.mesh.id, &policy.evaluators)?;
+            let attested = Attested::verify(envelope, &id, self.mesh.id, &policy.evaluator_keys())?;
             let node = fleet.node(name).ok_or(NotAccepted::NotEnrolled)?;
-            let history = fleet.history(node, attested.benchmark(), now);
-            policy::accept(policy, &history, &attested, now.wall)?;
-            taken = Ok(accepted(name, &attested, envelope));
+            let (run, signer) = (attested.benchmark(), attested.signer());
+            let history = fleet.history(node, run, &signer, now);
+            let groups = &node.groups;
+            policy::accept(
+                policy,
+                &history,
+                &attested,
+                Subject { name, groups },
+                now.wall,
+            )?;
+            let oldest = Duration::from_secs(policy.oldest_seconds());
+            let counts_from = now.wall.checked_sub(oldest).unwrap_or(Timestamp::MIN);
+            node.has_room_for(run, &signer, counts_from)?;
+            taken = Ok(accepted(name, &attested, envelope, now));
         }
         taken
     }
@@ -489,7 +549,8 @@ impl NotAccepted {
     /// Whether the same evidence may be accepted another time.
     fn again(&self) -> Again {
         match self {
-            Self::TooMuch
+            Self::Unacceptable(Unacceptable::TooManySuites(_))
+            | Self::TooMuch
             | Self::TooMuchToday
             | Self::NotEnrolled
             | Self::Evicted
@@ -501,6 +562,7 @@ impl NotAccepted {
                 Unacceptable::NodeSigner
                 | Unacceptable::EvaluatorSigner
                 | Unacceptable::Pinned(_)
+                | Unacceptable::OutOfScope { .. }
                 | Unacceptable::NoChallenge
                 | Unacceptable::NotNewer(_)
                 | Unacceptable::NonceUsed,
@@ -522,19 +584,22 @@ impl From<&NotAccepted> for EvidenceResult {
     }
 }
 
-fn accepted(name: &NodeName, attested: &Attested, envelope: &[u8]) -> Accepted {
+fn accepted(name: &NodeName, attested: &Attested, envelope: &[u8], now: Now) -> Accepted {
     let run = attested.benchmark();
     Accepted {
         name: name.clone(),
         digest: wire::Digest(attested.digest()),
         overall: run.overall,
         metrics: run.metrics.clone(),
+        lower_is_better: run.lower_is_better.clone(),
+        samples: run.samples_completed,
         harness: run.harness.clone(),
         suite: run.suite.clone(),
         suite_version: run.suite_version.clone(),
         finished_at: run.finished_at,
         signer: attested.signer(),
         nonce: run.nonce.clone(),
+        boot_ms: now.boot_ms(),
         envelope: String::from_utf8_lossy(envelope).into_owned(),
     }
 }

@@ -8,6 +8,7 @@ use crate::request::{Answer, Request};
 use ::admin::Refused;
 use exposition::Page;
 use keys::NodeId;
+use policy::Policy;
 use quic::Connection;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -43,6 +44,11 @@ pub(crate) enum Question {
         request: Request,
         by: Option<By>,
         answer: oneshot::Sender<Result<Answer, Refused>>,
+    },
+    /// The policy was read again, or could not be.
+    Policy {
+        policy: Result<Box<Policy>, String>,
+        answer: oneshot::Sender<Result<bool, String>>,
     },
     /// A scraper asks.
     Metrics {

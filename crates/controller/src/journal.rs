@@ -74,10 +74,8 @@ impl Contradiction {
 pub struct Unwritten;
 
 impl Journal {
-    /// A log with its fold. Evidence in it ages by the boot-time clock from now on.
-    pub(crate) fn new(log: Log, mut fleet: Fleet, now: Now) -> Self {
-        let steps = Steps::since(fleet.last_at(), now);
-        fleet.start_ageing(now);
+    /// A log with its fold.
+    pub(crate) fn new(log: Log, fleet: Fleet, steps: Steps) -> Self {
         Self {
             steps,
             log,
@@ -140,8 +138,6 @@ impl Journal {
         for event in events {
             self.fleet.apply(now.wall, by, event);
         }
-        // From here on the wall clock, which anybody may set back, cannot make it younger.
-        self.fleet.start_ageing(now);
         if events.iter().any(changes_keys) {
             output.change_keys();
         }

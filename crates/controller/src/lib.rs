@@ -15,6 +15,7 @@
 //! | `rotate` | decide → time → sign → persist → push |
 //! | `journal`, [`log`](mod@log), [`event`], [`by`], [`fleet`] | the one way to durable state, what is in it, what it folds to |
 //! | `enrol`, `ingest`, `push`, [`operator`], `events`, [`request`] | what is said to the controller, and by it |
+//! | `explain`, `replay` | why a node is where it is, now or at an earlier time; the log read again, under its policy or another |
 //! | `prove` | the log as a transparency log: proofs for whoever asks |
 //! | `connections` | who is there, and where |
 //! | `mesh`, `network` | what stays as it is; the mesh's address ranges |
@@ -46,6 +47,7 @@ mod counts;
 mod decide;
 mod enrol;
 mod events;
+mod explain;
 mod format;
 mod ingest;
 mod inputs;
@@ -56,6 +58,7 @@ mod network;
 mod outbox;
 mod prove;
 mod push;
+mod replay;
 mod reserve;
 mod rotate;
 mod segment;
@@ -68,7 +71,8 @@ mod view;
 pub use log::{Log, LogError};
 pub use mesh::EnrolmentMode;
 pub use open::{Config, Controller, Keys, OpenError};
-pub use serve::ServeError;
+pub use serve::{Remote, ServeError};
+pub use setup::StartError;
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use crate::network::Network;
 use keys::{AuthorityId, AuthoritySecret, ControllerId, MeshId, Scope, SegmentId};
 use std::time::Duration;
 use wire::signed::VerifyError;
+use wire::update::MAX_REASON_LEN;
 use wire::{Digest, Excluded, Mark, Member, NodeName, Place, Signed};
 
 /// Whether a token is enough for a place.
@@ -99,7 +100,13 @@ impl Mesh {
             name: name.clone(),
             v4: self.network.v4(node.host).0,
             v6: self.network.v6(node.host).0,
-            reason: reason.to_owned(),
+            reason: shortened(reason).to_owned(),
         }
     }
+}
+
+/// A reason, cut to what an update has room for.
+fn shortened(reason: &str) -> &str {
+    let end = reason.floor_char_boundary(MAX_REASON_LEN);
+    reason.get(..end).unwrap_or_default()
 }

@@ -3,6 +3,7 @@
 
 use crate::clock::{self, Now};
 use crate::engine::Engine;
+use crate::inputs::Question;
 use crate::log::{self, Log, LogError, Opened, next_key};
 use crate::mesh::EnrolmentMode;
 use crate::network::Network;
@@ -18,6 +19,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::sync::mpsc;
 use wire::HostPort;
 use wire::host_port::Host;
 use wire::token::MAX_ADDRESSES;
@@ -96,10 +98,11 @@ pub struct Keys {
     pub log: LogSecret,
 }
 
-/// A controller that can serve.
-#[derive(Debug)]
+/// A controller that can serve. Without `Debug`: a question may hold a secret.
 pub struct Controller {
     pub(crate) engine: Engine,
+    pub(crate) questions: mpsc::Sender<Question>,
+    pub(crate) asked: mpsc::Receiver<Question>,
     pub(crate) listener: Listener,
     pub(crate) admin: UnixListener,
     pub(crate) metrics: Option<exposition::Listener>,
@@ -151,6 +154,12 @@ pub enum OpenError {
     /// Policy, address ranges or the first epoch.
     #[error(transparent)]
     Start(#[from] StartError),
+}
+
+impl std::fmt::Debug for Controller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controller").finish_non_exhaustive()
+    }
 }
 
 impl Controller {
@@ -220,8 +229,11 @@ impl Controller {
         if let Err(source) = status_file::write(&path, &engine.status(now)) {
             return Err(OpenError::StatusFile { path, source });
         }
+        let (questions, asked) = mpsc::channel(QUESTIONS);
         Ok(Self {
             engine,
+            questions,
+            asked,
             listener,
             admin,
             metrics,
@@ -293,3 +305,6 @@ fn listen_error(source: quic::BindError) -> OpenError {
     };
     OpenError::Listen { source, hint }
 }
+
+/// Questions of operators that may wait.
+const QUESTIONS: usize = 64;

@@ -9,19 +9,18 @@ use crate::decide::Cause;
 use crate::event::Event;
 use crate::events;
 use crate::fleet::{Fleet, TokenRecord};
-use crate::format::{shown, utc, utc_unix};
+use crate::format::{utc, utc_unix};
 use crate::prove::prove;
 use crate::rotate::Rotation;
 use crate::segment::{Segment, Unpublished};
 use crate::view::View;
 use epoch::authority::Kind;
 use keys::{AuthorityId, Epoch, LogSecret, SegmentId, TokenSecret};
-use policy::{Rule, rules};
 use rand_core::{OsRng, RngCore as _};
 use std::time::Duration;
 use wire::admin::{
-    AuthorityRotated, DecisionStatus, EpochChange, EvictRequest, Explanation, RotateRequest,
-    RuleStatus, Status, TokenCreated, TokenInfo, TokenRequest,
+    AuthorityRotated, EpochChange, EvictRequest, RotateRequest, Status, TokenCreated, TokenInfo,
+    TokenRequest,
 };
 use wire::{NodeName, Token, VerifyError};
 
@@ -29,8 +28,10 @@ use crate::request::LogRequest;
 
 pub use crate::request::{Answer, Page, Request};
 use wire::succession::EvaluatorSuccession;
+mod policy;
 
 pub use ::admin::Refused;
+pub(crate) use policy::policy_changed;
 
 /// The part that does what operators ask.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Operator<'e> {
     pub(crate) rotation: Rotation<'e>,
     /// Whoever asks.
     pub(crate) by: Option<By>,
+    /// Why the policy's file could not be taken when it was read last.
+    pub(crate) unread_policy: Option<String>,
 }
 
 impl Operator<'_> {
@@ -51,7 +54,21 @@ impl Operator<'_> {
                 let status = Box::new(self.view().status(now));
                 Ok(Answer::Status(Status::Controller(status)))
             }
-            Request::Explain(name) => self.explain(name, now),
+            Request::Explain(name) => self.explain(&name, now),
+            Request::ExplainAt(name, then) => self.explain_at(&name, then),
+            Request::Override(name, form) => self.set_override(name, form, now),
+            Request::ClearOverride(name) => self.clear_override(name, now),
+            Request::Group {
+                name,
+                group,
+                member,
+            } => self.group(name, group, member, now),
+            Request::Policy => Ok(self.policy()),
+            Request::Simulate(policy, since) => self.simulate(&policy, since),
+            Request::Evidence(..) | Request::ChangePolicy(_) => {
+                let hint = "this is a fault of the controller: its log has the details";
+                Err(Refused::new(500, "asked in the wrong place", hint))
+            }
             Request::Evict(name, form) => self.evict(name, form, now),
             Request::Readmit(name) => self.readmit(name, now),
             Request::RotateEvaluator(word) => self.rotate_evaluator(word, now),
@@ -79,28 +96,6 @@ impl Operator<'_> {
             let error = format!("the event log cannot be read: {error}");
             Refused::new(500, error, RESTART)
         })
-    }
-
-    fn explain(&self, name: NodeName, now: Now) -> Result<Answer, Refused> {
-        let (view, segment) = (self.view(), self.shown());
-        let case = self.fleet().case(segment.id(), &name);
-        let case = case.ok_or_else(|| unknown(&name))?;
-        let decision = segment.judge(&case, now);
-        let rules = rules(segment.policy(), &case.record(now), now.wall);
-        let explanation = Explanation {
-            status: view.node_status(&name, &case, now),
-            name,
-            decision: DecisionStatus {
-                membership: shown(decision.membership),
-                reason: decision.reason.as_ref().map(ToString::to_string),
-                score: decision.score,
-                age_seconds: decision.age.as_ref().map(Duration::as_secs_f64),
-                evidence: decision.evidence.map(|digest| digest.to_string()),
-                decided_utc: utc(now.wall),
-            },
-            rules: rules.into_iter().map(rule).collect(),
-        };
-        Ok(Answer::Explanation(Box::new(explanation)))
     }
 
     fn rotate_log_key(&mut self, now: Now) -> Result<Answer, Refused> {
@@ -267,6 +262,7 @@ impl Operator<'_> {
             name: form.name,
             expires_unix,
             uses,
+            boot_ms: now.boot_ms(),
         };
         // Durable before it is shown: a token that a crash took back would be refused to whoever was given it.
         self.commit(event, now)?;
@@ -319,6 +315,7 @@ impl Operator<'_> {
             journal: self.rotation.journal,
             segments: self.rotation.segments,
             connections: self.rotation.connections,
+            unread_policy: self.unread_policy.as_deref(),
         }
     }
 
@@ -356,11 +353,6 @@ fn check_reason(form: &EvictRequest) -> Result<(), Refused> {
         return Err(Refused::new(400, error, "say it shorter"));
     }
     Ok(())
-}
-
-fn rule(rule: Rule) -> RuleStatus {
-    let Rule { rule, value, holds } = rule;
-    RuleStatus { rule, value, holds }
 }
 
 fn unknown(name: &NodeName) -> Refused {

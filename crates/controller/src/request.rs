@@ -3,12 +3,14 @@
 
 use jiff::Timestamp;
 use keys::NodeId;
+use policy::Policy;
 use serde::{Deserialize, Serialize};
 use wire::NodeName;
 use wire::admin::{
-    AuthorityRotated, BannedKey, EpochChange, EventList, EvictRequest, Explanation, LogConsistency,
-    LogEntries, LogProof, LogStatus, NodeStatus, RecoverRequest, Recovered, RotateRequest, Status,
-    TokenCreated, TokenInfo, TokenRequest, WaitingStatus,
+    AuthorityRotated, BannedKey, EpochChange, EventList, EvictRequest, EvidenceAnswer, Explanation,
+    LogConsistency, LogEntries, LogProof, LogStatus, NodeStatus, OverrideRequest, PolicyApplied,
+    PolicyShown, RecoverRequest, Recovered, RotateRequest, Simulation, Status, TokenCreated,
+    TokenInfo, TokenRequest, WaitingStatus,
 };
 use wire::succession::EvaluatorSuccession;
 
@@ -53,6 +55,29 @@ pub enum Request {
     RotateLogKey,
     /// Something about the log as a transparency log.
     Log(LogRequest),
+    /// Why a node was where it was at that time, from the log alone.
+    ExplainAt(NodeName, Timestamp),
+    /// Evidence about a node: an envelope.
+    Evidence(NodeName, Vec<u8>),
+    /// A ruling on a node, for a time.
+    Override(NodeName, OverrideRequest),
+    /// The end of a ruling.
+    ClearOverride(NodeName),
+    /// A node into a group, or out of it.
+    Group {
+        /// The node.
+        name: NodeName,
+        /// The group.
+        group: String,
+        /// Whether it is to be in it.
+        member: bool,
+    },
+    /// The policy in force.
+    Policy,
+    /// Another policy.
+    ChangePolicy(Box<Policy>),
+    /// What another policy would have decided, since then.
+    Simulate(Box<Policy>, Option<Timestamp>),
 }
 
 /// A question about the log as a transparency log.
@@ -144,6 +169,14 @@ pub enum Answer {
     Token(TokenInfo),
     /// To [`Request::Events`].
     Events(EventList),
+    /// To [`Request::Evidence`].
+    Evidence(EvidenceAnswer),
+    /// To [`Request::Policy`].
+    Policy(PolicyShown),
+    /// To [`Request::ChangePolicy`].
+    PolicyApplied(PolicyApplied),
+    /// To [`Request::Simulate`].
+    Simulation(Box<Simulation>),
     /// To [`LogRequest::Status`].
     Log(LogStatus),
     /// To [`LogRequest::Proof`].

@@ -1,5 +1,6 @@
 //! The loop: await an input, apply it, carry out the effects, write the status.
 
+use crate::by::By;
 use crate::clock::Now;
 use crate::effect::{ConnectionId, Effect};
 use crate::engine::Engine;
@@ -10,6 +11,7 @@ use crate::open::Controller;
 use crate::outbox::{Outbound, Outbox};
 use crate::status_file::StatusFile;
 use crate::{admin, clock, session};
+use policy::Policy;
 use quic::{Connection, Listener};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,6 +39,13 @@ pub enum ServeError {
 }
 
 impl Controller {
+    /// The way to it while it serves.
+    pub fn remote(&self) -> Remote {
+        Remote {
+            questions: self.questions.clone(),
+        }
+    }
+
     /// Serves until `shutdown` resolves; then tells every node and returns, within two seconds: a disk that
     /// does not let go of the log by then is left behind, with its thread.
     ///
@@ -44,7 +53,7 @@ impl Controller {
     /// [`ServeError`] when it ends for another reason.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let (inputs, queue) = mpsc::channel(INPUTS);
-        let (questions, asked) = mpsc::channel(QUESTIONS);
+        let (questions, asked) = (self.questions, self.asked);
         let intake = Arc::new(Intake::default());
         let listener = Arc::new(self.listener);
         let shell = Shell {
@@ -75,6 +84,36 @@ impl Controller {
         }
         listener.close("the controller is stopping").await;
         result
+    }
+}
+
+/// The way to a controller for its own daemon.
+#[derive(Clone)]
+pub struct Remote {
+    questions: mpsc::Sender<Question>,
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Remote")
+    }
+}
+
+impl Remote {
+    /// Hands over a policy that was read again at a signal, or why none could be read, and waits: not for a thread
+    /// that runs tasks. Whether another one is in force than before.
+    ///
+    /// # Errors
+    /// The reason for which the policy before stays in force.
+    pub fn change_policy(&self, policy: Result<Policy, String>) -> Result<bool, String> {
+        let (answer, answered) = oneshot::channel();
+        let policy = policy.map(Box::new);
+        let sent = self
+            .questions
+            .blocking_send(Question::Policy { policy, answer });
+        let stopping = |_| "the controller is stopping".to_owned();
+        sent.map_err(|_| stopping(()))?;
+        answered.blocking_recv().map_err(|_| stopping(()))?
     }
 }
 
@@ -218,6 +257,19 @@ impl Shell {
                 // An operator who has gone away has been served all the same.
                 let _ = answer.send(self.engine.operator(request, by, now));
             }
+            Question::Policy { policy, answer } => {
+                let changed = match policy {
+                    Ok(policy) => {
+                        let changed = self.engine.change_policy(*policy, Some(By::Signal), now);
+                        changed.map_err(|refused| refused.error.error)
+                    }
+                    Err(error) => {
+                        self.engine.handle_unread_policy(error);
+                        Ok(true)
+                    }
+                };
+                let _ = answer.send(changed);
+            }
             Question::Metrics { answer } => {
                 let held = Held {
                     waiting: self.intake.waiting(),
@@ -316,8 +368,6 @@ impl Shell {
 const INPUTS: usize = 1024;
 /// Evidence that is taken together.
 const BATCH: usize = 64;
-/// Questions of operators that may wait.
-const QUESTIONS: usize = 64;
 /// Keeps a timer that is due, but waits for something else, from spinning.
 const TICK: Duration = Duration::from_millis(1);
 const NAP: Duration = Duration::from_secs(1);

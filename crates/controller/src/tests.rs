@@ -10,6 +10,7 @@ mod members;
 mod metrics;
 mod restart;
 mod retention;
+mod rulings;
 mod segments;
 mod shown;
 mod socket;

@@ -4,8 +4,7 @@
 use crate::clock::{Now, steps_back};
 use crate::connections::{Connections, Live, Observed};
 use crate::decide::why_not;
-use crate::event::Accepted;
-use crate::fleet::{Case, Eviction, Fleet, Waiting};
+use crate::fleet::{Case, Eviction, Fleet, Override, Waiting};
 use crate::format::utc;
 use crate::journal::Journal;
 use crate::mesh::Mesh;
@@ -13,13 +12,13 @@ use crate::segment::Segment;
 use crate::segments::Segments;
 use epoch::authority::Span;
 use jiff::Timestamp;
-use policy::{Reason, State};
+use policy::{Reason, Ruling, Run, State};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wire::admin::{
     BenchmarkStatus, Control, ControllerStatus, DuplicateStatus, EpochStatus, EvictionStatus,
-    Membership, NextEpoch, NodeState, NodeStatus, Observation, PolicyStatus, PskState, SCHEMA,
-    WaitingStatus,
+    Membership, NextEpoch, NodeState, NodeStatus, Observation, OverrideStatus, PolicyStatus,
+    PskState, SCHEMA, WaitingStatus,
 };
 use wire::evidence::Signer;
 use wire::message::Phase;
@@ -32,6 +31,8 @@ pub(crate) struct View<'e> {
     pub(crate) journal: &'e Journal,
     pub(crate) segments: &'e Segments,
     pub(crate) connections: &'e Connections,
+    /// Why the policy's file could not be taken when it was read last.
+    pub(crate) unread_policy: Option<&'e str>,
 }
 
 impl<'e> View<'e> {
@@ -48,7 +49,7 @@ impl<'e> View<'e> {
             epoch: self.epoch_status(now),
             policy: PolicyStatus {
                 threshold: policy.threshold,
-                max_benchmark_age: policy.max_benchmark_age,
+                max_benchmark_age: policy.oldest_seconds(),
                 epoch_seconds: policy.epoch_seconds,
                 digest: policy.digest().to_string(),
             },
@@ -90,7 +91,13 @@ impl<'e> View<'e> {
             "the event log cannot be written: what is in force stays, everything else is refused"
                 .to_owned()
         });
-        let alarms = [history, room, none, written, self.step(now), self.void(now)];
+        let policy = self.unread_policy.map(|error| {
+            format!(
+                "the policy's file was not taken, and the policy before stays in force: {error}"
+            )
+        });
+        let (step, void) = (self.step(now), self.void(now));
+        let alarms = [history, room, none, written, policy, step, void];
         let alarms = alarms.into_iter().flatten();
         alarms.chain(self.duplicates(now)).collect()
     }
@@ -176,7 +183,9 @@ impl<'e> View<'e> {
                 Membership::Denied
             },
             state,
-            last_benchmark: node.evidence.as_ref().map(benchmark),
+            last_benchmark: node.newest_run().map(benchmark),
+            groups: node.groups.iter().cloned().collect(),
+            overriding: node.overriding(now).map(overriding),
             psk: match control {
                 _ if !holds => PskState::None,
                 Control::Disconnected => PskState::Unknown,
@@ -338,6 +347,21 @@ fn plus(at: Timestamp, ms: u64) -> Timestamp {
         .unwrap_or(Timestamp::MAX)
 }
 
+fn overriding(it: &Override) -> OverrideStatus {
+    let (ruling, threshold) = match it.ruling {
+        Ruling::Allow => ("allow", None),
+        Ruling::Deny => ("deny", None),
+        Ruling::Threshold(threshold) => ("threshold", Some(threshold)),
+    };
+    OverrideStatus {
+        ruling: ruling.to_owned(),
+        threshold,
+        until_utc: utc(it.until()),
+        by: it.by.map(|by| by.to_string()),
+        reason: it.reason.clone(),
+    }
+}
+
 fn eviction(eviction: &Eviction) -> EvictionStatus {
     EvictionStatus {
         at_utc: utc(eviction.at),
@@ -356,7 +380,7 @@ fn evicted(eviction: &Eviction) -> String {
     }
 }
 
-fn benchmark(accepted: &Accepted) -> BenchmarkStatus {
+pub(crate) fn benchmark(accepted: &Run) -> BenchmarkStatus {
     BenchmarkStatus {
         overall: accepted.overall,
         timestamp: accepted.finished_at.to_string(),

@@ -6,12 +6,23 @@ use crate::fault::{Fault, shown_text};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::evidence::Benchmark;
 
-/// A file that holds the code in decimal, as `echo $?` writes it.
+/// A file that holds the code in decimal, as `echo $?` writes it, and behind it the time at which the program
+/// ended, if two runs with the same code are to be told from each other.
 pub(crate) fn read(text: &str, file: &File<'_>) -> Result<Benchmark, Fault> {
-    let text = text.trim();
-    let code = text.parse();
-    let code = code.map_err(|_| Fault::field(FIELD, shown_text(text), "not a whole number"))?;
-    run(code, file)
+    let (code, time) = match text.trim().split_once(char::is_whitespace) {
+        Some((code, time)) => (code, Some(time.trim())),
+        None => (text.trim(), None),
+    };
+    let parsed = code.parse();
+    let parsed = parsed.map_err(|_| Fault::field(FIELD, shown_text(code), "not a whole number"))?;
+    let mut run = run(parsed, file)?;
+    if let Some(time) = time {
+        let parsed = time.parse();
+        let rule = "not a time of RFC 3339 with its offset";
+        run.finished_at = parsed.map_err(|_| Fault::field("time", shown_text(time), rule))?;
+        run.started_at = run.finished_at;
+    }
+    Ok(run)
 }
 
 pub(crate) fn run(code: i32, file: &File<'_>) -> Result<Benchmark, Fault> {

@@ -49,6 +49,9 @@ pub enum Fault {
         /// The rule that it breaks.
         rule: &'static str,
     },
+    /// The harness is still writing it.
+    #[error("the run has not ended")]
+    Unfinished,
     /// It is not of our own form.
     #[error("no benchmark result: {0}")]
     Own(#[source] serde_json::Error),
@@ -91,6 +94,26 @@ impl Fault {
     /// Whether the same bytes may be taken at another time.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Io(_) | Self::Future { .. })
+    }
+
+    /// Whether it may be a part of a result that is still being written.
+    pub fn may_be_half(&self) -> bool {
+        match self {
+            Self::Empty
+            | Self::Json { .. }
+            | Self::Archive(_)
+            | Self::Xml { .. }
+            | Self::Unfinished => true,
+            Self::Io(_)
+            | Self::TooLong(_)
+            | Self::Encoding(_)
+            | Self::Field { .. }
+            | Self::Own(_)
+            | Self::Rule(_)
+            | Self::Future { .. }
+            | Self::NotWanted { .. }
+            | Self::TooManyRuns(_) => false,
+        }
     }
 
     /// Names in a sentence, the first few of them.

@@ -30,6 +30,9 @@ fn run(log: &Field<'_, '_>, file: &File<'_>) -> Result<Benchmark, Fault> {
         return Err(version.fault("a schema version that is not known here, which is 2"));
     }
     let status = log.get("status");
+    if status.is_text("started") {
+        return Err(Fault::Unfinished);
+    }
     if status.text()? != "success" {
         return Err(status.fault("the run did not succeed"));
     }

@@ -102,7 +102,16 @@ pub struct Labels {
     pub only: Vec<String>,
 }
 
-/// Reads a result: a run for each suite in it, in the file's order or the names'.
+/// A result that was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// A run for each suite, at least one.
+    pub runs: Vec<Benchmark>,
+    /// SHA-256 of all bytes.
+    pub digest: [u8; 32],
+}
+
+/// Reads a result: a run for each suite in it, in the names' order.
 ///
 /// # Errors
 /// [`Fault`], which names the field and its value. A file of which one run is refused gives none.
@@ -110,7 +119,7 @@ pub fn read(
     format: Format,
     input: &mut (impl Read + Seek),
     source: &Source<'_>,
-) -> Result<Vec<Benchmark>, Fault> {
+) -> Result<Report, Fault> {
     let digest = digest(input)?;
     let file = File { source, digest };
     let runs = match format {
@@ -123,7 +132,8 @@ pub fn read(
         Format::Junit => vec![junit::read(&text(input, MAX_TEXT_LEN)?, &file)?],
         Format::ExitCode => vec![exit_code::read(&text(input, MAX_OWN_LEN)?, &file)?],
     };
-    wanted(runs, source)
+    let runs = wanted(runs, source)?;
+    Ok(Report { runs, digest })
 }
 
 /// The run of a program whose exit code is its result.

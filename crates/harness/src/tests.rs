@@ -33,7 +33,7 @@ fn read_as(format: Format, bytes: &[u8], labels: &Labels) -> Result<Vec<Benchmar
         now: now(),
         labels,
     };
-    read(format, &mut Cursor::new(bytes), &source)
+    read(format, &mut Cursor::new(bytes), &source).map(|report| report.runs)
 }
 
 fn runs(format: Format, bytes: &[u8]) -> Vec<Benchmark> {

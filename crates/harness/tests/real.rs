@@ -62,7 +62,7 @@ fn runs(format: Format, path: &Path) -> Result<Vec<Benchmark>, harness::Fault> {
         now: Timestamp::now(),
         labels: &Labels::default(),
     };
-    read(format, &mut File::open(path).unwrap(), &source)
+    read(format, &mut File::open(path).unwrap(), &source).map(|report| report.runs)
 }
 
 /// A run without what differs from one time to the next.

@@ -210,7 +210,7 @@ fn kind(text: &str) -> Result<String, &'static str> {
 }
 
 /// A time, or how long ago it was by this machine's clock.
-fn time(text: &str) -> Result<Timestamp, String> {
+pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
     if let Ok(at) = text.parse() {
         return Ok(at);
     }

@@ -29,6 +29,7 @@ mod log;
 mod metrics;
 mod node;
 mod peer;
+mod policy;
 mod score;
 mod status;
 mod table;
@@ -69,7 +70,13 @@ enum Noun {
     Explain {
         /// The node's name.
         node: NodeName,
+        /// At that time, from the event log alone: RFC 3339, or how long ago, as in `2h`.
+        #[arg(long, value_name = "TIME", value_parser = events::time)]
+        at: Option<jiff::Timestamp>,
     },
+    /// Check, show, compare, try or apply a policy, or overrule it for a node.
+    #[command(subcommand)]
+    Policy(policy::Verb),
     /// Recover the controller after an old copy was restored, or replace its authority key.
     #[command(subcommand)]
     Controller(controller::Verb),
@@ -124,7 +131,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.noun {
         Noun::Status => status::run(&client, &answer).await,
         Noun::Node(verb) => node::run(verb, &client, &answer).await,
-        Noun::Explain { node } => explain::run(&node, &client, &answer).await,
+        Noun::Explain { node, at } => explain::run(&node, at, &client, &answer).await,
+        Noun::Policy(verb) => policy::run(verb, &client, &answer).await,
         Noun::Controller(verb) => controller::run(verb, &client, &answer).await,
         Noun::Epoch(verb) => epoch::run(verb, &client, &answer).await,
         Noun::Token(verb) => token::run(verb, &client, &answer).await,

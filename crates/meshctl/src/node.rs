@@ -10,7 +10,7 @@ use clap::Subcommand;
 use keys::NodeId;
 use wire::admin::{
     BannedKey, BenchmarkStatus, ControllerStatus, DuplicateStatus, EvictRequest, EvictionStatus,
-    InstanceStatus, NodeState, NodeStatus, PskState, WaitingStatus,
+    InstanceStatus, NodeState, NodeStatus, OverrideStatus, PskState, WaitingStatus,
 };
 use wire::name::NodeName;
 
@@ -32,6 +32,9 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
+    /// Put a node into a group, or take it out: an evaluator's scope may name groups.
+    #[command(subcommand)]
+    Group(Group),
     /// Give a node that waits for approval its place.
     Approve {
         /// The name that it would have.
@@ -67,6 +70,36 @@ pub(crate) enum Verb {
     },
 }
 
+/// A verb of `meshctl node group`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Group {
+    /// Put a node into a group.
+    Add {
+        /// The node's name.
+        name: NodeName,
+        /// The group.
+        #[arg(value_parser = group_name)]
+        group: String,
+    },
+    /// Take a node out of a group.
+    Remove {
+        /// The node's name.
+        name: NodeName,
+        /// The group.
+        #[arg(value_parser = group_name)]
+        group: String,
+    },
+}
+
+fn group_name(text: &str) -> Result<String, &'static str> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if (1..=64).contains(&text.len()) && text.chars().all(fits) {
+        Ok(text.to_owned())
+    } else {
+        Err("a group has 1 to 64 letters, digits, dots, dashes and underscores")
+    }
+}
+
 /// Runs the command.
 pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<(), Failure> {
     match verb {
@@ -85,6 +118,23 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
             let reply = client.post_form(&path, &form).await?;
             answer.show(&reply, |change| {
                 format!("{name} is evicted: {}", words::change(&change))
+            })
+        }
+        Verb::Group(verb) => {
+            let path = |name: &NodeName, group: &str| format!("/v1/nodes/{name}/groups/{group}");
+            let (name, reply) = match verb {
+                Group::Add { name, group } => {
+                    let reply = client.post(&path(&name, &group)).await?;
+                    (name, reply)
+                }
+                Group::Remove { name, group } => {
+                    let reply = client.delete(&path(&name, &group)).await?;
+                    (name, reply)
+                }
+            };
+            answer.show(&reply, |node: NodeStatus| match node.groups.as_slice() {
+                [] => format!("{name} is in no group"),
+                groups => format!("{name} is in {}", groups.join(", ")),
             })
         }
         Verb::Approve { name } => {
@@ -199,6 +249,7 @@ pub(crate) fn fields(name: &NodeName, node: &NodeStatus, now: &str) -> Fields {
         "evicted",
         node.eviction.as_ref().map(|it| eviction(it, now)),
     );
+    fields.maybe("OVERRIDDEN", node.overriding.as_ref().map(overriding));
     fields.maybe("DUPLICATE", node.duplicate.as_ref().map(duplicate));
     if !node.faults.is_empty() {
         fields.field("interface", faults(&node.faults));
@@ -217,6 +268,10 @@ pub(crate) fn fields(name: &NodeName, node: &NodeStatus, now: &str) -> Fields {
             n => format!("{n} scheduled rotations"),
         },
     );
+    fields.maybe(
+        "groups",
+        (!node.groups.is_empty()).then(|| node.groups.join(", ")),
+    );
     fields.field("addresses", format!("{} {}", node.v4, node.v6));
     let endpoints: Vec<String> = node.endpoints.iter().map(ToString::to_string).collect();
     fields.maybe(
@@ -232,6 +287,16 @@ pub(crate) fn fields(name: &NodeName, node: &NodeStatus, now: &str) -> Fields {
     fields.maybe("software", node.software.as_ref());
     fields.field("enrolled", &node.enrolled_utc);
     fields
+}
+
+/// An operator's ruling, in a line.
+pub(crate) fn overriding(it: &OverrideStatus) -> String {
+    let threshold = it.threshold.map_or_else(String::new, |it| format!(" {it}"));
+    let by = it.by.as_deref().unwrap_or("somebody");
+    format!(
+        "{}{threshold} until {}, by {by}: {}",
+        it.ruling, it.until_utc, it.reason
+    )
 }
 
 /// Two machines with one key, and the way out.

@@ -176,6 +176,13 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
         }),
     );
     fields.maybe(
+        "benchmark",
+        status.benchmark.as_ref().map(|it| {
+            let since = units::ago(&status.generated_utc, &it.since_utc);
+            format!("no results (failing since {since}): {}", it.cause)
+        }),
+    );
+    fields.maybe(
         "clock",
         status
             .clock_skew_ms

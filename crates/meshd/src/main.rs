@@ -25,6 +25,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// A WireGuard mesh in which membership has to be earned again every epoch.
@@ -113,12 +114,14 @@ fn start(cli: Cli, stderr: &StandardError) -> anyhow::Result<ExitCode> {
         stderr.say("meshd: the settings are good");
         return Ok(ExitCode::SUCCESS);
     }
+    let remote = Arc::new(OnceLock::new());
     let change_filter = logging::install(format, filter, stderr);
     let reload = Reload {
         file: path,
         given,
         running,
         change_filter,
+        controller: Arc::clone(&remote),
     };
     reload.start(hups, give_up_rights)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -127,7 +130,7 @@ fn start(cli: Cli, stderr: &StandardError) -> anyhow::Result<ExitCode> {
         .on_thread_start(give_up_rights)
         .enable_all()
         .build()?;
-    let code = runtime.block_on(run(config, cli.new_mesh, told, leftover));
+    let code = runtime.block_on(run(config, cli.new_mesh, (told, leftover), &remote));
     // A question to a dead name server is not waited for.
     runtime.shutdown_timeout(STRAGGLERS);
     code
@@ -141,8 +144,8 @@ fn give_up_rights() {
 async fn run(
     mut config: config::Config,
     new_mesh: bool,
-    told: Told,
-    leftover: Leftover,
+    (told, leftover): (Told, Leftover),
+    remote: &OnceLock<controller::Remote>,
 ) -> anyhow::Result<ExitCode> {
     limit(&mut config);
     let state = StateDir::open(&config.state_dir)?;
@@ -160,6 +163,8 @@ async fn run(
             };
             let controller = controller::Controller::open(*role, founding.keys, admin, port)?;
             founding::founded(&state)?;
+            // A HUP that came earlier found the settings that were read a moment before.
+            let _ = remote.set(controller.remote());
             rights::reduce(files_of_others(&[
                 &config.state_dir,
                 folder(&config.socket),
@@ -178,9 +183,10 @@ async fn run(
                 port = ports::wait(|| node::Node::bind(role.listen_port)) => port?,
                 () = told.clone().to_stop() => return Ok(stopped()),
             };
+            let of_benchmark = role.emitter.rights();
             let node = node::Node::open(*role, identity, wg, admin, port)?;
             let files = files_of_others(&[&config.state_dir, folder(&config.socket)]);
-            rights::reduce(Keep::NETWORK_SETUP.and(files));
+            rights::reduce(Keep::NETWORK_SETUP.and(files).and(of_benchmark));
             match node.serve(told.to_stop()).await {
                 // A refused enrolment is a start that failed.
                 Err(error @ (node::ServeError::Enrolment(_) | node::ServeError::Interface(_))) => {

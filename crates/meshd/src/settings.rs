@@ -129,6 +129,8 @@ settings! {
     [Controller] mesh_v4: String, "MESHD_MESH_V4";
     /// Controller: the mesh's IPv6 range [default: derived from the mesh's id, in fd00::/8]
     [Controller] mesh_v6: String, "MESHD_MESH_V6";
+    /// Controller: file with the whole policy, in place of the settings of it that follow [default: none]
+    [Controller] policy_file: PathBuf, "MESHD_POLICY_FILE";
     /// Controller: length of an epoch, 1 to 86400 [default: 60]
     [Controller] epoch_seconds: u64, "MESHD_EPOCH_SECONDS";
     /// Controller: least overall score of a member [default: 0.70]
@@ -147,7 +149,7 @@ settings! {
     [Controller] harness: String, "MESHD_HARNESS";
     /// Controller: the one suite whose evidence counts [default: any]
     [Controller] suite: String, "MESHD_SUITE";
-    /// Controller: the one version of the suite [default: any]
+    /// Controller: the version of the suite, or a range as in `>=2, <4` [default: any]
     [Controller] suite_version: String, "MESHD_SUITE_VERSION";
     /// Controller: epochs, the one it joins included, for which a newly enrolled node is admitted regardless [default: 0]
     [Controller] probation_epochs: u32, "MESHD_PROBATION_EPOCHS";
@@ -204,7 +206,7 @@ settings! {
     [Node] udp_gro: bool, "MESHD_UDP_GRO";
     /// Node: threads that carry packets, 1 to 64 [default: half the cores, at least 1, at most 16]
     [Node] data_threads: usize, "MESHD_DATA_THREADS";
-    /// Node: where evidence comes from: none, mock, command or file [default: none]
+    /// Node: where evidence comes from: none, mock, command, file or directory [default: none]
     [Node] emitter: String, "MESHD_EMITTER";
     /// Node: seconds between two runs of the emitter [default: 30]
     [Node] emit_seconds: u64, "MESHD_EMIT_SECONDS";
@@ -218,6 +220,18 @@ settings! {
     [Node] benchmark_timeout_seconds: u64, "MESHD_BENCHMARK_TIMEOUT_SECONDS";
     /// Node: file that the file emitter watches
     [Node] benchmark_file: PathBuf, "MESHD_BENCHMARK_FILE";
+    /// Node: folder of which the directory emitter takes the newest finished file of each suite
+    [Node] benchmark_directory: PathBuf, "MESHD_BENCHMARK_DIRECTORY";
+    /// Node: form of the results: meshd, inspect, lm-eval, junit or exit-code [default: meshd]
+    [Node] benchmark_format: String, "MESHD_BENCHMARK_FORMAT";
+    /// Node: the suite of results that have no name for it (junit, exit-code) [default: the report's, the file's or the program's name]
+    [Node] benchmark_suite: String, "MESHD_BENCHMARK_SUITE";
+    /// Node: the suite's version of results that have none [default: unversioned]
+    [Node] benchmark_suite_version: String, "MESHD_BENCHMARK_SUITE_VERSION";
+    /// Node: the suites that are taken of results with several; repeatable [default: all]
+    [Node] benchmark_only: Vec<String>, "MESHD_BENCHMARK_ONLY";
+    /// Node: the user that the benchmark's program runs as, a name or a number [default: the daemon's]
+    [Node] benchmark_user: String, "MESHD_BENCHMARK_USER";
     /// Node: seconds between two probes of every peer, 0 for none [default: 10]
     [Node] probe_seconds: u64, "MESHD_PROBE_SECONDS";
 }

@@ -33,7 +33,8 @@ mod start;
 mod status;
 mod underlay;
 
-pub use emitter::Emitter;
+pub use emitter::{BenchmarkUser, Emitter, Reading, UserError};
+pub use harness::{Format, Labels};
 pub use io::firewall::FirewallMode;
 pub use io::interface::InterfaceError;
 pub use io::offload::OffloadSwitches;
@@ -137,6 +138,9 @@ pub enum OpenError {
     /// The state directory.
     #[error(transparent)]
     State(#[from] PersistError),
+    /// The benchmark's user.
+    #[error(transparent)]
+    User(#[from] UserError),
     /// A socket of the control channel.
     #[error(transparent)]
     Dialer(#[from] quic::BindError),
@@ -216,6 +220,9 @@ impl Node {
             node: identity.public(),
             wg: wg.public(),
         };
+        if let Some(user) = config.emitter.other_user() {
+            user.check(&config.state_dir)?;
+        }
         let enrolment = state.enrolment(keys)?;
         let remembered = state.memory()?;
         if enrolment.is_some() && remembered.is_none() {

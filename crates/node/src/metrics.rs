@@ -2,6 +2,7 @@
 //! asks. Decides nothing, and nothing reads them but a scrape.
 
 use crate::data::{IoFailures, Snapshot};
+use crate::emitter::Health;
 use crate::standing::{Condition, Fault};
 use agent::{Agent, Counts};
 use epoch::member::View;
@@ -28,6 +29,10 @@ exposition::metrics! {
     CONTROL_CONNECTIONS: Counter = "meshd_control_connections_total";
     /// The controller's answers to this node's evidence
     EVIDENCE: Counter = "meshd_evidence_total" by "result";
+    /// Runs of the benchmark, or changes of its files, by whether they gave a result
+    BENCHMARK_RUNS: Counter = "meshd_benchmark_runs_total" by "result";
+    /// Whether the benchmark gives no results now; status says why not
+    BENCHMARK_FAILING: Gauge = "meshd_benchmark_failing";
     /// Everybody else whom the epoch in force names, by what this node has with them
     PEERS: Gauge = "meshd_peers" by "state";
     /// Members that were probed in the last round, by the IP versions that they answered on
@@ -63,6 +68,7 @@ struct Observed<'a> {
     /// By the tunnel, elsewhere, unknown.
     ways: [u64; 3],
     condition: &'a Condition,
+    benchmark: &'a Health,
     counts: &'a Counts,
     data: &'a Snapshot,
 }
@@ -71,7 +77,7 @@ struct Observed<'a> {
 pub(crate) fn page(
     agent: &Agent,
     data: &Snapshot,
-    condition: &Condition,
+    (condition, benchmark): (&Condition, &Health),
     silence: Option<Duration>,
     boot: Duration,
 ) -> Page {
@@ -86,6 +92,7 @@ pub(crate) fn page(
         probed: probed(agent, &view),
         ways: agent.ways_count(),
         condition,
+        benchmark,
         counts: agent.counts(),
         data,
     };
@@ -146,6 +153,14 @@ impl Observed<'_> {
             ("refused", evidence_refused),
         ];
         page.put_each(EVIDENCE, evidence);
+        let Health {
+            succeeded,
+            failed,
+            failing,
+        } = self.benchmark;
+        let runs = [("succeeded", *succeeded), ("failed", *failed)];
+        page.put_each(BENCHMARK_RUNS, runs);
+        page.put(BENCHMARK_FAILING, failing.is_some());
         page.put_each(PEERS, self.peers.iter().map(|(it, n)| (it.name(), n)));
         page.put_each(PROBED, self.probed.iter().map(|(it, n)| (it.name(), n)));
         let [tunnel, elsewhere, unknown] = self.ways;
@@ -274,6 +289,7 @@ mod tests {
         (BUILD_INFO, env!("CARGO_PKG_VERSION")),
         (EPOCH_UPDATES, "accepted unverified rejected"),
         (EVIDENCE, "accepted refused"),
+        (BENCHMARK_RUNS, "succeeded failed"),
         (PEERS, "current lagging no_session excluded"),
         (PROBED, "both ipv4 ipv6 neither"),
         (
@@ -319,6 +335,12 @@ mod tests {
         Offloads::new(switches).states()
     }
 
+    const WELL: Health = Health {
+        succeeded: 0,
+        failed: 0,
+        failing: None,
+    };
+
     /// A node that has just started.
     fn started<'a>(counts: &'a Counts, data: &'a Snapshot) -> Observed<'a> {
         Observed {
@@ -330,6 +352,7 @@ mod tests {
             probed: Tally::new(&Answered::ALL),
             ways: [0; 3],
             condition: &RIGHT,
+            benchmark: &WELL,
             counts,
             data,
         }

@@ -2,7 +2,9 @@
 //! newest epoch that it accepted. Files are 0600 and replaced whole.
 
 use crate::io::rights::{self, Keep};
+use agent::SeenRun;
 use epoch::member::HighWater;
+use jiff::Timestamp;
 use keys::{AuthorityId, ControllerId, Epoch, MeshId, NodeId, SegmentId, WgPublicKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -52,6 +54,14 @@ pub(crate) struct Newest {
     /// The end of the controller's log by the newest checkpoint that was kept then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) log: Option<LogEnd>,
+}
+
+/// A run that has come from a file, by its nonce, with the time at which it was seen to have finished first.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeptRun {
+    nonce: String,
+    finished_at: Timestamp,
 }
 
 /// The newest epoch of every mesh that this node was ever in, by the mesh as printed. It only grows: a node
@@ -197,6 +207,26 @@ impl StateDir {
     pub(crate) fn save_memory(&self, memory: &Memory) -> Result<(), PersistError> {
         write(&self.0, EPOCHS, memory)
     }
+
+    /// The runs that have come from files; none where there is no file.
+    pub(crate) fn seen_runs(&self) -> Result<Vec<SeenRun>, PersistError> {
+        let kept: Option<Vec<KeptRun>> = read(&self.0.join(RUNS), FORGET_RUNS)?;
+        let runs = kept.unwrap_or_default().into_iter();
+        Ok(runs
+            .map(|run| SeenRun {
+                nonce: run.nonce,
+                finished_at: run.finished_at,
+            })
+            .collect())
+    }
+
+    fn save_seen_runs(&self, runs: Vec<SeenRun>) -> Result<(), PersistError> {
+        let kept = runs.into_iter().map(|run| KeptRun {
+            nonce: run.nonce,
+            finished_at: run.finished_at,
+        });
+        write(&self.0, RUNS, &kept.collect::<Vec<_>>())
+    }
 }
 
 /// Writes the newest epoch on a thread of its own, because a disk that is slow must hold up no epoch.
@@ -209,6 +239,7 @@ pub(crate) struct Keeper {
 
 enum Wanted {
     Newest(Newest),
+    Runs(Vec<SeenRun>),
     Place(Box<Enrolment>),
     Enrolment(Box<Enrolment>),
 }
@@ -233,6 +264,11 @@ impl Keeper {
         let _ = self.wanted.send(Wanted::Newest(newest));
     }
 
+    /// Has the runs that came from files written soon. A failure is logged: it matters only after a restart.
+    pub(crate) fn keep_runs(&self, runs: Vec<SeenRun>) {
+        let _ = self.wanted.send(Wanted::Runs(runs));
+    }
+
     /// Has another place of this node written soon, and the operator told.
     pub(crate) fn keep_place(&self, enrolment: Enrolment) {
         let _ = self.wanted.send(Wanted::Place(Box::new(enrolment)));
@@ -254,10 +290,11 @@ impl Keeper {
 
 fn keep(state: &StateDir, mut memory: Memory, mesh: MeshId, inbox: &mpsc::Receiver<Wanted>) {
     while let Ok(first) = inbox.recv() {
-        let mut newest = None;
+        let (mut newest, mut runs) = (None, None);
         for wanted in std::iter::once(first).chain(inbox.try_iter()) {
             match wanted {
                 Wanted::Newest(it) => newest = Some(it),
+                Wanted::Runs(it) => runs = Some(it),
                 Wanted::Place(enrolment) => keep_place(state, &enrolment),
                 Wanted::Enrolment(enrolment) => {
                     if let Err(error) = state.save_enrolment(&enrolment) {
@@ -265,6 +302,9 @@ fn keep(state: &StateDir, mut memory: Memory, mesh: MeshId, inbox: &mpsc::Receiv
                     }
                 }
             }
+        }
+        if let Some(Err(error)) = runs.map(|runs| state.save_seen_runs(runs)) {
+            tracing::error!(%error, "the runs that came from files are not remembered across a restart");
         }
         let Some(newest) = newest else { continue };
         memory.0.insert(mesh.to_string(), newest);
@@ -371,10 +411,14 @@ fn write(dir: &Path, name: &str, value: &impl Serialize) -> Result<(), PersistEr
 const LOCK: &str = "lock";
 const ENROLMENT: &str = "enrolment.json";
 const EPOCHS: &str = "epochs.json";
+const RUNS: &str = "runs.json";
 const ENROL_AGAIN: &str = "move it away and start once with a token from `meshctl token create --name NAME` at \
      the controller: name and addresses stay";
 const FORGET: &str = "move it away: the node then starts without its memory of the newest epoch, and cannot tell \
      an old copy of its controller until it has heard the next one";
+
+const FORGET_RUNS: &str = "move it away: a result file that does not say when its run finished then counts as \
+     young as its file is";
 
 #[cfg(test)]
 mod tests {
@@ -508,5 +552,23 @@ mod tests {
         keeper.keep(newest(3));
         keeper.stop(PATIENCE);
         assert_eq!((epoch_of(&state, MESH), epoch_of(&state, other)), (49, 3));
+    }
+
+    #[test]
+    fn the_runs_that_came_from_files_survive_and_a_damaged_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path().to_owned());
+        assert_eq!(state.seen_runs().unwrap(), []);
+        let runs = vec![SeenRun {
+            nonce: "0".repeat(32),
+            finished_at: Timestamp::from_second(1_000).unwrap(),
+        }];
+        let keeper = Keeper::start(state.clone(), Memory::default(), MESH).unwrap();
+        keeper.keep_runs(runs.clone());
+        keeper.stop(PATIENCE);
+        assert_eq!(state.seen_runs().unwrap(), runs);
+        std::fs::write(dir.path().join(RUNS), "{").unwrap();
+        let error = state.seen_runs().unwrap_err().to_string();
+        assert!(error.contains("runs.json is damaged"), "{error}");
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct Shell {
     pub(crate) guard: Guard,
     /// Taken by those that run the shell, to be stopped after it.
     pub(crate) emitter: emitter::Running,
+    /// Whether the benchmark works.
+    pub(crate) benchmark: watch::Receiver<emitter::Health>,
     /// The way to the controller, while there is one; dropped, it ends the connection, and another one is
     /// made.
     pub(crate) outbox: Option<mpsc::Sender<ToController>>,
@@ -201,6 +203,7 @@ impl Shell {
                         log,
                     });
                 }
+                Effect::RememberRuns(runs) => self.keeper.keep_runs(runs),
                 Effect::Move(place) => self.moved(&place),
                 Effect::Trust(authorities) => {
                     self.enrolment.authorities = authorities;
@@ -312,6 +315,7 @@ impl Shell {
                     );
                     status.keepalive = self.keepalive.every().map(|it| it.as_secs());
                     status.mapped = self.keepalive.mapped();
+                    status.benchmark = status::benchmark(&self.benchmark.borrow());
                     Status::Node(Box::new(status))
                 });
                 let _ = answer.send(status);
@@ -341,8 +345,11 @@ impl Shell {
                 let condition = self.guard.condition();
                 let boot = clock::boot();
                 let silence = self.heard.silence(boot);
-                let page =
-                    |data: Snapshot| metrics::page(&self.agent, &data, &condition, silence, boot);
+                let benchmark = self.benchmark.borrow().clone();
+                let page = |data: Snapshot| {
+                    let seen = (&condition, &benchmark);
+                    metrics::page(&self.agent, &data, seen, silence, boot)
+                };
                 let _ = answer.send(snapshot.map(page));
             }
         }

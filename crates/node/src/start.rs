@@ -3,7 +3,7 @@
 
 use crate::announcement::Announcement;
 use crate::data::{DataCommand, DataPlane, Ruler};
-use crate::emitter::{self, Emitter};
+use crate::emitter;
 use crate::guard::{Guard, Parts};
 use crate::heard::Heard;
 use crate::io;
@@ -23,7 +23,7 @@ use crate::shell::{Inputs, Shell};
 use crate::standing::Wanted;
 use crate::underlay::{Fit, Interface, Underlay};
 use crate::{Config, Node, ServeError, admin};
-use agent::{Agent, Emission, Round};
+use agent::{Agent, Round};
 use keys::WgSecret;
 use quic::Dialer;
 use rand::Rng as _;
@@ -109,8 +109,7 @@ pub(crate) fn start(
     };
     let session = converse(dialer, addresses, introduction);
 
-    let (emitter, emissions, mock_mean) =
-        emit(config.emitter, config.emit_every).map_err(ServeError::Data)?;
+    let emitting = emitter::start(config.emitter, config.emit_every).map_err(ServeError::Data)?;
     let (requests_out, requests) = mpsc::channel(QUEUE);
     let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
     serve_clients(admin, metrics, config.clients, requests_out);
@@ -126,6 +125,7 @@ pub(crate) fn start(
     tokio::spawn(io::mtu::watch(underlay_out));
 
     let high_water = memory.high_water(enrolment.mesh);
+    let seen = state.seen_runs()?;
     let keeper = Keeper::start(state, memory, enrolment.mesh).map_err(ServeError::Data)?;
     // Every socket is open: what is left to do with the interface is the guard's.
     rights::reduce(Keep::FILES);
@@ -137,6 +137,7 @@ pub(crate) fn start(
         high_water,
         mark,
         log,
+        seen,
     });
     let shell = Shell {
         agent,
@@ -146,19 +147,20 @@ pub(crate) fn start(
         data,
         underlay,
         guard,
-        emitter,
+        emitter: emitting.running,
+        benchmark: emitting.health,
         outbox: None,
         heard: Heard::default(),
         underlay_changed: false,
         keepalive,
         announcement: Announcement::new(config.advertise),
-        mock_mean,
+        mock_mean: emitting.mock_mean,
         announced,
         targets,
     };
     let inputs = Inputs {
         session,
-        emissions,
+        emissions: emitting.emissions,
         rounds,
         requests,
         underlay: links,
@@ -182,22 +184,6 @@ fn interface(
         listen_port,
         threads: queues.len(),
     }
-}
-
-/// An emitter, its emissions, and the way to change the mean of a mock.
-type Emitting = (
-    emitter::Running,
-    mpsc::Receiver<Emission>,
-    Option<watch::Sender<Option<f64>>>,
-);
-
-/// Runs the emitter.
-fn emit(emitter: Emitter, every: Duration) -> std::io::Result<Emitting> {
-    let (mock_mean, mean) = watch::channel(None);
-    let has_mock = matches!(emitter, Emitter::Mock { .. });
-    let (out, emissions) = mpsc::channel(QUEUE);
-    let running = emitter::start(emitter, every, mean, out)?;
-    Ok((running, emissions, has_mock.then_some(mock_mean)))
 }
 
 /// Keeps the control channel; its news.

@@ -1,6 +1,7 @@
 //! The node's status, computed from what was observed: sessions, echoes, the control channel.
 
 use crate::data::Snapshot;
+use crate::emitter::Health;
 use crate::io::firewall::FirewallState;
 use crate::standing::Condition;
 use crate::underlay::Underlay;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use tunnel::PeerSnapshot;
 use wire::NodeName;
 use wire::admin::{
-    self, Control, DuplicateStatus, EvidenceStatus, FirewallStatus, InterfaceState,
+    self, BenchmarkFault, Control, DuplicateStatus, EvidenceStatus, FirewallStatus, InterfaceState,
     InterfaceStatus, LogSeen, Membership, NodeDaemonStatus, OffloadStatus, PeerStatus, PingStatus,
     SCHEMA,
 };
@@ -87,6 +88,7 @@ pub(crate) fn of(
         last_evidence: agent.evidence().map(|it| evidence(it, agent.control())),
         keepalive: None,
         mapped: None,
+        benchmark: None,
         peers: peers(agent, (underlay, paths), snapshot, now),
         dropped: dropped(snapshot),
     }
@@ -141,6 +143,14 @@ fn interface(
         state,
         faults,
     }
+}
+
+/// Why the benchmark gives no results, if it does not.
+pub(crate) fn benchmark(health: &Health) -> Option<BenchmarkFault> {
+    health.failing.as_ref().map(|failing| BenchmarkFault {
+        cause: failing.cause.clone(),
+        since_utc: seconds(failing.since),
+    })
 }
 
 fn evidence(evidence: &Evidence, control: &agent::Control) -> EvidenceStatus {

@@ -237,6 +237,12 @@ pub struct NodeStatus {
     pub membership: Membership,
     /// State in words.
     pub state: NodeState,
+    /// The groups that operators have put it into.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// An operator's ruling that is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overriding: Option<OverrideStatus>,
     /// Newest accepted evidence.
     pub last_benchmark: Option<BenchmarkStatus>,
     /// Whether the node holds the PSKs of the epoch in force.
@@ -284,6 +290,23 @@ pub struct NodeStatus {
     /// Faults of its mesh interface, by its last report; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
+}
+
+/// An operator's ruling on a node, for a time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OverrideStatus {
+    /// `allow`, `deny` or `threshold`.
+    pub ruling: String,
+    /// The threshold of every requirement, with the ruling of that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// When it ends.
+    pub until_utc: String,
+    /// Whose it is: `uid:N`; `None`: nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why, in the operator's words.
+    pub reason: String,
 }
 
 /// An operator's word that excludes a node.
@@ -377,14 +400,122 @@ pub struct Observation {
 /// Why a node is where it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// The node as it stands.
+    /// The node's name.
     pub name: NodeName,
-    /// The node as it stands.
-    pub status: NodeStatus,
-    /// The decision that the policy would make now.
+    /// The node as it stands; `None`: the answer is about an earlier time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<NodeStatus>,
+    /// The decision that the policy in force would make, now or at the time that was asked about.
     pub decision: DecisionStatus,
+    /// The change that would let the node in, where it is denied or about to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// Whether it is a member of the newest epoch, and what is about to happen to it, one sentence each.
+    pub outlook: Vec<String>,
+    /// The evidence that is kept of it; the run that finished last is the first.
+    pub evidence: Vec<KeptEvidence>,
+    /// Digest of the policy.
+    pub policy: String,
     /// The rules, one line each, with what they were held against and whether they hold.
     pub rules: Vec<RuleStatus>,
+}
+
+/// A run that is on a node's record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeptEvidence {
+    /// The program that ran the suite.
+    pub harness: String,
+    /// The suite.
+    pub suite: String,
+    /// The suite's version.
+    pub suite_version: String,
+    /// The party that vouches: `self` or `evaluator:…`.
+    pub signer: String,
+    /// When the run finished.
+    pub finished_utc: String,
+    /// How many samples it has.
+    pub samples: u64,
+    /// The score of the whole, if the harness gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overall: Option<f64>,
+    /// SHA-256 of the statement, `sha256:…`.
+    pub digest: String,
+}
+
+/// A ruling on a node: `POST /v1/nodes/{name}/override`; `DELETE` ends it before its time.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverrideRequest {
+    /// `allow`, `deny` or `threshold`.
+    pub ruling: String,
+    /// The threshold, with the ruling of that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// How long it is in force, in seconds.
+    pub seconds: u64,
+    /// Why, for the event log.
+    pub reason: String,
+}
+
+/// A policy, to be put in force (`POST /v1/policy`) or to be tried on the record (`POST /v1/policy/simulate`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyRequest {
+    /// Its file.
+    pub toml: String,
+    /// For a trial: the time from which differences are told, in RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+}
+
+/// The policy in force: the answer to `GET /v1/policy`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyShown {
+    /// Its digest.
+    pub digest: String,
+    /// A file that reads back as it.
+    pub toml: String,
+}
+
+/// A policy was put in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyApplied {
+    /// Its digest.
+    pub digest: String,
+    /// Whether another one was in force before.
+    pub changed: bool,
+}
+
+/// The decisions of another policy on what is on record, where they differ from those that were taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Simulation {
+    /// Digest of the policy that was tried.
+    pub policy: String,
+    /// How many decisions were taken in that time, and taken again.
+    pub decisions: u64,
+    /// The time of the first of them.
+    pub from_utc: Option<String>,
+    /// Stretches of time in which a node's membership would have been another, oldest first.
+    pub differences: Vec<Difference>,
+    /// Whether there are more of them than an answer holds.
+    pub cut: bool,
+}
+
+/// A stretch of time in which a node's membership would have been another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// The node.
+    pub name: NodeName,
+    /// Its beginning.
+    pub from_utc: String,
+    /// Its end; `None`: it lasts.
+    pub until_utc: Option<String>,
+    /// What happened.
+    pub happened: Membership,
+    /// What would have happened.
+    pub would: Membership,
+    /// Why it would have.
+    pub reason: Option<String>,
 }
 
 /// A decision with what it rests on.
@@ -640,6 +771,9 @@ pub struct NodeDaemonStatus {
     pub interface: Option<InterfaceStatus>,
     /// Newest evidence that was sent, and what became of it.
     pub last_evidence: Option<EvidenceStatus>,
+    /// Why the benchmark gives no results; `None`: it does, or there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub benchmark: Option<BenchmarkFault>,
     /// Seconds without a word after which a peer is sent a keepalive; `None`: never.
     #[serde(default)]
     pub keepalive: Option<u64>,
@@ -734,6 +868,15 @@ pub struct OffloadStatus {
     /// Why it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// A benchmark that gives no results.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BenchmarkFault {
+    /// Why not, as it was the last time.
+    pub cause: String,
+    /// When it began to fail.
+    pub since_utc: String,
 }
 
 /// Newest evidence that a node sent.

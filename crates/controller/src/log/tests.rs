@@ -98,6 +98,9 @@ fn on_a_full_disk_evidence_is_refused_and_the_rest_has_room() {
         suite_version: "1".into(),
         finished_at: at(),
         signer: wire::evidence::Signer::Node(keys::NodeId([1; 32])),
+        lower_is_better: Default::default(),
+        samples: 1,
+        boot_ms: 0,
         nonce: "0".repeat(32),
         envelope: String::new(),
     }));

@@ -2,8 +2,8 @@
 //! nothing, and nobody may be told of one before the events in it are durable.
 
 use super::{Basis, Issue, Segment};
-use crate::decide::{Ballot, Cause, decide};
-use crate::event::{Event, Published, Verdict};
+use crate::decide::{Ballot, Cause, decide, recorded};
+use crate::event::{Event, Published};
 use crate::fleet::{Fleet, Node};
 use crate::journal::Unwritten;
 use crate::log::NewEpoch;
@@ -71,25 +71,8 @@ impl Segment {
     /// The events that the log is to keep of a draft. `foreseen` is the fold that it was decided on.
     pub(crate) fn events(&self, draft: &Draft, foreseen: &Fleet, basis: Basis<'_>) -> [Event; 2] {
         let Draft { ballot, issue, .. } = draft;
-        // A verdict that says what the one before said is not said again: in a mesh at rest, a decision takes the
-        // same few bytes however many nodes there are.
-        let is_news = |verdict: &&Verdict| {
-            let case = foreseen.case(self.id, &verdict.name);
-            let leaves_it = case.filter(|case| {
-                let left = (case.standing(), case.probation_left());
-                let before = case.verdict();
-                left == (verdict.standing, verdict.probation_left)
-                    && before.is_some_and(|before| verdict.says_the_same_as(before))
-            });
-            leaves_it.is_none()
-        };
-        let nodes = ballot.verdicts.iter().filter(is_news);
-        let decided = Event::Decided {
-            segment: self.id,
-            epoch: draft.schedule.epoch,
-            scheduled: draft.cause.counts(),
-            nodes: nodes.cloned().collect(),
-        };
+        let about = (self.id, draft.schedule.epoch);
+        let decided = recorded(foreseen, about, draft.cause, ballot, basis.now);
         let reason = |name: &NodeName| {
             let reason = ballot.excluded.get(name).cloned();
             let reason = reason.unwrap_or_else(|| REMOVED.to_owned());

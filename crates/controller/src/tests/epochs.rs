@@ -515,6 +515,8 @@ fn every_event_of_a_life_is_in_the_log() {
     let kinds: Vec<&str> = list.events.iter().map(|e| e.kind.as_str()).collect();
     let life = [
         "mesh_created",
+        "controller_started",
+        "policy_changed",
         "decided",
         "epoch_published",
         "token_created",

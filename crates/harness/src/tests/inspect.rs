@@ -72,6 +72,7 @@ fn a_log_of_inspect_that_proves_nothing_is_refused_by_field_and_value() {
         assert_eq!(refused(Format::Inspect, &fixture(name)), expected, "{name}");
     }
     for (from, to, expected) in [
+        ("\"success\"", "\"started\"", "the run has not ended"),
         (
             "\"version\": 2",
             "\"version\": 3",

@@ -114,7 +114,13 @@ fn an_exit_code_is_good_bad_or_unknown() {
         (bad.overall, &*bad.suite, bad.finished_at),
         (Some(0.0), "report", modified())
     );
+    let timed = only(Format::ExitCode, b"0 2026-11-26T03:00:00+01:00\n");
+    assert_eq!(timed.finished_at.to_string(), "2026-11-26T02:00:00Z");
     for (text, expected) in [
+        (
+            "0 yesterday",
+            "`time` is \"yesterday\": not a time of RFC 3339",
+        ),
         (
             "2",
             "`exit code` is 2: unknown, because only 0 (good) and 1 (bad) say something",

@@ -109,7 +109,9 @@ fn a_run_of_lm_eval_is_not_younger_than_its_file() {
         now: now(),
         labels: &Labels::default(),
     };
-    let runs = read(Format::LmEval, &mut Cursor::new(&bytes), &source).unwrap();
+    let runs = read(Format::LmEval, &mut Cursor::new(&bytes), &source)
+        .unwrap()
+        .runs;
     assert_eq!(runs[0].finished_at, modified);
 }
 

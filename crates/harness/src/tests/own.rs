@@ -29,7 +29,9 @@ fn a_programs_result_is_of_now_and_its_own_run() {
         labels: &labels,
     };
     let nonce = "0123456789abcdef0123456789abcdef";
-    let runs = read(Format::Meshd, &mut Cursor::new(SHORT), &source(nonce)).unwrap();
+    let runs = read(Format::Meshd, &mut Cursor::new(SHORT), &source(nonce))
+        .unwrap()
+        .runs;
     assert_eq!((runs[0].finished_at, &*runs[0].nonce), (now(), nonce));
     let runs = of_exit_code(0, &source(nonce)).unwrap();
     assert_eq!((&*runs[0].suite, runs[0].overall), ("probe", Some(1.0)));

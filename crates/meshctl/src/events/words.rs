@@ -86,6 +86,25 @@ fn words(kind: &str, body: &Value) -> Option<String> {
             text("node")?
         ),
         "key_unbanned" => format!("key {} is banned no more", text("node")?),
+        "controller_started" => "controller started".to_owned(),
+        "policy_changed" => format!("policy {} is in force", text("digest")?),
+        "override_set" => {
+            let ruling = match &body["ruling"] {
+                Value::String(word) => word.clone(),
+                ruling => format!("threshold {}", ruling["threshold"].as_f64()?),
+            };
+            let (name, seconds) = (text("name")?, number("seconds")?);
+            format!("{name} overridden for {seconds} s, {ruling}{because}")
+        }
+        "override_cleared" => format!("{} is overridden no more", text("name")?),
+        "group_changed" => {
+            let word = if body["member"].as_bool()? {
+                "into"
+            } else {
+                "out of"
+            };
+            format!("{} {word} group {}", text("name")?, text("group")?)
+        }
         "evidence_accepted" => evidence(body)?,
         "decided" => decided(body)?,
         "epoch_published" => published(body)?,

@@ -78,7 +78,8 @@ fn read(format: Format, path: &Path, labels: &Labels) -> Result<Vec<Benchmark>, 
         let bytes = files::read_limited(path, most)?;
         let source = given("stdin", labels);
         let read = harness::read(format, &mut Cursor::new(bytes), &source);
-        return read.map_err(|fault| refused(path, &fault));
+        let runs = read.map(|report| report.runs);
+        return runs.map_err(|fault| refused(path, &fault));
     }
     file(format, path, labels).map_err(|fault| refused(path, &fault))
 }
@@ -99,12 +100,12 @@ fn file(format: Format, path: &Path, labels: &Labels) -> Result<Vec<Benchmark>, 
         now: Timestamp::now(),
         labels,
     };
-    let runs = harness::read(format, &mut file, &source);
+    let report = harness::read(format, &mut file, &source);
     let same = |it: &Metadata| (it.len(), it.modified().ok());
     if same(&file.metadata()?) != same(&before) {
         return Err(io::Error::other("it changed while it was read").into());
     }
-    runs
+    report.map(|report| report.runs)
 }
 
 /// A result that is handed over by whoever made it, now.

@@ -1,6 +1,7 @@
 //! The processes of a benchmark: it starts in a process group of its own, and all that comes of it is ended
 //! with its run. Touches no other process of this machine, and none that was there before the first run.
 
+use super::BenchmarkUser;
 use crate::io::clock;
 use rustix::io::Errno;
 use rustix::process::{
@@ -9,6 +10,7 @@ use rustix::process::{
 };
 use std::collections::BTreeSet;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
@@ -18,6 +20,8 @@ use std::time::Duration;
 pub(super) struct Children {
     /// When the first benchmark began, in the clock ticks of /proc: older processes are none of ours.
     since: Option<u64>,
+    /// The user of benchmarks, if it is another than the daemon's.
+    user: Option<u32>,
 }
 
 /// A benchmark that runs.
@@ -39,11 +43,15 @@ struct Process {
 impl Children {
     /// From now on, processes that lose their parent and came of a benchmark become children of this process,
     /// wherever they have gone: otherwise they would be nobody's, and could not be told from others.
-    pub(super) fn adopt() -> Self {
+    pub(super) fn adopt(user: Option<&BenchmarkUser>) -> Self {
         if let Err(error) = set_child_subreaper(Some(rustix::process::getpid())) {
             tracing::warn!(%error, "processes that leave a benchmark's group cannot be ended with it");
         }
-        Self { since: None }
+        let user = user.filter(|user| !user.is_own());
+        Self {
+            since: None,
+            user: user.map(BenchmarkUser::id),
+        }
     }
 
     /// Starts a benchmark as the leader of a new group. It sets a mark in its environment.
@@ -102,7 +110,8 @@ impl Children {
         let is_root = |it: &Process| {
             let could_be = it.parent == own && it.group != group && it.started >= since;
             // The first process of a container inherits every orphan there, of whatever it came.
-            could_be && (own != 1 || it.group == leader || is_marked(it.id))
+            let is_known = || is_marked(it.id) || self.is_of_user(it.id);
+            could_be && (own != 1 || it.group == leader || is_known())
         };
         let mut found: BTreeSet<i32> = all
             .iter()
@@ -118,6 +127,15 @@ impl Children {
                 return found;
             }
         }
+    }
+}
+
+impl Children {
+    /// Whether a process is of the benchmark's user, whose environment the daemon cannot read.
+    fn is_of_user(&self, id: i32) -> bool {
+        let owner = std::fs::metadata(format!("/proc/{id}")).map(|meta| meta.uid());
+        self.user
+            .is_some_and(|user| owner.is_ok_and(|it| it == user))
     }
 }
 

@@ -1,124 +1,170 @@
-//! Runs a program and reads one result from its standard output. Exit 0: the output counts, whoever else
-//! holds it open. Nothing that the program started outlives its run.
+//! Runs a program and reads a result from its standard output, or from its exit code. Exit 0: the output
+//! counts, whoever else holds it open. Nothing that the program started outlives its run.
+//!
+//! The file is long because half of it is its tests.
 
 use super::children::{Children, Leader};
-use super::{Desk, Emission, EmitError, Health, MAX_RESULT, parse};
+use super::{BenchmarkUser, Desk, EmitError, Reading};
 use crate::io::clock;
+use agent::Emission;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::io::Read as _;
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-/// Runs the program again and again, until the node stops.
-pub(super) fn run(argv: &[String], limit: Duration, every: Duration, desk: &Desk) {
-    let (mut health, mut children) = (Health::new(), Children::adopt());
-    loop {
-        let begun = clock::boot();
-        match once(argv, limit, &mut children, desk) {
-            None => return,
-            Some(Ok(emission)) => {
-                health.succeeded();
-                if !desk.emit(emission) {
-                    return;
+/// A program, and how its result is read.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) argv: Vec<String>,
+    /// After this long it is killed.
+    pub(super) limit: Duration,
+    pub(super) user: Option<BenchmarkUser>,
+    pub(super) reading: Reading,
+}
+
+impl Program {
+    /// Runs it again and again, until the node stops.
+    pub(super) fn run(&self, every: Duration, desk: &Desk) {
+        let mut children = Children::adopt(self.user.as_ref());
+        loop {
+            let begun = clock::boot();
+            match self.once(&mut children, desk) {
+                None => return,
+                Some(Ok(emissions)) => {
+                    desk.health.succeeded(emissions.len());
+                    if !desk.emit(emissions) {
+                        return;
+                    }
                 }
+                Some(Err(error)) => desk.health.failed(&error, true),
             }
-            Some(Err(error)) => health.failed(&error),
-        }
-        let passed = clock::boot().saturating_sub(begun);
-        if desk.stops_within(every.saturating_sub(passed)) {
-            return;
+            let passed = clock::boot().saturating_sub(begun);
+            if desk.stops_within(every.saturating_sub(passed)) {
+                return;
+            }
         }
     }
-}
 
-/// One run; `None`: the node stops.
-fn once(
-    argv: &[String],
-    limit: Duration,
-    children: &mut Children,
-    desk: &Desk,
-) -> Option<Result<Emission, EmitError>> {
-    let mut leader = match children.start(&mut command(argv)) {
-        Ok(leader) => leader,
-        Err(source) => return Some(Err(failed(argv)(source))),
-    };
-    let result = follow(argv, limit, &mut leader, desk);
-    children.end(leader);
-    result.transpose()
-}
-
-fn command(argv: &[String]) -> Command {
-    let mut command = Command::new(argv.first().map_or("", String::as_str));
-    // Settings of ours are nothing to a benchmark, and MESHD_JOIN may be a token.
-    for (name, _) in std::env::vars_os().filter(|(name, _)| is_ours(name)) {
-        command.env_remove(name);
-    }
-    command
-        .args(argv.iter().skip(1))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit());
-    command
-}
-
-/// Waits for the program's end, and for a result.
-fn follow(
-    argv: &[String],
-    limit: Duration,
-    leader: &mut Leader,
-    desk: &Desk,
-) -> Result<Option<Emission>, EmitError> {
-    let failed = failed(argv);
-    let deadline = clock::boot().saturating_add(limit);
-    let descriptor = leader.descriptor();
-    let mut output = Output::new(leader.take_stdout()).map_err(&failed)?;
-    loop {
-        // First whether it has ended, then what it has written: nothing that it wrote is missed.
-        let ended = leader.ended().map_err(&failed)?;
-        output.read().map_err(&failed)?;
-        if output.bytes.len() > MAX_RESULT {
-            return Err(EmitError::TooLarge);
-        }
-        let left = deadline.saturating_sub(clock::boot());
-        match result(ended, &output) {
-            Some(result) => return result.map(Some),
-            None if !left.is_zero() => {}
-            // The program has ended, and those that it left behind never wrote the rest.
-            None if ended.is_some() => return parse(&output.bytes).map(Some),
-            None => return Err(EmitError::Timeout(limit)),
-        }
-        let mut watched = vec![PollFd::new(&desk.stop, PollFlags::IN)];
-        let pipe = output.pipe.as_ref();
-        watched.extend(pipe.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
-        let wait = match (&descriptor, ended) {
-            (Ok(descriptor), None) => {
-                watched.push(PollFd::new(descriptor, PollFlags::IN));
-                left
-            }
-            (Err(_), None) => left.min(LOOK_EVERY),
-            (_, Some(_)) => left,
+    /// One run; `None`: the node stops.
+    fn once(
+        &self,
+        children: &mut Children,
+        desk: &Desk,
+    ) -> Option<Result<Vec<Emission>, EmitError>> {
+        let mut leader = match children.start(&mut self.command()) {
+            Ok(leader) => leader,
+            Err(source) => return Some(Err(self.failed(source))),
         };
-        wait_for(&mut watched, wait).map_err(|errno| failed(errno.into()))?;
-        if watched
-            .first()
-            .is_some_and(|stop| !stop.revents().is_empty())
-        {
-            return Ok(None);
+        let result = self.follow(&mut leader, desk);
+        children.end(leader);
+        result.transpose()
+    }
+
+    fn name(&self) -> &str {
+        self.argv.first().map_or("", String::as_str)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.name());
+        // Settings of ours are nothing to a benchmark, and MESHD_JOIN may be a token.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_ours(name)) {
+            command.env_remove(name);
+        }
+        let stdout = match self.reading.is_of_exit_code() {
+            // The daemon's log has what it says, as for every plugin of this contract.
+            true => Stdio::null(),
+            false => Stdio::piped(),
+        };
+        command
+            .args(self.argv.iter().skip(1))
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(Stdio::inherit());
+        if let Some(user) = &self.user {
+            user.take_over(&mut command);
+        }
+        command
+    }
+
+    /// Waits for the program's end, and for a result.
+    fn follow(&self, leader: &mut Leader, desk: &Desk) -> Result<Option<Vec<Emission>>, EmitError> {
+        let failed = |source| self.failed(source);
+        let deadline = clock::boot().saturating_add(self.limit);
+        let descriptor = leader.descriptor();
+        let most = self.reading.limit();
+        let mut output = Output::new(leader.take_stdout(), most).map_err(failed)?;
+        loop {
+            // First whether it has ended, then what it has written: nothing that it wrote is missed.
+            let ended = leader.ended().map_err(failed)?;
+            output.read().map_err(failed)?;
+            if output.bytes.len() > most {
+                return Err(EmitError::TooLarge(most));
+            }
+            let left = deadline.saturating_sub(clock::boot());
+            match self.result(ended, &mut output) {
+                Some(result) => return result.map(Some),
+                None if !left.is_zero() => {}
+                // The program has ended, and those that it left behind never wrote the rest.
+                None if ended.is_some() => return self.parse(&output).map(Some),
+                None => return Err(EmitError::Timeout(self.limit)),
+            }
+            let mut watched = vec![PollFd::new(&desk.stop, PollFlags::IN)];
+            let pipe = output.pipe.as_ref();
+            watched.extend(pipe.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+            let wait = match (&descriptor, ended) {
+                (Ok(descriptor), None) => {
+                    watched.push(PollFd::new(descriptor, PollFlags::IN));
+                    left
+                }
+                (Err(_), None) => left.min(LOOK_EVERY),
+                (_, Some(_)) => left,
+            };
+            wait_for(&mut watched, wait).map_err(|errno| failed(errno.into()))?;
+            if watched
+                .first()
+                .is_some_and(|stop| !stop.revents().is_empty())
+            {
+                return Ok(None);
+            }
         }
     }
-}
 
-/// The result of a program that has ended in such a way, if that can be said already. A child of it may still
-/// be writing, as `tee` does behind a shell that does not wait; so only a whole result counts at once.
-fn result(ended: Option<ExitStatus>, output: &Output) -> Option<Result<Emission, EmitError>> {
-    let status = ended?;
-    if !status.success() {
-        return Some(Err(EmitError::Failed(status)));
+    /// The result of a program that has ended in such a way, if that can be said already. A child of it may still
+    /// be writing, as `tee` does behind a shell that does not wait; so only a whole result counts at once.
+    fn result(
+        &self,
+        ended: Option<ExitStatus>,
+        output: &mut Output,
+    ) -> Option<Result<Vec<Emission>, EmitError>> {
+        let status = ended?;
+        if self.reading.is_of_exit_code() {
+            let code = status.code().ok_or(EmitError::Failed(status));
+            let of_code = |code| self.reading.exit_code(self.name(), code);
+            return Some(code.and_then(|code| of_code(code).map_err(EmitError::Output)));
+        }
+        if !status.success() {
+            return Some(Err(EmitError::Failed(status)));
+        }
+        if !output.is_worth_a_look() {
+            return None;
+        }
+        match self.parse(output) {
+            Err(error) if error.may_be_half() && output.pipe.is_some() => None,
+            result => Some(result),
+        }
     }
-    match parse(&output.bytes) {
-        Err(EmitError::Empty | EmitError::Parse(_)) if output.pipe.is_some() => None,
-        result => Some(result),
+
+    fn parse(&self, output: &Output) -> Result<Vec<Emission>, EmitError> {
+        let read = self.reading.output(self.name(), &output.bytes);
+        read.map_err(EmitError::Output)
+    }
+
+    fn failed(&self, source: std::io::Error) -> EmitError {
+        EmitError::Io {
+            what: format!("cannot run `{}`", self.name()),
+            source,
+        }
     }
 }
 
@@ -128,24 +174,41 @@ struct Output {
     /// `None`: all those that held it have closed it.
     pipe: Option<ChildStdout>,
     bytes: Vec<u8>,
+    /// How much a result may have.
+    most: usize,
+    /// How much there was when it was looked at last.
+    looked_at: usize,
 }
 
 impl Output {
-    fn new(pipe: Option<ChildStdout>) -> std::io::Result<Self> {
+    fn new(pipe: Option<ChildStdout>, most: usize) -> std::io::Result<Self> {
         if let Some(pipe) = &pipe {
             rustix::io::ioctl_fionbio(pipe, true)?;
         }
         Ok(Self {
             pipe,
             bytes: Vec::new(),
+            most,
+            looked_at: 0,
         })
+    }
+
+    /// Whether to look for a result. One that is large is not looked at with every piece that comes: that would
+    /// take time with the square of its length.
+    fn is_worth_a_look(&mut self) -> bool {
+        let len = self.bytes.len();
+        let is_worth = self.pipe.is_none() || len <= SMALL || len >= self.looked_at * 2;
+        if is_worth {
+            self.looked_at = len;
+        }
+        is_worth
     }
 
     /// Reads what is there, and at most a byte more than a result may have.
     fn read(&mut self) -> std::io::Result<()> {
         let mut chunk = [0; 4096];
         while let Some(pipe) = &mut self.pipe {
-            let room = (MAX_RESULT + 1).saturating_sub(self.bytes.len());
+            let room = (self.most + 1).saturating_sub(self.bytes.len());
             if room == 0 {
                 return Ok(());
             }
@@ -174,29 +237,25 @@ pub(super) fn wait_for(watched: &mut [PollFd<'_>], limit: Duration) -> Result<()
     }
 }
 
-fn failed(argv: &[String]) -> impl Fn(std::io::Error) -> EmitError {
-    let program = argv.first().map_or("", String::as_str);
-    move |source| EmitError::Io {
-        what: format!("cannot run `{program}`"),
-        source,
-    }
-}
-
 fn is_ours(variable: &std::ffi::OsStr) -> bool {
     variable.as_encoded_bytes().starts_with(b"MESHD_")
 }
 
 /// Where the kernel does not tell of a program's end.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// So much output is looked at as often as there is more of it.
+const SMALL: usize = 64 << 10;
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3_600);
 
 #[cfg(test)]
 mod tests {
+    use super::super::health::Reporter;
     use super::super::{Emitter, start};
     use super::*;
+    use harness::{Fault, Format};
     use std::path::Path;
     use std::sync::{Mutex, PoisonError};
-    use tokio::sync::{mpsc, watch};
+    use tokio::sync::mpsc;
 
     const GOOD: &str = r#"echo '{"harness":"h","suite":"s","suiteVersion":"1","overall":0.5}'"#;
     const LONG: Duration = Duration::from_secs(60);
@@ -208,11 +267,26 @@ mod tests {
         ["/bin/sh", "-c", script].map(String::from).to_vec()
     }
 
-    fn run_once(argv: &[String], limit: Duration) -> Result<Emission, EmitError> {
+    fn program(argv: &[String], limit: Duration) -> Program {
+        Program {
+            argv: argv.to_vec(),
+            limit,
+            user: None,
+            reading: Reading::default(),
+        }
+    }
+
+    fn once(program: &Program) -> Result<Vec<Emission>, EmitError> {
         let (stop, _stop) = std::io::pipe().unwrap();
         let (out, _emissions) = mpsc::channel(1);
-        let desk = Desk { out, stop };
-        once(argv, limit, &mut Children::adopt(), &desk).expect("nobody stops it")
+        let (health, _seen) = Reporter::new();
+        let desk = Desk { out, health, stop };
+        let mut children = Children::adopt(program.user.as_ref());
+        program.once(&mut children, &desk).expect("nobody stops it")
+    }
+
+    fn run_once(argv: &[String], limit: Duration) -> Result<Emission, EmitError> {
+        once(&program(argv, limit)).map(|mut emissions| emissions.remove(0))
     }
 
     /// A script that leaves processes behind: in its group, in a session of its own, and as nobody's child.
@@ -265,7 +339,7 @@ mod tests {
         ));
         assert!(matches!(
             run_once(&sh("cat /dev/zero"), LONG),
-            Err(EmitError::TooLarge)
+            Err(EmitError::TooLarge(_))
         ));
         assert!(matches!(
             run_once(&["/no/such".into()], LONG),
@@ -273,7 +347,7 @@ mod tests {
         ));
         assert!(matches!(
             run_once(&sh("exit 0"), LONG),
-            Err(EmitError::Empty)
+            Err(EmitError::Output(Fault::Empty))
         ));
         let short = Duration::from_millis(50);
         let hung = run_once(&sh("exec sleep 600"), short);
@@ -297,7 +371,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         // Its time is over as soon as all are there.
         let argv = littering(folder.path(), "exec head -c 100000 /dev/zero");
-        assert!(matches!(run_once(&argv, LONG), Err(EmitError::TooLarge)));
+        assert!(matches!(run_once(&argv, LONG), Err(EmitError::TooLarge(_))));
         assert_eq!(survivors(folder.path()), [""; 0]);
     }
 
@@ -308,10 +382,10 @@ mod tests {
         let emitter = Emitter::Command {
             argv: littering(folder.path(), "exec sleep 600"),
             timeout: LONG,
+            user: None,
+            reading: Reading::default(),
         };
-        let (_mean, mean) = watch::channel(None);
-        let (out, emissions) = mpsc::channel(1);
-        let running = start(emitter, LONG, mean, out).unwrap();
+        let started = start(emitter, LONG).unwrap();
         for _ in 0..6_000 {
             if ["group", "session", "orphan"]
                 .iter()
@@ -321,8 +395,8 @@ mod tests {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        drop(emissions);
-        running.stop();
+        drop(started.emissions);
+        started.running.stop();
         assert_eq!(survivors(folder.path()), [""; 0]);
     }
 
@@ -343,5 +417,87 @@ mod tests {
             other.kill().unwrap();
             other.wait().unwrap();
         }
+    }
+
+    #[test]
+    fn an_exit_code_is_a_result_whatever_is_printed_and_whoever_holds_the_output() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |script: &str| {
+            let mut program = program(&sh(script), LONG);
+            program.reading.format = Format::ExitCode;
+            once(&program)
+        };
+        for (script, expected) in [
+            ("echo all is well; exit 0", 1.0),
+            ("echo the disk is full; sleep 600 & exit 1", 0.0),
+        ] {
+            let Emission::Run(run) = of(script).unwrap().remove(0) else {
+                panic!("a run")
+            };
+            assert_eq!((run.overall, &*run.suite), (Some(expected), "sh"));
+        }
+        let unknown = of("exit 2").unwrap_err().to_string();
+        assert!(unknown.contains("`exit code` is 2: unknown"), "{unknown}");
+        assert!(matches!(of("kill -9 $$"), Err(EmitError::Failed(_))));
+    }
+
+    #[test]
+    fn a_program_may_print_what_a_harness_writes() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../harness/fixtures");
+        for (format, file, runs) in [
+            (Format::Inspect, "inspect/refusal.eval", 1),
+            (Format::LmEval, "lm-eval/results.json", 3),
+            (Format::Junit, "junit/node.xml", 1),
+        ] {
+            let mut program = program(&sh(&format!("cat {fixtures}/{file}")), LONG);
+            program.reading.format = format;
+            assert_eq!(once(&program).unwrap().len(), runs, "{file}");
+        }
+    }
+
+    #[test]
+    fn another_user_runs_without_rights_and_without_a_way_to_the_daemons_files() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let nobody = BenchmarkUser::find("nobody").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        if nobody.check(folder.path()).is_err() {
+            use std::io::Write as _;
+            let told = writeln!(
+                std::io::stderr(),
+                "NOT RUN: only root can become another user"
+            );
+            return told.unwrap();
+        }
+        let secret = folder.path().join("identity.key");
+        std::fs::write(&secret, "secret").unwrap();
+        // As the state directory is.
+        let own = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(folder.path(), own).unwrap();
+        let script = format!(
+            "test $(id -u) = $(id -u nobody) || exit 11
+             test \"$(id -G)\" = \"$(id -G nobody)\" || exit 12
+             test $HOME = $(getent passwd nobody | cut -d: -f6) || exit 13
+             grep -q 'CapPrm:.0*$' /proc/self/status && grep -q 'CapAmb:.0*$' /proc/self/status || exit 14
+             grep -q 'NoNewPrivs:.1' /proc/self/status || exit 15
+             cat {} 2>/dev/null && exit 16
+             kill -0 $PPID 2>/dev/null && exit 17
+             setsid sleep 600 & (setsid sleep 600 &)
+             {GOOD}",
+            secret.display()
+        );
+        let argv = sh(&script);
+        let told = std::thread::spawn(move || {
+            crate::io::rights::reduce(crate::io::rights::Keep::BENCHMARK);
+            let mut program = program(&argv, LONG);
+            program.user = Some(nobody);
+            once(&program).map(|emissions| emissions.len())
+        });
+        let told = told.join().unwrap();
+        assert!(matches!(told, Ok(1)), "{told:?}");
+        let left = Command::new("pgrep")
+            .args(["-u", "nobody", "sleep"])
+            .output();
+        assert_eq!(String::from_utf8_lossy(&left.unwrap().stdout), "");
     }
 }

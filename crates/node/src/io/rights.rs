@@ -29,6 +29,13 @@ impl Keep {
     /// Files of other users: of a daemon of root's that works in another user's directory.
     pub const FILES: Self = Self(CapabilitySet::DAC_OVERRIDE);
 
+    /// To run a benchmark as another user, and to end it.
+    pub const BENCHMARK: Self = Self(
+        CapabilitySet::SETUID
+            .union(CapabilitySet::SETGID)
+            .union(CapabilitySet::KILL),
+    );
+
     /// Both.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
