@@ -112,7 +112,7 @@ fn an_old_result_is_made_young_neither_by_a_touch_nor_by_a_restart() {
             format!("{:?}", path.display().to_string()),
         )
         .prepare();
-    let hours_ago = SystemTime::now() - Duration::from_secs(2 * 3_600);
+    let hours_ago = SystemTime::from(jiff::Timestamp::now()) - Duration::from_secs(2 * 3_600);
     replace(&path, result(0.9).as_bytes(), hours_ago);
     mesh.start_controller();
     mesh.start_node("node-a");
@@ -123,7 +123,11 @@ fn an_old_result_is_made_young_neither_by_a_touch_nor_by_a_restart() {
         evidence.is_some_and(|it| it.result == "accepted" || it.result.starts_with("refused"))
     };
     mesh.wait_until("the old run is answered", |mesh| is_answered(mesh));
-    replace(&path, result(0.9).as_bytes(), SystemTime::now());
+    replace(
+        &path,
+        result(0.9).as_bytes(),
+        SystemTime::from(jiff::Timestamp::now()),
+    );
     assert_eq!(mesh.stop("node-a").code(), Some(0));
     mesh.start_node("node-a");
     mesh.wait_until("the old run is answered again", |mesh| is_answered(mesh));

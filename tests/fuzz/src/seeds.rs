@@ -20,7 +20,8 @@ use wire::message::{
 };
 use wire::signed::Digest;
 use wire::{
-    EpochUpdate, Excluded, Mark, Place, Signed, ToController, ToNode, Token, Way, fixtures,
+    EpochUpdate, Excluded, Mark, Place, Signed, Succession, ToController, ToNode, Token, Way,
+    fixtures,
 };
 
 /// A fuzz target with its seeds.
@@ -402,6 +403,10 @@ fn to_node() -> Vec<ToNode> {
             node: NodeId([2; 32]),
             ways: [Way::Link("eth1".into()), Way::Nowhere],
         },
+        ToNode::Waiting { name: name(1) },
+        ToNode::Authorities {
+            successions: vec![succession()],
+        },
         ToNode::RollCall,
         ToNode::Duplicate(Duplicate {
             first: seen(1),
@@ -449,6 +454,14 @@ fn mark() -> Signed<Mark> {
         log_key: keys::LogId([4; 32]),
     };
     Signed::sign(&mark, &AUTHORITY).expect("the mark keeps the rules")
+}
+
+fn succession() -> Signed<Succession> {
+    let succession = Succession {
+        mesh: MeshId([1; 16]),
+        new: AUTHORITY.public(),
+    };
+    Signed::sign(&succession, &AUTHORITY).expect("the key is sound")
 }
 
 fn place() -> Signed<Place> {
