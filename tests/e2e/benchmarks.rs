@@ -76,23 +76,66 @@ fn a_pipe_in_place_of_a_file_stops_nothing_and_a_file_is_read_whenever_its_conte
         mesh.log("node-a").contains("a named pipe")
     });
     let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-    replace(
-        &path,
-        format!("\u{feff}{}\r\n", result(0.9)).as_bytes(),
-        then,
-    );
+    // The file's time says nothing of a run that says itself when it finished.
+    let finished = |overall| {
+        let now = jiff::Timestamp::now();
+        let run = result(overall).replace(
+            "\"overall\"",
+            &format!("\"finishedAt\":\"{now}\",\"overall\""),
+        );
+        format!("\u{feff}{run}\r\n")
+    };
+    replace(&path, finished(0.9).as_bytes(), then);
     mesh.wait_until_membership("node-a", Membership::Allowed);
-    replace(
-        &path,
-        format!("\u{feff}{}\r\n", result(0.1)).as_bytes(),
-        then,
-    );
+    replace(&path, finished(0.1).as_bytes(), then);
     mesh.wait_until_membership("node-a", Membership::Denied);
     mkfifo();
     mesh.wait_until("it says so again", |mesh| {
         mesh.log("node-a").matches("a named pipe").count() == 2
     });
+    let failing = mesh.node_status("node-a").benchmark.expect("it fails");
+    assert!(failing.cause.contains("a named pipe"), "{failing:?}");
     assert_eq!(mesh.stop("node-a").code(), Some(0));
+}
+
+#[test]
+fn an_old_result_is_made_young_neither_by_a_touch_nor_by_a_restart() {
+    let folder = tempfile::tempdir().expect("there is a place for temporary files");
+    let path = folder.path().join("result.json");
+    let builder = Mesh::builder().nodes(1).probation_epochs(0);
+    let mut mesh = builder
+        .controller_setting("max_benchmark_age", 3600)
+        .node_setting("node-a", "emitter", "\"file\"")
+        .node_setting(
+            "node-a",
+            "benchmark_file",
+            format!("{:?}", path.display().to_string()),
+        )
+        .prepare();
+    let hours_ago = SystemTime::now() - Duration::from_secs(2 * 3_600);
+    replace(&path, result(0.9).as_bytes(), hours_ago);
+    mesh.start_controller();
+    mesh.start_node("node-a");
+    let is_answered = |mesh: &Mesh| {
+        let evidence = mesh
+            .try_node_status("node-a")
+            .and_then(|it| it.last_evidence);
+        evidence.is_some_and(|it| it.result == "accepted" || it.result.starts_with("refused"))
+    };
+    mesh.wait_until("the old run is answered", |mesh| is_answered(mesh));
+    replace(&path, result(0.9).as_bytes(), SystemTime::now());
+    assert_eq!(mesh.stop("node-a").code(), Some(0));
+    mesh.start_node("node-a");
+    mesh.wait_until("the old run is answered again", |mesh| is_answered(mesh));
+    let node = &mesh.status().nodes[&"node-a".parse().expect("a name")];
+    assert_eq!(node.membership, Membership::Denied, "{node:?}");
+    let finished = node.last_benchmark.as_ref().map(|it| it.timestamp.clone());
+    let finished: Option<jiff::Timestamp> = finished.map(|it| it.parse().expect("a time"));
+    let limit = jiff::Timestamp::try_from(hours_ago).expect("a time");
+    assert!(
+        finished.is_none_or(|it| it.as_second() <= limit.as_second() + 1),
+        "{node:?}"
+    );
 }
 
 fn result(overall: f64) -> String {

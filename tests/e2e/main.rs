@@ -17,6 +17,7 @@ mod metrics;
 mod mtu;
 mod nat;
 mod offload;
+mod operators;
 mod partition;
 mod process;
 mod refusals;

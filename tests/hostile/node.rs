@@ -420,6 +420,7 @@ impl Life {
                 Effect::Remember { .. }
                 | Effect::Witnessed(_)
                 | Effect::RememberRuns(_)
+                | Effect::Trust(_)
                 | Effect::Move(_)
                 | Effect::LookAtUnderlay => {}
             }

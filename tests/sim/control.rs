@@ -228,6 +228,7 @@ impl World {
             ToNode::Update(update) => self.update_node(node, update),
             message @ (ToNode::Endpoints { .. }
             | ToNode::EvidenceResult { .. }
+            | ToNode::Authorities { .. }
             | ToNode::RollCall
             | ToNode::Ways { .. }
             | ToNode::Duplicate(_)) => {

@@ -236,7 +236,10 @@ impl Node {
                 (self.persisted, self.mark, self.log) = (high_water, mark, log);
                 Step::Begun(high_water.epoch)
             }
-            Effect::LookAtUnderlay | Effect::Witnessed(_) | Effect::RememberRuns(_) => Step::Other,
+            Effect::LookAtUnderlay
+            | Effect::Witnessed(_)
+            | Effect::RememberRuns(_)
+            | Effect::Trust(_) => Step::Other,
             Effect::HangUp | Effect::Move(_) => panic!("no clock jumps here, and no node moves"),
         };
         Some(step)

@@ -25,7 +25,9 @@ use std::time::Duration;
 use tunnel::{Inside, PeerSnapshot};
 use wire::log::{LogEnd, LogNews};
 use wire::message::{InterfaceReport, Phase, Update};
-use wire::{Digest, Duplicate, Mark, Place, Signed, ToController, ToNode, Way};
+use wire::{
+    Digest, Duplicate, Mark, Place, Signed, Succession, ToController, ToNode, Way, succession,
+};
 
 /// The machine.
 ///
@@ -483,12 +485,28 @@ impl Agent {
             // The session's.
             ToNode::Seen { .. } => {}
             ToNode::Ways { node, ways } => self.theirs(node, ways, now),
+            ToNode::Authorities { successions } => self.follow(&successions),
             ToNode::Enrolled(_)
             | ToNode::Waiting { .. }
             | ToNode::Welcome { .. }
             | ToNode::Refused { .. } => {
                 tracing::warn!("the controller said something out of turn; ignored");
             }
+        }
+    }
+
+    /// Other keys have signed for the mesh before: what an authority says of its successor is believed, and then
+    /// remembered, because the old key's word is worth nothing from then on.
+    fn follow(&mut self, chain: &[Signed<Succession>]) {
+        let trusted = succession::follow(chain, Some(self.place.mesh), &self.authorities);
+        if trusted != self.authorities {
+            let keys: Vec<String> = trusted.iter().map(ToString::to_string).collect();
+            tracing::warn!(
+                authorities = keys.join(", "),
+                "another authority signs for the mesh"
+            );
+            self.authorities.clone_from(&trusted);
+            self.effects.push_back(Effect::Trust(trusted));
         }
     }
 
@@ -588,7 +606,7 @@ impl Agent {
     /// Evidence answers to this update from now on.
     fn answer_to(&mut self, update: Digest, now: Now) {
         for run in self.submissions.handle_challenge(update) {
-            self.handle_evidence(Emission::Run(run), now);
+            self.handle_evidence(Emission::Run(Box::new(run)), now);
         }
     }
 

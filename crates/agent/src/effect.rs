@@ -63,6 +63,8 @@ pub enum Effect {
     /// The controller has another place for this node: remember it for the next start, because addresses,
     /// tunnels and epochs of this run are of the old one.
     Move(Place),
+    /// These keys sign for the mesh, and no others: remember it across restarts.
+    Trust(Vec<AuthorityId>),
     /// Look at the underlay, and set the probes' targets again: paths may have changed.
     LookAtUnderlay,
 }

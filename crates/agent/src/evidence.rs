@@ -80,7 +80,7 @@ pub(crate) struct Submissions {
     /// One piece for each suite, by when it was handed in: the last is the newest.
     pieces: Vec<Evidence>,
     /// Runs that wait for the first update: without one there is nothing that they could answer to.
-    held: Vec<Box<Benchmark>>,
+    held: Vec<Benchmark>,
     /// The digest of the newest update: evidence answers to it.
     challenge: Option<Digest>,
     /// The runs that came from files.
@@ -168,13 +168,13 @@ impl Submissions {
         self.held
             .retain(|it| (&it.harness, &it.suite) != (&run.harness, &run.suite));
         if self.held.len() < MAX_SUITES {
-            self.held.push(run);
+            self.held.push(*run);
         }
         None
     }
 
     /// Evidence answers to this update from now on; the runs that were held for one.
-    pub(crate) fn handle_challenge(&mut self, update: Digest) -> Vec<Box<Benchmark>> {
+    pub(crate) fn handle_challenge(&mut self, update: Digest) -> Vec<Benchmark> {
         self.challenge = Some(update);
         std::mem::take(&mut self.held)
     }

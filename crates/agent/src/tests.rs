@@ -554,3 +554,40 @@ fn an_echo_of_before_the_lease_ended_is_not_shown_after() {
     assert!(bench.agent.view().is_closed());
     assert!(bench.agent.ping(&peer.node).is_none());
 }
+
+#[test]
+fn a_node_follows_the_word_of_its_authority_remembers_it_and_believes_the_old_key_no_more() {
+    let mut bench = Bench::new();
+    bench.connect();
+    let old_update = bench.update(0);
+    let stranger = AuthoritySecret::generate(&mut OsRng);
+    let next = AuthoritySecret::generate(&mut OsRng);
+    let word = |by: &AuthoritySecret, mesh| {
+        let new = next.public();
+        let signed = Signed::sign(&wire::Succession { mesh, new }, by).unwrap();
+        ToNode::Authorities {
+            successions: vec![signed],
+        }
+    };
+    bench.effects();
+    for wrong in [
+        word(&stranger, MESH),
+        word(&bench.authority, keys::MeshId([9; 16])),
+    ] {
+        bench.say(wrong);
+        assert!(bench.effects().is_empty(), "nobody's word for this mesh");
+    }
+    bench.say(word(&bench.authority, MESH));
+    let effects = bench.effects();
+    let trusted = [next.public()];
+    assert!(
+        matches!(&effects[..], [Effect::Trust(keys)] if *keys == trusted),
+        "{effects:?}"
+    );
+    bench.say(old_update);
+    assert_eq!(bench.agent.counts().updates_unverified, 1);
+    bench.authority = next;
+    let update = bench.update(0);
+    bench.say(update);
+    assert_eq!(bench.agent.counts().updates_accepted, 1);
+}

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use wire::NodeName;
 use wire::admin::PolicyRequest;
+use wire::succession::EvaluatorSuccession;
 
 type Reply = Result<Json<Answer>, Refused>;
 type Engine = Desk<Question>;
@@ -78,6 +79,8 @@ pub(crate) fn routes() -> Router<Engine> {
         .route("/v1/banned", get(banned))
         .route("/v1/banned/{key}", delete(unban))
         .route("/v1/recover", post(recover))
+        .route("/v1/evaluators/rotate", post(rotate_evaluator))
+        .route("/v1/authority/rotate", post(rotate_authority))
         .route("/v1/epoch/rotate", post(rotate))
         .route("/v1/tokens", get(tokens).post(create_token))
         .route("/v1/tokens/{id}", delete(revoke_token))
@@ -223,6 +226,19 @@ async fn readmit(
     UrlPath(name): UrlPath<String>,
 ) -> Reply {
     ask(&engine, asker, Request::Readmit(node(name)?)).await
+}
+
+async fn rotate_evaluator(State(engine): State<Engine>, asker: Asker, body: Body) -> Reply {
+    let word: Option<EvaluatorSuccession> = form(body)?;
+    let word = word.ok_or_else(|| {
+        let hint = "`meshctl key rotate evaluator` makes the statement";
+        Refused::new(400, "there is no statement in the body", hint)
+    })?;
+    ask(&engine, asker, Request::RotateEvaluator(word)).await
+}
+
+async fn rotate_authority(State(engine): State<Engine>, asker: Asker) -> Reply {
+    ask(&engine, asker, Request::RotateAuthority).await
 }
 
 async fn recover(State(engine): State<Engine>, asker: Asker, body: Body) -> Reply {

@@ -29,6 +29,8 @@ pub(crate) enum Cause {
     Eviction,
     /// An operator removed a member for good.
     Removal,
+    /// Another authority signs.
+    Authority,
     /// A member got new keys.
     Rekey,
     /// The update in force was lost or signed by another authority.
@@ -80,6 +82,7 @@ impl Cause {
             Self::Revocation => "revocation",
             Self::Eviction => "eviction",
             Self::Removal => "removal",
+            Self::Authority => "authority",
             Self::Rekey => "rekey",
             Self::Recovery => "recovery",
         }
@@ -93,6 +96,7 @@ impl Cause {
             | Self::Join
             | Self::Eviction
             | Self::Removal
+            | Self::Authority
             | Self::Rekey
             | Self::Recovery => Reach::Joining,
         }

@@ -29,7 +29,7 @@ use crate::log::{Log, StoredEpoch};
 use crate::mesh::Mesh;
 use crate::metrics::{self, Held};
 use crate::network::Network;
-use crate::operator::{Operator, policy_changed};
+use crate::operator::{self, Operator, policy_changed};
 use crate::push::Push;
 use crate::request::{Answer, Request};
 use crate::rotate::Rotation;
@@ -42,19 +42,22 @@ use ::admin::Refused;
 use allowance::Bucket;
 use epoch::authority::Kind;
 use exposition::Page;
-use keys::{NodeId, SegmentId};
+use keys::{AuthorityId, AuthoritySecret, NodeId, SegmentId};
 use policy::Policy;
+use rand_core::OsRng;
 use std::net::SocketAddr;
 use std::time::Duration;
-use wire::NodeName;
 use wire::admin::{ControllerStatus, PolicyApplied};
+use wire::log::LogRestored;
 use wire::message::{Enrol, Refusal, ToController, ToNode};
+use wire::{NodeName, Signed, Succession, VerifyError};
 
 pub use crate::effect::{ConnectionId, Effect};
 pub use crate::journal::Unwritten;
+pub use crate::mesh::EnrolmentMode;
 pub use crate::network::NetworkError;
 pub use crate::segment::Unpublished;
-pub use crate::setup::{EnrolmentMode, Setup, StartError};
+pub use crate::setup::{Setup, StartError};
 
 /// The machine.
 ///
@@ -216,6 +219,11 @@ impl Engine {
         fleet.nodes().values().map(|node| node.id).chain(waiting)
     }
 
+    /// How many nodes are enrolled.
+    pub fn nodes(&self) -> usize {
+        self.journal.fleet().nodes().len()
+    }
+
     /// Whether [`Self::enrolled`] may have changed since the last call.
     pub fn take_keys_changed(&mut self) -> bool {
         self.output.take_keys_changed()
@@ -375,6 +383,7 @@ impl Engine {
                 let changed = self.change_policy(*policy, by, now)?;
                 Ok(Answer::PolicyApplied(PolicyApplied { digest, changed }))
             }
+            Request::RotateAuthority => self.rotate_authority(by, now),
             request => {
                 let answer = self.asked(by).ask(request, now);
                 self.follow_fleet(now);
@@ -408,6 +417,52 @@ impl Engine {
         self.output.touch();
     }
 
+    /// Another key signs for the mesh, by the word of the one before, beginning with an epoch at once.
+    fn rotate_authority(&mut self, by: Option<By>, now: Now) -> Result<Answer, Refused> {
+        let new = AuthoritySecret::generate(&mut OsRng);
+        let event = succession(&self.mesh, new.public());
+        let event = event.map_err(|error| operator::unsigned(&error))?;
+        // On the disk before it signs anything: a crash must not leave a mesh whose key nobody has.
+        let log = self.journal.log();
+        log.write_next_authority(&new)
+            .map_err(|error| operator::no_key_file(&error))?;
+        let old = std::mem::replace(&mut self.mesh.authority, new);
+        let old_id = old.public();
+        let mut occasion = vec![event];
+        // Nodes that have followed do not believe the old key's word for a restored log any more.
+        occasion.extend(self.restored_anew(now));
+        let (which, kind) = (
+            self.segments.ids().into_iter().collect::<Vec<_>>(),
+            Kind::Immediate,
+        );
+        let mut rotation = self.rotation();
+        let published = rotation.publish(by, &which, Cause::Authority, kind, &occasion, now);
+        if published.is_err() {
+            self.mesh.authority = old;
+            self.journal
+                .log()
+                .settle_authority(self.mesh.authority.public());
+        }
+        published.map_err(|error| operator::unpublished(&error))?;
+        let new = self.mesh.authority.public();
+        self.journal.log().settle_authority(new);
+        tracing::warn!(old = %old_id, %new, "another authority signs for the mesh");
+        Ok(self.asked(by).authority_rotated(old_id, now))
+    }
+
+    fn restored_anew(&self, now: Now) -> Option<Event> {
+        let fleet = self.journal.fleet();
+        let word = fleet.restored()?.verify(&fleet.authorities()).ok()?;
+        let seen = fleet.standings(self.segments.shown().id()).lost()?;
+        let word = LogRestored {
+            unix_ms: now.unix_ms(),
+            ..*word
+        };
+        let signed = Signed::sign(&word, &self.mesh.authority).ok()?;
+        let copy = word.copy;
+        Some(Event::LogRestored { copy, seen, signed })
+    }
+
     /// An operator's word may have given a place to a node that waits for one, or taken one from a node that has
     /// a session.
     fn follow_fleet(&mut self, now: Now) {
@@ -437,6 +492,10 @@ impl Engine {
         let node = self.journal.fleet().node(name);
         let place = node.and_then(|node| self.mesh.place(segment, name, node));
         if let Some(place) = place {
+            // The node's token may name an authority of before.
+            if let Some(words) = self.journal.words_of_authorities() {
+                self.output.send(id, words);
+            }
             self.output.send(id, ToNode::Enrolled(place));
         }
     }
@@ -560,6 +619,14 @@ impl Engine {
     pub(crate) fn segments(&self) -> &Segments {
         &self.segments
     }
+}
+
+/// The event of a change of the authority, with the word of the one that signs until then.
+fn succession(mesh: &Mesh, new: AuthorityId) -> Result<Event, VerifyError> {
+    let word = Succession { mesh: mesh.id, new };
+    let signed = Signed::sign(&word, &mesh.authority)?;
+    let old = mesh.authority.public();
+    Ok(Event::AuthorityRotated { old, new, signed })
 }
 
 const ENROLMENTS_PER_SECOND: u32 = 20;

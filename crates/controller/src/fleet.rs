@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use wire::evidence::{Benchmark, Signer};
 use wire::log::LogRestored;
-use wire::{Digest, NodeName, Signed};
+use wire::succession::MAX_SUCCESSIONS;
+use wire::{Digest, NodeName, Signed, Succession};
 
 mod admission;
 mod ageing;
@@ -44,6 +45,8 @@ pub struct Fleet {
     last_at: Option<Timestamp>,
     /// The copy that the log was restored from last: its events, and the authority's word for it.
     restored: Option<(u64, Signed<LogRestored>)>,
+    /// The words of the authorities before, oldest first.
+    successions: Vec<Signed<Succession>>,
 }
 
 /// The mesh's identity, and the key that signs for it.
@@ -124,10 +127,21 @@ impl Fleet {
                     authority: *authority,
                 });
             }
+            Event::AuthorityRotated { new, signed, .. } => {
+                if let Some(mesh) = &mut self.mesh {
+                    mesh.authority = *new;
+                }
+                if self.successions.len() >= MAX_SUCCESSIONS {
+                    self.successions.remove(0);
+                }
+                self.successions.push(signed.clone());
+            }
             Event::AuthorityReplaced { new, .. } => {
                 if let Some(mesh) = &mut self.mesh {
                     mesh.authority = *new;
                 }
+                // Nobody's word leads to the new key.
+                self.successions.clear();
             }
             Event::TokenCreated {
                 id,
@@ -275,7 +289,7 @@ impl Fleet {
                 }
             }
             // For people: nobody is judged by it.
-            Event::DuplicateSeen { .. } => {}
+            Event::DuplicateSeen { .. } | Event::EvaluatorRotated(_) => {}
             Event::LogRestored { copy, seen, signed } => {
                 self.restored = Some((copy.events, signed.clone()));
                 for standings in self.segments.values_mut() {
@@ -329,6 +343,17 @@ impl Fleet {
     /// How many events that copy had.
     pub fn restored_at(&self) -> u64 {
         self.restored.as_ref().map_or(0, |(events, _)| *events)
+    }
+
+    /// The words of the authorities before, each for the next one, oldest first.
+    pub fn successions(&self) -> &[Signed<Succession>] {
+        &self.successions
+    }
+
+    /// Every key that has signed for the mesh, as far as the newest one has its word.
+    pub fn authorities(&self) -> Vec<AuthorityId> {
+        let before = self.successions.iter().map(Signed::signer);
+        self.authority().into_iter().chain(before).collect()
     }
 
     /// The state as a snapshot keeps it.

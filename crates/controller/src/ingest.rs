@@ -203,6 +203,10 @@ impl Ingest<'_> {
         let Some(session) = self.connections.session(id) else {
             return;
         };
+        // First the keys, by which the node believes the rest.
+        if let Some(words) = self.journal.words_of_authorities() {
+            self.output.send(id, words);
+        }
         let welcome = ToNode::Welcome {
             place,
             unix_ms: now.unix_ms(),
@@ -228,7 +232,9 @@ impl Ingest<'_> {
     /// The mark that a node remembers, as far as the authority signed it for this mesh. The mere word of a
     /// node is worth nothing: any member could claim an epoch that never was, and raise a false alarm.
     fn proven(&self, newest: Option<Signed<Mark>>) -> Option<Verified<Mark>> {
-        let mark = newest.and_then(|mark| mark.verify(&self.mesh.trusted()).ok());
+        // A node that was away has the word of an authority before.
+        let trusted = self.journal.fleet().authorities();
+        let mark = newest.and_then(|mark| mark.verify(&trusted).ok());
         mark.filter(|mark| mark.mesh == self.mesh.id)
     }
 

@@ -12,7 +12,7 @@ use keys::{Epoch, LogSecret, SegmentId};
 use std::borrow::Cow;
 use std::time::Duration;
 use wire::log::{LogEnd, LogNews};
-use wire::{Mark, NodeName};
+use wire::{Mark, NodeName, ToNode};
 
 /// The log and its fold.
 #[derive(Debug)]
@@ -167,6 +167,12 @@ impl Journal {
         tracing::info!(%old, new = %new_public, "the event log has a new key");
         output.touch();
         Ok(())
+    }
+
+    /// The words of the authorities before, for a node that may not know the one of today; `None`: there are none.
+    pub(crate) fn words_of_authorities(&self) -> Option<ToNode> {
+        let successions = self.fleet.successions().to_vec();
+        (!successions.is_empty()).then_some(ToNode::Authorities { successions })
     }
 
     /// Whether the log took what it was given last.

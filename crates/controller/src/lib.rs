@@ -69,9 +69,10 @@ mod status_file;
 mod view;
 
 pub use log::{Log, LogError};
+pub use mesh::EnrolmentMode;
 pub use open::{Config, Controller, Keys, OpenError};
 pub use serve::{Remote, ServeError};
-pub use setup::{EnrolmentMode, StartError};
+pub use setup::StartError;
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use crate::event::Event;
 use crate::fleet::Fleet;
 use crate::reserve::Reserve;
 use jiff::Timestamp;
-use keys::{AuthorityId, Epoch, EpochSecret, LogSecret, SegmentId};
+use keys::{AuthorityId, AuthoritySecret, Epoch, EpochSecret, LogSecret, SegmentId};
 use record::open::{Item, Trust};
 use record::{Entry, NewEntry, Store};
 use rusqlite::{Connection, Transaction, params};
@@ -23,7 +23,7 @@ use wire::log::{LogEnd, LogNews};
 use wire::{Digest, EpochUpdate, Signed};
 use zeroize::Zeroizing;
 
-mod log_key;
+pub(crate) mod next_key;
 
 pub use record::store::path_in;
 pub use record::{Head, LogError};
@@ -130,7 +130,7 @@ impl Log {
             return Err(LogError::Authority(authority));
         }
         let epochs = read_epochs(store.database())?;
-        log_key::settle(path, store.key())?;
+        next_key::settle::<LogSecret>(path, &store.key())?;
         let log = Self {
             store,
             path: path.to_owned(),
@@ -279,14 +279,30 @@ impl Log {
         event: &Event,
     ) -> Result<(), LogError> {
         let public = new.public();
-        log_key::write_next(&self.path, &new)?;
+        next_key::write_next(&self.path, &new)?;
         let entries = [entry(at, by, event)];
         self.store.append_with_new_key(&entries, new, |_| Ok(()))?;
         // Should that fail, the next start does it.
-        if let Err(error) = log_key::settle(&self.path, public) {
+        if let Err(error) = next_key::settle::<LogSecret>(&self.path, &public) {
             tracing::warn!(%error, "the log's new key waits in log.key.new for its name");
         }
         Ok(())
+    }
+
+    /// Puts the key on the disk that is about to sign for the mesh.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn write_next_authority(&self, new: &AuthoritySecret) -> std::io::Result<()> {
+        next_key::write_next(&self.path, new)
+    }
+
+    /// Leaves the key of the authority that the log names alone on the disk.
+    pub(crate) fn settle_authority(&self, key: AuthorityId) {
+        // Should that fail, the next start does it.
+        if let Err(error) = next_key::settle::<AuthoritySecret>(&self.path, &key) {
+            tracing::warn!(%error, "the authority's new key waits in authority.key.new for its name");
+        }
     }
 
     /// Whether no room could be held, whatever the disk says now.
@@ -395,7 +411,7 @@ impl Log {
 
 fn trust(path: &Path, secret: LogSecret) -> Trust {
     Trust {
-        next: log_key::read_next(path),
+        next: next_key::read_next(path),
         secret,
     }
 }

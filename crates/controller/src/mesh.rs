@@ -4,12 +4,21 @@
 use crate::fleet::Node;
 use crate::log::Log;
 use crate::network::Network;
-use crate::setup::EnrolmentMode;
 use keys::{AuthorityId, AuthoritySecret, ControllerId, MeshId, Scope, SegmentId};
 use std::time::Duration;
 use wire::signed::VerifyError;
 use wire::update::MAX_REASON_LEN;
 use wire::{Digest, Excluded, Mark, Member, NodeName, Place, Signed};
+
+/// Whether a token is enough for a place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EnrolmentMode {
+    /// A place.
+    #[default]
+    Token,
+    /// To wait for an operator's approval.
+    Approve,
+}
 
 /// The mesh, as every part of the engine may see it.
 #[derive(Debug)]
@@ -22,7 +31,7 @@ pub(crate) struct Mesh {
     pub(crate) controller: ControllerId,
     /// Where nodes reach the controller, for tokens.
     pub(crate) advertise: Vec<String>,
-    /// What a token buys.
+    /// Whether a token is enough.
     pub(crate) enrolment: EnrolmentMode,
     /// Which boot of the machine this is.
     pub(crate) boot_id: String,

@@ -4,9 +4,10 @@
 use crate::clock::{self, Now};
 use crate::engine::Engine;
 use crate::inputs::Question;
-use crate::log::{self, Log, LogError, Opened};
+use crate::log::{self, Log, LogError, Opened, next_key};
+use crate::mesh::EnrolmentMode;
 use crate::network::Network;
-use crate::setup::{EnrolmentMode, Setup, StartError};
+use crate::setup::{Setup, StartError};
 use crate::status_file;
 use keys::{AuthorityId, AuthoritySecret, ControllerSecret, LogSecret, MeshId};
 use policy::Policy;
@@ -40,7 +41,7 @@ pub struct Config {
     pub mesh_v4: (Ipv4Addr, u8),
     /// The mesh's IPv6 range and its prefix length. `None`: `fd` and the mesh's id, /64.
     pub mesh_v6: Option<(Ipv6Addr, u8)>,
-    /// What a token buys.
+    /// Whether a token is enough.
     pub enrolment: EnrolmentMode,
     /// The policy.
     pub policy: Policy,
@@ -185,7 +186,10 @@ impl Controller {
         config.check()?;
         check_state_dir(&config.state_dir)?;
         let path = log::path_in(&config.state_dir);
-        let trusted: Vec<AuthorityId> = [Some(authority.public()), config.adopt_log]
+        // A change of the authority that was cut short has left the next key: the log says whether it is in force.
+        let next = next_key::read_next::<AuthoritySecret>(&path);
+        let next_id = next.as_ref().map(AuthoritySecret::public);
+        let trusted: Vec<AuthorityId> = [Some(authority.public()), next_id, config.adopt_log]
             .into_iter()
             .flatten()
             .collect();
@@ -196,6 +200,9 @@ impl Controller {
         };
         let opened = opened.map_err(|source| OpenError::Log { path, source })?;
         let Opened { log, fleet, epochs } = opened;
+        let next = next.filter(|next| fleet.authority() == Some(next.public()));
+        let authority = next.unwrap_or(authority);
+        log.settle_authority(authority.public());
         if config.adopt_log.is_some() && fleet.authority() == Some(authority.public()) {
             tracing::warn!(
                 "`adopt_log` has served its purpose: remove it, it still trusts the old key"

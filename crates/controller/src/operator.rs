@@ -15,17 +15,19 @@ use crate::rotate::Rotation;
 use crate::segment::{Segment, Unpublished};
 use crate::view::View;
 use epoch::authority::Kind;
-use keys::{Epoch, LogSecret, SegmentId, TokenSecret};
+use keys::{AuthorityId, Epoch, LogSecret, SegmentId, TokenSecret};
 use rand_core::{OsRng, RngCore as _};
 use std::time::Duration;
 use wire::admin::{
-    EpochChange, EvictRequest, RotateRequest, Status, TokenCreated, TokenInfo, TokenRequest,
+    AuthorityRotated, EpochChange, EvictRequest, RotateRequest, Status, TokenCreated, TokenInfo,
+    TokenRequest,
 };
-use wire::{NodeName, Token};
+use wire::{NodeName, Token, VerifyError};
 
 use crate::request::LogRequest;
 
 pub use crate::request::{Answer, Page, Request};
+use wire::succession::EvaluatorSuccession;
 mod policy;
 
 pub use ::admin::Refused;
@@ -69,6 +71,9 @@ impl Operator<'_> {
             }
             Request::Evict(name, form) => self.evict(name, form, now),
             Request::Readmit(name) => self.readmit(name, now),
+            Request::RotateEvaluator(word) => self.rotate_evaluator(word, now),
+            // The engine's: it changes the key that the other parts only borrow.
+            Request::RotateAuthority => Err(Refused::plain(500, "not here")),
             Request::Recover(form) => self.recover(&form, now),
             Request::Remove(name, form) => self.remove(name, form, now),
             Request::Approve(name) => self.approve(&name, now),
@@ -199,6 +204,27 @@ impl Operator<'_> {
                 .collect(),
             held: segment.held().iter().cloned().collect(),
         }
+    }
+
+    /// Puts an evaluator's word for its next key on record, once.
+    fn rotate_evaluator(&mut self, word: EvaluatorSuccession, now: Now) -> Result<Answer, Refused> {
+        let (old, new) = word.verify().map_err(|error| {
+            let hint = "`meshctl key rotate evaluator` makes the statement; bring it as it is";
+            Refused::new(400, error.to_string(), hint)
+        })?;
+        self.commit(Event::EvaluatorRotated(word.clone()), now)?;
+        tracing::info!(%old, %new, "an evaluator has another key; list it in the policy");
+        Ok(Answer::Evaluator(word))
+    }
+
+    /// The answer to a change of the authority.
+    pub(crate) fn authority_rotated(&self, old: AuthorityId, now: Now) -> Answer {
+        Answer::Authority(AuthorityRotated {
+            old: old.to_string(),
+            new: self.rotation.mesh.authority.public().to_string(),
+            change: self.change(now),
+            absent: self.absent(),
+        })
     }
 
     fn tokens(&self, now: Now) -> Vec<TokenInfo> {
@@ -334,7 +360,21 @@ fn unknown(name: &NodeName) -> Refused {
     Refused::new(404, format!("no node {name}"), hint)
 }
 
-fn unpublished(error: &Unpublished) -> Refused {
+pub(crate) fn unsigned(error: &VerifyError) -> Refused {
+    let error = format!("the word for the nodes cannot be signed: {error}");
+    Refused::new(500, error, "this is a fault of the controller: report it")
+}
+
+pub(crate) fn no_key_file(error: &std::io::Error) -> Refused {
+    let error = format!("the new key cannot be written beside the old one: {error}");
+    Refused::new(
+        503,
+        error,
+        "nothing has changed: make the state directory writable, then try again",
+    )
+}
+
+pub(crate) fn unpublished(error: &Unpublished) -> Refused {
     let hint = match error {
         Unpublished::Log(_) => {
             "nothing has changed: free disk space or restore write access, then try again"

@@ -7,11 +7,12 @@ use policy::Policy;
 use serde::{Deserialize, Serialize};
 use wire::NodeName;
 use wire::admin::{
-    BannedKey, EpochChange, EventList, EvictRequest, EvidenceAnswer, Explanation, LogConsistency,
-    LogEntries, LogProof, LogStatus, NodeStatus, OverrideRequest, PolicyApplied, PolicyShown,
-    RecoverRequest, Recovered, RotateRequest, Simulation, Status, TokenCreated, TokenInfo,
-    TokenRequest, WaitingStatus,
+    AuthorityRotated, BannedKey, EpochChange, EventList, EvictRequest, EvidenceAnswer, Explanation,
+    LogConsistency, LogEntries, LogProof, LogStatus, NodeStatus, OverrideRequest, PolicyApplied,
+    PolicyShown, RecoverRequest, Recovered, RotateRequest, Simulation, Status, TokenCreated,
+    TokenInfo, TokenRequest, WaitingStatus,
 };
+use wire::succession::EvaluatorSuccession;
 
 /// A request.
 #[derive(Debug)]
@@ -24,6 +25,10 @@ pub enum Request {
     Evict(NodeName, EvictRequest),
     /// End an exclusion.
     Readmit(NodeName),
+    /// Record that another key vouches for an evaluator.
+    RotateEvaluator(EvaluatorSuccession),
+    /// Another key for the authority.
+    RotateAuthority,
     /// Go on from an old copy of the log.
     Recover(RecoverRequest),
     /// Remove a node for good.
@@ -142,6 +147,10 @@ pub enum Answer {
     Explanation(Box<Explanation>),
     /// To [`Request::Evict`], [`Request::Remove`] and [`Request::Rotate`].
     Change(EpochChange),
+    /// To [`Request::RotateEvaluator`].
+    Evaluator(EvaluatorSuccession),
+    /// To [`Request::RotateAuthority`].
+    Authority(AuthorityRotated),
     /// To [`Request::Recover`].
     Recovered(Recovered),
     /// To [`Request::Readmit`] and [`Request::Approve`].

@@ -121,6 +121,14 @@ impl Rotation<'_> {
         let epoch = draft.issue.update.epoch;
         report::published(&draft, segment.held(), now);
         self.counts.ballot(&draft.ballot);
+        if draft.cause == Cause::Authority {
+            // Durable by now, and before the first thing that the new key has signed.
+            for (id, ..) in self.connections.serving() {
+                if let Some(words) = self.journal.words_of_authorities() {
+                    self.output.send(id, words);
+                }
+            }
+        }
         let before = std::mem::take(&mut draft.before);
         segment.adopt(draft);
         let mut push = Push {
@@ -243,9 +251,11 @@ impl Rotation<'_> {
             return;
         }
         let fleet = self.journal.fleet();
-        if !segment.anyone_fails(fleet, now) {
+        let segment = self.segments.get_mut(id);
+        if !segment.take_judging(fleet, now) || !segment.anyone_fails(fleet, now) {
             return;
         }
+        let segment = self.segments.get(id);
         let ballot = decide(fleet, id, segment.policy(), Cause::Revocation, now);
         let mut roster = segment.standings(fleet).roster().iter();
         if roster.any(|name| !ballot.roster.contains(name)) {

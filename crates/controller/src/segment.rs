@@ -34,6 +34,8 @@ pub(crate) struct Segment {
     held: BTreeSet<NodeName>,
     phase: Phase,
     joins: Joins,
+    /// Until then no member is judged between epochs.
+    judged_until: Duration,
 }
 
 /// All from outside a segment that an epoch of it is made of.
@@ -76,6 +78,7 @@ impl Segment {
             held: BTreeSet::new(),
             phase: Phase::Running,
             joins: Joins::Nobody,
+            judged_until: Duration::ZERO,
         }
     }
 
@@ -223,6 +226,21 @@ impl Segment {
         self.policy.revoke == Revoke::Now
     }
 
+    /// Whether members are judged now, between epochs; then they rest.
+    pub(crate) fn take_judging(&mut self, fleet: &Fleet, now: Now) -> bool {
+        let due = self.judging_rests_until(now).is_none();
+        if due {
+            let members = self.standings(fleet).roster().len();
+            self.judged_until = now.boot + rest(members);
+        }
+        due
+    }
+
+    /// Until when members are not judged between epochs, if they are not now.
+    pub(crate) fn judging_rests_until(&self, now: Now) -> Option<Duration> {
+        Some(self.judged_until).filter(|until| now.boot < *until)
+    }
+
     /// When the machine is due, and what for.
     pub(crate) fn machine_due(&self) -> (Duration, Timer) {
         self.authority.poll_timeout()
@@ -321,6 +339,15 @@ impl Segment {
     }
 }
 
+/// How long members rest after they were judged: each piece of evidence is an occasion to judge all, and in a large
+/// mesh nothing else would be done. Zero in a small one.
+fn rest(members: usize) -> Duration {
+    if members <= SMALL {
+        return Duration::ZERO;
+    }
+    JUDGING.saturating_mul(u32::try_from(members).unwrap_or(u32::MAX))
+}
+
 fn timing(policy: &Policy) -> Timing {
     Timing {
         epoch: policy.epoch(),
@@ -329,6 +356,10 @@ fn timing(policy: &Policy) -> Timing {
     }
 }
 
+/// Members that are judged as often as there is an occasion.
+const SMALL: usize = 250;
+/// The rest for each member: ten times as long as it takes to judge one.
+const JUDGING: Duration = Duration::from_micros(20);
 /// Joins within this time share an epoch.
 const JOIN_DEBOUNCE: Duration = Duration::from_millis(200);
 /// After a restart, at most.

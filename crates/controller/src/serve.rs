@@ -366,8 +366,9 @@ impl Shell {
 
 /// Inputs that may wait; beyond that, connections wait.
 const INPUTS: usize = 1024;
-/// Evidence that is taken together.
-const BATCH: usize = 64;
+/// Evidence that is taken together: a disk that takes its time for a commit must not be the limit. Operators wait for
+/// so much at most, which is some 30 ms.
+const BATCH: usize = 256;
 /// Keeps a timer that is due, but waits for something else, from spinning.
 const TICK: Duration = Duration::from_millis(1);
 const NAP: Duration = Duration::from_secs(1);

@@ -4,6 +4,7 @@ use crate::clock::Now;
 use crate::event::Event;
 use crate::fleet::Fleet;
 use crate::log::{Log, LogError};
+use crate::mesh::EnrolmentMode;
 use crate::network::{Network, NetworkError};
 use crate::segment::Unpublished;
 use keys::{AuthoritySecret, ControllerId, MeshId};
@@ -29,22 +30,12 @@ pub struct Setup {
     pub authority: AuthoritySecret,
     /// Which boot of the machine this is.
     pub boot_id: String,
-    /// What a token buys.
+    /// Whether a token is enough.
     pub enrolment: EnrolmentMode,
     /// The name of the log of a mesh that begins is `NAME/MESH`; this is the first part.
     pub log_name: String,
     /// How long evidence is kept in the log; zero: for ever.
     pub keep_evidence: Duration,
-}
-
-/// What a token buys.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum EnrolmentMode {
-    /// A place.
-    #[default]
-    Token,
-    /// To wait for an operator's approval.
-    Approve,
 }
 
 /// Why the engine cannot start.

@@ -101,7 +101,7 @@ impl StatusFile {
 
     fn keep_at_once(&mut self, engine: &Engine, now: Now) {
         self.pending = false;
-        self.not_before = now.boot + STATUS_PAUSE;
+        self.not_before = now.boot + pause(engine.nodes());
         self.refresh_at = now.boot + STATUS_REFRESH;
         self.desk.lay(engine.status(now), false);
     }
@@ -182,10 +182,33 @@ pub(crate) fn write(path: &Path, status: &ControllerStatus) -> std::io::Result<(
     Ok(())
 }
 
+/// How long changes wait for each other in a mesh of so many nodes.
+fn pause(nodes: usize) -> Duration {
+    let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+    let pause = PAUSE_PER_NODE.saturating_mul(nodes);
+    pause.clamp(STATUS_PAUSE, STATUS_REFRESH)
+}
+
 /// Changes within this time share one writing.
 const STATUS_PAUSE: Duration = Duration::from_millis(200);
+/// In a large mesh, more of them do: everybody waits while a status is made, 5 µs for each node.
+const PAUSE_PER_NODE: Duration = Duration::from_millis(1);
 /// Reasons change with time alone, as evidence turns stale; and readers see by its age that there is a
 /// controller.
 const STATUS_REFRESH: Duration = Duration::from_secs(5);
 /// The wait at the end for a disk to take the last one.
 const STOP_TIME: Duration = Duration::from_millis(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_mesh_has_its_status_made_less_often() {
+        let paused = [0, 50, 200, 1_000, usize::MAX].map(pause);
+        assert_eq!(
+            paused.map(|it| it.as_millis()),
+            [200, 200, 200, 1_000, 5_000]
+        );
+    }
+}

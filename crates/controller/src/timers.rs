@@ -82,6 +82,10 @@ fn revocation_at(segment: &Segment, journal: &Journal, now: Now) -> Option<Durat
     if !segment.revokes_at_once() || journal.log().is_short_of_room() {
         return None;
     }
+    // Evidence that has come meanwhile is judged then.
+    if let Some(rested) = segment.judging_rests_until(now) {
+        return Some(rested);
+    }
     let stale = segment.stale_in(journal.fleet(), now)?;
     Some(now.boot + stale + STALE_MARGIN)
 }

@@ -23,6 +23,7 @@ pub(crate) fn read(text: &str, file: &File<'_>) -> Result<Vec<Benchmark>, Fault>
     }
     let (started, finished) = times(&root, file)?;
     let results = root.get("results").entries()?;
+    let mut left = MAX_SUBTASKS;
     let runs = results.iter().map(|(task, result)| {
         let (metrics, lower_is_better) = metrics(task, result, &root)?;
         let version = root.get("versions").get(task);
@@ -30,7 +31,7 @@ pub(crate) fn read(text: &str, file: &File<'_>) -> Result<Vec<Benchmark>, Fault>
             true => version.text_or_number()?.to_owned(),
             false => file.suite_version(),
         };
-        let samples = samples(task, &root, MAX_GROUP_DEPTH)?;
+        let samples = samples(task, &root, MAX_GROUP_DEPTH, &mut left)?;
         let model = root.get("model_name");
         let model = match model.is_there() {
             true => model.maybe_text()?,
@@ -118,8 +119,9 @@ fn metrics(
     Ok((metrics, lower))
 }
 
-/// How many samples a task has, or all tasks of a group, if all of them were run.
-fn samples(task: &str, root: &Field<'_, '_>, depth: usize) -> Result<u64, Fault> {
+/// How many samples a task has, or all tasks of a group, if all of them were run. Groups that name each other
+/// again and again multiply: `left` is how many tasks of groups are still looked at.
+fn samples(task: &str, root: &Field<'_, '_>, depth: usize, left: &mut usize) -> Result<u64, Fault> {
     let counts = root.get("n-samples").get(task);
     if counts.is_there() {
         let (original, effective) = (counts.get("original"), counts.get("effective"));
@@ -133,10 +135,19 @@ fn samples(task: &str, root: &Field<'_, '_>, depth: usize) -> Result<u64, Fault>
     if tasks.is_empty() || depth == 0 {
         return Err(counts.fault("nobody can tell whether all samples were run"));
     }
-    let counts = tasks.iter().map(|it| samples(it.text()?, root, depth - 1));
-    counts.sum()
+    let mut sum = 0u64;
+    for task in &tasks {
+        let rest = left.checked_sub(1);
+        *left = rest.ok_or_else(|| task.fault("one of more tasks of groups than are looked at"))?;
+        let count = samples(task.text()?, root, depth - 1, left)?;
+        let more = sum.checked_add(count);
+        sum = more.ok_or_else(|| task.fault("one sample more than can be counted"))?;
+    }
+    Ok(sum)
 }
 
+/// Most tasks of groups that are looked at in a file, each as often as a group names it.
+const MAX_SUBTASKS: usize = 100_000;
 /// Most groups in each other.
 const MAX_GROUP_DEPTH: usize = 8;
 const MAX_RUN_SECONDS: f64 = 365.0 * 86_400.0;

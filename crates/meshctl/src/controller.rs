@@ -5,7 +5,7 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::words;
 use clap::Subcommand;
-use wire::admin::{RecoverRequest, Recovered};
+use wire::admin::{AuthorityRotated, RecoverRequest, Recovered};
 use wire::name::NodeName;
 
 /// A verb of `meshctl controller`.
@@ -23,21 +23,64 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "EPOCH")]
         seen: Option<u64>,
     },
+    /// Replace a key of the controller's; the old one signs the new one.
+    Rotate {
+        /// Which key.
+        key: Rotated,
+    },
+}
+
+/// A key that the controller can replace.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Rotated {
+    /// The key that signs for the mesh; nodes follow the word of the old one. `meshctl log rotate-key` is for the log's.
+    Authority,
 }
 
 /// Runs the command.
 pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<(), Failure> {
-    let Verb::Recover { evict, seen } = verb;
-    let form = RecoverRequest { seen, evict };
-    let reply = client.post_form("/v1/recover", &form).await?;
-    answer.show(&reply, recovered)
+    match verb {
+        Verb::Recover { evict, seen } => {
+            let form = RecoverRequest { seen, evict };
+            let reply = client.post_form("/v1/recover", &form).await?;
+            answer.show(&reply, recovered)
+        }
+        Verb::Rotate {
+            key: Rotated::Authority,
+        } => {
+            let reply = client.post("/v1/authority/rotate").await?;
+            answer.show(&reply, rotated)
+        }
+    }
+}
+
+fn rotated(done: AuthorityRotated) -> String {
+    let mut lines = vec![
+        format!(
+            "{} signs from now on, by the word of {}",
+            done.new, done.old
+        ),
+        words::change(&done.change),
+    ];
+    if !done.absent.is_empty() {
+        lines.push(format!(
+            "not connected, and will learn of it then: {}",
+            listed(&done.absent)
+        ));
+    }
+    lines.push(
+        "back up the state directory: an older copy holds a key that nodes do not follow any more"
+            .into(),
+    );
+    lines.join("\n")
+}
+
+fn listed(names: &[NodeName]) -> String {
+    let names: Vec<&str> = names.iter().map(NodeName::as_str).collect();
+    names.join(", ")
 }
 
 fn recovered(done: Recovered) -> String {
-    let listed = |names: &[NodeName]| {
-        let names: Vec<&str> = names.iter().map(NodeName::as_str).collect();
-        names.join(", ")
-    };
     let Recovered {
         copy_events, seen, ..
     } = done;

@@ -77,7 +77,7 @@ enum Noun {
     /// Check, show, compare, try or apply a policy, or overrule it for a node.
     #[command(subcommand)]
     Policy(policy::Verb),
-    /// Recover the controller after an old copy was restored.
+    /// Recover the controller after an old copy was restored, or replace its authority key.
     #[command(subcommand)]
     Controller(controller::Verb),
     /// Show the epoch in force, or begin a new one.
@@ -99,7 +99,7 @@ enum Noun {
     /// On a node: hand a pair's configuration to a stock WireGuard.
     #[command(subcommand)]
     Peer(peer::Verb),
-    /// Make signing keys; needs no daemon.
+    /// Make signing keys, or replace them by the word of the old ones.
     #[command(subcommand)]
     Key(key::Verb),
     /// Turn a harness's results into evidence, sign it, and hand it in.
@@ -141,7 +141,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Metrics => metrics::run(&client, &answer).await,
         Noun::Score(verb) => score::run(verb, &client, &answer).await,
         Noun::Peer(verb) => peer::run(verb, &client, &answer).await,
-        Noun::Key(verb) => key::run(&verb, &answer),
+        Noun::Key(verb) => key::run(&verb, &client, &answer).await,
         Noun::Evidence(verb) => evidence::run(verb, &client, &answer).await,
     }
 }

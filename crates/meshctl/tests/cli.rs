@@ -463,3 +463,37 @@ fn what_was_not_observed_lately_is_shown_with_its_age() {
     assert!(shown.contains("silent for 9 s, 198.18.0.1:7443"), "{shown}");
     assert!(shown.contains("0.5 ms (30 s ago)"), "{shown}");
 }
+
+#[test]
+fn an_evaluators_next_key_comes_with_the_word_of_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (old, new, word) = (path("old"), path("new"), path("word"));
+    let nowhere = Path::new("/nonexistent/s");
+    let generated = meshctl(nowhere, &["key", "generate", "evaluator", "--output", &old]);
+    let rotate = [
+        "key",
+        "rotate",
+        "evaluator",
+        "--key",
+        &old,
+        "--output",
+        &new,
+    ];
+    let rotated = meshctl(nowhere, &rotate);
+    assert_eq!(rotated.status.code(), Some(0), "{}", stderr(&rotated));
+    std::fs::write(&word, &rotated.stdout).unwrap();
+    let said: wire::succession::EvaluatorSuccession =
+        serde_json::from_slice(&rotated.stdout).unwrap();
+    assert!(said.verify().is_ok());
+    assert_eq!(said.old, stdout(&generated).trim());
+    assert_eq!(
+        meshctl(nowhere, &rotate).status.code(),
+        Some(2),
+        "never overwritten"
+    );
+    let mesh = Daemon::with(200, &serde_json::to_value(&said).unwrap());
+    let output = mesh.run(&["key", "submit", &word]);
+    assert!(stdout(&output).contains(&said.new), "{}", stderr(&output));
+    assert_eq!(mesh.asked()[0].line, "POST /v1/evaluators/rotate HTTP/1.1");
+}

@@ -17,6 +17,7 @@ use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// Why a role does not begin with the files that it finds.
 #[derive(Debug, thiserror::Error)]
@@ -219,7 +220,13 @@ fn is_lost(state: &StateDir, adopt_log: Option<AuthorityId>) -> Result<bool, Fou
         Err(StateDirError::Key { .. }) => return Ok(true),
         Err(error) => return Err(error.into()),
     };
+    // A change of the authority that was cut short: the mesh is of the next key already, and not lost.
+    let next = std::fs::read_to_string(state.file(NEXT_AUTHORITY)).map(Zeroizing::new);
+    let next = next
+        .ok()
+        .and_then(|line| AuthoritySecret::from_base64(line.trim()).ok());
     let trusted = adopt_log.into_iter().chain([authority.public()]);
+    let trusted = trusted.chain(next.map(|next| next.public()));
     let trusted: Vec<AuthorityId> = trusted.collect();
     let path = state.file(DATABASE);
     match Log::resume(&path, log, &trusted) {
@@ -273,10 +280,11 @@ fn refused(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateDi
 
 const CONNECTION: &str = "connection.key";
 const AUTHORITY: &str = "authority.key";
+const NEXT_AUTHORITY: &str = "authority.key.new";
 const LOG: &str = "log.key";
 const DATABASE: &str = "controller.db";
 /// Any of them says that there was a mesh.
-const MESH: [&str; 7] = [
+const MESH: [&str; 9] = [
     CONNECTION,
     AUTHORITY,
     LOG,
@@ -284,6 +292,8 @@ const MESH: [&str; 7] = [
     "controller.db-wal",
     "controller.db-shm",
     "controller.db-journal",
+    "log.key.new",
+    NEXT_AUTHORITY,
 ];
 const FOUNDING: &str = "founding";
 const IDENTITY: &str = "identity.key";

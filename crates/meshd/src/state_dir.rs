@@ -153,13 +153,14 @@ fn is_held(name: &str) -> bool {
     HELD.contains(&name) || name.starts_with("controller.db")
 }
 
-const HELD: [&str; 11] = [
+const HELD: [&str; 12] = [
     "lock",
     "founding",
     "connection.key",
     "authority.key",
     "log.key",
     "log.key.new",
+    "authority.key.new",
     "controller.reserve",
     "identity.key",
     "wireguard.key",

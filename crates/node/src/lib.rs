@@ -370,11 +370,12 @@ impl Node {
         let dialer = Dialer::bind(&self.identity, token.controller)?;
         let keys = (self.identity.public(), self.wg.public());
         let known = (self.config.name.as_ref(), self.config.interface.as_str());
-        let place = session::enrol(&dialer, token, known, keys).await;
+        let enrolled = session::enrol(&dialer, token, known, keys).await;
         dialer.close("enrolled").await;
+        let (place, authorities) = enrolled.map_err(ServeError::Enrolment)?;
         let (node, wg) = keys;
         let keys = EnrolledKeys { node, wg };
-        let enrolment = Enrolment::new(token, &place.map_err(ServeError::Enrolment)?, keys);
+        let enrolment = Enrolment::new(token, authorities, &place, keys);
         // First the memory, so that an enrolled node without one has lost it.
         self.state.save_memory(&self.memory)?;
         self.state.save_enrolment_aside(enrolment.clone()).await?;

@@ -241,6 +241,7 @@ enum Wanted {
     Newest(Newest),
     Runs(Vec<SeenRun>),
     Place(Box<Enrolment>),
+    Enrolment(Box<Enrolment>),
 }
 
 impl Keeper {
@@ -273,6 +274,11 @@ impl Keeper {
         let _ = self.wanted.send(Wanted::Place(Box::new(enrolment)));
     }
 
+    /// Has the enrolment written soon, with what has changed in it.
+    pub(crate) fn keep_enrolment(&self, enrolment: Enrolment) {
+        let _ = self.wanted.send(Wanted::Enrolment(Box::new(enrolment)));
+    }
+
     /// Waits until everything is written, but no longer than `limit`.
     pub(crate) fn stop(self, limit: Duration) {
         drop(self.wanted);
@@ -290,6 +296,11 @@ fn keep(state: &StateDir, mut memory: Memory, mesh: MeshId, inbox: &mpsc::Receiv
                 Wanted::Newest(it) => newest = Some(it),
                 Wanted::Runs(it) => runs = Some(it),
                 Wanted::Place(enrolment) => keep_place(state, &enrolment),
+                Wanted::Enrolment(enrolment) => {
+                    if let Err(error) = state.save_enrolment(&enrolment) {
+                        tracing::error!(%error, "the mesh's new authority is not remembered across a restart");
+                    }
+                }
             }
         }
         if let Some(Err(error)) = runs.map(|runs| state.save_seen_runs(runs)) {
@@ -313,12 +324,17 @@ fn keep_place(state: &StateDir, enrolment: &Enrolment) {
 }
 
 impl Enrolment {
-    pub(crate) fn new(token: &Token, place: &Place, keys: EnrolledKeys) -> Self {
+    pub(crate) fn new(
+        token: &Token,
+        authorities: Vec<AuthorityId>,
+        place: &Place,
+        keys: EnrolledKeys,
+    ) -> Self {
         Self {
             name: place.name.clone(),
             controllers: token.controllers.clone(),
             controller: token.controller,
-            authorities: token.authorities.clone(),
+            authorities,
             mesh: place.mesh,
             segment: place.segment,
             v4: place.v4,

@@ -3,7 +3,7 @@
 
 use crate::io::{addresses, clock, interface, udp};
 use agent::SessionEvent;
-use keys::{AuthorityId, NodeId, WgPublicKey};
+use keys::{AuthorityId, MeshId, NodeId, WgPublicKey};
 use quic::{Connection, Dialer, Pulse};
 use rand::Rng as _;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs as _};
@@ -16,7 +16,8 @@ use wire::host_port::{Host, HostPort, HostPortError};
 use wire::log::LogEnd;
 use wire::message::{Enrol, Hello, MAX_OWN, Refusal};
 use wire::{
-    Duplicate, Instance, Mark, NodeName, Place, Signed, ToController, ToNode, Token, VerifyError,
+    Duplicate, Instance, Mark, NodeName, Place, Signed, Succession, ToController, ToNode, Token,
+    VerifyError, succession,
 };
 
 /// News of the control channel.
@@ -101,6 +102,7 @@ pub(crate) struct Shown {
 /// The part of a hello that may change from one connection to the next.
 pub(crate) struct Introduction {
     pub(crate) node: NodeId,
+    pub(crate) mesh: MeshId,
     pub(crate) authorities: Vec<AuthorityId>,
     pub(crate) listen_port: u16,
     pub(crate) advertised: Vec<SocketAddr>,
@@ -108,6 +110,13 @@ pub(crate) struct Introduction {
     pub(crate) instance: Instance,
     /// The mesh's own addresses, which lead into the tunnel.
     pub(crate) inside: Inside,
+}
+
+impl Introduction {
+    /// The next connection begins with the authorities of today.
+    fn follow(&mut self, chain: &[Signed<Succession>]) {
+        self.authorities = succession::follow(chain, Some(self.mesh), &self.authorities);
+    }
 }
 
 /// A place is believed if a trusted authority signed it for this node: the controller's connection key
@@ -134,13 +143,21 @@ fn believe(
 pub(crate) async fn run(
     dialer: Dialer,
     addresses: Vec<String>,
-    introduction: Introduction,
+    mut introduction: Introduction,
     events: mpsc::Sender<Session>,
 ) {
     let mut backoff = Backoff::default();
     let mut caller = Caller::new(&dialer);
     for address in addresses.iter().cycle() {
-        let error = match once(&mut caller, address, &introduction, &events, &mut backoff).await {
+        let error = match once(
+            &mut caller,
+            address,
+            &mut introduction,
+            &events,
+            &mut backoff,
+        )
+        .await
+        {
             Ok(()) => SessionError::Closed,
             Err(error) => error,
         };
@@ -169,7 +186,7 @@ pub(crate) async fn run(
 async fn once(
     caller: &mut Caller<'_>,
     address: &str,
-    introduction: &Introduction,
+    introduction: &mut Introduction,
     events: &mpsc::Sender<Session>,
     backoff: &mut Backoff,
 ) -> Result<(), SessionError> {
@@ -191,9 +208,17 @@ async fn once(
         instance: introduction.instance,
     };
     send.send(&ToController::Hello(hello)).await?;
-    let answer = timeout(ANSWER_TIME, receive.recv())
+    let mut answer = timeout(ANSWER_TIME, receive.recv())
         .await
         .map_err(|_| SessionError::Silent)??;
+    let mut words = None;
+    if let Some(ToNode::Authorities { successions }) = answer {
+        introduction.follow(&successions);
+        words = Some(ToNode::Authorities { successions });
+        answer = timeout(ANSWER_TIME, receive.recv())
+            .await
+            .map_err(|_| SessionError::Silent)??;
+    }
     let (place, unix_ms, observed) = match answer {
         Some(ToNode::Welcome {
             place,
@@ -228,12 +253,22 @@ async fn once(
     if events.send(up).await.is_err() {
         return Ok(());
     }
+    if let Some(words) = words {
+        // The agent believes nobody else's word for a key, not even the session's.
+        let words = Session::Heard(SessionEvent::Message(Box::new(words)));
+        if events.send(words).await.is_err() {
+            return Ok(());
+        }
+    }
 
     // Each direction is one future of its own: a half-read frame is never abandoned for the other.
     let reading = async {
         while let Some(message) = receive.recv().await? {
             if let ToNode::Refused { reason } = message {
                 return Err(SessionError::Refused(reason));
+            }
+            if let ToNode::Authorities { successions } = &message {
+                introduction.follow(successions);
             }
             let heard = match message {
                 ToNode::Seen { observed } => Session::Seen {
@@ -278,7 +313,7 @@ pub(crate) async fn enrol(
     token: &Token,
     (name, interface): (Option<&NodeName>, &str),
     (node, wg): (NodeId, WgPublicKey),
-) -> Result<Place, Refusal> {
+) -> Result<(Place, Vec<AuthorityId>), Refusal> {
     let mut backoff = Backoff::default();
     let mut caller = Caller::new(dialer);
     let (mut told, mut told_to_wait) = (false, false);
@@ -291,7 +326,7 @@ pub(crate) async fn enrol(
         };
         let wishes = (name, interface);
         match enrol_at(&mut caller, address, token, wishes, (node, wg), &mut waits).await {
-            Ok(place) => return Ok(place),
+            Ok(enrolled) => return Ok(enrolled),
             Err(SessionError::Refused(Refusal::Busy)) => {}
             Err(SessionError::Refused(reason)) => return Err(reason),
             Err(error) => {
@@ -313,7 +348,7 @@ async fn enrol_at(
     (name, interface): (Option<&NodeName>, &str),
     (node, wg): (NodeId, WgPublicKey),
     waits: &mut impl FnMut(&NodeName),
-) -> Result<Place, SessionError> {
+) -> Result<(Place, Vec<AuthorityId>), SessionError> {
     // Nothing is known of the range yet. The controller knows it, and refuses before the token is spent.
     let connection = dial(caller, address, |_| false).await?;
     let mut addresses = vec![connection.remote().ip()];
@@ -331,7 +366,7 @@ async fn enrol_at(
     let answer = timeout(ANSWER_TIME, receive.recv())
         .await
         .map_err(|_| SessionError::Silent)??;
-    let answer = match answer {
+    let mut answer = match answer {
         Some(ToNode::Waiting { name }) => {
             waits(&name);
             // For as long as it takes: the word comes on this connection, and its end is noticed.
@@ -339,9 +374,20 @@ async fn enrol_at(
         }
         answer => answer,
     };
+    let mut authorities = token.authorities.clone();
+    if let Some(ToNode::Authorities { successions }) = &answer {
+        // The token is older than the mesh's key of today; which mesh it is of, only the place says.
+        authorities = succession::follow(successions, None, &authorities);
+        answer = timeout(ANSWER_TIME, receive.recv())
+            .await
+            .map_err(|_| SessionError::Silent)??;
+    }
     connection.close("enrolled");
     match answer {
-        Some(ToNode::Enrolled(place)) => believe(&place, node, &token.authorities),
+        Some(ToNode::Enrolled(place)) => {
+            let place = believe(&place, node, &authorities)?;
+            Ok((place, authorities))
+        }
         Some(ToNode::Refused { reason }) => Err(SessionError::Refused(reason)),
         Some(_) => Err(SessionError::OutOfTurn),
         None => Err(SessionError::Closed),
@@ -457,7 +503,7 @@ const OUTBOX: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keys::{AuthoritySecret, MeshId, NodeSecret, SegmentId};
+    use keys::{AuthoritySecret, NodeSecret, SegmentId};
     use rand_core::OsRng;
 
     #[test]

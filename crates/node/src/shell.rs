@@ -205,6 +205,10 @@ impl Shell {
                 }
                 Effect::RememberRuns(runs) => self.keeper.keep_runs(runs),
                 Effect::Move(place) => self.moved(&place),
+                Effect::Trust(authorities) => {
+                    self.enrolment.authorities = authorities;
+                    self.keeper.keep_enrolment(self.enrolment.clone());
+                }
                 Effect::LookAtUnderlay => self.underlay_changed = true,
             }
         }

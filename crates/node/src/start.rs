@@ -90,6 +90,7 @@ pub(crate) fn start(
     let dialer = Dialer::bind(&identity, enrolment.controller)?;
     let introduction = Introduction {
         node: identity.public(),
+        mesh: enrolment.mesh,
         authorities: enrolment.authorities.clone(),
         listen_port,
         advertised: config.advertise.clone(),

@@ -16,6 +16,11 @@ use sha2::{Digest as _, Sha256};
 /// The kind of the entry that says what left.
 pub const KIND: &str = "entries_pruned";
 
+/// With the word itself and not a parameter, SQLite finds it by its index: it would otherwise read the log back to the
+/// last of them, or all of it.
+pub(crate) const LAST_RANGE: &str =
+    "SELECT body FROM entries WHERE kind = 'entries_pruned' ORDER BY seq DESC LIMIT 1";
+
 /// The entries that left, as the body of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pruned {
@@ -37,10 +42,8 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub fn pruned_through(&self) -> Result<u64, LogError> {
-        let mut query = self
-            .db
-            .prepare_cached("SELECT body FROM entries WHERE kind = ?1 ORDER BY seq DESC LIMIT 1")?;
-        let mut rows = query.query([KIND])?;
+        let mut query = self.db.prepare_cached(LAST_RANGE)?;
+        let mut rows = query.query([])?;
         let Some(row) = rows.next()? else {
             return Ok(0);
         };
@@ -66,6 +69,8 @@ impl Store {
         let after = self.pruned_through()?;
         let width = WIDTH as u64;
         let last = self.snapshot - self.snapshot % width;
+        // No further than this lot reaches: where nothing is young, the search would read to the end of the log.
+        let last = last.min(after.saturating_add(most));
         // By number and not by time alone: the clock may have been set, and ranges must not overlap.
         let young: Option<i64> = self.db.query_row(
             "SELECT min(seq) FROM entries WHERE seq > ?1 AND seq <= ?2 AND at_unix_ms >= ?3",
@@ -73,7 +78,6 @@ impl Store {
             |row| row.get(0),
         )?;
         let through = young.map_or(last, |seq| seq.cast_unsigned() - 1);
-        let through = through.min(after.saturating_add(most));
         if through <= after {
             return Ok(None);
         }

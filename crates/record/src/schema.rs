@@ -52,7 +52,7 @@ pub(crate) fn create_private(path: &Path) -> Result<(), LogError> {
 
 /// A controller that is just stopping may still have the log.
 const BUSY_TIME: Duration = Duration::from_secs(1);
-pub(crate) const VERSION: i64 = 5;
+pub(crate) const VERSION: i64 = 6;
 /// One process, and no shared-memory file beside the log.
 const ALONE: &str = "PRAGMA locking_mode = EXCLUSIVE;";
 pub(crate) const PRAGMAS: &str = "
@@ -66,6 +66,7 @@ pub(crate) const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS entries (
         seq INTEGER PRIMARY KEY, at_unix_ms INTEGER NOT NULL, author TEXT, kind TEXT NOT NULL,
         body TEXT NOT NULL) STRICT;
+    CREATE INDEX IF NOT EXISTS pruned ON entries (seq) WHERE kind = 'entries_pruned';
     CREATE TABLE IF NOT EXISTS tiles (
         level INTEGER NOT NULL, place INTEGER NOT NULL, hashes BLOB NOT NULL,
         PRIMARY KEY (level, place)) STRICT;
@@ -77,6 +78,6 @@ pub(crate) const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS epochs (
         segment INTEGER NOT NULL, epoch INTEGER NOT NULL, signed BLOB NOT NULL,
         secret BLOB NOT NULL, PRIMARY KEY (segment, epoch)) STRICT;
-    PRAGMA user_version = 5;
+    PRAGMA user_version = 6;
     COMMIT;
 ";

@@ -304,6 +304,29 @@ fn pruned_entries_can_be_proved_and_no_other_may_be_missing() {
 }
 
 #[test]
+fn the_last_range_that_left_is_found_without_reading_the_log() {
+    let (_dir, path) = log_of(3);
+    let (store, _) = try_open(&path).unwrap();
+    let query = format!("EXPLAIN QUERY PLAN {}", crate::retention::LAST_RANGE);
+    let plan = store
+        .database()
+        .query_row(&query, [], |row| row.get::<_, String>(3));
+    assert_eq!(plan.unwrap(), "SCAN entries USING INDEX pruned");
+}
+
+#[test]
+fn a_lot_reaches_no_further_than_it_may() {
+    let (_dir, path) = log_of(2_000);
+    let (mut store, _) = try_open(&path).unwrap();
+    store.keep_snapshot(b"state").unwrap();
+    let after = 1_700_000_001_000;
+    let ranges: Vec<_> = std::iter::from_fn(|| store.prune("evidence", after, 300, after).unwrap())
+        .map(|pruned| (pruned.from, pruned.through))
+        .collect();
+    assert_eq!(ranges, [(1, 300), (301, 600), (601, 900), (901, 999)]);
+}
+
+#[test]
 fn a_new_key_is_vouched_for_by_the_old_one() {
     let (_dir, path) = log_of(3);
     let (mut store, _) = try_open(&path).unwrap();

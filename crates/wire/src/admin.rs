@@ -10,6 +10,8 @@
 //! | `POST /v1/nodes/{name}/approve` | → [`NodeStatus`] |
 //! | `POST /v1/nodes/{name}/reject` | [`EvictRequest`] → [`WaitingStatus`] |
 //! | `GET /v1/banned`, `DELETE /v1/banned/{key}` | [`BannedKey`], one or a list |
+//! | `POST /v1/evaluators/rotate` | [`EvaluatorSuccession`](crate::succession::EvaluatorSuccession) → the same |
+//! | `POST /v1/authority/rotate` | → [`AuthorityRotated`] |
 //! | `POST /v1/recover` | [`RecoverRequest`] → [`Recovered`] |
 //! | `POST /v1/epoch/rotate` | [`RotateRequest`] → [`EpochChange`] |
 //! | `GET /v1/tokens`, `POST /v1/tokens`, `DELETE /v1/tokens/{id}` | [`TokenInfo`], [`TokenRequest`] → [`TokenCreated`] |
@@ -579,6 +581,19 @@ pub struct RecoverRequest {
     /// Nodes to evict with it: what was decided after the copy is forgotten.
     #[serde(default)]
     pub evict: Vec<NodeName>,
+}
+
+/// Another key signs for the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityRotated {
+    /// The key that signed before, `authority:…`.
+    pub old: String,
+    /// The key that signs from now on.
+    pub new: String,
+    /// The first epoch that it has signed.
+    pub change: EpochChange,
+    /// The nodes that are not connected: they learn of it when they come.
+    pub absent: Vec<NodeName>,
 }
 
 /// The controller goes on from an old copy.

@@ -12,6 +12,7 @@
 //! | [`log`] | the end of the controller's log, as nodes hear of it |
 //! | [`place`] | a node's place in a mesh |
 //! | [`signed`] | `Signed<T>` → `Verified<T>` |
+//! | [`succession`] | the word of an authority for the next one |
 //! | [`evidence`] | DSSE envelope around an in-toto statement with the benchmark predicate |
 //! | [`token`] | the enrolment token's one string |
 //! | [`name`] | node names |
@@ -38,6 +39,7 @@ pub mod message;
 pub mod name;
 pub mod place;
 pub mod signed;
+pub mod succession;
 pub mod token;
 pub mod update;
 pub mod visible;
@@ -50,6 +52,7 @@ pub use message::{ToController, ToNode};
 pub use name::NodeName;
 pub use place::Place;
 pub use signed::{Digest, Signed, Verified, VerifyError};
+pub use succession::Succession;
 pub use token::Token;
 pub use update::{EpochUpdate, Excluded, LeaseEnd, Mark, Member};
 pub use way::Way;

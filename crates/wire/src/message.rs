@@ -6,6 +6,7 @@ use crate::log::{LogEnd, LogNews};
 use crate::name::NodeName;
 use crate::place::Place;
 use crate::signed::Signed;
+use crate::succession::Succession;
 use crate::update::{EpochUpdate, MAX_ROSTER, Mark};
 use crate::way::{MAX_LINK_NAME, Way};
 use keys::{Epoch, EpochSecret, NodeId, TokenSecret, WgPublicKey};
@@ -214,6 +215,11 @@ pub enum ToNode {
         /// The name to be approved.
         name: NodeName,
     },
+    /// Other keys have signed for the mesh before: sent before whatever the new one signed (type 12).
+    Authorities {
+        /// The words of those keys, oldest first; at most [`MAX_SUCCESSIONS`](crate::succession::MAX_SUCCESSIONS).
+        successions: Vec<Signed<Succession>>,
+    },
 }
 
 /// Why evidence was not accepted, and whether it may be later.
@@ -360,12 +366,13 @@ impl Frame for ToNode {
             Self::Seen { .. } => 9,
             Self::Ways { .. } => 10,
             Self::Waiting { .. } => 11,
+            Self::Authorities { .. } => 12,
         }
     }
 
     fn limit(frame_type: u8) -> Option<usize> {
         match frame_type {
-            1 | 2 | 5..=11 => Some(SMALL),
+            1 | 2 | 5..=12 => Some(SMALL),
             3 | 4 => Some(FLEET),
             _ => None,
         }

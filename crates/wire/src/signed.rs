@@ -108,6 +108,11 @@ impl<T: Signable> Signed<T> {
         })
     }
 
+    /// The key that signed, by its own word until the value is verified.
+    pub fn signer(&self) -> AuthorityId {
+        self.signer
+    }
+
     /// SHA-256 of the payload.
     pub fn digest(&self) -> Digest {
         Digest(sha2::Sha256::digest(&self.payload).into())

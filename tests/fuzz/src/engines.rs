@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use controller::clock::Now;
 use controller::engine::{ConnectionId, Effect, Engine, Setup};
 use controller::log::{self, Log, Opened};
-use controller::operator::{Answer, Request};
+use controller::operator::{Answer, Page, Request};
 use keys::{
     AuthoritySecret, ControllerId, Epoch, LogSecret, MeshId, NodeId, NodeSecret, TokenSecret,
     WgSecret,
@@ -267,7 +267,7 @@ impl World {
             advertised: Vec::new(),
             addresses: Vec::new(),
             newest,
-            log: (claims % 5 == 0).then(|| LogEnd {
+            log: claims.is_multiple_of(5).then(|| LogEnd {
                 events: u64::from(claims),
                 root: Digest([claims; 32]),
             }),
@@ -348,10 +348,10 @@ impl World {
             1 => Request::Readmit(name),
             2 => Request::Explain(name),
             3 => Request::Tokens,
-            _ => Request::Events {
-                after: 0,
+            _ => Request::Events(Page {
                 limit: u64::from(what),
-            },
+                ..Page::default()
+            }),
         };
         let answered = self.engine().operator(request, None, now);
         match (what % 5, answered) {

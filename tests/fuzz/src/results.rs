@@ -61,7 +61,7 @@ fn holds(format: Format, data: &[u8]) -> Option<Vec<Benchmark>> {
             now,
             labels,
         };
-        read(format, &mut Cursor::new(data), &source)
+        read(format, &mut Cursor::new(data), &source).map(|report| report.runs)
     };
     let runs = match as_of(modified, "report.xml") {
         Ok(runs) => runs,
@@ -77,13 +77,14 @@ fn holds(format: Format, data: &[u8]) -> Option<Vec<Benchmark>> {
         assert!(Duration::try_from(ahead).unwrap_or_default() <= MAX_AHEAD);
         assert!(run.metrics.values().all(|value| value.is_finite()));
     }
-    // A file that is touched is no other run, nor a younger one than it says itself.
+    // A file that is touched is no other run, and a younger one only where it says no time of its own, or one behind
+    // that of the file.
     let touched = as_of(now, "report.xml").expect("the same bytes");
     let nonces =
         |runs: &[Benchmark]| -> Vec<String> { runs.iter().map(|run| run.nonce.clone()).collect() };
     assert_eq!(nonces(&runs), nonces(&touched));
     for (run, touched) in runs.iter().zip(&touched) {
-        let is_of_the_file = run.finished_at == modified && touched.finished_at == now;
+        let is_of_the_file = run.finished_at == modified && touched.finished_at <= now;
         assert!(is_of_the_file || run.finished_at == touched.finished_at);
     }
     Some(runs)

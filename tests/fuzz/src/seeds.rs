@@ -86,7 +86,11 @@ pub fn all() -> Vec<Target> {
         target(
             "result_lm_eval",
             results::lm_eval,
-            fixtures_of(&["lm-eval/results.json", "lm-eval/results-limit.json"]),
+            fixtures_of(&[
+                "lm-eval/results.json",
+                "lm-eval/results-limit.json",
+                "lm-eval/results-group.json",
+            ]),
         ),
         target(
             "result_junit",

@@ -48,7 +48,7 @@ pub mod transfer;
 pub use builder::Builder;
 pub use entry::enter;
 pub use line::Line;
-pub use mesh::{CONTROLLER, Mesh};
+pub use mesh::{CONTROLLER, Mesh, name};
 pub use ping::{Losses, Pinger};
 pub use relay::{Impairment, Relay};
 

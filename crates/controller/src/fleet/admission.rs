@@ -1,4 +1,4 @@
-//! Who stands at the door: nodes that wait for an operator's approval, and keys that may not enrol again.
+//! The door of the mesh: nodes that wait for an operator's approval, and keys that may not enrol again.
 
 use super::Fleet;
 use crate::by::By;

@@ -2,7 +2,7 @@
 //! epoch's number jumps beyond those that they have seen, tokens that were open in the copy are revoked, and those
 //! whom the operator names are evicted. All of it becomes durable together, or nothing.
 
-use super::{Operator, unknown, unpublished};
+use super::{Operator, unknown, unpublished, unsigned};
 use crate::clock::Now;
 use crate::decide::Cause;
 use crate::event::Event;
@@ -35,14 +35,7 @@ impl Operator<'_> {
             unix_ms: now.unix_ms(),
         };
         let signed = Signed::sign(&restored, &self.rotation.mesh.authority);
-        let signed = signed.map_err(|error| {
-            let hint = "this is a fault of the controller: report it";
-            Refused::new(
-                500,
-                format!("the word for the nodes cannot be signed: {error}"),
-                hint,
-            )
-        })?;
+        let signed = signed.map_err(|error| unsigned(&error))?;
         events.push(Event::LogRestored { copy, seen, signed });
         // A token that is open in the copy may have been used since, and would admit somebody again.
         for (id, record) in fleet.tokens() {
@@ -94,7 +87,7 @@ impl Operator<'_> {
         Ok(seen)
     }
 
-    fn absent(&self) -> Vec<NodeName> {
+    pub(super) fn absent(&self) -> Vec<NodeName> {
         let connections = self.rotation.connections;
         let is_absent = |name: &&NodeName| {
             let live = connections.live(name);

@@ -192,6 +192,34 @@ fn revoke_now_drops_a_failing_and_a_silent_member_without_waiting() {
 }
 
 #[test]
+fn a_large_mesh_rests_between_judgements_and_revokes_soon_all_the_same() {
+    let mut world = World::new(Policy {
+        revoke: Revoke::Now,
+        epoch_seconds: 600,
+        ..Policy::default()
+    });
+    let nodes: Vec<_> = (0..=250)
+        .map(|number| {
+            world.forward(ms(200));
+            world.node(&format!("n{number}"))
+        })
+        .collect();
+    for node in &nodes {
+        assert_eq!(world.evidence(node, 0.9), None);
+    }
+    world.pass(s(2));
+    assert_eq!(world.status().epoch.members, 251);
+    assert_eq!(world.evidence(&nodes[0], 0.9), None);
+    let epoch = world.epoch();
+    world.evidence(&nodes[1], 0.1);
+    assert_eq!(world.epoch(), epoch, "all were judged this moment");
+    world.pass(ms(6));
+    assert_eq!(world.epoch(), epoch + 1);
+    assert_eq!(world.status_of(&nodes[1]).membership, Membership::Denied);
+    assert_eq!(world.status_of(&nodes[2]).membership, Membership::Allowed);
+}
+
+#[test]
 fn too_many_removals_wait_for_an_operators_word() {
     let mut world = world();
     let [a, b, c, d] = world.members(["a", "b", "c", "d"]);

@@ -204,3 +204,26 @@ fn a_node_that_is_no_member_or_was_evicted_is_removed_without_an_epoch() {
     assert_eq!(world.epoch(), epoch);
     assert!(world.ask(Request::Remove(a.name, because("z"))).is_err());
 }
+
+#[test]
+fn an_evaluators_word_for_its_next_key_is_on_record_and_a_false_one_is_not() {
+    let mut world = World::new(Policy::default());
+    let (old, new) = (
+        keys::EvaluatorSecret::generate(&mut OsRng),
+        keys::EvaluatorSecret::generate(&mut OsRng),
+    );
+    let word = wire::succession::EvaluatorSuccession::sign(&old, new.public());
+    let mut false_word = word.clone();
+    std::mem::swap(&mut false_word.old, &mut false_word.new);
+    let refused = world
+        .ask(Request::RotateEvaluator(false_word))
+        .err()
+        .unwrap();
+    assert!(refused.contains("signature"), "{refused}");
+    assert!(world.ask(Request::RotateEvaluator(word)).is_ok());
+    assert_eq!(
+        by_of(&mut world, "evaluator_rotated"),
+        [Some("uid:1000".to_owned())]
+    );
+    world.restart(Policy::default(), s(1), "boot");
+}

@@ -303,3 +303,80 @@ fn a_node_that_comes_again_to_the_log_that_it_knows_raises_no_alarm() {
     world.hello_with(a.connection, again);
     assert!(world.status().alarms.is_empty());
 }
+
+#[test]
+fn the_authority_is_replaced_by_its_own_word_and_nodes_old_and_new_follow() {
+    let (mut world, [a, b]) = running();
+    let old = AuthoritySecret::from_base64(&world.authority)
+        .unwrap()
+        .public();
+    let (token, of_b) = (world.token(None), world.mark(&b));
+    let (epoch, seen) = (world.epoch(), world.told[&a.connection].len());
+    let Ok(Answer::Authority(done)) = world.ask(Request::RotateAuthority) else {
+        panic!("not rotated");
+    };
+    assert_eq!((done.old, done.change.epoch), (old.to_string(), epoch + 1));
+    // A node hears the old key's word before the first thing that the new one has signed.
+    let mut trusted = vec![old];
+    let mesh = world.engine.fleet().mesh();
+    for message in world.told[&a.connection].iter().skip(seen) {
+        match message {
+            ToNode::Authorities { successions } => {
+                trusted = wire::succession::follow(successions, mesh, &trusted);
+            }
+            ToNode::Update(update) => {
+                assert_eq!(update.signed.verify(&trusted).unwrap().epoch.0, epoch + 1);
+                assert!(update.mark.verify(&trusted).is_ok());
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(trusted.len(), 1);
+    assert_eq!(trusted[0].to_string(), done.new);
+    // The file has the new key, and a restart goes on with it.
+    let file = world.dir.path().join("authority.key");
+    world.authority = std::fs::read_to_string(&file).unwrap().trim().to_owned();
+    world.restart(Policy::default(), s(1), "boot");
+    assert_eq!(world.epoch(), epoch + 1, "what is in force goes on");
+    // A node that was away, and one with a token of before.
+    let away = world.connect(&b.secret);
+    world.hello_with(away, of_b);
+    let told = &world.told[&away];
+    assert!(
+        matches!(told[0], ToNode::Authorities { .. }),
+        "{:?}",
+        told[0]
+    );
+    let ToNode::Welcome { place, .. } = &told[1] else {
+        panic!("{:?}", told[1]);
+    };
+    assert!(place.verify(&trusted).is_ok());
+    assert!(
+        world.status().alarms.is_empty(),
+        "the old key's mark is no other log's"
+    );
+    let (enrolled, _) = world
+        .try_enrol(&NodeSecret::generate(&mut OsRng), wg(), Some("c"), &token)
+        .unwrap();
+    let told = &world.told[&enrolled];
+    assert!(
+        matches!(told[0], ToNode::Authorities { .. }),
+        "{:?}",
+        told[0]
+    );
+}
+
+#[test]
+fn a_change_of_the_authority_that_cannot_be_written_changes_nothing() {
+    let (mut world, [_, _]) = running();
+    let epoch = world.epoch();
+    world.engine.log().fill_up();
+    while world.ask(Request::RotateAuthority).is_ok() {
+        world.engine.log().fill_up();
+        assert!(world.epoch() < epoch + 20, "the reserve is finite");
+    }
+    world.engine.log().free_up();
+    let next = world.dir.path().join("authority.key.new");
+    assert!(!next.exists(), "a key that never signed does not stay");
+    assert!(world.rotate(true, false).epoch > epoch);
+}

@@ -97,6 +97,47 @@ fn results_of_lm_eval_that_prove_nothing_are_refused_by_field_and_value() {
     }
 }
 
+/// A file with these groups, where `t` is a task with so many samples.
+fn of_groups(groups: &[(String, Vec<String>)], samples: u64) -> Vec<u8> {
+    let groups: std::collections::BTreeMap<_, _> = groups.iter().cloned().collect();
+    let file = serde_json::json!({
+        "results": { "g0": { "acc,none": 0.5 } },
+        "group_subtasks": groups,
+        "n-samples": { "t": { "original": samples, "effective": samples } },
+        "versions": { "g0": 1 },
+        "date": 1_790_000_000,
+        "config": {},
+    });
+    file.to_string().into_bytes()
+}
+
+#[test]
+fn groups_of_groups_of_groups_are_read_in_bounded_time() {
+    // 8 levels that name the next one 50 times each: 39 million million tasks in 3 kB.
+    let names = |level: usize| match level {
+        7 => vec!["t".to_owned(); 50],
+        level => vec![format!("g{}", level + 1); 50],
+    };
+    let groups: Vec<_> = (0..8)
+        .map(|level| (format!("g{level}"), names(level)))
+        .collect();
+    let refused = refused(Format::LmEval, &of_groups(&groups, 1));
+    assert!(
+        refused.contains("more tasks of groups than are looked at"),
+        "{refused}"
+    );
+    let group = |count| vec![("g0".to_owned(), vec!["t".to_owned(); count])];
+    let read = runs(Format::LmEval, &of_groups(&group(1000), 3));
+    assert_eq!(read[0].samples_total, 3000);
+}
+
+#[test]
+fn samples_that_cannot_be_counted_are_refused() {
+    let group = vec![("g0".to_owned(), vec!["t".to_owned(); 2])];
+    let refused = refused(Format::LmEval, &of_groups(&group, u64::MAX / 2 + 1));
+    assert!(refused.contains("more than can be counted"), "{refused}");
+}
+
 #[test]
 fn a_run_of_lm_eval_is_not_younger_than_its_file() {
     let bytes = fixture("lm-eval/results.json");

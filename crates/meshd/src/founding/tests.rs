@@ -284,7 +284,7 @@ fn a_mesh_that_is_only_out_of_reach_is_not_replaced() {
     place.sql("PRAGMA user_version = 99");
     let refused = place.start(true).unwrap_err();
     assert!(refused.contains("another version"), "{refused}");
-    place.sql("PRAGMA user_version = 5");
+    place.sql("PRAGMA user_version = 6");
     assert_eq!(place.start(false).unwrap(), mesh);
 }
 
@@ -312,4 +312,21 @@ fn an_enrolled_node_without_a_key_is_refused_and_one_that_is_not_enrolled_makes_
         place.remove(ENROLMENT);
         assert_ne!(keys().unwrap(), first);
     }
+}
+
+#[test]
+fn a_change_of_the_authority_that_was_cut_short_is_no_loss_of_the_mesh() {
+    let place = Place::with_mesh();
+    // As a crash leaves it between the commit and the new name: the log is of the key in the other file.
+    std::fs::rename(place.file(AUTHORITY), place.file(NEXT_AUTHORITY)).unwrap();
+    let old = AuthoritySecret::generate(&mut OsRng).expose_base64();
+    std::fs::write(place.file(AUTHORITY), old.as_bytes()).unwrap();
+    let private = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(place.file(AUTHORITY), private).unwrap();
+    let before = place.content();
+    let state = StateDir::open(&place.path).unwrap();
+    let founding = controller(&state, true, None).unwrap();
+    assert!(!founding.founding, "--new-mesh is ignored");
+    drop(state);
+    assert_eq!(place.content(), before, "nothing was set aside");
 }

@@ -48,10 +48,10 @@ pub(super) enum EmitError {
         /// So many are looked through.
         most: usize,
     },
-    /// What the program printed is no result that can be used.
+    /// The program's output is no result that can be used.
     #[error("the output of the benchmark command: {0}")]
     Output(#[source] Fault),
-    /// What the file holds is no result that can be used.
+    /// The file's content is no result that can be used.
     #[error("{}: {fault}", .path.display())]
     File {
         /// The file.

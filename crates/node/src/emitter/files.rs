@@ -45,7 +45,7 @@ pub(super) fn run(place: &Place, reading: &Reading, desk: &Desk) {
     }
 }
 
-/// What a look gave.
+/// The outcome of a look.
 #[derive(Debug)]
 struct Looked {
     /// The results that are news.
@@ -209,10 +209,6 @@ impl Watch {
     }
 
     /// Reads a file; `None` if it changes meanwhile.
-    #[expect(
-        clippy::type_complexity,
-        reason = "an outcome of the look, with one of the content in it"
-    )]
     fn read(
         &self,
         path: &Path,
@@ -241,7 +237,7 @@ impl Watch {
         self.files.insert(path.to_owned(), seen);
     }
 
-    /// What is known of a file that has not changed.
+    /// The outcome of the last look at a file that has not changed since.
     fn known(&self, path: &Path) -> Result<Option<Read>, Rc<EmitError>> {
         match self.files.get(path).map(|seen| &seen.state) {
             Some(State::Bad { error, .. }) => Err(Rc::clone(error)),

@@ -1,5 +1,5 @@
-//! What a program printed or a file holds, to emissions: runs by the format, or a DSSE envelope in its place,
-//! which is passed on as it is.
+//! The output of a program or the content of a file, to emissions: runs by the format, or a DSSE envelope in their
+//! place, which is passed on as it is.
 
 use super::nonce;
 use crate::io::clock;

@@ -53,7 +53,7 @@ impl Bench {
         std::fs::rename(&new, path).unwrap();
     }
 
-    /// What a look gives: a word for each emission, and for the trouble.
+    /// A look, in words: one for each emission, and one for the trouble.
     fn look(&mut self) -> String {
         let Looked { emissions, trouble } = self.watch.look(&self.place, &self.reading);
         let mut words: Vec<String> = emissions
