@@ -54,7 +54,7 @@ pub(crate) struct Answer {
     pub(crate) at: Instant,
 }
 
-/// What a window of submissions came to.
+/// The outcome of a window of submissions.
 pub(crate) struct Window {
     pub(crate) answers: Vec<Answer>,
     pub(crate) start: Instant,

@@ -69,7 +69,7 @@ pub(crate) fn measure(is_test: bool) -> anyhow::Result<()> {
     let left = prune(&mut log, &mut fleet)?;
     let lots = log.head().seq - written;
     drop(log);
-    // What leaves makes room for what comes: the file itself shrinks only so.
+    // Entries that leave make room for new ones; the file itself shrinks only so.
     database(&mesh)?.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);")?;
     let lean = file_len(&mesh)?;
     drop(mesh.resume()?);
@@ -103,7 +103,7 @@ impl Size {
             count(left),
             count(lean)
         );
-        // What stays when all evidence has left that can: the evidence behind the snapshot is still there.
+        // The rest that stays when all evidence has left that can: the evidence behind the snapshot is still there.
         let gone = per(full - lean, left);
         let a_day = 24 * 60 * self.a_minute();
         let nodes = self.nodes as f64;

@@ -135,7 +135,7 @@ pub(crate) fn simulate(
     Ok(told.simulation(policy))
 }
 
-/// What a trial has to tell.
+/// The findings of a trial.
 #[derive(Debug, Default)]
 struct Told {
     decisions: u64,

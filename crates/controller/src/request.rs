@@ -76,7 +76,7 @@ pub enum Request {
     Policy,
     /// Another policy.
     ChangePolicy(Box<Policy>),
-    /// What another policy would have decided, since then.
+    /// The decisions that another policy would have taken, since then.
     Simulate(Box<Policy>, Option<Timestamp>),
 }
 

@@ -2,12 +2,12 @@
 //!
 //! | Module | Reads |
 //! |---|---|
-//! | [`own`] | our own format: one JSON object |
-//! | [`inspect`] | logs of UK AISI's Inspect, `.eval` and `.json` |
-//! | [`lm_eval`] | `results_*.json` of the lm-evaluation-harness |
-//! | [`junit`] | JUnit XML |
-//! | [`exit_code`] | an exit code, by the contract of node-problem-detector |
-//! | [`json`], [`zip`] | JSON with every trap named; one member of a zip archive |
+//! | `own` | our own format: one JSON object |
+//! | `inspect` | logs of UK AISI's Inspect, `.eval` and `.json` |
+//! | `lm_eval` | `results_*.json` of the lm-evaluation-harness |
+//! | `junit` | JUnit XML |
+//! | `exit_code` | an exit code, by the contract of node-problem-detector |
+//! | `json`, `zip` | JSON with every trap named; one member of a zip archive |
 //!
 //! The bytes come from programs that nobody here has written, and are read as an enemy's: memory, depth and
 //! counts are bounded, and every refusal names the field and its value. There is no clock here: the time of the

@@ -1,4 +1,4 @@
-//! What a controller says of its log is believed only if it holds, and if it is what was asked for.
+//! A controller's word about its log is believed only if it holds, and if it answers what was asked.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

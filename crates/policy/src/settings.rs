@@ -314,7 +314,7 @@ impl Policy {
         toml::to_string(&table).unwrap_or_default()
     }
 
-    /// What has to hold: the requirements, or the one that the flat settings stand for.
+    /// The conditions of a member: the requirements, or the one that the flat settings stand for.
     pub fn requirements(&self) -> Cow<'_, [Requirement]> {
         if !self.require.is_empty() {
             return Cow::Borrowed(&self.require);

@@ -510,9 +510,9 @@ pub struct Difference {
     pub from_utc: String,
     /// Its end; `None`: it lasts.
     pub until_utc: Option<String>,
-    /// What happened.
+    /// The decision that was taken.
     pub happened: Membership,
-    /// What would have happened.
+    /// The decision that would have been taken.
     pub would: Membership,
     /// Why it would have.
     pub reason: Option<String>,

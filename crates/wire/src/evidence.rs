@@ -7,10 +7,10 @@
 //!
 //! | Room | Holds |
 //! |---|---|
-//! | [`benchmark`] | the predicate: one finished run of one suite, and its rules |
-//! | [`statement`] | the in-toto statement about one node |
-//! | [`envelope`] | the DSSE envelope, and signing |
-//! | [`attested`] | verifying |
+//! | `benchmark` | the predicate: one finished run of one suite, and its rules |
+//! | `statement` | the in-toto statement about one node |
+//! | `envelope` | the DSSE envelope, and signing |
+//! | `attested` | verifying |
 
 mod attested;
 mod benchmark;
