@@ -1,4 +1,4 @@
-//! A controller's word about its log is believed only if it holds, and if it answers what was asked.
+//! Proofs of a controller are shown only if they hold, and if they are of what was asked for.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
