@@ -9,7 +9,6 @@ const NOT_STATUS: &[&str] = &[
     "Explanation",
     "DecisionStatus",
     "RuleStatus",
-    "EvidenceAnswer",
     "EvictRequest",
     "RotateRequest",
     "RecoverRequest",
@@ -25,6 +24,13 @@ const NOT_STATUS: &[&str] = &[
     "EventInfo",
     "ScoreRequest",
     "WgExport",
+    "KeptEvidence",
+    "OverrideRequest",
+    "PolicyRequest",
+    "PolicyShown",
+    "PolicyApplied",
+    "Simulation",
+    "Difference",
 ];
 
 #[test]

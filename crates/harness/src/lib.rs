@@ -256,7 +256,7 @@ fn text(input: &mut (impl Read + Seek), most: u64) -> Result<String, Fault> {
     decoded(&bytes).map(str::to_owned)
 }
 
-/// See [`text`]; also for what a program has printed.
+/// As `text` does; also for what a program has printed.
 ///
 /// # Errors
 /// [`Fault::Empty`], [`Fault::Encoding`].
