@@ -15,6 +15,7 @@ CONFIG=$ARTIFACTS/config       # one TOML file per daemon
 LOGS=$ARTIFACTS/logs           # one log per daemon
 PIDS=$ARTIFACTS/run            # one pid file per daemon
 SECRETS=$ARTIFACTS/state       # keys and state, 0700
+RESULTS=$ARTIFACTS/results     # one folder of a harness's results per node, with BENCHMARK=inspect
 STATUS_FILE=$ARTIFACTS/status.json
 SOCKETS=/run/meshlab           # a path of a Unix socket has at most 107 bytes, so not in artifacts
 NS=meshlab                     # every namespace is called meshlab-…
@@ -22,7 +23,7 @@ BIN=${MESHD_BIN_DIR:-${CARGO_TARGET_DIR:-$REPO/target}/release}
 
 readonly SETTINGS=(
     NUM_NODES THRESHOLD EPOCH_SECONDS MAX_BENCHMARK_AGE SCORE_JITTER PROBE_SECONDS LOG_FORMAT
-    PROBATION_EPOCHS
+    PROBATION_EPOCHS BENCHMARK
 )
 readonly MAX_NODES=676
 
@@ -65,6 +66,7 @@ default_of() {
         PROBE_SECONDS) say 2 ;;
         LOG_FORMAT) say text ;;
         PROBATION_EPOCHS) say 1 ;;
+        BENCHMARK) say mock ;;
         NODE_A_SCORE_MEAN) say 0.90 ;;
         NODE_C_SCORE_MEAN) say 0.40 ;;
         NODE_*_SCORE_MEAN) say 0.85 ;;
@@ -74,6 +76,7 @@ default_of() {
 pattern_of() {
     case $1 in
         LOG_FORMAT) say '^(text|json)$' ;;
+        BENCHMARK) say '^(mock|inspect)$' ;;
         THRESHOLD | SCORE_JITTER | *_SCORE_MEAN) say '^(0(\.[0-9]+)?|1(\.0+)?)$' ;;
         PROBATION_EPOCHS) say '^(0|[1-9][0-9]{0,3})$' ;;
         *) say '^[1-9][0-9]{0,5}$' ;;

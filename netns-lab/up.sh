@@ -12,6 +12,7 @@
 #   PROBATION_EPOCHS=1     epochs, the one it joins included, for which a new node needs no evidence
 #   NODE_A_SCORE_MEAN=0.90 NODE_B_SCORE_MEAN=0.85 NODE_C_SCORE_MEAN=0.40, further nodes 0.85
 #   SCORE_JITTER=0.03      how far a score strays from its mean
+#   BENCHMARK=mock         or inspect: nodes take what Inspect writes into artifacts/results (evidence.sh does)
 #   PROBE_SECONDS=2        pause between a node's pings to its peers
 #   LOG_FORMAT=text        or json
 #   UP_DEADLINE=120        seconds until this script gives up
@@ -97,7 +98,7 @@ choose_settings() {
     # Nothing runs: begin a new mesh, without what a failed attempt may have left.
     settings_from_environment
     "$LAB/down.sh" --quiet
-    rm -rf -- "$CONFIG" "$LOGS" "$PIDS" "$SECRETS" "$STATUS_FILE"
+    rm -rf -- "$CONFIG" "$LOGS" "$PIDS" "$SECRETS" "$RESULTS" "$STATUS_FILE"
 }
 
 any_recorded_running() {
@@ -219,10 +220,7 @@ socket = "$SOCKETS/controller.sock"
 listen = "[::]:7443"
 advertise = ["$(underlay_v4 -1):7443", "[$(underlay_v6 -1)]:7443"]
 status_file = "$STATUS_FILE"
-threshold = $(as_float "$THRESHOLD")
-epoch_seconds = $EPOCH_SECONDS
-max_benchmark_age = $MAX_BENCHMARK_AGE
-probation_epochs = $PROBATION_EPOCHS
+$(policy_config)
 log_format = "$LOG_FORMAT"
 TOML
 }
@@ -237,13 +235,59 @@ socket = "$SOCKETS/$1.sock"
 name = "$1"
 listen_port = 51820
 interface = "meshd0"
-emitter = "mock"
-mock_mean = $(as_float "${!mean}")
-mock_jitter = $(as_float "$SCORE_JITTER")
-emit_seconds = $(emit_seconds)
+$(emitter_config "$1" "${!mean}")
 probe_seconds = $PROBE_SECONDS
 log_format = "$LOG_FORMAT"
 TOML
+}
+
+# emitter_config NODE MEAN
+emitter_config() {
+    if [[ $BENCHMARK == inspect ]]; then
+        mkdir -p "$RESULTS/$1"
+        cat <<TOML
+emitter = "directory"
+benchmark_directory = "$RESULTS/$1"
+benchmark_format = "inspect"
+TOML
+    else
+        cat <<TOML
+emitter = "mock"
+mock_mean = $(as_float "$2")
+mock_jitter = $(as_float "$SCORE_JITTER")
+emit_seconds = $(emit_seconds)
+TOML
+    fi
+}
+
+# What a member needs: a score of the mock, or the accuracy of the task that evidence.sh runs.
+policy_config() {
+    if [[ $BENCHMARK == inspect ]]; then
+        cat >"$CONFIG/policy.toml" <<TOML
+# Written by netns-lab/up.sh.
+epoch_seconds = $EPOCH_SECONDS
+probation_epochs = $PROBATION_EPOCHS
+
+[[require]]
+name = "refusal"
+harness = "inspect"
+suite = "refusal"
+threshold = $(as_float "$THRESHOLD")
+max_age_seconds = $MAX_BENCHMARK_AGE
+min_samples = 20
+
+[[require.score]]
+metric = "includes/accuracy"
+TOML
+        say "policy_file = \"$CONFIG/policy.toml\""
+    else
+        cat <<TOML
+threshold = $(as_float "$THRESHOLD")
+epoch_seconds = $EPOCH_SECONDS
+max_benchmark_age = $MAX_BENCHMARK_AGE
+probation_epochs = $PROBATION_EPOCHS
+TOML
+    fi
 }
 
 # TOML tells 1 from 1.0.

@@ -43,6 +43,7 @@ const PRODUCT: &[&str] = &[
     "quic",
     "exposition",
     "admin",
+    "record",
     "node",
     "controller",
     "meshd",
@@ -92,7 +93,6 @@ const EDGES: &[Rule] = &[
     Rule::Reach {
         from: &["meshctl"],
         never: &[
-            "policy",
             "epoch",
             "tunnel",
             "agent",

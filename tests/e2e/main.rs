@@ -11,6 +11,7 @@ mod eviction;
 mod flows;
 mod identity;
 mod interface;
+mod log;
 mod membership;
 mod metrics;
 mod mtu;

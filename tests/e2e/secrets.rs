@@ -21,7 +21,7 @@ fn no_secret_shows_in_logs_status_events_or_process_lists() {
             }
         }
     }
-    assert_eq!(secrets.len(), 6, "two keys each");
+    assert_eq!(secrets.len(), 7, "two keys each, and the log's");
     for node in mesh.nodes() {
         let token = std::fs::read_to_string(mesh.folder().join(format!("{node}.token")));
         let token = token.expect("it was joined with this");

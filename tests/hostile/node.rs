@@ -30,6 +30,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tunnel::{Event, FrontDoor, Inbound};
+use wire::log::LogNews;
 use wire::message::Update;
 use wire::{EpochUpdate, Mark, Signed, ToController, ToNode, Token};
 
@@ -110,6 +111,7 @@ pub(crate) struct RecordedUpdate {
     pub(crate) signed: Signed<EpochUpdate>,
     pub(crate) secret: Option<[u8; 32]>,
     pub(crate) mark: Signed<Mark>,
+    pub(crate) log: LogNews,
 }
 
 impl RecordedUpdate {
@@ -120,6 +122,7 @@ impl RecordedUpdate {
             secret: self.secret.map(EpochSecret::from_bytes),
             age_ms: 0,
             mark: self.mark.clone(),
+            log: self.log.clone(),
         }
     }
 }
@@ -273,6 +276,7 @@ async fn live(
         authorities: token.authorities.clone(),
         high_water: HighWater::default(),
         mark: None,
+        log: None,
         seen: Vec::new(),
     });
     let _ = told.send(scope.clone());
@@ -380,6 +384,7 @@ impl Life {
             signed: update.signed.clone(),
             secret,
             mark: update.mark.clone(),
+            log: update.log.clone(),
         };
         self.shared
             .updates
@@ -413,6 +418,7 @@ impl Life {
                 }
                 Effect::HangUp => self.outbox = None,
                 Effect::Remember { .. }
+                | Effect::Witnessed(_)
                 | Effect::RememberRuns(_)
                 | Effect::Move(_)
                 | Effect::LookAtUnderlay => {}

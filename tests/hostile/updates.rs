@@ -17,6 +17,7 @@ use std::path::Path;
 use tests::harness::mesh::{CONTROLLER, CONTROLLER_PORT};
 use tests::harness::{Mesh, PATIENCE, poll};
 use wire::admin::{Control, Membership, NodeDaemonStatus};
+use wire::log::LogNews;
 use wire::message::Update;
 use wire::signed::Signable as _;
 use wire::{Digest, EpochUpdate, Excluded, Mark, NodeName, Place, Signed, ToNode};
@@ -431,15 +432,24 @@ impl Scene {
         secret: Option<[u8; 32]>,
     ) -> Update {
         let signed = Signed::sign(update, authority).expect("it keeps the rules");
+        // The log is the one that the node has seen.
+        let genuine = self.genuine.last().expect("it was recorded");
+        let known = genuine.mark.verify(&[self.authority.public()]);
+        let known = known.expect("it is genuine");
         let mark = Mark {
             mesh: update.mesh,
             segment: update.segment,
             epoch: update.epoch,
             update: signed.digest(),
-            log_events: 1,
-            log_hash: Digest::default(),
+            log: known.log,
+            log_key: known.log_key,
         };
         Update {
+            log: LogNews {
+                from: known.log.events,
+                proof: Vec::new(),
+                ..genuine.log.clone()
+            },
             mark: Signed::sign(&mark, authority).expect("it keeps the rules"),
             signed,
             secret: secret.map(EpochSecret::from_bytes),

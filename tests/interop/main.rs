@@ -4,7 +4,10 @@
 //! The first program that speaks WireGuard in the node's namespace is meshd itself; then it stops and
 //! `boringtun-cli`, `gotatun` or `wireguard-go` comes, configured by `wg setconf`. None is skipped: a
 //! program that is missing fails its test, with the way to get it.
+//!
+//! And the event log, as [`mod@ledger`] says: others' tools verify it.
 
+mod ledger;
 mod stock;
 
 use std::net::IpAddr;

@@ -5,10 +5,9 @@ use crate::node::{Nature, State};
 use crate::world::{Event, World};
 use controller::clock::Now;
 use controller::engine::{ConnectionId, Effect, Engine, Setup};
-use controller::fleet::Fleet;
-use controller::log::{self, Log};
+use controller::log::{self, Log, Opened};
 use controller::operator::{Answer, Request};
-use keys::{AuthoritySecret, ControllerId, NodeId, NodeSecret, TokenSecret, WgSecret};
+use keys::{AuthoritySecret, ControllerId, LogSecret, NodeId, NodeSecret, TokenSecret, WgSecret};
 use policy::Policy;
 use rand::Rng as _;
 use std::collections::BTreeMap;
@@ -23,6 +22,7 @@ pub(crate) struct Controller {
     dir: tempfile::TempDir,
     pub(crate) policy: Policy,
     pub(crate) authority: AuthoritySecret,
+    log: LogSecret,
     /// `None` while it is down.
     pub(crate) engine: Option<Engine>,
     pub(crate) boots: u32,
@@ -48,6 +48,7 @@ impl Controller {
             dir: directory(),
             policy,
             authority: AuthoritySecret::generate(&mut rand_core::OsRng),
+            log: LogSecret::generate(&mut rand_core::OsRng),
             engine: None,
             boots: 0,
             timer: None,
@@ -63,11 +64,11 @@ impl Controller {
     /// Starts the process; `rebooted`: the machine too, so that only its wall clock links the lives.
     pub(crate) fn start(&mut self, now: Duration, rebooted: bool) {
         self.boots += u32::from(rebooted);
-        let mut fleet = Fleet::default();
         let path = log::path_in(self.dir.path());
         let trusted = [self.authority.public()];
-        let opened = Log::open(&path, &trusted, |entry| fleet.apply(entry.at, &entry.event));
-        let (log, epochs) = opened.expect("the log opens again");
+        let secret = LogSecret::from_base64(&self.log.expose_base64());
+        let opened = Log::open(&path, secret.expect("it was written just now"), &trusted);
+        let Opened { log, fleet, epochs } = opened.expect("the log opens again");
         let authority = self.authority.expose_base64();
         let setup = Setup {
             policy: self.policy.clone(),
@@ -75,8 +76,11 @@ impl Controller {
             mesh_v6: None,
             advertise: vec!["192.0.2.1:7443".into()],
             controller: ControllerId([1; 32]),
+            enrolment: Default::default(),
             authority: AuthoritySecret::from_base64(&authority).expect("it was written just now"),
             boot_id: format!("boot {}", self.boots),
+            log_name: "test".into(),
+            keep_evidence: Duration::ZERO,
         };
         let engine = Engine::start(setup, log, fleet, epochs, clock(now));
         self.engine = Some(engine.expect("the engine starts"));
@@ -95,8 +99,9 @@ impl Controller {
         let form = TokenRequest {
             name: Some(name),
             ttl_seconds: None,
+            uses: None,
         };
-        let token = match engine.operator(Request::CreateToken(form), now) {
+        let token = match engine.operator(Request::CreateToken(form), None, now) {
             Ok(Answer::Created(created)) => created.token.parse::<Token>().expect("a token"),
             _ => panic!("no token"),
         };
@@ -132,7 +137,7 @@ impl World {
         let Some(engine) = &mut self.controller.engine else {
             return false;
         };
-        let done = engine.operator(request, now).is_ok();
+        let done = engine.operator(request, None, now).is_ok();
         self.run_engine();
         done
     }
@@ -229,7 +234,10 @@ impl World {
                 let now = self.now;
                 self.nodes[node].told(message, now);
             }
-            ToNode::Enrolled(_) | ToNode::Refused { .. } | ToNode::Seen { .. } => {}
+            ToNode::Enrolled(_)
+            | ToNode::Waiting { .. }
+            | ToNode::Refused { .. }
+            | ToNode::Seen { .. } => {}
         }
         self.run_node(node);
     }

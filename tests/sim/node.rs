@@ -14,6 +14,7 @@ use std::time::Duration;
 use tunnel::Config;
 use wire::evidence::Benchmark;
 use wire::fixtures;
+use wire::log::LogEnd;
 use wire::message::Hello;
 use wire::{Mark, Place, Signed, ToController, ToNode};
 
@@ -29,6 +30,7 @@ pub(crate) struct Node {
     /// The content of the state directory.
     pub(crate) persisted: HighWater,
     mark: Option<Signed<Mark>>,
+    log: Option<LogEnd>,
     pub(crate) address: SocketAddr,
     /// Its boot clock's time when the simulation begins.
     pub(crate) boot: Duration,
@@ -107,6 +109,7 @@ impl Node {
             tunnel,
             persisted: HighWater::default(),
             mark: None,
+            log: None,
             address,
             boot,
             life: 0,
@@ -124,7 +127,7 @@ impl Node {
     pub(crate) fn restart(&mut self) {
         self.life += 1;
         let seed = u64::from(self.life);
-        let remembered = (self.persisted, self.mark.clone());
+        let remembered = (self.persisted, self.mark.clone(), self.log);
         (self.agent, self.tunnel) = process(
             &self.secret,
             &self.wg,
@@ -168,6 +171,7 @@ impl Node {
             advertised: Vec::new(),
             addresses: Vec::new(),
             newest: self.agent.mark().cloned(),
+            log: self.agent.log(),
             unix_ms,
             instance: fixtures::instance(1, 1),
         })
@@ -224,11 +228,15 @@ impl Node {
                 self.outbox.push_back(message);
                 Step::Other
             }
-            Effect::Remember { high_water, mark } => {
-                (self.persisted, self.mark) = (high_water, mark);
+            Effect::Remember {
+                high_water,
+                mark,
+                log,
+            } => {
+                (self.persisted, self.mark, self.log) = (high_water, mark, log);
                 Step::Begun(high_water.epoch)
             }
-            Effect::LookAtUnderlay | Effect::RememberRuns(_) => Step::Other,
+            Effect::LookAtUnderlay | Effect::Witnessed(_) | Effect::RememberRuns(_) => Step::Other,
             Effect::HangUp | Effect::Move(_) => panic!("no clock jumps here, and no node moves"),
         };
         Some(step)
@@ -263,7 +271,7 @@ fn process(
     wg: &WgSecret,
     place: &Place,
     authorities: &[AuthorityId],
-    (high_water, mark): (HighWater, Option<Signed<Mark>>),
+    (high_water, mark, log): (HighWater, Option<Signed<Mark>>, Option<LogEnd>),
     life: u64,
 ) -> (Agent, Carried) {
     let identity = NodeSecret::from_base64(&secret.expose_base64());
@@ -274,6 +282,7 @@ fn process(
         authorities: authorities.to_vec(),
         high_water,
         mark,
+        log,
         seen: Vec::new(),
     });
     let tunnel = Carried::new(Config {

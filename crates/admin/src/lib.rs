@@ -14,5 +14,6 @@ mod server;
 mod tests;
 
 pub use desk::{Desk, Question, Words};
+pub use exposition::http::Caller;
 pub use refused::Refused;
 pub use server::{Body, form, router, serve, serve_metrics};

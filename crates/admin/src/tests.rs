@@ -1,10 +1,11 @@
 //! The server over a real socket, with a role that answers one question.
 
-use crate::{Desk, Question, Refused, Words, form, router, serve};
+use crate::{Caller, Desk, Question, Refused, Words, form, router, serve};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use exposition::Page;
 use serde::{Deserialize, Serialize};
+use std::os::unix::fs::MetadataExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
@@ -33,6 +34,10 @@ fn role(directory: &std::path::Path) -> mpsc::Receiver<Scrape> {
     let (questions, asked) = mpsc::channel(1);
     let routes = Router::new()
         .route("/form", post(async |body| form::<Form>(body).map(Json)))
+        .route(
+            "/caller",
+            get(async |Extension(caller): Extension<Caller>| format!("{:?}", caller.uid)),
+        )
         .route("/status", get(async || "well"));
     let router = router(routes, Desk::new(questions, WORDS));
     let socket = UnixListener::bind(directory.join("s")).unwrap();
@@ -66,6 +71,16 @@ async fn a_path_that_does_not_exist_is_refused_with_what_there_is() {
     let (status, answer) = say(directory.path(), "GET /form", "").await;
     assert_eq!(status, 405);
     assert!(answer.contains(WORDS.hint), "{answer}");
+}
+
+#[tokio::test]
+async fn a_request_says_which_user_of_this_machine_made_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let _asked = role(directory.path());
+    let (status, answer) = say(directory.path(), "GET /caller", "").await;
+    let owner = std::fs::metadata(directory.path()).unwrap().uid();
+    assert_eq!(status, 200);
+    assert!(answer.ends_with(&format!("Some({owner})")), "{answer}");
 }
 
 #[tokio::test]

@@ -14,13 +14,16 @@ use crate::pings::{self, Ping, PingResult, Pings, Round, Target};
 use crate::places::{Whereabouts, inside};
 use crate::report;
 use crate::ways::{PeerWays, Ways};
+use crate::witness::{Cosigned, Unbelievable, Witness};
 use epoch::member::{Identity, View};
 use epoch::{Command, Member, Notice, UpdateError};
-use keys::{AuthorityId, NodeId, NodeSecret, WgPublicKey};
+use keys::{AuthorityId, LogId, NodeId, NodeSecret, WgPublicKey};
+use ledger::{cosignature, note};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tunnel::{Inside, PeerSnapshot};
+use wire::log::{LogEnd, LogNews};
 use wire::message::{InterfaceReport, Phase, Update};
 use wire::{Digest, Duplicate, Mark, Place, Signed, ToController, ToNode, Way};
 
@@ -41,6 +44,7 @@ pub struct Agent {
     control: Control,
     submissions: Submissions,
     marks: Marks,
+    witness: Witness,
     places: Whereabouts,
     pings: Pings,
     /// The paths to peers, as far as they are known.
@@ -67,6 +71,7 @@ impl Agent {
             authorities,
             high_water,
             mark,
+            log,
             seen,
         } = config;
         let member = Identity {
@@ -84,6 +89,7 @@ impl Agent {
             control: Control::default(),
             submissions: Submissions::new(seen),
             marks: Marks::new(mark),
+            witness: Witness::new(log),
             places: Whereabouts::default(),
             pings: Pings::default(),
             paths: Paths::default(),
@@ -284,6 +290,34 @@ impl Agent {
         self.submissions.newest()
     }
 
+    /// Why the controller's log is refused; `None`: it is not.
+    pub fn log_fault(&self) -> Option<&str> {
+        self.witness.fault()
+    }
+
+    /// The newest checkpoint of the controller's log that this node has kept, with its own cosignature of now:
+    /// its word that it has seen no other log. `None` before the first update of this run.
+    pub fn cosigned(&self, now: Now) -> Option<Cosigned> {
+        let (note, log) = self.witness.checkpoint()?;
+        let name = self.place.name.as_str();
+        let seconds = u64::try_from(now.wall.as_second()).ok()?;
+        let line = cosignature::cosign(note, name, seconds, &self.identity).ok()?;
+        let key = LogId(self.identity.public().0);
+        let witness = note::Verifier::new(name, key).ok()?;
+        let mut note = note.clone();
+        note.push(line);
+        Some(Cosigned {
+            note: note.to_string(),
+            log: log.to_string(),
+            witness: cosignature::printed(&witness),
+        })
+    }
+
+    /// The end of the controller's log by the newest checkpoint that was kept.
+    pub fn log(&self) -> Option<LogEnd> {
+        self.witness.kept()
+    }
+
     /// The authority's word for the newest epoch that was in force here.
     pub fn mark(&self) -> Option<&Signed<Mark>> {
         self.marks.newest()
@@ -449,7 +483,10 @@ impl Agent {
             // The session's.
             ToNode::Seen { .. } => {}
             ToNode::Ways { node, ways } => self.theirs(node, ways, now),
-            ToNode::Enrolled(_) | ToNode::Welcome { .. } | ToNode::Refused { .. } => {
+            ToNode::Enrolled(_)
+            | ToNode::Waiting { .. }
+            | ToNode::Welcome { .. }
+            | ToNode::Refused { .. } => {
                 tracing::warn!("the controller said something out of turn; ignored");
             }
         }
@@ -475,6 +512,7 @@ impl Agent {
             secret,
             age_ms,
             mark,
+            log,
         } = update;
         // The controller's connection key alone moves nothing: only what an authority signed is taken.
         let verified = match signed.verify(&self.authorities) {
@@ -485,6 +523,21 @@ impl Agent {
             }
         };
         let (epoch, digest) = (verified.epoch, verified.digest());
+        if let Err(reason) = self.member.check(&verified) {
+            self.counts.updates_rejected += 1;
+            return tracing::warn!(%epoch, %reason, "update rejected");
+        }
+        if let Err(reason) = self.witness(&mark, &log) {
+            if let (Unbelievable::Unproven { .. }, Some(log)) = (&reason, self.witness.kept()) {
+                tracing::debug!(%epoch, %reason, "update held back");
+                return self.say(ToController::Kept { log });
+            }
+            self.counts.updates_rejected += 1;
+            if self.witness.is_news() {
+                tracing::error!(%epoch, %reason, "update rejected");
+            }
+            return;
+        }
         let age = Duration::from_millis(age_ms);
         match self.member.handle_update(verified, secret, age, now.boot) {
             Ok(()) => {
@@ -503,6 +556,17 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// Holds the controller's log against the one that this node has seen.
+    fn witness(&mut self, mark: &Signed<Mark>, log: &LogNews) -> Result<(), Unbelievable> {
+        let trusted = &self.authorities;
+        self.witness
+            .handle_news(self.place.mesh, mark, log, trusted)?;
+        if let Some(end) = self.witness.kept() {
+            self.effects.push_back(Effect::Witnessed(end));
+        }
+        Ok(())
     }
 
     /// Keeps what the controller says of another process, with a line if it is news.
@@ -563,7 +627,12 @@ impl Agent {
         match notice {
             Notice::Persist(high_water) => {
                 let mark = self.marks.handle_in_force(high_water.epoch).cloned();
-                let remember = Effect::Remember { high_water, mark };
+                let log = self.witness.kept();
+                let remember = Effect::Remember {
+                    high_water,
+                    mark,
+                    log,
+                };
                 self.effects.push_back(remember);
             }
             Notice::Acknowledge { epoch, phase } => {

@@ -6,6 +6,7 @@ use epoch::member::HighWater;
 use jiff::Timestamp;
 use keys::{AuthorityId, NodeSecret, WgSecret};
 use std::time::Duration;
+use wire::log::LogEnd;
 use wire::{Mark, Place, Signed, ToController};
 
 /// One moment, on both clocks.
@@ -31,6 +32,8 @@ pub struct Config {
     pub high_water: HighWater,
     /// The authority's word for it.
     pub mark: Option<Signed<Mark>>,
+    /// The end of the controller's log, as this node has seen it.
+    pub log: Option<LogEnd>,
     /// The runs that had come from files before this start.
     pub seen: Vec<SeenRun>,
 }
@@ -50,7 +53,11 @@ pub enum Effect {
         high_water: HighWater,
         /// The authority's word for it.
         mark: Option<Signed<Mark>>,
+        /// The end of the controller's log, as this node has seen it.
+        log: Option<LogEnd>,
     },
+    /// Show this end of the controller's log to the next controller that is met.
+    Witnessed(LogEnd),
     /// Remember across restarts that these runs came from files.
     RememberRuns(Vec<SeenRun>),
     /// The controller has another place for this node: remember it for the next start, because addresses,

@@ -8,6 +8,7 @@
 //! | `effect` | the effects, and the values that an agent is made from |
 //! | `control` | the control channel as the agent sees it |
 //! | `evidence` | a run from the benchmark to the controller's answer |
+//! | `witness` | the controller's log, as far as this node has seen it |
 //! | `marks` | the authority's word for the newest epoch |
 //! | `places` | where the controller said that nodes are |
 //! | `report` | an operator's lines about epochs |
@@ -37,6 +38,7 @@ mod seen;
 #[cfg(test)]
 mod tests;
 mod ways;
+mod witness;
 
 pub use agent::Agent;
 pub use control::{Control, SessionEvent};
@@ -48,3 +50,4 @@ pub use pings::{Echoes, Ping, PingFailure, PingResult, Round, Target};
 pub use places::inside;
 pub use seen::SeenRun;
 pub use ways::PeerWays;
+pub use witness::Cosigned;

@@ -9,19 +9,21 @@ use crate::{
 use epoch::member::HighWater;
 use epoch::{EpochChange, Turn};
 use jiff::Timestamp;
-use keys::{AuthoritySecret, EpochSecret, NodeSecret, WgSecret};
+use keys::{AuthoritySecret, EpochSecret, LogSecret, NodeSecret, WgSecret};
 use rand_core::OsRng;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tunnel::FrontDoor;
 use wire::fixtures::{self, MESH};
 use wire::instance::Seen;
+use wire::log::{LogEnd, LogNews};
 use wire::message::Update;
 use wire::update::Excluded;
 use wire::{Digest, Duplicate, EpochUpdate, Mark, Member, Place, Signed, ToController, ToNode};
 
 struct Bench {
     authority: AuthoritySecret,
+    log: LogSecret,
     own: Member,
     peer: Member,
     wg: WgSecret,
@@ -52,6 +54,7 @@ impl Bench {
             authorities: vec![authority.public()],
             high_water: HighWater::default(),
             mark: None,
+            log: None,
             seen: Vec::new(),
         });
         let now = Now {
@@ -60,6 +63,7 @@ impl Bench {
         };
         let mut bench = Self {
             authority,
+            log: LogSecret::generate(&mut OsRng),
             own,
             peer,
             wg,
@@ -108,15 +112,31 @@ impl Bench {
             ..update
         };
         let signed = Signed::sign(&update, &self.authority).unwrap();
+        let end = LogEnd {
+            events: 1,
+            root: Digest([1; 32]),
+        };
         let mark = Mark {
             mesh: MESH,
             segment: update.segment,
             epoch: update.epoch,
             update: signed.digest(),
-            log_events: 1,
-            log_hash: Digest::default(),
+            log: end,
+            log_key: self.log.public(),
+        };
+        let checkpoint = ledger::Checkpoint {
+            origin: "test/log".into(),
+            size: end.events,
+            root: ledger::Hash(end.root.0),
+            extensions: Vec::new(),
         };
         ToNode::Update(Update {
+            log: LogNews {
+                checkpoint: checkpoint.sign(&self.log).unwrap().to_string(),
+                from: self.agent.log().map_or(0, |kept| kept.events),
+                proof: Vec::new(),
+                restored: None,
+            },
             mark: Signed::sign(&mark, &self.authority).unwrap(),
             signed,
             secret: Some(secret),
@@ -219,7 +239,9 @@ fn with_a_lead_an_epoch_is_installed_and_begins_later() {
         "nobody is told before the data plane"
     );
     let remembered = effects.iter().find_map(|effect| match effect {
-        Effect::Remember { high_water, mark } => Some((high_water.epoch, mark.is_some())),
+        Effect::Remember {
+            high_water, mark, ..
+        } => Some((high_water.epoch, mark.is_some())),
         _ => None,
     });
     assert_eq!(remembered, Some((keys::Epoch(1), true)));

@@ -19,12 +19,18 @@ impl Now {
     /// take that for a step.
     pub fn read() -> Self {
         let both = || {
-            let (boot, wall) = (boot(), Timestamp::now());
+            let (boot, wall) = (boot(), whole_ms(Timestamp::now()));
             Self { boot, wall }
         };
         let mut attempts = (0..ATTEMPTS).map(|_| both());
         let at_once = attempts.find(|now| boot().saturating_sub(now.boot) < AT_ONCE);
         at_once.unwrap_or_else(both)
+    }
+
+    /// A moment that was written down; before this boot, the boot-time clock stands at zero.
+    pub(crate) fn at(boot_ms: i64, wall: Timestamp) -> Self {
+        let boot = Duration::from_millis(u64::try_from(boot_ms).unwrap_or(0));
+        Self { boot, wall }
     }
 
     /// The calendar's time of a moment on the boot-time clock.
@@ -49,6 +55,11 @@ impl Now {
     pub fn boot_ms(&self) -> i64 {
         i64::try_from(self.boot.as_millis()).unwrap_or(i64::MAX)
     }
+}
+
+/// Without the part of a millisecond that the log does not keep: a decision must be the same when it is replayed.
+fn whole_ms(at: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at)
 }
 
 /// Whether the calendar shows an earlier time than it did, by more than two readings of it may differ.

@@ -11,6 +11,7 @@ use crate::effect::{ConnectionId, Output};
 use allowance::Bucket;
 use exposition::Tally;
 use keys::{Epoch, NodeId};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -37,6 +38,20 @@ pub(crate) struct Session {
     pub(crate) peer: NodeId,
     pub(crate) remote: SocketAddr,
     pub(crate) stage: Stage,
+    /// The log as its node knows it.
+    pub(crate) kept: Cell<Kept>,
+}
+
+/// The log as a node knows it, by what it said and by what it was sent since.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// It knows none.
+    #[default]
+    Nothing,
+    /// It knows this one, with so many events.
+    Events(u64),
+    /// It knows another one.
+    Another,
 }
 
 /// How far a connection has come.
@@ -57,6 +72,8 @@ pub(crate) enum Stage {
         /// How long the other has to answer.
         until: Duration,
     },
+    /// Its key is on record, and an operator has not approved it yet.
+    Waiting,
     /// An enrolled node's session.
     Serving {
         /// The node.
@@ -149,6 +166,7 @@ impl Connections {
             peer,
             remote,
             stage: Stage::opening(now),
+            kept: Cell::default(),
         };
         self.sessions.insert(id, session);
     }
@@ -161,7 +179,7 @@ impl Connections {
         }
         match &session.stage {
             Stage::Serving { name } => Some(name.clone()),
-            Stage::Opening { .. } | Stage::Claiming { .. } => None,
+            Stage::Opening { .. } | Stage::Claiming { .. } | Stage::Waiting => None,
         }
     }
 
@@ -189,6 +207,9 @@ impl Connections {
         let Some(session) = self.sessions.remove(&id) else {
             return;
         };
+        if let Stage::Waiting = session.stage {
+            output.touch();
+        }
         if let Stage::Serving { name } = session.stage
             && self.live_mut(&name).connection == Some(id)
         {
@@ -238,6 +259,29 @@ impl Connections {
 
     pub(crate) fn session(&self, id: ConnectionId) -> Option<&Session> {
         self.sessions.get(&id)
+    }
+
+    /// A connection waits for an operator's word, and the one before of the same key does not.
+    pub(crate) fn wait(&mut self, id: ConnectionId, output: &mut Output) {
+        let Some(peer) = self.sessions.get(&id).map(|it| it.peer) else {
+            return;
+        };
+        let older = self.waiting().into_iter();
+        let older = older.filter(|(other, key)| *key == peer && *other != id);
+        for (older, _) in older {
+            self.close(older, Refusal::Superseded, output);
+        }
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.stage = Stage::Waiting;
+            output.touch();
+        }
+    }
+
+    /// The connections that wait for an operator's word, each with the key that it proved.
+    pub(crate) fn waiting(&self) -> Vec<(ConnectionId, NodeId)> {
+        let sessions = self.sessions.iter();
+        let waiting = sessions.filter(|(_, s)| matches!(s.stage, Stage::Waiting));
+        waiting.map(|(id, s)| (*id, s.peer)).collect()
     }
 
     /// Gives a connection that was answered the time of a new one.
@@ -349,14 +393,17 @@ impl Connections {
                 let is_contested = live.is_some_and(|live| live.connection.is_some());
                 Some((*id, if is_contested { *until } else { Duration::ZERO }))
             }
-            Stage::Opening { .. } | Stage::Serving { .. } => None,
+            Stage::Opening { .. } | Stage::Serving { .. } | Stage::Waiting => None,
         })
     }
 
     fn claim_of(&self, node: &NodeName) -> Option<(ConnectionId, Duration)> {
         self.sessions.iter().find_map(|(id, s)| match &s.stage {
             Stage::Claiming { name, until, .. } if name == node => Some((*id, *until)),
-            Stage::Claiming { .. } | Stage::Opening { .. } | Stage::Serving { .. } => None,
+            Stage::Claiming { .. }
+            | Stage::Opening { .. }
+            | Stage::Serving { .. }
+            | Stage::Waiting => None,
         })
     }
 
@@ -405,7 +452,7 @@ impl Connections {
     pub(crate) fn serving(&self) -> impl Iterator<Item = (ConnectionId, &NodeId, &NodeName)> {
         self.sessions.iter().filter_map(|(id, s)| match &s.stage {
             Stage::Serving { name } => Some((*id, &s.peer, name)),
-            Stage::Opening { .. } | Stage::Claiming { .. } => None,
+            Stage::Opening { .. } | Stage::Claiming { .. } | Stage::Waiting => None,
         })
     }
 
@@ -413,7 +460,7 @@ impl Connections {
     pub(crate) fn openings(&self) -> impl Iterator<Item = (ConnectionId, Duration)> {
         self.sessions.iter().filter_map(|(id, s)| match s.stage {
             Stage::Opening { deadline } => Some((*id, deadline)),
-            Stage::Claiming { .. } | Stage::Serving { .. } => None,
+            Stage::Claiming { .. } | Stage::Serving { .. } | Stage::Waiting => None,
         })
     }
 

@@ -159,7 +159,10 @@ impl From<&EvidenceError> for EvidenceResult {
 impl From<&Unacceptable> for EvidenceResult {
     fn from(error: &Unacceptable) -> Self {
         match error {
-            Unacceptable::NodeSigner | Unacceptable::EvaluatorSigner => Self::SignerNotCounted,
+            Unacceptable::NodeSigner
+            | Unacceptable::EvaluatorSigner
+            | Unacceptable::OutOfScope { .. } => Self::SignerNotCounted,
+            Unacceptable::TooManySuites(_) => Self::TooMuch,
             Unacceptable::Pinned(_) => Self::OtherSuite,
             Unacceptable::NoChallenge | Unacceptable::UnknownChallenge => Self::BadChallenge,
             Unacceptable::Future { .. } => Self::Future,
@@ -173,7 +176,7 @@ pub(crate) fn refusals() -> Tally<Refusal> {
     Tally::new(&REFUSED)
 }
 
-const REFUSED: [Refusal; 13] = [
+const REFUSED: [Refusal; 15] = [
     Refusal::NotEnrolled,
     Refusal::BadToken,
     Refusal::NameTaken,
@@ -187,6 +190,8 @@ const REFUSED: [Refusal; 13] = [
     Refusal::WeakKey,
     Refusal::Duplicate,
     IN_RANGE,
+    Refusal::Rejected,
+    Refusal::Banned,
 ];
 
 /// Every address in the mesh's range counts as one.
@@ -216,5 +221,7 @@ pub(crate) fn refused(reason: Refusal) -> &'static str {
         Refusal::WeakKey => "weak_key",
         Refusal::Duplicate => "duplicate",
         Refusal::InRange(_) => "in_range",
+        Refusal::Rejected => "rejected",
+        Refusal::Banned => "banned",
     }
 }

@@ -2,9 +2,9 @@
 //! Pure: the same fleet, policy, cause and time give the same ballot.
 
 use crate::clock::Now;
-use crate::event::Verdict;
+use crate::event::{Event, Verdict};
 use crate::fleet::{Case, Fleet};
-use keys::SegmentId;
+use keys::{Epoch, SegmentId};
 use policy::{Decision, Membership, Policy, Reason, Standing, State, floor, judge};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::NodeName;
@@ -27,6 +27,8 @@ pub(crate) enum Cause {
     Revocation,
     /// An operator excluded a member.
     Eviction,
+    /// An operator removed a member for good.
+    Removal,
     /// A member got new keys.
     Rekey,
     /// The update in force was lost or signed by another authority.
@@ -77,6 +79,7 @@ impl Cause {
             Self::Join => "join",
             Self::Revocation => "revocation",
             Self::Eviction => "eviction",
+            Self::Removal => "removal",
             Self::Rekey => "rekey",
             Self::Recovery => "recovery",
         }
@@ -86,13 +89,31 @@ impl Cause {
         match self {
             Self::Scheduled | Self::Operator { .. } => Reach::All,
             Self::Revocation => Reach::Failing,
-            Self::Unjudged | Self::Join | Self::Eviction | Self::Rekey | Self::Recovery => {
-                Reach::Joining
-            }
+            Self::Unjudged
+            | Self::Join
+            | Self::Eviction
+            | Self::Removal
+            | Self::Rekey
+            | Self::Recovery => Reach::Joining,
         }
     }
 
-    fn confirmed(self) -> bool {
+    /// The cause of this word, as the log has it; `confirmed`: see [`Self::Operator`].
+    pub(crate) fn of_word(word: &str, confirmed: bool) -> Option<Self> {
+        let all = [
+            Self::Scheduled,
+            Self::Unjudged,
+            Self::Operator { confirmed },
+            Self::Join,
+            Self::Revocation,
+            Self::Eviction,
+            Self::Rekey,
+            Self::Recovery,
+        ];
+        all.into_iter().find(|cause| cause.word() == word)
+    }
+
+    pub(crate) fn confirmed(self) -> bool {
         self == Self::Operator { confirmed: true }
     }
 }
@@ -136,12 +157,14 @@ pub(crate) fn decide(
     let failing: BTreeSet<NodeName> = judged
         .iter()
         .filter(|(name, (case, decision, _))| {
-            member(name) && !case.node.evicted() && !wanted(name, case, decision)
+            let is_ordered = decision.reason == Some(Reason::Overridden);
+            member(name) && !case.node.evicted() && !is_ordered && !wanted(name, case, decision)
         })
         .map(|(name, _)| (*name).clone())
         .collect();
     // Many removals at once are more likely a broken harness than as many broken nodes, and would dissolve the
-    // mesh: beyond the floor all of them wait for an operator. Evictions are such a word, and are not counted.
+    // mesh: beyond the floor all of them wait for an operator. Evictions and denials by hand
+    // are such a word, and are not counted.
     let held = floor::held(policy, before.len(), failing, cause.confirmed());
 
     let mut ballot = Ballot {
@@ -171,9 +194,41 @@ pub(crate) fn decide(
     ballot
 }
 
+/// The event that the log keeps of a decision, taken on `fleet`. A verdict that says what the one before said is not
+/// said again: in a mesh at rest, a decision takes the same few bytes however many nodes there are.
+pub(crate) fn recorded(
+    fleet: &Fleet,
+    (segment, epoch): (SegmentId, Epoch),
+    cause: Cause,
+    ballot: &Ballot,
+    now: Now,
+) -> Event {
+    let is_news = |verdict: &&Verdict| {
+        let case = fleet.case(segment, &verdict.name);
+        let leaves_it = case.filter(|case| {
+            let left = (case.standing(), case.probation_left());
+            let before = case.verdict();
+            left == (verdict.standing, verdict.probation_left)
+                && before.is_some_and(|before| verdict.says_the_same_as(before))
+        });
+        leaves_it.is_none()
+    };
+    let nodes = ballot.verdicts.iter().filter(is_news);
+    Event::Decided {
+        segment,
+        epoch,
+        scheduled: cause.counts(),
+        cause: cause.word().to_owned(),
+        confirmed: cause.confirmed(),
+        boot_ms: now.boot_ms(),
+        nodes: nodes.cloned().collect(),
+    }
+}
+
 /// Whether a node that is no member may become one without waiting for a scheduled rotation.
 pub(crate) fn joins(case: &Case<'_>, decision: &Decision) -> bool {
-    case.standing() == Standing::New && decision.allowed()
+    let is_waited_for = case.standing() == Standing::New || decision.overridden;
+    is_waited_for && decision.allowed()
 }
 
 /// The reason of an exclusion, in words.

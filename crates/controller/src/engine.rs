@@ -14,20 +14,22 @@
 //! | `View`, `metrics` | what all of that looks like from outside | sees everything |
 //! | `timers` | what is due when, and why | sees journal, segments and connections |
 
-use crate::clock::Now;
+use crate::by::By;
+use crate::clock::{Now, Steps};
 use crate::connections::{Connections, Stage};
 use crate::counts::Counts;
 use crate::decide::Cause;
 use crate::effect::Output;
-use crate::enrol::{Enrolled, Enrolment};
+use crate::enrol::{Enrolled, Enrolment, Outcome};
+use crate::event::Event;
 use crate::fleet::Fleet;
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, Staged};
 use crate::journal::Journal;
 use crate::log::{Log, StoredEpoch};
 use crate::mesh::Mesh;
 use crate::metrics::{self, Held};
 use crate::network::Network;
-use crate::operator::Operator;
+use crate::operator::{Operator, policy_changed};
 use crate::push::Push;
 use crate::request::{Answer, Request};
 use crate::rotate::Rotation;
@@ -44,14 +46,15 @@ use keys::{NodeId, SegmentId};
 use policy::Policy;
 use std::net::SocketAddr;
 use std::time::Duration;
-use wire::admin::ControllerStatus;
+use wire::NodeName;
+use wire::admin::{ControllerStatus, PolicyApplied};
 use wire::message::{Enrol, Refusal, ToController, ToNode};
 
 pub use crate::effect::{ConnectionId, Effect};
 pub use crate::journal::Unwritten;
 pub use crate::network::NetworkError;
 pub use crate::segment::Unpublished;
-pub use crate::setup::{Setup, StartError};
+pub use crate::setup::{EnrolmentMode, Setup, StartError};
 
 /// The machine.
 ///
@@ -84,6 +87,9 @@ pub struct Engine {
     /// The enrolments that all unknown keys together may ask for.
     enrolments: Bucket,
     counts: Counts,
+    staged: Staged,
+    /// Why the policy's file could not be taken when it was read last.
+    unread_policy: Option<String>,
     output: Output,
 }
 
@@ -121,6 +127,15 @@ impl Engine {
             None => found(&setup, &mut log, &mut fleet, now)?,
         };
         let network = Network::new(setup.mesh_v4, setup.mesh_v6, id)?;
+        if let Some(old) = fleet
+            .authority()
+            .filter(|it| *it != setup.authority.public())
+        {
+            let new = setup.authority.public();
+            let event = Event::AuthorityReplaced { old, new };
+            log.append(now.wall, None, std::slice::from_ref(&event), &[])?;
+            fleet.apply(now.wall, None, &event);
+        }
         let highest = fleet.nodes().values().map(|node| node.host).max();
         if let Some(host) = highest.filter(|host| *host > network.last_host()) {
             return Err(NetworkError::TooSmall(host, network.last_host()).into());
@@ -131,13 +146,31 @@ impl Engine {
             authority: setup.authority,
             controller: setup.controller,
             advertise: setup.advertise,
+            enrolment: setup.enrolment,
             boot_id: setup.boot_id,
+            keep_evidence: setup.keep_evidence,
         };
-        let journal = Journal::new(log, fleet, now);
+        let steps = Steps::since(fleet.last_at(), now);
+        let started = Event::ControllerStarted {
+            boot_id: mesh.boot_id.clone(),
+            boot_ms: now.boot_ms(),
+        };
+        let others = policies
+            .iter()
+            .filter(|(segment, policy)| fleet.policy(*segment) != Some(policy));
+        let changed = others.map(|(segment, policy)| policy_changed(*segment, policy));
+        let opening: Vec<Event> = [started].into_iter().chain(changed).collect();
+        // A disk that takes nothing is no reason to let a mesh be without its controller.
+        if let Err(error) = log.append(now.wall, None, &opening, &[]) {
+            tracing::warn!(%error, "the log does not say that the controller was started");
+        }
+        for event in &opening {
+            fleet.apply(now.wall, None, event);
+        }
+        let journal = Journal::new(log, fleet, steps);
         let basis = Basis {
             mesh: &mesh,
             fleet: journal.fleet(),
-            head: journal.log().head(),
             now,
         };
         let segments = Segments::resume(policies, epochs, basis);
@@ -148,6 +181,8 @@ impl Engine {
             connections: Connections::new(),
             enrolments: Bucket::new(ENROLMENTS_PER_SECOND, ENROLMENT_BURST),
             counts: Counts::default(),
+            staged: Staged::default(),
+            unread_policy: None,
             output: Output::new(),
         };
         let segments = engine.segments.iter();
@@ -156,13 +191,16 @@ impl Engine {
         if !fresh.is_empty() {
             // An epoch without members, so that the first node has one to answer to with its evidence.
             let mut rotation = engine.rotation();
-            rotation.publish(&fresh, Cause::Scheduled, Kind::Scheduled, &[], now)?;
+            rotation.publish(None, &fresh, Cause::Scheduled, Kind::Scheduled, &[], now)?;
         }
         Ok(engine)
     }
 
     /// The next thing for the shell to do.
     pub fn poll_effect(&mut self) -> Option<Effect> {
+        if let Some(now) = self.staged.at() {
+            self.ingest().commit_staged(now);
+        }
         self.output.poll()
     }
 
@@ -171,9 +209,11 @@ impl Engine {
         self.output.take_status_changed()
     }
 
-    /// The keys of all enrolled nodes.
+    /// The keys of all enrolled nodes, and of those that wait for approval.
     pub fn enrolled(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.journal.fleet().nodes().values().map(|node| node.id)
+        let fleet = self.journal.fleet();
+        let waiting = fleet.waiting().values().map(|it| it.node);
+        fleet.nodes().values().map(|node| node.id).chain(waiting)
     }
 
     /// Whether [`Self::enrolled`] may have changed since the last call.
@@ -183,7 +223,7 @@ impl Engine {
 
     /// Work that can wait until the effects are carried out: a revocation does not wait for it.
     pub fn tidy(&mut self, now: Now) {
-        self.journal.tidy(now);
+        self.journal.tidy(self.mesh.keep_evidence, now);
     }
 
     /// When [`Self::handle_timeout`] is due, on the boot-time clock.
@@ -198,6 +238,7 @@ impl Engine {
 
     /// Does whatever is due.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.ingest().commit_staged(now);
         if self.journal.handle_clocks(now) {
             self.output.touch();
         }
@@ -221,7 +262,8 @@ impl Engine {
         }
         for name in self.connections.take_news(now) {
             let mut push = Push {
-                fleet: self.journal.fleet(),
+                mesh: &self.mesh,
+                journal: &self.journal,
                 connections: &self.connections,
                 output: &mut self.output,
             };
@@ -282,12 +324,19 @@ impl Engine {
             return;
         };
         let peer = session.peer;
+        // Anything else is heard after the evidence that came before it.
+        if !matches!(message, ToController::Evidence { .. }) {
+            self.ingest().commit_staged(now);
+        }
+        let Some(session) = self.connections.session(id) else {
+            return;
+        };
         match &session.stage {
             Stage::Serving { name } => {
                 let name = name.clone();
                 return self.ingest().message(id, &name, message, now);
             }
-            Stage::Claiming { .. } => {
+            Stage::Claiming { .. } | Stage::Waiting => {
                 let reason = Refusal::Protocol;
                 return self.connections.close(id, reason, &mut self.output);
             }
@@ -305,13 +354,91 @@ impl Engine {
         self.connections.close(id, refusal, &mut self.output);
     }
 
-    /// Does what an operator asks, or says why not.
+    /// Does what an operator asks, or says why not. What it changes is on record as done at the word of `by`.
     ///
     /// # Errors
     /// [`Refused`]; then nothing has changed.
-    pub fn operator(&mut self, request: Request, now: Now) -> Result<Answer, Refused> {
-        let rotation = self.rotation();
-        Operator { rotation }.ask(request, now)
+    pub fn operator(
+        &mut self,
+        request: Request,
+        by: Option<By>,
+        now: Now,
+    ) -> Result<Answer, Refused> {
+        self.ingest().commit_staged(now);
+        match request {
+            Request::Evidence(name, envelope) => {
+                let answer = self.ingest().handed_in(&name, &envelope, by, now)?;
+                Ok(Answer::Evidence(answer))
+            }
+            Request::ChangePolicy(policy) => {
+                let digest = policy.digest().to_string();
+                let changed = self.change_policy(*policy, by, now)?;
+                Ok(Answer::PolicyApplied(PolicyApplied { digest, changed }))
+            }
+            request => {
+                let answer = self.asked(by).ask(request, now);
+                self.follow_fleet(now);
+                answer
+            }
+        }
+    }
+
+    /// Puts another policy in force, at the word of `by`; whether it is another than before. Under
+    /// `revoke = "now"` it takes effect with the next [`Self::handle_timeout`].
+    ///
+    /// # Errors
+    /// [`Refused`]; then the old one stays in force.
+    pub fn change_policy(
+        &mut self,
+        policy: Policy,
+        by: Option<By>,
+        now: Now,
+    ) -> Result<bool, Refused> {
+        self.ingest().commit_staged(now);
+        let changed = self.asked(by).change_policy(policy, now)?;
+        self.unread_policy = None;
+        self.output.touch();
+        Ok(changed)
+    }
+
+    /// The policy's file was to be read again, and cannot be used: the policy in force stays, and an alarm says
+    /// so until another one is put in force.
+    pub fn handle_unread_policy(&mut self, error: String) {
+        self.unread_policy = Some(error);
+        self.output.touch();
+    }
+
+    /// An operator's word may have given a place to a node that waits for one, or taken one from a node that has
+    /// a session.
+    fn follow_fleet(&mut self, now: Now) {
+        let fleet = self.journal.fleet();
+        let serving = self.connections.serving();
+        let gone = serving.filter(|(_, peer, name)| fleet.name_of(peer) != Some(name));
+        let gone: Vec<NodeName> = gone.map(|(_, _, name)| name.clone()).collect();
+        for name in gone {
+            let reason = Refusal::Banned;
+            self.connections.forget(&name, reason, &mut self.output);
+        }
+        for (id, peer) in self.connections.waiting() {
+            let fleet = self.journal.fleet();
+            if let Some(name) = fleet.name_of(&peer).cloned() {
+                self.give_place(id, &name, now);
+            } else if fleet.waiting_of(&peer).is_none() {
+                let reason = Refusal::Rejected;
+                self.connections.close(id, reason, &mut self.output);
+            }
+        }
+    }
+
+    /// Tells a node where it belongs; it opens its session with that.
+    fn give_place(&mut self, id: ConnectionId, name: &NodeName, now: Now) {
+        self.connections.reopen(id, now);
+        let segment = self.segments.shown().id();
+        let node = self.journal.fleet().node(name);
+        let place = node.and_then(|node| self.mesh.place(segment, name, node));
+        if let Some(place) = place {
+            self.output.send(id, ToNode::Enrolled(place));
+        }
     }
 
     /// The other side of a connection was last heard at `at`, on the boot-time clock. Told once a second.
@@ -337,31 +464,29 @@ impl Engine {
     fn enrol(&mut self, id: ConnectionId, peer: NodeId, enrol: &Enrol, now: Now) {
         let mut enrolment = Enrolment {
             network: &self.mesh.network,
+            mode: self.mesh.enrolment,
             fleet: self.journal.fleet(),
             segments: &self.segments,
             allowance: &mut self.enrolments,
             seen: self.connections.session(id).map(|it| it.remote.ip()),
         };
         let admitted = enrolment.admit(peer, enrol, now);
-        let enrolled = admitted.and_then(|it| it.carry_out(&mut self.rotation(), now));
-        let output = &mut self.output;
+        let enrolled = admitted.and_then(|it| it.carry_out(&mut self.rotation(), None, now));
         match enrolled {
-            Ok(Enrolled { name, replaced }) => {
+            Ok(Outcome::Enrolled(Enrolled { name, replaced })) => {
                 if replaced {
                     let reason = Refusal::NotEnrolled;
-                    self.connections.forget(&name, reason, output);
+                    self.connections.forget(&name, reason, &mut self.output);
                 }
-                self.connections.reopen(id, now);
-                let segment = self.segments.shown().id();
-                let node = self.journal.fleet().node(&name);
-                let place = node.and_then(|node| self.mesh.place(segment, &name, node));
-                if let Some(place) = place {
-                    output.send(id, ToNode::Enrolled(place));
-                }
+                self.give_place(id, &name, now);
+            }
+            Ok(Outcome::Waiting(name)) => {
+                self.connections.wait(id, &mut self.output);
+                self.output.send(id, ToNode::Waiting { name });
             }
             Err(refusal) => {
                 tracing::info!(reason = %refusal, key = peer.short(), "enrolment refused");
-                self.connections.close(id, refusal, output);
+                self.connections.close(id, refusal, &mut self.output);
             }
         }
     }
@@ -377,6 +502,16 @@ impl Engine {
         }
     }
 
+    fn asked(&mut self, by: Option<By>) -> Operator<'_> {
+        let unread_policy = self.unread_policy.clone();
+        let rotation = self.rotation();
+        Operator {
+            rotation,
+            by,
+            unread_policy,
+        }
+    }
+
     fn ingest(&mut self) -> Ingest<'_> {
         Ingest {
             mesh: &self.mesh,
@@ -384,6 +519,7 @@ impl Engine {
             segments: &mut self.segments,
             connections: &mut self.connections,
             counts: &mut self.counts,
+            staged: &mut self.staged,
             output: &mut self.output,
         }
     }
@@ -394,7 +530,19 @@ impl Engine {
             journal: &self.journal,
             segments: &self.segments,
             connections: &self.connections,
+            unread_policy: self.unread_policy.as_deref(),
         }
+    }
+
+    /// As [`Self::tidy`], with another retention, and with a snapshot of now first if `snapshot`.
+    #[cfg(test)]
+    pub(crate) fn retain(&mut self, keep: Duration, snapshot: bool, now: Now) {
+        self.journal.retain(keep, snapshot, now);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_enrolment(&mut self, mode: EnrolmentMode) {
+        self.mesh.enrolment = mode;
     }
 
     /// For tests that look behind the outputs.

@@ -3,14 +3,15 @@
 //! read without this program.
 
 use jiff::Timestamp;
-use keys::{Epoch, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
-use policy::{Membership, Standing, State};
+use keys::{AuthorityId, Epoch, LogId, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
+use policy::{Membership, Policy, Ruling, Run, Standing, State};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use wire::evidence::Signer;
 use wire::instance::Seen;
-use wire::{Digest, Duplicate, NodeName};
+use wire::log::{LogEnd, LogRestored};
+use wire::{Digest, Duplicate, NodeName, Signed};
 
 /// One event. Its kind and its body are columns of their own in the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,18 @@ pub enum Event {
         /// The identity.
         #[serde(with = "bytes")]
         mesh: MeshId,
+        /// The key that signs for the mesh.
+        #[serde(with = "text")]
+        authority: AuthorityId,
+    },
+    /// Another key signs for the mesh, by the word of an operator: the old one is lost.
+    AuthorityReplaced {
+        /// The key that signed before.
+        #[serde(with = "text")]
+        old: AuthorityId,
+        /// The key that signs from now on.
+        #[serde(with = "text")]
+        new: AuthorityId,
     },
     /// An enrolment token was made; its secret is not kept.
     TokenCreated {
@@ -33,13 +46,59 @@ pub enum Event {
         name: Option<NodeName>,
         /// When it ends, in seconds since 1970.
         expires_unix: u64,
+        /// This event on the boot-time clock, in milliseconds.
+        boot_ms: i64,
+        /// How many nodes may enrol with it.
+        uses: u32,
     },
     /// A token was withdrawn.
     TokenRevoked {
         /// The token.
         id: String,
     },
-    /// A node was enrolled, and the token used up.
+    /// A node came with one of the token's uses, and waits for an operator's approval.
+    NodeWaiting {
+        /// The name that it would have.
+        name: NodeName,
+        /// Its identity.
+        #[serde(with = "text")]
+        node: NodeId,
+        /// Its WireGuard key.
+        #[serde(with = "text")]
+        wg: WgPublicKey,
+        /// The token.
+        token: String,
+    },
+    /// An operator did not approve it.
+    NodeRejected {
+        /// The name that it would have had.
+        name: NodeName,
+        /// Its identity.
+        #[serde(with = "text")]
+        node: NodeId,
+        /// Why, in the operator's words.
+        reason: Option<String>,
+    },
+    /// An operator removed a node for good: name and number are free again, its keys are banned.
+    NodeRemoved {
+        /// The node.
+        name: NodeName,
+        /// Its identity.
+        #[serde(with = "text")]
+        node: NodeId,
+        /// Its WireGuard key.
+        #[serde(with = "text")]
+        wg: WgPublicKey,
+        /// Why, in the operator's words.
+        reason: Option<String>,
+    },
+    /// An operator lets the keys of a removed node enrol again.
+    KeyUnbanned {
+        /// The identity.
+        #[serde(with = "text")]
+        node: NodeId,
+    },
+    /// A node was enrolled, with one of the token's uses.
     NodeEnrolled {
         /// Its name.
         name: NodeName,
@@ -56,7 +115,7 @@ pub enum Event {
         /// How long each segment admits it regardless.
         probation: Vec<Probation>,
     },
-    /// A node got new keys, and the token was used up.
+    /// A node got new keys, with one of the token's uses.
     NodeRekeyed {
         /// Its name.
         name: NodeName,
@@ -69,6 +128,49 @@ pub enum Event {
         /// The token.
         token: String,
     },
+    /// The controller was started. Between two of these, one boot-time clock counts.
+    ControllerStarted {
+        /// Which boot of the machine.
+        boot_id: String,
+        /// This event on the boot-time clock, in milliseconds.
+        boot_ms: i64,
+    },
+    /// Another policy is in force from the next decision on.
+    PolicyChanged {
+        /// The segment.
+        segment: SegmentId,
+        /// Its digest, as printed.
+        digest: String,
+        /// All of it.
+        policy: Box<Policy>,
+    },
+    /// An operator rules on a node for a time, in place of the ruling before.
+    OverrideSet {
+        /// The node.
+        name: NodeName,
+        /// The ruling.
+        ruling: Ruling,
+        /// How long it is in force.
+        seconds: u64,
+        /// Why, in the operator's words.
+        reason: String,
+        /// This event on the boot-time clock, in milliseconds.
+        boot_ms: i64,
+    },
+    /// An operator ended a ruling before its time.
+    OverrideCleared {
+        /// The node.
+        name: NodeName,
+    },
+    /// An operator put a node into a group, or took it out.
+    GroupChanged {
+        /// The node.
+        name: NodeName,
+        /// The group.
+        group: String,
+        /// Whether it is in it from now on.
+        member: bool,
+    },
     /// Evidence entered a node's record.
     EvidenceAccepted(Box<Accepted>),
     /// Nodes were judged for an epoch.
@@ -79,7 +181,15 @@ pub enum Event {
         epoch: Epoch,
         /// Whether it counts for hysteresis and probation.
         scheduled: bool,
-        /// The verdicts: all nodes if scheduled, else those whose membership changed.
+        /// Why the epoch is published, in a word: it bounds what may be decided.
+        cause: String,
+        /// Whether an operator confirmed the removals that the sanity floor would hold.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        confirmed: bool,
+        /// This event on the boot-time clock, in milliseconds: by it the age of evidence is counted.
+        boot_ms: i64,
+        /// The verdicts on all nodes if scheduled, else on those whose membership changed; without those that
+        /// say what the one before said.
         nodes: Vec<Verdict>,
     },
     /// An epoch was published.
@@ -105,6 +215,27 @@ pub enum Event {
         /// The one that was refused.
         other: Machine,
     },
+    /// An operator says that the log was restored from a copy: what came after it in the log that nodes have
+    /// seen is gone.
+    LogRestored {
+        /// The end of the copy.
+        copy: LogEnd,
+        /// The newest epoch that nodes are known to have seen; new ones are two beyond it at least.
+        seen: Epoch,
+        /// The authority's word, for the nodes.
+        signed: Signed<LogRestored>,
+    },
+    /// The log has a new key. The checkpoint with this event is signed by both.
+    LogKeyRotated {
+        /// The key that signed before.
+        #[serde(with = "text")]
+        old: LogId,
+        /// The key that signs from now on.
+        #[serde(with = "text")]
+        new: LogId,
+    },
+    /// Old entries left the disk; their hashes stay in the log's tree.
+    EntriesPruned(record::retention::Pruned),
 }
 
 /// A process of a node, as it was seen.
@@ -148,8 +279,13 @@ pub struct Accepted {
     /// The run's score of the whole, if the harness gave one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overall: Option<f64>,
-    /// Score per metric.
+    /// The measurements.
     pub metrics: BTreeMap<String, f64>,
+    /// The metrics of which the harness says that less is better.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub lower_is_better: BTreeSet<String>,
+    /// How many samples it has.
+    pub samples: u64,
     /// The program that ran the suite.
     pub harness: String,
     /// The suite.
@@ -163,6 +299,8 @@ pub struct Accepted {
     pub signer: Signer,
     /// The run's nonce.
     pub nonce: String,
+    /// This event on the boot-time clock, in milliseconds.
+    pub boot_ms: i64,
     /// The signed envelope as it was received, for whoever audits the log.
     pub envelope: String,
 }
@@ -228,6 +366,35 @@ pub struct Published {
     pub boot_id: String,
 }
 
+impl Accepted {
+    /// The run, as the policy judges it.
+    pub(crate) fn run(&self) -> Run {
+        Run {
+            overall: self.overall,
+            metrics: self.metrics.clone(),
+            lower_is_better: self.lower_is_better.clone(),
+            samples: self.samples,
+            harness: self.harness.clone(),
+            suite: self.suite.clone(),
+            suite_version: self.suite_version.clone(),
+            finished_at: self.finished_at,
+            signer: self.signer,
+            digest: self.digest,
+        }
+    }
+}
+
+impl Verdict {
+    /// Whether it decides what `before` decided. The score and the evidence that it rests on may be others.
+    pub(crate) fn says_the_same_as(&self, before: &Self) -> bool {
+        let decides = |it: &Self| {
+            let reason = it.reason.clone();
+            (it.membership, it.state, reason, it.held)
+        };
+        decides(self) == decides(before)
+    }
+}
+
 impl Event {
     /// Two machines run with the keys of `name`.
     pub(crate) fn duplicate_seen(name: &NodeName, duplicate: &Duplicate) -> Self {
@@ -256,17 +423,17 @@ impl Event {
 }
 
 /// Keys, in their printed form.
-mod text {
+pub(crate) mod text {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
     use std::fmt::Display;
     use std::str::FromStr;
 
-    pub(super) fn serialize<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(value)
     }
 
-    pub(super) fn deserialize<'de, D, T>(from: D) -> Result<T, D::Error>
+    pub(crate) fn deserialize<'de, D, T>(from: D) -> Result<T, D::Error>
     where
         D: Deserializer<'de>,
         T: FromStr<Err: Display>,
@@ -297,13 +464,13 @@ mod signer {
 }
 
 /// Identifiers and digests without a parser of their own, in hex.
-mod bytes {
+pub(crate) mod bytes {
     use keys::{MeshId, TokenHash};
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
     use wire::Digest;
 
-    pub(super) trait Bytes: Sized {
+    pub(crate) trait Bytes: Sized {
         fn bytes(&self) -> &[u8];
         fn from_bytes(bytes: &[u8]) -> Option<Self>;
     }
@@ -322,12 +489,12 @@ mod bytes {
     }
     bytes!(MeshId, TokenHash, Digest);
 
-    pub(super) fn serialize<S: Serializer>(value: &impl Bytes, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &impl Bytes, to: S) -> Result<S::Ok, S::Error> {
         let hex: String = value.bytes().iter().map(|b| format!("{b:02x}")).collect();
         to.serialize_str(&hex)
     }
 
-    pub(super) fn deserialize<'de, D, T>(from: D) -> Result<T, D::Error>
+    pub(crate) fn deserialize<'de, D, T>(from: D) -> Result<T, D::Error>
     where
         D: Deserializer<'de>,
         T: Bytes,
@@ -350,6 +517,7 @@ mod tests {
         let events = [
             Event::MeshCreated {
                 mesh: MeshId([7; 16]),
+                authority: AuthorityId([8; 32]),
             },
             Event::NodeEnrolled {
                 name: "node-a".parse().unwrap(),
@@ -379,6 +547,9 @@ mod tests {
                 segment: SegmentId::FIRST,
                 epoch: Epoch(3),
                 scheduled: true,
+                cause: "scheduled".into(),
+                confirmed: false,
+                boot_ms: 7,
                 nodes: vec![Verdict {
                     name: "node-a".parse().unwrap(),
                     membership: Membership::Denied,

@@ -1,39 +1,65 @@
 //! The fold of the event log: every enrolled node and every token, and for each segment what was decided in
 //! it ([`Standings`]). [`Fleet::apply`] is the only way in; nothing here reads a clock or decides anything.
 
+use crate::by::By;
 use crate::clock::{Now, steps_back};
-use crate::event::Event;
+use crate::event::{Event, bytes, text};
 use jiff::Timestamp;
-use keys::{MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
-use policy::History;
+use keys::{AuthorityId, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
+use policy::{History, Policy};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use wire::evidence::Benchmark;
-use wire::{Digest, NodeName};
+use wire::evidence::{Benchmark, Signer};
+use wire::log::LogRestored;
+use wire::{Digest, NodeName, Signed};
 
+mod admission;
+mod ageing;
+mod kept;
 mod node;
 mod standings;
 
-use node::Ageing;
-pub use node::{Case, Node};
+pub use admission::{Banned, Waiting};
+use ageing::Ageing;
+pub use node::{Case, Eviction, Node, Override};
 pub use standings::{NodeStanding, Standings};
 
 /// The durable state.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fleet {
-    mesh: Option<MeshId>,
+    mesh: Option<Founded>,
     nodes: BTreeMap<NodeName, Node>,
+    /// The names of the identities; made anew of the nodes when a snapshot is read.
+    #[serde(skip)]
     names: BTreeMap<NodeId, NodeName>,
     tokens: BTreeMap<String, TokenRecord>,
+    waiting: BTreeMap<NodeName, Waiting>,
+    banned: Vec<Banned>,
     segments: BTreeMap<SegmentId, Standings>,
+    /// The policy of each segment that was recorded last.
+    policies: BTreeMap<SegmentId, Policy>,
     /// The time of the newest event.
     last_at: Option<Timestamp>,
+    /// The copy that the log was restored from last: its events, and the authority's word for it.
+    restored: Option<(u64, Signed<LogRestored>)>,
+}
+
+/// The mesh's identity, and the key that signs for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Founded {
+    #[serde(with = "bytes")]
+    id: MeshId,
+    #[serde(with = "text")]
+    authority: AuthorityId,
 }
 
 /// An enrolment token, without its secret.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TokenRecord {
     /// Stands for its secret.
+    #[serde(with = "bytes")]
     pub hash: TokenHash,
     /// The only name that it admits.
     pub name: Option<NodeName>,
@@ -41,64 +67,127 @@ pub struct TokenRecord {
     pub created_at: Timestamp,
     /// When it ends, in seconds since 1970.
     pub expires_unix: u64,
-    /// Whether it was used.
-    pub fate: Fate,
+    /// How many nodes may enrol with it.
+    pub uses: u32,
+    /// The nodes that did.
+    pub used_by: Vec<NodeName>,
+    /// An operator withdrew it.
+    pub revoked: bool,
+    /// Over by the log's own time, before the clock was set back.
+    over: bool,
     /// When it was created, on a clock that nobody sets.
     ageing: Ageing,
 }
 
-/// Whether a token was used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
-    /// Nothing yet.
-    Open,
-    /// A node enrolled with it.
-    Used(NodeName),
-    /// An operator withdrew it.
-    Revoked,
-}
-
 impl TokenRecord {
+    /// Whether as many nodes enrolled with it as may.
+    pub fn is_used_up(&self) -> bool {
+        u32::try_from(self.used_by.len()).map_or(true, |used| used >= self.uses)
+    }
+
+    /// Whether a node may enrol with it now.
+    pub fn is_open(&self, now: Now) -> bool {
+        !self.revoked && !self.is_used_up() && !self.is_over(now)
+    }
+
     /// Whether its time is over, by either clock: a token that was made while the wall clock was ahead must
     /// not live on until that time has come.
     pub fn is_over(&self, now: Now) -> bool {
         let created = u64::try_from(self.created_at.as_second()).unwrap_or(0);
         let life = Duration::from_secs(self.expires_unix.saturating_sub(created));
-        self.expires_unix <= now.unix() || self.ageing.age(now).is_none_or(|age| age >= life)
+        self.over
+            || self.expires_unix <= now.unix()
+            || self.ageing.age(now).is_none_or(|age| age >= life)
     }
 }
 
 impl Fleet {
-    /// Folds one event. An event about something unknown, which a verified log does not hold,
+    /// Folds one event, which happened at the word of `by`. An event about something unknown, which a verified log does not hold,
     /// changes nothing.
-    pub fn apply(&mut self, at: Timestamp, event: &Event) {
+    pub fn apply(&mut self, at: Timestamp, by: Option<By>, event: &Event) {
         // Events are in the order in which they happened. One that is earlier than the one before shows that
         // the clock was set back in between, and no replay forgets that.
-        if self.last_at.is_some_and(|last| steps_back(last, at)) {
+        let last_at = self.last_at.replace(at);
+        if let Some(last) = last_at.filter(|last| steps_back(*last, at)) {
             for node in self.nodes.values_mut() {
-                node.clock_set_back(at);
+                node.clock_set_back(last, at);
+            }
+            // Over by the log's own time: no clock that is set back revives it.
+            for token in self.tokens.values_mut() {
+                token.over |= token.expires_unix <= u64::try_from(last.as_second()).unwrap_or(0);
             }
         }
-        self.last_at = Some(at);
         match event {
-            Event::MeshCreated { mesh } => self.mesh = Some(*mesh),
+            Event::MeshCreated { mesh, authority } => {
+                self.mesh = Some(Founded {
+                    id: *mesh,
+                    authority: *authority,
+                });
+            }
+            Event::AuthorityReplaced { new, .. } => {
+                if let Some(mesh) = &mut self.mesh {
+                    mesh.authority = *new;
+                }
+            }
             Event::TokenCreated {
                 id,
                 hash,
                 name,
                 expires_unix,
+                uses,
+                boot_ms,
             } => {
                 let record = TokenRecord {
                     hash: *hash,
                     name: name.clone(),
                     created_at: at,
                     expires_unix: *expires_unix,
-                    fate: Fate::Open,
-                    ageing: Ageing::Since { at },
+                    uses: *uses,
+                    used_by: Vec::new(),
+                    revoked: false,
+                    over: false,
+                    ageing: Ageing::Counted {
+                        at,
+                        boot_ms: *boot_ms,
+                    },
                 };
                 self.tokens.insert(id.clone(), record);
             }
-            Event::TokenRevoked { id } => self.set_fate(id, Fate::Revoked),
+            Event::TokenRevoked { id } => {
+                if let Some(record) = self.tokens.get_mut(id) {
+                    record.revoked = true;
+                }
+            }
+            Event::NodeWaiting {
+                name,
+                node,
+                wg,
+                token,
+            } => {
+                self.use_token(token, name);
+                let waiting = Waiting::new(*node, *wg, token, at);
+                self.waiting.insert(name.clone(), waiting);
+            }
+            Event::NodeRejected { name, .. } => {
+                self.waiting.remove(name);
+            }
+            Event::NodeRemoved {
+                name,
+                node,
+                wg,
+                reason,
+            } => {
+                self.remove(name);
+                self.banned.push(Banned {
+                    node: *node,
+                    wg: *wg,
+                    name: name.clone(),
+                    at,
+                    by,
+                    reason: reason.clone(),
+                });
+            }
+            Event::KeyUnbanned { node } => self.banned.retain(|banned| banned.node != *node),
             Event::NodeEnrolled {
                 name,
                 node,
@@ -107,7 +196,7 @@ impl Fleet {
                 token,
                 probation,
             } => {
-                self.set_fate(token, Fate::Used(name.clone()));
+                self.enter(name, node, token);
                 self.names.insert(*node, name.clone());
                 let node = Node::new(*node, *wg, *host, at);
                 self.nodes.insert(name.clone(), node);
@@ -122,8 +211,40 @@ impl Fleet {
                 wg,
                 token,
             } => {
-                self.set_fate(token, Fate::Used(name.clone()));
+                self.enter(name, node, token);
                 self.rekey(name, *node, *wg);
+            }
+            Event::ControllerStarted { boot_ms, .. } => {
+                let start = Now::at(*boot_ms, at);
+                for node in self.nodes.values_mut() {
+                    node.restart(last_at, start);
+                }
+                for token in self.tokens.values_mut() {
+                    token.ageing = token.ageing.restart(last_at, start);
+                }
+            }
+            Event::PolicyChanged {
+                segment, policy, ..
+            } => {
+                self.policies.insert(*segment, (**policy).clone());
+            }
+            Event::OverrideSet { name, .. } | Event::OverrideCleared { name } => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.set_override((at, by), event);
+                }
+            }
+            Event::GroupChanged {
+                name,
+                group,
+                member,
+            } => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    if *member {
+                        node.groups.insert(group.clone());
+                    } else {
+                        node.groups.remove(group);
+                    }
+                }
             }
             Event::EvidenceAccepted(accepted) => {
                 if let Some(node) = self.nodes.get_mut(&accepted.name) {
@@ -139,14 +260,15 @@ impl Fleet {
                 let standings = self.segments.entry(published.segment).or_default();
                 standings.publish(at, published);
             }
-            Event::NodeEvicted { name, .. } => {
+            Event::NodeEvicted { name, reason } => {
                 if let Some(node) = self.nodes.get_mut(name) {
-                    node.set_evicted(true);
+                    let reason = reason.clone();
+                    node.set_eviction(Some(Eviction { at, by, reason }));
                 }
             }
             Event::NodeReadmitted { name } => {
                 if let Some(node) = self.nodes.get_mut(name) {
-                    node.set_evicted(false);
+                    node.set_eviction(None);
                 }
                 for standings in self.segments.values_mut() {
                     standings.readmit(name);
@@ -154,19 +276,22 @@ impl Fleet {
             }
             // For people: nobody is judged by it.
             Event::DuplicateSeen { .. } => {}
+            Event::LogRestored { copy, seen, signed } => {
+                self.restored = Some((copy.events, signed.clone()));
+                for standings in self.segments.values_mut() {
+                    standings.recover(*seen);
+                }
+            }
+            // For whoever keeps checkpoints.
+            Event::LogKeyRotated { .. } => {}
+            // For audits: what left was folded before.
+            Event::EntriesPruned(_) => {}
         }
     }
 
-    /// Notes on the boot-time clock when evidence was accepted and tokens were created: from then on the wall
-    /// clock cannot make them younger. Those from before this start are as old as the calendar says now; if it
-    /// was set back to before them, nobody knows how old they are.
-    pub fn start_ageing(&mut self, now: Now) {
-        for node in self.nodes.values_mut() {
-            node.start_ageing(now);
-        }
-        for token in self.tokens.values_mut() {
-            token.ageing = token.ageing.counted(now);
-        }
+    /// The policy of a segment that was recorded last.
+    pub fn policy(&self, segment: SegmentId) -> Option<&Policy> {
+        self.policies.get(&segment)
     }
 
     /// The time of the newest event.
@@ -178,17 +303,51 @@ impl Fleet {
     ///
     /// A run answers to one update. Whichever segment published it, the run is no older than that: so it counts
     /// in all of them.
-    pub fn history(&self, node: &Node, run: &Benchmark, now: Now) -> History {
+    pub fn history(&self, node: &Node, run: &Benchmark, signer: &Signer, now: Now) -> History {
         let known = |challenge: &Digest| {
             let mut segments = self.segments.values();
             segments.any(|standings| standings.knows_challenge(challenge))
         };
-        node.history(run, known, now)
+        node.history(run, signer, known, now)
     }
 
     /// The mesh, once it was created.
     pub fn mesh(&self) -> Option<MeshId> {
-        self.mesh
+        self.mesh.as_ref().map(|mesh| mesh.id)
+    }
+
+    /// The key that signs for the mesh, once it was created.
+    pub fn authority(&self) -> Option<AuthorityId> {
+        self.mesh.as_ref().map(|mesh| mesh.authority)
+    }
+
+    /// The authority's word that the log was restored from a copy, if it was.
+    pub fn restored(&self) -> Option<&Signed<LogRestored>> {
+        self.restored.as_ref().map(|(_, restored)| restored)
+    }
+
+    /// How many events that copy had.
+    pub fn restored_at(&self) -> u64 {
+        self.restored.as_ref().map_or(0, |(events, _)| *events)
+    }
+
+    /// The state as a snapshot keeps it.
+    pub fn to_snapshot(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("the state always encodes")
+    }
+
+    /// Reads a snapshot.
+    ///
+    /// # Errors
+    /// When it is not one of this version.
+    pub fn from_snapshot(state: &[u8]) -> Result<Self, serde_json::Error> {
+        let mut fleet: Self = serde_json::from_slice(state)?;
+        let names = fleet
+            .nodes
+            .iter()
+            .map(|(name, node)| (node.id, name.clone()));
+        fleet.names = names.collect();
+        Ok(fleet)
     }
 
     /// Every enrolled node, by name.
@@ -219,9 +378,13 @@ impl Fleet {
 
     /// The node of this name, before a segment's policy.
     pub fn case(&self, segment: SegmentId, name: &NodeName) -> Option<Case<'_>> {
-        let node = self.nodes.get(name)?;
+        let (name, node) = self.nodes.get_key_value(name)?;
         let standing = self.standings(segment).of(name);
-        Some(Case { node, standing })
+        Some(Case {
+            name,
+            node,
+            standing,
+        })
     }
 
     /// Every enrolled node, before a segment's policy.
@@ -229,7 +392,12 @@ impl Fleet {
         let standings = self.standings(segment);
         self.nodes.iter().map(|(name, node)| {
             let standing = standings.of(name);
-            (name, Case { node, standing })
+            let case = Case {
+                name,
+                node,
+                standing,
+            };
+            (name, case)
         })
     }
 
@@ -244,9 +412,27 @@ impl Fleet {
         (FIRST_HOST..=last).find(|host| !taken.contains(host))
     }
 
-    fn set_fate(&mut self, token: &str, fate: Fate) {
+    fn use_token(&mut self, token: &str, name: &NodeName) {
         if let Some(record) = self.tokens.get_mut(token) {
-            record.fate = fate;
+            record.used_by.push(name.clone());
+        }
+    }
+
+    /// A node gets its place. One that waited for it has used the token already.
+    fn enter(&mut self, name: &NodeName, node: &NodeId, token: &str) {
+        if self.waiting.get(name).is_some_and(|it| it.node == *node) {
+            self.waiting.remove(name);
+        } else {
+            self.use_token(token, name);
+        }
+    }
+
+    fn remove(&mut self, name: &NodeName) {
+        if let Some(node) = self.nodes.remove(name) {
+            self.names.remove(&node.id);
+        }
+        for standings in self.segments.values_mut() {
+            standings.remove(name);
         }
     }
 
@@ -294,7 +480,7 @@ mod tests {
                 epochs: 2,
             }],
         };
-        fleet.apply(at(), &event);
+        fleet.apply(at(), None, &event);
     }
 
     #[test]
@@ -313,6 +499,7 @@ mod tests {
         enrol(&mut fleet, "a", 1, 2);
         fleet.apply(
             at(),
+            None,
             &Event::NodeEvicted {
                 name: name("a"),
                 reason: None,
@@ -324,9 +511,9 @@ mod tests {
             wg: WgPublicKey([9; 32]),
             token: "u".into(),
         };
-        fleet.apply(at(), &rekeyed);
+        fleet.apply(at(), None, &rekeyed);
         let node = fleet.node(&name("a")).unwrap();
-        assert!(node.evicted() && node.evidence.is_none());
+        assert!(node.evicted() && node.newest_run().is_none());
         assert_eq!((node.host, node.id), (2, NodeId([9; 32])));
         let case = fleet.case(SegmentId::FIRST, &name("a")).unwrap();
         assert_eq!(case.probation_left(), 2, "neither renewed nor taken");

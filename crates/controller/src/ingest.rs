@@ -2,6 +2,7 @@
 //! itself; evidence alone changes anything durable. Refuses what unknown keys say: that is enrolment's.
 
 use crate::announced::Announced;
+use crate::by::By;
 use crate::clock::Now;
 use crate::connections::{Connections, MIB_A_DAY, Observed};
 use crate::counts::{Counts, EvidenceResult};
@@ -11,16 +12,21 @@ use crate::journal::{Journal, Unwritten};
 use crate::mesh::Mesh;
 use crate::push::Push;
 use crate::segments::Segments;
+use ::admin::Refused;
+use jiff::Timestamp;
 use keys::{Epoch, NodeId};
-use policy::Unacceptable;
+use policy::{Subject, Unacceptable};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use wire::admin::EvidenceAnswer;
 use wire::evidence::{Attested, EvidenceError, payload_digest, peek};
+use wire::log::LogEnd;
 use wire::message::{
     Again, Hello, InterfaceReport, PeerReport, Phase, Refusal, RefusedEvidence, ToController,
     ToNode,
 };
-use wire::{Mark, NodeName, Signed, Verified, Way};
+use wire::{Digest, Mark, NodeName, Signed, Verified, Way};
 
 /// The part that hears enrolled nodes.
 #[derive(Debug)]
@@ -30,7 +36,35 @@ pub(crate) struct Ingest<'e> {
     pub(crate) segments: &'e mut Segments,
     pub(crate) connections: &'e mut Connections,
     pub(crate) counts: &'e mut Counts,
+    pub(crate) staged: &'e mut Staged,
     pub(crate) output: &'e mut Output,
+}
+
+/// Evidence that the policy takes and that is not durable yet: what arrives together becomes durable in one
+/// commit. At most one run of each node, because the next is judged by what is on record of that one.
+#[derive(Debug, Default)]
+pub(crate) struct Staged {
+    runs: Vec<StagedRun>,
+    /// When the newest was staged.
+    at: Option<Now>,
+}
+
+#[derive(Debug)]
+struct StagedRun {
+    id: ConnectionId,
+    name: NodeName,
+    digest: [u8; 32],
+    envelope: Vec<u8>,
+    event: Event,
+    /// The bytes that it takes of what its node may fill.
+    kept: u32,
+}
+
+impl Staged {
+    /// When the newest was staged; `None`: there is none.
+    pub(crate) fn at(&self) -> Option<Now> {
+        self.at.filter(|_| !self.runs.is_empty())
+    }
 }
 
 impl Ingest<'_> {
@@ -66,7 +100,7 @@ impl Ingest<'_> {
         live.software = Some(hello.software);
         tracing::info!(node = %name, skew_ms = skew, "node connected");
         tracing::debug!(node = %name, %remote, "node's address");
-        self.welcome(id, name, hello.newest, now);
+        self.welcome(id, name, (hello.newest, hello.log), now);
         let Hello {
             listen_port,
             advertised,
@@ -88,6 +122,7 @@ impl Ingest<'_> {
         match message {
             ToController::Enrol(_) | ToController::Hello(_) => self.close(id, Refusal::Protocol),
             ToController::Present => self.present(id, name, now),
+            ToController::Kept { log } => self.kept(id, log, now),
             ToController::Evidence { envelope } => self.evidence(id, name, &envelope, now),
             ToController::Ack { epoch, phase } => self.ack(name, epoch, phase),
             ToController::Report { peers, interface } => self.observe(name, peers, interface, now),
@@ -99,6 +134,22 @@ impl Ingest<'_> {
         }
     }
 
+    /// A node has kept another end of the log than the one that its updates were proved from.
+    fn kept(&mut self, id: ConnectionId, log: LogEnd, now: Now) {
+        let Some(session) = self.connections.session(id) else {
+            return;
+        };
+        session.kept.set(self.journal.kept(Some(log)));
+        let node = session.peer;
+        let mut push = Push {
+            mesh: self.mesh,
+            journal: self.journal,
+            connections: self.connections,
+            output: self.output,
+        };
+        push.updates(id, &node, self.segments, None, now);
+    }
+
     /// A node's process is there.
     fn present(&mut self, id: ConnectionId, name: &NodeName, now: Now) {
         let told = self.connections.handle_present(id, name, self.output, now);
@@ -106,9 +157,7 @@ impl Ingest<'_> {
         tracing::warn!(node = %name, "{duplicate}");
         let event = Event::duplicate_seen(name, &duplicate);
         // For whoever reads the log later; the node's owner has been told.
-        let _ = self
-            .journal
-            .commit(&[event], &[], &self.mesh.authority, self.output, now);
+        let _ = self.journal.commit(None, &[event], &[], self.output, now);
     }
 
     /// Works out where a node is: where it says, or else where it is seen.
@@ -124,7 +173,8 @@ impl Ingest<'_> {
             if self.connections.moves(name, now) {
                 let segments = &*self.segments;
                 let mut push = Push {
-                    fleet: self.journal.fleet(),
+                    mesh: self.mesh,
+                    journal: self.journal,
                     connections: self.connections,
                     output: self.output,
                 };
@@ -139,7 +189,7 @@ impl Ingest<'_> {
         &mut self,
         id: ConnectionId,
         name: &NodeName,
-        newest: Option<Signed<Mark>>,
+        (newest, log): (Option<Signed<Mark>>, Option<LogEnd>),
         now: Now,
     ) {
         let Some(node) = self.journal.fleet().node(name) else {
@@ -163,8 +213,12 @@ impl Ingest<'_> {
         if let Some(mark) = &mark {
             self.journal.witness(name, mark, self.output);
         }
+        if let Some(session) = self.connections.session(id) {
+            session.kept.set(self.journal.kept(log));
+        }
         let mut push = Push {
-            fleet: self.journal.fleet(),
+            mesh: self.mesh,
+            journal: self.journal,
             connections: self.connections,
             output: self.output,
         };
@@ -264,8 +318,101 @@ impl Ingest<'_> {
     }
 
     fn evidence(&mut self, id: ConnectionId, name: &NodeName, envelope: &[u8], now: Now) {
+        if self.staged.runs.iter().any(|run| run.name == *name) {
+            self.commit_staged(now);
+        }
         let digest = payload_digest(envelope).unwrap_or_default();
-        let result = self.accept_evidence(name, envelope, now);
+        match self.take_evidence(name, envelope, now) {
+            Ok((event, kept)) => {
+                self.staged.at = Some(now);
+                self.staged.runs.push(StagedRun {
+                    id,
+                    name: name.clone(),
+                    digest,
+                    envelope: envelope.to_vec(),
+                    event,
+                    kept,
+                });
+            }
+            Err(error) => self.answer((id, name), digest, envelope, Err(error), now),
+        }
+    }
+
+    /// An operator hands in evidence about a node. It is held against the same rules, and is on record as handed in
+    /// at the word of `by`; whoever signed it vouches for it.
+    pub(crate) fn handed_in(
+        &mut self,
+        name: &NodeName,
+        envelope: &[u8],
+        by: Option<By>,
+        now: Now,
+    ) -> Result<EvidenceAnswer, Refused> {
+        if self.journal.fleet().node(name).is_none() {
+            let hint = "`meshctl node list` shows the nodes that are enrolled";
+            return Err(Refused::new(404, format!("no node {name}"), hint));
+        }
+        self.commit_staged(now);
+        let digest = Digest(payload_digest(envelope).unwrap_or_default());
+        let result = self
+            .take_evidence(name, envelope, now)
+            .and_then(|(event, kept)| {
+                let events = [event];
+                self.journal.commit(by, &events, &[], self.output, now)?;
+                self.connections
+                    .live_mut(name)
+                    .kept_bytes
+                    .take_many(kept, now.boot);
+                self.segments.want_join_of(self.journal.fleet(), name, now);
+                Ok(())
+            });
+        let counted = result.as_ref().err().map(EvidenceResult::from);
+        self.counts
+            .evidence
+            .count(counted.unwrap_or(EvidenceResult::Accepted));
+        let again = result
+            .as_ref()
+            .err()
+            .is_some_and(|error| match error.again() {
+                Again::Later => !self.is_too_old(envelope, now),
+                Again::Anew | Again::Never => false,
+            });
+        Ok(EvidenceAnswer {
+            digest: digest.to_string(),
+            accepted: result.is_ok(),
+            reason: result.err().map(|error| error.to_string()),
+            again,
+        })
+    }
+
+    /// Makes durable what is staged, and answers.
+    pub(crate) fn commit_staged(&mut self, now: Now) {
+        let runs = std::mem::take(&mut self.staged.runs);
+        if runs.is_empty() {
+            return;
+        }
+        let events: Vec<Event> = runs.iter().map(|run| run.event.clone()).collect();
+        let written = self.journal.commit(None, &events, &[], self.output, now);
+        for run in runs {
+            if written.is_ok() {
+                let live = self.connections.live_mut(&run.name);
+                live.kept_bytes.take_many(run.kept, now.boot);
+                let fleet = self.journal.fleet();
+                self.segments.want_join_of(fleet, &run.name, now);
+            }
+            let result = written.map_err(NotAccepted::from);
+            self.answer((run.id, &run.name), run.digest, &run.envelope, result, now);
+        }
+    }
+
+    /// Tells a node what became of its evidence.
+    fn answer(
+        &mut self,
+        (id, name): (ConnectionId, &NodeName),
+        digest: [u8; 32],
+        envelope: &[u8],
+        result: Result<(), NotAccepted>,
+        now: Now,
+    ) {
         let counted = result.as_ref().err().map(EvidenceResult::from);
         let counted = counted.unwrap_or(EvidenceResult::Accepted);
         self.counts.evidence.count(counted);
@@ -292,12 +439,13 @@ impl Ingest<'_> {
             .send(id, ToNode::EvidenceResult { digest, refused });
     }
 
-    fn accept_evidence(
+    /// The event that puts evidence on record, and the bytes that it takes there, if the policy takes it.
+    fn take_evidence(
         &mut self,
         name: &NodeName,
         envelope: &[u8],
         now: Now,
-    ) -> Result<(), NotAccepted> {
+    ) -> Result<(Event, u32), NotAccepted> {
         let node = self.journal.fleet().node(name);
         let node = node.ok_or(NotAccepted::NotEnrolled)?;
         // An evicted node returns by an operator's word alone, so that its evidence could only fill the log.
@@ -316,14 +464,7 @@ impl Ingest<'_> {
         if !live.kept_bytes.has(kept, now.boot) {
             return Err(NotAccepted::TooMuchToday);
         }
-        let authority = &self.mesh.authority;
-        self.journal
-            .commit(&[event], &[], authority, self.output, now)?;
-        let live = self.connections.live_mut(name);
-        live.kept_bytes.take_many(kept, now.boot);
-        let fleet = self.journal.fleet();
-        self.segments.want_join_of(fleet, name, now);
-        Ok(())
+        Ok((event, kept))
     }
 
     /// Whether evidence could not count any more, by what it says of itself: its node need not go on sending it.
@@ -332,10 +473,8 @@ impl Ingest<'_> {
             return false;
         };
         let age = now.wall.duration_since(run.finished_at).as_secs();
-        let oldest = self
-            .segments
-            .iter()
-            .map(|segment| segment.policy().max_benchmark_age);
+        let segments = self.segments.iter();
+        let oldest = segments.map(|segment| segment.policy().oldest_seconds());
         let oldest = oldest.max().unwrap_or_default();
         u64::try_from(age).is_ok_and(|age| age > oldest)
     }
@@ -356,11 +495,22 @@ impl Ingest<'_> {
             let policy = segment.policy();
             // First the signature, bound to the key that this connection proved and to this mesh: nothing of an
             // envelope may be looked at before, because anybody could have written it.
-            let attested = Attested::verify(envelope, &id, self.mesh.id, &policy.evaluators)?;
+            let attested = Attested::verify(envelope, &id, self.mesh.id, &policy.evaluator_keys())?;
             let node = fleet.node(name).ok_or(NotAccepted::NotEnrolled)?;
-            let history = fleet.history(node, attested.benchmark(), now);
-            policy::accept(policy, &history, &attested, now.wall)?;
-            taken = Ok(accepted(name, &attested, envelope));
+            let (run, signer) = (attested.benchmark(), attested.signer());
+            let history = fleet.history(node, run, &signer, now);
+            let groups = &node.groups;
+            policy::accept(
+                policy,
+                &history,
+                &attested,
+                Subject { name, groups },
+                now.wall,
+            )?;
+            let oldest = Duration::from_secs(policy.oldest_seconds());
+            let counts_from = now.wall.checked_sub(oldest).unwrap_or(Timestamp::MIN);
+            node.has_room_for(run, &signer, counts_from)?;
+            taken = Ok(accepted(name, &attested, envelope, now));
         }
         taken
     }
@@ -393,7 +543,8 @@ impl NotAccepted {
     /// Whether the same evidence may be accepted another time.
     fn again(&self) -> Again {
         match self {
-            Self::TooMuch
+            Self::Unacceptable(Unacceptable::TooManySuites(_))
+            | Self::TooMuch
             | Self::TooMuchToday
             | Self::NotEnrolled
             | Self::Evicted
@@ -405,6 +556,7 @@ impl NotAccepted {
                 Unacceptable::NodeSigner
                 | Unacceptable::EvaluatorSigner
                 | Unacceptable::Pinned(_)
+                | Unacceptable::OutOfScope { .. }
                 | Unacceptable::NoChallenge
                 | Unacceptable::NotNewer(_)
                 | Unacceptable::NonceUsed,
@@ -426,19 +578,22 @@ impl From<&NotAccepted> for EvidenceResult {
     }
 }
 
-fn accepted(name: &NodeName, attested: &Attested, envelope: &[u8]) -> Accepted {
+fn accepted(name: &NodeName, attested: &Attested, envelope: &[u8], now: Now) -> Accepted {
     let run = attested.benchmark();
     Accepted {
         name: name.clone(),
         digest: wire::Digest(attested.digest()),
         overall: run.overall,
         metrics: run.metrics.clone(),
+        lower_is_better: run.lower_is_better.clone(),
+        samples: run.samples_completed,
         harness: run.harness.clone(),
         suite: run.suite.clone(),
         suite_version: run.suite_version.clone(),
         finished_at: run.finished_at,
         signer: attested.signer(),
         nonce: run.nonce.clone(),
+        boot_ms: now.boot_ms(),
         envelope: String::from_utf8_lossy(envelope).into_owned(),
     }
 }

@@ -1,12 +1,14 @@
 //! The inputs of the one task that owns the state: what connections carry, and what operators and scrapers
 //! ask. Refuses to answer: whoever puts a question in holds the other end.
 
+use crate::by::By;
 use crate::effect::ConnectionId;
 use crate::outbox::Outbox;
 use crate::request::{Answer, Request};
 use ::admin::Refused;
 use exposition::Page;
 use keys::NodeId;
+use policy::Policy;
 use quic::Connection;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,7 +42,13 @@ pub(crate) enum Question {
     /// An operator asks.
     Operator {
         request: Request,
+        by: Option<By>,
         answer: oneshot::Sender<Result<Answer, Refused>>,
+    },
+    /// The policy was read again, or could not be.
+    Policy {
+        policy: Result<Box<Policy>, String>,
+        answer: oneshot::Sender<Result<bool, String>>,
     },
     /// A scraper asks.
     Metrics {

@@ -1,14 +1,17 @@
 //! The one way to durable state: the event log, the fold of what is in it, and whether the log takes what it
 //! is given. Refuses to fold anything that is not durable: nobody has a `&mut Fleet` but this file.
 
+use crate::by::By;
 use crate::clock::{Now, Step, Steps};
+use crate::connections::Kept;
 use crate::effect::Output;
 use crate::event::Event;
 use crate::fleet::Fleet;
 use crate::log::{Log, LogError, NewEpoch, is_evidence};
-use keys::{AuthoritySecret, Epoch};
+use keys::{Epoch, LogSecret, SegmentId};
 use std::borrow::Cow;
 use std::time::Duration;
+use wire::log::{LogEnd, LogNews};
 use wire::{Mark, NodeName};
 
 /// The log and its fold.
@@ -51,7 +54,18 @@ enum Writing {
 #[derive(Debug)]
 pub(crate) struct Contradiction {
     pub(crate) node: NodeName,
+    pub(crate) segment: SegmentId,
     pub(crate) epoch: Epoch,
+}
+
+impl Contradiction {
+    fn new(node: &NodeName, mark: &Mark) -> Self {
+        Self {
+            node: node.clone(),
+            segment: mark.segment,
+            epoch: mark.epoch,
+        }
+    }
 }
 
 /// Nothing was written, and nothing has changed.
@@ -60,10 +74,8 @@ pub(crate) struct Contradiction {
 pub struct Unwritten;
 
 impl Journal {
-    /// A log with its fold. Evidence in it ages by the boot-time clock from now on.
-    pub(crate) fn new(log: Log, mut fleet: Fleet, now: Now) -> Self {
-        let steps = Steps::since(fleet.last_at(), now);
-        fleet.start_ageing(now);
+    /// A log with its fold.
+    pub(crate) fn new(log: Log, fleet: Fleet, steps: Steps) -> Self {
         Self {
             steps,
             log,
@@ -97,7 +109,7 @@ impl Journal {
     pub(crate) fn foresee(&self, events: &[Event], now: Now) -> Cow<'_, Fleet> {
         let mut fleet = Cow::Borrowed(&self.fleet);
         for event in events {
-            fleet.to_mut().apply(now.wall, event);
+            fleet.to_mut().apply(now.wall, None, event);
         }
         fleet
     }
@@ -106,14 +118,14 @@ impl Journal {
     /// has changed: the caller must tell nobody.
     pub(crate) fn commit(
         &mut self,
+        by: Option<By>,
         events: &[Event],
         epochs: &[NewEpoch<'_>],
-        authority: &AuthoritySecret,
         output: &mut Output,
         now: Now,
     ) -> Result<(), Unwritten> {
         let evidence = epochs.is_empty() && is_evidence(events);
-        let written = self.log.append(now.wall, events, epochs, authority);
+        let written = self.log.append(now.wall, by, events, epochs);
         match written {
             Ok(()) if evidence => {}
             Ok(()) => self.succeeded(),
@@ -124,13 +136,35 @@ impl Journal {
             }
         }
         for event in events {
-            self.fleet.apply(now.wall, event);
+            self.fleet.apply(now.wall, by, event);
         }
-        // From here on the wall clock, which anybody may set back, cannot make it younger.
-        self.fleet.start_ageing(now);
         if events.iter().any(changes_keys) {
             output.change_keys();
         }
+        output.touch();
+        Ok(())
+    }
+
+    /// Gives the log a new key, and folds the event that says so.
+    pub(crate) fn rotate_log_key(
+        &mut self,
+        by: Option<By>,
+        new: LogSecret,
+        output: &mut Output,
+        now: Now,
+    ) -> Result<(), Unwritten> {
+        let (old, new_public) = (self.log.store().key(), new.public());
+        let event = Event::LogKeyRotated {
+            old,
+            new: new_public,
+        };
+        if let Err(error) = self.log.rotate_key(now.wall, by, new, &event) {
+            self.failed(&error, now);
+            return Err(Unwritten);
+        }
+        self.succeeded();
+        self.fleet.apply(now.wall, by, &event);
+        tracing::info!(%old, new = %new_public, "the event log has a new key");
         output.touch();
         Ok(())
     }
@@ -162,24 +196,46 @@ impl Journal {
     }
 
     /// See [`Log::tidy`].
-    pub(crate) fn tidy(&mut self, now: Now) {
+    pub(crate) fn tidy(&mut self, keep_evidence: Duration, now: Now) {
         self.log.tidy(self.fleet.nodes().len(), now.boot);
+        if self.log.is_short_of_room() {
+            return;
+        }
+        if let Some(event) = self.log.retain(&self.fleet, keep_evidence, now) {
+            self.fleet.apply(now.wall, None, &event);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn retain(&mut self, keep: Duration, snapshot: bool, now: Now) {
+        if snapshot {
+            self.log.snapshot(&self.fleet);
+        }
+        self.tidy(keep, now);
     }
 
     /// A node shows a mark that the authority signed in this mesh.
     ///
     /// A mark says which events the log held when it was signed. A log that holds other ones was cut, or is an
     /// old copy: evictions may be missing from it, and the evicted would be members again. That stays an alarm
-    /// until the controller is started anew, however many epochs follow.
+    /// until an operator recovers, or the controller is started anew, however many epochs follow.
     pub(crate) fn witness(&mut self, node: &NodeName, mark: &Mark, output: &mut Output) {
         // A log that cannot be read does not speak for itself: the alarm is raised then too, since a false one
         // costs an operator a look, and a missing one hides an eviction that was lost.
-        let held = self.log.hash_at(mark.log_events);
-        let is_ours = held.is_ok_and(|held| held == Some(mark.log_hash.0));
-        if is_ours || self.contradiction.is_some() {
+        let is_ours = self.log.extends(&mark.log).unwrap_or(false);
+        let standings = self.fleet.standings(mark.segment);
+        if is_ours || standings.lost() >= Some(mark.epoch) {
             return;
         }
-        let known = self.fleet.standings(mark.segment).newest_epoch();
+        if let Some(before) = self.contradiction() {
+            // An operator who recovers needs the newest epoch of all, and one line in the log is enough.
+            if before.epoch < mark.epoch {
+                self.contradiction = Some(Contradiction::new(node, mark));
+                output.touch();
+            }
+            return;
+        }
+        let known = standings.newest_epoch();
         tracing::error!(
             node = %node,
             seen = mark.epoch.0,
@@ -187,16 +243,39 @@ impl Journal {
             "the node holds an epoch that this authority signed on another log than this one: the \
              log is an old copy, or was cut; evictions may be missing from it"
         );
-        self.contradiction = Some(Contradiction {
-            node: node.clone(),
-            epoch: mark.epoch,
-        });
+        self.contradiction = Some(Contradiction::new(node, mark));
         output.touch();
     }
 
-    /// The first proof of another log, since the start.
+    /// The log as a node knows it, by its own word: whatever that is worth, it decides only where a proof for
+    /// that node begins.
+    pub(crate) fn kept(&self, end: Option<LogEnd>) -> Kept {
+        match end {
+            None => Kept::Nothing,
+            Some(end) if self.log.extends(&end).unwrap_or(false) => Kept::Events(end.events),
+            Some(_) => Kept::Another,
+        }
+    }
+
+    /// The log's newest checkpoint for a node, with the proof that it extends the log which the node knows. Where
+    /// that is another one, there is no such proof: the node is told which copy the log was restored from, if an
+    /// operator said so.
+    pub(crate) fn news_for(&self, kept: Kept) -> Result<LogNews, LogError> {
+        let restored = self.fleet.restored();
+        match (kept, restored) {
+            (Kept::Nothing, _) | (Kept::Another, None) => self.log.news_since(0),
+            (Kept::Events(events), _) => self.log.news_since(events),
+            (Kept::Another, Some(restored)) => Ok(LogNews {
+                restored: Some(Box::new(restored.clone())),
+                ..self.log.news_since(self.fleet.restored_at())?
+            }),
+        }
+    }
+
+    /// The proof of another log with the newest epoch, since the start, unless an operator has recovered.
     pub(crate) fn contradiction(&self) -> Option<&Contradiction> {
-        self.contradiction.as_ref()
+        let contradiction = self.contradiction.as_ref();
+        contradiction.filter(|it| self.fleet.standings(it.segment).lost() < Some(it.epoch))
     }
 
     fn succeeded(&mut self) {
@@ -220,7 +299,11 @@ impl Journal {
 fn changes_keys(event: &Event) -> bool {
     matches!(
         event,
-        Event::NodeEnrolled { .. } | Event::NodeRekeyed { .. }
+        Event::NodeEnrolled { .. }
+            | Event::NodeRekeyed { .. }
+            | Event::NodeWaiting { .. }
+            | Event::NodeRejected { .. }
+            | Event::NodeRemoved { .. }
     )
 }
 

@@ -13,8 +13,10 @@
 //! | [`effect`], [`timers`] | what the engine hands out; what it waits for, and why |
 //! | `segments`, `segment`, `decide` | each segment's policy, epochs and phases; a new epoch as far as it is signed |
 //! | `rotate` | decide → time → sign → persist → push |
-//! | `journal`, [`log`](mod@log), [`event`], [`fleet`] | the one way to durable state, what is in it, what it folds to |
-//! | `enrol`, `ingest`, `push`, [`operator`], [`request`] | what is said to the controller, and by it |
+//! | `journal`, [`log`](mod@log), [`event`], [`by`], [`fleet`] | the one way to durable state, what is in it, what it folds to |
+//! | `enrol`, `ingest`, `push`, [`operator`], `events`, [`request`] | what is said to the controller, and by it |
+//! | `explain`, `replay` | why a node is where it is, now or at an earlier time; the log read again, under its policy or another |
+//! | `prove` | the log as a transparency log: proofs for whoever asks |
 //! | `connections` | who is there, and where |
 //! | `mesh`, `network` | what stays as it is; the mesh's address ranges |
 //! | `intake`, `outbox` | what a connection may take before the engine hears of it; what waits to be sent on it |
@@ -24,6 +26,7 @@
 //! | `reserve` | room on the disk for what must always be written |
 //! | [`clock`], `format` | the one clock; how times are written |
 
+pub mod by;
 pub mod clock;
 pub mod effect;
 pub mod engine;
@@ -43,6 +46,8 @@ mod connections;
 mod counts;
 mod decide;
 mod enrol;
+mod events;
+mod explain;
 mod format;
 mod ingest;
 mod inputs;
@@ -51,7 +56,9 @@ mod journal;
 mod mesh;
 mod network;
 mod outbox;
+mod prove;
 mod push;
+mod replay;
 mod reserve;
 mod rotate;
 mod segment;
@@ -62,8 +69,9 @@ mod status_file;
 mod view;
 
 pub use log::{Log, LogError};
-pub use open::{Config, Controller, OpenError};
-pub use serve::ServeError;
+pub use open::{Config, Controller, Keys, OpenError};
+pub use serve::{Remote, ServeError};
+pub use setup::{EnrolmentMode, StartError};
 
 #[cfg(test)]
 mod tests;

@@ -1,60 +1,64 @@
-//! The append-only event log in SQLite, and beside it the few epochs whose secrets are still of use.
+//! The event log as the controller uses it: events as the entries of a [`record::Store`], and in the same
+//! transactions the few epochs whose secrets are still of use.
 //!
-//! Each event is chained to the one before by its hash (`log/chain.rs`). The authority signs the head, the
-//! newest event's number and hash, with every commit, and only the newest signature is kept: nobody without
-//! the key can append an event, nor cut any off, because no signature of a shorter log is left to end it
-//! with. Opening reads and verifies the whole chain: a log that was changed, cut, lengthened or torn is
-//! refused, never repaired. One [`Log::append`] is one transaction: all of its events are durable, or none
-//! is. A whole copy of an earlier state, with its own signature, cannot be told from the log itself; the
-//! nodes can, by their marks.
+//! A log that is opened is verified, and folded into a [`Fleet`]. A whole copy of an earlier state, with its own
+//! checkpoint, cannot be told from the log itself; the nodes can, by the checkpoints that they keep.
 
+use crate::by::By;
+use crate::clock::Now;
 use crate::event::Event;
+use crate::fleet::Fleet;
 use crate::reserve::Reserve;
-use chain::{check_head, insert, read_chain, sign_head};
 use jiff::Timestamp;
-use keys::{AuthorityId, AuthoritySecret, Epoch, EpochSecret, SegmentId};
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt as _;
+use keys::{AuthorityId, Epoch, EpochSecret, LogSecret, SegmentId};
+use record::open::{Item, Trust};
+use record::{Entry, NewEntry, Store};
+use rusqlite::{Connection, Transaction, params};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wire::admin::{EventInfo, EventList};
+use wire::log::{LogEnd, LogNews};
 use wire::{Digest, EpochUpdate, Signed};
 use zeroize::Zeroizing;
 
-mod chain;
-mod error;
+mod log_key;
 
-pub use error::LogError;
+pub use record::store::path_in;
+pub use record::{Head, LogError};
 
 /// The log, open and locked for this process.
 #[derive(Debug)]
 pub struct Log {
-    db: Connection,
-    head: Head,
+    store: Store,
+    path: PathBuf,
     reserve: Reserve,
     no_room_for_evidence: bool,
-    signer: Option<AuthorityId>,
-    /// The write-ahead log still holds secrets that the table has lost.
+    /// The write-ahead log still holds what the tables have lost.
     unwiped: bool,
+    /// When to look for evidence that is too old to be kept.
+    prune_at: Duration,
+    /// The proofs that were made last: with an epoch, all nodes need the same few.
+    proofs: RefCell<Proofs>,
 }
 
-/// The newest event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
-    /// Its number; zero for an empty log.
-    pub seq: u64,
-    /// The chain's hash up to and with it.
-    pub hash: [u8; 32],
+/// Proofs that the log of `to` events extends earlier ones, by the number of events of those.
+#[derive(Debug, Default)]
+struct Proofs {
+    to: u64,
+    from: BTreeMap<u64, Vec<[u8; 32]>>,
 }
 
-/// An event in its place.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    /// When it was written.
-    pub at: Timestamp,
-    /// The event itself.
-    pub event: Event,
+/// A log that was opened, with all that is in it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The log.
+    pub log: Log,
+    /// The fold of its events.
+    pub fleet: Fleet,
+    /// The epochs that are kept beside them, oldest first.
+    pub epochs: Vec<StoredEpoch>,
 }
 
 /// An epoch that a node may still need.
@@ -86,27 +90,19 @@ pub struct NewEpoch<'a> {
 }
 
 impl Log {
-    /// Opens the log and verifies it; `each` is given every event, oldest first. Creates an empty one
-    /// if there is none. Its end must be signed by one of `trusted`. Also returns the epochs that are kept,
-    /// oldest first.
+    /// Opens the log, verifies and folds it; creates an empty one if there is none. The mesh in it must be of one
+    /// of the authorities that are `trusted`.
     ///
     /// # Errors
-    /// [`LogError`], with the way out. The events that `each` was given are then worth nothing.
+    /// [`LogError`], with the way out.
     pub fn open(
         path: &Path,
+        secret: LogSecret,
         trusted: &[AuthorityId],
-        each: impl FnMut(Entry),
-    ) -> Result<(Self, Vec<StoredEpoch>), LogError> {
-        create_private(path)?;
-        let db = connect(path)?;
-        db.execute_batch(PRAGMAS)?;
-        match schema_of(&db)? {
-            // Nothing is written then: a controller must come up on a full disk.
-            SCHEMA_VERSION => {}
-            0 => db.execute_batch(SCHEMA)?,
-            _ => return Err(LogError::Schema),
-        }
-        Self::read(path, db, trusted, each)
+    ) -> Result<Opened, LogError> {
+        let mut fleet = Fleet::default();
+        let store = record::open(path, trust(path, secret), |item| fold(&mut fleet, item))?;
+        Self::opened(path, store, fleet, trusted)
     }
 
     /// The same for a log that must be there, with a mesh in it. Changes nothing where there is none: what is
@@ -116,65 +112,102 @@ impl Log {
     /// [`LogError`], with the way out; [`LogError::Lost`] where there is no mesh.
     pub fn resume(
         path: &Path,
+        secret: LogSecret,
         trusted: &[AuthorityId],
-        each: impl FnMut(Entry),
-    ) -> Result<(Self, Vec<StoredEpoch>), LogError> {
-        match std::fs::metadata(path) {
-            Ok(meta) if meta.len() == 0 => return Err(LogError::Lost("the file is empty")),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(LogError::Lost("there is no such file"));
-            }
-            Ok(_) | Err(_) => {}
-        }
-        let db = connect(path)?;
-        match schema_of(&db)? {
-            SCHEMA_VERSION if has_tables(&db)? => {}
-            0 | SCHEMA_VERSION => {
-                return Err(LogError::Lost("it is a database without the log's tables"));
-            }
-            _ => return Err(LogError::Schema),
-        }
-        db.execute_batch(PRAGMAS)?;
-        let (log, epochs) = Self::read(path, db, trusted, each)?;
-        if log.head.seq == 0 {
-            return Err(LogError::Lost(
-                "it holds no event, not even the mesh's first",
-            ));
-        }
-        Ok((log, epochs))
+    ) -> Result<Opened, LogError> {
+        let mut fleet = Fleet::default();
+        let store = record::resume(path, trust(path, secret), |item| fold(&mut fleet, item))?;
+        Self::opened(path, store, fleet, trusted)
     }
 
-    fn read(
+    fn opened(
         path: &Path,
-        db: Connection,
+        store: Store,
+        fleet: Fleet,
         trusted: &[AuthorityId],
-        each: impl FnMut(Entry),
-    ) -> Result<(Self, Vec<StoredEpoch>), LogError> {
-        let (head, unknown) = read_chain(&db, each)?;
-        let signer = check_head(&db, head, trusted)?;
-        // Only now: an event that anybody could have put there asks for no newer version.
-        if let Some(seq) = unknown {
-            return Err(LogError::Newer(seq));
+    ) -> Result<Opened, LogError> {
+        if let Some(authority) = fleet.authority().filter(|it| !trusted.contains(it)) {
+            return Err(LogError::Authority(authority));
         }
-        let epochs = read_epochs(&db)?;
+        let epochs = read_epochs(store.database())?;
+        log_key::settle(path, store.key())?;
         let log = Self {
-            db,
-            head,
+            store,
+            path: path.to_owned(),
             reserve: Reserve::beside(path),
             no_room_for_evidence: false,
-            signer,
             unwiped: true,
+            prune_at: Duration::ZERO,
+            proofs: RefCell::default(),
         };
-        Ok((log, epochs))
+        Ok(Opened { log, fleet, epochs })
     }
 
-    /// The newest event.
+    /// The newest event, and the root of the tree with it.
     pub fn head(&self) -> Head {
-        self.head
+        self.store.head()
     }
 
-    /// Makes `events` durable, and the epochs that they publish; `authority` signs the new head. On an
-    /// error nothing has changed.
+    /// The same, as nodes hear of it.
+    pub fn end(&self) -> LogEnd {
+        let Head { seq, hash } = self.head();
+        LogEnd {
+            events: seq,
+            root: Digest(hash),
+        }
+    }
+
+    /// Whether the log is one that goes on from `end`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn extends(&self, end: &LogEnd) -> Result<bool, LogError> {
+        let root = self.store.root_at(end.events)?;
+        Ok(root.is_some_and(|root| root.0 == end.root.0))
+    }
+
+    /// The newest checkpoint, and the proof that it extends the log of `from` events.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn news_since(&self, from: u64) -> Result<LogNews, LogError> {
+        let to = self.head().seq;
+        let mut proofs = self.proofs.borrow_mut();
+        if proofs.to != to || proofs.from.len() >= MAX_PROOFS {
+            *proofs = Proofs {
+                to,
+                from: BTreeMap::new(),
+            };
+        }
+        let proof = match proofs.from.get(&from) {
+            Some(proof) => proof.clone(),
+            None => {
+                let hashes = self.store.consistency(from, to)?.unwrap_or_default();
+                let proof: Vec<[u8; 32]> = hashes.iter().map(|hash| hash.0).collect();
+                proofs.from.insert(from, proof.clone());
+                proof
+            }
+        };
+        Ok(LogNews {
+            checkpoint: self.store.checkpoint().to_owned(),
+            from,
+            proof,
+            restored: None,
+        })
+    }
+
+    /// The log with its tree, to be read.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Names a log that holds nothing yet.
+    pub fn found(&mut self, origin: &str) {
+        self.store.found(origin);
+    }
+
+    /// Makes `events` durable, and the epochs that they publish, at the word of `by`; the log's key signs the new
+    /// end. On an error nothing has changed.
     ///
     /// On a full disk, evidence is refused, and everything else is written in the room that was held for it.
     ///
@@ -183,32 +216,28 @@ impl Log {
     pub fn append(
         &mut self,
         at: Timestamp,
+        by: Option<By>,
         events: &[Event],
         epochs: &[NewEpoch<'_>],
-        authority: &AuthoritySecret,
     ) -> Result<(), LogError> {
+        let entries: Vec<_> = events.iter().map(|event| entry(at, by, event)).collect();
         if epochs.is_empty() && is_evidence(events) {
-            return self.append_evidence(at, events, authority);
+            return self.append_evidence(&entries);
         }
-        match self.try_append(at, events, epochs, authority) {
+        match self.try_append(&entries, epochs) {
             Err(LogError::Full | LogError::NotTaken) if self.reserve.spend() => {
-                self.try_append(at, events, epochs, authority)
+                self.try_append(&entries, epochs)
             }
             result => result,
         }
     }
 
     /// Evidence never gets into the room that is held for the rest.
-    fn append_evidence(
-        &mut self,
-        at: Timestamp,
-        events: &[Event],
-        authority: &AuthoritySecret,
-    ) -> Result<(), LogError> {
+    fn append_evidence(&mut self, entries: &[NewEntry]) -> Result<(), LogError> {
         let result = if self.reserve.is_spent() {
             Err(LogError::Full)
         } else {
-            self.try_append(at, events, &[], authority)
+            self.try_append(entries, &[])
         };
         match &result {
             Err(LogError::Full | LogError::NotTaken)
@@ -226,23 +255,37 @@ impl Log {
 
     fn try_append(
         &mut self,
-        at: Timestamp,
-        events: &[Event],
+        entries: &[NewEntry],
         epochs: &[NewEpoch<'_>],
-        authority: &AuthoritySecret,
     ) -> Result<(), LogError> {
-        let mut head = self.head;
-        let transaction = self.db.transaction()?;
-        for event in events {
-            head = insert(&transaction, head, at, event)?;
-        }
-        for epoch in epochs {
-            insert_epoch(&transaction, epoch)?;
-        }
-        sign_head(&transaction, head, authority)?;
-        transaction.commit()?;
-        self.head = head;
+        self.store.append(entries, |transaction| {
+            let mut epochs = epochs.iter();
+            epochs.try_for_each(|epoch| insert_epoch(transaction, epoch))
+        })?;
         self.unwiped |= !epochs.is_empty();
+        Ok(())
+    }
+
+    /// Gives the log a new key, whose public half `event` is to say. The checkpoint with that event has the
+    /// signatures of both; the file of the new key takes the place of the old one's.
+    ///
+    /// # Errors
+    /// [`LogError`]; then the old key goes on.
+    pub fn rotate_key(
+        &mut self,
+        at: Timestamp,
+        by: Option<By>,
+        new: LogSecret,
+        event: &Event,
+    ) -> Result<(), LogError> {
+        let public = new.public();
+        log_key::write_next(&self.path, &new)?;
+        let entries = [entry(at, by, event)];
+        self.store.append_with_new_key(&entries, new, |_| Ok(()))?;
+        // Should that fail, the next start does it.
+        if let Err(error) = log_key::settle(&self.path, public) {
+            tracing::warn!(%error, "the log's new key waits in log.key.new for its name");
+        }
         Ok(())
     }
 
@@ -262,9 +305,7 @@ impl Log {
     /// made up for with the next epoch.
     pub fn tidy(&mut self, nodes: usize, now: Duration) {
         if std::mem::take(&mut self.unwiped) {
-            let _ = self
-                .db
-                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            self.store.wipe();
         }
         let was_spent = self.reserve.is_spent();
         self.reserve.keep(nodes, now);
@@ -273,49 +314,56 @@ impl Log {
         }
     }
 
-    /// The chain's hash up to and with event `seq`; `None` if there is none yet.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub fn hash_at(&self, seq: u64) -> Result<Option<[u8; 32]>, LogError> {
-        if seq > self.head.seq {
-            return Ok(None);
+    /// Keeps a snapshot of `fleet`, which is the fold of the log, where enough has been written since the last
+    /// one; and lets evidence leave that is older than `keep`. Little at a time, because nobody is served
+    /// meanwhile. Returns the event that says what left.
+    pub fn retain(&mut self, fleet: &Fleet, keep: Duration, now: Now) -> Option<Event> {
+        let written = self.head().seq - self.store.snapshot_seq();
+        let is_due = now.boot >= self.prune_at;
+        if written >= SNAPSHOT_AFTER || (is_due && written >= PRUNE_AFTER) {
+            self.snapshot(fleet);
         }
-        let mut query = self
-            .db
-            .prepare_cached("SELECT hash FROM events WHERE seq = ?1")?;
-        let hash = query.query_row([seq.cast_signed()], |row| row.get(0));
-        Ok(hash.optional()?)
+        if !is_due || keep.is_zero() {
+            return None;
+        }
+        let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+        let at = now.wall.as_millisecond();
+        let before = at.saturating_sub(keep_ms);
+        let pruned = self.store.prune(EVIDENCE, before, PRUNED_AT_ONCE, at);
+        let (event, wait) = match pruned {
+            Ok(Some(pruned)) => (Some(Event::EntriesPruned(pruned)), PRUNE_PAUSE),
+            Ok(None) => (None, PRUNE_EVERY),
+            Err(error) => {
+                tracing::warn!(%error, "evidence that is too old cannot leave the event log");
+                (None, PRUNE_EVERY)
+            }
+        };
+        self.prune_at = now.boot + wait;
+        self.unwiped |= event.is_some();
+        event
     }
 
-    /// The key that signed the log's end when it was opened; `None`: it was empty.
-    pub fn signer(&self) -> Option<AuthorityId> {
-        self.signer
+    pub(crate) fn snapshot(&mut self, fleet: &Fleet) {
+        let state = fleet.to_snapshot();
+        match self.store.keep_snapshot(&state) {
+            Ok(()) => tracing::debug!(bytes = state.len(), "snapshot of the event log"),
+            Err(error) => tracing::warn!(
+                %error,
+                "no snapshot of the event log: the next start reads more of it"
+            ),
+        }
     }
 
-    /// The events after number `after`, at most `limit`.
+    /// The events after number `after`, at most `limit` of them.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn page(&self, after: u64, limit: u64) -> Result<EventList, LogError> {
-        let mut query = self.db.prepare_cached(
-            "SELECT seq, at_unix_ms, kind, body, hash FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2",
-        )?;
-        let bound = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        let rows = query.query_map(params![bound(after), bound(limit)], |row| {
-            let (at, body): (i64, String) = (row.get(1)?, row.get(3)?);
-            Ok(EventInfo {
-                seq: row.get::<_, i64>(0)?.unsigned_abs(),
-                at_utc: Timestamp::from_millisecond(at)
-                    .map_or_else(|_| String::new(), crate::format::utc),
-                kind: row.get(2)?,
-                body: serde_json::from_str(&body).unwrap_or(serde_json::Value::Null),
-                hash: Digest(row.get(4)?).to_string(),
-            })
-        })?;
+        let entries = self.store.page(after, limit)?;
         Ok(EventList {
-            events: rows.collect::<Result<_, _>>()?,
-            head: self.head.seq,
+            events: entries.into_iter().map(info).collect(),
+            head: self.head().seq,
+            next: 0,
         })
     }
 
@@ -339,8 +387,67 @@ impl Log {
 
     #[cfg(test)]
     fn limit_pages(&self, pragma: &str) {
-        let set: rusqlite::Result<i64> = self.db.query_row(pragma, [], |row| row.get(0));
+        let db = self.store.database();
+        let set: rusqlite::Result<i64> = db.query_row(pragma, [], |row| row.get(0));
         set.unwrap();
+    }
+}
+
+fn trust(path: &Path, secret: LogSecret) -> Trust {
+    Trust {
+        next: log_key::read_next(path),
+        secret,
+    }
+}
+
+/// Folds what the log holds; whether this version knows it.
+fn fold(fleet: &mut Fleet, item: Item) -> bool {
+    match item {
+        Item::State { state, .. } => match Fleet::from_snapshot(&state) {
+            Ok(state) => {
+                *fleet = state;
+                true
+            }
+            Err(_) => false,
+        },
+        Item::Entry(entry) => match read(&entry) {
+            Some((at, by, event)) => {
+                fleet.apply(at, by, &event);
+                true
+            }
+            None => false,
+        },
+    }
+}
+
+/// The event in an entry, when it happened, and at whose word; `None` if this version does not know it.
+pub fn read(entry: &Entry) -> Option<(Timestamp, Option<By>, Event)> {
+    let at = Timestamp::from_millisecond(entry.at_unix_ms).ok()?;
+    let by = entry.by.as_deref().map(str::parse).transpose().ok()?;
+    let event = Event::from_columns(&entry.kind, &entry.body).ok()?;
+    Some((at, by, event))
+}
+
+fn entry(at: Timestamp, by: Option<By>, event: &Event) -> NewEntry {
+    let (kind, body) = event.columns();
+    NewEntry {
+        at_unix_ms: at.as_millisecond(),
+        by: by.map(|by| by.to_string()),
+        kind,
+        body,
+    }
+}
+
+fn info(entry: Entry) -> EventInfo {
+    let leaf = Digest(entry.leaf().0).to_string();
+    let at = Timestamp::from_millisecond(entry.at_unix_ms);
+    EventInfo {
+        seq: entry.seq,
+        at_utc: at.map_or_else(|_| String::new(), crate::format::utc),
+        by: entry.by,
+        kind: entry.kind,
+        body: serde_json::from_str(&entry.body).unwrap_or(serde_json::Value::Null),
+        leaf,
     }
 }
 
@@ -397,69 +504,18 @@ fn read_epochs(db: &Connection) -> Result<Vec<StoredEpoch>, LogError> {
     Ok(epochs)
 }
 
-fn connect(path: &Path) -> Result<Connection, LogError> {
-    let db = Connection::open(path)?;
-    db.busy_timeout(BUSY_TIME)?;
-    db.execute_batch(ALONE)?;
-    Ok(db)
-}
-
-/// The schema's version; zero: there is none.
-fn schema_of(db: &Connection) -> Result<i64, LogError> {
-    Ok(db.query_row("PRAGMA user_version", [], |row| row.get(0))?)
-}
-
-fn has_tables(db: &Connection) -> Result<bool, LogError> {
-    let query = "SELECT count(*) FROM sqlite_schema WHERE name IN ('events', 'head', 'epochs')";
-    let tables: i64 = db.query_row(query, [], |row| row.get(0))?;
-    Ok(tables == 3)
-}
-
-/// SQLite gives its side files the mode of the main file, which therefore exists first.
-fn create_private(path: &Path) -> Result<(), LogError> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    match options.open(path) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(match error.kind() {
-            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-                LogError::ReadOnly
-            }
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => LogError::Full,
-            _ => LogError::Io(error),
-        }),
-    }
-}
-
-/// Where the log lies in a state directory.
-pub fn path_in(state_dir: &Path) -> PathBuf {
-    state_dir.join("controller.db")
-}
-
-/// A controller that is just stopping may still have the log.
-const BUSY_TIME: Duration = Duration::from_secs(1);
-const SCHEMA_VERSION: i64 = 3;
-/// One process, and no shared-memory file beside the log.
-const ALONE: &str = "PRAGMA locking_mode = EXCLUSIVE;";
-const PRAGMAS: &str = "
-    PRAGMA journal_mode = WAL;
-    PRAGMA synchronous = FULL;
-    PRAGMA secure_delete = ON;
-";
-const SCHEMA: &str = "
-    BEGIN IMMEDIATE;
-    CREATE TABLE IF NOT EXISTS events (
-        seq INTEGER PRIMARY KEY, at_unix_ms INTEGER NOT NULL, kind TEXT NOT NULL,
-        body TEXT NOT NULL, hash BLOB NOT NULL) STRICT;
-    CREATE TABLE IF NOT EXISTS head (
-        one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, hash BLOB NOT NULL,
-        signer BLOB NOT NULL, signature BLOB NOT NULL) STRICT;
-    CREATE TABLE IF NOT EXISTS epochs (
-        segment INTEGER NOT NULL, epoch INTEGER NOT NULL, signed BLOB NOT NULL,
-        secret BLOB NOT NULL, PRIMARY KEY (segment, epoch)) STRICT;
-    PRAGMA user_version = 3;
-    COMMIT;
-";
+/// Events after which a snapshot is kept: a start reads no more of them than that, in about a second.
+const SNAPSHOT_AFTER: u64 = 65_536;
+/// The same when evidence is due to leave, which only events before a snapshot can.
+const PRUNE_AFTER: u64 = 4_096;
+const MAX_PROOFS: usize = 4_096;
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+/// Between two lots, while there are more.
+const PRUNE_PAUSE: Duration = Duration::from_secs(1);
+/// Events that are looked through for one lot.
+const PRUNED_AT_ONCE: u64 = 1_024;
+/// The kind of [`Event::EvidenceAccepted`].
+const EVIDENCE: &str = "evidence_accepted";
 
 #[cfg(test)]
 mod tests;

@@ -2,10 +2,13 @@
 //! the controller, and the key that signs for the mesh. Signs what it is given; refuses to decide anything.
 
 use crate::fleet::Node;
-use crate::log::Head;
+use crate::log::Log;
 use crate::network::Network;
+use crate::setup::EnrolmentMode;
 use keys::{AuthorityId, AuthoritySecret, ControllerId, MeshId, Scope, SegmentId};
+use std::time::Duration;
 use wire::signed::VerifyError;
+use wire::update::MAX_REASON_LEN;
 use wire::{Digest, Excluded, Mark, Member, NodeName, Place, Signed};
 
 /// The mesh, as every part of the engine may see it.
@@ -19,8 +22,12 @@ pub(crate) struct Mesh {
     pub(crate) controller: ControllerId,
     /// Where nodes reach the controller, for tokens.
     pub(crate) advertise: Vec<String>,
+    /// What a token buys.
+    pub(crate) enrolment: EnrolmentMode,
     /// Which boot of the machine this is.
     pub(crate) boot_id: String,
+    /// How long evidence is kept in the log; zero: for ever.
+    pub(crate) keep_evidence: Duration,
 }
 
 impl Mesh {
@@ -50,21 +57,20 @@ impl Mesh {
             .ok()
     }
 
-    /// The mark that nodes keep of an update, to prove later which log it was published on: the one that ends
-    /// with `head`.
+    /// The mark that nodes keep of an update, to prove later which log it was published on.
     pub(crate) fn mark(
         &self,
         scope: Scope,
         update: Digest,
-        head: Head,
+        log: &Log,
     ) -> Result<Signed<Mark>, VerifyError> {
         let mark = Mark {
             mesh: scope.mesh,
             segment: scope.segment,
             epoch: scope.epoch,
             update,
-            log_events: head.seq,
-            log_hash: Digest(head.hash),
+            log: log.end(),
+            log_key: log.store().key(),
         };
         Signed::sign(&mark, &self.authority)
     }
@@ -85,7 +91,13 @@ impl Mesh {
             name: name.clone(),
             v4: self.network.v4(node.host).0,
             v6: self.network.v6(node.host).0,
-            reason: reason.to_owned(),
+            reason: shortened(reason).to_owned(),
         }
     }
+}
+
+/// A reason, cut to what an update has room for.
+fn shortened(reason: &str) -> &str {
+    let end = reason.floor_char_boundary(MAX_REASON_LEN);
+    reason.get(..end).unwrap_or_default()
 }

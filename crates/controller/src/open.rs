@@ -3,12 +3,12 @@
 
 use crate::clock::{self, Now};
 use crate::engine::Engine;
-use crate::fleet::Fleet;
-use crate::log::{self, Entry, Log, LogError};
+use crate::inputs::Question;
+use crate::log::{self, Log, LogError, Opened};
 use crate::network::Network;
-use crate::setup::{Setup, StartError};
+use crate::setup::{EnrolmentMode, Setup, StartError};
 use crate::status_file;
-use keys::{AuthorityId, AuthoritySecret, ControllerSecret, MeshId};
+use keys::{AuthorityId, AuthoritySecret, ControllerSecret, LogSecret, MeshId};
 use policy::Policy;
 use quic::{Bound, Listener};
 use std::fs::DirBuilder;
@@ -17,6 +17,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::mpsc;
 use wire::HostPort;
 use wire::host_port::Host;
 use wire::token::MAX_ADDRESSES;
@@ -38,9 +40,15 @@ pub struct Config {
     pub mesh_v4: (Ipv4Addr, u8),
     /// The mesh's IPv6 range and its prefix length. `None`: `fd` and the mesh's id, /64.
     pub mesh_v6: Option<(Ipv6Addr, u8)>,
+    /// What a token buys.
+    pub enrolment: EnrolmentMode,
     /// The policy.
     pub policy: Policy,
-    /// The authority that signed the event log until now, where it was replaced on purpose.
+    /// The first part of the name that the log of a new mesh gets in its checkpoints.
+    pub log_name: String,
+    /// How long evidence is kept in the log; zero: for ever.
+    pub keep_evidence: Duration,
+    /// The authority that signed for the mesh until now, where it was replaced on purpose.
     pub adopt_log: Option<AuthorityId>,
     /// TCP address that serves metrics, to whoever reaches it. `None`: only the admin socket does.
     pub metrics_listen: Option<SocketAddr>,
@@ -78,10 +86,22 @@ impl Config {
 /// The default of [`Config::mesh_v4`].
 pub const DEFAULT_MESH_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 77, 0, 0), 16);
 
-/// A controller that can serve.
+/// The keys of a controller.
 #[derive(Debug)]
+pub struct Keys {
+    /// Nodes pin it.
+    pub connection: ControllerSecret,
+    /// Signs for the mesh.
+    pub authority: AuthoritySecret,
+    /// Signs the checkpoints of the event log.
+    pub log: LogSecret,
+}
+
+/// A controller that can serve. Without `Debug`: a question may hold a secret.
 pub struct Controller {
     pub(crate) engine: Engine,
+    pub(crate) questions: mpsc::Sender<Question>,
+    pub(crate) asked: mpsc::Receiver<Question>,
     pub(crate) listener: Listener,
     pub(crate) admin: UnixListener,
     pub(crate) metrics: Option<exposition::Listener>,
@@ -135,6 +155,12 @@ pub enum OpenError {
     Start(#[from] StartError),
 }
 
+impl std::fmt::Debug for Controller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controller").finish_non_exhaustive()
+    }
+}
+
 impl Controller {
     /// Takes the address of the QUIC endpoint.
     ///
@@ -151,27 +177,26 @@ impl Controller {
     /// [`OpenError`], which names the cause and the way out. Nothing is left bound.
     pub fn open(
         config: Config,
-        controller: ControllerSecret,
-        authority: AuthoritySecret,
+        keys: Keys,
         admin: UnixListener,
         bound: Bound,
     ) -> Result<Self, OpenError> {
+        let (controller, authority) = (keys.connection, keys.authority);
         config.check()?;
         check_state_dir(&config.state_dir)?;
         let path = log::path_in(&config.state_dir);
-        let mut fleet = Fleet::default();
         let trusted: Vec<AuthorityId> = [Some(authority.public()), config.adopt_log]
             .into_iter()
             .flatten()
             .collect();
-        let each = |entry: Entry| fleet.apply(entry.at, &entry.event);
         let opened = if config.founding {
-            Log::open(&path, &trusted, each)
+            Log::open(&path, keys.log, &trusted)
         } else {
-            Log::resume(&path, &trusted, each)
+            Log::resume(&path, keys.log, &trusted)
         };
-        let (log, epochs) = opened.map_err(|source| OpenError::Log { path, source })?;
-        if config.adopt_log.is_some() && log.signer() == Some(authority.public()) {
+        let opened = opened.map_err(|source| OpenError::Log { path, source })?;
+        let Opened { log, fleet, epochs } = opened;
+        if config.adopt_log.is_some() && fleet.authority() == Some(authority.public()) {
             tracing::warn!(
                 "`adopt_log` has served its purpose: remove it, it still trusts the old key"
             );
@@ -186,7 +211,10 @@ impl Controller {
             mesh_v6: config.mesh_v6,
             controller: controller.public(),
             authority,
+            enrolment: config.enrolment,
             boot_id: clock::boot_id(),
+            log_name: config.log_name,
+            keep_evidence: config.keep_evidence,
         };
         let now = Now::read();
         let engine = Engine::start(setup, log, fleet, epochs, now)?;
@@ -194,8 +222,11 @@ impl Controller {
         if let Err(source) = status_file::write(&path, &engine.status(now)) {
             return Err(OpenError::StatusFile { path, source });
         }
+        let (questions, asked) = mpsc::channel(QUESTIONS);
         Ok(Self {
             engine,
+            questions,
+            asked,
             listener,
             admin,
             metrics,
@@ -267,3 +298,6 @@ fn listen_error(source: quic::BindError) -> OpenError {
     };
     OpenError::Listen { source, hint }
 }
+
+/// Questions of operators that may wait.
+const QUESTIONS: usize = 64;

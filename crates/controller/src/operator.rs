@@ -1,31 +1,44 @@
 //! The requests of operators through the admin socket. Every refusal says what to do about it.
 
+mod members;
+mod recover;
+
+use crate::by::By;
 use crate::clock::Now;
 use crate::decide::Cause;
 use crate::event::Event;
-use crate::fleet::{Fate, Fleet, TokenRecord};
-use crate::format::{shown, utc, utc_unix};
+use crate::events;
+use crate::fleet::{Fleet, TokenRecord};
+use crate::format::{utc, utc_unix};
+use crate::prove::prove;
 use crate::rotate::Rotation;
 use crate::segment::{Segment, Unpublished};
 use crate::view::View;
 use epoch::authority::Kind;
-use keys::{Epoch, SegmentId, TokenSecret};
-use policy::{Rule, rules};
+use keys::{Epoch, LogSecret, SegmentId, TokenSecret};
 use rand_core::{OsRng, RngCore as _};
 use std::time::Duration;
 use wire::admin::{
-    DecisionStatus, EpochChange, EvictRequest, Explanation, RotateRequest, RuleStatus, Status,
-    TokenCreated, TokenInfo, TokenRequest,
+    EpochChange, EvictRequest, RotateRequest, Status, TokenCreated, TokenInfo, TokenRequest,
 };
 use wire::{NodeName, Token};
 
-pub use crate::request::{Answer, Request};
+use crate::request::LogRequest;
+
+pub use crate::request::{Answer, Page, Request};
+mod policy;
+
 pub use ::admin::Refused;
+pub(crate) use policy::policy_changed;
 
 /// The part that does what operators ask.
 #[derive(Debug)]
 pub(crate) struct Operator<'e> {
     pub(crate) rotation: Rotation<'e>,
+    /// Whoever asks.
+    pub(crate) by: Option<By>,
+    /// Why the policy's file could not be taken when it was read last.
+    pub(crate) unread_policy: Option<String>,
 }
 
 impl Operator<'_> {
@@ -39,50 +52,55 @@ impl Operator<'_> {
                 let status = Box::new(self.view().status(now));
                 Ok(Answer::Status(Status::Controller(status)))
             }
-            Request::Explain(name) => self.explain(name, now),
+            Request::Explain(name) => self.explain(&name, now),
+            Request::ExplainAt(name, then) => self.explain_at(&name, then),
+            Request::Override(name, form) => self.set_override(name, form, now),
+            Request::ClearOverride(name) => self.clear_override(name, now),
+            Request::Group {
+                name,
+                group,
+                member,
+            } => self.group(name, group, member, now),
+            Request::Policy => Ok(self.policy()),
+            Request::Simulate(policy, since) => self.simulate(&policy, since),
+            Request::Evidence(..) | Request::ChangePolicy(_) => {
+                let hint = "this is a fault of the controller: its log has the details";
+                Err(Refused::new(500, "asked in the wrong place", hint))
+            }
             Request::Evict(name, form) => self.evict(name, form, now),
             Request::Readmit(name) => self.readmit(name, now),
+            Request::Recover(form) => self.recover(&form, now),
+            Request::Remove(name, form) => self.remove(name, form, now),
+            Request::Approve(name) => self.approve(&name, now),
+            Request::Reject(name, form) => self.reject(&name, form, now),
+            Request::Banned => Ok(Answer::Banned(self.banned())),
+            Request::Unban(key) => self.unban(&key, now),
             Request::Rotate(form) => self.rotate(&form, now),
             Request::Tokens => Ok(Answer::Tokens(self.tokens(now))),
             Request::CreateToken(form) => self.create_token(form, now),
             Request::RevokeToken(id) => self.revoke_token(&id, now),
-            Request::Events { after, limit } => {
-                let page = self
-                    .rotation
-                    .journal
-                    .log()
-                    .page(after, limit.min(MAX_EVENTS));
-                page.map(Answer::Events).map_err(|error| {
-                    Refused::new(
-                        500,
-                        format!("the event log cannot be read: {error}"),
-                        RESTART,
-                    )
-                })
-            }
+            Request::RotateLogKey => self.rotate_log_key(now),
+            Request::Log(request) => prove(self.rotation.journal.log(), request),
+            Request::Events(page) => self.events(&page),
         }
     }
 
-    fn explain(&self, name: NodeName, now: Now) -> Result<Answer, Refused> {
-        let (view, segment) = (self.view(), self.shown());
-        let case = self.fleet().case(segment.id(), &name);
-        let case = case.ok_or_else(|| unknown(&name))?;
-        let decision = segment.judge(&case, now);
-        let rules = rules(segment.policy(), &case.record(now), now.wall);
-        let explanation = Explanation {
-            status: view.node_status(&name, &case, now),
-            name,
-            decision: DecisionStatus {
-                membership: shown(decision.membership),
-                reason: decision.reason.as_ref().map(ToString::to_string),
-                score: decision.score,
-                age_seconds: decision.age.as_ref().map(Duration::as_secs_f64),
-                evidence: decision.evidence.map(|digest| digest.to_string()),
-                decided_utc: utc(now.wall),
-            },
-            rules: rules.into_iter().map(rule).collect(),
-        };
-        Ok(Answer::Explanation(Box::new(explanation)))
+    fn events(&self, page: &Page) -> Result<Answer, Refused> {
+        let list = events::page(self.rotation.journal.log(), page);
+        list.map(Answer::Events).map_err(|error| {
+            let error = format!("the event log cannot be read: {error}");
+            Refused::new(500, error, RESTART)
+        })
+    }
+
+    fn rotate_log_key(&mut self, now: Now) -> Result<Answer, Refused> {
+        let new = LogSecret::generate(&mut OsRng);
+        let Rotation {
+            journal, output, ..
+        } = &mut self.rotation;
+        let rotated = journal.rotate_log_key(self.by, new, output, now);
+        rotated.map_err(|error| unpublished(&error.into()))?;
+        prove(self.rotation.journal.log(), LogRequest::Status)
     }
 
     fn evict(&mut self, name: NodeName, form: EvictRequest, now: Now) -> Result<Answer, Refused> {
@@ -95,10 +113,7 @@ impl Operator<'_> {
                 hint,
             ));
         }
-        if form.reason.as_ref().is_some_and(|r| r.len() > MAX_WORDS) {
-            let error = format!("the reason is over {MAX_WORDS} bytes");
-            return Err(Refused::new(400, error, "say it shorter"));
-        }
+        check_reason(&form)?;
         let id = node.id;
         let event = Event::NodeEvicted {
             name: name.clone(),
@@ -106,7 +121,9 @@ impl Operator<'_> {
         };
         // The operator is answered once the node is out: the event is durable together with an epoch that does
         // not have it, and that epoch is on its way to everybody else.
-        let done = self.rotation.shut_out(&id, Cause::Eviction, event, now);
+        let done = self
+            .rotation
+            .shut_out(self.by, &id, Cause::Eviction, event, now);
         done.map_err(|error| unpublished(&error))?;
         tracing::info!(node = %name, "node evicted");
         Ok(Answer::Change(self.change(now)))
@@ -137,7 +154,7 @@ impl Operator<'_> {
         let cause = Cause::Operator { confirmed };
         for id in self.rotation.segments.ids() {
             if let Some(kind) = self.rotation_of(id, form.now, cause) {
-                let published = self.rotation.publish(&[id], cause, kind, &[], now);
+                let published = self.rotation.publish(self.by, &[id], cause, kind, &[], now);
                 published.map_err(|error| unpublished(&error))?;
             }
         }
@@ -195,6 +212,16 @@ impl Operator<'_> {
             let error = format!("a token lives from 1 to {MAX_TTL} seconds, not {ttl}");
             return Err(Refused::new(400, error, "choose another time"));
         }
+        let uses = form.uses.unwrap_or(1);
+        if !(1..=MAX_USES).contains(&uses) {
+            let error = format!("a token admits from 1 to {MAX_USES} nodes, not {uses}");
+            return Err(Refused::new(400, error, "choose another number"));
+        }
+        if uses > 1 && form.name.is_some() {
+            let error = "a token for one name admits one node";
+            let hint = "leave out the name, or the number of uses";
+            return Err(Refused::new(400, error, hint));
+        }
         let mesh = self.rotation.mesh;
         if mesh.advertise.is_empty() {
             let error = "the controller does not know where nodes can reach it";
@@ -208,6 +235,8 @@ impl Operator<'_> {
             hash: secret.hash(),
             name: form.name,
             expires_unix,
+            uses,
+            boot_ms: now.boot_ms(),
         };
         // Durable before it is shown: a token that a crash took back would be refused to whoever was given it.
         self.commit(event, now)?;
@@ -229,17 +258,18 @@ impl Operator<'_> {
         let list = "`meshctl token list` shows those that exist";
         let record = self.fleet().tokens().get(id);
         let record = record.ok_or_else(|| Refused::new(404, format!("no token {id}"), list))?;
-        match &record.fate {
-            Fate::Used(name) => {
-                let hint = format!("to shut the node out, `meshctl node evict {name}`");
-                return Err(Refused::new(
-                    409,
-                    format!("{name} has used token {id}"),
-                    hint,
-                ));
-            }
-            Fate::Revoked => return Ok(Answer::Token(info(id, record, now))),
-            Fate::Open => {}
+        if record.revoked {
+            return Ok(Answer::Token(info(id, record, now)));
+        }
+        if let Some(name) = record.used_by.last().filter(|_| record.is_used_up()) {
+            let hint = format!("to shut the node out, `meshctl node evict {name}`");
+            let error = match record.uses {
+                1 => format!("{name} has used token {id}"),
+                uses => {
+                    format!("token {id} is used up: {uses} nodes enrolled with it, {name} last")
+                }
+            };
+            return Err(Refused::new(409, error, hint));
         }
         let event = Event::TokenRevoked { id: id.to_owned() };
         self.commit(event, now)?;
@@ -249,7 +279,7 @@ impl Operator<'_> {
     }
 
     fn commit(&mut self, event: Event, now: Now) -> Result<(), Refused> {
-        let written = self.rotation.commit(event, now);
+        let written = self.rotation.commit(self.by, event, now);
         written.map_err(|error| unpublished(&error.into()))
     }
 
@@ -259,6 +289,7 @@ impl Operator<'_> {
             journal: self.rotation.journal,
             segments: self.rotation.segments,
             connections: self.rotation.connections,
+            unread_policy: self.unread_policy.as_deref(),
         }
     }
 
@@ -273,11 +304,11 @@ impl Operator<'_> {
 }
 
 fn info(id: &str, record: &TokenRecord, now: Now) -> TokenInfo {
-    let (state, used_by) = match &record.fate {
-        Fate::Used(name) => ("used", Some(name.clone())),
-        Fate::Revoked => ("revoked", None),
-        Fate::Open if record.is_over(now) => ("expired", None),
-        Fate::Open => ("open", None),
+    let state = match () {
+        () if record.revoked => "revoked",
+        () if record.is_used_up() => "used",
+        () if record.is_over(now) => "expired",
+        () => "open",
     };
     TokenInfo {
         id: id.to_owned(),
@@ -285,13 +316,17 @@ fn info(id: &str, record: &TokenRecord, now: Now) -> TokenInfo {
         state: state.to_owned(),
         created_utc: utc(record.created_at),
         expires_utc: utc_unix(record.expires_unix),
-        used_by,
+        uses: record.uses,
+        used_by: record.used_by.clone(),
     }
 }
 
-fn rule(rule: Rule) -> RuleStatus {
-    let Rule { rule, value, holds } = rule;
-    RuleStatus { rule, value, holds }
+fn check_reason(form: &EvictRequest) -> Result<(), Refused> {
+    if form.reason.as_ref().is_some_and(|r| r.len() > MAX_WORDS) {
+        let error = format!("the reason is over {MAX_WORDS} bytes");
+        return Err(Refused::new(400, error, "say it shorter"));
+    }
+    Ok(())
 }
 
 fn unknown(name: &NodeName) -> Refused {
@@ -315,5 +350,6 @@ const RESTART: &str = "restart the controller: it verifies its log and says what
 const DEFAULT_TTL: u64 = 3_600;
 /// Thirty days: a token that lies about longer is a key.
 const MAX_TTL: u64 = 30 * 24 * 3_600;
+/// Nodes that one token may admit: it is in as many hands.
+const MAX_USES: u32 = 1_000;
 const MAX_WORDS: usize = 1_000;
-const MAX_EVENTS: u64 = 1_000;

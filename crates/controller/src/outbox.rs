@@ -201,19 +201,30 @@ mod tests {
         use rand_core::OsRng;
         let authority = keys::AuthoritySecret::generate(&mut OsRng);
         let update = wire::fixtures::update(epoch, Vec::new());
+        let log_end = wire::log::LogEnd {
+            events: 1,
+            root: wire::Digest::default(),
+        };
+        let log = wire::log::LogNews {
+            checkpoint: String::new(),
+            from: 0,
+            proof: Vec::new(),
+            restored: None,
+        };
         let mark = wire::Mark {
             mesh: update.mesh,
             segment: update.segment,
             epoch: update.epoch,
             update: wire::Digest::default(),
-            log_events: 1,
-            log_hash: wire::Digest::default(),
+            log: log_end,
+            log_key: keys::LogId([1; 32]),
         };
         Outbound::Message(Box::new(ToNode::Update(wire::message::Update {
             signed: wire::Signed::sign(&update, &authority).unwrap(),
             secret: None,
             age_ms: epoch,
             mark: wire::Signed::sign(&mark, &authority).unwrap(),
+            log,
         })))
     }
 

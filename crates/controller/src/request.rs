@@ -1,11 +1,16 @@
 //! Everything that operators can ask, and the answers. Refuses to know how: the admin socket speaks these
 //! types, and the engine answers in them.
 
-use serde::Serialize;
+use jiff::Timestamp;
+use keys::NodeId;
+use policy::Policy;
+use serde::{Deserialize, Serialize};
 use wire::NodeName;
 use wire::admin::{
-    EpochChange, EventList, EvictRequest, Explanation, NodeStatus, RotateRequest, Status,
-    TokenCreated, TokenInfo, TokenRequest,
+    BannedKey, EpochChange, EventList, EvictRequest, EvidenceAnswer, Explanation, LogConsistency,
+    LogEntries, LogProof, LogStatus, NodeStatus, OverrideRequest, PolicyApplied, PolicyShown,
+    RecoverRequest, Recovered, RotateRequest, Simulation, Status, TokenCreated, TokenInfo,
+    TokenRequest, WaitingStatus,
 };
 
 /// A request.
@@ -19,6 +24,18 @@ pub enum Request {
     Evict(NodeName, EvictRequest),
     /// End an exclusion.
     Readmit(NodeName),
+    /// Go on from an old copy of the log.
+    Recover(RecoverRequest),
+    /// Remove a node for good.
+    Remove(NodeName, EvictRequest),
+    /// Give a node that waits for approval its place.
+    Approve(NodeName),
+    /// Send a node away that waits for approval.
+    Reject(NodeName, EvictRequest),
+    /// All banned keys.
+    Banned,
+    /// Let a banned key enrol again.
+    Unban(NodeId),
     /// A new epoch.
     Rotate(RotateRequest),
     /// All tokens.
@@ -28,12 +45,91 @@ pub enum Request {
     /// Withdraw a token.
     RevokeToken(String),
     /// A page of the event log.
-    Events {
-        /// The last event that is known already.
+    Events(Page),
+    /// Another key for the log.
+    RotateLogKey,
+    /// Something about the log as a transparency log.
+    Log(LogRequest),
+    /// Why a node was where it was at that time, from the log alone.
+    ExplainAt(NodeName, Timestamp),
+    /// Evidence about a node: an envelope.
+    Evidence(NodeName, Vec<u8>),
+    /// A ruling on a node, for a time.
+    Override(NodeName, OverrideRequest),
+    /// The end of a ruling.
+    ClearOverride(NodeName),
+    /// A node into a group, or out of it.
+    Group {
+        /// The node.
+        name: NodeName,
+        /// The group.
+        group: String,
+        /// Whether it is to be in it.
+        member: bool,
+    },
+    /// The policy in force.
+    Policy,
+    /// Another policy.
+    ChangePolicy(Box<Policy>),
+    /// What another policy would have decided, since then.
+    Simulate(Box<Policy>, Option<Timestamp>),
+}
+
+/// A question about the log as a transparency log.
+#[derive(Debug, Clone, Copy)]
+pub enum LogRequest {
+    /// Its end.
+    Status,
+    /// The proof that an event is in it.
+    Proof {
+        /// The event's number, from 1.
+        seq: u64,
+    },
+    /// The proof that it extends an earlier one.
+    Consistency {
+        /// Events in the earlier one.
+        from: u64,
+        /// Events in the later one; `None`: in the log as it is now.
+        to: Option<u64>,
+    },
+    /// A page of it.
+    Entries {
+        /// The last entry that is known already.
         after: u64,
         /// At most so many.
         limit: u64,
     },
+}
+
+/// Which events are asked for, of those that follow a place in the log.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Page {
+    /// The last event that is known already.
+    pub after: u64,
+    /// At most so many.
+    pub limit: u64,
+    /// Only those that concern this node.
+    pub node: Option<NodeName>,
+    /// Only those of this kind, as in `node_evicted`.
+    pub kind: Option<String>,
+    /// None that were written before.
+    pub since: Option<Timestamp>,
+    /// None that were written after.
+    pub until: Option<Timestamp>,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self {
+            after: 0,
+            limit: 100,
+            node: None,
+            kind: None,
+            since: None,
+            until: None,
+        }
+    }
 }
 
 /// An answer.
@@ -44,10 +140,18 @@ pub enum Answer {
     Status(Status),
     /// To [`Request::Explain`].
     Explanation(Box<Explanation>),
-    /// To [`Request::Evict`] and [`Request::Rotate`].
+    /// To [`Request::Evict`], [`Request::Remove`] and [`Request::Rotate`].
     Change(EpochChange),
-    /// To [`Request::Readmit`].
+    /// To [`Request::Recover`].
+    Recovered(Recovered),
+    /// To [`Request::Readmit`] and [`Request::Approve`].
     Node(Box<NodeStatus>),
+    /// To [`Request::Reject`].
+    Waiting(WaitingStatus),
+    /// To [`Request::Banned`].
+    Banned(Vec<BannedKey>),
+    /// To [`Request::Unban`].
+    Unbanned(BannedKey),
     /// To [`Request::Tokens`].
     Tokens(Vec<TokenInfo>),
     /// To [`Request::CreateToken`]. Holds a secret.
@@ -56,4 +160,20 @@ pub enum Answer {
     Token(TokenInfo),
     /// To [`Request::Events`].
     Events(EventList),
+    /// To [`Request::Evidence`].
+    Evidence(EvidenceAnswer),
+    /// To [`Request::Policy`].
+    Policy(PolicyShown),
+    /// To [`Request::ChangePolicy`].
+    PolicyApplied(PolicyApplied),
+    /// To [`Request::Simulate`].
+    Simulation(Box<Simulation>),
+    /// To [`LogRequest::Status`].
+    Log(LogStatus),
+    /// To [`LogRequest::Proof`].
+    LogProof(Box<LogProof>),
+    /// To [`LogRequest::Consistency`].
+    LogConsistency(Box<LogConsistency>),
+    /// To [`LogRequest::Entries`].
+    LogEntries(LogEntries),
 }

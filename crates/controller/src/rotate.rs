@@ -8,6 +8,7 @@
 //! | the process dies after the commit | nodes were told nothing | the restarted controller resumes the epoch and pushes it |
 //! | a node is not connected | it goes on with the epoch before | it is told when it comes again, or its lease ends |
 
+use crate::by::By;
 use crate::clock::Now;
 use crate::connections::Connections;
 use crate::counts::{Counts, UpdateResult};
@@ -37,22 +38,25 @@ pub(crate) struct Rotation<'e> {
 
 impl Rotation<'_> {
     /// Publishes an epoch in each of the segments `which`, all or none. `occasion` are the events that ask for
-    /// it: they become durable with it, or not at all, so that no eviction is on record whose epoch is not.
+    /// it, at the word of `by`: they become durable with it, or not at all, so that no eviction is on record whose
+    /// epoch is not.
     pub(crate) fn publish(
         &mut self,
+        by: Option<By>,
         which: &[SegmentId],
         cause: Cause,
         kind: Kind,
         occasion: &[Event],
         now: Now,
     ) -> Result<(), Unpublished> {
-        let result = self.try_publish(which, cause, kind, occasion, now);
+        let result = self.try_publish(by, which, cause, kind, occasion, now);
         self.counts.updates.count(UpdateResult::from(&result));
         result
     }
 
     fn try_publish(
         &mut self,
+        by: Option<By>,
         which: &[SegmentId],
         cause: Cause,
         kind: Kind,
@@ -67,9 +71,8 @@ impl Rotation<'_> {
         let epochs: Vec<_> = drafted
             .map(|(id, draft)| self.segments.get(*id).new_epoch(draft))
             .collect();
-        let authority = &self.mesh.authority;
         self.journal
-            .commit(&events, &epochs, authority, self.output, now)?;
+            .commit(by, &events, &epochs, self.output, now)?;
         for (id, draft) in which.iter().zip(drafts) {
             self.take_effect(*id, draft, now);
         }
@@ -90,7 +93,6 @@ impl Rotation<'_> {
         let basis = Basis {
             mesh: self.mesh,
             fleet: self.journal.fleet(),
-            head: self.journal.log().head(),
             now,
         };
         for id in which {
@@ -117,20 +119,13 @@ impl Rotation<'_> {
     fn take_effect(&mut self, id: SegmentId, mut draft: Draft, now: Now) {
         let segment = self.segments.get_mut(id);
         let epoch = draft.issue.update.epoch;
-        // The mark was signed over the log as it was before the commit. Nodes are to hold the log with this
-        // epoch's own events in it: otherwise a copy of the log that lacks this very eviction would pass as
-        // whole when they show their marks.
-        let head = self.journal.log().head();
-        let (scope, update) = (draft.issue.update.scope(), draft.issue.signed.digest());
-        if let Ok(mark) = self.mesh.mark(scope, update, head) {
-            draft.issue.mark = mark;
-        }
         report::published(&draft, segment.held(), now);
         self.counts.ballot(&draft.ballot);
         let before = std::mem::take(&mut draft.before);
         segment.adopt(draft);
         let mut push = Push {
-            fleet: self.journal.fleet(),
+            mesh: self.mesh,
+            journal: self.journal,
             connections: self.connections,
             output: self.output,
         };
@@ -142,6 +137,7 @@ impl Rotation<'_> {
     /// is out of the mesh as soon as it is out of the log; alone where it is not.
     pub(crate) fn shut_out(
         &mut self,
+        by: Option<By>,
         node: &NodeId,
         cause: Cause,
         event: Event,
@@ -152,16 +148,19 @@ impl Rotation<'_> {
         let where_member = segments.filter(|segment| segment.is_member(fleet, node));
         let which: Vec<SegmentId> = where_member.map(|segment| segment.id()).collect();
         if which.is_empty() {
-            return Ok(self.commit(event, now)?);
+            return Ok(self.commit(by, event, now)?);
         }
-        self.publish(&which, cause, Kind::Immediate, &[event], now)
+        self.publish(by, &which, cause, Kind::Immediate, &[event], now)
     }
 
     /// Makes an event durable that no epoch has to follow.
-    pub(crate) fn commit(&mut self, event: Event, now: Now) -> Result<(), Unwritten> {
-        let authority = &self.mesh.authority;
-        self.journal
-            .commit(&[event], &[], authority, self.output, now)
+    pub(crate) fn commit(
+        &mut self,
+        by: Option<By>,
+        event: Event,
+        now: Now,
+    ) -> Result<(), Unwritten> {
+        self.journal.commit(by, &[event], &[], self.output, now)
     }
 
     /// Does whatever is due in the segments. A failure is reported where it happens, and tried again.
@@ -181,7 +180,7 @@ impl Rotation<'_> {
     /// its connection would have no peers until then.
     fn recover(&mut self, id: SegmentId, now: Now) {
         if !self.segments.get(id).is_whole() {
-            let _ = self.publish(&[id], Cause::Recovery, Kind::Immediate, &[], now);
+            let _ = self.publish(None, &[id], Cause::Recovery, Kind::Immediate, &[], now);
         }
     }
 
@@ -204,7 +203,7 @@ impl Rotation<'_> {
         } else {
             Cause::Scheduled
         };
-        let _ = self.publish(&[id], cause, Kind::Scheduled, &[], now);
+        let _ = self.publish(None, &[id], cause, Kind::Scheduled, &[], now);
     }
 
     /// New nodes that pass become members without waiting for the scheduled rotation.
@@ -221,7 +220,7 @@ impl Rotation<'_> {
         } else {
             Kind::Join
         };
-        let published = self.publish(&[id], Cause::Join, kind, &[], now);
+        let published = self.publish(None, &[id], Cause::Join, kind, &[], now);
         let segment = self.segments.get_mut(id);
         match published {
             // The scheduled update, if it is so near, judges new nodes too.
@@ -250,7 +249,7 @@ impl Rotation<'_> {
         let ballot = decide(fleet, id, segment.policy(), Cause::Revocation, now);
         let mut roster = segment.standings(fleet).roster().iter();
         if roster.any(|name| !ballot.roster.contains(name)) {
-            let _ = self.publish(&[id], Cause::Revocation, Kind::Immediate, &[], now);
+            let _ = self.publish(None, &[id], Cause::Revocation, Kind::Immediate, &[], now);
         } else if ballot.held != *segment.held() {
             // All that fail are held by the sanity floor: no epoch would change anything, but an operator has
             // to hear of it, because nothing else removes them.

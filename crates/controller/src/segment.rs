@@ -6,7 +6,6 @@
 use crate::clock::Now;
 use crate::decide::joins;
 use crate::fleet::{Case, Fleet, Standings};
-use crate::log::Head;
 use crate::mesh::Mesh;
 use epoch::authority::{Authority, Span, Timer, Timing};
 use keys::{Epoch, NodeId, SegmentId};
@@ -43,8 +42,6 @@ pub(crate) struct Basis<'e> {
     pub(crate) mesh: &'e Mesh,
     /// The fold of what is durable.
     pub(crate) fleet: &'e Fleet,
-    /// The log's end.
-    pub(crate) head: Head,
     pub(crate) now: Now,
 }
 
@@ -88,6 +85,19 @@ impl Segment {
 
     pub(crate) fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// Another policy is in force from the next decision on, and times the next epoch. It must be durable by now.
+    pub(crate) fn set_policy(&mut self, policy: Policy, now: Now) {
+        self.policy = policy;
+        let timing = timing(&self.policy);
+        self.authority = match self.authority.in_force().copied() {
+            Some(current) => {
+                let next = self.authority.next().copied();
+                Authority::resume(timing, current, next, now.boot)
+            }
+            None => Authority::new(timing),
+        };
     }
 
     /// Its part of the fold.
@@ -191,7 +201,7 @@ impl Segment {
         self.members(fleet).flatten().any(fails)
     }
 
-    /// How long it is until the next member's evidence turns stale. Those that are past it are held, on
+    /// How long it is until the next member's evidence turns stale, or a ruling ends. Those that are past it are held, on
     /// probation or about to be judged anyway.
     pub(crate) fn stale_in(&self, fleet: &Fleet, now: Now) -> Option<Duration> {
         let unheld = self.standings(fleet).roster().difference(&self.held);
@@ -199,7 +209,13 @@ impl Segment {
             let record = fleet.case(self.id, name)?.record(now);
             stale_in(&self.policy, &record, now.wall)
         };
-        unheld.filter_map(stale).min()
+        let stale = unheld.filter_map(stale);
+        // A ruling that ends may change as much.
+        let overridden = fleet.nodes().values().filter_map(|node| {
+            let overriding = node.overriding(now)?;
+            overriding.left(now)
+        });
+        stale.chain(overridden).min()
     }
 
     /// Whether members that fail are removed at once.

@@ -1,5 +1,6 @@
 //! The loop: await an input, apply it, carry out the effects, write the status.
 
+use crate::by::By;
 use crate::clock::Now;
 use crate::effect::{ConnectionId, Effect};
 use crate::engine::Engine;
@@ -10,6 +11,7 @@ use crate::open::Controller;
 use crate::outbox::{Outbound, Outbox};
 use crate::status_file::StatusFile;
 use crate::{admin, clock, session};
+use policy::Policy;
 use quic::{Connection, Listener};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
+use wire::ToController;
 
 /// Why serving ended without being told to.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,13 @@ pub enum ServeError {
 }
 
 impl Controller {
+    /// The way to it while it serves.
+    pub fn remote(&self) -> Remote {
+        Remote {
+            questions: self.questions.clone(),
+        }
+    }
+
     /// Serves until `shutdown` resolves; then tells every node and returns, within two seconds: a disk that
     /// does not let go of the log by then is left behind, with its thread.
     ///
@@ -43,7 +53,7 @@ impl Controller {
     /// [`ServeError`] when it ends for another reason.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let (inputs, queue) = mpsc::channel(INPUTS);
-        let (questions, asked) = mpsc::channel(QUESTIONS);
+        let (questions, asked) = (self.questions, self.asked);
         let intake = Arc::new(Intake::default());
         let listener = Arc::new(self.listener);
         let shell = Shell {
@@ -74,6 +84,36 @@ impl Controller {
         }
         listener.close("the controller is stopping").await;
         result
+    }
+}
+
+/// The way to a controller for its own daemon.
+#[derive(Clone)]
+pub struct Remote {
+    questions: mpsc::Sender<Question>,
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Remote")
+    }
+}
+
+impl Remote {
+    /// Hands over a policy that was read again at a signal, or why none could be read, and waits: not for a thread
+    /// that runs tasks. Whether another one is in force than before.
+    ///
+    /// # Errors
+    /// The reason for which the policy before stays in force.
+    pub fn change_policy(&self, policy: Result<Policy, String>) -> Result<bool, String> {
+        let (answer, answered) = oneshot::channel();
+        let policy = policy.map(Box::new);
+        let sent = self
+            .questions
+            .blocking_send(Question::Policy { policy, answer });
+        let stopping = |_| "the controller is stopping".to_owned();
+        sent.map_err(|_| stopping(()))?;
+        answered.blocking_recv().map_err(|_| stopping(()))?
     }
 }
 
@@ -183,7 +223,7 @@ impl Shell {
             match wake {
                 Wake::Stop => break,
                 Wake::Question(question) => self.answer(question),
-                Wake::Input(input) => self.apply(input),
+                Wake::Input(input) => self.apply_with_what_follows(input, &mut queue),
                 Wake::Timeout => {}
             }
         }
@@ -209,9 +249,26 @@ impl Shell {
     fn answer(&mut self, question: Question) {
         let now = Now::read();
         match question {
-            Question::Operator { request, answer } => {
+            Question::Operator {
+                request,
+                by,
+                answer,
+            } => {
                 // An operator who has gone away has been served all the same.
-                let _ = answer.send(self.engine.operator(request, now));
+                let _ = answer.send(self.engine.operator(request, by, now));
+            }
+            Question::Policy { policy, answer } => {
+                let changed = match policy {
+                    Ok(policy) => {
+                        let changed = self.engine.change_policy(*policy, Some(By::Signal), now);
+                        changed.map_err(|refused| refused.error.error)
+                    }
+                    Err(error) => {
+                        self.engine.handle_unread_policy(error);
+                        Ok(true)
+                    }
+                };
+                let _ = answer.send(changed);
             }
             Question::Metrics { answer } => {
                 let held = Held {
@@ -221,6 +278,23 @@ impl Shell {
                 // Nor is a scraper waited for.
                 let _ = answer.send(Ok(self.engine.metrics(held, now)));
             }
+        }
+    }
+
+    /// Evidence that waits is taken together: it becomes durable in one commit, and is judged once.
+    fn apply_with_what_follows(&mut self, input: Input, queue: &mut mpsc::Receiver<Input>) {
+        let mut next = Some(input);
+        for _ in 0..BATCH {
+            let Some(input) = next.take() else { return };
+            let is_evidence = matches!(&input, Input::Message { message, .. }
+                if matches!(**message, ToController::Evidence { .. }));
+            self.apply(input);
+            if is_evidence {
+                next = queue.try_recv().ok();
+            }
+        }
+        if let Some(input) = next {
+            self.apply(input);
         }
     }
 
@@ -292,8 +366,8 @@ impl Shell {
 
 /// Inputs that may wait; beyond that, connections wait.
 const INPUTS: usize = 1024;
-/// Questions of operators that may wait.
-const QUESTIONS: usize = 64;
+/// Evidence that is taken together.
+const BATCH: usize = 64;
 /// Keeps a timer that is due, but waits for something else, from spinning.
 const TICK: Duration = Duration::from_millis(1);
 const NAP: Duration = Duration::from_secs(1);

@@ -10,6 +10,7 @@ use keys::{AuthoritySecret, ControllerId, MeshId};
 use policy::{Policy, PolicyError};
 use rand_core::{OsRng, RngCore as _};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 /// All that the engine must be told once.
 #[derive(Debug)]
@@ -28,6 +29,22 @@ pub struct Setup {
     pub authority: AuthoritySecret,
     /// Which boot of the machine this is.
     pub boot_id: String,
+    /// What a token buys.
+    pub enrolment: EnrolmentMode,
+    /// The name of the log of a mesh that begins is `NAME/MESH`; this is the first part.
+    pub log_name: String,
+    /// How long evidence is kept in the log; zero: for ever.
+    pub keep_evidence: Duration,
+}
+
+/// What a token buys.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EnrolmentMode {
+    /// A place.
+    #[default]
+    Token,
+    /// To wait for an operator's approval.
+    Approve,
 }
 
 /// Why the engine cannot start.
@@ -47,6 +64,13 @@ pub enum StartError {
     Publish(#[from] Unpublished),
 }
 
+/// The name of a mesh's log, which its checkpoints and its key have: it tells the logs of two meshes apart for
+/// whoever keeps checkpoints of both.
+pub(crate) fn origin(log_name: &str, mesh: MeshId) -> String {
+    let hex: String = mesh.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{log_name}/{hex}")
+}
+
 /// Draws the identity of a new mesh, and makes it durable.
 pub(crate) fn found(
     setup: &Setup,
@@ -58,9 +82,11 @@ pub(crate) fn found(
     OsRng.fill_bytes(&mut mesh.0);
     // Refuse a bad range before it is durable.
     Network::new(setup.mesh_v4, setup.mesh_v6, mesh)?;
-    let event = Event::MeshCreated { mesh };
+    let authority = setup.authority.public();
+    let event = Event::MeshCreated { mesh, authority };
     let events = std::slice::from_ref(&event);
-    log.append(now.wall, events, &[], &setup.authority)?;
-    fleet.apply(now.wall, &event);
+    log.found(&origin(&setup.log_name, mesh));
+    log.append(now.wall, None, events, &[])?;
+    fleet.apply(now.wall, None, &event);
     Ok(mesh)
 }

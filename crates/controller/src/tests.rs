@@ -6,32 +6,42 @@ mod enrolment;
 mod epochs;
 mod evidence;
 mod faults;
+mod members;
 mod metrics;
 mod restart;
+mod retention;
+mod rulings;
 mod segments;
 mod shown;
 mod socket;
 mod timers;
 
+use crate::by::By;
 use crate::clock::Now;
 use crate::engine::{ConnectionId, Effect, Engine, Setup, StartError};
 use crate::fleet::Fleet;
-use crate::log::{self, Log};
-use crate::operator::{Answer, Request};
+use crate::log::{self, Log, Opened};
+use crate::operator::{Answer, Page, Request};
 use jiff::Timestamp;
 use keys::{
-    AuthorityId, AuthoritySecret, ControllerId, Epoch, NodeSecret, SegmentId, TokenSecret,
-    WgPublicKey, WgSecret,
+    AuthorityId, AuthoritySecret, ControllerId, Epoch, LogSecret, NodeSecret, SegmentId,
+    TokenSecret, WgPublicKey, WgSecret,
 };
 use policy::Policy;
 use rand_core::{OsRng, RngCore as _};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
-use wire::admin::{EpochChange, NodeStatus, RotateRequest, Status, TokenRequest};
+use wire::admin::{
+    EpochChange, EventList, NodeStatus, RotateRequest, Status, TokenInfo, TokenRequest,
+};
 use wire::evidence::Benchmark;
+use wire::log::LogEnd;
 use wire::message::{Again, Enrol, Hello, Phase, Refusal, ToController, ToNode, Update};
 use wire::{Digest, EpochUpdate, Instance, Mark, NodeName, Signed, Token};
+
+/// The operator who asks in these tests.
+const BY: Option<By> = Some(By::Uid(1_000));
 
 /// A controller in virtual time.
 struct World {
@@ -73,6 +83,11 @@ fn wg() -> WgPublicKey {
     WgSecret::generate(&mut OsRng).public()
 }
 
+/// The log's key: the same in every call.
+fn log_key() -> LogSecret {
+    LogSecret::from_base64(&format!("{}=", "A".repeat(43))).unwrap()
+}
+
 fn start(
     path: PathBuf,
     policy: Policy,
@@ -93,10 +108,9 @@ fn start_with(
     adopt: Option<AuthorityId>,
     now: Now,
 ) -> Result<Engine, StartError> {
-    let mut fleet = Fleet::default();
     let authority = AuthoritySecret::from_base64(authority).unwrap();
     let trusted: Vec<_> = adopt.into_iter().chain([authority.public()]).collect();
-    let (log, epochs) = Log::open(&path, &trusted, |entry| fleet.apply(entry.at, &entry.event))?;
+    let Opened { log, fleet, epochs } = Log::open(&path, log_key(), &trusted)?;
     let (policies, opened) = (policies.to_vec(), (log, fleet));
     let setup = Setup {
         policy: policies[0].1.clone(),
@@ -104,8 +118,11 @@ fn start_with(
         mesh_v6: None,
         advertise: vec!["192.0.2.1:7443".into()],
         controller: ControllerId([1; 32]),
+        enrolment: Default::default(),
         authority,
         boot_id: boot_id.into(),
+        log_name: "test".into(),
+        keep_evidence: Duration::ZERO,
     };
     match policies.as_slice() {
         [_] => Engine::start(setup, opened.0, opened.1, epochs, now),
@@ -188,7 +205,7 @@ impl World {
     }
 
     fn ask(&mut self, request: Request) -> Result<Answer, String> {
-        let answer = self.engine.operator(request, self.now);
+        let answer = self.engine.operator(request, BY, self.now);
         self.collect();
         answer.map_err(|refused| {
             assert!(refused.error.hint.is_some(), "every refusal has a way out");
@@ -197,13 +214,30 @@ impl World {
     }
 
     fn token(&mut self, bound: Option<&str>) -> Token {
-        let form = TokenRequest {
+        self.token_of(TokenRequest {
             name: bound.map(name),
-            ttl_seconds: None,
-        };
+            ..TokenRequest::default()
+        })
+    }
+
+    fn tokens(&mut self) -> Vec<TokenInfo> {
+        match self.ask(Request::Tokens) {
+            Ok(Answer::Tokens(list)) => list,
+            _ => panic!("no list"),
+        }
+    }
+
+    fn token_of(&mut self, form: TokenRequest) -> Token {
         match self.ask(Request::CreateToken(form)) {
             Ok(Answer::Created(created)) => created.token.parse().unwrap(),
             _ => panic!("no token"),
+        }
+    }
+
+    fn events(&mut self, page: Page) -> EventList {
+        match self.ask(Request::Events(page)) {
+            Ok(Answer::Events(list)) => list,
+            _ => panic!("no events"),
         }
     }
 
@@ -273,6 +307,7 @@ impl World {
             advertised: Vec::new(),
             addresses: Vec::new(),
             newest,
+            log: None,
             unix_ms: self.now.unix_ms() + 7,
             instance,
         };
@@ -441,7 +476,7 @@ fn the_secret_of_an_epoch_that_is_over_is_nowhere_on_disk_once_there_was_time() 
     };
     world
         .engine
-        .operator(Request::Rotate(now), world.now)
+        .operator(Request::Rotate(now), BY, world.now)
         .unwrap();
     assert!(on_disk(&world), "the write-ahead log has it still");
     world.engine.tidy(world.now);

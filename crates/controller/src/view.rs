@@ -4,8 +4,7 @@
 use crate::clock::{Now, steps_back};
 use crate::connections::{Connections, Live, Observed};
 use crate::decide::why_not;
-use crate::event::Accepted;
-use crate::fleet::{Case, Fleet};
+use crate::fleet::{Case, Eviction, Fleet, Override, Waiting};
 use crate::format::utc;
 use crate::journal::Journal;
 use crate::mesh::Mesh;
@@ -13,12 +12,13 @@ use crate::segment::Segment;
 use crate::segments::Segments;
 use epoch::authority::Span;
 use jiff::Timestamp;
-use policy::{Reason, State};
+use policy::{Reason, Ruling, Run, State};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wire::admin::{
-    BenchmarkStatus, Control, ControllerStatus, DuplicateStatus, EpochStatus, Membership,
-    NextEpoch, NodeState, NodeStatus, Observation, PolicyStatus, PskState, SCHEMA,
+    BenchmarkStatus, Control, ControllerStatus, DuplicateStatus, EpochStatus, EvictionStatus,
+    Membership, NextEpoch, NodeState, NodeStatus, Observation, OverrideStatus, PolicyStatus,
+    PskState, SCHEMA, WaitingStatus,
 };
 use wire::evidence::Signer;
 use wire::message::Phase;
@@ -31,6 +31,8 @@ pub(crate) struct View<'e> {
     pub(crate) journal: &'e Journal,
     pub(crate) segments: &'e Segments,
     pub(crate) connections: &'e Connections,
+    /// Why the policy's file could not be taken when it was read last.
+    pub(crate) unread_policy: Option<&'e str>,
 }
 
 impl<'e> View<'e> {
@@ -47,13 +49,19 @@ impl<'e> View<'e> {
             epoch: self.epoch_status(now),
             policy: PolicyStatus {
                 threshold: policy.threshold,
-                max_benchmark_age: policy.max_benchmark_age,
+                max_benchmark_age: policy.oldest_seconds(),
                 epoch_seconds: policy.epoch_seconds,
                 digest: policy.digest().to_string(),
             },
             nodes: self
                 .cases()
                 .map(|(name, case)| (name.clone(), self.node_status(name, &case, now)))
+                .collect(),
+            waiting: self
+                .fleet()
+                .waiting()
+                .iter()
+                .map(|(name, waiting)| (name.clone(), self.waiting_status(name, waiting)))
                 .collect(),
         }
     }
@@ -65,8 +73,8 @@ impl<'e> View<'e> {
             let (node, epoch) = (&it.node, it.epoch);
             format!(
                 "{node} holds epoch {epoch} of this authority, signed on another log than this one: the \
-                 log is an old copy, or was cut, and evictions may be missing from it; OPERATIONS says \
-                 how to go on from an old copy"
+                 log is an old copy, or was cut, and evictions may be missing from it; once all \
+                 nodes that can be reached are connected, `meshctl controller recover` goes on from it"
             )
         });
         let room = log.is_short_of_room().then(|| {
@@ -83,7 +91,13 @@ impl<'e> View<'e> {
             "the event log cannot be written: what is in force stays, everything else is refused"
                 .to_owned()
         });
-        let alarms = [history, room, none, written, self.step(now), self.void(now)];
+        let policy = self.unread_policy.map(|error| {
+            format!(
+                "the policy's file was not taken, and the policy before stays in force: {error}"
+            )
+        });
+        let (step, void) = (self.step(now), self.void(now));
+        let alarms = [history, room, none, written, policy, step, void];
         let alarms = alarms.into_iter().flatten();
         alarms.chain(self.duplicates(now)).collect()
     }
@@ -133,6 +147,21 @@ impl<'e> View<'e> {
         })
     }
 
+    /// One node that waits for approval.
+    pub(crate) fn waiting_status(&self, name: &NodeName, waiting: &Waiting) -> WaitingStatus {
+        let connections = self.connections.waiting().into_iter();
+        let mut own = connections.filter(|(_, key)| *key == waiting.node);
+        let session = own.next().and_then(|(id, _)| self.connections.session(id));
+        WaitingStatus {
+            node: waiting.node.to_string(),
+            wireguard: waiting.wg.to_base64(),
+            token: waiting.token.clone(),
+            since_utc: utc(waiting.since),
+            address: session.map(|session| session.remote),
+            replaces: self.fleet().node(name).is_some(),
+        }
+    }
+
     /// One node.
     pub(crate) fn node_status(&self, name: &NodeName, case: &Case<'_>, now: Now) -> NodeStatus {
         let (node, live) = (case.node, self.connections.live(name));
@@ -154,17 +183,22 @@ impl<'e> View<'e> {
                 Membership::Denied
             },
             state,
-            last_benchmark: node.evidence.as_ref().map(benchmark),
+            last_benchmark: node.newest_run().map(benchmark),
+            groups: node.groups.iter().cloned().collect(),
+            overriding: node.overriding(now).map(overriding),
             psk: match control {
                 _ if !holds => PskState::None,
                 Control::Disconnected => PskState::Unknown,
                 Control::Connected | Control::Silent => PskState::Valid,
             },
-            reason: if member {
+            reason: if let Some(eviction) = node.eviction() {
+                Some(evicted(eviction))
+            } else if member {
                 decision.reason.as_ref().map(Reason::to_string)
             } else {
                 Some(why_not(case, &decision))
             },
+            eviction: node.eviction().map(eviction),
             control,
             heard_utc: live
                 .and_then(|live| live.heard)
@@ -313,7 +347,40 @@ fn plus(at: Timestamp, ms: u64) -> Timestamp {
         .unwrap_or(Timestamp::MAX)
 }
 
-fn benchmark(accepted: &Accepted) -> BenchmarkStatus {
+fn overriding(it: &Override) -> OverrideStatus {
+    let (ruling, threshold) = match it.ruling {
+        Ruling::Allow => ("allow", None),
+        Ruling::Deny => ("deny", None),
+        Ruling::Threshold(threshold) => ("threshold", Some(threshold)),
+    };
+    OverrideStatus {
+        ruling: ruling.to_owned(),
+        threshold,
+        until_utc: utc(it.until()),
+        by: it.by.map(|by| by.to_string()),
+        reason: it.reason.clone(),
+    }
+}
+
+fn eviction(eviction: &Eviction) -> EvictionStatus {
+    EvictionStatus {
+        at_utc: utc(eviction.at),
+        by: eviction.by.map(|by| by.to_string()),
+        reason: eviction.reason.clone(),
+    }
+}
+
+/// An eviction in a line.
+fn evicted(eviction: &Eviction) -> String {
+    let Eviction { by, reason, .. } = eviction;
+    let by = by.map_or_else(|| "an operator".to_owned(), |by| by.to_string());
+    match reason {
+        Some(reason) => format!("evicted by {by}: {reason}"),
+        None => format!("evicted by {by}"),
+    }
+}
+
+pub(crate) fn benchmark(accepted: &Run) -> BenchmarkStatus {
     BenchmarkStatus {
         overall: accepted.overall,
         timestamp: accepted.finished_at.to_string(),

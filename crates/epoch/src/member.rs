@@ -190,6 +190,14 @@ impl Member {
         }
     }
 
+    /// Whether an update is of this mesh and segment, and continues the history that was seen.
+    ///
+    /// # Errors
+    /// [`UpdateError`], as [`Self::handle_update`] would answer.
+    pub fn check(&self, update: &Verified<EpochUpdate>) -> Result<(), UpdateError> {
+        self.is_news(update).map(drop)
+    }
+
     /// Takes an update that is `age` old. The same update twice is no error and changes nothing.
     ///
     /// # Errors

@@ -16,28 +16,39 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
 
+/// Whoever is at the other end of a connection. Each request has it among its extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// The user that the kernel names for the other end of a Unix socket, as it was when that end connected;
+    /// `None` where there is no such word.
+    pub uid: Option<u32>,
+}
+
 /// A socket that connections come from.
 pub trait Accept {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next connection.
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// The next connection, and whose it is.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Caller)>> + Send;
 }
 
 impl Accept for TcpListener {
     type Stream = TcpStream;
 
-    async fn accept(&self) -> io::Result<TcpStream> {
-        Ok(Self::accept(self).await?.0)
+    async fn accept(&self) -> io::Result<(TcpStream, Caller)> {
+        Ok((Self::accept(self).await?.0, Caller { uid: None }))
     }
 }
 
 impl Accept for UnixListener {
     type Stream = UnixStream;
 
-    async fn accept(&self) -> io::Result<UnixStream> {
-        Ok(Self::accept(self).await?.0)
+    async fn accept(&self) -> io::Result<(UnixStream, Caller)> {
+        let stream = Self::accept(self).await?.0;
+        // A connection that the kernel names nobody for is not taken: its orders would be on record as nobody's.
+        let uid = Some(stream.peer_cred()?.uid());
+        Ok((stream, Caller { uid }))
     }
 }
 
@@ -71,8 +82,8 @@ where
     let places = Places::new(terms.clients);
     let mut failed = false;
     loop {
-        let stream = match socket.accept().await {
-            Ok(stream) => stream,
+        let (stream, caller) = match socket.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 if !std::mem::replace(&mut failed, true) {
                     tracing::warn!(of = terms.of, %error, "no connection is accepted; trying on");
@@ -83,7 +94,8 @@ where
         };
         failed = false;
         let place = places.take().await;
-        let served = connection(stream, service.clone(), Arc::clone(&place), terms);
+        let service = service.clone();
+        let served = connection(stream, caller, service, Arc::clone(&place), terms);
         tokio::spawn(async move {
             let whole = async {
                 match terms.connection {
@@ -102,6 +114,7 @@ where
 
 async fn connection<T, S, B>(
     stream: T,
+    caller: Caller,
     service: S,
     place: Arc<Place>,
     terms: Terms,
@@ -111,7 +124,8 @@ where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Sync,
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
-    let busy = service_fn(|request| {
+    let busy = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(caller);
         let busy = place.begin();
         let answer = service.call(request);
         async move {

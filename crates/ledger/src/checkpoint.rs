@@ -48,9 +48,16 @@ impl Checkpoint {
     /// Signs it as the log.
     ///
     /// # Errors
-    /// [`NoteError`] for an origin that cannot be the name of a key.
+    /// [`NoteError`] for an origin that cannot be the name of a key, and for an extension that is not one line.
     pub fn sign(&self, secret: &LogSecret) -> Result<Note, NoteError> {
-        Note::sign(&self.to_string(), &self.origin, secret)
+        let text = self.to_string();
+        // An extension with a line's end in it would be read as other extensions.
+        if Self::parse(&text).as_ref() != Ok(self) {
+            return Err(NoteError::Malformed(
+                "a line of the checkpoint that is empty, or not one line",
+            ));
+        }
+        Note::sign(&text, &self.origin, secret)
     }
 
     /// Reads the text of a note.
@@ -137,6 +144,24 @@ mod tests {
         assert!(matches!(error, CheckpointError::Origin { .. }), "{error}");
         let by_another = checkpoint().sign(&LogSecret::generate(&mut OsRng)).unwrap();
         assert!(Checkpoint::verify(&by_another, &log).is_err());
+    }
+
+    #[test]
+    fn a_checkpoint_that_would_be_read_otherwise_is_not_signed() {
+        let secret = LogSecret::generate(&mut OsRng);
+        for extension in ["", "two\nlines", "a line and its end\n"] {
+            let mut other = checkpoint();
+            other.extensions = vec![extension.into()];
+            assert!(other.sign(&secret).is_err(), "{extension:?}");
+        }
+        for origin in ["", "a\n1", "a b"] {
+            let mut other = checkpoint();
+            other.origin = origin.into();
+            assert!(other.sign(&secret).is_err(), "{origin:?}");
+        }
+        let mut extended = checkpoint();
+        extended.extensions = vec!["one line".into()];
+        assert!(extended.sign(&secret).is_ok());
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! ```
 
 use crate::note::{Line, Note, NoteError, Verifier};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use keys::{LogId, NodeSecret, Signature};
 
 /// The algorithm in the id of a cosigner's key.
@@ -29,6 +31,13 @@ pub fn cosign(
         id: verifier.id(ALGORITHM_COSIGNATURE),
         signature: [unix_seconds.to_be_bytes().as_slice(), &signature].concat(),
     })
+}
+
+/// A witness's key with its name, as verifiers of cosignatures take it: `NAME+ID+KEY`.
+pub fn printed(witness: &Verifier) -> String {
+    let id = u32::from_be_bytes(witness.id(ALGORITHM_COSIGNATURE));
+    let key = [&[ALGORITHM_COSIGNATURE], witness.key().0.as_slice()].concat();
+    format!("{}+{id:08x}+{}", witness.name(), STANDARD.encode(key))
 }
 
 /// When the witness saw the checkpoint, in seconds since 1970, if it cosigned it.

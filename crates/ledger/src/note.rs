@@ -143,7 +143,8 @@ impl Note {
     /// Signs a text as the key with this name.
     ///
     /// # Errors
-    /// [`NoteError`] for a text that cannot be a note's, and for a name that cannot be a key's.
+    /// [`NoteError`] for a text that cannot be a note's or is too long for one, and for a name that cannot be
+    /// a key's.
     pub fn sign(text: &str, name: &str, secret: &LogSecret) -> Result<Self, NoteError> {
         check_text(text)?;
         let mut note = Self {
@@ -151,6 +152,9 @@ impl Note {
             signatures: Vec::new(),
         };
         note.add(name, secret)?;
+        if note.to_string().len() > MAX_NOTE_LEN {
+            return Err(NoteError::TooLarge);
+        }
         Ok(note)
     }
 
@@ -352,6 +356,8 @@ mod tests {
         for name in ["", "a b", "a+b", "a\u{a0}b"] {
             assert!(Note::sign("text\n", name, &secret).is_err(), "{name:?}");
         }
+        let long = format!("{}\n", "a".repeat(MAX_NOTE_LEN - 8));
+        assert_eq!(Note::sign(&long, "log", &secret), Err(NoteError::TooLarge));
         for note in [
             "text\n",
             "text\n\n",

@@ -45,7 +45,8 @@ pub fn root<N: Nodes>(nodes: &N, size: u64) -> Result<Hash, N::Error> {
 }
 
 /// The hashes that lead from entry `index`, counted from zero, to the root of the first `size` entries, from
-/// the leaf upwards (RFC 6962, section 2.1.1). `index` must be less than `size`.
+/// the leaf upwards (RFC 6962, section 2.1.1). Of no use, and refused by [`check_inclusion`], unless `index` is
+/// less than `size`.
 ///
 /// # Errors
 /// When a hash cannot be read.
@@ -68,14 +69,14 @@ pub fn inclusion<N: Nodes>(nodes: &N, index: u64, size: u64) -> Result<Vec<Hash>
 }
 
 /// The hashes that prove that the first `old` entries of a tree are those of the tree of `new` entries
-/// (RFC 6962, section 2.1.2). Empty if there is nothing to prove: `old` is zero or `new`. `old` must be at
-/// most `new`.
+/// (RFC 6962, section 2.1.2). Empty if there is nothing to prove: `old` is zero or `new`. Empty too where
+/// `old` is more than `new`, which no proof can prove.
 ///
 /// # Errors
 /// When a hash cannot be read.
 pub fn consistency<N: Nodes>(nodes: &N, old: u64, new: u64) -> Result<Vec<Hash>, N::Error> {
     let mut proof = Vec::new();
-    if old == 0 || old == new {
+    if old == 0 || old >= new {
         return Ok(proof);
     }
     let (mut start, mut end) = (0, new);
@@ -150,7 +151,11 @@ pub fn check_consistency(
     }
     let length = Err(ProofError::Length(proof.len()));
     if old_size == 0 || old_size == new_size {
-        let same = old_size == 0 || old_root == new_root;
+        // The root of nothing is known: a log that signed another one for size zero lies about something.
+        let same = match old_size {
+            0 => old_root == Hash::of_nothing(),
+            _ => old_root == new_root,
+        } && (new_size > 0 || new_root == Hash::of_nothing());
         return match (proof, same) {
             ([], true) => Ok(()),
             ([], false) => Err(ProofError::Root),
@@ -295,6 +300,34 @@ mod tests {
         assert_eq!(consistent(3), [node(0, 2), node(0, 3), node(1, 0), right]);
         assert_eq!(consistent(4), [right]);
         assert_eq!(consistent(6), [l, j, k]);
+    }
+
+    #[test]
+    fn an_empty_tree_has_one_root() {
+        let (nothing, other) = (Hash::of_nothing(), Hash::of_entry(b"another"));
+        let check = |old, new| check_consistency(old, new, &[]);
+        assert_eq!(check((0, nothing), (0, nothing)), Ok(()));
+        assert_eq!(check((0, nothing), (7, other)), Ok(()));
+        assert_eq!(check((0, other), (7, other)), Err(ProofError::Root));
+        assert_eq!(check((0, other), (0, other)), Err(ProofError::Root));
+        assert_eq!(check((0, nothing), (0, other)), Err(ProofError::Root));
+    }
+
+    #[test]
+    fn a_proof_of_what_cannot_be_proved_is_refused_and_not_made_up() {
+        let all = leaves(9);
+        let root = |size| (size, root(&all, size).unwrap());
+        for (old, new) in [(9, 8), (9, 1), (9, 0), (u64::MAX, 9)] {
+            let proof = consistency(&all, old, new).unwrap();
+            let size = old.min(9);
+            let refused = check_consistency((old, root(size).1), root(new), &proof);
+            assert_eq!(refused, Err(ProofError::Size(old, new)));
+        }
+        for (index, size) in [(0, 0), (9, 9), (u64::MAX, 5)] {
+            let proof = inclusion(&all, index, size).unwrap();
+            let refused = check_inclusion(all.0[0], index, root(size), &proof);
+            assert_eq!(refused, Err(ProofError::Size(index, size)));
+        }
     }
 
     proptest! {

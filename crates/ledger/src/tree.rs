@@ -1,7 +1,7 @@
 //! The growing tree: its right edge, which is all that appending needs, and its root.
 
 use crate::hash::Hash;
-use crate::tile::{Place, Tile, WIDTH};
+use crate::tile::{HEIGHT, Place, Tile, WIDTH};
 
 /// A tree's right edge: the tiles that are not complete yet. Holds at most 255 hashes for each level of
 /// tiles, which makes 8 KiB for every factor of 256 in the number of entries.
@@ -35,6 +35,10 @@ impl Tree {
     /// [`EdgeError`] for a level that has not as many hashes as the size says.
     pub fn from_edge(size: u64, edge: Vec<Vec<u8>>) -> Result<Self, EdgeError> {
         let (mut left, mut peaks) = (size, Vec::new());
+        if let Some(hashes) = edge.get(usize::from(LEVELS)) {
+            let (level, has, needs) = (LEVELS, hashes.len(), 0);
+            return Err(EdgeError { level, has, needs });
+        }
         for (level, hashes) in (0u8..).zip(&edge) {
             let needs = usize::try_from(left % WIDTH as u64).unwrap_or(0) * 32;
             if hashes.len() != needs {
@@ -91,7 +95,7 @@ impl Tree {
 
     /// The index of the incomplete tile of a level.
     pub fn edge_index(&self, level: u8) -> u64 {
-        let width = u32::from(level + 1) * 8;
+        let width = (u32::from(level) + 1) * u32::from(HEIGHT);
         self.size.checked_shr(width).unwrap_or(0)
     }
 
@@ -135,6 +139,9 @@ impl Tree {
         self.size += 1;
     }
 }
+
+/// The levels of tiles that a tree of 2^64 entries has.
+const LEVELS: u8 = 64 / HEIGHT;
 
 #[cfg(test)]
 mod tests {
@@ -213,6 +220,9 @@ mod tests {
             }
             stored.append(n);
         }
+        assert_eq!(stored.tree.edge_index(u8::MAX), 0);
+        let deep = Tree::from_edge(0, vec![Vec::new(); 300]).unwrap_err();
+        assert_eq!((deep.level, deep.has), (8, 0));
         let none = Tree::from_edge(300, vec![vec![0; 44 * 32]]).unwrap_err();
         assert_eq!((none.level, none.needs), (1, 32));
     }

@@ -51,6 +51,14 @@ impl Answer {
         print(&wire::visible::lines(text))
     }
 
+    /// Prints a line byte by byte as it is, because whoever reads it computes its hash.
+    pub(crate) fn exact(&self, line: &str) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "{line}")
+            .and_then(|()| stdout.flush())
+            .map_err(|error| Failure::stdout(&error))
+    }
+
     /// Remarks on stderr; a remark that nobody reads is no failure.
     pub(crate) fn remark(&self, text: &str) {
         let _ = writeln!(io::stderr(), "{}", crate::table::clean(text));

@@ -1,13 +1,15 @@
-//! `meshctl events`: the controller's event log, a page at a time or as it grows.
+//! `meshctl events`: the controller's event log, one short line per event, a page at a time or as it grows.
 
 use crate::answer::Answer;
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::table::clean;
 use clap::Args as ClapArgs;
-use serde_json::Value;
+use jiff::Timestamp;
 use std::time::Duration;
 use wire::admin::{EventInfo, EventList};
+use wire::name::NodeName;
+
+mod words;
 
 /// Which events.
 #[derive(Debug, ClapArgs)]
@@ -18,81 +20,175 @@ pub(crate) struct Args {
     /// Most events to show at first.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1000))]
     limit: u64,
-    /// Go on showing new events; with --json, one object a line.
-    #[arg(long)]
+    /// Only events that concern this node.
+    #[arg(long, value_name = "NAME")]
+    node: Option<NodeName>,
+    /// Only events of this kind, as in `node_evicted`.
+    #[arg(long, value_name = "KIND", value_parser = kind)]
+    kind: Option<String>,
+    /// None from before this time: RFC 3339, or how long ago, as in `2h` or `30m`.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<Timestamp>,
+    /// None from after this time.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<Timestamp>,
+    /// Go on showing new events, also across restarts of the controller; with --json, one object a line.
+    #[arg(long, conflicts_with = "until")]
     follow: bool,
 }
 
 /// Runs the command.
 pub(crate) async fn run(args: &Args, client: &Client, answer: &Answer) -> Result<(), Failure> {
-    let mut after = match args.after {
-        Some(after) => after,
-        None => newest(client).await?.saturating_sub(args.limit),
+    let log = Log {
+        client,
+        filter: filter(args),
     };
-    let reply = client.get(&page(after, args.limit)).await?;
+    let (list, after) = match args.after {
+        Some(after) => log.first(after, args.limit).await?,
+        None => log.newest(args.limit).await?,
+    };
     if !args.follow {
-        return answer.show(&reply, |list: EventList| match list.events.as_slice() {
-            [] => "No events.".into(),
-            events => lines(events),
-        });
+        return if answer.is_json() {
+            answer.json(&json(&list))
+        } else {
+            answer.text(&match list.events.as_slice() {
+                [] => "No events.".into(),
+                events => lines(events),
+            })
+        };
     }
-    let mut list: EventList = reply.form()?;
-    loop {
-        if let Some(last) = list.events.last() {
-            after = last.seq;
-            if answer.is_json() {
-                answer.json(&json_lines(&list.events))?;
-            } else {
-                answer.text(&lines(&list.events))?;
+    let show = |events: &[EventInfo]| match (events, answer.is_json()) {
+        ([], _) => Ok(()),
+        (events, true) => answer.json(&json_lines(events)),
+        (events, false) => answer.text(&lines(events)),
+    };
+    show(&list.events)?;
+    log.follow(after, POLL, show, |remark| answer.remark(remark))
+        .await
+}
+
+/// The log, as far as a filter shows it.
+struct Log<'c> {
+    client: &'c Client,
+    /// Behind `limit` in a query.
+    filter: String,
+}
+
+impl Log<'_> {
+    /// One page, as the controller gives it: it may be short of events although more follow.
+    async fn page(&self, after: u64, limit: u64) -> Result<EventList, Failure> {
+        let filter = &self.filter;
+        let path = format!("/v1/events?after={after}&limit={limit}{filter}");
+        self.client.get(&path).await?.form()
+    }
+
+    /// The first events behind `after`, at most `limit`, and how far the log was read for them.
+    async fn first(&self, after: u64, limit: u64) -> Result<(EventList, u64), Failure> {
+        let mut list = self.page(after, limit).await?;
+        let mut read = after;
+        while list.next > read && list.next < list.head && (list.events.len() as u64) < limit {
+            read = list.next;
+            let rest = limit - list.events.len() as u64;
+            let more = self.page(read, rest).await?;
+            list.events.extend(more.events);
+            (list.head, list.next) = (more.head, more.next);
+        }
+        let read = list.next;
+        Ok((list, read))
+    }
+
+    /// The newest events, at most `limit`, and how far the log was read: to its end.
+    async fn newest(&self, limit: u64) -> Result<(EventList, u64), Failure> {
+        let head = self.page(0, 1).await?.head;
+        let (mut list, mut end) = (
+            EventList {
+                events: Vec::new(),
+                head,
+                next: head,
+            },
+            head,
+        );
+        // Without a filter one step is all there is, because every event counts.
+        let is_whole = self.filter.is_empty();
+        let step = if is_whole { limit } else { STEP };
+        while end > 0 && (list.events.len() as u64) < limit {
+            let after = end.saturating_sub(step);
+            let mut window = self.first(after, step).await?.0.events;
+            window.retain(|event| event.seq <= end);
+            window.append(&mut list.events);
+            list.events = window;
+            end = if is_whole { 0 } else { after };
+        }
+        let surplus = list
+            .events
+            .len()
+            .saturating_sub(usize::try_from(limit).unwrap_or(usize::MAX));
+        list.events.drain(..surplus);
+        Ok((list, head))
+    }
+
+    /// Shows what comes behind `after`, for ever. A controller that is away is waited for, and its return is
+    /// said once.
+    async fn follow(
+        &self,
+        mut after: u64,
+        pause: Duration,
+        mut show: impl FnMut(&[EventInfo]) -> Result<(), Failure>,
+        mut remark: impl FnMut(&str),
+    ) -> Result<(), Failure> {
+        let mut away = false;
+        loop {
+            let list = match self.page(after, FOLLOWED).await {
+                Ok(list) => list,
+                Err(failure) if failure.may_pass() => {
+                    if !std::mem::replace(&mut away, true) {
+                        remark("the controller is away: waiting for it");
+                    }
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
+            if std::mem::take(&mut away) {
+                remark(&format!(
+                    "the controller is back: going on behind event {after}"
+                ));
+            }
+            if list.head < after {
+                let head = list.head;
+                remark(&format!(
+                    "the log ends with event {head}, before event {after}, which was shown: it is another \
+                     log, or an old copy; going on behind event {head}"
+                ));
+                after = head;
+                continue;
+            }
+            show(&list.events)?;
+            after = list.next.max(after);
+            if after >= list.head {
+                tokio::time::sleep(pause).await;
             }
         }
-        if after >= list.head {
-            tokio::time::sleep(POLL).await;
-        }
-        list = client.get(&page(after, args.limit)).await?.form()?;
     }
 }
 
-async fn newest(client: &Client) -> Result<u64, Failure> {
-    let list: EventList = client.get(&page(0, 1)).await?.form()?;
-    Ok(list.head)
-}
-
-fn page(after: u64, limit: u64) -> String {
-    format!("/v1/events?after={after}&limit={limit}")
+/// The filter as the rest of a query.
+fn filter(args: &Args) -> String {
+    let node = args.node.as_ref().map(|node| format!("&node={node}"));
+    let kind = args.kind.as_ref().map(|kind| format!("&kind={kind}"));
+    let since = args.since.map(|since| format!("&since={since}"));
+    let until = args.until.map(|until| format!("&until={until}"));
+    [node, kind, since, until].into_iter().flatten().collect()
 }
 
 fn lines(events: &[EventInfo]) -> String {
-    let lines: Vec<String> = events.iter().map(line).collect();
+    let lines: Vec<String> = events.iter().map(words::line).collect();
     lines.join("\n")
 }
 
-fn line(event: &EventInfo) -> String {
-    let mut line = format!("{:>6}  {}  {}", event.seq, event.at_utc, event.kind);
-    match &event.body {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                line.push_str(&format!("  {key}={}", short(value)));
-            }
-        }
-        Value::Null => {}
-        other => line.push_str(&format!("  {}", short(other))),
-    }
-    clean(&line).into_owned()
-}
-
-/// A value as JSON, with quotes only where they are needed, and cut where it is long: an envelope
-/// would hide everything else.
-fn short(value: &Value) -> String {
-    let mut text = match value {
-        Value::String(text) if !text.contains([' ', '"']) => text.clone(),
-        other => other.to_string(),
-    };
-    if let Some((cut, _)) = text.char_indices().nth(MAX_VALUE_LEN) {
-        text.truncate(cut);
-        text.push('…');
-    }
-    text
+fn json(list: &EventList) -> String {
+    let value = serde_json::to_value(list).expect("the admin forms have text keys only");
+    format!("{value:#}")
 }
 
 fn json_lines(events: &[EventInfo]) -> String {
@@ -103,7 +199,36 @@ fn json_lines(events: &[EventInfo]) -> String {
     lines.join("\n")
 }
 
-/// Longest value of a line, in characters; --json shows all of it.
-const MAX_VALUE_LEN: usize = 160;
+/// Accepts what needs no escaping in a query.
+fn kind(text: &str) -> Result<String, &'static str> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b == b'_';
+    if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("not a kind of event: small letters and `_`, as in `evidence_accepted`")
+    }
+}
+
+/// A time, or how long ago it was by this machine's clock.
+pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
+    if let Ok(at) = text.parse() {
+        return Ok(at);
+    }
+    let ago: Result<jiff::SignedDuration, _> = text.parse();
+    let at = ago
+        .ok()
+        .and_then(|ago| Timestamp::now().checked_sub(ago.abs()).ok());
+    at.ok_or_else(|| {
+        "not a time: RFC 3339 as in `2026-11-26T03:00:00Z`, or how long ago as in `90m`".to_owned()
+    })
+}
+
 /// Pause between looks at a log that has not grown.
 const POLL: Duration = Duration::from_secs(1);
+/// Events that are looked through at a time, from the newest backwards.
+const STEP: u64 = 1_000;
+/// Events at a time while the log is followed.
+const FOLLOWED: u64 = 1_000;
+
+#[cfg(test)]
+mod tests;

@@ -4,15 +4,22 @@ use crate::answer::Answer;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::node;
-use crate::table::{Fields, Rows};
+use crate::table::{Fields, Rows, or_dash};
 use crate::units;
 use crate::words::membership;
-use wire::admin::{DecisionStatus, Explanation, Membership};
+use jiff::Timestamp;
+use wire::admin::{Explanation, Membership};
 use wire::name::NodeName;
 
 /// Runs the command.
-pub(crate) async fn run(name: &NodeName, client: &Client, answer: &Answer) -> Result<(), Failure> {
-    let reply = client.get(&format!("/v1/nodes/{name}/explain")).await?;
+pub(crate) async fn run(
+    name: &NodeName,
+    at: Option<Timestamp>,
+    client: &Client,
+    answer: &Answer,
+) -> Result<(), Failure> {
+    let at = at.map_or_else(String::new, |at| format!("?at={at}"));
+    let reply = client.get(&format!("/v1/nodes/{name}/explain{at}")).await?;
     answer.show(&reply, |explanation: Explanation| explain(&explanation))
 }
 
@@ -22,20 +29,40 @@ fn explain(explanation: &Explanation) -> String {
         let holds = if rule.holds { "yes" } else { "NO" };
         rules.row([rule.rule.clone(), rule.value.clone(), holds.into()]);
     }
+    let mut runs = Rows::new(&[
+        "SUITE",
+        "HARNESS",
+        "SIGNED BY",
+        "FINISHED",
+        "SAMPLES",
+        "OVERALL",
+    ]);
+    for run in &explanation.evidence {
+        runs.row([
+            format!("{} {}", run.suite, run.suite_version),
+            run.harness.clone(),
+            run.signer.clone(),
+            run.finished_utc.clone(),
+            run.samples.to_string(),
+            or_dash(run.overall.map(units::score)),
+        ]);
+    }
+    let now = &explanation.decision.decided_utc;
+    let head = match &explanation.status {
+        Some(status) => node::fields(&explanation.name, status, now).render(),
+        None => format!("{} at {now}, by the event log\n", explanation.name),
+    };
     [
-        node::fields(
-            &explanation.name,
-            &explanation.status,
-            &explanation.decision.decided_utc,
-        )
-        .render(),
-        decision(&explanation.decision).render(),
+        head,
+        decision(explanation).render(),
         rules.render("The policy has no rules."),
+        runs.render("It has handed in no evidence."),
     ]
     .join("\n")
 }
 
-fn decision(decision: &DecisionStatus) -> Fields {
+fn decision(explanation: &Explanation) -> Fields {
+    let decision = &explanation.decision;
     let mut fields = Fields::default();
     let verdict = membership(decision.membership);
     fields.field(
@@ -48,9 +75,14 @@ fn decision(decision: &DecisionStatus) -> Fields {
             None => verdict.into(),
         },
     );
+    fields.maybe("would change if", explanation.remedy.as_ref());
+    for words in &explanation.outlook {
+        fields.field("outlook", words);
+    }
     fields.maybe("score", decision.score.map(units::score));
     fields.maybe("age", decision.age_seconds.map(units::span));
     fields.maybe("rests on", decision.evidence.as_ref());
+    fields.field("policy", &explanation.policy);
     fields.field("decided", &decision.decided_utc);
     fields
 }

@@ -33,6 +33,14 @@ impl Failure {
         Self::Broken(Words::new(error, hint))
     }
 
+    /// Whether the same may succeed later: nobody was there, or the daemon was stopping.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Broken(_) => true,
+            Self::Refused(_) | Self::Closed => false,
+        }
+    }
+
     /// A failed write to stdout.
     pub(crate) fn stdout(error: &io::Error) -> Self {
         match error.kind() {

@@ -8,21 +8,51 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use zeroize::Zeroizing;
 
+/// A new file for a secret, 0600; removed when it is dropped without one.
+#[derive(Debug)]
+pub(crate) struct SecretFile<'p> {
+    path: &'p Path,
+    file: File,
+    filled: bool,
+}
+
+impl<'p> SecretFile<'p> {
+    /// Creates the file, so that nobody makes a secret that cannot be kept. Never overwrites one.
+    pub(crate) fn create(path: &'p Path) -> Result<Self, Failure> {
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create_new(true).mode(0o600);
+        let file = options
+            .open(path)
+            .map_err(|error| not_created(path, &error))?;
+        Ok(Self {
+            path,
+            file,
+            filled: false,
+        })
+    }
+
+    /// Writes the secret.
+    pub(crate) fn fill(mut self, text: &str) -> Result<(), Failure> {
+        let written = self.file.write_all(text.as_bytes());
+        let written = written.and_then(|()| self.file.sync_all());
+        written.map_err(|error| not_created(self.path, &error))?;
+        self.filled = true;
+        Ok(())
+    }
+}
+
+impl Drop for SecretFile<'_> {
+    fn drop(&mut self) {
+        if !self.filled {
+            // Half a secret is of no use, and its name would block the next attempt.
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
+}
+
 /// Writes `text` to a new file that only its owner can read.
 pub(crate) fn create_secret(path: &Path, text: &str) -> Result<(), Failure> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| not_created(path, &error))?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(|error| {
-            // Half a secret is of no use, and its name would block the next attempt.
-            let _ = std::fs::remove_file(path);
-            not_created(path, &error)
-        })
+    SecretFile::create(path)?.fill(text)
 }
 
 /// Reads a secret file.
@@ -81,3 +111,20 @@ fn not_read(path: &Path, error: &io::Error) -> Failure {
 
 /// A key file holds 44 characters; the buffer never grows, so no copy of it stays behind.
 const MAX_SECRET_LEN: usize = 4 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_written_once_for_its_owner_alone_and_an_empty_file_does_not_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        drop(SecretFile::create(&path).unwrap());
+        assert!(!path.exists(), "no secret was made");
+        create_secret(&path, "first").unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+        assert!(SecretFile::create(&path).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "first");
+    }
+}

@@ -17,6 +17,7 @@
 
 mod answer;
 mod client;
+mod controller;
 mod epoch;
 mod events;
 mod evidence;
@@ -24,9 +25,11 @@ mod explain;
 mod failure;
 mod files;
 mod key;
+mod log;
 mod metrics;
 mod node;
 mod peer;
+mod policy;
 mod score;
 mod status;
 mod table;
@@ -60,14 +63,23 @@ struct Cli {
 enum Noun {
     /// Show the mesh (controller) or this node and its peers (node).
     Status,
-    /// List, show, evict or readmit nodes.
+    /// List, show, approve, evict, readmit or remove nodes.
     #[command(subcommand)]
     Node(node::Verb),
     /// Say why a node is, or is not, a member.
     Explain {
         /// The node's name.
         node: NodeName,
+        /// At that time, from the event log alone: RFC 3339, or how long ago, as in `2h`.
+        #[arg(long, value_name = "TIME", value_parser = events::time)]
+        at: Option<jiff::Timestamp>,
     },
+    /// Check, show, compare, try or apply a policy, or overrule it for a node.
+    #[command(subcommand)]
+    Policy(policy::Verb),
+    /// Recover the controller after an old copy was restored.
+    #[command(subcommand)]
+    Controller(controller::Verb),
     /// Show the epoch in force, or begin a new one.
     #[command(subcommand)]
     Epoch(epoch::Verb),
@@ -76,6 +88,9 @@ enum Noun {
     Token(token::Verb),
     /// Read the controller's event log.
     Events(events::Args),
+    /// Prove what is in the event log, or verify a copy of it.
+    #[command(subcommand)]
+    Log(log::Verb),
     /// Print what the daemon counts and measures, as OpenMetrics text.
     Metrics,
     /// On a node: change the score of a running mock emitter.
@@ -116,10 +131,13 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.noun {
         Noun::Status => status::run(&client, &answer).await,
         Noun::Node(verb) => node::run(verb, &client, &answer).await,
-        Noun::Explain { node } => explain::run(&node, &client, &answer).await,
+        Noun::Explain { node, at } => explain::run(&node, at, &client, &answer).await,
+        Noun::Policy(verb) => policy::run(verb, &client, &answer).await,
+        Noun::Controller(verb) => controller::run(verb, &client, &answer).await,
         Noun::Epoch(verb) => epoch::run(verb, &client, &answer).await,
         Noun::Token(verb) => token::run(verb, &client, &answer).await,
         Noun::Events(args) => events::run(&args, &client, &answer).await,
+        Noun::Log(verb) => log::run(verb, &client, &answer).await,
         Noun::Metrics => metrics::run(&client, &answer).await,
         Noun::Score(verb) => score::run(verb, &client, &answer).await,
         Noun::Peer(verb) => peer::run(verb, &client, &answer).await,

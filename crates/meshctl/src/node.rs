@@ -7,9 +7,10 @@ use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::units;
 use crate::words::{self, control, membership};
 use clap::Subcommand;
+use keys::NodeId;
 use wire::admin::{
-    BenchmarkStatus, ControllerStatus, DuplicateStatus, EvictRequest, InstanceStatus, NodeState,
-    NodeStatus, PskState,
+    BannedKey, BenchmarkStatus, ControllerStatus, DuplicateStatus, EvictRequest, EvictionStatus,
+    InstanceStatus, NodeState, NodeStatus, OverrideStatus, PskState, WaitingStatus,
 };
 use wire::name::NodeName;
 
@@ -31,11 +32,72 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
+    /// Put a node into a group, or take it out: an evaluator's scope may name groups.
+    #[command(subcommand)]
+    Group(Group),
+    /// Give a node that waits for approval its place.
+    Approve {
+        /// The name that it would have.
+        name: NodeName,
+    },
+    /// Send a node away that waits for approval.
+    Reject {
+        /// The name that it would have.
+        name: NodeName,
+        /// Why, for the event log.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Remove a node for good: its name and addresses are free, its keys are banned.
+    Remove {
+        /// The node's name.
+        name: NodeName,
+        /// Why, for the event log.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// List the keys of nodes that were removed for good.
+    Banned,
+    /// Let the key of a node that was removed enrol again.
+    Unban {
+        /// The key, `node:…`.
+        key: NodeId,
+    },
     /// End an eviction; the node's evidence decides again.
     Readmit {
         /// The node's name.
         name: NodeName,
     },
+}
+
+/// A verb of `meshctl node group`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Group {
+    /// Put a node into a group.
+    Add {
+        /// The node's name.
+        name: NodeName,
+        /// The group.
+        #[arg(value_parser = group_name)]
+        group: String,
+    },
+    /// Take a node out of a group.
+    Remove {
+        /// The node's name.
+        name: NodeName,
+        /// The group.
+        #[arg(value_parser = group_name)]
+        group: String,
+    },
+}
+
+fn group_name(text: &str) -> Result<String, &'static str> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if (1..=64).contains(&text.len()) && text.chars().all(fits) {
+        Ok(text.to_owned())
+    } else {
+        Err("a group has 1 to 64 letters, digits, dots, dashes and underscores")
+    }
 }
 
 /// Runs the command.
@@ -56,6 +118,53 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
             let reply = client.post_form(&path, &form).await?;
             answer.show(&reply, |change| {
                 format!("{name} is evicted: {}", words::change(&change))
+            })
+        }
+        Verb::Group(verb) => {
+            let path = |name: &NodeName, group: &str| format!("/v1/nodes/{name}/groups/{group}");
+            let (name, reply) = match verb {
+                Group::Add { name, group } => {
+                    let reply = client.post(&path(&name, &group)).await?;
+                    (name, reply)
+                }
+                Group::Remove { name, group } => {
+                    let reply = client.delete(&path(&name, &group)).await?;
+                    (name, reply)
+                }
+            };
+            answer.show(&reply, |node: NodeStatus| match node.groups.as_slice() {
+                [] => format!("{name} is in no group"),
+                groups => format!("{name} is in {}", groups.join(", ")),
+            })
+        }
+        Verb::Approve { name } => {
+            let reply = client.post(&format!("/v1/nodes/{name}/approve")).await?;
+            answer.show(&reply, |node: NodeStatus| {
+                format!("{name} is enrolled: {}, {} {}", node.node, node.v4, node.v6)
+            })
+        }
+        Verb::Reject { name, reason } => {
+            let path = format!("/v1/nodes/{name}/reject");
+            let reply = client.post_form(&path, &EvictRequest { reason }).await?;
+            answer.show(&reply, |waiting: WaitingStatus| {
+                format!("{name} is rejected: {}", waiting.node)
+            })
+        }
+        Verb::Remove { name, reason } => {
+            let path = format!("/v1/nodes/{name}/remove");
+            let reply = client.post_form(&path, &EvictRequest { reason }).await?;
+            answer.show(&reply, |change| {
+                format!("{name} is removed for good: {}", words::change(&change))
+            })
+        }
+        Verb::Banned => {
+            let reply = client.get("/v1/banned").await?;
+            answer.show(&reply, |keys: Vec<BannedKey>| banned(&keys))
+        }
+        Verb::Unban { key } => {
+            let reply = client.delete(&format!("/v1/banned/{key}")).await?;
+            answer.show(&reply, |key: BannedKey| {
+                format!("{} may enrol again, with a token", key.node)
             })
         }
         Verb::Readmit { name } => {
@@ -92,6 +201,43 @@ pub(crate) fn table(status: &ControllerStatus) -> String {
     rows.render("No nodes are enrolled; `meshctl token create` admits one.")
 }
 
+/// The nodes that wait for an operator's approval; empty if none does.
+pub(crate) fn waiting(status: &ControllerStatus) -> String {
+    if status.waiting.is_empty() {
+        return String::new();
+    }
+    let mut rows = Rows::new(&["WAITING", "KEY", "TOKEN", "SINCE", "FROM"]);
+    for (name, waiting) in &status.waiting {
+        let name = match waiting.replaces {
+            true => format!("{name} (new keys)"),
+            false => name.to_string(),
+        };
+        rows.row([
+            name,
+            waiting.node.clone(),
+            waiting.token.clone(),
+            units::ago(&status.generated_utc, &waiting.since_utc),
+            or_dash(waiting.address),
+        ]);
+    }
+    let hint = "`meshctl node approve NAME` gives one its place, `node reject NAME` sends it away.";
+    format!("\n{}{hint}\n", rows.render(""))
+}
+
+fn banned(keys: &[BannedKey]) -> String {
+    let mut rows = Rows::new(&["KEY", "WAS", "SINCE", "BY", "REASON"]);
+    for key in keys {
+        rows.row([
+            key.node.clone(),
+            key.name.to_string(),
+            key.at_utc.clone(),
+            or_dash(key.by.as_ref()),
+            or_dash(key.reason.as_ref()),
+        ]);
+    }
+    rows.render("No keys are banned.")
+}
+
 /// One node as labelled fields; `now` is when the controller made its answer.
 pub(crate) fn fields(name: &NodeName, node: &NodeStatus, now: &str) -> Fields {
     let mut fields = Fields::default();
@@ -99,6 +245,11 @@ pub(crate) fn fields(name: &NodeName, node: &NodeStatus, now: &str) -> Fields {
     fields.field("membership", membership(node.membership));
     fields.field("state", state(node.state));
     fields.maybe("reason", node.reason.as_ref());
+    fields.maybe(
+        "evicted",
+        node.eviction.as_ref().map(|it| eviction(it, now)),
+    );
+    fields.maybe("OVERRIDDEN", node.overriding.as_ref().map(overriding));
     fields.maybe("DUPLICATE", node.duplicate.as_ref().map(duplicate));
     if !node.faults.is_empty() {
         fields.field("interface", faults(&node.faults));
@@ -117,6 +268,10 @@ pub(crate) fn fields(name: &NodeName, node: &NodeStatus, now: &str) -> Fields {
             n => format!("{n} scheduled rotations"),
         },
     );
+    fields.maybe(
+        "groups",
+        (!node.groups.is_empty()).then(|| node.groups.join(", ")),
+    );
     fields.field("addresses", format!("{} {}", node.v4, node.v6));
     let endpoints: Vec<String> = node.endpoints.iter().map(ToString::to_string).collect();
     fields.maybe(
@@ -132,6 +287,16 @@ pub(crate) fn fields(name: &NodeName, node: &NodeStatus, now: &str) -> Fields {
     fields.maybe("software", node.software.as_ref());
     fields.field("enrolled", &node.enrolled_utc);
     fields
+}
+
+/// An operator's ruling, in a line.
+pub(crate) fn overriding(it: &OverrideStatus) -> String {
+    let threshold = it.threshold.map_or_else(String::new, |it| format!(" {it}"));
+    let by = it.by.as_deref().unwrap_or("somebody");
+    format!(
+        "{}{threshold} until {}, by {by}: {}",
+        it.ruling, it.until_utc, it.reason
+    )
 }
 
 /// Two machines with one key, and the way out.
@@ -166,6 +331,14 @@ async fn show(name: &NodeName, client: &Client, answer: &Answer) -> Result<(), F
             observations(node, &status.generated_utc)
         ))
     }
+}
+
+/// An operator's word that excludes a node; `now` is when the controller made its answer.
+fn eviction(eviction: &EvictionStatus, now: &str) -> String {
+    let EvictionStatus { at_utc, by, reason } = eviction;
+    let by = by.as_deref().unwrap_or("an operator");
+    let reason = reason.as_deref().unwrap_or("no reason was given");
+    format!("{} by {by} ({at_utc}): {reason}", units::ago(now, at_utc))
 }
 
 /// Its control connection, and when it was last heard there.

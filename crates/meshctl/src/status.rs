@@ -68,12 +68,13 @@ fn controller(status: &ControllerStatus) -> String {
         fields.field("fault", format!("and {more} more: `meshctl node show`"));
     }
     format!(
-        "controller of {}, meshd {}, {}\n{}\n{}",
+        "controller of {}, meshd {}, {}\n{}\n{}{}",
         crate::table::clean(&status.mesh),
         crate::table::clean(&status.version),
         crate::table::clean(&status.generated_utc),
         fields.render(),
         node::table(status),
+        node::waiting(status),
     )
 }
 
@@ -126,6 +127,7 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
         },
     );
     fields.field("control", control_words(status));
+    fields.maybe("LOG FAULT", status.log_fault.clone());
     fields.maybe("DUPLICATE", status.duplicate.as_ref().map(node::duplicate));
     fields.field("epoch", or_dash(status.epoch));
     fields.maybe("next epoch", status.next_epoch);

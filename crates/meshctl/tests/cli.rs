@@ -190,9 +190,9 @@ fn nothing_that_another_machine_said_hides_or_steers() {
     status["nodes"]["node-c"]["last_benchmark"]["suite"] = json!(foreign);
     let event = json!({
         "seq": 1, "at_utc": "2031-01-01T00:00:00Z", "kind": "evidence_accepted",
-        "body": { "suite": foreign, foreign: 1 }, "hash": "sha256:00"
+        "body": { "suite": foreign, foreign: 1 }, "leaf": "sha256:00"
     });
-    let events = json!({ "events": [event], "head": 1 });
+    let events = json!({ "events": [event], "head": 1, "next": 1 });
     let refusal = json!({ "error": foreign, "hint": foreign });
     for (code, reply, arguments) in [
         (200, &status, &["status"][..]),
@@ -276,7 +276,7 @@ fn a_token_stands_alone_on_stdout() {
     assert_eq!(asked[0].line, "POST /v1/tokens HTTP/1.1");
     assert_eq!(
         serde_json::from_str::<Value>(&asked[0].body).unwrap(),
-        json!({ "name": "node-a", "ttl_seconds": 60 })
+        json!({ "name": "node-a", "ttl_seconds": 60, "uses": null })
     );
 }
 
@@ -309,22 +309,67 @@ fn requests_carry_what_was_asked_for() {
 #[test]
 fn events_begin_with_the_newest_unless_told() {
     let event = json!({
-        "seq": 99, "at_utc": "2031-01-01T00:00:00Z", "kind": "evidence_accepted",
-        "body": { "name": "node-a", "overall": 0.9, "note": "two words" }, "hash": "sha256:00"
+        "seq": 99, "at_utc": "2031-01-01T00:00:00Z", "by": "uid:0", "kind": "node_evicted",
+        "body": { "name": "node-a", "reason": "two words" }, "leaf": "sha256:00"
     });
     let mesh = Daemon::answering(vec![
-        (200, json!({ "events": [], "head": 100 }).to_string()),
-        (200, json!({ "events": [event], "head": 100 }).to_string()),
+        (
+            200,
+            json!({ "events": [], "head": 100, "next": 1 }).to_string(),
+        ),
+        (
+            200,
+            json!({ "events": [event], "head": 100, "next": 100 }).to_string(),
+        ),
     ]);
     let output = mesh.run(&["events", "--limit", "2"]);
     assert_eq!(
         stdout(&output),
-        "    99  2031-01-01T00:00:00Z  evidence_accepted  name=node-a  note=\"two words\"  overall=0.9\n"
+        "    99  2031-01-01T00:00:00Z  uid:0     node-a evicted: two words\n"
     );
     assert_eq!(
         mesh.asked()[1].line,
         "GET /v1/events?after=98&limit=2 HTTP/1.1"
     );
+}
+
+#[test]
+fn a_token_goes_into_a_new_file_and_nowhere_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("node-a.token");
+    let create = [
+        "token",
+        "create",
+        "--reusable",
+        "5",
+        "--output",
+        path.to_str().unwrap(),
+    ];
+    // Refused by the daemon: no file stays.
+    let refusal = json!({ "error": "no", "hint": "yes" });
+    let refused = Daemon::with(409, &refusal).run(&create);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(!path.exists());
+    let created = json!({ "id": "t1", "token": "SECRET", "expires_utc": "2031-01-01T01:00:00Z" });
+    let mesh = Daemon::with(200, &created);
+    let output = mesh.run(&[&["--json"], &create[..]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said = format!("{}{}", stdout(&output), stderr(&output));
+    assert!(
+        !said.contains("SECRET") && said.contains("5 times"),
+        "{said}"
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "SECRET\n");
+    let form: Value = serde_json::from_str(&mesh.asked()[0].body).unwrap();
+    assert_eq!(form["uses"], 5);
+    // A file that is there is not overwritten, and no token is made for it.
+    let again = meshctl(Path::new("/nonexistent/s"), &create);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(
+        stderr(&again).contains("never overwritten"),
+        "before anybody is asked"
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "SECRET\n");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::addresses::{entries, for_peers, local};
 use crate::descriptors::MAX_CLIENTS;
 use crate::private::{NotPrivate, Owners};
 use crate::settings::{Role, Settings};
+use controller::EnrolmentMode;
 use keys::EvaluatorId;
 use node::{
     Backend, BenchmarkUser, Emitter, FirewallMode, Keepalive, Labels, Mtu, OffloadSwitches, Reading,
@@ -154,7 +155,17 @@ fn controller(
             .unwrap_or_else(|| state_dir.join("status.json")),
         mesh_v4,
         mesh_v6,
+        enrolment: choice(
+            "enrolment",
+            settings.enrolment.as_deref(),
+            &[
+                ("token", EnrolmentMode::Token),
+                ("approve", EnrolmentMode::Approve),
+            ],
+        )?,
         policy,
+        log_name: log_name(settings.log_name)?,
+        keep_evidence: keep_evidence(settings.keep_evidence_days)?,
         adopt_log: settings
             .adopt_log
             .as_deref()
@@ -167,7 +178,134 @@ fn controller(
     Ok(config)
 }
 
-fn policy_of(settings: &Settings) -> Result<Policy, ConfigError> {
+/// The name is a part of a key's name in signed notes.
+fn log_name(name: Option<String>) -> Result<String, ConfigError> {
+    let name = name.unwrap_or_else(|| "meshd".to_owned());
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._/".contains(c);
+    if (1..=MAX_LOG_NAME).contains(&name.len()) && name.chars().all(fits) {
+        Ok(name)
+    } else {
+        let why = format!(
+            "`{name}` is not 1 to {MAX_LOG_NAME} letters, digits, dots, dashes and slashes"
+        );
+        Err(wrong("log_name", why))
+    }
+}
+
+fn keep_evidence(days: Option<u64>) -> Result<Duration, ConfigError> {
+    match days.unwrap_or(KEEP_EVIDENCE_DAYS) {
+        days if days <= MAX_KEEP_DAYS => Ok(Duration::from_secs(days * 86_400)),
+        days => {
+            let why = format!("{days} is over {MAX_KEEP_DAYS} days; 0 keeps evidence for ever");
+            Err(wrong("keep_evidence_days", why))
+        }
+    }
+}
+
+/// The policy in the settings, or in the file that they name.
+///
+/// # Errors
+/// [`ConfigError`], for the first setting that does not fit, or with the file's fault.
+pub fn policy_of(settings: &Settings) -> Result<Policy, ConfigError> {
+    let policy = match &settings.policy_file {
+        Some(path) => policy_in(path, settings)?,
+        None => flat_policy(settings)?,
+    };
+    let checked = policy.validate().map_err(controller::StartError::from);
+    checked.map_err(controller::OpenError::from)?;
+    Ok(policy)
+}
+
+fn policy_in(path: &Path, settings: &Settings) -> Result<Policy, ConfigError> {
+    if let Some(name) = policy_settings(settings) {
+        let why = "stands beside `policy_file`, which holds the whole policy: move it there";
+        return Err(wrong(name, why));
+    }
+    let shown = path.display();
+    let wrong = |why: String| wrong("policy_file", why);
+    let file = std::fs::File::open(path).map_err(|error| wrong(format!("{shown}: {error}")))?;
+    let mut text = String::new();
+    let read = file.take(MAX_POLICY_FILE + 1).read_to_string(&mut text);
+    let read = read.map_err(|error| wrong(format!("{shown}: {error}")))?;
+    if u64::try_from(read).map_or(true, |read| read > MAX_POLICY_FILE) {
+        return Err(wrong(format!("{shown} is over {MAX_POLICY_FILE} bytes")));
+    }
+    Policy::from_toml(&text).map_err(|error| wrong(format!("{shown}: {error}")))
+}
+
+/// The first setting that is a part of the policy and was given.
+fn policy_settings(settings: &Settings) -> Option<&'static str> {
+    let Settings {
+        epoch_seconds,
+        threshold,
+        max_benchmark_age,
+        metric_minimum,
+        required_signer,
+        evaluator,
+        harness,
+        suite,
+        suite_version,
+        probation_epochs,
+        passes_to_return,
+        failures_to_leave,
+        revoke,
+        lease_seconds,
+        on_lease_end,
+        floor_share,
+        floor_nodes,
+        ..
+    } = settings;
+    let given = [
+        ("epoch_seconds", epoch_seconds.is_some()),
+        ("threshold", threshold.is_some()),
+        ("max_benchmark_age", max_benchmark_age.is_some()),
+        ("metric_minimum", metric_minimum.is_some()),
+        ("required_signer", required_signer.is_some()),
+        ("evaluator", evaluator.is_some()),
+        ("harness", harness.is_some()),
+        ("suite", suite.is_some()),
+        ("suite_version", suite_version.is_some()),
+        ("probation_epochs", probation_epochs.is_some()),
+        ("passes_to_return", passes_to_return.is_some()),
+        ("failures_to_leave", failures_to_leave.is_some()),
+        ("revoke", revoke.is_some()),
+        ("lease_seconds", lease_seconds.is_some()),
+        ("on_lease_end", on_lease_end.is_some()),
+        ("floor_share", floor_share.is_some()),
+        ("floor_nodes", floor_nodes.is_some()),
+    ];
+    given
+        .iter()
+        .find(|(_, given)| *given)
+        .map(|(name, _)| *name)
+}
+
+/// The settings without those that make up the policy, and without the file that may hold it.
+pub fn without_policy(settings: &Settings) -> Settings {
+    Settings {
+        policy_file: None,
+        epoch_seconds: None,
+        threshold: None,
+        max_benchmark_age: None,
+        metric_minimum: None,
+        required_signer: None,
+        evaluator: None,
+        harness: None,
+        suite: None,
+        suite_version: None,
+        probation_epochs: None,
+        passes_to_return: None,
+        failures_to_leave: None,
+        revoke: None,
+        lease_seconds: None,
+        on_lease_end: None,
+        floor_share: None,
+        floor_nodes: None,
+        ..settings.clone()
+    }
+}
+
+fn flat_policy(settings: &Settings) -> Result<Policy, ConfigError> {
     let defaults = Policy::default();
     let mut metric_minimum = BTreeMap::new();
     for entry in entries(settings.metric_minimum.as_deref()) {
@@ -191,7 +329,13 @@ fn policy_of(settings: &Settings) -> Result<Policy, ConfigError> {
         evaluators: evaluators?,
         harness: settings.harness.clone(),
         suite: settings.suite.clone(),
-        suite_version: settings.suite_version.clone(),
+        suite_version: settings
+            .suite_version
+            .as_deref()
+            .map(|text| parse("suite_version", text))
+            .transpose()?,
+        require: Vec::new(),
+        evaluator: Vec::new(),
         passes_to_return: settings
             .passes_to_return
             .unwrap_or(defaults.passes_to_return),
@@ -528,7 +672,13 @@ fn wrong(setting: &'static str, why: impl Into<String>) -> ConfigError {
 /// Threads that carry packets, where nobody says.
 const DEFAULT_MAX_THREADS: usize = 16;
 const MAX_THREADS: usize = 64;
+const MAX_LOG_NAME: usize = 64;
+const KEEP_EVIDENCE_DAYS: u64 = 30;
+const MAX_KEEP_DAYS: u64 = 36_500;
 const NONBLOCK: i32 = OFlags::NONBLOCK.bits().cast_signed();
+
+/// Longest policy file, in bytes: the admin socket takes no more either.
+const MAX_POLICY_FILE: u64 = 48 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -717,5 +867,37 @@ mod tests {
             let error = resolve_text(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_policy_file_is_the_whole_policy_and_its_faults_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy.toml");
+        let settings = |more: &str| -> Settings {
+            let text = format!("role = \"controller\"\npolicy_file = {path:?}\n{more}");
+            toml::from_str(&text).unwrap()
+        };
+        let fault = |more: &str| policy_of(&settings(more)).unwrap_err().to_string();
+        assert!(fault("").contains("`policy_file`"), "{}", fault(""));
+        std::fs::write(&path, "[[require]]\nname = \"x\"\nthreshold = 0.6").unwrap();
+        let policy = policy_of(&settings("")).unwrap();
+        assert_eq!(policy.requirements()[0].threshold, 0.6);
+        let both = fault("threshold = 0.7");
+        assert!(
+            both.starts_with("`threshold`: stands beside `policy_file`"),
+            "{both}"
+        );
+        std::fs::write(&path, "[[require]]\nname = \"x\"\nthreshold = 6").unwrap();
+        let wrong = fault("");
+        assert!(
+            wrong.contains("requirement \"x\": `threshold` is 6"),
+            "{wrong}"
+        );
+        let flat: Settings = toml::from_str("suite_version = \">=2\"").unwrap();
+        assert!(
+            policy_of(&flat).unwrap().requirements()[0]
+                .suite_version
+                .is_some()
+        );
     }
 }

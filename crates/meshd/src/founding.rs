@@ -4,14 +4,14 @@
 //! | Role | Finds | Does |
 //! |---|---|---|
 //! | controller | nothing | founds a mesh; the file `founding` says that it is at it, until there is one |
-//! | | both keys and a log that the authority signed | goes on; `--new-mesh` is ignored with a line |
+//! | | its keys and a log that they signed | goes on; `--new-mesh` is ignored with a line |
 //! | | anything else | refuses; with `--new-mesh` sets what there is aside, and founds a mesh |
 //! | node | an enrolment without the keys that were enrolled | refuses |
 
 use crate::state_dir::{StateDir, StateDirError};
 use controller::clock::Now;
 use controller::{Log, LogError};
-use keys::{AuthorityId, AuthoritySecret, ControllerSecret, NodeSecret, WgSecret};
+use keys::{AuthorityId, AuthoritySecret, ControllerSecret, LogSecret, NodeSecret, WgSecret};
 use rand_core::OsRng;
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -65,11 +65,9 @@ pub enum FoundingError {
 
 /// A controller's keys, and whether there may be no mesh yet.
 #[derive(Debug)]
-pub struct Keys {
-    /// Nodes pin it.
-    pub connection: ControllerSecret,
-    /// Signs for the mesh.
-    pub authority: AuthoritySecret,
+pub struct Founding {
+    /// The keys.
+    pub keys: controller::Keys,
     /// There is no mesh yet: the first start was not finished, or `--new-mesh` was given.
     pub founding: bool,
 }
@@ -82,7 +80,7 @@ pub fn controller(
     state: &StateDir,
     new_mesh: bool,
     adopt_log: Option<AuthorityId>,
-) -> Result<Keys, FoundingError> {
+) -> Result<Founding, FoundingError> {
     let is_there = |name: &&&str| state.file(name).symlink_metadata().is_ok();
     let marker = state.file(FOUNDING);
     if !MESH.iter().any(|name| is_there(&name)) {
@@ -111,11 +109,12 @@ pub fn controller(
             None => {}
         }
     }
-    Ok(Keys {
+    let keys = controller::Keys {
         connection: connection(state)?,
         authority: authority(state)?,
-        founding,
-    })
+        log: log(state)?,
+    };
+    Ok(Founding { keys, founding })
 }
 
 /// There is a mesh now: from here on each of its files has to be there.
@@ -177,6 +176,15 @@ fn authority(state: &StateDir) -> Result<AuthoritySecret, StateDirError> {
     )
 }
 
+fn log(state: &StateDir) -> Result<LogSecret, StateDirError> {
+    state.key(
+        (LOG, RESTORE_MESH),
+        LogSecret::from_base64,
+        LogSecret::expose_base64,
+        || LogSecret::generate(&mut OsRng),
+    )
+}
+
 /// The files of a mesh that are missing or empty.
 fn loss(state: &StateDir, adopts: bool) -> Option<FoundingError> {
     let words = |name: &&str| match state.file(name).symlink_metadata() {
@@ -185,7 +193,7 @@ fn loss(state: &StateDir, adopts: bool) -> Option<FoundingError> {
         Ok(_) => None,
     };
     // A new authority's key is made where the old one is named on purpose.
-    let needed = [CONNECTION, AUTHORITY, DATABASE]
+    let needed = [CONNECTION, AUTHORITY, LOG, DATABASE]
         .into_iter()
         .filter(|name| !(adopts && *name == AUTHORITY && !state.file(name).exists()));
     let missing: Vec<String> = needed.filter_map(|name| words(&name)).collect();
@@ -205,16 +213,16 @@ fn loss(state: &StateDir, adopts: bool) -> Option<FoundingError> {
 
 /// Whether the files are all there and yet make no mesh.
 fn is_lost(state: &StateDir, adopt_log: Option<AuthorityId>) -> Result<bool, FoundingError> {
-    let keys = connection(state).and_then(|_| authority(state));
-    let authority = match keys {
-        Ok(authority) => authority,
+    let keys = connection(state).and_then(|_| Ok((authority(state)?, log(state)?)));
+    let (authority, log) = match keys {
+        Ok(keys) => keys,
         Err(StateDirError::Key { .. }) => return Ok(true),
         Err(error) => return Err(error.into()),
     };
     let trusted = adopt_log.into_iter().chain([authority.public()]);
     let trusted: Vec<AuthorityId> = trusted.collect();
     let path = state.file(DATABASE);
-    match Log::resume(&path, &trusted, |_| {}) {
+    match Log::resume(&path, log, &trusted) {
         Ok(_) => Ok(false),
         Err(error) if error.is_loss() => Ok(true),
         Err(source) => Err(FoundingError::Log { path, source }),
@@ -265,11 +273,13 @@ fn refused(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateDi
 
 const CONNECTION: &str = "connection.key";
 const AUTHORITY: &str = "authority.key";
+const LOG: &str = "log.key";
 const DATABASE: &str = "controller.db";
 /// Any of them says that there was a mesh.
-const MESH: [&str; 6] = [
+const MESH: [&str; 7] = [
     CONNECTION,
     AUTHORITY,
+    LOG,
     DATABASE,
     "controller.db-wal",
     "controller.db-shm",

@@ -25,6 +25,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// A WireGuard mesh in which membership has to be earned again every epoch.
@@ -113,12 +114,14 @@ fn start(cli: Cli, stderr: &StandardError) -> anyhow::Result<ExitCode> {
         stderr.say("meshd: the settings are good");
         return Ok(ExitCode::SUCCESS);
     }
+    let remote = Arc::new(OnceLock::new());
     let change_filter = logging::install(format, filter, stderr);
     let reload = Reload {
         file: path,
         given,
         running,
         change_filter,
+        controller: Arc::clone(&remote),
     };
     reload.start(hups, give_up_rights)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -127,7 +130,7 @@ fn start(cli: Cli, stderr: &StandardError) -> anyhow::Result<ExitCode> {
         .on_thread_start(give_up_rights)
         .enable_all()
         .build()?;
-    let code = runtime.block_on(run(config, cli.new_mesh, told, leftover));
+    let code = runtime.block_on(run(config, cli.new_mesh, (told, leftover), &remote));
     // A question to a dead name server is not waited for.
     runtime.shutdown_timeout(STRAGGLERS);
     code
@@ -141,26 +144,27 @@ fn give_up_rights() {
 async fn run(
     mut config: config::Config,
     new_mesh: bool,
-    told: Told,
-    leftover: Leftover,
+    (told, leftover): (Told, Leftover),
+    remote: &OnceLock<controller::Remote>,
 ) -> anyhow::Result<ExitCode> {
     limit(&mut config);
     let state = StateDir::open(&config.state_dir)?;
     let at_end = AtEnd(leftover);
     let served = match config.role {
         RoleConfig::Controller(mut role) => {
-            let keys = founding::controller(&state, new_mesh, role.adopt_log)?;
+            let founding = founding::controller(&state, new_mesh, role.adopt_log)?;
             let (file, admin) = socket::bind(&config.socket)?;
             at_end.0.keep(file);
             let status_file = role.status_file.clone();
-            role.founding = keys.founding;
+            role.founding = founding.founding;
             let port = tokio::select! {
                 port = ports::wait(|| controller::Controller::bind(role.listen)) => port?,
                 () = told.clone().to_stop() => return Ok(stopped()),
             };
-            let controller =
-                controller::Controller::open(*role, keys.connection, keys.authority, admin, port)?;
+            let controller = controller::Controller::open(*role, founding.keys, admin, port)?;
             founding::founded(&state)?;
+            // A HUP that came earlier found the settings that were read a moment before.
+            let _ = remote.set(controller.remote());
             rights::reduce(files_of_others(&[
                 &config.state_dir,
                 folder(&config.socket),

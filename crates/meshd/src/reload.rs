@@ -1,11 +1,13 @@
-//! The settings that a running daemon takes over from its file at a HUP: the log level. Says of
-//! everything else that it takes a restart.
+//! The settings that a running daemon takes over from its file at a HUP: the log level, and a controller's policy.
+//! Says of everything else that it takes a restart.
 
 use crate::config;
 use crate::logging::{self, ChangeFilter};
 use crate::settings::Settings;
+use controller::Remote;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, OnceLock};
 
 /// The settings, as they are in force and as they are read again.
 pub struct Reload {
@@ -17,6 +19,8 @@ pub struct Reload {
     pub running: Settings,
     /// Changes the log's filter.
     pub change_filter: ChangeFilter,
+    /// The way to the controller, once it serves; a node has none.
+    pub controller: Arc<OnceLock<Remote>>,
 }
 
 impl Reload {
@@ -40,14 +44,14 @@ impl Reload {
     }
 
     fn again(&mut self) {
-        let Some(file) = self.file.clone() else {
-            tracing::info!("SIGHUP: there is no settings file to read again");
-            return;
-        };
-        let read = match config::read_file(file) {
-            Ok(read) => self.given.clone().or(read),
+        let file = self.file.clone().map(config::read_file).transpose();
+        let read = match file {
+            Ok(read) => self.given.clone().or(read.unwrap_or_default()),
             Err(error) => {
                 tracing::warn!(%error, "SIGHUP: the settings stay as they are");
+                if let Some(controller) = self.controller.get() {
+                    let _ = controller.change_policy(Err(error.to_string()));
+                }
                 return;
             }
         };
@@ -63,12 +67,34 @@ impl Reload {
             self.running.log_level = read.log_level.clone();
             tracing::info!(log_level = level, "SIGHUP: the log level is another");
         }
+        let is_other = self.policy_again(&read) || is_other;
         if differ_beside_level(&read, &self.running) {
             tracing::warn!(
-                "SIGHUP: other settings than `log_level` have changed: they take a restart"
+                "SIGHUP: other settings than `log_level` and the policy have changed: they take a restart"
             );
         } else if !is_other {
             tracing::info!("SIGHUP: the settings are as they were");
+        }
+    }
+}
+
+impl Reload {
+    /// Has a controller take over the policy, as the settings or their file have it now; whether it is another, or
+    /// was refused.
+    fn policy_again(&self, read: &Settings) -> bool {
+        let Some(controller) = self.controller.get() else {
+            return false;
+        };
+        let policy = config::policy_of(read).map_err(|error| error.to_string());
+        if let Err(error) = &policy {
+            tracing::warn!(%error, "SIGHUP: the policy stays as it is");
+        }
+        match controller.change_policy(policy) {
+            Ok(is_other) => is_other,
+            Err(error) => {
+                tracing::warn!(%error, "SIGHUP: the policy stays as it is");
+                true
+            }
         }
     }
 }
@@ -83,7 +109,7 @@ fn differ_beside_level(one: &Settings, other: &Settings) -> bool {
     let stripped = |settings: &Settings| Settings {
         log_level: None,
         join: None,
-        ..settings.clone()
+        ..config::without_policy(settings)
     };
     stripped(one) != stripped(other)
 }
@@ -104,6 +130,7 @@ mod tests {
                 file: Some(path.clone()),
                 running: given.clone(),
                 given,
+                controller: Arc::default(),
                 change_filter: Box::new(move |filter| {
                     seen.lock().unwrap().push(filter.to_string());
                     Ok(())

@@ -129,6 +129,8 @@ settings! {
     [Controller] mesh_v4: String, "MESHD_MESH_V4";
     /// Controller: the mesh's IPv6 range [default: derived from the mesh's id, in fd00::/8]
     [Controller] mesh_v6: String, "MESHD_MESH_V6";
+    /// Controller: file with the whole policy, in place of the settings of it that follow [default: none]
+    [Controller] policy_file: PathBuf, "MESHD_POLICY_FILE";
     /// Controller: length of an epoch, 1 to 86400 [default: 60]
     [Controller] epoch_seconds: u64, "MESHD_EPOCH_SECONDS";
     /// Controller: least overall score of a member [default: 0.70]
@@ -147,7 +149,7 @@ settings! {
     [Controller] harness: String, "MESHD_HARNESS";
     /// Controller: the one suite whose evidence counts [default: any]
     [Controller] suite: String, "MESHD_SUITE";
-    /// Controller: the one version of the suite [default: any]
+    /// Controller: the version of the suite, or a range as in `>=2, <4` [default: any]
     [Controller] suite_version: String, "MESHD_SUITE_VERSION";
     /// Controller: epochs, the one it joins included, for which a newly enrolled node is admitted regardless [default: 0]
     [Controller] probation_epochs: u32, "MESHD_PROBATION_EPOCHS";
@@ -166,8 +168,14 @@ settings! {
     /// Controller: fewest removals in one epoch that wait for an operator [default: 3]
     [Controller] floor_nodes: usize, "MESHD_FLOOR_NODES";
 
+    /// Controller: what a token buys: token (a place), or approve (to wait for `meshctl node approve`) [default: token]
+    [Controller] enrolment: String, "MESHD_ENROLMENT";
     /// Controller: authority:HEX that signed the event log until its key was replaced on purpose
     [Controller] adopt_log: String, "MESHD_ADOPT_LOG";
+    /// The first part of the name of a new mesh's log [default: meshd]
+    [Controller] log_name: String, "MESHD_LOG_NAME";
+    /// Days for which evidence is kept in the event log, 0 for ever [default: 30]
+    [Controller] keep_evidence_days: u64, "MESHD_KEEP_EVIDENCE_DAYS";
 
     /// Node: enrolment token, or @FILE, or - for standard input; once
     [Node] join: String, "MESHD_JOIN";

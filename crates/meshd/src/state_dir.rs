@@ -153,11 +153,13 @@ fn is_held(name: &str) -> bool {
     HELD.contains(&name) || name.starts_with("controller.db")
 }
 
-const HELD: [&str; 9] = [
+const HELD: [&str; 11] = [
     "lock",
     "founding",
     "connection.key",
     "authority.key",
+    "log.key",
+    "log.key.new",
     "controller.reserve",
     "identity.key",
     "wireguard.key",

@@ -8,13 +8,14 @@ use axum::{Json, Router};
 use exposition::Page;
 use tokio::sync::oneshot;
 use wire::NodeName;
-use wire::admin::{ScoreRequest, Status, WgExport};
+use wire::admin::{LogStatus, ScoreRequest, Status, WgExport};
 
 /// A client's request to the node.
 pub(crate) enum Request {
     Status(oneshot::Sender<Answer<Status>>),
     Score(f64, oneshot::Sender<Answer<()>>),
     Export(NodeName, oneshot::Sender<Answer<WgExport>>),
+    Log(oneshot::Sender<Answer<LogStatus>>),
     Metrics(oneshot::Sender<Answer<Page>>),
 }
 
@@ -31,12 +32,17 @@ impl Question for Request {
 pub(crate) fn routes() -> Router<Desk<Request>> {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/log", get(log))
         .route("/v1/score", post(score))
         .route("/v1/export/{peer}", post(export))
 }
 
 async fn status(State(desk): State<Desk<Request>>) -> Answer<Json<Status>> {
     desk.ask(Request::Status).await?.map(Json)
+}
+
+async fn log(State(desk): State<Desk<Request>>) -> Answer<Json<LogStatus>> {
+    desk.ask(Request::Log).await?.map(Json)
 }
 
 async fn score(State(desk): State<Desk<Request>>, body: Body) -> Answer<Json<ScoreRequest>> {
@@ -56,6 +62,16 @@ async fn export(
     let peer = parsed.map_err(|_| Refused::plain(404, format!("`{peer}` is not a node name")))?;
     let export = desk.ask(|answer| Request::Export(peer, answer)).await?;
     export.map(Json)
+}
+
+pub(crate) fn no_log() -> Refused {
+    let hint =
+        "it comes with the first update; `meshctl status` says whether the controller is reached";
+    Refused::new(
+        409,
+        "this node has seen no checkpoint since its start",
+        hint,
+    )
 }
 
 pub(crate) fn no_mock() -> Refused {

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use wire::log::LogEnd;
 use wire::{Digest, Mark, NodeName, Place, Signed, Token};
 
 /// The result of enrolment.
@@ -50,6 +51,9 @@ pub(crate) struct Newest {
     pub(crate) digest: Digest,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mark: Option<Signed<Mark>>,
+    /// The end of the controller's log by the newest checkpoint that was kept then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<LogEnd>,
 }
 
 /// A run that has come from a file, by its nonce, with the time at which it was seen to have finished first.
@@ -413,6 +417,7 @@ mod tests {
             epoch: Epoch(epoch),
             digest: Digest([3; 32]),
             mark: None,
+            log: None,
         }
     }
 
@@ -432,8 +437,11 @@ mod tests {
             segment: SegmentId::FIRST,
             epoch: Epoch(7),
             update: Digest([3; 32]),
-            log_events: 9,
-            log_hash: Digest([4; 32]),
+            log: LogEnd {
+                events: 9,
+                root: Digest([4; 32]),
+            },
+            log_key: keys::LogId([5; 32]),
         };
         let signed = Signed::sign(&mark, &authority).unwrap();
         let mut memory = Memory::default();

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tunnel::Inside;
 use wire::host_port::{Host, HostPort, HostPortError};
+use wire::log::LogEnd;
 use wire::message::{Enrol, Hello, MAX_OWN, Refusal};
 use wire::{
     Duplicate, Instance, Mark, NodeName, Place, Signed, ToController, ToNode, Token, VerifyError,
@@ -88,13 +89,22 @@ pub(crate) enum SessionError {
     TimeLost,
 }
 
+/// The memory of the controller that a node shows it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shown {
+    /// The mark of the newest epoch that was in force.
+    pub(crate) newest: Option<Signed<Mark>>,
+    /// The end of its log.
+    pub(crate) log: Option<LogEnd>,
+}
+
 /// The part of a hello that may change from one connection to the next.
 pub(crate) struct Introduction {
     pub(crate) node: NodeId,
     pub(crate) authorities: Vec<AuthorityId>,
     pub(crate) listen_port: u16,
     pub(crate) advertised: Vec<SocketAddr>,
-    pub(crate) newest: watch::Receiver<Option<Signed<Mark>>>,
+    pub(crate) shown: watch::Receiver<Shown>,
     pub(crate) instance: Instance,
     /// The mesh's own addresses, which lead into the tunnel.
     pub(crate) inside: Inside,
@@ -169,12 +179,14 @@ async fn once(
     let (mut send, mut receive) = connection.open_stream::<ToController, ToNode>().await?;
     let controller = connection.remote().ip();
     let addresses = addresses::usable(controller, inside).await;
+    let shown = introduction.shown.borrow().clone();
     let hello = Hello {
         software: env!("CARGO_PKG_VERSION").into(),
         listen_port: introduction.listen_port,
         advertised: introduction.advertised.clone(),
         addresses: addresses.clone(),
-        newest: introduction.newest.borrow().clone(),
+        newest: shown.newest,
+        log: shown.log,
         unix_ms: clock::unix_ms(),
         instance: introduction.instance,
     };
@@ -269,9 +281,16 @@ pub(crate) async fn enrol(
 ) -> Result<Place, Refusal> {
     let mut backoff = Backoff::default();
     let mut caller = Caller::new(dialer);
-    let mut told = false;
+    let (mut told, mut told_to_wait) = (false, false);
     for address in token.controllers.iter().cycle() {
-        match enrol_at(&mut caller, address, token, (name, interface), (node, wg)).await {
+        let mut waits = |name: &NodeName| {
+            if !std::mem::replace(&mut told_to_wait, true) {
+                let hint = format!("meshctl node approve {name}");
+                tracing::info!(%name, "this node waits for an operator's approval: `{hint}` at the controller");
+            }
+        };
+        let wishes = (name, interface);
+        match enrol_at(&mut caller, address, token, wishes, (node, wg), &mut waits).await {
             Ok(place) => return Ok(place),
             Err(SessionError::Refused(Refusal::Busy)) => {}
             Err(SessionError::Refused(reason)) => return Err(reason),
@@ -293,6 +312,7 @@ async fn enrol_at(
     token: &Token,
     (name, interface): (Option<&NodeName>, &str),
     (node, wg): (NodeId, WgPublicKey),
+    waits: &mut impl FnMut(&NodeName),
 ) -> Result<Place, SessionError> {
     // Nothing is known of the range yet. The controller knows it, and refuses before the token is spent.
     let connection = dial(caller, address, |_| false).await?;
@@ -311,6 +331,14 @@ async fn enrol_at(
     let answer = timeout(ANSWER_TIME, receive.recv())
         .await
         .map_err(|_| SessionError::Silent)??;
+    let answer = match answer {
+        Some(ToNode::Waiting { name }) => {
+            waits(&name);
+            // For as long as it takes: the word comes on this connection, and its end is noticed.
+            receive.recv().await?
+        }
+        answer => answer,
+    };
     connection.close("enrolled");
     match answer {
         Some(ToNode::Enrolled(place)) => believe(&place, node, &token.authorities),

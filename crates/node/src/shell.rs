@@ -10,7 +10,7 @@ use crate::heard::Heard;
 use crate::io::{addresses, clock};
 use crate::keepalive::Watch;
 use crate::persist::{Enrolment, Keeper, Newest};
-use crate::session::Session;
+use crate::session::{Session, Shown};
 use crate::underlay::Underlay;
 use crate::{ServeError, admin, emitter, export, metrics, status};
 use agent::{Agent, Effect, Emission, Evidence, Now, PathLimit, Round, SessionEvent, Target};
@@ -20,8 +20,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use wire::admin::{Status, WgExport};
-use wire::{Mark, NodeName, Place, Signed, ToController};
+use wire::admin::{LogStatus, Status, WgExport};
+use wire::{NodeName, Place, ToController};
 
 /// The parts that the shell owns.
 pub(crate) struct Shell {
@@ -49,8 +49,8 @@ pub(crate) struct Shell {
     pub(crate) announcement: Announcement,
     /// Changes the mean of a mock emitter, if that is what runs.
     pub(crate) mock_mean: Option<watch::Sender<Option<f64>>>,
-    /// The mark that the next connection shows of this node's memory.
-    pub(crate) announced: watch::Sender<Option<Signed<Mark>>>,
+    /// The memory that the next connection shows.
+    pub(crate) announced: watch::Sender<Shown>,
     pub(crate) targets: watch::Sender<Vec<Target>>,
 }
 
@@ -189,12 +189,18 @@ impl Shell {
                 Effect::Data(change) => self.data.send(DataCommand::Change(change)),
                 Effect::Send(message) => self.send(message),
                 Effect::HangUp => self.outbox = None,
-                Effect::Remember { high_water, mark } => {
-                    self.announced.send_replace(mark.clone());
+                Effect::Witnessed(end) => self.announced.send_modify(|it| it.log = Some(end)),
+                Effect::Remember {
+                    high_water,
+                    mark,
+                    log,
+                } => {
+                    self.announced.send_modify(|it| it.newest.clone_from(&mark));
                     self.keeper.keep(Newest {
                         epoch: high_water.epoch,
                         digest: high_water.digest,
                         mark,
+                        log,
                     });
                 }
                 Effect::RememberRuns(runs) => self.keeper.keep_runs(runs),
@@ -312,6 +318,19 @@ impl Shell {
             }
             Request::Score(mean, answer) => {
                 let _ = answer.send(self.set_mean(mean));
+            }
+            Request::Log(answer) => {
+                let cosigned = self.agent.cosigned(clock::now());
+                let log = cosigned.map(|it| LogStatus {
+                    // The first line of a checkpoint is the log's name.
+                    origin: it.note.split('\n').next().unwrap_or_default().to_owned(),
+                    verifier: it.log,
+                    checkpoint: it.note,
+                    size: self.agent.log().map_or(0, |end| end.events),
+                    snapshot: 0,
+                    witness: Some(it.witness),
+                });
+                let _ = answer.send(log.ok_or_else(admin::no_log));
             }
             Request::Export(peer, answer) => {
                 let _ = answer.send(self.export(&peer).await);

@@ -18,7 +18,7 @@ use crate::io::ways::Exits;
 use crate::keepalive::Watch;
 use crate::persist::{Enrolment, Keeper};
 use crate::probe::{self, Prober};
-use crate::session::{self, Introduction, Session};
+use crate::session::{self, Introduction, Session, Shown};
 use crate::shell::{Inputs, Shell};
 use crate::standing::Wanted;
 use crate::underlay::{Fit, Interface, Underlay};
@@ -82,14 +82,18 @@ pub(crate) fn start(
 
     let remembered = memory.of(enrolment.mesh);
     let mark = remembered.and_then(|newest| newest.mark.clone());
-    let (announced, newest) = watch::channel(mark.clone());
+    let log = remembered.and_then(|newest| newest.log);
+    let (announced, shown) = watch::channel(Shown {
+        newest: mark.clone(),
+        log,
+    });
     let dialer = Dialer::bind(&identity, enrolment.controller)?;
     let introduction = Introduction {
         node: identity.public(),
         authorities: enrolment.authorities.clone(),
         listen_port,
         advertised: config.advertise.clone(),
-        newest,
+        shown,
         instance: Instance::new(
             enrolment.mesh,
             &io::clock::boot_id(),
@@ -131,6 +135,7 @@ pub(crate) fn start(
         authorities: enrolment.authorities.clone(),
         high_water,
         mark,
+        log,
         seen,
     });
     let shell = Shell {

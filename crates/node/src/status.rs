@@ -16,7 +16,8 @@ use tunnel::PeerSnapshot;
 use wire::NodeName;
 use wire::admin::{
     self, BenchmarkFault, Control, DuplicateStatus, EvidenceStatus, FirewallStatus, InterfaceState,
-    InterfaceStatus, Membership, NodeDaemonStatus, OffloadStatus, PeerStatus, PingStatus, SCHEMA,
+    InterfaceStatus, LogSeen, Membership, NodeDaemonStatus, OffloadStatus, PeerStatus, PingStatus,
+    SCHEMA,
 };
 
 /// Everything, as it is now.
@@ -73,6 +74,11 @@ pub(crate) fn of(
         duplicate: agent
             .duplicate(now)
             .map(|(duplicate, said)| DuplicateStatus::new(duplicate, seconds(said.wall))),
+        log: agent.log().map(|end| LogSeen {
+            events: end.events,
+            root: end.root_base64(),
+        }),
+        log_fault: agent.log_fault().map(str::to_owned),
         membership: agent.is_member().map(membership),
         reason,
         epoch: update.map(|update| update.epoch.0),

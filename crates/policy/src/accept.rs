@@ -1,16 +1,21 @@
 //! Whether a piece of verified evidence may enter a node's record. Order in time makes replays
-//! worthless: only evidence of a later run than the newest accepted one counts.
+//! worthless: only evidence of a later run than the newest accepted one of the same suite, harness and signer
+//! counts.
 
-use crate::judge::is_pinned;
-use crate::settings::{Policy, RequiredSigner};
+use crate::finding::{counts, misses};
+use crate::require::{Requirement, Signers};
+use crate::scope::{Evaluator, Subject};
+use crate::settings::Policy;
 use jiff::Timestamp;
+use keys::EvaluatorId;
 use std::time::Duration;
 use wire::evidence::{Attested, Signer};
 
 /// A node's past, against which its new evidence is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
-    /// When the run of its newest accepted evidence finished, of those whose time has come.
+    /// When the run of its newest accepted evidence of the same suite, harness and signer finished, of those
+    /// whose time has come.
     pub last_finished: Option<Timestamp>,
     /// Whether the nonce has been used.
     pub nonce_used: bool,
@@ -19,7 +24,7 @@ pub struct History {
 }
 
 /// Why evidence that verifies is not accepted all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unacceptable {
     /// Its signer does not count.
     #[error("signed by the node, but the policy counts only evaluators")]
@@ -30,6 +35,21 @@ pub enum Unacceptable {
     /// Not of the harness, suite or version that the policy names.
     #[error("of another {0} than the one that the policy names")]
     Pinned(&'static str),
+    /// The evaluator's scope does not have it.
+    #[error("evaluator {} may not vouch for suite {suite} with {harness} about this node", .evaluator.short())]
+    OutOfScope {
+        /// The evaluator.
+        evaluator: EvaluatorId,
+        /// The run's suite.
+        suite: String,
+        /// The run's harness.
+        harness: String,
+    },
+    /// A node keeps evidence of so many suites, harnesses and signers at most.
+    #[error(
+        "of one more suite or harness than the {0} that are kept of a node: use the same names again"
+    )]
+    TooManySuites(usize),
     /// The node's own evidence answers to no epoch: it could have been signed in advance.
     #[error("signed by the node without the challenge of an epoch")]
     NoChallenge,
@@ -63,22 +83,25 @@ pub fn accept(
     policy: &Policy,
     history: &History,
     evidence: &Attested,
+    subject: Subject<'_>,
     now: Timestamp,
 ) -> Result<(), Unacceptable> {
-    if !policy.counts(&evidence.signer()) {
-        return Err(match policy.required_signer {
-            RequiredSigner::Own => Unacceptable::EvaluatorSigner,
-            RequiredSigner::Any | RequiredSigner::Evaluator => Unacceptable::NodeSigner,
-        });
-    }
     let run = evidence.benchmark();
-    let pins = [
-        ("harness", &policy.harness, &run.harness),
-        ("suite", &policy.suite, &run.suite),
-        ("suite version", &policy.suite_version, &run.suite_version),
-    ];
-    if let Some((what, ..)) = pins.iter().find(|(_, pin, has)| !is_pinned(pin, has)) {
-        return Err(Unacceptable::Pinned(what));
+    // Of several requirements, the refusal that came furthest names the fault that is nearest to be mended.
+    let refusals = policy
+        .requirements()
+        .iter()
+        .try_fold(None, |nearest, requirement| {
+            match takes(policy, requirement, evidence, subject) {
+                Ok(()) => Err(()),
+                Err((depth, refusal)) => match nearest {
+                    Some((other, _)) if other >= depth => Ok(nearest),
+                    _ => Ok(Some((depth, refusal))),
+                },
+            }
+        });
+    if let Ok(Some((_, refusal))) = refusals {
+        return Err(refusal);
     }
     match (history.challenge_known, evidence.signer()) {
         // An evaluator's run may begin long before it is handed in, on a machine without a mesh.
@@ -105,13 +128,66 @@ pub fn accept(
     }
 }
 
+/// Whether a requirement takes a run, or how far it came and why it was refused.
+fn takes(
+    policy: &Policy,
+    requirement: &Requirement,
+    evidence: &Attested,
+    subject: Subject<'_>,
+) -> Result<(), (u8, Unacceptable)> {
+    let (run, signer) = (evidence.benchmark(), evidence.signer());
+    if let Some(what) = misses(requirement, &run.harness, &run.suite, &run.suite_version) {
+        return Err((0, Unacceptable::Pinned(what)));
+    }
+    if !counts(policy, requirement.signers, &signer) {
+        let refusal = match requirement.signers {
+            Signers::Own => Unacceptable::EvaluatorSigner,
+            Signers::Any | Signers::Evaluator | Signers::Several(_) => Unacceptable::NodeSigner,
+        };
+        return Err((1, refusal));
+    }
+    let Signer::Evaluator(evaluator) = signer else {
+        return Ok(());
+    };
+    let may =
+        |it: &Evaluator| it.key == evaluator && it.may_vouch(&run.harness, &run.suite, subject);
+    if policy.evaluators.contains(&evaluator) || policy.evaluator.iter().any(may) {
+        return Ok(());
+    }
+    let (suite, harness) = (run.suite.clone(), run.harness.clone());
+    Err((
+        2,
+        Unacceptable::OutOfScope {
+            evaluator,
+            suite,
+            harness,
+        },
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::RequiredSigner;
     use keys::{EvaluatorSecret, MeshId, NodeSecret};
     use rand_core::OsRng;
+    use std::collections::BTreeSet;
     use wire::evidence::Benchmark;
     use wire::fixtures;
+
+    fn accept_it(
+        policy: &Policy,
+        history: &History,
+        evidence: &Attested,
+        now: Timestamp,
+    ) -> Result<(), Unacceptable> {
+        let (name, groups) = ("a".parse().unwrap(), BTreeSet::new());
+        let subject = Subject {
+            name: &name,
+            groups: &groups,
+        };
+        accept(policy, history, evidence, subject, now)
+    }
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -141,8 +217,8 @@ mod tests {
     #[test]
     fn evidence_from_the_future_is_refused_beyond_the_skew() {
         let policy = Policy::default();
-        assert_eq!(accept(&policy, &FRESH, &own(1_030), at(1_000)), Ok(()));
-        let error = accept(&policy, &FRESH, &own(1_031), at(1_000)).unwrap_err();
+        assert_eq!(accept_it(&policy, &FRESH, &own(1_030), at(1_000)), Ok(()));
+        let error = accept_it(&policy, &FRESH, &own(1_031), at(1_000)).unwrap_err();
         assert!(error.to_string().contains("31 s in the future"), "{error}");
     }
 
@@ -153,15 +229,15 @@ mod tests {
             last_finished: Some(at(1_000)),
             ..FRESH
         };
-        let again = accept(&policy, &seen, &own(1_000), at(1_000));
+        let again = accept_it(&policy, &seen, &own(1_000), at(1_000));
         assert_eq!(again, Err(Unacceptable::NotNewer(at(1_000))));
-        assert_eq!(accept(&policy, &seen, &own(1_001), at(1_001)), Ok(()));
+        assert_eq!(accept_it(&policy, &seen, &own(1_001), at(1_001)), Ok(()));
         let used = History {
             nonce_used: true,
             ..seen
         };
         assert_eq!(
-            accept(&policy, &used, &own(1_001), at(1_001)),
+            accept_it(&policy, &used, &own(1_001), at(1_001)),
             Err(Unacceptable::NonceUsed)
         );
     }
@@ -177,7 +253,7 @@ mod tests {
             evaluators: vec![evaluator.public()],
             ..Policy::default()
         };
-        let judge = |policy: &Policy, e: &Attested| accept(policy, &FRESH, e, at(1_000));
+        let judge = |policy: &Policy, e: &Attested| accept_it(policy, &FRESH, e, at(1_000));
         assert_eq!(judge(&policy, &vouched), Ok(()));
         let refused = judge(&policy, &own(1_000));
         assert_eq!(refused, Err(Unacceptable::NodeSigner));
@@ -193,20 +269,20 @@ mod tests {
             last_finished: Some(at(90_000)),
             ..FRESH
         };
-        assert_eq!(accept(&policy, &history, &own(1_000), at(1_000)), Ok(()));
+        assert_eq!(accept_it(&policy, &history, &own(1_000), at(1_000)), Ok(()));
         // Within the skew as well, which may be an hour.
         let within = History {
             last_finished: Some(at(1_030)),
             ..FRESH
         };
-        assert_eq!(accept(&policy, &within, &own(1_000), at(1_000)), Ok(()));
-        let refused = accept(&policy, &within, &own(1_030), at(1_030));
+        assert_eq!(accept_it(&policy, &within, &own(1_000), at(1_000)), Ok(()));
+        let refused = accept_it(&policy, &within, &own(1_030), at(1_030));
         assert_eq!(refused, Err(Unacceptable::NotNewer(at(1_030))));
         let used = History {
             nonce_used: true,
             ..within
         };
-        let refused = accept(&policy, &used, &own(1_030), at(1_000));
+        let refused = accept_it(&policy, &used, &own(1_030), at(1_000));
         assert_eq!(refused, Err(Unacceptable::NonceUsed));
     }
 
@@ -225,7 +301,7 @@ mod tests {
                 challenge_known,
                 ..FRESH
             };
-            accept(&policy, &history, evidence, at(1_000))
+            accept_it(&policy, &history, evidence, at(1_000))
         };
         assert_eq!(judge(&own(1_000), None), Err(Unacceptable::NoChallenge));
         assert_eq!(judge(&vouched, None), Ok(()));
@@ -241,10 +317,10 @@ mod tests {
         let pinned = |harness: &str, suite: &str, version: &str| Policy {
             harness: Some(harness.into()),
             suite: Some(suite.into()),
-            suite_version: Some(version.into()),
+            suite_version: Some(version.parse().unwrap()),
             ..Policy::default()
         };
-        let judge = |policy: Policy| accept(&policy, &FRESH, &own(1_000), at(1_000));
+        let judge = |policy: Policy| accept_it(&policy, &FRESH, &own(1_000), at(1_000));
         assert_eq!(judge(pinned("mock", "safety", "1")), Ok(()));
         let other = [
             (pinned("other", "safety", "1"), "harness"),
@@ -254,5 +330,38 @@ mod tests {
         for (policy, what) in other {
             assert_eq!(judge(policy), Err(Unacceptable::Pinned(what)));
         }
+    }
+
+    #[test]
+    fn an_evaluator_is_held_to_its_scope_and_the_nearest_requirement_says_why() {
+        let node = NodeSecret::generate(&mut OsRng).public();
+        let evaluator = EvaluatorSecret::generate(&mut OsRng);
+        let key = evaluator.public();
+        let envelope = run(1_000).attest_as("a", &node, &evaluator).unwrap();
+        let vouched = Attested::verify(&envelope, &node, MESH, &[key]).unwrap();
+        let judge = |text: &str| {
+            let text = text.replace("KEY", &key.to_string());
+            let policy = Policy::from_toml(&text).unwrap();
+            accept_it(&policy, &FRESH, &vouched, at(1_000))
+        };
+        let scoped = |suites: &str| {
+            judge(&format!(
+                "[[require]]\nname = \"x\"\nsuite = \"other\"\n[[require]]\nname = \"y\"\nsigners = \"evaluator\"\n\
+                 [[evaluator]]\nkey = \"KEY\"\nsuites = [\"{suites}\"]"
+            ))
+        };
+        assert_eq!(scoped("safe*"), Ok(()));
+        let refused = scoped("unsafe*").unwrap_err();
+        assert!(
+            matches!(refused, Unacceptable::OutOfScope { .. }),
+            "{refused}"
+        );
+        assert!(
+            refused
+                .to_string()
+                .contains("may not vouch for suite safety with mock")
+        );
+        let own = judge("required_signer = \"self\"\nevaluators = [\"KEY\"]");
+        assert_eq!(own, Err(Unacceptable::EvaluatorSigner));
     }
 }

@@ -7,7 +7,9 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`settings`] | [`Policy`]: the rules as the operator writes them, their check and their digest |
-//! | [`judge`](mod@judge) | one node's record, held against the rules: [`Decision`] with its [`Reason`] |
+//! | [`require`], [`scope`], [`version`] | a requirement and its mapping of metrics; what an evaluator may vouch for; versions that count |
+//! | [`record`] | the known facts about one node: [`Record`] |
+//! | [`judge`](mod@judge), `finding`, [`reason`], [`rules`](mod@rules) | a record, held against the rules: [`Decision`] with its [`Reason`]; one requirement; the rules in words |
 //! | [`accept`](mod@accept) | whether a piece of evidence may enter a node's record at all |
 //! | [`floor`] | how many members one update may remove without an operator's word |
 
@@ -16,11 +18,22 @@
 pub mod accept;
 pub mod floor;
 pub mod judge;
+pub mod reason;
+pub mod record;
+pub mod require;
+pub mod rules;
+pub mod scope;
 pub mod settings;
+pub mod version;
+
+mod finding;
 
 pub use accept::{History, Unacceptable, accept};
-pub use judge::{
-    Decision, Evidence, Membership, Reason, Record, Rule, Standing, State, is_void, judge, rules,
-    stale_in,
-};
+pub use judge::{Decision, Membership, State, is_void, judge, stale_in};
+pub use reason::{Fault, Reason};
+pub use record::{Evidence, Record, Ruling, Run, Standing};
+pub use require::{Direction, Metric, Requirement, Signers};
+pub use rules::{Rule, rules};
+pub use scope::{Evaluator, Subject};
 pub use settings::{Policy, PolicyError, RequiredSigner, Revoke};
+pub use version::Versions;

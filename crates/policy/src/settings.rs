@@ -1,12 +1,21 @@
 //! The rules as the operator writes them. Owns defaults, their check and the digest that stands for
 //! a whole policy in updates and logs. Refuses to judge.
+//!
+//! The settings of one requirement may stand flat, beside the general ones: they are its short form. With
+//! `[[require]]`, each requirement has its own, and the flat ones may not be there.
+//!
+//! The file is long because what may be written, what it defaults to and what is refused are read together.
 
+use crate::require::{Requirement, Signers};
+use crate::scope::Evaluator;
+use crate::version::Versions;
 use keys::EvaluatorId;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use wire::evidence::{MAX_TEXT_LEN, Signer};
+use wire::evidence::MAX_TEXT_LEN;
 use wire::update::{LeaseEnd, MAX_DURATION_MS};
 
 /// A policy: who is a member, and how an epoch runs.
@@ -21,15 +30,21 @@ pub struct Policy {
     pub metric_minimum: BTreeMap<String, f64>,
     /// Whose evidence counts.
     pub required_signer: RequiredSigner,
-    /// The evaluators' keys, printed as `evaluator:…`.
+    /// The keys of evaluators that may vouch for every run, printed as `evaluator:…`.
     #[serde(with = "evaluator_list")]
     pub evaluators: Vec<EvaluatorId>,
     /// The one harness whose evidence counts; `None`: any.
     pub harness: Option<String>,
     /// The one suite; `None`: any.
     pub suite: Option<String>,
-    /// The one version of the suite; `None`: any.
-    pub suite_version: Option<String>,
+    /// The versions of the suite that count; `None`: any.
+    pub suite_version: Option<Versions>,
+    /// The requirements; empty: the flat settings stand for one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub require: Vec<Requirement>,
+    /// Evaluators that may vouch for some runs only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub evaluator: Vec<Evaluator>,
     /// Consecutive scheduled decisions that a quarantined node must pass to return.
     pub passes_to_return: u32,
     /// Consecutive scheduled decisions that a member must fail to leave.
@@ -95,8 +110,35 @@ pub enum PolicyError {
     #[error("`required_signer` is \"evaluator\", but `evaluators` is empty: nobody could pass")]
     NoEvaluator,
     /// The same evaluator twice.
-    #[error("`evaluators` has {0} twice")]
+    #[error("`evaluators` and `[[evaluator]]` have {0} twice: one entry says all of its scope")]
     EvaluatorTwice(EvaluatorId),
+    /// A setting that belongs to a requirement stands flat beside requirements.
+    #[error("`{0}` is set beside `[[require]]`: give it in the requirements that it is meant for")]
+    Both(String),
+    /// A requirement breaks a rule.
+    #[error("requirement {name:?}: `{field}` is {value}, but must be {rule}")]
+    Requirement {
+        /// Its name.
+        name: String,
+        /// The setting.
+        field: String,
+        /// Its value.
+        value: String,
+        /// The rule.
+        rule: String,
+    },
+    /// Two requirements have one name.
+    #[error("two requirements are named {0:?}: reasons could not tell them apart")]
+    NameTwice(String),
+    /// Over a limit of entries.
+    #[error("{0} {1}, but at most {2} are allowed")]
+    TooMany(usize, &'static str, usize),
+    /// An evaluator's pattern cannot fit anything.
+    #[error("`evaluator.{0}` of {1} has an entry that is not 1 to {MAX_TEXT_LEN} bytes of text")]
+    Pattern(&'static str, EvaluatorId),
+    /// Not TOML, or not of a policy.
+    #[error("{0}")]
+    Toml(String),
 }
 
 impl Default for Policy {
@@ -110,6 +152,8 @@ impl Default for Policy {
             harness: None,
             suite: None,
             suite_version: None,
+            require: Vec::new(),
+            evaluator: Vec::new(),
             passes_to_return: 1,
             failures_to_leave: 1,
             probation_epochs: 0,
@@ -134,23 +178,23 @@ impl Policy {
         share("floor_share", self.floor_share)?;
         for (metric, least) in &self.metric_minimum {
             share(&format!("metric_minimum.{metric}"), *least)?;
-            let fits = (1..=MAX_TEXT_LEN).contains(&metric.len());
-            if !fits || metric.chars().any(char::is_control) {
+            if !is_text(metric) {
                 return Err(PolicyError::MetricName);
             }
         }
-        let pins = [
-            ("harness", &self.harness),
-            ("suite", &self.suite),
-            ("suite_version", &self.suite_version),
-        ];
-        for (name, pin) in pins {
-            let fits = |pin: &String| {
-                (1..=MAX_TEXT_LEN).contains(&pin.len()) && !pin.chars().any(char::is_control)
-            };
-            if pin.as_ref().is_some_and(|pin| !fits(pin)) {
-                return Err(PolicyError::Pin(name));
-            }
+        let pins = [("harness", &self.harness), ("suite", &self.suite)];
+        if let Some((name, _)) = pins
+            .iter()
+            .find(|(_, pin)| pin.as_ref().is_some_and(|pin| !is_text(pin)))
+        {
+            return Err(PolicyError::Pin(name));
+        }
+        if self
+            .suite_version
+            .as_ref()
+            .is_some_and(|it| !is_text(&it.to_string()))
+        {
+            return Err(PolicyError::Pin("suite_version"));
         }
         let floor_nodes = u64::try_from(self.floor_nodes).unwrap_or(u64::MAX);
         range("max_benchmark_age", self.max_benchmark_age, 1, MAX_SECONDS)?;
@@ -165,18 +209,146 @@ impl Policy {
             let least = self.epoch_seconds;
             range("lease_seconds", self.lease_seconds, least, MAX_SECONDS)?;
         }
-        self.validate_evaluators()
+        self.validate_evaluators()?;
+        self.validate_requirements()
     }
 
     fn validate_evaluators(&self) -> Result<(), PolicyError> {
-        if self.required_signer == RequiredSigner::Evaluator && self.evaluators.is_empty() {
+        if self.required_signer == RequiredSigner::Evaluator && self.evaluator_keys().is_empty() {
             return Err(PolicyError::NoEvaluator);
         }
-        let mut seen = BTreeSet::new();
-        match self.evaluators.iter().find(|e| !seen.insert(**e)) {
-            Some(twice) => Err(PolicyError::EvaluatorTwice(*twice)),
-            None => Ok(()),
+        let keys = self.evaluator_keys();
+        if keys.len() > MAX_EVALUATORS {
+            return Err(PolicyError::TooMany(
+                keys.len(),
+                "evaluators",
+                MAX_EVALUATORS,
+            ));
         }
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = keys.iter().find(|key| !seen.insert(**key)) {
+            return Err(PolicyError::EvaluatorTwice(*twice));
+        }
+        for evaluator in &self.evaluator {
+            if let Some((list, _)) = evaluator.texts().find(|(_, text)| !is_text(text)) {
+                return Err(PolicyError::Pattern(list, evaluator.key));
+            }
+            let many = evaluator.texts().count();
+            if many > MAX_PATTERNS {
+                return Err(PolicyError::TooMany(
+                    many,
+                    "entries of an evaluator",
+                    MAX_PATTERNS,
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_requirements(&self) -> Result<(), PolicyError> {
+        if self.require.is_empty() {
+            return Ok(());
+        }
+        if let Some(field) = self.flat_set() {
+            return Err(PolicyError::Both(field.to_owned()));
+        }
+        if self.require.len() > MAX_REQUIREMENTS {
+            let many = self.require.len();
+            return Err(PolicyError::TooMany(many, "requirements", MAX_REQUIREMENTS));
+        }
+        let mut names = BTreeSet::new();
+        for requirement in &self.require {
+            if !names.insert(&requirement.name) {
+                return Err(PolicyError::NameTwice(requirement.name.clone()));
+            }
+            let evaluators = self.evaluator_keys().len();
+            check(requirement, evaluators)?;
+        }
+        Ok(())
+    }
+
+    /// A flat setting of a requirement that is not at its default.
+    fn flat_set(&self) -> Option<&'static str> {
+        let default = Self::default();
+        let set = [
+            self.threshold != default.threshold,
+            self.max_benchmark_age != default.max_benchmark_age,
+            !self.metric_minimum.is_empty(),
+            self.required_signer != default.required_signer,
+            self.harness.is_some(),
+            self.suite.is_some(),
+            self.suite_version.is_some(),
+        ];
+        FLAT.into_iter()
+            .zip(set)
+            .find_map(|(name, set)| set.then_some(name))
+    }
+
+    /// A policy as its file has it.
+    ///
+    /// # Errors
+    /// [`PolicyError`], with the line where it is no policy, or the field and the value that break a rule.
+    pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
+        let wrong = |error: toml::de::Error| PolicyError::Toml(error.to_string().trim().to_owned());
+        let table: toml::Table = text.parse().map_err(wrong)?;
+        let policy: Self = toml::from_str(text).map_err(wrong)?;
+        // Also where it is given as what is the default anyway: whoever wrote it takes it to be in force.
+        if let Some(field) = FLAT.iter().find(|field| table.contains_key(**field))
+            && table.contains_key("require")
+        {
+            return Err(PolicyError::Both((*field).to_owned()));
+        }
+        policy.validate()?;
+        Ok(policy)
+    }
+
+    /// The policy as a file that reads back as it.
+    pub fn to_toml(&self) -> String {
+        let mut table = match toml::Value::try_from(self) {
+            Ok(toml::Value::Table(table)) => table,
+            Ok(_) | Err(_) => return String::new(),
+        };
+        if !self.require.is_empty() {
+            FLAT.iter().for_each(|field| drop(table.remove(*field)));
+        }
+        toml::to_string(&table).unwrap_or_default()
+    }
+
+    /// What has to hold: the requirements, or the one that the flat settings stand for.
+    pub fn requirements(&self) -> Cow<'_, [Requirement]> {
+        if !self.require.is_empty() {
+            return Cow::Borrowed(&self.require);
+        }
+        Cow::Owned(vec![Requirement {
+            name: String::new(),
+            harness: self.harness.clone(),
+            suite: self.suite.clone(),
+            suite_version: self.suite_version.clone(),
+            threshold: self.threshold,
+            max_age_seconds: self.max_benchmark_age,
+            min_samples: 1,
+            weight: 1.0,
+            signers: match self.required_signer {
+                RequiredSigner::Any => Signers::Any,
+                RequiredSigner::Own => Signers::Own,
+                RequiredSigner::Evaluator => Signers::Evaluator,
+            },
+            metric_minimum: self.metric_minimum.clone(),
+            score: Vec::new(),
+        }])
+    }
+
+    /// The keys of all evaluators.
+    pub fn evaluator_keys(&self) -> Vec<EvaluatorId> {
+        let scoped = self.evaluator.iter().map(|evaluator| evaluator.key);
+        self.evaluators.iter().copied().chain(scoped).collect()
+    }
+
+    /// The oldest evidence that any requirement takes, in seconds.
+    pub fn oldest_seconds(&self) -> u64 {
+        let requirements = self.requirements();
+        let ages = requirements.iter().map(|it| it.max_age_seconds);
+        ages.max().unwrap_or_default()
     }
 
     /// SHA-256 of the policy's canonical JSON, behind a label: the policy's name in updates.
@@ -200,18 +372,147 @@ impl Policy {
             seconds => seconds,
         })
     }
+}
 
-    /// Whether evidence of this signer counts.
-    pub fn counts(&self, signer: &Signer) -> bool {
-        match (signer, self.required_signer) {
-            (Signer::Node(_), RequiredSigner::Any | RequiredSigner::Own) => true,
-            (Signer::Node(_), RequiredSigner::Evaluator) => false,
-            (Signer::Evaluator(key), RequiredSigner::Any | RequiredSigner::Evaluator) => {
-                self.evaluators.contains(key)
-            }
-            (Signer::Evaluator(_), RequiredSigner::Own) => false,
+/// Holds one requirement of a policy with so many evaluators against the rules.
+fn check(requirement: &Requirement, evaluators: usize) -> Result<(), PolicyError> {
+    let holds = |field: &str, value: String, holds: bool, rule: &str| {
+        if holds {
+            return Ok(());
         }
+        Err(PolicyError::Requirement {
+            name: requirement.name.clone(),
+            field: field.to_owned(),
+            value,
+            rule: rule.to_owned(),
+        })
+    };
+    let it = requirement;
+    let share = |value: f64| (0.0..=1.0).contains(&value);
+    let is_weight = |value: f64| value > 0.0 && value <= MAX_WEIGHT;
+    let text_rule = "1 to 128 bytes of text without control characters";
+    let name_fits = (1..=MAX_NAME).contains(&it.name.len()) && is_text(&it.name);
+    holds(
+        "name",
+        format!("{:?}", it.name),
+        name_fits,
+        "1 to 64 bytes of text",
+    )?;
+    let version = it.suite_version.as_ref().map(ToString::to_string);
+    for (field, pin) in [
+        ("harness", &it.harness),
+        ("suite", &it.suite),
+        ("suite_version", &version),
+    ] {
+        let shown = pin.clone().unwrap_or_default();
+        holds(
+            field,
+            format!("{shown:?}"),
+            pin.as_deref().is_none_or(is_text),
+            text_rule,
+        )?;
     }
+    holds(
+        "threshold",
+        it.threshold.to_string(),
+        share(it.threshold),
+        "between 0 and 1",
+    )?;
+    let age = it.max_age_seconds;
+    let age_rule = format!("between 1 and {MAX_SECONDS}");
+    holds(
+        "max_age_seconds",
+        age.to_string(),
+        (1..=MAX_SECONDS).contains(&age),
+        &age_rule,
+    )?;
+    holds(
+        "min_samples",
+        it.min_samples.to_string(),
+        it.min_samples > 0,
+        "1 or more",
+    )?;
+    let weight_rule = "over 0, and at most 1000000";
+    holds(
+        "weight",
+        it.weight.to_string(),
+        is_weight(it.weight),
+        weight_rule,
+    )?;
+    let needed = match it.signers {
+        Signers::Any | Signers::Own => 0,
+        Signers::Evaluator => 1,
+        Signers::Several(many) => usize::try_from(many).unwrap_or(usize::MAX),
+    };
+    let signers_rule = format!("of as many evaluators as the policy has: it has {evaluators}");
+    holds(
+        "signers",
+        format!("\"{}\"", it.signers),
+        needed <= evaluators,
+        &signers_rule,
+    )?;
+    for (metric, least) in &it.metric_minimum {
+        let field = format!("metric_minimum.{metric}");
+        holds(&field, least.to_string(), share(*least), "between 0 and 1")?;
+        holds(
+            "metric_minimum",
+            format!("{metric:?}"),
+            is_text(metric),
+            text_rule,
+        )?;
+    }
+    let many = it.score.len();
+    holds(
+        "score",
+        format!("{many} metrics"),
+        many <= MAX_SCORE_METRICS,
+        "at most 64 metrics",
+    )?;
+    let mut seen = BTreeSet::new();
+    for metric in &it.score {
+        let field = |name: &str| format!("score.{name}");
+        let name = format!("{:?}", metric.metric);
+        holds(
+            &field("metric"),
+            name.clone(),
+            is_text(&metric.metric),
+            text_rule,
+        )?;
+        holds(
+            &field("metric"),
+            name,
+            seen.insert(&metric.metric),
+            "there once",
+        )?;
+        holds(
+            &field("weight"),
+            metric.weight.to_string(),
+            is_weight(metric.weight),
+            weight_rule,
+        )?;
+        let [low, high] = metric.range;
+        let is_range =
+            low.is_finite() && high.is_finite() && low < high && (high - low).is_finite();
+        let range = format!("[{low}, {high}]");
+        holds(
+            &field("range"),
+            range,
+            is_range,
+            "two finite numbers, the lower one first",
+        )?;
+        let minimum = metric.minimum.unwrap_or_default();
+        holds(
+            &field("minimum"),
+            minimum.to_string(),
+            share(minimum),
+            "between 0 and 1",
+        )?;
+    }
+    Ok(())
+}
+
+fn is_text(text: &str) -> bool {
+    (1..=MAX_TEXT_LEN).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 fn share(name: &str, value: f64) -> Result<(), PolicyError> {
@@ -257,6 +558,22 @@ const MAX_EPOCH_SECONDS: u64 = 86_400;
 const MAX_SKEW: u64 = 3_600;
 const MAX_SECONDS: u64 = MAX_DURATION_MS / 1_000;
 const MAX_RUN: u64 = 1_000;
+const MAX_NAME: usize = 64;
+const MAX_WEIGHT: f64 = 1_000_000.0;
+const MAX_REQUIREMENTS: usize = 32;
+const MAX_SCORE_METRICS: usize = 64;
+const MAX_EVALUATORS: usize = 64;
+const MAX_PATTERNS: usize = 256;
+/// The flat settings that belong to a requirement, as TOML has them.
+const FLAT: [&str; 7] = [
+    "threshold",
+    "max_benchmark_age",
+    "metric_minimum",
+    "required_signer",
+    "harness",
+    "suite",
+    "suite_version",
+];
 
 #[cfg(test)]
 mod tests {
@@ -323,5 +640,120 @@ mod tests {
         };
         assert_eq!(Policy::default().digest(), Policy::default().digest());
         assert_ne!(Policy::default().digest(), changed.digest());
+    }
+
+    const EXAMPLE: &str = r#"
+epoch_seconds = 30
+revoke = "now"
+
+[[require]]
+name = "safety"
+harness = "inspect"
+suite = "agent-safety"
+suite_version = ">=2, <4"
+threshold = 0.8
+max_age_seconds = 3600
+min_samples = 100
+weight = 2
+signers = "2 of evaluators"
+
+[[require.score]]
+metric = "match/accuracy"
+minimum = 0.7
+
+[[require.score]]
+metric = "loss"
+direction = "lower"
+range = [0.5, 4]
+
+[[require]]
+name = "alive"
+signers = "self"
+
+[[evaluator]]
+key = "evaluator:0101010101010101010101010101010101010101010101010101010101010101"
+suites = ["agent-*"]
+harnesses = ["inspect"]
+nodes = ["node-a"]
+groups = ["gpu"]
+
+[[evaluator]]
+key = "evaluator:0202020202020202020202020202020202020202020202020202020202020202"
+"#;
+
+    #[test]
+    fn a_file_reads_back_as_it_was_written() {
+        let policy = Policy::from_toml(EXAMPLE).unwrap();
+        assert_eq!(policy.requirements().len(), 2);
+        assert_eq!(policy.oldest_seconds(), 3_600);
+        assert_eq!(policy.evaluator_keys().len(), 2);
+        let written = policy.to_toml();
+        assert_eq!(Policy::from_toml(&written).unwrap(), policy, "{written}");
+        let json = serde_json::to_string(&policy).unwrap();
+        assert_eq!(serde_json::from_str::<Policy>(&json).unwrap(), policy);
+        let flat = Policy::from_toml("threshold = 0.8\nsuite = \"s\"").unwrap();
+        assert_eq!(Policy::from_toml(&flat.to_toml()).unwrap(), flat);
+        assert_eq!(flat.requirements()[0].threshold, 0.8);
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_says_where_and_why() {
+        let wrong = |from: &str, to: &str| {
+            assert!(EXAMPLE.contains(from), "{from}");
+            Policy::from_toml(&EXAMPLE.replace(from, to))
+                .unwrap_err()
+                .to_string()
+        };
+        for (from, to, words) in [
+            (
+                "weight = 2",
+                "weight = 0",
+                "requirement \"safety\": `weight` is 0",
+            ),
+            (
+                "threshold = 0.8",
+                "threshold = 8",
+                "`threshold` is 8, but must be between 0 and 1",
+            ),
+            ("min_samples = 100", "min_samples = 0", "`min_samples` is 0"),
+            (
+                "range = [0.5, 4]",
+                "range = [4, 0.5]",
+                "`score.range` is [4, 0.5]",
+            ),
+            (
+                "metric = \"loss\"",
+                "metric = \"match/accuracy\"",
+                "must be there once",
+            ),
+            ("\"2 of evaluators\"", "\"3 of evaluators\"", "it has 2"),
+            ("\"2 of evaluators\"", "\"some\"", "2 of evaluators"),
+            ("\">=2, <4\"", "\">=two\"", "`>=two` is no version"),
+            (
+                "name = \"alive\"",
+                "name = \"safety\"",
+                "two requirements are named \"safety\"",
+            ),
+            (
+                "epoch_seconds = 30",
+                "threshold = 0.7",
+                "`threshold` is set beside `[[require]]`",
+            ),
+            ("min_samples", "min_sample", "unknown field `min_sample`"),
+            ("[\"gpu\"]", "[\"\"]", "`evaluator.groups`"),
+        ] {
+            let error = wrong(from, to);
+            assert!(error.contains(words), "{to}: {error}");
+        }
+        let twice = EXAMPLE.replace(&"02".repeat(32), &"01".repeat(32));
+        let error = Policy::from_toml(&twice).unwrap_err().to_string();
+        assert!(error.contains("twice"), "{error}");
+    }
+
+    #[test]
+    fn the_example_file_is_a_policy() {
+        let example = include_str!("../../../docs/config/policy.toml");
+        let policy = Policy::from_toml(example).unwrap();
+        assert_eq!((policy.require.len(), policy.evaluator.len()), (2, 1));
     }
 }

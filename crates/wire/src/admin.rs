@@ -6,13 +6,24 @@
 //! | `GET /v1/nodes/{name}/explain` | [`Explanation`] |
 //! | `POST /v1/nodes/{name}/evict` | [`EvictRequest`] → [`EpochChange`] |
 //! | `POST /v1/nodes/{name}/readmit` | → [`NodeStatus`] |
+//! | `POST /v1/nodes/{name}/remove` | [`EvictRequest`] → [`EpochChange`] |
+//! | `POST /v1/nodes/{name}/approve` | → [`NodeStatus`] |
+//! | `POST /v1/nodes/{name}/reject` | [`EvictRequest`] → [`WaitingStatus`] |
+//! | `GET /v1/banned`, `DELETE /v1/banned/{key}` | [`BannedKey`], one or a list |
+//! | `POST /v1/recover` | [`RecoverRequest`] → [`Recovered`] |
 //! | `POST /v1/epoch/rotate` | [`RotateRequest`] → [`EpochChange`] |
 //! | `GET /v1/tokens`, `POST /v1/tokens`, `DELETE /v1/tokens/{id}` | [`TokenInfo`], [`TokenRequest`] → [`TokenCreated`] |
-//! | `GET /v1/events?after=SEQ&limit=N` | [`EventList`] |
+//! | `GET /v1/events?after=SEQ&limit=N&node=NAME&kind=KIND&since=TIME&until=TIME` | [`EventList`] |
+//! | `GET /v1/log` | [`LogStatus`] |
+//! | `POST /v1/log/rotate-key` | → [`LogStatus`] |
+//! | `GET /v1/log/proof?seq=N` | [`LogProof`] |
+//! | `GET /v1/log/consistency?from=N&to=N` | [`LogConsistency`] |
+//! | `GET /v1/log/entries?after=SEQ&limit=N` | [`LogEntries`] |
 //!
 //! | Node | |
 //! |---|---|
 //! | `GET /v1/status` | [`NodeDaemonStatus`] |
+//! | `GET /v1/log` | [`LogStatus`]: the newest checkpoint that the node has kept, with its cosignature |
 //! | `POST /v1/score` | [`ScoreRequest`]: changes a running mock emitter |
 //! | `POST /v1/export/{peer}` | → [`WgExport`]: holds secrets |
 //!
@@ -27,6 +38,10 @@ use crate::name::NodeName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+mod log;
+
+pub use log::{LogConsistency, LogEntries, LogEntry, LogProof, LogSeen, LogStatus};
 
 /// Version of these forms; a new field does not change it, a changed meaning does.
 pub const SCHEMA: u32 = 1;
@@ -123,6 +138,47 @@ pub struct ControllerStatus {
     pub policy: PolicyStatus,
     /// Every enrolled node, by name.
     pub nodes: BTreeMap<NodeName, NodeStatus>,
+    /// Nodes that an operator has not approved yet, by the names that they would have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waiting: BTreeMap<NodeName, WaitingStatus>,
+}
+
+/// A node that waits for an operator's approval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingStatus {
+    /// Identity, `node:…`.
+    pub node: String,
+    /// Its WireGuard key, base64.
+    pub wireguard: String,
+    /// The token that it came with.
+    pub token: String,
+    /// Since when it waits.
+    pub since_utc: String,
+    /// Where its connection comes from; `None`: it is not connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
+    /// Whether the name is a node's already, whose keys it would replace.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaces: bool,
+}
+
+/// The key of a node that was removed for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BannedKey {
+    /// Identity, `node:…`.
+    pub node: String,
+    /// Its WireGuard key, base64, which is banned with it.
+    pub wireguard: String,
+    /// The name that it had.
+    pub name: NodeName,
+    /// Since when it is banned.
+    pub at_utc: String,
+    /// At whose word: `uid:N`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why, in the operator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// The epoch in force.
@@ -179,6 +235,12 @@ pub struct NodeStatus {
     pub membership: Membership,
     /// State in words.
     pub state: NodeState,
+    /// The groups that operators have put it into.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// An operator's ruling that is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overriding: Option<OverrideStatus>,
     /// Newest accepted evidence.
     pub last_benchmark: Option<BenchmarkStatus>,
     /// Whether the node holds the PSKs of the epoch in force.
@@ -186,6 +248,9 @@ pub struct NodeStatus {
     /// Why it is denied, or why it soon will be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The operator's word that excludes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eviction: Option<EvictionStatus>,
     /// Its control connection.
     pub control: Control,
     /// When it was last heard there, to a second; `None`: not since the controller's start.
@@ -223,6 +288,36 @@ pub struct NodeStatus {
     /// Faults of its mesh interface, by its last report; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
+}
+
+/// An operator's ruling on a node, for a time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OverrideStatus {
+    /// `allow`, `deny` or `threshold`.
+    pub ruling: String,
+    /// The threshold of every requirement, with the ruling of that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// When it ends.
+    pub until_utc: String,
+    /// Whose it is: `uid:N`; `None`: nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why, in the operator's words.
+    pub reason: String,
+}
+
+/// An operator's word that excludes a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvictionStatus {
+    /// When it was given.
+    pub at_utc: String,
+    /// Whose it is: `uid:N`; `None`: nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why, in the operator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Two machines that run with one node's keys.
@@ -303,14 +398,122 @@ pub struct Observation {
 /// Why a node is where it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// The node as it stands.
+    /// The node's name.
     pub name: NodeName,
-    /// The node as it stands.
-    pub status: NodeStatus,
-    /// The decision that the policy would make now.
+    /// The node as it stands; `None`: the answer is about an earlier time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<NodeStatus>,
+    /// The decision that the policy in force would make, now or at the time that was asked about.
     pub decision: DecisionStatus,
+    /// The change that would let the node in, where it is denied or about to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// Whether it is a member of the newest epoch, and what is about to happen to it, one sentence each.
+    pub outlook: Vec<String>,
+    /// The evidence that is kept of it; the run that finished last is the first.
+    pub evidence: Vec<KeptEvidence>,
+    /// Digest of the policy.
+    pub policy: String,
     /// The rules, one line each, with what they were held against and whether they hold.
     pub rules: Vec<RuleStatus>,
+}
+
+/// A run that is on a node's record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeptEvidence {
+    /// The program that ran the suite.
+    pub harness: String,
+    /// The suite.
+    pub suite: String,
+    /// The suite's version.
+    pub suite_version: String,
+    /// The party that vouches: `self` or `evaluator:…`.
+    pub signer: String,
+    /// When the run finished.
+    pub finished_utc: String,
+    /// How many samples it has.
+    pub samples: u64,
+    /// The score of the whole, if the harness gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overall: Option<f64>,
+    /// SHA-256 of the statement, `sha256:…`.
+    pub digest: String,
+}
+
+/// A ruling on a node: `POST /v1/nodes/{name}/override`; `DELETE` ends it before its time.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverrideRequest {
+    /// `allow`, `deny` or `threshold`.
+    pub ruling: String,
+    /// The threshold, with the ruling of that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// How long it is in force, in seconds.
+    pub seconds: u64,
+    /// Why, for the event log.
+    pub reason: String,
+}
+
+/// A policy, to be put in force (`POST /v1/policy`) or to be tried on the record (`POST /v1/policy/simulate`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyRequest {
+    /// Its file.
+    pub toml: String,
+    /// For a trial: the time from which differences are told, in RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+}
+
+/// The policy in force: the answer to `GET /v1/policy`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyShown {
+    /// Its digest.
+    pub digest: String,
+    /// A file that reads back as it.
+    pub toml: String,
+}
+
+/// A policy was put in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyApplied {
+    /// Its digest.
+    pub digest: String,
+    /// Whether another one was in force before.
+    pub changed: bool,
+}
+
+/// The decisions of another policy on what is on record, where they differ from those that were taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Simulation {
+    /// Digest of the policy that was tried.
+    pub policy: String,
+    /// How many decisions were taken in that time, and taken again.
+    pub decisions: u64,
+    /// The time of the first of them.
+    pub from_utc: Option<String>,
+    /// Stretches of time in which a node's membership would have been another, oldest first.
+    pub differences: Vec<Difference>,
+    /// Whether there are more of them than an answer holds.
+    pub cut: bool,
+}
+
+/// A stretch of time in which a node's membership would have been another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// The node.
+    pub name: NodeName,
+    /// Its beginning.
+    pub from_utc: String,
+    /// Its end; `None`: it lasts.
+    pub until_utc: Option<String>,
+    /// What happened.
+    pub happened: Membership,
+    /// What would have happened.
+    pub would: Membership,
+    /// Why it would have.
+    pub reason: Option<String>,
 }
 
 /// A decision with what it rests on.
@@ -357,13 +560,42 @@ pub struct EvidenceAnswer {
     pub again: bool,
 }
 
-/// Evicts a node.
+/// Evicts, rejects or removes a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvictRequest {
     /// Why, for the event log.
     #[serde(default)]
     pub reason: Option<String>,
+}
+
+/// Goes on from an old copy of the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoverRequest {
+    /// The newest epoch that a node is known to have seen, where no node has proved one yet, or an older one.
+    #[serde(default)]
+    pub seen: Option<u64>,
+    /// Nodes to evict with it: what was decided after the copy is forgotten.
+    #[serde(default)]
+    pub evict: Vec<NodeName>,
+}
+
+/// The controller goes on from an old copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// The events of the copy that nodes are told of: the log goes on behind them.
+    pub copy_events: u64,
+    /// The newest epoch that nodes had seen.
+    pub seen: u64,
+    /// The epoch that every node takes again.
+    pub change: EpochChange,
+    /// The tokens that were open and are revoked: in the lost part they may have been used.
+    pub revoked: Vec<String>,
+    /// The nodes that were evicted.
+    pub evicted: Vec<NodeName>,
+    /// The nodes that are not connected. One that has seen a newer epoch raises the alarm again.
+    pub absent: Vec<NodeName>,
 }
 
 /// Asks for a new epoch.
@@ -404,6 +636,9 @@ pub struct TokenRequest {
     /// Seconds until it ends; one hour unless told.
     #[serde(default)]
     pub ttl_seconds: Option<u64>,
+    /// How many nodes may enrol with it; one unless told. More than one only without a name.
+    #[serde(default)]
+    pub uses: Option<u32>,
 }
 
 /// A new token. Holds a secret.
@@ -430,8 +665,10 @@ pub struct TokenInfo {
     pub created_utc: String,
     /// When it ends.
     pub expires_utc: String,
-    /// The node that used it.
-    pub used_by: Option<NodeName>,
+    /// How many nodes may enrol with it.
+    pub uses: u32,
+    /// The nodes that did, in the order in which they came.
+    pub used_by: Vec<NodeName>,
 }
 
 /// A page of the event log.
@@ -441,6 +678,8 @@ pub struct EventList {
     pub events: Vec<EventInfo>,
     /// Sequence number of the newest event in the log.
     pub head: u64,
+    /// The last event that was looked at, shown or not: the next page is the one after it.
+    pub next: u64,
 }
 
 /// One event of the log.
@@ -450,12 +689,15 @@ pub struct EventInfo {
     pub seq: u64,
     /// When it was written.
     pub at_utc: String,
+    /// At whose word: `uid:N` for an operator, `signal`; `None`: the controller's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// Its kind, as in `evidence_accepted`.
     pub kind: String,
     /// The event itself, as fields.
     pub body: serde_json::Value,
-    /// Chain hash up to and with this event, `sha256:…`.
-    pub hash: String,
+    /// The hash of its leaf in the log's tree, `sha256:…`.
+    pub leaf: String,
 }
 
 /// Status of a node daemon: what it has observed itself.
@@ -493,6 +735,12 @@ pub struct NodeDaemonStatus {
     /// The other machine that runs with this node's keys, if the controller said so within three minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duplicate: Option<DuplicateStatus>,
+    /// The end of the controller's log, by the newest checkpoint that this node has kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogSeen>,
+    /// Why the controller's log is refused, and every update with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_fault: Option<String>,
     /// Membership in the epoch that the node has in force; `None` before the first.
     pub membership: Option<Membership>,
     /// Why the node has no peers.

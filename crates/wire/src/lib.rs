@@ -9,6 +9,7 @@
 //! | [`frame`] | the 8-byte header, types and size limits of control-channel frames |
 //! | [`message`] | what node and controller say to each other |
 //! | [`update`] | the epoch update: roster, exclusions, durations; its mark |
+//! | [`log`] | the end of the controller's log, as nodes hear of it |
 //! | [`place`] | a node's place in a mesh |
 //! | [`signed`] | `Signed<T>` → `Verified<T>` |
 //! | [`evidence`] | DSSE envelope around an in-toto statement with the benchmark predicate |
@@ -32,6 +33,7 @@ pub mod fixtures;
 pub mod frame;
 pub mod host_port;
 pub mod instance;
+pub mod log;
 pub mod message;
 pub mod name;
 pub mod place;

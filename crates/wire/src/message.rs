@@ -2,6 +2,7 @@
 
 use crate::frame::Frame;
 use crate::instance::{Duplicate, Instance};
+use crate::log::{LogEnd, LogNews};
 use crate::name::NodeName;
 use crate::place::Place;
 use crate::signed::Signed;
@@ -58,6 +59,12 @@ pub enum ToController {
     },
     /// Answers [`ToNode::RollCall`] (type 7).
     Present,
+    /// An update came with the proof that the log extends another end than the one that the node has kept, because
+    /// one in between did not arrive: asks for it anew (type 8).
+    Kept {
+        /// The end that the node has kept.
+        log: LogEnd,
+    },
 }
 
 /// Asks to be enrolled.
@@ -89,6 +96,8 @@ pub struct Hello {
     /// The newest epoch that was in force on the node, as the authority signed it: a mere number could be
     /// made up, and would then pass for news of a history that the controller has lost.
     pub newest: Option<Signed<Mark>>,
+    /// The end of the controller's log by the newest checkpoint that the node has kept.
+    pub log: Option<LogEnd>,
     /// The node's wall clock, in milliseconds since 1970, to show the skew.
     pub unix_ms: u64,
     /// The process that says so.
@@ -199,6 +208,12 @@ pub enum ToNode {
         /// Its system's ways to this node's IPv4 and IPv6 address.
         ways: [Way; 2],
     },
+    /// Answers [`ToController::Enrol`] where an operator has to approve: the key is on record, the token is spent,
+    /// and the connection stays for the operator's word (type 11).
+    Waiting {
+        /// The name to be approved.
+        name: NodeName,
+    },
 }
 
 /// Why evidence was not accepted, and whether it may be later.
@@ -233,6 +248,8 @@ pub struct Update {
     pub age_ms: u64,
     /// The mark that the node shows of it at its next Hello.
     pub mark: Signed<Mark>,
+    /// The log that the mark names.
+    pub log: LogNews,
 }
 
 /// Why the controller will not serve a connection.
@@ -280,6 +297,15 @@ pub enum Refusal {
          another range (--mesh-v4, --mesh-v6 at the controller), or another address; the token stays good"
     )]
     InRange(IpAddr),
+    /// An operator does not approve.
+    #[error("an operator has rejected this node: ask for another token, and why")]
+    Rejected,
+    /// An operator removed the node of this key.
+    #[error(
+        "this key was removed from the mesh for good: empty the state directory and enrol with a new token, or ask \
+         for `meshctl node unban`"
+    )]
+    Banned,
 }
 
 const SMALL: usize = 4 << 10;
@@ -306,12 +332,13 @@ impl Frame for ToController {
             Self::Report { .. } => 5,
             Self::Endpoints { .. } => 6,
             Self::Present => 7,
+            Self::Kept { .. } => 8,
         }
     }
 
     fn limit(frame_type: u8) -> Option<usize> {
         match frame_type {
-            1 | 2 | 4 | 6 | 7 => Some(SMALL),
+            1 | 2 | 4 | 6..=8 => Some(SMALL),
             3 => Some(EVIDENCE),
             5 => Some(report_limit(MAX_ROSTER)),
             _ => None,
@@ -332,12 +359,13 @@ impl Frame for ToNode {
             Self::Duplicate(_) => 8,
             Self::Seen { .. } => 9,
             Self::Ways { .. } => 10,
+            Self::Waiting { .. } => 11,
         }
     }
 
     fn limit(frame_type: u8) -> Option<usize> {
         match frame_type {
-            1 | 2 | 5..=10 => Some(SMALL),
+            1 | 2 | 5..=11 => Some(SMALL),
             3 | 4 => Some(FLEET),
             _ => None,
         }
@@ -393,6 +421,7 @@ mod tests {
             advertised: vec!["[fd00::1]:51820".parse().unwrap()],
             addresses: Vec::new(),
             newest: None,
+            log: None,
             unix_ms: 1,
             instance: Instance::new(keys::MeshId([1; 16]), "boot", None, [7; 16]),
         })

@@ -31,7 +31,7 @@ pub trait Signable: Serialize + DeserializeOwned {
 }
 
 /// Encoded `T` with an authority's signature over `LABEL ‖ length ‖ payload`. Not yet believed.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signed<T> {
     #[serde(with = "serde_bytes")]
     payload: Vec<u8>,

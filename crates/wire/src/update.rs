@@ -1,8 +1,9 @@
 //! The epoch update: who is a member from when, for how long, and who is not and why.
 
+use crate::log::LogEnd;
 use crate::name::NodeName;
 use crate::signed::{Digest, Signable};
-use keys::{Commitment, Epoch, MeshId, NodeId, Scope, SegmentId, WgPublicKey};
+use keys::{Commitment, Epoch, LogId, MeshId, NodeId, Scope, SegmentId, WgPublicKey};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -210,10 +211,10 @@ pub struct Mark {
     pub epoch: Epoch,
     /// The update's digest.
     pub update: Digest,
-    /// Events in the controller's log when this was signed.
-    pub log_events: u64,
-    /// The hash of the log up to and with the last of them.
-    pub log_hash: Digest,
+    /// The end of the controller's log when this was signed.
+    pub log: LogEnd,
+    /// The key that signs the log's checkpoints.
+    pub log_key: LogId,
 }
 
 impl Mark {

@@ -7,11 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use controller::clock::Now;
 use controller::engine::{ConnectionId, Effect, Engine, Setup};
-use controller::fleet::Fleet;
-use controller::log::{self, Log};
+use controller::log::{self, Log, Opened};
 use controller::operator::{Answer, Request};
 use keys::{
-    AuthoritySecret, ControllerId, Epoch, MeshId, NodeId, NodeSecret, TokenSecret, WgSecret,
+    AuthoritySecret, ControllerId, Epoch, LogSecret, MeshId, NodeId, NodeSecret, TokenSecret,
+    WgSecret,
 };
 use policy::Policy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,7 @@ use std::time::Duration;
 use wire::admin::{RotateRequest, TokenRequest};
 use wire::evidence::Benchmark;
 use wire::fixtures;
+use wire::log::LogEnd;
 use wire::message::{Enrol, Hello, InterfaceReport, PeerReport, Phase, Refusal};
 use wire::{Digest, Mark, Signed, ToController, ToNode, Token, Way};
 
@@ -98,10 +99,11 @@ impl World {
     }
 
     fn start(&mut self) {
-        let (mut fleet, path) = (Fleet::default(), log::path_in(self.dir.path()));
+        let path = log::path_in(self.dir.path());
         let trusted = [AUTHORITY.public()];
-        let opened = Log::open(&path, &trusted, |entry| fleet.apply(entry.at, &entry.event));
-        let (log, epochs) = opened.expect("what the engine wrote opens again");
+        let secret = LogSecret::from_base64(&format!("{}=", "A".repeat(43)));
+        let opened = Log::open(&path, secret.expect("it is a seed"), &trusted);
+        let Opened { log, fleet, epochs } = opened.expect("what the engine wrote opens again");
         let authority = AUTHORITY.expose_base64();
         let setup = Setup {
             policy: Policy {
@@ -112,8 +114,11 @@ impl World {
             mesh_v6: None,
             advertise: vec!["192.0.2.1:7443".into()],
             controller: ControllerId([1; 32]),
+            enrolment: Default::default(),
             authority: AuthoritySecret::from_base64(&authority).expect("a key"),
             boot_id: "boot".into(),
+            log_name: "test".into(),
+            keep_evidence: Duration::ZERO,
         };
         let engine = Engine::start(setup, log, fleet, epochs, self.now);
         self.engine = Some(engine.expect("the engine starts"));
@@ -203,7 +208,7 @@ impl World {
                     confirm_removals: a & 2 == 2,
                 };
                 let now = self.now;
-                let _ = self.engine().operator(Request::Rotate(form), now);
+                let _ = self.engine().operator(Request::Rotate(form), None, now);
             }
             14 => self.pass(u64::from(a) * 50),
             // A wall clock that is set; the other one goes on.
@@ -247,8 +252,11 @@ impl World {
                     segment: keys::SegmentId::FIRST,
                     epoch: Epoch(u64::MAX),
                     update: Digest([9; 32]),
-                    log_events: u64::MAX,
-                    log_hash: Digest([9; 32]),
+                    log: LogEnd {
+                        events: u64::MAX,
+                        root: Digest([9; 32]),
+                    },
+                    log_key: keys::LogId([9; 32]),
                 };
                 Signed::sign(&mark, &AUTHORITY).ok()
             }
@@ -259,6 +267,10 @@ impl World {
             advertised: Vec::new(),
             addresses: Vec::new(),
             newest,
+            log: (claims % 5 == 0).then(|| LogEnd {
+                events: u64::from(claims),
+                root: Digest([claims; 32]),
+            }),
             unix_ms: u64::from(claims),
             instance: wire::fixtures::instance(claims % 2, claims),
         };
@@ -269,10 +281,12 @@ impl World {
         let form = TokenRequest {
             name: (bound & 1 == 1).then(|| name(node)),
             ttl_seconds: Some(60 + u64::from(bound)),
+            uses: None,
         };
         let now = self.now;
         if let Ok(Answer::Created(created)) =
-            self.engine().operator(Request::CreateToken(form), now)
+            self.engine()
+                .operator(Request::CreateToken(form), None, now)
         {
             self.nodes[node].token = Some(created.token.parse().expect("a token"));
         }
@@ -339,7 +353,7 @@ impl World {
                 limit: u64::from(what),
             },
         };
-        let answered = self.engine().operator(request, now);
+        let answered = self.engine().operator(request, None, now);
         match (what % 5, answered) {
             (0, Ok(_)) => drop(self.evicted.insert(id)),
             (1, Ok(_)) => drop(self.evicted.remove(&id)),
@@ -349,7 +363,7 @@ impl World {
 
     fn status(&mut self) -> wire::admin::ControllerStatus {
         let now = self.now;
-        match self.engine().operator(Request::Status, now) {
+        match self.engine().operator(Request::Status, None, now) {
             Ok(Answer::Status(wire::admin::Status::Controller(status))) => *status,
             _ => panic!("a controller has a status"),
         }

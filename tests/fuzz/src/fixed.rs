@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use keys::{AuthoritySecret, EvaluatorSecret, NodeSecret};
+use keys::{AuthoritySecret, EvaluatorSecret, LogSecret, NodeSecret};
 use std::sync::LazyLock;
 
 /// Signs updates.
@@ -14,6 +14,9 @@ pub static NODE: LazyLock<NodeSecret> =
 /// Signs evidence about the node.
 pub static EVALUATOR: LazyLock<EvaluatorSecret> =
     LazyLock::new(|| EvaluatorSecret::from_base64(&line(3)).expect("32 bytes in base64"));
+/// Signs the log's checkpoints.
+pub static LOG: LazyLock<LogSecret> =
+    LazyLock::new(|| LogSecret::from_base64(&line(4)).expect("32 bytes in base64"));
 
 fn line(byte: u8) -> String {
     STANDARD.encode([byte; 32])

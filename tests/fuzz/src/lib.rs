@@ -9,6 +9,8 @@
 //! | [`frames`] | the control channel, either direction |
 //! | [`updates`] | an epoch update, before and behind its signature |
 //! | [`evidence`] | a DSSE envelope, before and behind its signature |
+//! | [`results`] | a harness, in each format that is read |
+//! | [`ledgers`] | a log: notes, checkpoints, and proofs that were tampered with |
 //! | [`tokens`] | an enrolment token, before and behind its checksum |
 //! | [`engines`] | connections and operators, as a controller's engine sees them |
 //! | [`offloads`] | the kernel, in super-packets, and peers, to be merged into some |
@@ -27,7 +29,9 @@ pub mod engines;
 pub mod evidence;
 pub mod fixed;
 pub mod frames;
+pub mod ledgers;
 pub mod offloads;
+pub mod results;
 pub mod seeds;
 pub mod tokens;
 pub mod tunnels;

@@ -2,7 +2,7 @@
 //! product's own encoders. `cargo run --example seeds` writes them; a test compares.
 
 use crate::fixed::{AUTHORITY, EVALUATOR, NODE};
-use crate::{engines, evidence, frames, offloads, tokens, tunnels, updates};
+use crate::{engines, evidence, frames, ledgers, offloads, results, tokens, tunnels, updates};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use keys::{
@@ -14,6 +14,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use wire::evidence::{Benchmark, Envelope};
 use wire::frame::{self, Frame};
 use wire::instance::{Duplicate, Seen};
+use wire::log::{LogEnd, LogNews, LogRestored};
 use wire::message::{
     Again, Enrol, Hello, InterfaceReport, PeerReport, Phase, Refusal, RefusedEvidence, Update,
 };
@@ -63,6 +64,39 @@ pub fn all() -> Vec<Target> {
         target("evidence_envelope", evidence::envelope, evidence.to_vec()),
         target("token_body", tokens::body, vec![token_body(&token)]),
         target("token_text", tokens::text, vec![token]),
+        target("ledger_inclusion", ledgers::inclusion, statements()),
+        target("ledger_consistency", ledgers::consistency, statements()),
+        target("ledger_note", ledgers::note, notes()),
+        target("ledger_checkpoint", ledgers::checkpoint, checkpoints()),
+        target("result_own", results::own, vec![own_result()]),
+        target(
+            "result_inspect",
+            results::inspect,
+            fixtures_of(&[
+                "inspect/one-sample.eval",
+                "inspect/refusal-deflate.eval",
+                "inspect/limit.eval",
+            ]),
+        ),
+        target(
+            "inspect_header",
+            results::inspect_header,
+            vec![HEADER.to_vec()],
+        ),
+        target(
+            "result_lm_eval",
+            results::lm_eval,
+            fixtures_of(&["lm-eval/results.json", "lm-eval/results-limit.json"]),
+        ),
+        target(
+            "result_junit",
+            results::junit,
+            [
+                fixtures_of(&["junit/pytest.xml", "junit/node.xml", "junit/nextest.xml"]),
+                vec![b"0\n".to_vec()],
+            ]
+            .concat(),
+        ),
         target("offload_split", offloads::split, super_packets()),
         target("offload_coalesce", offloads::coalesce, instructions()),
         target("engine_sequence", engines::sequence, lives()),
@@ -72,6 +106,67 @@ pub fn all() -> Vec<Target> {
         target("tunnel_outbound", tunnels::outbound, inner_packets(2, 2)),
     ]
 }
+
+/// Honest proofs, and proofs with a change of each kind.
+fn statements() -> Vec<Vec<u8>> {
+    let honest = |whole: u16, part: u16| [whole.to_be_bytes(), part.to_be_bytes()].concat();
+    let changed = |changes: &[u8]| [&honest(256, 77), changes].concat();
+    let mut seeds = vec![
+        honest(0, 0),
+        honest(6, 3),
+        honest(255, 254),
+        honest(299, 150),
+    ];
+    for kind in [0, 1, 5, 6, 7, 8] {
+        seeds.push(changed(&[kind, 18]));
+    }
+    seeds.push(changed(&[&[2, 0], &78u64.to_be_bytes()[..]].concat()));
+    seeds.push(changed(&[&[3, 0], &u64::MAX.to_be_bytes()[..]].concat()));
+    seeds.push(changed(&[&[4, 3], &[7; 32][..]].concat()));
+    seeds
+}
+
+fn notes() -> Vec<Vec<u8>> {
+    let note = ledgers::seed().to_string();
+    // The example of Go's golang.org/x/mod/sumdb/note, and its key.
+    let other = "If you think cryptography is the answer to your problem,\n\
+        then you don't know what your problem is.\n\n\
+        — PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
+    let key = ledgers::VERIFIER.to_string();
+    [note.as_str(), other, key.as_str()]
+        .map(|text| text.as_bytes().to_vec())
+        .to_vec()
+}
+
+fn checkpoints() -> Vec<Vec<u8>> {
+    let plain = ledgers::signed();
+    let mut extended = plain.clone();
+    extended.extensions = vec!["one line".into(), "another".into()];
+    [plain, extended]
+        .map(|it| it.to_string().into_bytes())
+        .to_vec()
+}
+
+/// Files that real harnesses wrote.
+fn fixtures_of(names: &[&str]) -> Vec<Vec<u8>> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/harness/fixtures");
+    let read = |name: &&str| std::fs::read(format!("{folder}/{name}")).expect("it is committed");
+    names.iter().map(read).collect()
+}
+
+fn own_result() -> Vec<u8> {
+    br#"{"harness":"h","harnessVersion":"1","suite":"s","suiteVersion":"2","model":"m","metrics":{"accuracy":0.75},
+"lowerIsBetter":["loss"],"overall":0.5,"samplesTotal":4,"samplesCompleted":4,"startedAt":"2026-01-02T03:04:05Z",
+"finishedAt":"2026-01-02T03:04:15.25Z","nonce":"0123456789abcdef0123456789abcdef","logDigest":"sha256:00"}"#
+    .to_vec()
+}
+
+/// All that is looked at in the header of a log of Inspect, and a little more.
+const HEADER: &[u8] = br#"{"version":2,"status":"success","eval":{"task":"refusal","task_version":0,"model":"mockllm/model",
+"created":"2026-11-26T02:00:00+00:00","dataset":{"samples":4},"config":{"epochs":1},"packages":{"inspect_ai":"0.3.285"}},
+"results":{"total_samples":4,"completed_samples":4,"scores":[{"name":"match","scorer":"match","metrics":{
+"accuracy":{"name":"accuracy","value":0.75},"stderr":{"name":"stderr","value":0.25}}}]},
+"stats":{"started_at":"2026-11-26T02:00:00+00:00","completed_at":"2026-11-26T02:00:01+00:00"},"plan":{"steps":[]}}"#;
 
 /// Each message as a stream has it, then as type byte and payload, then all of them in one stream.
 fn framed<M: Frame>(messages: Vec<M>) -> Vec<Vec<u8>> {
@@ -218,6 +313,7 @@ fn to_controller() -> Vec<ToController> {
             advertised: addresses(),
             addresses: vec![addresses()[0].ip()],
             newest: Some(mark()),
+            log: Some(END),
             unix_ms: 1_700_000_000_000,
             instance: fixtures::instance(1, 1),
         }),
@@ -248,6 +344,7 @@ fn to_controller() -> Vec<ToController> {
             addresses: vec![addresses()[0].ip()],
         },
         ToController::Present,
+        ToController::Kept { log: END },
     ]
 }
 
@@ -263,12 +360,14 @@ fn to_node() -> Vec<ToNode> {
         secret: Some(EpochSecret::from_bytes([7; 32])),
         age_ms: 12,
         mark: mark(),
+        log: log(),
     };
     let outsider = Update {
         signed,
         secret: None,
         age_ms: 0,
         mark: mark(),
+        log: log(),
     };
     vec![
         ToNode::Enrolled(place()),
@@ -317,14 +416,33 @@ fn update() -> EpochUpdate {
     }
 }
 
+const END: LogEnd = LogEnd {
+    events: 17,
+    root: Digest([3; 32]),
+};
+
+fn log() -> LogNews {
+    let restored = LogRestored {
+        mesh: MeshId([1; 16]),
+        copy: END,
+        unix_ms: 1_700_000_000_000,
+    };
+    LogNews {
+        checkpoint: "meshd/01\n17\nAwMD\n\n— meshd/01 BAQEBAQ=\n".into(),
+        from: 12,
+        proof: vec![[5; 32], [6; 32]],
+        restored: Signed::sign(&restored, &AUTHORITY).ok().map(Box::new),
+    }
+}
+
 fn mark() -> Signed<Mark> {
     let mark = Mark {
         mesh: MeshId([1; 16]),
         segment: SegmentId::FIRST,
         epoch: Epoch(3),
         update: Digest([2; 32]),
-        log_events: 17,
-        log_hash: Digest([3; 32]),
+        log: END,
+        log_key: keys::LogId([4; 32]),
     };
     Signed::sign(&mark, &AUTHORITY).expect("the mark keeps the rules")
 }

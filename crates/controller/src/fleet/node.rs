@@ -1,92 +1,105 @@
-//! One enrolled node in the fold: its keys, its evidence and how old that is, and whether an operator has
-//! excluded it. Its standing is a segment's; a [`Case`] puts both before a policy.
+//! One enrolled node in the fold: its keys, its evidence, its groups, and what operators ruled about it. Its standing is a segment's; a [`Case`] puts both before a policy.
 
 use super::NodeStanding;
-use crate::clock::{Now, steps_back};
-use crate::event::{Accepted, Verdict};
+use super::ageing::Ageing;
+use super::kept::{MOST_KEPT, Records};
+use crate::by::By;
+use crate::clock::Now;
+use crate::event::{Accepted, Event, Verdict, text};
 use jiff::Timestamp;
 use keys::{NodeId, WgPublicKey};
-use policy::{Evidence, History, Record, Standing};
-use std::collections::VecDeque;
+use policy::{History, Record, Ruling, Run, Standing, Unacceptable};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use wire::Digest;
-use wire::evidence::Benchmark;
+use wire::NodeName;
+use wire::evidence::{Benchmark, Signer};
 
 /// One node before one segment's policy: what it is, and what that segment decided about it.
 #[derive(Debug, Clone, Copy)]
 pub struct Case<'f> {
+    /// Its name.
+    pub name: &'f NodeName,
     /// The node.
     pub node: &'f Node,
     pub(super) standing: &'f NodeStanding,
 }
 
 /// An enrolled node: what holds in every segment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Node {
     /// Its identity.
+    #[serde(with = "text")]
     pub id: NodeId,
     /// Its WireGuard key.
+    #[serde(with = "text")]
     pub wg: WgPublicKey,
     /// Its number in the mesh's address ranges.
     pub host: u32,
     /// When it was enrolled.
     pub enrolled_at: Timestamp,
-    /// Its newest accepted evidence.
-    pub evidence: Option<Accepted>,
-    evicted: bool,
-    /// When its newest evidence was accepted.
+    eviction: Option<Eviction>,
+    /// The groups that operators have put it into.
+    pub groups: BTreeSet<String>,
+    overriding: Option<Override>,
+    records: Records,
+}
+
+/// An operator's ruling on a node, for a time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Override {
+    /// The ruling.
+    pub ruling: Ruling,
+    /// When it was given.
+    pub at: Timestamp,
+    /// How long it is in force, in seconds.
+    pub seconds: u64,
+    /// Whose it is.
+    pub by: Option<By>,
+    /// Why, in the operator's words.
+    pub reason: String,
     ageing: Ageing,
-    /// Accepted evidence, oldest first, as far as new evidence is held against it.
-    past: VecDeque<Past>,
 }
 
-/// When something was written down, on a clock that nobody sets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ageing {
-    /// Only the calendar says it so far.
-    Since {
-        /// By the calendar.
-        at: Timestamp,
-    },
-    /// It is counted.
-    Counted {
-        /// By the calendar.
-        at: Timestamp,
-        /// On the boot-time clock, in milliseconds; negative: before this boot.
-        boot_ms: i64,
-    },
-    /// The calendar was set back while no other clock counted: nobody knows.
-    Unknown,
+impl Override {
+    /// When it ends by the calendar.
+    pub fn until(&self) -> Timestamp {
+        let until = self.at.checked_add(Duration::from_secs(self.seconds));
+        until.unwrap_or(Timestamp::MAX)
+    }
+
+    /// How long it is in force yet; `None`: it is over, by either clock.
+    pub fn left(&self, now: Now) -> Option<Duration> {
+        let life = Duration::from_secs(self.seconds);
+        let by_boot = life.checked_sub(self.ageing.age(now)?)?;
+        let by_wall = Duration::try_from(self.until().duration_since(now.wall)).ok()?;
+        Some(by_boot.min(by_wall)).filter(|left| !left.is_zero())
+    }
 }
 
-/// Evidence that was accepted.
-#[derive(Debug, Clone)]
-struct Past {
-    finished_at: Timestamp,
-    nonce: String,
-    /// The earliest time that the calendar was set back to since.
-    set_back_to: Option<Timestamp>,
+/// An operator's word that excludes a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Eviction {
+    /// When it was given.
+    pub at: Timestamp,
+    /// Whose it is.
+    pub by: Option<By>,
+    /// Why, in the operator's words.
+    pub reason: Option<String>,
 }
 
 impl<'f> Case<'f> {
     /// The record that the policy judges.
-    pub fn record(&self, now: Now) -> Record {
+    pub fn record(&self, now: Now) -> Record<'f> {
         let node = self.node;
         Record {
-            evicted: node.evicted,
+            name: self.name,
+            groups: &node.groups,
+            evicted: node.evicted(),
+            ruling: node.overriding(now).map(|it| it.ruling),
             probation_left: self.standing.probation_left,
-            evidence: node.evidence.as_ref().map(|e| Evidence {
-                overall: e.overall,
-                metrics: e.metrics.clone(),
-                harness: e.harness.clone(),
-                suite: e.suite.clone(),
-                suite_version: e.suite_version.clone(),
-                finished_at: e.finished_at,
-                accepted_for: node.ageing.age(now),
-                set_back_to: node.set_back_to(now),
-                signer: e.signer,
-                digest: e.digest,
-            }),
+            evidence: node.records.evidence(now),
             standing: self.standing.standing,
         }
     }
@@ -114,10 +127,10 @@ impl Node {
             wg,
             host,
             enrolled_at: at,
-            evidence: None,
-            evicted: false,
-            ageing: Ageing::Unknown,
-            past: VecDeque::new(),
+            eviction: None,
+            groups: BTreeSet::new(),
+            overriding: None,
+            records: Records::default(),
         }
     }
 
@@ -125,121 +138,102 @@ impl Node {
     pub(super) fn history(
         &self,
         run: &Benchmark,
+        signer: &Signer,
         known: impl Fn(&Digest) -> bool,
         now: Now,
     ) -> History {
-        let used = |past: &Past| past.nonce.eq_ignore_ascii_case(&run.nonce);
-        // A run whose time had not come, now or when the calendar was set back, is no measure of what is newer:
-        // it would keep out every honest one until its time comes. Its nonce stays used.
-        let is_measure = |past: &&Past| {
-            let to = past.set_back_to.map_or(now.wall, |to| to.min(now.wall));
-            past.finished_at <= to
-        };
-        let measures = self.past.iter().filter(is_measure);
+        let (last_finished, nonce_used) = self.records.history(run, signer, now);
         History {
-            last_finished: measures.map(|past| past.finished_at).max(),
-            nonce_used: self.past.iter().any(used),
+            last_finished,
+            nonce_used,
             challenge_known: run.challenge.as_ref().map(known),
         }
     }
 
-    /// The log shows that the calendar was set back.
-    pub(super) fn clock_set_back(&mut self, to: Timestamp) {
-        for past in &mut self.past {
-            past.set_back_to = Some(past.set_back_to.map_or(to, |before| before.min(to)));
+    /// The run that was accepted last.
+    pub fn newest_run(&self) -> Option<&Run> {
+        self.records.newest()
+    }
+
+    /// Why no evidence of one more suite, harness or signer can be kept, if it cannot. Runs that finished before
+    /// `counts_from` are too old to count.
+    pub fn has_room_for(
+        &self,
+        run: &Benchmark,
+        signer: &Signer,
+        counts_from: Timestamp,
+    ) -> Result<(), Unacceptable> {
+        if self.records.is_full_for(run, signer, counts_from) {
+            Err(Unacceptable::TooManySuites(MOST_KEPT))
+        } else {
+            Ok(())
         }
     }
 
-    /// The earliest time that the calendar was set back to since the newest evidence was accepted, whether the
-    /// log shows it yet or not.
-    fn set_back_to(&self, now: Now) -> Option<Timestamp> {
-        let since = self.is_set_back(now).then_some(now.wall);
-        let logged = self.past.back().and_then(|past| past.set_back_to);
-        [logged, since].into_iter().flatten().min()
+    /// The operator's ruling that is in force.
+    pub fn overriding(&self, now: Now) -> Option<&Override> {
+        self.overriding.as_ref().filter(|it| it.left(now).is_some())
     }
 
-    /// Whether the calendar is before the acceptance of the newest evidence.
-    fn is_set_back(&self, now: Now) -> bool {
-        match self.ageing {
-            Ageing::Since { at } | Ageing::Counted { at, .. } => steps_back(at, now.wall),
-            Ageing::Unknown => false,
+    /// An operator rules on it, or takes that back. `boot_ms` is the time on the boot-time clock.
+    pub(super) fn set_override(&mut self, (at, by): (Timestamp, Option<By>), event: &Event) {
+        self.overriding = match event {
+            Event::OverrideSet {
+                ruling,
+                seconds,
+                reason,
+                boot_ms,
+                ..
+            } => Some(Override {
+                ruling: *ruling,
+                at,
+                seconds: *seconds,
+                by,
+                reason: reason.clone(),
+                ageing: Ageing::Counted {
+                    at,
+                    boot_ms: *boot_ms,
+                },
+            }),
+            _ => None,
+        };
+    }
+
+    /// The log shows that the calendar was set back from `last`. A ruling that was over by then stays so.
+    pub(super) fn clock_set_back(&mut self, last: Timestamp, to: Timestamp) {
+        self.records.clock_set_back(to);
+        self.overriding = self.overriding.take().filter(|it| it.until() > last);
+    }
+
+    /// The controller was started.
+    pub(super) fn restart(&mut self, last: Option<Timestamp>, start: Now) {
+        self.records.restart(last, start);
+        if let Some(overriding) = &mut self.overriding {
+            overriding.ageing = overriding.ageing.restart(last, start);
         }
     }
 
-    pub(super) fn set_evicted(&mut self, evicted: bool) {
-        self.evicted = evicted;
+    pub(super) fn set_eviction(&mut self, eviction: Option<Eviction>) {
+        self.eviction = eviction;
     }
 
     /// Another identity has the name: nothing that was proved by the old one speaks for it.
     pub(super) fn forget_identity(&mut self, id: NodeId) {
         self.id = id;
-        self.evidence = None;
-        self.ageing = Ageing::Unknown;
-        self.past.clear();
-    }
-
-    /// See [`super::Fleet::start_ageing`].
-    pub(super) fn start_ageing(&mut self, now: Now) {
-        self.ageing = self.ageing.counted(now);
+        self.records = Records::default();
     }
 
     /// Whether an operator has excluded it.
     pub fn evicted(&self) -> bool {
-        self.evicted
+        self.eviction.is_some()
+    }
+
+    /// The operator's word that excluded it.
+    pub fn eviction(&self) -> Option<&Eviction> {
+        self.eviction.as_ref()
     }
 
     pub(super) fn accept(&mut self, at: Timestamp, accepted: &Accepted) {
-        self.ageing = Ageing::Since { at };
-        self.past.push_back(Past {
-            finished_at: accepted.finished_at,
-            nonce: accepted.nonce.clone(),
-            set_back_to: None,
-        });
-        if self.past.len() > REMEMBERED {
-            // A run that finished later was accepted by a clock that was ahead. Its time is yet to come, and
-            // with its nonce forgotten it could come again then.
-            let is_past = |past: &Past| past.finished_at < accepted.finished_at;
-            let first = self.past.iter().position(is_past);
-            let surplus = (self.past.len() > MOST).then_some(0);
-            if let Some(at) = first.or(surplus) {
-                self.past.remove(at);
-            }
-        }
-        let mut evidence = accepted.clone();
-        // The log has the envelope; the state has no use for it.
-        evidence.envelope = String::new();
-        self.evidence = Some(evidence);
+        self.records.accept(at, accepted);
     }
 }
-
-impl Ageing {
-    /// Counted from now on.
-    pub(super) fn counted(self, now: Now) -> Self {
-        match self {
-            Self::Counted { .. } | Self::Unknown => self,
-            // Set back by an unknown time: it is as old as that and what has passed since.
-            Self::Since { at } if steps_back(at, now.wall) => Self::Unknown,
-            Self::Since { at } => {
-                let age = now.wall.as_millisecond() - at.as_millisecond();
-                let boot_ms = now.boot_ms().saturating_sub(age);
-                Self::Counted { at, boot_ms }
-            }
-        }
-    }
-
-    /// The time that has passed; `None`: nobody knows.
-    pub(super) fn age(self, now: Now) -> Option<Duration> {
-        let Self::Counted { boot_ms, .. } = self.counted(now) else {
-            return None;
-        };
-        // Within the second by which two readings of one clock may differ.
-        let ms = now.boot_ms().saturating_sub(boot_ms).max(0);
-        Some(Duration::from_millis(ms.unsigned_abs()))
-    }
-}
-
-/// Evidence that is remembered per node. A run from before the newest needs no memory: evidence must be of
-/// a later run, so that an old envelope is refused by its time.
-const REMEMBERED: usize = 64;
-/// The same where the calendar was set back: as long as the time of a run is yet to come, it is remembered.
-const MOST: usize = 256;

@@ -5,21 +5,24 @@ use crate::event::{Published, Verdict};
 use jiff::Timestamp;
 use keys::Epoch;
 use policy::Standing;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wire::{Digest, NodeName};
 
 /// One segment's part of the durable state.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Standings {
     roster: BTreeSet<NodeName>,
     nodes: BTreeMap<NodeName, NodeStanding>,
     epochs: BTreeMap<Epoch, (Timestamp, Published)>,
     /// Digests of the newest updates: what evidence may answer to.
     challenges: VecDeque<Digest>,
+    /// The newest epoch of a history that is lost, and that an operator knows to be lost.
+    lost: Option<Epoch>,
 }
 
 /// A segment's decisions about one node.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeStanding {
     pub(super) standing: Standing,
     pub(super) probation_left: u32,
@@ -95,6 +98,27 @@ impl Standings {
         }
     }
 
+    /// The newest epoch of a history that is lost, and that an operator knows to be lost.
+    pub fn lost(&self) -> Option<Epoch> {
+        self.lost
+    }
+
+    /// The least number that a new epoch may have. Nodes refuse the numbers that they have seen. The one after
+    /// those would have to continue a history that is lost; a gap shows that it does not.
+    pub fn least(&self) -> Epoch {
+        self.lost.map_or(Epoch(0), |lost| lost.next().next())
+    }
+
+    pub(super) fn recover(&mut self, seen: Epoch) {
+        self.lost = self.lost.max(Some(seen));
+    }
+
+    /// The name is nobody's from now on.
+    pub(super) fn remove(&mut self, name: &NodeName) {
+        self.roster.remove(name);
+        self.nodes.remove(name);
+    }
+
     pub(super) fn readmit(&mut self, name: &NodeName) {
         if let Some(node) = self.nodes.get_mut(name) {
             node.standing = Standing::New;
@@ -108,6 +132,7 @@ pub(super) static NONE: Standings = Standings {
     nodes: BTreeMap::new(),
     epochs: BTreeMap::new(),
     challenges: VecDeque::new(),
+    lost: None,
 };
 static NEW: NodeStanding = NodeStanding {
     standing: Standing::New,

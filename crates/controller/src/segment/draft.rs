@@ -2,7 +2,7 @@
 //! nothing, and nobody may be told of one before the events in it are durable.
 
 use super::{Basis, Issue, Segment};
-use crate::decide::{Ballot, Cause, decide};
+use crate::decide::{Ballot, Cause, decide, recorded};
 use crate::event::{Event, Published};
 use crate::fleet::{Fleet, Node};
 use crate::journal::Unwritten;
@@ -56,7 +56,8 @@ impl Segment {
             // empty list, the status would say that none does, and nodes that fail would stay members unseen.
             ballot.held = &self.held & &ballot.roster;
         }
-        let schedule = self.authority.schedule(kind, now.boot)?;
+        let mut schedule = self.authority.schedule(kind, now.boot)?;
+        schedule.epoch = schedule.epoch.max(self.standings(foreseen).least());
         let issue = self.sign(foreseen, &ballot, &schedule, basis)?;
         Ok(Draft {
             cause,
@@ -70,14 +71,11 @@ impl Segment {
     /// The events that the log is to keep of a draft. `foreseen` is the fold that it was decided on.
     pub(crate) fn events(&self, draft: &Draft, foreseen: &Fleet, basis: Basis<'_>) -> [Event; 2] {
         let Draft { ballot, issue, .. } = draft;
-        let decided = Event::Decided {
-            segment: self.id,
-            epoch: draft.schedule.epoch,
-            scheduled: draft.cause.counts(),
-            nodes: ballot.verdicts.clone(),
-        };
+        let about = (self.id, draft.schedule.epoch);
+        let decided = recorded(foreseen, about, draft.cause, ballot, basis.now);
         let reason = |name: &NodeName| {
-            let reason = ballot.excluded.get(name).cloned().unwrap_or_default();
+            let reason = ballot.excluded.get(name).cloned();
+            let reason = reason.unwrap_or_else(|| REMOVED.to_owned());
             (name.clone(), reason)
         };
         let removed: BTreeMap<_, _> = draft
@@ -166,11 +164,7 @@ impl Segment {
             tracing::error!(%error, "an epoch update breaks a rule of its format");
             Unpublished::Rule(error)
         })?;
-        // This mark is of the log as it was before the epoch. It is replaced after the commit; but if it cannot
-        // be signed now, it could not be then, when it would be too late to refuse.
-        let mark = mesh.mark(update.scope(), signed.digest(), basis.head);
         Ok(Issue {
-            mark: mark.map_err(Unpublished::Rule)?,
             update,
             signed,
             secret,
@@ -178,3 +172,6 @@ impl Segment {
         })
     }
 }
+
+/// Said of a node that is enrolled no more.
+const REMOVED: &str = "removed for good";

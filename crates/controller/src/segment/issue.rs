@@ -2,6 +2,7 @@
 
 use crate::clock::Now;
 use keys::{EpochSecret, NodeId};
+use wire::log::LogNews;
 use wire::message::{ToNode, Update};
 use wire::{EpochUpdate, Mark, Signed};
 
@@ -11,8 +12,6 @@ pub(crate) struct Issue {
     pub(crate) update: EpochUpdate,
     pub(crate) signed: Signed<EpochUpdate>,
     pub(crate) secret: EpochSecret,
-    /// The mark that nodes show of it when they come again.
-    pub(crate) mark: Signed<Mark>,
     /// When it was signed, on the boot-time clock in milliseconds; negative: before this boot.
     pub(crate) signed_ms: i64,
 }
@@ -27,19 +26,25 @@ impl Issue {
         self.update.member(node).is_some()
     }
 
-    /// The update for one node.
+    /// The update for one node, marked with the log as it is now.
     ///
     /// Every enrolled node gets the same bytes, so that each can check its own exclusion. The secret goes
     /// only to a key in the roster: an excluded node that had it would need no more than one member's stolen
     /// WireGuard key to pose as that member.
-    pub(crate) fn push(&self, node: &NodeId, now: Now) -> ToNode {
+    pub(crate) fn push(
+        &self,
+        node: &NodeId,
+        (mark, log): (Signed<Mark>, LogNews),
+        now: Now,
+    ) -> ToNode {
         let member = self.has_member(node);
         let age = now.boot_ms().saturating_sub(self.signed_ms);
         ToNode::Update(Update {
             signed: self.signed.clone(),
             secret: member.then(|| EpochSecret::from_bytes(*self.secret.expose())),
             age_ms: u64::try_from(age).unwrap_or(0),
-            mark: self.mark.clone(),
+            mark,
+            log,
         })
     }
 }

@@ -78,13 +78,10 @@ impl Segment {
                 authority's, or not with this secret: a new epoch follows at once");
             return None;
         };
-        // Marked anew, with the log as it is: it holds what was written since that update was published.
-        let mark = mesh.mark(update.scope(), digest, basis.head).ok()?;
         Some(Issue {
             update: (*update).clone(),
             signed: stored.signed,
             secret: stored.secret,
-            mark,
             signed_ms: signed_ms(*at, published, basis),
         })
     }

@@ -1,6 +1,7 @@
 //! Enrolment: which key gets in, as which node, and with which token.
 
 use super::*;
+use wire::admin::EvictRequest;
 
 fn world() -> World {
     World::new(Policy::default())
@@ -34,6 +35,60 @@ fn a_token_admits_one_node_once() {
     assert!(first.is_ok());
     let second = world.try_enrol(&secret(), wg(), Some("b"), &token);
     assert_eq!(second.unwrap_err(), Refusal::BadToken);
+}
+
+#[test]
+fn a_reusable_token_admits_as_many_nodes_as_it_says_also_across_a_restart() {
+    let mut world = world();
+    let token = world.token_of(TokenRequest {
+        uses: Some(3),
+        ..TokenRequest::default()
+    });
+    for name in ["a", "b"] {
+        assert!(world.try_enrol(&secret(), wg(), Some(name), &token).is_ok());
+    }
+    world.restart(Policy::default(), s(1), "boot");
+    let shown = world.tokens().pop().unwrap();
+    assert_eq!((shown.state.as_str(), shown.uses), ("open", 3));
+    assert_eq!(shown.used_by, [name("a"), name("b")]);
+    assert!(world.try_enrol(&secret(), wg(), Some("c"), &token).is_ok());
+    let fourth = world.try_enrol(&secret(), wg(), Some("d"), &token);
+    assert_eq!(fourth.unwrap_err(), Refusal::BadToken);
+    assert_eq!(world.tokens()[0].state, "used");
+}
+
+#[test]
+fn a_reusable_token_can_be_withdrawn_after_its_first_use() {
+    let mut world = world();
+    let token = world.token_of(TokenRequest {
+        uses: Some(3),
+        ..TokenRequest::default()
+    });
+    assert!(world.try_enrol(&secret(), wg(), Some("a"), &token).is_ok());
+    let id = world.tokens()[0].id.clone();
+    assert!(world.ask(Request::RevokeToken(id)).is_ok());
+    assert_eq!(world.tokens()[0].used_by, [name("a")]);
+    let second = world.try_enrol(&secret(), wg(), Some("b"), &token);
+    assert_eq!(second.unwrap_err(), Refusal::BadToken);
+}
+
+#[test]
+fn a_token_for_no_nodes_for_too_many_or_for_one_name_many_times_is_refused() {
+    let mut world = world();
+    for (uses, name, words) in [
+        (0, None, "not 0"),
+        (1_001, None, "not 1001"),
+        (2, Some(name("a")), "one name"),
+    ] {
+        let form = TokenRequest {
+            uses: Some(uses),
+            name,
+            ttl_seconds: None,
+        };
+        let refused = world.ask(Request::CreateToken(form)).err().unwrap();
+        assert!(refused.contains(words), "{refused}");
+    }
+    assert!(world.tokens().is_empty());
 }
 
 #[test]
@@ -184,13 +239,26 @@ fn weak_keys_are_not_enrolled() {
 fn an_eviction_outlives_new_keys() {
     let mut world = world();
     let [node] = world.members(["a"]);
-    let evict = Request::Evict(node.name.clone(), Default::default());
+    let reason = Some("lies".to_owned());
+    let evict = Request::Evict(
+        node.name.clone(),
+        EvictRequest {
+            reason: reason.clone(),
+        },
+    );
     assert!(world.ask(evict).is_ok());
     let token = world.token(Some("a"));
     let key = secret();
     world.try_enrol(&key, wg(), None, &token).unwrap();
     world.pass(s(120));
+    // Whose word it was is in the log, and not in the memory of the process alone.
+    world.restart(Policy::default(), s(1), "boot");
     let status = world.status_of(&node);
     assert_eq!(status.state, wire::admin::NodeState::Evicted);
-    assert_eq!(status.reason.as_deref(), Some("evicted"));
+    assert_eq!(status.reason.as_deref(), Some("evicted by uid:1000: lies"));
+    let eviction = status.eviction.unwrap();
+    assert_eq!(
+        (eviction.by.as_deref(), eviction.reason),
+        (Some("uid:1000"), reason)
+    );
 }

@@ -449,22 +449,74 @@ fn hysteresis_counts_scheduled_decisions_only() {
 }
 
 #[test]
+fn events_are_picked_by_node_kind_and_time_and_the_page_says_how_far_it_read() {
+    let mut world = world();
+    let [a, b] = world.members(["a", "b"]);
+    let before = world.now.wall;
+    world.pass(s(10));
+    assert!(
+        world
+            .ask(Request::Evict(b.name.clone(), Default::default()))
+            .is_ok()
+    );
+    let all = world.events(Page::default());
+    assert_eq!((all.next, all.head), (all.head, all.events.len() as u64));
+    let evicted = world.events(Page {
+        kind: Some("node_evicted".into()),
+        ..Page::default()
+    });
+    assert_eq!(evicted.events.len(), 1);
+    assert_eq!(evicted.next, evicted.head, "read to the end");
+    let of = |node: &Node| Page {
+        node: Some(node.name.clone()),
+        ..Page::default()
+    };
+    let of_b = world.events(of(&b));
+    let kinds: Vec<&str> = of_b.events.iter().map(|it| it.kind.as_str()).collect();
+    assert_eq!(kinds.first(), Some(&"node_enrolled"));
+    assert!(
+        kinds.ends_with(&["node_evicted", "decided", "epoch_published"]),
+        "{kinds:?}"
+    );
+    let of_a = world.events(of(&a));
+    assert!(of_a.events.iter().all(|it| it.kind != "node_evicted"));
+    let late = world.events(Page {
+        since: Some(before + s(5)),
+        ..Page::default()
+    });
+    assert_eq!(
+        late.events.first().map(|it| it.kind.as_str()),
+        Some("node_evicted")
+    );
+    let early = world.events(Page {
+        until: Some(before),
+        ..Page::default()
+    });
+    assert_eq!(early.events.len() + late.events.len(), all.events.len());
+    // A page that is full says where it stopped.
+    let first = world.events(Page { limit: 1, ..of(&b) });
+    assert_eq!(first.next, first.events[0].seq);
+    let second = world.events(Page {
+        after: first.next,
+        limit: 1,
+        ..of(&b)
+    });
+    assert_eq!(second.events[0].seq, of_b.events[1].seq);
+}
+
+#[test]
 fn every_event_of_a_life_is_in_the_log() {
     let mut world = world();
     let [a] = world.members(["a"]);
     let evict = Request::Evict(a.name.clone(), Default::default());
     assert!(world.ask(evict).is_ok());
     assert!(world.ask(Request::Readmit(a.name)).is_ok());
-    let page = Request::Events {
-        after: 0,
-        limit: 100,
-    };
-    let Ok(Answer::Events(list)) = world.ask(page) else {
-        panic!("no events");
-    };
+    let list = world.events(Page::default());
     let kinds: Vec<&str> = list.events.iter().map(|e| e.kind.as_str()).collect();
     let life = [
         "mesh_created",
+        "controller_started",
+        "policy_changed",
         "decided",
         "epoch_published",
         "token_created",
@@ -503,8 +555,11 @@ fn a_returning_node_is_sent_nothing_older_than_it_has() {
             segment: keys::SegmentId::FIRST,
             epoch: Epoch(epoch),
             update: Digest::default(),
-            log_events: 1,
-            log_hash: Digest::default(),
+            log: LogEnd {
+                events: 1,
+                root: Digest::default(),
+            },
+            log_key: log_key().public(),
         };
         Signed::sign(&mark, &own).unwrap()
     };

@@ -51,13 +51,13 @@ fn a_log_that_was_changed_stops_the_start_and_is_named() {
     drop(world.engine);
     let db = rusqlite::Connection::open(&path).unwrap();
     let sql =
-        "UPDATE events SET body = replace(body, '0.9', '1.0') WHERE kind = 'evidence_accepted'";
+        "UPDATE entries SET body = replace(body, '0.9', '1.0') WHERE kind = 'evidence_accepted'";
     assert_eq!(db.execute(sql, []).unwrap(), 1);
     drop(db);
     let now = world.now;
     let error = start(path, Policy::default(), &world.authority, "boot", None, now).unwrap_err();
     let error = error.to_string();
-    assert!(error.contains("does not fit the chain"), "{error}");
+    assert!(error.contains("checkpoint"), "{error}");
 }
 
 #[test]
@@ -68,18 +68,20 @@ fn a_range_that_is_too_small_for_its_nodes_is_refused() {
     }
     let path = log::path_in(world.dir.path());
     drop(world.engine);
-    let mut fleet = Fleet::default();
     let authority = AuthoritySecret::from_base64(&world.authority).unwrap();
     let trusted = [authority.public()];
-    let (log, epochs) = Log::open(&path, &trusted, |e| fleet.apply(e.at, &e.event)).unwrap();
+    let Opened { log, fleet, epochs } = Log::open(&path, log_key(), &trusted).unwrap();
     let setup = Setup {
         policy: Policy::default(),
         mesh_v4: ([10, 0, 0, 0].into(), 30),
         mesh_v6: None,
         advertise: Vec::new(),
         controller: ControllerId([1; 32]),
+        enrolment: Default::default(),
         authority,
         boot_id: "boot".into(),
+        log_name: "test".into(),
+        keep_evidence: Duration::ZERO,
     };
     let error = Engine::start(setup, log, fleet, epochs, world.now).unwrap_err();
     assert!(error.to_string().contains("enlarge the range"), "{error}");
@@ -252,6 +254,7 @@ fn while_no_evidence_can_be_kept_nobody_is_judged_and_epochs_go_on() {
         let large = TokenRequest {
             name: None,
             ttl_seconds: None,
+            uses: None,
         };
         let mut tries = 0..200;
         while !world.engine.log().has_spent_its_room() && tries.next().is_some() {

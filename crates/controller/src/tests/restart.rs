@@ -2,6 +2,7 @@
 
 use super::*;
 use wire::admin::Membership;
+use wire::admin::RecoverRequest;
 
 fn running() -> (World, [Node; 2]) {
     let mut world = World::new(Policy::default());
@@ -130,8 +131,8 @@ fn only_epochs_that_are_of_use_are_kept() {
     let in_force = world.epoch();
     drop(world.engine);
     let authority = AuthoritySecret::from_base64(&world.authority).unwrap();
-    let (_, epochs) = Log::open(&path, &[authority.public()], |_| {}).unwrap();
-    let kept: Vec<u64> = epochs.iter().map(|e| e.epoch.0).collect();
+    let opened = Log::open(&path, log_key(), &[authority.public()]).unwrap();
+    let kept: Vec<u64> = opened.epochs.iter().map(|e| e.epoch.0).collect();
     assert_eq!(kept, [in_force]);
 }
 
@@ -174,8 +175,11 @@ fn an_old_copy_of_the_log_is_an_alarm_as_soon_as_a_node_proves_it() {
             segment: keys::SegmentId::FIRST,
             epoch,
             update: Digest([7; 32]),
-            log_events: 1,
-            log_hash: Digest([7; 32]),
+            log: LogEnd {
+                events: 1,
+                root: Digest([7; 32]),
+            },
+            log_key: log_key().public(),
         };
         Some(Signed::sign(&mark, authority).unwrap())
     };
@@ -208,6 +212,75 @@ fn an_old_copy_of_the_log_is_an_alarm_as_soon_as_a_node_proves_it() {
         alarms.len() == 1 && alarms[0].contains("old copy"),
         "{alarms:?}"
     );
+}
+
+#[test]
+fn one_order_goes_on_from_an_old_copy_and_nodes_follow() {
+    let (mut world, [mut a, mut b]) = running();
+    let path = log::path_in(world.dir.path());
+    let copy = world.dir.path().join("copy.db");
+    world.token(None);
+    world.engine.tidy(world.now);
+    std::fs::copy(&path, &copy).unwrap();
+    let evict = Request::Evict(a.name.clone(), Default::default());
+    assert!(world.ask(evict).is_ok());
+    let old_of_a = world.mark(&a);
+    (0..7).for_each(|_| drop(world.rotate(true, false)));
+    let (seen, of_b) = (world.epoch(), world.mark(&b));
+    let recover = |form| Request::Recover(form);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let dummy = log::path_in(elsewhere.path());
+    let (policy, authority) = (Policy::default(), world.authority.clone());
+    let dummy = start(dummy, policy, &authority, "x", None, world.now).unwrap();
+    drop(std::mem::replace(&mut world.engine, dummy));
+    std::fs::rename(&copy, &path).unwrap();
+    world.restart(Policy::default(), s(1), "boot");
+    assert!(world.epoch() < seen);
+
+    // Nobody has proved anything: an operator who mistakes the occasion changes nothing.
+    let refused = world.ask(recover(RecoverRequest::default())).err().unwrap();
+    assert!(refused.contains("no node has proved"), "{refused}");
+    let far = RecoverRequest {
+        seen: Some(u64::MAX),
+        ..Default::default()
+    };
+    assert!(world.ask(recover(far)).is_err());
+
+    for (node, mark) in [(&mut a, old_of_a), (&mut b, of_b.clone())] {
+        node.connection = world.connect(&node.secret);
+        world.hello_with(node.connection, mark);
+    }
+    assert_eq!(world.status().alarms.len(), 1);
+    let form = RecoverRequest {
+        evict: vec![a.name.clone()],
+        ..Default::default()
+    };
+    let Ok(Answer::Recovered(done)) = world.ask(recover(form)) else {
+        panic!("not recovered");
+    };
+    assert_eq!(
+        (done.seen, done.change.epoch),
+        (seen, seen + 2),
+        "the newest of both proofs"
+    );
+    assert_eq!(
+        (done.evicted, done.revoked.len()),
+        (vec![a.name.clone()], 1)
+    );
+    assert!(done.absent.is_empty());
+    assert!(world.status().alarms.is_empty());
+    assert!(world.engine.fleet().node(&a.name).unwrap().evicted());
+    let (update, _) = world.update(&b);
+    assert_eq!(update.epoch, Epoch(seen + 2));
+    assert!(world.engine.fleet().restored().is_some());
+
+    // It holds after a restart: neither the alarm nor the numbers come back.
+    world.restart(Policy::default(), s(1), "boot");
+    b.connection = world.connect(&b.secret);
+    world.hello_with(b.connection, of_b);
+    assert!(world.status().alarms.is_empty());
+    world.rotate(true, false);
+    assert_eq!(world.epoch(), seen + 3);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! A whole controller with its sockets, on loopback.
 
 use super::*;
-use crate::{Config, Controller, OpenError};
+use crate::{Config, Controller, Keys, OpenError};
 use keys::ControllerSecret;
 use quic::Dialer;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,7 +20,10 @@ fn config(dir: &Path) -> Config {
         status_file: dir.join("status.json"),
         mesh_v4: crate::open::DEFAULT_MESH_V4,
         mesh_v6: None,
+        enrolment: Default::default(),
         policy: Policy::default(),
+        log_name: "test".into(),
+        keep_evidence: Duration::ZERO,
         adopt_log: None,
         metrics_listen: None,
         clients: 16,
@@ -37,8 +40,11 @@ fn open(config: Config) -> Result<Controller, OpenError> {
     let bound = Controller::bind(config.listen)?;
     Controller::open(
         config,
-        ControllerSecret::generate(&mut OsRng),
-        authority,
+        Keys {
+            connection: ControllerSecret::generate(&mut OsRng),
+            authority,
+            log: log_key(),
+        },
         admin,
         bound,
     )
@@ -108,6 +114,7 @@ async fn a_node_enrols_and_an_operator_asks_through_the_real_sockets() {
         advertised: Vec::new(),
         addresses: Vec::new(),
         newest: None,
+        log: None,
         unix_ms: 0,
         instance: wire::fixtures::instance(1, 1),
     };
@@ -127,6 +134,19 @@ async fn a_node_enrols_and_an_operator_asks_through_the_real_sockets() {
         panic!("{body}");
     };
     assert_eq!((code, status.nodes.len()), (200, 1));
+    let uid = dir.path().metadata().unwrap().uid();
+    let (code, body) = http(&socket, "GET", "/v1/events", "").await;
+    let list: wire::admin::EventList = serde_json::from_str(&body).unwrap();
+    let by = |kind: &str| {
+        let event = list.events.iter().find(|event| event.kind == kind);
+        event.unwrap().by.clone()
+    };
+    assert_eq!(
+        (code, by("token_created")),
+        (200, Some(format!("uid:{uid}")))
+    );
+    // The node asked for its place itself, and the mesh was nobody's order.
+    assert_eq!((by("node_enrolled"), by("mesh_created")), (None, None));
     refusals(&socket).await;
 
     stop.send(()).unwrap();

@@ -38,22 +38,24 @@ impl Place {
 
     fn begin(&self, new: bool, adopt: Option<AuthorityId>, opens: bool) -> Result<Mesh, String> {
         let state = StateDir::open(&self.path).map_err(|error| error.to_string())?;
-        let keys = controller(&state, new, adopt).map_err(|error| error.to_string())?;
+        let founding = controller(&state, new, adopt).map_err(|error| error.to_string())?;
+        let keys = founding.keys;
         let authority = keys.authority.public();
         if opens {
             let trusted: Vec<_> = adopt.into_iter().chain([authority]).collect();
             let path = self.file(DATABASE);
-            let log = if keys.founding {
-                Log::open(&path, &trusted, |_| {})
+            let opened = if founding.founding {
+                Log::open(&path, keys.log, &trusted)
             } else {
-                Log::resume(&path, &trusted, |_| {})
+                Log::resume(&path, keys.log, &trusted)
             };
-            let (mut log, _) = log.map_err(|error| error.to_string())?;
+            let mut log = opened.map_err(|error| error.to_string())?.log;
             if log.head().seq == 0 {
                 let mesh = keys::MeshId(rand());
-                let event = ::controller::event::Event::MeshCreated { mesh };
+                let event = ::controller::event::Event::MeshCreated { mesh, authority };
                 let at = "2026-11-25T00:00:00Z".parse().unwrap();
-                log.append(at, &[event], &[], &keys.authority).unwrap();
+                log.found("test/log");
+                log.append(at, None, &[event], &[]).unwrap();
             }
             founded(&state).unwrap();
             let hash = log.head().hash;
@@ -97,7 +99,7 @@ fn rand() -> [u8; 16] {
 /// A way to lose a mesh, and the words that name the loss.
 type Loss = (&'static str, fn(&Place), &'static [&'static str]);
 
-const LOSSES: [Loss; 18] = [
+const LOSSES: [Loss; 20] = [
     (
         "no log",
         |p| p.remove(DATABASE),
@@ -115,8 +117,9 @@ const LOSSES: [Loss; 18] = [
             std::fs::rename(p.file(DATABASE), p.file("controller.db-wal")).unwrap();
             p.remove(CONNECTION);
             p.remove(AUTHORITY);
+            p.remove(LOG);
         },
-        &["connection.key is missing and authority.key is missing and controller.db is missing"],
+        &["authority.key is missing and log.key is missing and controller.db is missing"],
     ),
     (
         "another program's database",
@@ -146,10 +149,10 @@ const LOSSES: [Loss; 18] = [
     ),
     (
         "no rows",
-        |p| p.sql("DELETE FROM events; DELETE FROM head; DELETE FROM epochs"),
+        |p| p.sql("DELETE FROM entries; DELETE FROM head; DELETE FROM epochs"),
         &["holds no event"],
     ),
-    ("no events", |p| p.sql("DELETE FROM events"), &["event 1"]),
+    ("no events", |p| p.sql("DELETE FROM entries"), &["event 1"]),
     (
         "no head",
         |p| p.sql("DELETE FROM head"),
@@ -166,6 +169,19 @@ const LOSSES: [Loss; 18] = [
         &["authority.key is missing"],
     ),
     (
+        "no key of the log",
+        |p| p.remove(LOG),
+        &["log.key is missing"],
+    ),
+    (
+        "another key of the log",
+        |p| {
+            let line = LogSecret::generate(&mut OsRng).expose_base64();
+            std::fs::write(p.file(LOG), line.as_bytes()).unwrap();
+        },
+        &["the key in log.key"],
+    ),
+    (
         "no keys",
         |p| {
             p.remove(CONNECTION);
@@ -173,7 +189,7 @@ const LOSSES: [Loss; 18] = [
         },
         &[
             "connection.key is missing and authority.key is missing",
-            "controller.db is there",
+            "log.key and controller.db are there",
         ],
     ),
     (
@@ -187,7 +203,7 @@ const LOSSES: [Loss; 18] = [
             let other = Place::with_mesh();
             std::fs::copy(other.file(DATABASE), p.file(DATABASE)).unwrap();
         },
-        &["not the key in authority.key"],
+        &["the key in log.key"],
     ),
 ];
 
@@ -268,7 +284,7 @@ fn a_mesh_that_is_only_out_of_reach_is_not_replaced() {
     place.sql("PRAGMA user_version = 99");
     let refused = place.start(true).unwrap_err();
     assert!(refused.contains("another version"), "{refused}");
-    place.sql("PRAGMA user_version = 3");
+    place.sql("PRAGMA user_version = 5");
     assert_eq!(place.start(false).unwrap(), mesh);
 }
 

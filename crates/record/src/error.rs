@@ -1,6 +1,7 @@
 //! The faults of an event log, each with its way out.
 
-use keys::AuthorityId;
+use keys::{AuthorityId, LogId};
+use ledger::proof::ProofError;
 use rusqlite::ErrorCode;
 
 /// Why the log cannot be opened, read or written.
@@ -33,33 +34,58 @@ pub enum LogError {
          a copy, start once with --new-mesh, which sets it aside and founds a new mesh"
     )]
     Damaged(String),
-    /// An event does not fit the chain.
+    /// An event does not fit the tree.
     #[error(
-        "event {seq} does not fit the chain ({what}): the log was changed or cut after it was \
+        "event {seq} does not fit the log ({what}): the log was changed or cut after it was \
          written; restore it from a copy. Without one, start once with --new-mesh, which sets it aside and \
          founds a new mesh"
     )]
-    Chain {
+    Entry {
         /// The event.
         seq: u64,
         /// The part that does not fit.
         what: &'static str,
     },
-    /// Signed by a key that is not this controller's.
+    /// The checkpoint is not that of the events.
     #[error(
-        "it is signed by {0}, which is not the key in authority.key: restore that key, or, to go on \
+        "its signed checkpoint is not that of its events ({0}): the log was changed or cut after it was written; \
+         restore it from a copy. Without one, start once with --new-mesh, which sets it aside and founds a \
+         new mesh"
+    )]
+    Checkpoint(String),
+    /// The checkpoint is signed by a key that is not this controller's.
+    #[error(
+        "its checkpoint is not signed by {0}, the key in log.key: restore that key together with the log. \
+         Without it, start once with --new-mesh, which sets the log aside and founds a new mesh"
+    )]
+    Signer(LogId),
+    /// The mesh is of an authority that is not this controller's.
+    #[error(
+        "its mesh is signed for by {0}, which is not the key in authority.key: restore that key, or, to go on \
          with a new one on purpose, name the old one in `adopt_log`; all nodes have to enrol again then, as they \
          have to in a new mesh, which --new-mesh founds"
     )]
-    Signer(AuthorityId),
+    Authority(AuthorityId),
+    /// Events have left the disk, and the snapshot that stands for them is not to be believed.
+    #[error(
+        "the snapshot that stands for events which are no longer kept is {0}: restore the log from a copy. \
+         Without one, start once with --new-mesh, which sets it aside and founds a new mesh"
+    )]
+    Snapshot(&'static str),
     /// An event of a newer version.
     #[error(
         "event {0} is of a kind that this version does not know: start the version that wrote it"
     )]
     Newer(u64),
-    /// A schema of a newer version.
+    /// A schema of another version.
     #[error("it has the schema of another version: start the version that wrote it")]
     Schema,
+    /// A number that no event or checkpoint has.
+    #[error("{0}")]
+    Number(String),
+    /// A proof that does not hold.
+    #[error("a proof made of it does not hold ({0}): the log is damaged; restore it from a copy")]
+    Proof(#[from] ProofError),
     /// Anything else that the database says.
     #[error("{0}")]
     Database(rusqlite::Error),
@@ -72,13 +98,21 @@ impl LogError {
     /// Whether the mesh in the log is lost, rather than out of reach for now.
     pub fn is_loss(&self) -> bool {
         match self {
-            Self::Lost(_) | Self::Damaged(_) | Self::Chain { .. } | Self::Signer(_) => true,
+            Self::Lost(_)
+            | Self::Damaged(_)
+            | Self::Entry { .. }
+            | Self::Checkpoint(_)
+            | Self::Signer(_)
+            | Self::Authority(_)
+            | Self::Snapshot(_) => true,
             Self::Full
             | Self::NotTaken
             | Self::ReadOnly
             | Self::InUse
             | Self::Newer(_)
             | Self::Schema
+            | Self::Number(_)
+            | Self::Proof(_)
             | Self::Database(_)
             | Self::Io(_) => false,
         }
