@@ -358,7 +358,7 @@ fn timing(policy: &Policy) -> Timing {
 
 /// Members that are judged as often as there is an occasion.
 const SMALL: usize = 250;
-/// The rest for each member: ten times as long as it takes to judge one.
+/// The rest for each member. Chosen, and not derived from how long it takes to judge one.
 const JUDGING: Duration = Duration::from_micros(20);
 /// Joins within this time share an epoch.
 const JOIN_DEBOUNCE: Duration = Duration::from_millis(200);

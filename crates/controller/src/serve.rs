@@ -367,7 +367,7 @@ impl Shell {
 /// Inputs that may wait; beyond that, connections wait.
 const INPUTS: usize = 1024;
 /// Evidence that is taken together: a disk that takes its time for a commit must not be the limit. Operators wait for
-/// so much at most, which is some 30 ms.
+/// so much at most, some 40 ms at the 6,000 a second that were measured.
 const BATCH: usize = 256;
 /// Keeps a timer that is due, but waits for something else, from spinning.
 const TICK: Duration = Duration::from_millis(1);
