@@ -183,6 +183,6 @@ show() {
 
 field_is() { [[ $(of "$1" "$2") == "$3" ]]; }
 all_active() { [[ $(ask '[.nodes[] | .membership == "ALLOWED" and .state == "ACTIVE"] | all') == true ]]; }
-all_score() { [[ $(ask "[.nodes[].last_benchmark.overall == $1] | all") == true ]]; }
+all_score() { [[ $(ask "[.nodes[].score == $1] | all") == true ]]; }
 
 main "$@"

@@ -184,6 +184,7 @@ impl<'e> View<'e> {
             },
             state,
             last_benchmark: node.newest_run().map(benchmark),
+            score: decision.score,
             groups: node.groups.iter().cloned().collect(),
             overriding: node.overriding(now).map(overriding),
             psk: match control {

@@ -189,7 +189,11 @@ pub(crate) fn table(status: &ControllerStatus) -> String {
             name.to_string(),
             membership(node.membership).into(),
             state(node.state).into(),
-            or_dash(benchmark.and_then(|b| b.overall).map(units::score)),
+            or_dash(
+                node.score
+                    .or_else(|| benchmark.and_then(|b| b.overall))
+                    .map(units::score),
+            ),
             or_dash(benchmark.map(|b| units::age(&status.generated_utc, &b.timestamp))),
             psk(node.psk).into(),
             heard(node, &status.generated_utc),

@@ -245,6 +245,9 @@ pub struct NodeStatus {
     pub overriding: Option<OverrideStatus>,
     /// Newest accepted evidence.
     pub last_benchmark: Option<BenchmarkStatus>,
+    /// The score that the policy makes of the node's evidence, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
     /// Whether the node holds the PSKs of the epoch in force.
     pub psk: PskState,
     /// Why it is denied, or why it soon will be.
