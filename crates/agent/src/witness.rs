@@ -191,6 +191,10 @@ fn checkpoint(mark: &Verified<Mark>, news: &LogNews) -> Result<(LogEnd, (Note, V
     let origin = note.text().split('\n').next().unwrap_or_default();
     let log = Verifier::new(origin, mark.log_key).map_err(|error| error.to_string())?;
     let checkpoint = Checkpoint::verify(&note, &log).map_err(|error| error.to_string())?;
+    // This node's own word would stand among whatever else the controller put there, in anybody's name.
+    if note.signatures().iter().any(|line| line.name != origin) {
+        return Err("somebody else than the log signed it too".to_owned());
+    }
     let end = LogEnd {
         events: checkpoint.size,
         root: wire::Digest(checkpoint.root.0),
@@ -373,6 +377,9 @@ mod tests {
         let (foreign, by_another) = other.says(&log, 0);
         assert!(hold(&mark, &by_another).is_err(), "another log's key");
         assert!(hold(&foreign, &by_another).is_err(), "another authority");
+        let mut with_more = news.clone();
+        with_more.checkpoint.push_str("— node-a AAAAAAA=\n");
+        assert!(hold(&mark, &with_more).is_err(), "a line of another name");
         let mut large = news.clone();
         large.proof = vec![[0; 32]; MAX_PROOF + 1];
         assert!(hold(&mark, &large).is_err());
