@@ -21,7 +21,7 @@
 //!
 //! The tests are the longer part of the file.
 //!
-//! The file is long because half of it is its tests.
+//! The file is long because a third of it and more is its tests.
 
 use keys::Epoch;
 use std::time::Duration;
