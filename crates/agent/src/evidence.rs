@@ -2,6 +2,8 @@
 //! to, signed, sent, sent again after a connection was lost or a refusal that may pass, accepted or refused.
 //! Suites do not get in each other's way: of each the newest run is kept, and one is on its way at a time.
 //! Judges no score.
+//!
+//! The file is long because a third of it and more is its tests.
 
 use crate::seen::{SeenRun, SeenRuns};
 use jiff::Timestamp;

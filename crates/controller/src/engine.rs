@@ -13,6 +13,8 @@
 //! | `Operator` | what operators ask | a rotation |
 //! | `View`, `metrics` | what all of that looks like from outside | sees everything |
 //! | `timers` | what is due when, and why | sees journal, segments and connections |
+//!
+//! The file is long because every input and every view of the machine has its door here.
 
 use crate::by::By;
 use crate::clock::{Now, Steps};

@@ -1,6 +1,8 @@
 //! Everything that can happen, as the event log keeps it. Every change of durable state is one of these; the
 //! state is their fold ([`crate::fleet`]). Names and keys are stored as printed, so that the log can be
 //! read without this program.
+//!
+//! The file is long because it is a list.
 
 use jiff::Timestamp;
 use keys::{AuthorityId, Epoch, LogId, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};

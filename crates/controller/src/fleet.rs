@@ -1,5 +1,7 @@
 //! The fold of the event log: every enrolled node and every token, and for each segment what was decided in
 //! it ([`Standings`]). [`Fleet::apply`] is the only way in; nothing here reads a clock or decides anything.
+//!
+//! The file is long because every kind of event is folded in one place.
 
 use crate::by::By;
 use crate::clock::{Now, steps_back};

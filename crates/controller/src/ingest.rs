@@ -1,5 +1,7 @@
 //! The words of enrolled nodes: Hello, evidence, acknowledgements, reports, places. Each speaks only about
 //! itself; evidence alone changes anything durable. Refuses what unknown keys say: that is enrolment's.
+//!
+//! The file is long because every word of a node is answered here.
 
 use crate::announced::Announced;
 use crate::by::By;

@@ -3,6 +3,8 @@
 //!
 //! A log that is opened is verified, and folded into a [`Fleet`]. A whole copy of an earlier state, with its own
 //! checkpoint, cannot be told from the log itself; the nodes can, by the checkpoints that they keep.
+//!
+//! The file is long because opening, writing and letting go of old entries share one open log.
 
 use crate::by::By;
 use crate::clock::Now;

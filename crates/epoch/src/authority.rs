@@ -20,6 +20,8 @@
 //! | [`Kind::Immediate`] | none | that of the epoch in force; too late for that: a whole epoch |
 //!
 //! The tests are the longer part of the file.
+//!
+//! The file is long because a third of it and more is its tests.
 
 use keys::Epoch;
 use std::time::Duration;

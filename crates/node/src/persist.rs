@@ -1,5 +1,7 @@
 //! A node's memory across restarts, in its state directory: where it is enrolled, and the
 //! newest epoch that it accepted. Files are 0600 and replaced whole.
+//!
+//! The file is long because it holds every file of a node's memory, and a quarter of it is tests.
 
 use crate::io::rights::{self, Keep};
 use agent::SeenRun;

@@ -1,5 +1,7 @@
 //! The control channel: dials the controller, enrols or says hello, and carries messages until the
 //! connection is lost; then dials again, with backoff and jitter, for ever.
+//!
+//! The file is long because dialling, enrolling and saying hello share one connection and its errors.
 
 use crate::io::{addresses, clock, interface, udp};
 use agent::SessionEvent;

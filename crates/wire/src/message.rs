@@ -1,4 +1,6 @@
 //! The messages of node and controller to each other, one variant per frame type.
+//!
+//! The file is long because it is a list.
 
 use crate::frame::Frame;
 use crate::instance::{Duplicate, Instance};

@@ -1,5 +1,7 @@
 //! The inputs that every run starts from: one well-formed example of each thing, made by the
 //! product's own encoders. `cargo run --example seeds` writes them; a test compares.
+//!
+//! The file is long because it is a list.
 
 use crate::fixed::{AUTHORITY, EVALUATOR, NODE};
 use crate::{engines, evidence, frames, ledgers, offloads, results, tokens, tunnels, updates};

@@ -1,4 +1,6 @@
 //! Decisions, by example and by property.
+//!
+//! The file is long because each rule has its examples.
 
 use super::*;
 use crate::reason::Fault;
