@@ -371,4 +371,4 @@ const CHUNK: usize = 1 << 18;
 /// Without a byte for that long, a transfer has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Without a datagram for that long, none is on its way.
-const STALL: Duration = Duration::from_secs(1);
+const STALL: Duration = Duration::from_secs(5);

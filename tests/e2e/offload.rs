@@ -122,7 +122,7 @@ fn every_combination_of_offloads_carries_the_same_bytes_and_says_what_is_on() {
 #[test]
 fn a_batch_that_its_path_refuses_is_sent_one_by_one_and_other_paths_keep_theirs() {
     // Fixed, or it would follow the narrow path as soon as that is noticed.
-    let mesh = start(idle_mesh(3).node_setting(HUB, "mtu", 1440));
+    let mut mesh = start(idle_mesh(3).node_setting(HUB, "mtu", 1440));
     let (narrow, wide) = ("node-b", "node-c");
     let [v4, v6] = mesh.underlay_addresses(narrow);
     let [own_v4, own_v6] = mesh.underlay_addresses(HUB);
@@ -133,6 +133,10 @@ fn a_batch_that_its_path_refuses_is_sent_one_by_one_and_other_paths_keep_theirs(
     hub.ip(&format!("route add {v4}/32 dev narrow src {own_v4}"));
     hub.ip(&format!("-6 route add {v6}/128 dev narrow src {own_v6}"));
     let before = offloads(&mesh, HUB);
+    // The neighbours on the new device are found before anything is counted.
+    mesh.wait_until("the narrow path carries packets", |mesh| {
+        mesh.ping(HUB, narrow)
+    });
 
     // Begins with what was refused: every datagram of the batch is there.
     for is_v6 in [false, true] {

@@ -47,6 +47,8 @@ pub(crate) struct Ingest<'e> {
 #[derive(Debug, Default)]
 pub(crate) struct Staged {
     runs: Vec<StagedRun>,
+    /// The events that put each of them on record, in the same order.
+    events: Vec<Event>,
     /// When the newest was staged.
     at: Option<Now>,
 }
@@ -57,7 +59,6 @@ struct StagedRun {
     name: NodeName,
     digest: [u8; 32],
     envelope: Vec<u8>,
-    event: Event,
     /// The bytes that it takes of what its node may fill.
     kept: u32,
 }
@@ -338,9 +339,9 @@ impl Ingest<'_> {
                     name: name.clone(),
                     digest,
                     envelope: envelope.to_vec(),
-                    event,
                     kept,
                 });
+                self.staged.events.push(event);
             }
             Err(error) => self.answer((id, name), digest, envelope, Err(error), now),
         }
@@ -394,11 +395,10 @@ impl Ingest<'_> {
 
     /// Makes durable what is staged, and answers.
     pub(crate) fn commit_staged(&mut self, now: Now) {
-        let runs = std::mem::take(&mut self.staged.runs);
+        let Staged { runs, events, .. } = std::mem::take(self.staged);
         if runs.is_empty() {
             return;
         }
-        let events: Vec<Event> = runs.iter().map(|run| run.event.clone()).collect();
         let written = self.journal.commit(None, &events, &[], self.output, now);
         for run in runs {
             if written.is_ok() {

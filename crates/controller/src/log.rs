@@ -39,6 +39,8 @@ pub struct Log {
     no_room_for_evidence: bool,
     /// The write-ahead log still holds what the tables have lost.
     unwiped: bool,
+    /// No snapshot is tried before this.
+    snapshot_at: Duration,
     /// When to look for evidence that is too old to be kept.
     prune_at: Duration,
     /// The proofs that were made last: with an epoch, all nodes need the same few.
@@ -139,6 +141,7 @@ impl Log {
             reserve: Reserve::beside(path),
             no_room_for_evidence: false,
             unwiped: true,
+            snapshot_at: Duration::ZERO,
             prune_at: Duration::ZERO,
             proofs: RefCell::default(),
         };
@@ -338,8 +341,11 @@ impl Log {
     pub fn retain(&mut self, fleet: &Fleet, keep: Duration, now: Now) -> Option<Event> {
         let written = self.head().seq - self.store.snapshot_seq();
         let is_due = now.boot >= self.prune_at;
-        if written >= SNAPSHOT_AFTER || (is_due && written >= PRUNE_AFTER) {
+        let wanted = written >= SNAPSHOT_AFTER || (is_due && written >= PRUNE_AFTER);
+        if wanted && now.boot >= self.snapshot_at {
             self.snapshot(fleet);
+            // One that fails is not tried again with every commit: it takes as long as one that succeeds.
+            self.snapshot_at = now.boot + SNAPSHOT_PAUSE;
         }
         if !is_due || keep.is_zero() {
             return None;
@@ -527,6 +533,8 @@ const SNAPSHOT_AFTER: u64 = 65_536;
 /// The same when evidence is due to leave, which only events before a snapshot can.
 const PRUNE_AFTER: u64 = 4_096;
 const MAX_PROOFS: usize = 4_096;
+/// Between two snapshots, or attempts at one.
+const SNAPSHOT_PAUSE: Duration = Duration::from_secs(10);
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// Between two lots, while there are more.
 const PRUNE_PAUSE: Duration = Duration::from_secs(1);
