@@ -138,6 +138,7 @@ async fn session(
         advertised: Vec::new(),
         addresses: Vec::new(),
         newest: None,
+        holds: Vec::new(),
         log: None,
         unix_ms: u64::try_from(Timestamp::now().as_millisecond())?,
         instance: wire::fixtures::instance(1, 1),

@@ -112,6 +112,7 @@ async fn ask(used: Token) -> anyhow::Result<Vec<Refusal>> {
         advertised: Vec::new(),
         addresses: Vec::new(),
         newest: None,
+        holds: Vec::new(),
         log: None,
         unix_ms: 0,
         instance: wire::fixtures::instance(1, 1),

@@ -171,6 +171,7 @@ impl Node {
             advertised: Vec::new(),
             addresses: Vec::new(),
             newest: self.agent.mark().cloned(),
+            holds: self.agent.holds(),
             log: self.agent.log(),
             unix_ms,
             instance: fixtures::instance(1, 1),
@@ -238,6 +239,7 @@ impl Node {
             }
             Effect::LookAtUnderlay
             | Effect::Witnessed(_)
+            | Effect::Holds(_)
             | Effect::RememberRuns(_)
             | Effect::Trust(_) => Step::Other,
             Effect::HangUp | Effect::Move(_) => panic!("no clock jumps here, and no node moves"),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use keys::{AuthorityId, NodeSecret, WgSecret};
 use std::time::Duration;
 use wire::log::LogEnd;
-use wire::{Mark, Place, Signed, ToController};
+use wire::{Digest, Mark, Place, Signed, ToController};
 
 /// One moment, on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub enum Effect {
     },
     /// Show this end of the controller's log to the next controller that is met.
     Witnessed(LogEnd),
+    /// Show the controller at the next connection that these updates are held. No restart survives them.
+    Holds(Vec<Digest>),
     /// Remember across restarts that these runs came from files.
     RememberRuns(Vec<SeenRun>),
     /// The controller has another place for this node: remember it for the next start, because addresses,

@@ -11,13 +11,13 @@ use crate::effect::{ConnectionId, Output};
 use allowance::Bucket;
 use exposition::Tally;
 use keys::{Epoch, NodeId};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 use wire::instance::Seen;
-use wire::message::{Hello, InterfaceReport, Phase, Refusal};
-use wire::{Duplicate, Instance, NodeName, ToNode, Way};
+use wire::message::{Hello, InterfaceReport, MAX_HELD, Phase, Refusal};
+use wire::{Digest, Duplicate, Instance, NodeName, ToNode, Way};
 
 /// All of them.
 #[derive(Debug)]
@@ -40,6 +40,22 @@ pub(crate) struct Session {
     pub(crate) stage: Stage,
     /// The log as its node knows it.
     pub(crate) kept: Cell<Kept>,
+    /// Digests of updates that its node holds, by what it said and acknowledged; oldest first.
+    pub(crate) holds: RefCell<Vec<Digest>>,
+}
+
+impl Session {
+    /// Its node holds one more update.
+    pub(crate) fn hold(&self, digest: Digest) {
+        let mut holds = self.holds.borrow_mut();
+        if holds.contains(&digest) {
+            return;
+        }
+        if holds.len() >= MAX_HELD {
+            holds.remove(0);
+        }
+        holds.push(digest);
+    }
 }
 
 /// The log as a node knows it, by what it said and by what it was sent since.
@@ -167,6 +183,7 @@ impl Connections {
             remote,
             stage: Stage::opening(now),
             kept: Cell::default(),
+            holds: RefCell::default(),
         };
         self.sessions.insert(id, session);
     }

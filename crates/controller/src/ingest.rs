@@ -25,8 +25,8 @@ use wire::admin::EvidenceAnswer;
 use wire::evidence::{Attested, EvidenceError, payload_digest, peek};
 use wire::log::LogEnd;
 use wire::message::{
-    Again, Hello, InterfaceReport, PeerReport, Phase, Refusal, RefusedEvidence, ToController,
-    ToNode,
+    Again, Hello, InterfaceReport, MAX_HELD, PeerReport, Phase, Refusal, RefusedEvidence,
+    ToController, ToNode,
 };
 use wire::{Digest, Mark, NodeName, Signed, Verified, Way};
 
@@ -103,7 +103,11 @@ impl Ingest<'_> {
         live.software = Some(hello.software);
         tracing::info!(node = %name, skew_ms = skew, "node connected");
         tracing::debug!(node = %name, %remote, "node's address");
-        self.welcome(id, name, (hello.newest, hello.log), now);
+        if hello.holds.len() > MAX_HELD {
+            self.close(id, Refusal::Protocol);
+            return;
+        }
+        self.welcome(id, name, (hello.newest, hello.log, hello.holds), now);
         let Hello {
             listen_port,
             advertised,
@@ -127,7 +131,8 @@ impl Ingest<'_> {
             ToController::Present => self.present(id, name, now),
             ToController::Kept { log } => self.kept(id, log, now),
             ToController::Evidence { envelope } => self.evidence(id, name, &envelope, now),
-            ToController::Ack { epoch, phase } => self.ack(name, epoch, phase),
+            ToController::Ack { epoch, phase } => self.ack(id, name, epoch, phase),
+            ToController::Whole => self.whole(id, now),
             ToController::Report { peers, interface } => self.observe(name, peers, interface, now),
             ToController::Endpoints {
                 listen_port,
@@ -143,6 +148,25 @@ impl Ingest<'_> {
             return;
         };
         session.kept.set(self.journal.kept(Some(log)));
+        self.again(id, now);
+    }
+
+    /// Changes were of no use to a node, because it does not hold what they build on.
+    fn whole(&mut self, id: ConnectionId, now: Now) {
+        let Some(session) = self.connections.session(id) else {
+            return;
+        };
+        // What was sent whole is not asked for again.
+        if !session.holds.take().is_empty() {
+            self.again(id, now);
+        }
+    }
+
+    /// Sends what is in force and on its way once more.
+    fn again(&mut self, id: ConnectionId, now: Now) {
+        let Some(session) = self.connections.session(id) else {
+            return;
+        };
         let node = session.peer;
         let mut push = Push {
             mesh: self.mesh,
@@ -192,7 +216,7 @@ impl Ingest<'_> {
         &mut self,
         id: ConnectionId,
         name: &NodeName,
-        (newest, log): (Option<Signed<Mark>>, Option<LogEnd>),
+        (newest, log, holds): (Option<Signed<Mark>>, Option<LogEnd>, Vec<Digest>),
         now: Now,
     ) {
         let Some(node) = self.journal.fleet().node(name) else {
@@ -222,6 +246,7 @@ impl Ingest<'_> {
         }
         if let Some(session) = self.connections.session(id) {
             session.kept.set(self.journal.kept(log));
+            session.holds.replace(holds);
         }
         let mut push = Push {
             mesh: self.mesh,
@@ -258,7 +283,12 @@ impl Ingest<'_> {
         self.relocate(id, name, now);
     }
 
-    fn ack(&mut self, name: &NodeName, epoch: Epoch, phase: Phase) {
+    fn ack(&mut self, id: ConnectionId, name: &NodeName, epoch: Epoch, phase: Phase) {
+        let mut segments = self.segments.iter();
+        let held = segments.find_map(|segment| segment.digest_of(epoch));
+        if let (Some(session), Some(digest)) = (self.connections.session(id), held) {
+            session.hold(digest);
+        }
         let newest = self.segments.iter().filter_map(|segment| segment.newest());
         let newest = newest.map(|span| span.epoch).max().unwrap_or_default();
         let live = self.connections.live_mut(name);

@@ -49,7 +49,7 @@ impl Push<'_> {
             // By the key that the connection proved. If the name decided, a connection that is still open
             // under a node's old key, which may be in the wrong hands, would be sent the secret of the epoch
             // that was published to shut it out.
-            self.update(id, peer, (issue, &mark), now);
+            self.update(id, peer, segment, (issue, &mark), now);
             // Where the members are is told to a member's key alone, for the same reason.
             let entries = if !issue.has_member(peer) {
                 continue;
@@ -99,7 +99,7 @@ impl Push<'_> {
             let seen = mark.map_or(Epoch::default(), |mark| mark.epoch);
             for issue in segment.issues_since(seen) {
                 if let Some(mark) = self.mark(issue) {
-                    self.update(id, node, (issue, &mark), now);
+                    self.update(id, node, segment, (issue, &mark), now);
                 }
             }
         }
@@ -135,6 +135,7 @@ impl Push<'_> {
         &mut self,
         id: ConnectionId,
         node: &NodeId,
+        segment: &Segment,
         (issue, mark): (&Issue, &Signed<Mark>),
         now: Now,
     ) {
@@ -148,7 +149,8 @@ impl Push<'_> {
                     let events = self.journal.log().head().seq;
                     session.kept.set(Kept::Events(events));
                 }
-                let update = issue.push(node, (mark.clone(), news), now);
+                let changes = segment.changes(&session.holds.borrow(), issue);
+                let update = issue.push(node, changes, (mark.clone(), news), now);
                 self.output.send(id, update);
             }
             Err(error) => tracing::error!(

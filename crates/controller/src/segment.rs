@@ -12,12 +12,14 @@ use keys::{Epoch, NodeId, SegmentId};
 use policy::{Decision, Policy, Revoke, judge, stale_in};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use wire::NodeName;
+use wire::{Changes, Digest, NodeName};
 
+mod bases;
 mod draft;
 mod issue;
 mod resume;
 
+use bases::Bases;
 pub(crate) use draft::Draft;
 pub use draft::Unpublished;
 pub(crate) use issue::Issue;
@@ -30,6 +32,7 @@ pub(crate) struct Segment {
     authority: Authority,
     /// The epoch in force and the one on its way, as far as they can be pushed.
     issues: BTreeMap<Epoch, Issue>,
+    bases: Bases,
     /// Members only because an operator has not confirmed their removal.
     held: BTreeSet<NodeName>,
     phase: Phase,
@@ -75,6 +78,7 @@ impl Segment {
             authority: Authority::new(timing(&policy)),
             policy,
             issues: BTreeMap::new(),
+            bases: Bases::default(),
             held: BTreeSet::new(),
             phase: Phase::Running,
             joins: Joins::Nobody,
@@ -136,6 +140,16 @@ impl Segment {
     /// An epoch that can be pushed.
     pub(crate) fn issue(&self, epoch: Epoch) -> Option<&Issue> {
         self.issues.get(&epoch)
+    }
+
+    /// The digest of the update of an epoch that was pushed of late.
+    pub(crate) fn digest_of(&self, epoch: Epoch) -> Option<Digest> {
+        self.bases.digest(epoch)
+    }
+
+    /// How an epoch is best told to a node that holds these updates; `None`: whole.
+    pub(crate) fn changes(&self, held: &[Digest], issue: &Issue) -> Option<Changes> {
+        self.bases.changes(held, issue)
     }
 
     /// The epochs that a node needs which has seen this one: nothing older, but the newest in any case.
@@ -330,6 +344,7 @@ impl Segment {
         // roster may hold the node that this one excludes.
         let in_force = self.authority.in_force().map(|span| span.epoch);
         self.issues.retain(|epoch, _| Some(*epoch) == in_force);
+        self.bases.add(&issue);
         self.issues.insert(issue.update.epoch, issue);
     }
 

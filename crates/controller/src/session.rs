@@ -89,7 +89,7 @@ async fn write(mut sender: Sender<ToNode>, outbox: &Outbox) {
     while let Some(next) = outbox.take().await {
         match next {
             Outbound::Message(message) => {
-                if let Err(error) = sender.send(&message).await {
+                if let Err(error) = sender.send_shared(*message).await {
                     tracing::debug!(%error, "send failed");
                     return;
                 }

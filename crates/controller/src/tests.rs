@@ -54,6 +54,7 @@ struct World {
     connections: u64,
     /// The messages to every connection, in order.
     told: BTreeMap<ConnectionId, Vec<ToNode>>,
+    seen: wire::fixtures::Seen,
     closed: BTreeMap<ConnectionId, Refusal>,
     /// Whether the last evidence that was refused may be sent again.
     again: Option<Again>,
@@ -150,6 +151,7 @@ impl World {
             now,
             connections: 0,
             told: BTreeMap::new(),
+            seen: Default::default(),
             again: None,
             closed: BTreeMap::new(),
         }
@@ -179,7 +181,12 @@ impl World {
     fn collect(&mut self) {
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
-                Effect::Send(id, message) => self.told.entry(id).or_default().push(*message),
+                Effect::Send(id, message) => {
+                    let message = self
+                        .seen
+                        .whole(*message, &self.engine.fleet().authorities());
+                    self.told.entry(id).or_default().push(message);
+                }
                 Effect::Close(id, reason) => {
                     self.closed.insert(id, reason);
                 }
@@ -307,6 +314,7 @@ impl World {
             advertised: Vec::new(),
             addresses: Vec::new(),
             newest,
+            holds: Vec::new(),
             log: None,
             unix_ms: self.now.unix_ms() + 7,
             instance,

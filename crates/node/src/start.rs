@@ -86,6 +86,7 @@ pub(crate) fn start(
     let (announced, shown) = watch::channel(Shown {
         newest: mark.clone(),
         log,
+        holds: Vec::new(),
     });
     let dialer = Dialer::bind(&identity, enrolment.controller)?;
     let introduction = Introduction {

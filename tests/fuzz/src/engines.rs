@@ -53,6 +53,7 @@ struct World {
     evicted: BTreeSet<NodeId>,
     /// The newest epoch that anybody was told of.
     newest: Epoch,
+    seen: wire::fixtures::Seen,
 }
 
 struct Node {
@@ -93,6 +94,7 @@ impl World {
             last: 0,
             evicted: BTreeSet::new(),
             newest: Epoch(0),
+            seen: Default::default(),
         };
         world.start();
         world
@@ -267,6 +269,7 @@ impl World {
             advertised: Vec::new(),
             addresses: Vec::new(),
             newest,
+            holds: Vec::new(),
             log: claims.is_multiple_of(5).then(|| LogEnd {
                 events: u64::from(claims),
                 root: Digest([claims; 32]),
@@ -411,6 +414,7 @@ impl World {
     }
 
     fn told(&mut self, node: usize, message: ToNode) {
+        let message = self.seen.whole(message, &[AUTHORITY.public()]);
         let ToNode::Update(update) = message else {
             return;
         };

@@ -320,6 +320,7 @@ fn to_controller() -> Vec<ToController> {
             advertised: addresses(),
             addresses: vec![addresses()[0].ip()],
             newest: Some(mark()),
+            holds: Vec::new(),
             log: Some(END),
             unix_ms: 1_700_000_000_000,
             instance: fixtures::instance(1, 1),
