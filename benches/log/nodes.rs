@@ -225,6 +225,7 @@ impl Line {
             addresses: Vec::new(),
             newest: None,
             holds: Vec::new(),
+            told: Vec::new(),
             log: None,
             unix_ms: Timestamp::now().as_millisecond().unsigned_abs(),
             instance,

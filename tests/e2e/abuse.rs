@@ -153,6 +153,7 @@ async fn say(connection: &Connection, turn: usize) -> Option<Streams> {
             addresses: Vec::new(),
             newest: None,
             holds: Vec::new(),
+            told: Vec::new(),
             log: None,
             unix_ms: 0,
             instance: wire::fixtures::instance(1, 1),

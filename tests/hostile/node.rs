@@ -375,10 +375,10 @@ impl Life {
                     log: changed.log.clone(),
                 })
             }
-            ToNode::Endpoints { entries } => {
-                for (node, endpoints) in entries {
+            ToNode::Endpoints { entries, .. } => {
+                for (node, endpoints) in entries.decode()? {
                     self.endpoints
-                        .extend(endpoints.first().map(|first| (*node, *first)));
+                        .extend(endpoints.first().map(|first| (node, *first)));
                 }
                 self.place_peers();
                 Ok(())
@@ -438,6 +438,7 @@ impl Life {
                 Effect::Remember { .. }
                 | Effect::Witnessed(_)
                 | Effect::Holds(_)
+                | Effect::Told(_)
                 | Effect::RememberRuns(_)
                 | Effect::Trust(_)
                 | Effect::Move(_)

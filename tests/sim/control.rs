@@ -163,6 +163,12 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Send(id, message) => self.send_to_node(id, *message),
+                Effect::Places(id) => {
+                    let engine = self.controller.engine.as_mut().expect("it runs");
+                    for message in engine.places_for(id) {
+                        self.send_to_node(id, message);
+                    }
+                }
                 Effect::Close(id, reason) => {
                     let odd = matches!(reason, Refusal::Protocol | Refusal::NotEnrolled);
                     // On a broken path an agent says nothing, and is closed for that.

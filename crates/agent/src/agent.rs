@@ -24,6 +24,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tunnel::{Inside, PeerSnapshot};
+use wire::endpoints::PlacesMark;
 use wire::log::{LogEnd, LogNews};
 use wire::message::{ChangedUpdate, InterfaceReport, Phase, Update};
 use wire::{
@@ -318,6 +319,11 @@ impl Agent {
         })
     }
 
+    /// Up to where it was told of the endpoints of others: for its next Hello.
+    pub fn told(&self) -> Vec<PlacesMark> {
+        self.places.told().to_vec()
+    }
+
     /// Digests of the updates that it holds to build others on: for its next Hello.
     pub fn holds(&self) -> Vec<Digest> {
         self.held.digests()
@@ -472,7 +478,14 @@ impl Agent {
         match message {
             ToNode::Update(update) => self.update(update, now),
             ToNode::Changes(changed) => self.changes(changed, now),
-            ToNode::Endpoints { entries } => {
+            ToNode::Endpoints { entries, mark } => {
+                let Ok(entries) = entries.decode() else {
+                    return tracing::warn!("the controller sent a malformed list of endpoints");
+                };
+                if let Some(mark) = mark {
+                    let told = self.places.handle_mark(mark).to_vec();
+                    self.effects.push_back(Effect::Told(told));
+                }
                 let view = self.member.view();
                 let found = self.places.handle_endpoints(entries, &self.inside, &view);
                 let change = DataChange::Places(found);

@@ -138,8 +138,11 @@ impl Journal {
         for event in events {
             self.fleet.apply(now.wall, by, event);
         }
-        if events.iter().any(changes_keys) {
-            output.change_keys();
+        for event in events.iter().filter(|event| changes_keys(event)) {
+            match event {
+                Event::NodeEnrolled { node, .. } => output.add_key(*node),
+                _ => output.change_keys(),
+            }
         }
         output.touch();
         Ok(())

@@ -22,6 +22,7 @@ use crate::segment::{Basis, Draft, Unpublished};
 use crate::segments::Segments;
 use epoch::authority::{Kind, NotNow};
 use keys::{NodeId, SegmentId};
+use wire::NodeName;
 
 mod report;
 
@@ -116,7 +117,7 @@ impl Rotation<'_> {
     }
 
     /// A durable epoch takes effect here, and then on the nodes.
-    fn take_effect(&mut self, id: SegmentId, mut draft: Draft, now: Now) {
+    fn take_effect(&mut self, id: SegmentId, draft: Draft, now: Now) {
         let segment = self.segments.get_mut(id);
         let epoch = draft.issue.update.epoch;
         report::published(&draft, segment.held(), now);
@@ -129,15 +130,17 @@ impl Rotation<'_> {
                 }
             }
         }
-        let before = std::mem::take(&mut draft.before);
         segment.adopt(draft);
+        let connections = &self.connections;
+        let at = |name: &NodeName| connections.live(name).map(|live| &*live.endpoints);
+        segment.place_members(self.journal.fleet(), at);
         let mut push = Push {
             mesh: self.mesh,
             journal: self.journal,
             connections: self.connections,
             output: self.output,
         };
-        push.epoch(segment, epoch, &before, now);
+        push.epoch(segment, epoch, now);
         self.output.touch();
     }
 

@@ -7,10 +7,12 @@ use crate::clock::Now;
 use crate::decide::joins;
 use crate::fleet::{Case, Fleet, Standings};
 use crate::mesh::Mesh;
+use crate::places::Places;
 use epoch::authority::{Authority, Span, Timer, Timing};
 use keys::{Epoch, NodeId, SegmentId};
 use policy::{Decision, Policy, Revoke, judge, stale_in};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 use wire::{Changes, Digest, NodeName};
 
@@ -33,6 +35,7 @@ pub(crate) struct Segment {
     /// The epoch in force and the one on its way, as far as they can be pushed.
     issues: BTreeMap<Epoch, Issue>,
     bases: Bases,
+    places: Places,
     /// Members only because an operator has not confirmed their removal.
     held: BTreeSet<NodeName>,
     phase: Phase,
@@ -79,6 +82,7 @@ impl Segment {
             policy,
             issues: BTreeMap::new(),
             bases: Bases::default(),
+            places: Places::new(id),
             held: BTreeSet::new(),
             phase: Phase::Running,
             joins: Joins::Nobody,
@@ -140,6 +144,31 @@ impl Segment {
     /// An epoch that can be pushed.
     pub(crate) fn issue(&self, epoch: Epoch) -> Option<&Issue> {
         self.issues.get(&epoch)
+    }
+
+    /// Where its members are.
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
+    }
+
+    pub(crate) fn places_mut(&mut self) -> &mut Places {
+        &mut self.places
+    }
+
+    /// The members are others: those that are new are where `at` says.
+    pub(crate) fn place_members<'a>(
+        &mut self,
+        fleet: &Fleet,
+        at: impl Fn(&NodeName) -> Option<&'a [SocketAddr]>,
+    ) {
+        for name in self.standings(fleet).roster() {
+            if let (Some(node), Some(endpoints)) = (fleet.node(name), at(name)) {
+                self.places.post(node.id, endpoints);
+            }
+        }
+        let mut places = std::mem::replace(&mut self.places, Places::new(self.id));
+        places.retain(|node| self.is_member(fleet, node));
+        self.places = places;
     }
 
     /// The digest of the update of an epoch that was pushed of late.

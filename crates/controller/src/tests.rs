@@ -187,6 +187,10 @@ impl World {
                         .whole(*message, &self.engine.fleet().authorities());
                     self.told.entry(id).or_default().push(message);
                 }
+                Effect::Places(id) => {
+                    let news = self.engine.places_for(id);
+                    self.told.entry(id).or_default().extend(news);
+                }
                 Effect::Close(id, reason) => {
                     self.closed.insert(id, reason);
                 }
@@ -315,6 +319,7 @@ impl World {
             addresses: Vec::new(),
             newest,
             holds: Vec::new(),
+            told: Vec::new(),
             log: None,
             unix_ms: self.now.unix_ms() + 7,
             instance,

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tunnel::Inside;
+use wire::endpoints::PlacesMark;
 use wire::host_port::{Host, HostPort, HostPortError};
 use wire::log::LogEnd;
 use wire::message::{Enrol, Hello, MAX_OWN, Refusal};
@@ -101,6 +102,8 @@ pub(crate) struct Shown {
     pub(crate) log: Option<LogEnd>,
     /// The updates that are in memory.
     pub(crate) holds: Vec<Digest>,
+    /// Up to where it was told of the endpoints of others.
+    pub(crate) told: Vec<PlacesMark>,
 }
 
 /// The part of a hello that may change from one connection to the next.
@@ -208,6 +211,7 @@ async fn once(
         addresses: addresses.clone(),
         newest: shown.newest,
         holds: shown.holds,
+        told: shown.told,
         log: shown.log,
         unix_ms: clock::unix_ms(),
         instance: introduction.instance,

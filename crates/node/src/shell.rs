@@ -191,6 +191,7 @@ impl Shell {
                 Effect::HangUp => self.outbox = None,
                 Effect::Witnessed(end) => self.announced.send_modify(|it| it.log = Some(end)),
                 Effect::Holds(held) => self.announced.send_modify(|it| it.holds = held),
+                Effect::Told(told) => self.announced.send_modify(|it| it.told = told),
                 Effect::Remember {
                     high_water,
                     mark,

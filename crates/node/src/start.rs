@@ -86,7 +86,7 @@ pub(crate) fn start(
     let (announced, shown) = watch::channel(Shown {
         newest: mark.clone(),
         log,
-        holds: Vec::new(),
+        ..Shown::default()
     });
     let dialer = Dialer::bind(&identity, enrolment.controller)?;
     let introduction = Introduction {

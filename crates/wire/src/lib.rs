@@ -10,6 +10,7 @@
 //! | [`message`] | what node and controller say to each other |
 //! | [`update`] | the epoch update: roster, exclusions, durations; its mark |
 //! | [`changes`] | an update as what changed against an earlier one |
+//! | [`endpoints`] | where nodes can be reached |
 //! | [`log`] | the end of the controller's log, as nodes hear of it |
 //! | [`place`] | a node's place in a mesh |
 //! | [`signed`] | `Signed<T>` → `Verified<T>` |
@@ -29,6 +30,7 @@
 
 pub mod admin;
 pub mod changes;
+pub mod endpoints;
 pub mod evidence;
 pub mod family;
 #[cfg(any(test, feature = "fixtures"))]

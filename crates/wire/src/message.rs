@@ -3,6 +3,7 @@
 //! The file is long because it is a list.
 
 use crate::changes::Changes;
+use crate::endpoints::{Entries, PlacesMark};
 use crate::frame::Frame;
 use crate::instance::{Duplicate, Instance};
 use crate::log::{LogEnd, LogNews};
@@ -108,6 +109,8 @@ pub struct Hello {
     /// Digests of the updates that the node still holds, so that the next one may come as what changed. At most
     /// [`MAX_HELD`].
     pub holds: Vec<Digest>,
+    /// Up to where the node has been told of the endpoints of others. At most [`MAX_HELD`].
+    pub told: Vec<PlacesMark>,
     /// The end of the controller's log by the newest checkpoint that the node has kept.
     pub log: Option<LogEnd>,
     /// The node's wall clock, in milliseconds since 1970, to show the skew.
@@ -188,8 +191,10 @@ pub enum ToNode {
     Update(Update),
     /// Where peers can be reached; replaces what was said about the nodes in it (type 4).
     Endpoints {
-        /// Node and endpoints, best first; at most [`MAX_ENDPOINTS`] each.
-        entries: Vec<(NodeId, Vec<SocketAddr>)>,
+        /// Nodes and endpoints.
+        entries: Entries,
+        /// Up to where the node has been told with this; `None`: more follows.
+        mark: Option<PlacesMark>,
     },
     /// The result for the evidence with this digest (type 5).
     EvidenceResult {
@@ -418,6 +423,7 @@ impl Frame for ToNode {
         match self {
             Self::Update(update) => Some(update.signed.take_payload()),
             Self::Changes(changed) => Some(changed.changes.take()),
+            Self::Endpoints { entries, .. } => Some(entries.take()),
             _ => None,
         }
     }
@@ -481,6 +487,7 @@ mod tests {
             addresses: Vec::new(),
             newest: None,
             holds: Vec::new(),
+            told: Vec::new(),
             log: None,
             unix_ms: 1,
             instance: Instance::new(keys::MeshId([1; 16]), "boot", None, [7; 16]),

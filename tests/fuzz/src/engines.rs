@@ -270,6 +270,7 @@ impl World {
             addresses: Vec::new(),
             newest,
             holds: Vec::new(),
+            told: Vec::new(),
             log: claims.is_multiple_of(5).then(|| LogEnd {
                 events: u64::from(claims),
                 root: Digest([claims; 32]),
@@ -402,6 +403,12 @@ impl World {
                 Effect::Send(id, message) => {
                     let node = *self.connections.get(&id).expect("it is there");
                     self.told(node, *message);
+                }
+                Effect::Places(id) => {
+                    let node = *self.connections.get(&id).expect("it is there");
+                    for message in self.engine().places_for(id) {
+                        self.told(node, message);
+                    }
                 }
                 Effect::Close(id, _) => {
                     let node = self.connections.remove(&id).expect("it is there");

@@ -63,8 +63,8 @@ fn who_joins_learns_where_all_are_and_all_learn_where_it_is() {
     let [b] = world.members(["b"]);
     let heard = |world: &World, by: &Node, of: &Node| {
         world.told[&by.connection].iter().any(|message| {
-            matches!(message, ToNode::Endpoints { entries }
-                if entries.iter().any(|(id, _)| *id == of.secret.public()))
+            matches!(message, ToNode::Endpoints { entries, .. }
+                if entries.decode().unwrap().iter().any(|(id, _)| *id == of.secret.public()))
         })
     };
     assert!(heard(&world, &a, &b) && heard(&world, &b, &a));
