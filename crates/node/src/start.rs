@@ -31,6 +31,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tunnel::FrontDoor;
 use wire::{Instance, Place};
 
@@ -138,6 +139,7 @@ pub(crate) fn start(
         mark,
         log,
         seen,
+        derive_at_once: epoch::DERIVE_AT_ONCE,
     });
     let shell = Shell {
         agent,
@@ -157,6 +159,7 @@ pub(crate) fn start(
         mock_mean: emitting.mock_mean,
         announced,
         targets,
+        derivations: JoinSet::new(),
     };
     let inputs = Inputs {
         session,
