@@ -17,7 +17,7 @@ use crate::report;
 use crate::ways::{PeerWays, Ways};
 use crate::witness::{Cosigned, Unbelievable, Witness};
 use epoch::member::{Identity, View};
-use epoch::{Command, Member, Notice, UpdateError};
+use epoch::{Command, Derived, Member, Notice, UpdateError};
 use keys::{AuthorityId, LogId, NodeId, NodeSecret, WgPublicKey};
 use ledger::{cosignature, note};
 use std::collections::{BTreeSet, VecDeque};
@@ -78,6 +78,7 @@ impl Agent {
             mark,
             log,
             seen,
+            derive_at_once,
         } = config;
         let member = Identity {
             node: identity.public(),
@@ -85,9 +86,11 @@ impl Agent {
             mesh: place.mesh,
             segment: place.segment,
         };
+        let mut member = Member::new(member, high_water);
+        member.set_derive_at_once(derive_at_once);
         Self {
             inside: inside(&place),
-            member: Member::new(member, high_water),
+            member,
             held: Held::default(),
             identity,
             place,
@@ -245,6 +248,12 @@ impl Agent {
     /// Takes how the interface stands; the next report says so.
     pub fn handle_interface(&mut self, interface: InterfaceReport) {
         self.interface = interface.bounded();
+    }
+
+    /// Takes what came of an [`Effect::Derive`].
+    pub fn handle_derived(&mut self, derived: Derived, now: Now) {
+        self.member.handle_derived(derived, now.boot);
+        self.follow_member();
     }
 
     /// Does what is due.
@@ -675,6 +684,7 @@ impl Agent {
                     self.effects.push_back(Effect::Data(change));
                 }
                 Command::Agent(notice) => self.notice(notice),
+                Command::Derive(derivation) => self.effects.push_back(Effect::Derive(derivation)),
             }
         }
     }

@@ -56,6 +56,7 @@ impl Bench {
             mark: None,
             log: None,
             seen: Vec::new(),
+            derive_at_once: epoch::DERIVE_AT_ONCE,
         });
         let now = Now {
             boot: Duration::from_secs(1_000),
@@ -230,7 +231,7 @@ fn with_a_lead_an_epoch_is_installed_and_begins_later() {
     let update = bench.update(5_000);
     bench.say(update);
     let parts = |changes: &[DataChange]| match changes {
-        [DataChange::Epoch(EpochChange { install, turn }, _)] => (install.is_some(), *turn),
+        [DataChange::Epoch(EpochChange { install, turn, .. }, _)] => (install.is_some(), *turn),
         other => panic!("one change, not {}", other.len()),
     };
     assert_eq!(parts(&bench.changes()), (true, None));
