@@ -5,7 +5,8 @@ use epoch::{EpochChange, Install, PeerPlan, Turn};
 use keys::WgPublicKey;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use tunnel::{PeerSpec, Tunnel};
+use tunnel::{Groups, PeerSpec, Protocol, Rule, Tunnel};
+use wire::rules::{Allow, Traffic};
 
 /// Where peers are said to be, best first.
 pub type Places = Vec<(WgPublicKey, Vec<SocketAddr>)>;
@@ -52,13 +53,50 @@ fn install(install: Install, tunnel: &mut Tunnel, now: Duration) -> Vec<WgPublic
     let Install {
         epoch,
         peers,
+        rules,
+        own,
         lead,
         closes_at,
     } = install;
+    let groups: Vec<_> = peers
+        .iter()
+        .map(|peer| (peer.member.wg, groups(peer.member.groups)))
+        .collect();
     let peers = peers.into_iter().map(|PeerPlan { member, psk }| {
         let allowed = vec![IpAddr::V4(member.v4), IpAddr::V6(member.v6)];
         let key = member.wg;
         (PeerSpec { key, allowed }, psk)
     });
-    tunnel.install(epoch, peers.collect(), lead, closes_at, now)
+    let refused = tunnel.install(epoch, peers.collect(), lead, closes_at, now);
+    match rules.traffic {
+        Traffic::Allow => {}
+        Traffic::Deny => {
+            let allow = rules.allow.iter().map(rule).collect();
+            tunnel.install_rules(allow, self::groups(own), groups);
+        }
+    }
+    refused
+}
+
+/// A rule, as the data plane has it.
+fn rule(allow: &Allow) -> Rule {
+    Rule {
+        protocol: match allow.protocol {
+            wire::rules::Protocol::Any => Protocol::Any,
+            wire::rules::Protocol::Tcp => Protocol::Tcp,
+            wire::rules::Protocol::Udp => Protocol::Udp,
+            wire::rules::Protocol::Icmp => Protocol::Icmp,
+        },
+        ports: allow
+            .ports
+            .iter()
+            .map(|(first, last)| *first..=*last)
+            .collect(),
+        from: groups(allow.from),
+        to: groups(allow.to),
+    }
+}
+
+fn groups(groups: wire::rules::Groups) -> Groups {
+    Groups(groups.0)
 }

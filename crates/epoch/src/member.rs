@@ -25,6 +25,7 @@ use keys::{
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 use wire::message::Phase;
+use wire::rules::{Groups, Rules};
 use wire::update::LeaseEnd;
 use wire::{EpochUpdate, Verified};
 
@@ -234,6 +235,8 @@ impl Member {
         let install = Install {
             epoch,
             peers: peers.unwrap_or_default(),
+            rules: update.rules.clone(),
+            own: self.own_groups(&update),
             lead: until_activation,
             closes_at,
         };
@@ -497,6 +500,8 @@ impl Member {
             .roster
             .iter()
             .filter(|member| member.node != own.node)
+            // Without a PSK there is no tunnel, whatever else the other side believes.
+            .filter(|member| update.rules.connect(own.groups, member.groups))
         {
             let Some(shared) = cached(&mut self.shared, &self.identity.wg, &member.wg) else {
                 // With such a key the shared secret is the same for everybody: whoever knows the epoch
@@ -519,6 +524,11 @@ impl Member {
         Ok(Some(peers))
     }
 
+    fn own_groups(&self, update: &EpochUpdate) -> Groups {
+        let own = update.member(&self.identity.node);
+        own.map_or_else(Groups::default, |own| own.groups)
+    }
+
     // ---- activate ---------------------------------------------------------------------------
 
     /// Puts a pending update in force: what that means for the data plane, and what the agent has to do.
@@ -528,10 +538,13 @@ impl Member {
         } = pending;
         let epoch = update.epoch;
         let digest = update.digest();
-        let is_member = update.member(&self.identity.node).is_some();
+        let own = update.member(&self.identity.node);
         // A node that is left out closes at once, without a grace: its peers have dropped it already.
-        let (turn, phase, change) = if is_member {
-            let peers = update.roster.len() - 1;
+        let is_member = own.is_some();
+        let (turn, phase, change) = if let Some(own) = own {
+            let others = update.roster.iter().filter(|it| it.node != own.node);
+            let connects = |it: &&wire::Member| update.rules.connect(own.groups, it.groups);
+            let peers = others.filter(connects).count();
             let activated = Change::Activated { epoch, peers };
             (Turn::Begin(epoch), Phase::Activated, activated)
         } else {
@@ -586,6 +599,8 @@ impl Member {
         let install = pending.as_ref().map(|pending| Install {
             epoch: pending.epoch,
             peers: Vec::new(),
+            rules: Rules::default(),
+            own: Groups::default(),
             lead: Duration::ZERO,
             closes_at: Some(now),
         });

@@ -1,10 +1,9 @@
 //! One peer's gate: packets that go out open it for answers, packets that come in have to pass.
 
-use crate::flows::{Flow, Flows, Room};
+use crate::flows::{Flow, Flows};
 use crate::fragments::{Datagram, Fragments};
 use crate::openings::{Access, Openings};
 use crate::parse::{Packet, Part, Upper};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// The gate for the packets of one peer. Until anything is sent to it, it remembers nothing.
@@ -54,13 +53,13 @@ impl Gate {
 
     /// This host sends a packet to the peer: answers to it are let in.
     #[inline]
-    pub fn sent(&mut self, packet: &[u8], room: &Arc<Room>, now: Duration) {
+    pub fn sent(&mut self, packet: &[u8], now: Duration) {
         if let Access::Only(openings) = &self.access {
             let flow = opened(openings, packet);
             if let Some((flow, flags)) = flow {
                 let flows = self
                     .flows
-                    .get_or_insert_with(|| Flows::new(Arc::clone(room)));
+                    .get_or_insert_with(|| Flows::new(openings.room()));
                 flows.sent(flow, flags, now);
             }
         }

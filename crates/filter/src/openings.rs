@@ -1,5 +1,6 @@
 //! The rules as they concern one peer: which rule, if any, lets in a packet of a protocol to a port.
 
+use crate::flows::Room;
 use crate::parse::Upper;
 use crate::rule::{Protocol, Rule};
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ pub struct Openings {
     tcp: Ports,
     udp: Ports,
     passed: Arc<[AtomicU64]>,
+    room: Arc<Room>,
 }
 
 /// Ranges of ports that do not overlap, in order: first port, last port, rule.
@@ -36,6 +38,7 @@ impl Openings {
     pub(crate) fn new<'r>(
         rules: impl Iterator<Item = (&'r Rule, u16)>,
         passed: Arc<[AtomicU64]>,
+        room: Arc<Room>,
     ) -> Self {
         let (mut any, mut icmp) = (None, None);
         let (mut tcp, mut udp) = (BTreeMap::new(), BTreeMap::new());
@@ -53,7 +56,13 @@ impl Openings {
             tcp: Ports::new(tcp),
             udp: Ports::new(udp),
             passed,
+            room,
         }
+    }
+
+    /// The room that flows take their places from.
+    pub(crate) fn room(&self) -> Arc<Room> {
+        Arc::clone(&self.room)
     }
 
     /// Whether everything is open: ports need not be known.

@@ -1,5 +1,6 @@
 //! The rules of a segment as one node has to keep them, and what they come to for each of its peers.
 
+use crate::flows::Room;
 use crate::openings::{Access, Openings};
 use crate::rule::{Groups, Rule};
 use std::collections::BTreeMap;
@@ -13,25 +14,34 @@ pub struct Rules {
     own: Groups,
     /// Packets that each rule has let in.
     passed: Arc<[AtomicU64]>,
+    room: Arc<Room>,
     /// By the peer's groups, as far as they make a difference.
     compiled: BTreeMap<u64, Arc<Openings>>,
 }
 
 impl Rules {
     /// The rules of a node that is in the groups `own`. Everything else is refused.
-    pub fn new(allow: Vec<Rule>, own: Groups) -> Self {
+    pub fn new(allow: Vec<Rule>, own: Groups, room: Arc<Room>) -> Self {
         let passed = allow.iter().map(|_| AtomicU64::new(0)).collect();
         Self {
             allow,
             own,
             passed,
+            room,
             compiled: BTreeMap::new(),
         }
     }
 
-    /// Whether these are the same rules for a node in the same groups; counters are not compared.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.own == other.own && self.allow == other.allow
+    /// The same, but where `before` says the same for a node in the same groups, its counters go on.
+    pub fn after(self, before: Option<&Self>) -> Self {
+        match before.filter(|it| it.own == self.own && it.allow == self.allow) {
+            Some(before) => Self {
+                passed: Arc::clone(&before.passed),
+                compiled: before.compiled.clone(),
+                ..self
+            },
+            None => self,
+        }
     }
 
     /// The packets that a peer in the groups `peer` may send to this node.
@@ -43,7 +53,11 @@ impl Rules {
         let key = peer.0 & telling;
         let openings = self.compiled.entry(key).or_insert_with(|| {
             let theirs = mine.filter(|(rule, _)| peer.is_meant(rule.from));
-            Arc::new(Openings::new(theirs, Arc::clone(&self.passed)))
+            Arc::new(Openings::new(
+                theirs,
+                Arc::clone(&self.passed),
+                Arc::clone(&self.room),
+            ))
         });
         Access::Only(Arc::clone(openings))
     }

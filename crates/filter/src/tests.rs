@@ -143,7 +143,11 @@ fn rule(protocol: Protocol, ports: &[RangeInclusive<u16>]) -> Rule {
 }
 
 fn gate(rules: Vec<Rule>) -> Gate {
-    Gate::new(Rules::new(rules, Groups(0)).toward(Groups(0)))
+    Gate::new(of(rules, Groups(0)).toward(Groups(0)))
+}
+
+fn of(rules: Vec<Rule>, own: Groups) -> Rules {
+    Rules::new(rules, own, room())
 }
 
 fn room() -> Arc<Room> {
@@ -200,7 +204,7 @@ fn groups_say_from_whom_and_to_whom() {
         (trainers, trainers, NOTHING),
         (Groups(0), trainers, NOTHING),
     ] {
-        let mut rules = Rules::new(vec![only.clone()], own);
+        let mut rules = of(vec![only.clone()], own);
         let mut gate = Gate::new(rules.toward(peer));
         assert_eq!(gate.admit(&packet, NOW), expected, "{own:?} from {peer:?}");
         assert_eq!(rules.passed(), [u64::from(expected.is_ok())]);
@@ -209,7 +213,7 @@ fn groups_say_from_whom_and_to_whom() {
 
 #[test]
 fn the_first_rule_that_opens_a_port_is_the_one_that_counts() {
-    let mut rules = Rules::new(
+    let mut rules = of(
         vec![
             rule(Protocol::Tcp, &[100..=200]),
             rule(Protocol::Tcp, &[50..=300, 150..=u16::MAX]),
@@ -241,7 +245,7 @@ fn the_first_rule_that_opens_a_port_is_the_one_that_counts() {
 #[test]
 fn answers_come_in_by_what_went_out_and_for_no_longer_than_it_is_used() {
     for is_v6 in [false, true] {
-        let (room, mut gate) = (room(), gate(Vec::new()));
+        let mut gate = gate(Vec::new());
         let pairs: [(u8, Vec<u8>, Vec<u8>, u64); 4] = [
             (TCP, tcp(40_000, 80, SYN), tcp(80, 40_000, SYN | ACK), 7_440),
             (UDP, udp(40_000, 53), udp(53, 40_000), 300),
@@ -251,7 +255,7 @@ fn answers_come_in_by_what_went_out_and_for_no_longer_than_it_is_used() {
         for (protocol, sent, answer, idle) in pairs {
             let answer = inbound(is_v6, protocol, &answer);
             assert_eq!(gate.admit(&answer, NOW), NOTHING);
-            gate.sent(&outbound(is_v6, protocol, &sent), &room, NOW);
+            gate.sent(&outbound(is_v6, protocol, &sent), NOW);
             assert_eq!(gate.admit(&answer, NOW), Ok(()));
             // The peer's packets do not keep it open.
             let idle = Duration::from_secs(idle);
@@ -260,7 +264,7 @@ fn answers_come_in_by_what_went_out_and_for_no_longer_than_it_is_used() {
                 Ok(())
             );
             assert_eq!(gate.admit(&answer, NOW + idle), NOTHING);
-            gate.sent(&outbound(is_v6, protocol, &sent), &room, NOW + idle);
+            gate.sent(&outbound(is_v6, protocol, &sent), NOW + idle);
             assert_eq!(gate.admit(&answer, NOW + idle), Ok(()));
         }
         for (protocol, other) in [
@@ -282,10 +286,10 @@ fn answers_come_in_by_what_went_out_and_for_no_longer_than_it_is_used() {
 
 #[test]
 fn a_connection_that_this_host_ends_is_forgotten_sooner() {
-    let (room, mut gate) = (room(), gate(Vec::new()));
+    let mut gate = gate(Vec::new());
     let answer = inbound(false, TCP, &tcp(80, 40_000, ACK));
     let send = |gate: &mut Gate, flags| {
-        gate.sent(&outbound(false, TCP, &tcp(40_000, 80, flags)), &room, NOW);
+        gate.sent(&outbound(false, TCP, &tcp(40_000, 80, flags)), NOW);
     };
     let later = NOW + Duration::from_secs(240);
     send(&mut gate, SYN);
@@ -304,20 +308,15 @@ fn a_connection_that_this_host_ends_is_forgotten_sooner() {
 
 #[test]
 fn a_peer_cannot_fill_the_table() {
-    let (room, mut gate) = (room(), gate(vec![rule(Protocol::Tcp, &[22..=22])]));
+    let mut gate = gate(vec![rule(Protocol::Tcp, &[22..=22])]);
     for port in 0..10_000 {
         assert_eq!(
             gate.admit(&inbound(false, TCP, &tcp(port, 22, SYN)), NOW),
             Ok(())
         );
-        gate.sent(&outbound(false, TCP, &tcp(22, port, ACK)), &room, NOW);
-        gate.sent(
-            &outbound(false, ICMP, &echo(false, false, port)),
-            &room,
-            NOW,
-        );
+        gate.sent(&outbound(false, TCP, &tcp(22, port, ACK)), NOW);
+        gate.sent(&outbound(false, ICMP, &echo(false, false, port)), NOW);
     }
-    assert_eq!(room.left(), MAX_FLOWS);
     assert!(format!("{gate:?}").contains("flows: None"), "{gate:?}");
 }
 
@@ -372,15 +371,15 @@ fn without_room_on_the_node_a_peer_has_its_first_places() {
 
 #[test]
 fn a_rule_that_is_taken_away_ends_what_it_allowed_and_nothing_else() {
-    let (room, mut gate) = (room(), gate(vec![rule(Protocol::Tcp, &[22..=22])]));
+    let mut gate = gate(vec![rule(Protocol::Tcp, &[22..=22])]);
     let (incoming, answer) = (
         inbound(false, TCP, &tcp(40_000, 22, ACK)),
         inbound(false, TCP, &tcp(80, 50_000, ACK)),
     );
-    gate.sent(&outbound(false, TCP, &tcp(22, 40_000, ACK)), &room, NOW);
-    gate.sent(&outbound(false, TCP, &tcp(50_000, 80, SYN)), &room, NOW);
+    gate.sent(&outbound(false, TCP, &tcp(22, 40_000, ACK)), NOW);
+    gate.sent(&outbound(false, TCP, &tcp(50_000, 80, SYN)), NOW);
     assert_eq!(gate.admit(&incoming, NOW), Ok(()));
-    gate.set(Rules::new(Vec::new(), Groups(0)).toward(Groups(0)));
+    gate.set(of(Vec::new(), Groups(0)).toward(Groups(0)));
     assert_eq!(gate.admit(&incoming, NOW), NOTHING);
     assert_eq!(gate.admit(&answer, NOW), Ok(()));
     gate.set(Access::All);
@@ -448,7 +447,7 @@ fn a_transport_header_in_pieces_is_unreadable() {
 #[test]
 fn errors_pass_that_quote_what_this_host_has_sent() {
     for is_v6 in [false, true] {
-        let (room, mut gate) = (room(), gate(vec![rule(Protocol::Tcp, &[22..=22])]));
+        let mut gate = gate(vec![rule(Protocol::Tcp, &[22..=22])]);
         let admit = |gate: &mut Gate, quoted: &[u8]| {
             // Eight bytes of the transport header are what any error quotes.
             let quoted = &quoted[..quoted.len().min(if is_v6 { 48 } else { 28 })];
@@ -458,7 +457,7 @@ fn errors_pass_that_quote_what_this_host_has_sent() {
         let stray = Err(Refusal::IcmpError);
         let request = outbound(is_v6, TCP, &tcp(40_000, 80, ACK));
         assert_eq!(admit(&mut gate, &request), stray);
-        gate.sent(&request, &room, NOW);
+        gate.sent(&request, NOW);
         assert_eq!(admit(&mut gate, &request), Ok(()));
         let answer = outbound(is_v6, TCP, &tcp(22, 40_000, ACK));
         assert_eq!(admit(&mut gate, &answer), Ok(()), "to what a rule allows");
@@ -509,10 +508,20 @@ fn extension_headers_are_looked_past_and_too_many_are_unreadable() {
 }
 
 #[test]
-fn rules_are_the_same_by_what_they_say() {
-    let rules = |port, own| Rules::new(vec![rule(Protocol::Tcp, &[port..=port])], Groups(own));
-    assert!(rules(1, 1).is_same(&rules(1, 1)));
-    assert!(!rules(1, 1).is_same(&rules(2, 1)) && !rules(1, 1).is_same(&rules(1, 2)));
+fn counters_go_on_where_the_rules_say_the_same() {
+    let rules = |port, own| of(vec![rule(Protocol::Tcp, &[port..=port])], Groups(own));
+    let mut before = rules(22, 1);
+    let mut gate = Gate::new(before.toward(Groups(0)));
+    let packet = inbound(false, TCP, &tcp(1, 22, SYN));
+    assert_eq!(gate.admit(&packet, NOW), Ok(()));
+    let mut same = rules(22, 1).after(Some(&before));
+    gate.set(same.toward(Groups(0)));
+    assert_eq!(gate.admit(&packet, NOW), Ok(()));
+    assert_eq!(same.passed(), [2]);
+    for other in [rules(23, 1), rules(22, 2)] {
+        assert_eq!(other.after(Some(&before)).passed(), [0]);
+    }
+    assert_eq!(rules(22, 1).after(None).passed(), [0]);
 }
 
 // ---- at random ------------------------------------------------------------------------------
@@ -557,7 +566,7 @@ proptest! {
         (own, peer) in (0_u64..4, 0_u64..4),
         is_v6: bool,
     ) {
-        let mut compiled = Rules::new(rules.clone(), Groups(own));
+        let mut compiled = of(rules.clone(), Groups(own));
         let mut gate = Gate::new(compiled.toward(Groups(peer)));
         for port in 0..60 {
             for (protocol, number, payload) in [
@@ -583,14 +592,14 @@ proptest! {
         sent in proptest::collection::btree_set((0_u16..6, 0_u16..6, any::<bool>()), 0..12),
         is_v6: bool,
     ) {
-        let (room, mut gate) = (room(), gate(Vec::new()));
+        let mut gate = gate(Vec::new());
         let header = |is_tcp: bool, from, to| match is_tcp {
             true => (TCP, tcp(from, to, ACK)),
             false => (UDP, udp(from, to)),
         };
         for (from, to, is_tcp) in &sent {
             let (number, payload) = header(*is_tcp, *from, *to);
-            gate.sent(&outbound(is_v6, number, &payload), &room, NOW);
+            gate.sent(&outbound(is_v6, number, &payload), NOW);
         }
         for from in 0..6 {
             for to in 0..6 {
@@ -612,8 +621,8 @@ proptest! {
         if let Some(first) = bytes.first_mut() {
             *first = version;
         }
-        let (room, mut gate) = (room(), gate(vec![rule(Protocol::Tcp, &[22..=22])]));
-        gate.sent(&bytes, &room, NOW);
+        let mut gate = gate(vec![rule(Protocol::Tcp, &[22..=22])]);
+        gate.sent(&bytes, NOW);
         if gate.admit(&bytes, NOW).is_ok() {
             // It can be read, and is no later fragment: nothing has passed before it.
             let packet = Packet::read(&bytes).unwrap();

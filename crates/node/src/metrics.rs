@@ -297,7 +297,7 @@ mod tests {
             "malformed no_route no_endpoint no_session no_generation endpoint_inside_mesh \
              source_not_allowed destination_not_allowed \
              unknown_index unknown_peer bad_mac bad_handshake bad_aead replayed too_large \
-             under_load lease_over",
+             under_load lease_over no_rule stray_fragment stray_icmp_error unreadable",
         ),
         (WAYS, "tunnel elsewhere unknown"),
         (

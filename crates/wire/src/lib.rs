@@ -9,6 +9,7 @@
 //! | [`frame`] | the 8-byte header, types and size limits of control-channel frames |
 //! | [`message`] | what node and controller say to each other |
 //! | [`update`] | the epoch update: roster, exclusions, durations; its mark |
+//! | [`rules`] | which members connect, and what they may send to each other |
 //! | [`log`] | the end of the controller's log, as nodes hear of it |
 //! | [`place`] | a node's place in a mesh |
 //! | [`signed`] | `Signed<T>` → `Verified<T>` |
@@ -38,6 +39,7 @@ pub mod log;
 pub mod message;
 pub mod name;
 pub mod place;
+pub mod rules;
 pub mod signed;
 pub mod succession;
 pub mod token;
@@ -51,6 +53,7 @@ pub use instance::{Duplicate, Instance};
 pub use message::{ToController, ToNode};
 pub use name::NodeName;
 pub use place::Place;
+pub use rules::Rules;
 pub use signed::{Digest, Signed, Verified, VerifyError};
 pub use succession::Succession;
 pub use token::Token;
