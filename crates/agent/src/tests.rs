@@ -222,11 +222,10 @@ fn rules_reach_the_data_plane_with_their_epoch_and_a_pair_without_a_hub_is_not_p
         change.carry_out(&mut tunnel, bench.now.boot);
     }
     assert_eq!(tunnel.passed_by_rule(), Some(vec![0]));
-    assert_eq!(bench.agent.targets(1_420, &[]).len(), 1);
+    assert_eq!(bench.agent.targets(&[], 1_420).len(), 1);
 
     let mut next = EpochUpdate {
-        epoch: keys::Epoch(2),
-        previous: bench.agent.high_water().digest,
+        epoch: keys::Epoch(3),
         ..update
     };
     next.rules.hubs = Groups(0b01);
@@ -236,7 +235,7 @@ fn rules_reach_the_data_plane_with_their_epoch_and_a_pair_without_a_hub_is_not_p
         change.carry_out(&mut tunnel, bench.now.boot);
     }
     assert_eq!(tunnel.snapshot(bench.now.boot), []);
-    assert_eq!(bench.agent.targets(1_420, &[]), []);
+    assert_eq!(bench.agent.targets(&[], 1_420), []);
     let peer = bench.peer.node;
     let cause = bench.agent.ping_cause(&peer, &Ok(Duration::ZERO));
     assert_eq!(cause, "no tunnel: neither is a hub");
