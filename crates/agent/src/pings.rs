@@ -270,7 +270,7 @@ fn micros(ping: &Ping) -> Option<u32> {
 }
 
 /// Said of a member that this node has no tunnel to by the rules of the segment.
-const NO_HUB: &str = "no tunnel: neither is a hub";
+pub(crate) const NO_HUB: &str = "no tunnel: neither is a hub";
 
 #[cfg(test)]
 mod tests {

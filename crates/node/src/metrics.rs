@@ -108,6 +108,9 @@ fn peers(agent: &Agent, view: &View<'_>, data: &Snapshot) -> Tally<PeerState> {
     let by_key: HashMap<_, _> = data.peers.iter().map(|peer| (peer.key, peer)).collect();
     for member in update.roster.iter().filter(|member| member.node != own) {
         let seen = by_key.get(&member.wg).copied();
+        if agent.apart(&member.node).is_some() {
+            continue;
+        }
         peers.count(PeerState::of(update.epoch, seen));
     }
     for _ in update.excluded.iter().filter(|it| it.node != own) {
@@ -322,6 +325,7 @@ mod tests {
             handshakes: 0,
             offloads: all_off(),
             threads: 0,
+            passed: None,
         }
     }
 

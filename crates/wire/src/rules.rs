@@ -104,6 +104,27 @@ impl Rules {
         named.map(|(name, _)| name.as_str())
     }
 
+    /// A rule in words.
+    pub fn words(&self, allow: &Allow) -> String {
+        let protocol = match allow.protocol {
+            Protocol::Any => "everything",
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Icmp => "icmp",
+        };
+        let ports = allow.ports.iter().map(|(first, last)| match first == last {
+            true => format!(" {first}"),
+            false => format!(" {first}-{last}"),
+        });
+        let ports = ports.collect::<Vec<_>>().join(",");
+        let groups = |groups: Groups| match groups.is_empty() {
+            true => "any member".to_owned(),
+            false => self.names(groups).collect::<Vec<_>>().join(", "),
+        };
+        let (from, to) = (groups(allow.from), groups(allow.to));
+        format!("{protocol}{ports} from {from} to {to}")
+    }
+
     /// Whether two members in these groups have a tunnel.
     pub fn connect(&self, one: Groups, other: Groups) -> bool {
         self.hubs.is_empty() || self.hubs.shares(one) || self.hubs.shares(other)
@@ -212,6 +233,21 @@ mod tests {
             many.names(Groups(1 << 63)).collect::<Vec<_>>(),
             ["group-63"]
         );
+    }
+
+    #[test]
+    fn a_rule_is_said_in_words() {
+        let rules = rules();
+        let words = rules.words(&rules.allow[0]);
+        assert_eq!(words, "tcp 22, 8000-8100 from trainer to store");
+        let any = Allow {
+            protocol: Protocol::Any,
+            ports: Vec::new(),
+            from: Groups(0),
+            to: Groups(0b11),
+        };
+        let words = rules.words(&any);
+        assert_eq!(words, "everything from any member to store, trainer");
     }
 
     #[test]
