@@ -400,6 +400,12 @@ impl Agent {
         pings::cause(&view, &own, node, (ping, &self.places))
     }
 
+    /// Why this node has no tunnel to another member, if the rules of the segment keep them apart.
+    pub fn apart(&self, node: &NodeId) -> Option<&'static str> {
+        let update = self.member.view().update?;
+        pings::are_apart(update, &self.identity.public(), node).then_some(pings::NO_HUB)
+    }
+
     /// Whether this node has peers by what is in force; `None` before the first epoch.
     pub fn is_member(&self) -> Option<bool> {
         let view = self.member.view();

@@ -6,7 +6,8 @@ use keys::{Epoch, Psk, SharedSecret, WgPublicKey};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tunnel::{PeerSpec, Tunnel};
+use tunnel::{Groups, PeerSpec, Protocol, Rule, Tunnel};
+use wire::rules::{Allow, Traffic};
 
 /// Where peers are said to be, best first.
 pub type Places = Vec<(WgPublicKey, Vec<SocketAddr>)>;
@@ -125,12 +126,23 @@ impl DataStep {
 pub struct Ready {
     epoch: Epoch,
     peers: Vec<(PeerSpec, Psk)>,
+    /// With the groups of this node and of each peer; `None`: everything may pass.
+    rules: Option<(Vec<Rule>, Groups, Vec<(WgPublicKey, Groups)>)>,
     lead: Duration,
     closes_at: Option<Duration>,
 }
 
 impl Ready {
     fn new(install: Install) -> Self {
+        let rules = match install.rules.traffic {
+            Traffic::Allow => None,
+            Traffic::Deny => {
+                let allow = install.rules.allow.iter().map(rule).collect();
+                let peers = install.peers.iter();
+                let peers = peers.map(|peer| (peer.member.wg, groups(peer.member.groups)));
+                Some((allow, groups(install.own), peers.collect()))
+            }
+        };
         let peers = install.peers.into_iter().map(|peer| {
             let PeerPlan { member, psk, .. } = peer;
             let allowed = vec![IpAddr::V4(member.v4), IpAddr::V6(member.v6)];
@@ -140,13 +152,18 @@ impl Ready {
         Self {
             epoch: install.epoch,
             peers: peers.collect(),
+            rules,
             lead: install.lead,
             closes_at: install.closes_at,
         }
     }
 
     fn install(self, tunnel: &mut Tunnel, now: Duration) -> Vec<WgPublicKey> {
-        tunnel.install(self.epoch, self.peers, self.lead, self.closes_at, now)
+        let refused = tunnel.install(self.epoch, self.peers, self.lead, self.closes_at, now);
+        if let Some((allow, own, peers)) = self.rules {
+            tunnel.install_rules(allow, own, peers);
+        }
+        refused
     }
 }
 
@@ -157,6 +174,29 @@ fn take_turn(turn: Option<Turn>, tunnel: &mut Tunnel, now: Duration) {
         Some(Turn::Close) => tunnel.close(),
         None => {}
     }
+}
+
+/// A rule, as the data plane has it.
+fn rule(allow: &Allow) -> Rule {
+    Rule {
+        protocol: match allow.protocol {
+            wire::rules::Protocol::Any => Protocol::Any,
+            wire::rules::Protocol::Tcp => Protocol::Tcp,
+            wire::rules::Protocol::Udp => Protocol::Udp,
+            wire::rules::Protocol::Icmp => Protocol::Icmp,
+        },
+        ports: allow
+            .ports
+            .iter()
+            .map(|(first, last)| *first..=*last)
+            .collect(),
+        from: groups(allow.from),
+        to: groups(allow.to),
+    }
+}
+
+fn groups(groups: wire::rules::Groups) -> Groups {
+    Groups(groups.0)
 }
 
 /// Peers that are taken care of without letting others have the tunnel: a fraction of a millisecond.

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::drops::{DropCounters, DropReason, Drops};
 use crate::events::{Event, Events};
 use crate::forge::Forge;
+use crate::gates::Gates;
 use crate::generation::Generation;
 use crate::indices::IndexTable;
 use crate::initiation::{Opener, Timestamp};
@@ -50,7 +51,7 @@ pub struct PeerSpec {
 /// | any call at all | [`Self::poll_event`] until it has nothing more, when it suits; beyond 1,024 events are lost |
 /// | the time that [`Self::poll_timeout`] gave, or later | [`Self::handle_timeout`] |
 /// | [`Self::admit`], which may be left out | [`Self::install`] with those peers |
-/// | [`Self::install`] | [`Self::set_endpoints`] for its peers, since strangers have no place; then [`Self::activate`] of the same epoch, at once or after its lead. Another `install` before that supersedes it |
+/// | [`Self::install`] | [`Self::install_rules`], if the segment has any; [`Self::set_endpoints`] for its peers, since strangers have no place; then [`Self::activate`] of the same epoch, at once or after its lead. Another `install` before that supersedes it |
 /// | [`Self::activate`] | [`Self::discard_previous`], when the grace is over |
 /// | the end of the lease | [`Self::close`]. Nothing passes after it even if this is late |
 ///
@@ -63,6 +64,7 @@ pub struct Tunnel {
     pub(crate) peers: Peers,
     pub(crate) allowed: AllowedIps,
     pub(crate) inside: Inside,
+    pub(crate) gates: Gates,
     next_tick: Option<Duration>,
     /// Whether an epoch has been in force since the tunnel was empty.
     is_in_force: bool,
@@ -78,6 +80,7 @@ impl Tunnel {
     /// A tunnel without peers, whose sessions are found by `indices`.
     pub(crate) fn new(config: Config, indices: IndexTable) -> Self {
         let opener = Opener::new(&config.secret);
+        let gates = Gates::new(config.seed);
         Self {
             local: Local {
                 forge: Forge::new(config.secret, indices, config.seed),
@@ -96,6 +99,7 @@ impl Tunnel {
             peers: Peers::default(),
             allowed: AllowedIps::default(),
             inside: config.inside,
+            gates,
             next_tick: None,
             is_in_force: false,
             closes_at: None,
@@ -158,6 +162,7 @@ impl Tunnel {
         now: Duration,
     ) -> Vec<WgPublicKey> {
         self.next_closes_at = closes_at;
+        self.gates.forget_next();
         // With nothing in force, members that are ahead are heard on this epoch alone, and so no longer
         // than it lasts.
         if !self.is_in_force {
@@ -197,6 +202,7 @@ impl Tunnel {
         // A machine that slept may learn of the epoch after its end: packets that waited must not be sent
         // on an epoch that carries nothing any more.
         let is_over = self.check_lease(now).is_err();
+        self.gates.activate();
         let is_first = !std::mem::replace(&mut self.is_in_force, true);
         let is_few = self.peers.count() <= MAX_GREETED;
         let greet = (is_first && is_few).then_some(GREETING_SPREAD);
