@@ -28,7 +28,7 @@ fn a_stranger_who_knows_all_public_keys_gets_no_packet_through() {
         mesh: keys::MeshId([0; 16]),
         segment: keys::SegmentId::FIRST,
         name: name(STRANGER),
-        v4: ([10, 77, 0, 200].into(), 16),
+        v4: ([10, 76, 0, 200].into(), 16),
         v6: (known[0].member.v6.to_bits().wrapping_add(0xFFFF).into(), 64),
     };
     let scope = Scope { node, place };

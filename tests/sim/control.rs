@@ -74,7 +74,7 @@ impl Controller {
         let authority = self.authority.expose_base64();
         let setup = Setup {
             policy: self.policy.clone(),
-            mesh_v4: (Ipv4Addr::new(10, 77, 0, 0), 16),
+            mesh_v4: (Ipv4Addr::new(10, 76, 0, 0), 16),
             mesh_v6: None,
             advertise: vec!["192.0.2.1:7443".into()],
             controller: ControllerId([1; 32]),

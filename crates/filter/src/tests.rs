@@ -31,7 +31,7 @@ fn peer(is_v6: bool) -> IpAddr {
 
 fn host(last: u8, is_v6: bool) -> IpAddr {
     match is_v6 {
-        false => Ipv4Addr::new(10, 77, 0, last).into(),
+        false => Ipv4Addr::new(10, 76, 0, last).into(),
         true => Ipv6Addr::from(0xfd77 << 112 | u128::from(last)).into(),
     }
 }

@@ -509,7 +509,7 @@ mod tests {
             authorities: Vec::new(),
             mesh: MESH,
             segment: SegmentId::FIRST,
-            v4: ([10, 77, 0, 2].into(), 16),
+            v4: ([10, 76, 0, 2].into(), 16),
             v6: ("fd00::2".parse().unwrap(), 64),
             keys: None,
         };

@@ -528,7 +528,7 @@ mod tests {
             mesh: MeshId([1; 16]),
             segment: SegmentId::FIRST,
             name: "node-a".parse().unwrap(),
-            v4: ([10, 77, 0, 2].into(), 16),
+            v4: ([10, 76, 0, 2].into(), 16),
             v6: ("fd00::2".parse().unwrap(), 64),
         };
         let trusted = [authority.public()];

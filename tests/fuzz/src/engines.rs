@@ -112,7 +112,7 @@ impl World {
                 epoch_seconds: 10,
                 ..Policy::default()
             },
-            mesh_v4: (Ipv4Addr::new(10, 77, 0, 0), 16),
+            mesh_v4: (Ipv4Addr::new(10, 76, 0, 0), 16),
             mesh_v6: None,
             advertise: vec!["192.0.2.1:7443".into()],
             controller: ControllerId([1; 32]),
