@@ -5,24 +5,27 @@
 //! every node all the same, because that is what a node pays for an epoch. Marks and checkpoints are verified once
 //! for the same bytes; consistency proofs, which differ from node to node, by every node.
 
+use anyhow::Context as _;
 use keys::AuthorityId;
 use ledger::Checkpoint;
 use ledger::note::{Note, Verifier};
 use std::sync::{Arc, Mutex, PoisonError};
 use wire::log::LogEnd;
-use wire::{EpochUpdate, Mark, Signed, Verified, VerifyError};
+use wire::{Changes, EpochUpdate, Mark, Signed, Verified, VerifyError};
 
 /// Everything that was verified.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     updates: Mutex<Vec<Arc<Update>>>,
+    /// The updates that were put together, with the changes that make them.
+    made: Mutex<Vec<(Changes, Arc<Update>)>>,
     ends: Mutex<Vec<End>>,
 }
 
 /// An update that was verified.
 #[derive(Debug)]
 pub(crate) struct Update {
-    signed: Signed<EpochUpdate>,
+    pub(crate) signed: Signed<EpochUpdate>,
     pub(crate) verified: Verified<EpochUpdate>,
 }
 
@@ -48,6 +51,29 @@ impl Known {
         let verified = signed.verify(trusted)?;
         let update = Arc::new(Update { signed, verified });
         keep(&mut lock(&self.updates), Arc::clone(&update));
+        Ok(update)
+    }
+
+    /// Verifies an update that comes as what changed, for a node that holds some.
+    pub(crate) fn changed(
+        &self,
+        changes: &Changes,
+        held: &[Arc<Update>],
+        trusted: &[AuthorityId],
+    ) -> anyhow::Result<Arc<Update>> {
+        let base = changes.base()?;
+        let base = held.iter().find(|it| it.verified.digest() == base);
+        let base = base.context("changes against an update that this node does not hold")?;
+        let made = lock(&self.made).clone();
+        if let Some((_, known)) = made.into_iter().rev().find(|(it, _)| it == changes) {
+            return Ok(known.vouched(trusted)?);
+        }
+        let signed = changes.apply(|_| Some(&base.verified))?;
+        let update = self.update(signed, trusted)?;
+        keep(
+            &mut lock(&self.made),
+            (changes.clone(), Arc::clone(&update)),
+        );
         Ok(update)
     }
 
@@ -84,7 +110,7 @@ impl Known {
 impl Update {
     /// Verifies the signature once more, for another node.
     fn vouched(self: Arc<Self>, trusted: &[AuthorityId]) -> Result<Arc<Self>, VerifyError> {
-        self.signed.vouch(trusted)?;
+        self.signed.vouch(trusted, &self.verified.digest())?;
         Ok(self)
     }
 }

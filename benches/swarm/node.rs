@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use tests::harness::now;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, sleep_until, timeout};
+use wire::endpoints::PlacesMark;
 use wire::evidence::Benchmark;
 use wire::frame::HEADER_LEN;
 use wire::log::{LogEnd, LogNews};
@@ -77,6 +78,10 @@ pub(crate) struct Memory {
     /// The newest update that was taken, in force or not.
     newest: Option<Arc<Update>>,
     in_force: Option<Arc<Update>>,
+    /// The newest updates that were taken, to build others on.
+    held: Vec<Arc<Update>>,
+    /// Up to where it was told of the endpoints of others.
+    told: Vec<PlacesMark>,
     pending: Option<(Arc<Update>, Instant)>,
     /// The marks of both.
     marks: Vec<Signed<Mark>>,
@@ -211,12 +216,15 @@ impl Node {
             let mark = mark.verify(&self.world.authorities);
             mark.is_ok_and(|mark| Some(mark.update) == in_force)
         });
+        let held = self.memory.held.iter();
         Ok(Hello {
             software: "swarm".into(),
             listen_port: 51_820,
             advertised: Vec::new(),
             addresses: vec![self.machine()],
             newest: newest.cloned(),
+            holds: held.map(|it| it.verified.digest()).collect(),
+            told: self.memory.told.clone(),
             log: self.memory.kept,
             unix_ms: Timestamp::now().as_millisecond().unsigned_abs(),
             instance: Instance::new(mesh, &format!("boot {number}"), Some((1, number)), run),
@@ -269,10 +277,36 @@ impl Node {
         at: Instant,
     ) -> anyhow::Result<()> {
         match message {
-            ToNode::Update(update) => {
-                if let Err(error) = self.update(update, sender, at).await {
+            ToNode::Update(pushed) => {
+                let trusted = &self.world.authorities;
+                let update = self.world.known.update(pushed.signed.clone(), trusted);
+                let taken = match update {
+                    Ok(update) => self.update(update, pushed, sender, at).await,
+                    Err(error) => Err(error.into()),
+                };
+                if let Err(error) = taken {
                     self.world.counts.fault(&self.name, &error);
                 }
+            }
+            ToNode::Changes(changed) => {
+                let (known, trusted) = (&self.world.known, &self.world.authorities);
+                match known.changed(&changed.changes, &self.memory.held, trusted) {
+                    Ok(update) => {
+                        let pushed = changed.with(update.signed.clone());
+                        if let Err(error) = self.update(update, pushed, sender, at).await {
+                            self.world.counts.fault(&self.name, &error);
+                        }
+                    }
+                    Err(error) => {
+                        self.world.counts.fault(&self.name, &error);
+                        self.witness(&changed.mark, &changed.log, sender).await?;
+                        sender.send(&ToController::Whole).await?;
+                    }
+                }
+            }
+            ToNode::Endpoints { entries, mark } => {
+                entries.decode()?;
+                self.memory.told.splice(.., mark);
             }
             ToNode::EvidenceResult { refused, .. } => self.answered(refused),
             ToNode::RollCall => sender.send(&ToController::Present).await?,
@@ -283,7 +317,6 @@ impl Node {
             ToNode::Duplicate(duplicate) => bail!("{duplicate}"),
             ToNode::Enrolled(_)
             | ToNode::Welcome { .. }
-            | ToNode::Endpoints { .. }
             | ToNode::Seen { .. }
             | ToNode::Ways { .. }
             | ToNode::Waiting { .. }
@@ -295,12 +328,11 @@ impl Node {
     /// Verify, install, and activate if it is time.
     async fn update(
         &mut self,
+        update: Arc<Update>,
         pushed: Pushed,
         sender: &mut Sender<ToController>,
         at: Instant,
     ) -> anyhow::Result<()> {
-        let trusted = &self.world.authorities;
-        let update = self.world.known.update(pushed.signed, trusted)?;
         let verified = &update.verified;
         let is_ours =
             Some(verified.mesh) == self.memory.mesh && verified.segment == SegmentId::FIRST;
@@ -325,6 +357,10 @@ impl Node {
         self.acknowledge(sender, &update, Phase::Installed).await?;
         self.slot.installed(verified.epoch, now());
         self.memory.newest = Some(Arc::clone(&update));
+        if self.memory.held.len() >= HELD {
+            self.memory.held.remove(0);
+        }
+        self.memory.held.push(Arc::clone(&update));
         self.memory.pending = Some((update, activate_at));
         // The first run of a benchmark answers to the first update.
         self.memory.evidence_at.get_or_insert(at);
@@ -499,6 +535,7 @@ pub(crate) fn name_of(message: &ToNode) -> &'static str {
         ToNode::Enrolled(_) => "Enrolled",
         ToNode::Welcome { .. } => "Welcome",
         ToNode::Update(_) => "Update",
+        ToNode::Changes(_) => "Changes",
         ToNode::Endpoints { .. } => "Endpoints",
         ToNode::EvidenceResult { .. } => "EvidenceResult",
         ToNode::Refused { .. } => "Refused",
@@ -551,3 +588,5 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Until a node looks again whether evidence is wanted.
 const PAUSE: Duration = Duration::from_secs(1);
+/// As an agent does.
+const HELD: usize = 4;

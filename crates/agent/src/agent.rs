@@ -7,6 +7,7 @@ use crate::control::{Control, SessionEvent};
 use crate::data::DataChange;
 use crate::effect::{Config, Counts, Effect, Now};
 use crate::evidence::{Emission, Evidence, Signer, Submissions};
+use crate::held::Held;
 use crate::lost_time::{Clocks, Step};
 use crate::marks::Marks;
 use crate::paths::{Heard, PathLimit, Paths};
@@ -16,15 +17,16 @@ use crate::report;
 use crate::ways::{PeerWays, Ways};
 use crate::witness::{Cosigned, Unbelievable, Witness};
 use epoch::member::{Identity, View};
-use epoch::{Command, Member, Notice, UpdateError};
+use epoch::{Command, Derived, Member, Notice, UpdateError};
 use keys::{AuthorityId, LogId, NodeId, NodeSecret, WgPublicKey};
 use ledger::{cosignature, note};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tunnel::{Inside, PeerSnapshot};
+use wire::endpoints::PlacesMark;
 use wire::log::{LogEnd, LogNews};
-use wire::message::{InterfaceReport, Phase, Update};
+use wire::message::{ChangedUpdate, InterfaceReport, Phase, Update};
 use wire::{
     Digest, Duplicate, Mark, Place, Signed, Succession, ToController, ToNode, Way, succession,
 };
@@ -43,6 +45,7 @@ pub struct Agent {
     inside: Inside,
     authorities: Vec<AuthorityId>,
     member: Member,
+    held: Held,
     control: Control,
     submissions: Submissions,
     marks: Marks,
@@ -75,6 +78,7 @@ impl Agent {
             mark,
             log,
             seen,
+            derive_at_once,
         } = config;
         let member = Identity {
             node: identity.public(),
@@ -82,9 +86,12 @@ impl Agent {
             mesh: place.mesh,
             segment: place.segment,
         };
+        let mut member = Member::new(member, high_water);
+        member.set_derive_at_once(derive_at_once);
         Self {
             inside: inside(&place),
-            member: Member::new(member, high_water),
+            member,
+            held: Held::default(),
             identity,
             place,
             authorities,
@@ -243,6 +250,12 @@ impl Agent {
         self.interface = interface.bounded();
     }
 
+    /// Takes what came of an [`Effect::Derive`].
+    pub fn handle_derived(&mut self, derived: Derived, now: Now) {
+        self.member.handle_derived(derived, now.boot);
+        self.follow_member();
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.member.handle_timeout(now.boot);
@@ -313,6 +326,16 @@ impl Agent {
             log: log.to_string(),
             witness: cosignature::printed(&witness),
         })
+    }
+
+    /// Up to where it was told of the endpoints of others: for its next Hello.
+    pub fn told(&self) -> Vec<PlacesMark> {
+        self.places.told().to_vec()
+    }
+
+    /// Digests of the updates that it holds to build others on: for its next Hello.
+    pub fn holds(&self) -> Vec<Digest> {
+        self.held.digests()
     }
 
     /// The end of the controller's log by the newest checkpoint that was kept.
@@ -463,7 +486,15 @@ impl Agent {
     fn message(&mut self, message: ToNode, now: Now) {
         match message {
             ToNode::Update(update) => self.update(update, now),
-            ToNode::Endpoints { entries } => {
+            ToNode::Changes(changed) => self.changes(changed, now),
+            ToNode::Endpoints { entries, mark } => {
+                let Ok(entries) = entries.decode() else {
+                    return tracing::warn!("the controller sent a malformed list of endpoints");
+                };
+                if let Some(mark) = mark {
+                    let told = self.places.handle_mark(mark).to_vec();
+                    self.effects.push_back(Effect::Told(told));
+                }
                 let view = self.member.view();
                 let found = self.places.handle_endpoints(entries, &self.inside, &view);
                 let change = DataChange::Places(found);
@@ -524,6 +555,19 @@ impl Agent {
         }
     }
 
+    /// An update as what changed.
+    fn changes(&mut self, changed: ChangedUpdate, now: Now) {
+        match changed.changes.apply(|digest| self.held.get(digest)) {
+            Ok(signed) => self.update(changed.with(signed), now),
+            Err(reason) => {
+                tracing::debug!(%reason, "the update is asked for whole");
+                // It comes with the log from here on, and not once more with what came with this one.
+                let _ = self.witness(&changed.mark, &changed.log);
+                self.say(ToController::Whole);
+            }
+        }
+    }
+
     fn update(&mut self, update: Update, now: Now) {
         let Update {
             signed,
@@ -557,9 +601,12 @@ impl Agent {
             return;
         }
         let age = Duration::from_millis(age_ms);
+        let taken = verified.clone();
         match self.member.handle_update(verified, secret, age, now.boot) {
             Ok(()) => {
                 self.counts.updates_accepted += 1;
+                self.held.keep(taken);
+                self.effects.push_back(Effect::Holds(self.held.digests()));
                 self.marks
                     .handle_update((epoch, digest), mark, &self.authorities);
                 self.answer_to(digest, now);
@@ -637,6 +684,7 @@ impl Agent {
                     self.effects.push_back(Effect::Data(change));
                 }
                 Command::Agent(notice) => self.notice(notice),
+                Command::Derive(derivation) => self.effects.push_back(Effect::Derive(derivation)),
             }
         }
     }

@@ -2,12 +2,14 @@
 
 use crate::data::DataChange;
 use crate::seen::SeenRun;
+use epoch::Derivation;
 use epoch::member::HighWater;
 use jiff::Timestamp;
 use keys::{AuthorityId, NodeSecret, WgSecret};
 use std::time::Duration;
+use wire::endpoints::PlacesMark;
 use wire::log::LogEnd;
-use wire::{Mark, Place, Signed, ToController};
+use wire::{Digest, Mark, Place, Signed, ToController};
 
 /// One moment, on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,9 @@ pub struct Config {
     pub log: Option<LogEnd>,
     /// The runs that had come from files before this start.
     pub seen: Vec<SeenRun>,
+    /// How many PSKs the machine derives itself: [`epoch::DERIVE_AT_ONCE`], or none to have all derived by
+    /// [`Effect::Derive`].
+    pub derive_at_once: usize,
 }
 
 /// Something that the agent wants done.
@@ -43,6 +48,9 @@ pub struct Config {
 pub enum Effect {
     /// Change the data plane: [`DataChange::carry_out`].
     Data(DataChange),
+    /// Run this where it may take its time, and hand what comes of it to
+    /// [`Agent::handle_derived`](crate::Agent::handle_derived).
+    Derive(Derivation),
     /// Tell the controller. If that cannot be, tell [`Agent::handle_unsent`](crate::Agent::handle_unsent).
     Send(ToController),
     /// End the control connection and make another.
@@ -58,6 +66,10 @@ pub enum Effect {
     },
     /// Show this end of the controller's log to the next controller that is met.
     Witnessed(LogEnd),
+    /// Show the controller at the next connection that these updates are held. No restart survives them.
+    Holds(Vec<Digest>),
+    /// Show the controller at the next connection up to where this node was told of the endpoints of others.
+    Told(Vec<PlacesMark>),
     /// Remember across restarts that these runs came from files.
     RememberRuns(Vec<SeenRun>),
     /// The controller has another place for this node: remember it for the next start, because addresses,

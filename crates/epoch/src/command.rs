@@ -1,7 +1,10 @@
 //! Requests of the member machine, by addressee: the data plane gets an [`EpochChange`], the agent a
 //! [`Notice`]. Neither can be handed the other's by mistake.
 
-use keys::{Epoch, Psk, WgPublicKey};
+use crate::derivation::Derivation;
+use keys::{Epoch, Psk, SharedSecret, WgPublicKey};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 use wire::Digest;
 use wire::message::Phase;
@@ -14,18 +17,33 @@ pub enum Command {
     Data(EpochChange),
     /// For the agent.
     Agent(Notice),
+    /// For a thread that may take its time: run it, and hand the result to
+    /// [`crate::Member::handle_derived`].
+    Derive(Derivation),
 }
 
-/// One change of the data plane, which carries it out as a whole: first `install`, then `turn`.
+/// One change of the data plane, which carries it out as a whole: first `keep`, then `install`, then
+/// `turn`.
 ///
 /// An epoch without lead is installed and begun by one such value. Were the two steps apart, packets
 /// could pass between them to a peer that the new epoch leaves out.
 #[derive(Debug, Default)]
 pub struct EpochChange {
+    /// Peers that lose what they have, while the PSKs of the others are being derived.
+    pub keep: Option<Keep>,
     /// Generations to prepare.
     pub install: Option<Install>,
     /// The turn that the epoch in force then takes.
     pub turn: Option<Turn>,
+}
+
+/// Take away from everybody but the members of an epoch to come what is installed for them.
+#[derive(Debug)]
+pub struct Keep {
+    /// The members.
+    pub members: HashSet<WgPublicKey>,
+    /// Everybody else is gone as a whole: the epoch is due. Its other parts follow.
+    pub at_once: bool,
 }
 
 /// Give each peer a generation of this epoch in the slot `next`.
@@ -48,6 +66,8 @@ pub struct PeerPlan {
     pub member: wire::Member,
     /// The pair's PSK.
     pub psk: Psk,
+    /// The pair's static-static secret.
+    pub shared: Arc<SharedSecret>,
 }
 
 /// A turn that the epoch in force takes.

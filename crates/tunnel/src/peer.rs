@@ -23,6 +23,7 @@ use boringtun::noise::TunnResult;
 use keys::{Epoch, SharedSecret, WgPublicKey};
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) struct Peer {
@@ -30,7 +31,7 @@ pub(crate) struct Peer {
     pub(crate) key: WgPublicKey,
     /// Which side of the pair begins a rotation.
     pub(crate) role: Role,
-    pub(crate) shared: SharedSecret,
+    pub(crate) shared: Arc<SharedSecret>,
     /// Its addresses, as the newest epoch that names it says.
     pub(crate) allowed: Vec<IpAddr>,
     pub(crate) whereabouts: Whereabouts,
@@ -71,7 +72,7 @@ impl Peer {
     pub(crate) fn new(
         id: PeerId,
         key: WgPublicKey,
-        shared: SharedSecret,
+        shared: Arc<SharedSecret>,
         own: &WgPublicKey,
     ) -> Self {
         Self {
@@ -151,8 +152,9 @@ impl Peer {
     }
 
     pub(crate) fn discard_previous(&mut self, local: &mut Local) {
-        self.generations.discard_previous();
-        self.reschedule(local);
+        if self.generations.discard_previous() {
+            self.reschedule(local);
+        }
     }
 
     /// Ends the epoch in force; false when none is installed that is to come.
@@ -163,16 +165,23 @@ impl Peer {
         self.generations.next.is_some()
     }
 
+    /// Takes away what is installed for an epoch to come.
+    pub(crate) fn withdraw(&mut self, local: &mut Local) {
+        if self.generations.next.take().is_some() {
+            self.reschedule(local);
+        }
+    }
+
     /// Forgets everything that would let a packet through in either direction. Sessions and indices go
-    /// with `self`; a datagram that was sealed for it and is not sent yet is taken back, because it
-    /// would reach a node that is no peer any more.
+    /// with `self`. The caller takes back the datagrams that were sealed for it and are not sent yet,
+    /// because they would reach a node that is no peer any more.
     pub(crate) fn retire(mut self, local: &mut Local) {
         self.generations = Generations::default();
         self.drop_queue(DropReason::NoSession, local);
         self.reschedule(local);
         local.carried.add(self.traffic);
         self.whereabouts.leave(&local.endpoints);
-        local.outbox.forget(self.id);
+        local.awake.remove(&self.id);
     }
 
     // ---- sending ----------------------------------------------------------------------------
@@ -536,6 +545,10 @@ impl Peer {
             .iter_mut()
             .filter_map(|g| g.initiating.map(|i| i.next_at))
             .min();
+        // A handshake or a session ends by the second.
+        if !self.generations.are_blank() {
+            local.awake.insert(self.id);
+        }
         if due != self.due {
             local.agenda.change(self.id, self.due, due);
             self.due = due;

@@ -5,8 +5,11 @@
 use super::*;
 use keys::{AuthoritySecret, Commitment};
 use rand_core::OsRng;
+use std::collections::HashMap;
 use wire::fixtures::{self, MESH};
 use wire::{Digest, Excluded, Signed};
+
+mod apart;
 
 const T0: Duration = Duration::from_secs(1_000);
 
@@ -98,10 +101,20 @@ fn commands(machine: &mut Member) -> Vec<String> {
         Turn::Close => "close".into(),
     };
     let name = |command| match command {
-        Command::Data(EpochChange { install, turn }) => {
-            let parts = install.map(installed).into_iter().chain(turn.map(turned));
+        Command::Data(EpochChange {
+            keep,
+            install,
+            turn,
+        }) => {
+            let kept = keep.map(|it| {
+                let at_once = if it.at_once { " at once" } else { "" };
+                format!("keep {}{at_once}", it.members.len())
+            });
+            let parts = kept.into_iter().chain(install.map(installed));
+            let parts = parts.chain(turn.map(turned));
             Some(parts.collect::<Vec<_>>().join(", "))
         }
+        Command::Derive(_) => Some("derive".into()),
         Command::Agent(Notice::Persist(high)) => Some(format!("persist {}", high.epoch)),
         Command::Agent(Notice::Acknowledge { epoch, phase }) => {
             Some(format!("ack {epoch} {phase:?}"))
