@@ -34,8 +34,6 @@ pub(crate) struct World {
     pub(crate) controller: ControllerId,
     /// The keys whose updates count.
     pub(crate) authorities: Vec<AuthorityId>,
-    /// Buys a place.
-    pub(crate) token: TokenSecret,
     /// Updates that were verified here.
     pub(crate) known: Known,
     /// What the nodes were told, in all.
@@ -62,6 +60,8 @@ pub(crate) struct Node {
     pub(crate) number: u32,
     pub(crate) name: NodeName,
     pub(crate) secret: NodeSecret,
+    /// Buys its place.
+    pub(crate) token: TokenSecret,
     pub(crate) wg: WgPublicKey,
     pub(crate) dialer: Dialer,
     pub(crate) world: Arc<World>,
@@ -157,7 +157,7 @@ impl Node {
         let connection = self.dialer.connect(self.world.address).await?;
         let (mut sender, mut receiver) = connection.open_stream().await?;
         let enrol = Enrol {
-            token: TokenSecret::from_bytes(*self.world.token.expose()),
+            token: TokenSecret::from_bytes(*self.token.expose()),
             name: Some(self.name.clone()),
             wg: self.wg,
             addresses: vec![self.machine()],
