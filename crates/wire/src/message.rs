@@ -558,12 +558,12 @@ mod tests {
 
     #[test]
     fn a_frame_over_its_types_limit_is_refused_before_its_payload() {
-        let mut header = [crate::PROTOCOL_VERSION, 2, 0, 0, 0, 0, 0x10, 1];
+        let mut header = [crate::PROTOCOL_VERSION, 4, 0, 0, 0, 0, 0x10, 1];
         let error = frame::decode_header::<ToController>(header).unwrap_err();
         assert_eq!(
             error,
             FrameError::TooLarge {
-                frame_type: 2,
+                frame_type: 4,
                 len: 4097,
                 limit: 4096
             }
