@@ -36,13 +36,13 @@ use zeroize::Zeroizing;
 
 /// The agent's command to the data plane.
 pub(crate) enum DataCommand {
-    /// Another epoch, or other places of peers: carried out under one write lock, so that no packet passes
-    /// between its parts.
+    /// Another epoch, or other places of peers: the change itself under one write lock, so that no packet passes
+    /// between its parts; what only makes ready for it before, a little at a time.
     Change(DataChange),
     /// The interface's MTU from now on.
     Mtu(usize),
-    /// The system goes another way to this place than before.
-    Moved(SocketAddr),
+    /// The system goes another way to these places than before.
+    Moved(Vec<SocketAddr>),
     /// How long a peer may hear nothing from now on.
     Keepalive(Option<Duration>),
     /// Send this packet in a datagram that nobody fragments, or not at all.
@@ -66,6 +66,8 @@ pub(crate) struct Snapshot {
     /// Every offload by name, and why it is off if it is.
     pub(crate) offloads: Vec<(&'static str, Option<String>)>,
     pub(crate) threads: usize,
+    /// Packets that each rule of the segment has let in; `None`: there are no rules.
+    pub(crate) passed: Option<Vec<u64>>,
 }
 
 /// Packets that the system did not take.
@@ -265,9 +267,26 @@ async fn run_main(
         match wake {
             Wake::Command(None) => return Ok(()),
             Wake::Command(Some(DataCommand::Measure(packet))) => worker.measure(packet),
+            Wake::Command(Some(DataCommand::Change(change))) => {
+                for step in change.steps() {
+                    let mut tunnel = shared.carrier.write();
+                    let refused = step.carry_out(&mut tunnel, clock::boot());
+                    worker.flush(&mut tunnel);
+                    drop(tunnel);
+                    for key in refused {
+                        tracing::warn!(%key, "no tunnel is possible with this key");
+                    }
+                    // Else the lock could be taken again before the other threads have seen it free.
+                    std::thread::yield_now();
+                }
+            }
+            Wake::Command(Some(DataCommand::Snapshot(answer))) => {
+                // An answer that nobody waits for any more is dropped.
+                let _ = answer.send(snapshot(&shared.carrier.read(), shared));
+            }
             Wake::Command(Some(command)) => {
                 let mut tunnel = shared.carrier.write();
-                carry_out(command, &mut tunnel, shared);
+                carry_out(command, &mut tunnel);
                 worker.flush(&mut tunnel);
             }
             Wake::Queue(tun) => worker.replace(tun)?,
@@ -291,41 +310,39 @@ fn look_after(worker: &Worker, shared: &Shared) -> Option<Duration> {
     tunnel.poll_timeout()
 }
 
-fn carry_out(command: DataCommand, tunnel: &mut Tunnel, shared: &Shared) {
-    let now = clock::boot();
-    // An answer that nobody waits for any more is dropped.
+fn carry_out(command: DataCommand, tunnel: &mut Tunnel) {
     match command {
-        DataCommand::Change(change) => {
-            for key in change.carry_out(tunnel, now) {
-                tracing::warn!(%key, "no tunnel is possible with this key");
-            }
-        }
         DataCommand::Mtu(mtu) => tunnel.set_mtu(mtu),
-        DataCommand::Moved(to) => tunnel.leave_route(to.into()),
-        DataCommand::Keepalive(every) => tunnel.set_keepalive(every),
-        // The thread's own: it takes a socket, and no tunnel alone.
-        DataCommand::Measure(_) => {}
-        DataCommand::Snapshot(answer) => {
-            let io = IoFailures {
-                tun_write: shared.tun_write.load(Ordering::Relaxed),
-                udp_send: shared.udp_send.load(Ordering::Relaxed),
-            };
-            let _ = answer.send(Snapshot {
-                peers: tunnel.snapshot(now),
-                drops: tunnel.drops(),
-                io,
-                traffic: tunnel.traffic(),
-                handshakes: tunnel.handshakes(),
-                offloads: shared.offloads.states(),
-                threads: shared.threads,
-            });
+        DataCommand::Moved(to) => {
+            tunnel.leave_routes(&to.into_iter().map(Into::into).collect());
         }
+        DataCommand::Keepalive(every) => tunnel.set_keepalive(every),
+        // The thread's own: each takes the tunnel as it needs it.
+        DataCommand::Change(_) | DataCommand::Measure(_) | DataCommand::Snapshot(_) => {}
         DataCommand::ExportPsk(key, answer) => {
             let psk = tunnel
                 .current_psk(&key)
                 .map(|(epoch, psk)| (epoch, psk.expose_base64()));
             let _ = answer.send(psk);
         }
+    }
+}
+
+/// Others carry meanwhile: with thousands of peers it takes a while.
+fn snapshot(tunnel: &Tunnel, shared: &Shared) -> Snapshot {
+    let io = IoFailures {
+        tun_write: shared.tun_write.load(Ordering::Relaxed),
+        udp_send: shared.udp_send.load(Ordering::Relaxed),
+    };
+    Snapshot {
+        peers: tunnel.snapshot(clock::boot()),
+        drops: tunnel.drops(),
+        io,
+        traffic: tunnel.traffic(),
+        handshakes: tunnel.handshakes(),
+        offloads: shared.offloads.states(),
+        threads: shared.threads,
+        passed: tunnel.passed_by_rule(),
     }
 }
 
