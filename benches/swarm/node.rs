@@ -36,7 +36,7 @@ pub(crate) struct World {
     pub(crate) authorities: Vec<AuthorityId>,
     /// Updates that were verified here.
     pub(crate) known: Known,
-    /// What the nodes were told, in all.
+    /// The messages that all nodes were told.
     pub(crate) counts: Counts,
     /// Bounds the handshakes that this process computes at a time: the nodes of a fleet have a processor each.
     pub(crate) dials: Semaphore,

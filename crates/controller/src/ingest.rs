@@ -64,7 +64,7 @@ struct StagedRun {
     kept: u32,
 }
 
-/// What a node says that it knows: the newest mark, the end of the log, the updates that it holds, and up to where it was
+/// The memory of a node, by its word: the newest mark, the end of the log, the updates that it holds, and up to where it was
 /// told of places.
 type Memory = (
     Vec<Signed<Mark>>,
@@ -180,7 +180,7 @@ impl Ingest<'_> {
         let Some(session) = self.connections.session(id) else {
             return;
         };
-        // What was sent whole is not asked for again.
+        // Nobody needs again, at once, an update that was sent whole.
         if !session.holds.take().is_empty() {
             self.again(id, now);
         }
