@@ -407,12 +407,12 @@ impl Node {
         let end = known.end(mark, &news.checkpoint, trusted)?;
         if let Some(kept) = self.memory.kept {
             if news.from != kept.events {
-                ensure!(
-                    !self.memory.has_asked,
-                    "a proof that was asked for begins elsewhere"
-                );
-                self.memory.has_asked = true;
-                sender.send(&ToController::Kept { log: kept }).await?;
+                // An update in between was dropped for a slow reader. Those that are on their way until the answer
+                // comes are proved from elsewhere too.
+                self.world.counts.unproven.fetch_add(1, Ordering::Relaxed);
+                if !std::mem::replace(&mut self.memory.has_asked, true) {
+                    sender.send(&ToController::Kept { log: kept }).await?;
+                }
                 return Ok(false);
             }
             let proof: Vec<Hash> = news.proof.iter().copied().map(Hash).collect();
