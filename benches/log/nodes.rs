@@ -224,6 +224,8 @@ impl Line {
             advertised: Vec::new(),
             addresses: Vec::new(),
             newest: None,
+            holds: Vec::new(),
+            told: Vec::new(),
             log: None,
             unix_ms: Timestamp::now().as_millisecond().unsigned_abs(),
             instance,

@@ -152,6 +152,8 @@ async fn say(connection: &Connection, turn: usize) -> Option<Streams> {
             advertised: Vec::new(),
             addresses: Vec::new(),
             newest: None,
+            holds: Vec::new(),
+            told: Vec::new(),
             log: None,
             unix_ms: 0,
             instance: wire::fixtures::instance(1, 1),

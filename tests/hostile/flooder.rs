@@ -138,6 +138,8 @@ async fn session(
         advertised: Vec::new(),
         addresses: Vec::new(),
         newest: None,
+        holds: Vec::new(),
+        told: Vec::new(),
         log: None,
         unix_ms: u64::try_from(Timestamp::now().as_millisecond())?,
         instance: wire::fixtures::instance(1, 1),

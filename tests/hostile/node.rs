@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 use tunnel::{Event, FrontDoor, Inbound};
 use wire::log::LogNews;
 use wire::message::Update;
-use wire::{EpochUpdate, Mark, Signed, ToController, ToNode, Token};
+use wire::{Digest, EpochUpdate, Mark, Signed, ToController, ToNode, Token};
 
 /// Boot time, as the daemons have it.
 #[derive(Debug, Clone, Copy)]
@@ -358,10 +358,28 @@ impl Life {
     fn message(&mut self, message: &ToNode) -> anyhow::Result<()> {
         match message {
             ToNode::Update(update) => self.record_update(update),
-            ToNode::Endpoints { entries } => {
-                for (node, endpoints) in entries {
+            ToNode::Changes(changed) => {
+                let whole = {
+                    let updates = self.shared.updates.lock().expect("no holder panics");
+                    let find = |digest: &Digest| {
+                        let found = updates.iter().find(|it| it.signed.digest() == *digest);
+                        found.map(|it| &it.update)
+                    };
+                    changed.changes.apply(find)?
+                };
+                let secret = changed.secret.as_ref();
+                self.record_update(&Update {
+                    signed: whole,
+                    secret: secret.map(|it| keys::EpochSecret::from_bytes(*it.expose())),
+                    age_ms: changed.age_ms,
+                    mark: changed.mark.clone(),
+                    log: changed.log.clone(),
+                })
+            }
+            ToNode::Endpoints { entries, .. } => {
+                for (node, endpoints) in entries.decode()? {
                     self.endpoints
-                        .extend(endpoints.first().map(|first| (*node, *first)));
+                        .extend(endpoints.first().map(|first| (node, *first)));
                 }
                 self.place_peers();
                 Ok(())
@@ -425,6 +443,8 @@ impl Life {
                 Effect::HangUp => self.outbox = None,
                 Effect::Remember { .. }
                 | Effect::Witnessed(_)
+                | Effect::Holds(_)
+                | Effect::Told(_)
                 | Effect::RememberRuns(_)
                 | Effect::Trust(_)
                 | Effect::Move(_)

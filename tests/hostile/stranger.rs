@@ -112,6 +112,8 @@ async fn ask(used: Token) -> anyhow::Result<Vec<Refusal>> {
         advertised: Vec::new(),
         addresses: Vec::new(),
         newest: None,
+        holds: Vec::new(),
+        told: Vec::new(),
         log: None,
         unix_ms: 0,
         instance: wire::fixtures::instance(1, 1),

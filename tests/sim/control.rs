@@ -15,7 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use wire::admin::TokenRequest;
 use wire::message::{Enrol, Refusal, Update};
-use wire::{EpochUpdate, NodeName, Place, ToController, ToNode, Token, frame};
+use wire::{Digest, EpochUpdate, NodeName, Place, ToController, ToNode, Token, frame};
 
 /// The controller.
 pub(crate) struct Controller {
@@ -31,6 +31,7 @@ pub(crate) struct Controller {
     last_connection: u64,
     /// The newest update that went out.
     pub(crate) published: Option<EpochUpdate>,
+    pub(crate) seen: wire::fixtures::Seen,
     /// Every kind of update that was ever sent, as it was sent, for those who would send it again.
     pub(crate) sent: Vec<(usize, Vec<u8>)>,
 }
@@ -55,6 +56,7 @@ impl Controller {
             connections: BTreeMap::new(),
             last_connection: 0,
             published: None,
+            seen: Default::default(),
             sent: Vec::new(),
         };
         controller.start(Duration::ZERO, false);
@@ -153,7 +155,7 @@ impl World {
         while let Some(effect) = engine.poll_effect() {
             effects.push(effect);
         }
-        let due = engine.poll_timeout(now).max(self.now + LEAST_WAIT);
+        let due = engine.poll_timeout().max(self.now + LEAST_WAIT);
         if self.controller.timer.is_none_or(|timer| due < timer) {
             self.controller.timer = Some(due);
             self.schedule(due, Event::Engine { at: due });
@@ -161,6 +163,12 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Send(id, message) => self.send_to_node(id, *message),
+                Effect::Places(id) => {
+                    let engine = self.controller.engine.as_mut().expect("it runs");
+                    for message in engine.places_for(id) {
+                        self.send_to_node(id, message);
+                    }
+                }
                 Effect::Close(id, reason) => {
                     let odd = matches!(reason, Refusal::Protocol | Refusal::NotEnrolled);
                     // On a broken path an agent says nothing, and is closed for that.
@@ -184,8 +192,9 @@ impl World {
         let delay = self.rng.gen_range(MIN_CONTROL_DELAY..self.control_delay);
         let at = (self.now + delay).max(connection.to_node);
         connection.to_node = at;
+        let trusted = [self.controller.authority.public()];
+        let message = self.controller.seen.whole(message, &trusted);
         if let ToNode::Update(Update { signed, .. }) = &message {
-            let trusted = [self.controller.authority.public()];
             let update = signed.verify(&trusted).expect("it was signed just now");
             let newest = self.controller.published.as_ref().map(|u| u.epoch);
             if newest < Some(update.epoch) {
@@ -200,7 +209,8 @@ impl World {
                 self.controller.published = Some((*update).clone());
             }
             if self.rng.gen_bool(0.05) {
-                self.controller.sent.push((node, bytes.clone()));
+                let whole = frame::encode(&message).expect("the engine's messages fit");
+                self.controller.sent.push((node, whole));
             }
         }
         self.schedule(at, Event::ToNode { id, node, bytes });
@@ -225,7 +235,7 @@ impl World {
                 self.nodes[node].welcomed(place, NOWHERE, now);
                 self.emit_evidence(node);
             }
-            ToNode::Update(update) => self.update_node(node, update),
+            message @ (ToNode::Update(_) | ToNode::Changes(_)) => self.update_node(node, message),
             message @ (ToNode::Endpoints { .. }
             | ToNode::EvidenceResult { .. }
             | ToNode::Authorities { .. }
@@ -244,7 +254,7 @@ impl World {
     }
 
     /// Also what an old message does that is sent again.
-    pub(crate) fn update_node(&mut self, node: usize, update: Update) {
+    pub(crate) fn update_node(&mut self, node: usize, message: ToNode) {
         let subject = &self.nodes[node];
         if subject.nature == Nature::Rogue || !subject.agent.control().is_up() {
             return;
@@ -253,12 +263,26 @@ impl World {
         // against the epoch that is then in force.
         self.run_agent(node);
         let trusted = [self.controller.authority.public()];
-        if let Ok(verified) = update.signed.verify(&trusted) {
-            let age = Duration::from_millis(update.age_ms);
+        let held = |digest: &Digest| self.controller.seen.get(digest);
+        // Changes that the node cannot apply are not delivered: it asks for the whole.
+        let holds = |digest: &Digest| self.nodes[node].agent.holds().contains(digest);
+        let delivered = match &message {
+            ToNode::Update(update) => Some((update.signed.clone(), update.age_ms)),
+            ToNode::Changes(changed) => {
+                let base = |digest: &Digest| held(digest).filter(|_| holds(digest));
+                let whole = changed.changes.apply(base).ok();
+                whole.map(|signed| (signed, changed.age_ms))
+            }
+            _ => None,
+        };
+        if let Some((signed, age_ms)) = delivered
+            && let Ok(verified) = signed.verify(&trusted)
+        {
+            let age = Duration::from_millis(age_ms);
             self.models[node].delivered(&verified, verified.digest(), age, self.now);
         }
         let now = self.now;
-        self.nodes[node].told(ToNode::Update(update), now);
+        self.nodes[node].told(message, now);
         self.run_agent(node);
     }
 

@@ -227,7 +227,7 @@ impl World {
         }
         self.counts.old_updates += 1;
         update.age_ms = 0;
-        self.update_node(node, update);
+        self.update_node(node, ToNode::Update(update));
         self.run_node(node);
     }
 

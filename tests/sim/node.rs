@@ -171,6 +171,8 @@ impl Node {
             advertised: Vec::new(),
             addresses: Vec::new(),
             newest: self.agent.mark().cloned(),
+            holds: self.agent.holds(),
+            told: self.agent.told(),
             log: self.agent.log(),
             unix_ms,
             instance: fixtures::instance(1, 1),
@@ -246,6 +248,8 @@ impl Node {
             }
             Effect::LookAtUnderlay
             | Effect::Witnessed(_)
+            | Effect::Holds(_)
+            | Effect::Told(_)
             | Effect::RememberRuns(_)
             | Effect::Trust(_) => Step::Other,
             Effect::HangUp | Effect::Move(_) => panic!("no clock jumps here, and no node moves"),

@@ -7,6 +7,7 @@ use crate::control::{Control, SessionEvent};
 use crate::data::DataChange;
 use crate::effect::{Config, Counts, Effect, Now};
 use crate::evidence::{Emission, Evidence, Signer, Submissions};
+use crate::held::Held;
 use crate::lost_time::{Clocks, Step};
 use crate::marks::Marks;
 use crate::paths::{Heard, PathLimit, Paths};
@@ -23,8 +24,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tunnel::{Inside, PeerSnapshot};
+use wire::endpoints::PlacesMark;
 use wire::log::{LogEnd, LogNews};
-use wire::message::{InterfaceReport, Phase, Update};
+use wire::message::{ChangedUpdate, InterfaceReport, Phase, Update};
 use wire::{
     Digest, Duplicate, Mark, Place, Signed, Succession, ToController, ToNode, Way, succession,
 };
@@ -43,6 +45,7 @@ pub struct Agent {
     inside: Inside,
     authorities: Vec<AuthorityId>,
     member: Member,
+    held: Held,
     control: Control,
     submissions: Submissions,
     marks: Marks,
@@ -88,6 +91,7 @@ impl Agent {
         Self {
             inside: inside(&place),
             member,
+            held: Held::default(),
             identity,
             place,
             authorities,
@@ -324,6 +328,16 @@ impl Agent {
         })
     }
 
+    /// Up to where it was told of the endpoints of others: for its next Hello.
+    pub fn told(&self) -> Vec<PlacesMark> {
+        self.places.told().to_vec()
+    }
+
+    /// Digests of the updates that it holds to build others on: for its next Hello.
+    pub fn holds(&self) -> Vec<Digest> {
+        self.held.digests()
+    }
+
     /// The end of the controller's log by the newest checkpoint that was kept.
     pub fn log(&self) -> Option<LogEnd> {
         self.witness.kept()
@@ -472,7 +486,15 @@ impl Agent {
     fn message(&mut self, message: ToNode, now: Now) {
         match message {
             ToNode::Update(update) => self.update(update, now),
-            ToNode::Endpoints { entries } => {
+            ToNode::Changes(changed) => self.changes(changed, now),
+            ToNode::Endpoints { entries, mark } => {
+                let Ok(entries) = entries.decode() else {
+                    return tracing::warn!("the controller sent a malformed list of endpoints");
+                };
+                if let Some(mark) = mark {
+                    let told = self.places.handle_mark(mark).to_vec();
+                    self.effects.push_back(Effect::Told(told));
+                }
                 let view = self.member.view();
                 let found = self.places.handle_endpoints(entries, &self.inside, &view);
                 let change = DataChange::Places(found);
@@ -533,6 +555,19 @@ impl Agent {
         }
     }
 
+    /// An update as what changed.
+    fn changes(&mut self, changed: ChangedUpdate, now: Now) {
+        match changed.changes.apply(|digest| self.held.get(digest)) {
+            Ok(signed) => self.update(changed.with(signed), now),
+            Err(reason) => {
+                tracing::debug!(%reason, "the update is asked for whole");
+                // It comes with the log from here on, and not once more with what came with this one.
+                let _ = self.witness(&changed.mark, &changed.log);
+                self.say(ToController::Whole);
+            }
+        }
+    }
+
     fn update(&mut self, update: Update, now: Now) {
         let Update {
             signed,
@@ -566,9 +601,12 @@ impl Agent {
             return;
         }
         let age = Duration::from_millis(age_ms);
+        let taken = verified.clone();
         match self.member.handle_update(verified, secret, age, now.boot) {
             Ok(()) => {
                 self.counts.updates_accepted += 1;
+                self.held.keep(taken);
+                self.effects.push_back(Effect::Holds(self.held.digests()));
                 self.marks
                     .handle_update((epoch, digest), mark, &self.authorities);
                 self.answer_to(digest, now);

@@ -7,8 +7,9 @@ use epoch::member::HighWater;
 use jiff::Timestamp;
 use keys::{AuthorityId, NodeSecret, WgSecret};
 use std::time::Duration;
+use wire::endpoints::PlacesMark;
 use wire::log::LogEnd;
-use wire::{Mark, Place, Signed, ToController};
+use wire::{Digest, Mark, Place, Signed, ToController};
 
 /// One moment, on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,10 @@ pub enum Effect {
     },
     /// Show this end of the controller's log to the next controller that is met.
     Witnessed(LogEnd),
+    /// Show the controller at the next connection that these updates are held. No restart survives them.
+    Holds(Vec<Digest>),
+    /// Show the controller at the next connection up to where this node was told of the endpoints of others.
+    Told(Vec<PlacesMark>),
     /// Remember across restarts that these runs came from files.
     RememberRuns(Vec<SeenRun>),
     /// The controller has another place for this node: remember it for the next start, because addresses,

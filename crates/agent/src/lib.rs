@@ -28,6 +28,7 @@ mod control;
 mod data;
 mod effect;
 mod evidence;
+mod held;
 mod lost_time;
 mod marks;
 mod paths;

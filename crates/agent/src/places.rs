@@ -7,6 +7,7 @@ use keys::{NodeId, WgPublicKey};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use tunnel::{Inside, Range};
+use wire::endpoints::PlacesMark;
 use wire::{Place, family};
 
 /// The places, by node.
@@ -19,6 +20,8 @@ pub(crate) struct Whereabouts {
     own: Vec<IpAddr>,
     /// Peers that were told to have no address family in common with this machine.
     apart: HashSet<NodeId>,
+    /// Up to where the controller has told, by segment.
+    told: Vec<PlacesMark>,
 }
 
 impl Whereabouts {
@@ -40,6 +43,18 @@ impl Whereabouts {
             self.said.insert(node, endpoints);
         }
         known
+    }
+
+    /// Everything up to there was told.
+    pub(crate) fn handle_mark(&mut self, mark: PlacesMark) -> &[PlacesMark] {
+        self.told.retain(|told| told.segment != mark.segment);
+        self.told.push(mark);
+        &self.told
+    }
+
+    /// Up to where the controller has told.
+    pub(crate) fn told(&self) -> &[PlacesMark] {
+        &self.told
     }
 
     fn keep_within(&mut self, node: NodeId, within: Vec<SocketAddr>, view: &View<'_>) {

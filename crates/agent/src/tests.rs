@@ -195,7 +195,10 @@ fn an_epoch_without_lead_is_one_change_and_its_peers_are_placed_before_it_begins
     let mut bench = Bench::new();
     bench.connect();
     let entries = vec![(bench.peer.node, vec![endpoint(3)])];
-    bench.say(ToNode::Endpoints { entries });
+    bench.say(ToNode::Endpoints {
+        entries: wire::endpoints::Entries::new(&entries),
+        mark: None,
+    });
     bench.effects();
     let update = bench.update(0);
     bench.say(update);
@@ -349,7 +352,10 @@ fn a_peer_without_a_common_address_family_is_named_while_it_lasts() {
     bench.say(update);
     let peer = bench.peer.node;
     let entries = vec![(peer, vec!["[2001:db8::3]:7".parse().unwrap()])];
-    bench.say(ToNode::Endpoints { entries });
+    bench.say(ToNode::Endpoints {
+        entries: wire::endpoints::Entries::new(&entries),
+        mark: None,
+    });
     bench.agent.handle_addresses(vec![[192, 0, 2, 1].into()]);
     let lost = |failure| Err(failure);
     let cause = |bench: &Bench, failure| bench.agent.ping_cause(&peer, &lost(failure));
@@ -378,7 +384,10 @@ fn a_place_inside_the_mesh_is_none() {
     bench.effects();
     let within = SocketAddr::new(bench.peer.v4.into(), 51_820);
     let entries = vec![(bench.peer.node, vec![within, endpoint(3)])];
-    bench.say(ToNode::Endpoints { entries });
+    bench.say(ToNode::Endpoints {
+        entries: wire::endpoints::Entries::new(&entries),
+        mark: None,
+    });
     let changes = bench.changes();
     let [DataChange::Places(places)] = &changes[..] else {
         panic!("places");

@@ -10,19 +10,21 @@ use crate::counts::{countable, refusals};
 use crate::effect::{ConnectionId, Output};
 use allowance::Bucket;
 use exposition::Tally;
-use keys::{Epoch, NodeId};
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use keys::{Epoch, NodeId, SegmentId};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 use wire::instance::Seen;
-use wire::message::{Hello, InterfaceReport, Phase, Refusal};
-use wire::{Duplicate, Instance, NodeName, ToNode, Way};
+use wire::message::{Hello, InterfaceReport, MAX_HELD, Phase, Refusal};
+use wire::{Digest, Duplicate, Instance, NodeName, ToNode, Way};
 
 /// All of them.
 #[derive(Debug)]
 pub(crate) struct Connections {
     sessions: BTreeMap<ConnectionId, Session>,
+    /// Those that are not served: few, and looked at with every input.
+    unserved: BTreeSet<ConnectionId>,
     live: BTreeMap<NodeName, Live>,
     /// When the newest place of a node that moves too often is told.
     news_due: BTreeMap<NodeName, Duration>,
@@ -40,6 +42,29 @@ pub(crate) struct Session {
     pub(crate) stage: Stage,
     /// The log as its node knows it.
     pub(crate) kept: Cell<Kept>,
+    /// Digests of updates that its node holds, by what it said and acknowledged; oldest first.
+    pub(crate) holds: RefCell<Vec<Digest>>,
+    /// Up to where its node was told of the places of others, by segment.
+    pub(crate) told: RefCell<BTreeMap<SegmentId, u64>>,
+}
+
+impl Session {
+    /// Up to where its node was told of the places of others.
+    pub(crate) fn told(&self, segment: SegmentId) -> u64 {
+        self.told.borrow().get(&segment).copied().unwrap_or(0)
+    }
+
+    /// Its node holds one more update.
+    pub(crate) fn hold(&self, digest: Digest) {
+        let mut holds = self.holds.borrow_mut();
+        if holds.contains(&digest) {
+            return;
+        }
+        if holds.len() >= MAX_HELD {
+            holds.remove(0);
+        }
+        holds.push(digest);
+    }
 }
 
 /// The log as a node knows it, by what it said and by what it was sent since.
@@ -140,6 +165,7 @@ impl Connections {
     pub(crate) fn new() -> Self {
         Self {
             sessions: BTreeMap::new(),
+            unserved: BTreeSet::new(),
             live: BTreeMap::new(),
             news_due: BTreeMap::new(),
             refused: refusals(),
@@ -157,8 +183,8 @@ impl Connections {
     ) {
         // One connection per key that has said nothing yet: a key cannot crowd out others.
         let silent = |s: &Session| s.peer == peer && matches!(s.stage, Stage::Opening { .. });
-        let mut sessions = self.sessions.iter();
-        let older = sessions.find(|(_, s)| silent(s)).map(|(id, _)| *id);
+        let older = self.unserved().find(|(_, s)| silent(s));
+        let older = older.map(|(id, _)| id);
         if let Some(older) = older {
             self.close(older, Refusal::Superseded, output);
         }
@@ -167,8 +193,11 @@ impl Connections {
             remote,
             stage: Stage::opening(now),
             kept: Cell::default(),
+            holds: RefCell::default(),
+            told: RefCell::default(),
         };
         self.sessions.insert(id, session);
+        self.unserved.insert(id);
     }
 
     /// A connection is seen at another address. Returns the node that it serves, if that may be elsewhere now.
@@ -204,6 +233,7 @@ impl Connections {
 
     /// A connection has ended.
     pub(crate) fn ended(&mut self, id: ConnectionId, output: &mut Output) {
+        self.unserved.remove(&id);
         let Some(session) = self.sessions.remove(&id) else {
             return;
         };
@@ -221,6 +251,7 @@ impl Connections {
 
     /// Says why and forgets the connection.
     pub(crate) fn close(&mut self, id: ConnectionId, reason: Refusal, output: &mut Output) {
+        self.unserved.remove(&id);
         if let Some(session) = self.sessions.remove(&id)
             && let Stage::Serving { name } = session.stage
             && let Some(live) = self.live.get_mut(&name)
@@ -247,6 +278,7 @@ impl Connections {
 
     /// Tells every connection that the controller stops.
     pub(crate) fn stop(&mut self, output: &mut Output) {
+        self.unserved.clear();
         for id in std::mem::take(&mut self.sessions).into_keys() {
             self.refused.count(Refusal::Stopping);
             output.close(id, Refusal::Stopping);
@@ -279,9 +311,9 @@ impl Connections {
 
     /// The connections that wait for an operator's word, each with the key that it proved.
     pub(crate) fn waiting(&self) -> Vec<(ConnectionId, NodeId)> {
-        let sessions = self.sessions.iter();
-        let waiting = sessions.filter(|(_, s)| matches!(s.stage, Stage::Waiting));
-        waiting.map(|(id, s)| (*id, s.peer)).collect()
+        let waiting = self.unserved();
+        let waiting = waiting.filter(|(_, s)| matches!(s.stage, Stage::Waiting));
+        waiting.map(|(id, s)| (id, s.peer)).collect()
     }
 
     /// Gives a connection that was answered the time of a new one.
@@ -387,19 +419,24 @@ impl Connections {
 
     /// The connections whose rivals are asked, and until when; at once where there is none any more.
     pub(crate) fn claims(&self) -> impl Iterator<Item = (ConnectionId, Duration)> {
-        self.sessions.iter().filter_map(|(id, s)| match &s.stage {
+        self.unserved().filter_map(|(id, s)| match &s.stage {
             Stage::Claiming { name, until, .. } => {
                 let live = self.live.get(name);
                 let is_contested = live.is_some_and(|live| live.connection.is_some());
-                Some((*id, if is_contested { *until } else { Duration::ZERO }))
+                Some((id, if is_contested { *until } else { Duration::ZERO }))
             }
             Stage::Opening { .. } | Stage::Serving { .. } | Stage::Waiting => None,
         })
     }
 
+    fn unserved(&self) -> impl Iterator<Item = (ConnectionId, &Session)> {
+        let ids = self.unserved.iter();
+        ids.filter_map(|id| Some((*id, self.sessions.get(id)?)))
+    }
+
     fn claim_of(&self, node: &NodeName) -> Option<(ConnectionId, Duration)> {
-        self.sessions.iter().find_map(|(id, s)| match &s.stage {
-            Stage::Claiming { name, until, .. } if name == node => Some((*id, *until)),
+        self.unserved().find_map(|(id, s)| match &s.stage {
+            Stage::Claiming { name, until, .. } if name == node => Some((id, *until)),
             Stage::Claiming { .. }
             | Stage::Opening { .. }
             | Stage::Serving { .. }
@@ -423,6 +460,7 @@ impl Connections {
         }
         let session = self.sessions.get_mut(&id)?;
         session.stage = Stage::Serving { name: name.clone() };
+        self.unserved.remove(&id);
         let remote = session.remote;
         let live = self.live_mut(name);
         live.connection = Some(id);
@@ -458,8 +496,8 @@ impl Connections {
 
     /// The connections that must say something that counts, and until when.
     pub(crate) fn openings(&self) -> impl Iterator<Item = (ConnectionId, Duration)> {
-        self.sessions.iter().filter_map(|(id, s)| match s.stage {
-            Stage::Opening { deadline } => Some((*id, deadline)),
+        self.unserved().filter_map(|(id, s)| match s.stage {
+            Stage::Opening { deadline } => Some((id, deadline)),
             Stage::Claiming { .. } | Stage::Serving { .. } | Stage::Waiting => None,
         })
     }
@@ -472,23 +510,25 @@ impl Connections {
         self.live.entry(name.clone()).or_insert_with(Live::new)
     }
 
-    /// Where nodes are, as far as they ever said.
-    pub(crate) fn places(&self) -> impl Iterator<Item = (&NodeName, &[SocketAddr])> {
-        let live = self.live.iter();
-        live.filter(|(_, live)| !live.endpoints.is_empty())
-            .map(|(name, live)| (name, live.endpoints.as_slice()))
-    }
-
     /// A node is somewhere else now. Whether its peers are told at once; if it moves too often, that is news
     /// which waits, and then says only where the node is at that time. A member could otherwise make the
     /// controller send a message to every other one for each that it sends itself.
     pub(crate) fn moves(&mut self, name: &NodeName, now: Now) -> bool {
-        let at_once = self.live_mut(name).moves.take(now.boot);
+        let in_time = self.live_mut(name).moves.take(now.boot);
+        let gathered =
+            GATHER_PER_NODE.saturating_mul(u32::try_from(self.live.len()).unwrap_or(u32::MAX));
+        let at_once = in_time && gathered <= AT_ONCE;
         if at_once {
             self.news_due.remove(name);
         } else {
-            let due = now.boot + NEWS_PAUSE;
-            self.news_due.entry(name.clone()).or_insert(due);
+            let pause = if in_time {
+                gathered.min(NEWS_PAUSE)
+            } else {
+                NEWS_PAUSE
+            };
+            self.news_due
+                .entry(name.clone())
+                .or_insert(now.boot + pause);
         }
         at_once
     }
@@ -498,12 +538,14 @@ impl Connections {
         self.news_due.iter().map(|(name, due)| (name, *due))
     }
 
-    /// The nodes whose news has waited.
-    pub(crate) fn take_news(&mut self, now: Now) -> Vec<NodeName> {
-        let due = self.news().filter(|(_, due)| *due <= now.boot);
-        let due: Vec<NodeName> = due.map(|(name, _)| name.clone()).collect();
-        self.news_due.retain(|_, at| *at > now.boot);
-        due
+    /// Whether news has waited for its time. All news is told then, or each node of many that move would have
+    /// everybody told of itself alone.
+    pub(crate) fn take_news(&mut self, now: Now) -> bool {
+        let is_due = self.news().any(|(_, due)| due <= now.boot);
+        if is_due {
+            self.news_due.clear();
+        }
+        is_due
     }
 
     /// Connections that were closed with a word, since the start.
@@ -578,5 +620,9 @@ const KEPT_BURST: u32 = 32 << 20;
 /// How often a node may move, and be told of at once.
 const MOVES_PER_SECOND: u32 = 1;
 const MOVE_BURST: u32 = 4;
-/// How long the news of a node that moves more often is gathered.
+/// How long news is gathered for each node of a mesh, because telling takes as much for each.
+const GATHER_PER_NODE: Duration = Duration::from_micros(200);
+/// News that would be gathered for no longer is told at once.
+const AT_ONCE: Duration = Duration::from_millis(20);
+/// How long it is gathered at most, and the news of a node that moves more often in any case.
 const NEWS_PAUSE: Duration = Duration::from_secs(1);

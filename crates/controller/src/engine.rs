@@ -32,6 +32,7 @@ use crate::mesh::Mesh;
 use crate::metrics::{self, Held};
 use crate::network::Network;
 use crate::operator::{self, Operator, policy_changed};
+use crate::places::KeptPlaces;
 use crate::push::Push;
 use crate::request::{Answer, Request};
 use crate::rotate::Rotation;
@@ -54,7 +55,7 @@ use wire::log::LogRestored;
 use wire::message::{Enrol, Refusal, ToController, ToNode};
 use wire::{NodeName, Signed, Succession, VerifyError};
 
-pub use crate::effect::{ConnectionId, Effect};
+pub use crate::effect::{ConnectionId, Effect, KeysChanged};
 pub use crate::journal::Unwritten;
 pub use crate::mesh::EnrolmentMode;
 pub use crate::network::NetworkError;
@@ -226,8 +227,8 @@ impl Engine {
         self.journal.fleet().nodes().len()
     }
 
-    /// Whether [`Self::enrolled`] may have changed since the last call.
-    pub fn take_keys_changed(&mut self) -> bool {
+    /// How [`Self::enrolled`] has changed since the last call.
+    pub fn take_keys_changed(&mut self) -> KeysChanged {
         self.output.take_keys_changed()
     }
 
@@ -237,13 +238,13 @@ impl Engine {
     }
 
     /// When [`Self::handle_timeout`] is due, on the boot-time clock.
-    pub fn poll_timeout(&self, now: Now) -> Duration {
-        self.poll_timer(now).map_or(Duration::MAX, |(at, _)| at)
+    pub fn poll_timeout(&self) -> Duration {
+        self.poll_timer().map_or(Duration::MAX, |(at, _)| at)
     }
 
     /// The same, with the reason.
-    pub fn poll_timer(&self, now: Now) -> Option<(Duration, Timer)> {
-        timers::next(&self.journal, &self.segments, &self.connections, now)
+    pub fn poll_timer(&self) -> Option<(Duration, Timer)> {
+        timers::next(&self.journal, &self.segments, &self.connections)
     }
 
     /// Does whatever is due.
@@ -258,6 +259,10 @@ impl Engine {
                 self.output.touch();
             }
         }
+        let changed = self.journal.take_changed();
+        for segment in self.segments.iter_mut() {
+            segment.suspect(&changed);
+        }
         self.connections.close_silent(&mut self.output, now);
         for (id, name, hello) in self.connections.take_claims(now) {
             let session = self.connections.session(id);
@@ -270,14 +275,14 @@ impl Engine {
                 self.connections.close(id, reason, &mut self.output);
             }
         }
-        for name in self.connections.take_news(now) {
+        if self.connections.take_news(now) {
             let mut push = Push {
                 mesh: &self.mesh,
                 journal: &self.journal,
                 connections: &self.connections,
                 output: &mut self.output,
             };
-            push.place_of(&name, &self.segments);
+            self.segments.iter().for_each(|it| push.places(it));
         }
         self.rotation().handle_timeout(now);
     }
@@ -292,6 +297,57 @@ impl Engine {
     ) {
         let output = &mut self.output;
         self.connections.open(id, peer, remote, output, now);
+    }
+
+    /// What a connection is to be told of where members are: what it was not told before. It is taken to be told
+    /// with this.
+    pub fn places_for(&mut self, id: ConnectionId) -> Vec<ToNode> {
+        let Some(session) = self.connections.session(id) else {
+            return Vec::new();
+        };
+        let mut news = Vec::new();
+        for segment in self.segments.iter() {
+            // To a member's key alone, as the secret.
+            if segment.is_member(self.journal.fleet(), &session.peer) {
+                let places = segment.places();
+                let since = session.told(segment.id());
+                news.extend(places.news(since, session.remote.ip()));
+                let mut told = session.told.borrow_mut();
+                told.insert(segment.id(), places.seq());
+            }
+        }
+        news
+    }
+
+    /// The places of members as they are to be kept for the next start, encoded; and the number of the newest change
+    /// in them, by which one who has them already knows it.
+    pub fn keep_places(&self) -> (u64, impl FnOnce() -> Vec<u8> + '_) {
+        let seq = self.segments.iter().map(|it| it.places().seq()).sum();
+        let encode = || {
+            let kept: Vec<_> = self.segments.iter().map(|it| it.places().keep()).collect();
+            // Numbers and addresses can always be encoded.
+            postcard::to_stdvec(&kept).unwrap_or_default()
+        };
+        (seq, encode)
+    }
+
+    /// Goes on with the places that were kept: members that come back to where they were are no news. Bytes that
+    /// are none are left alone.
+    pub fn resume_places(&mut self, kept: &[u8]) {
+        let Ok(kept) = postcard::from_bytes::<Vec<KeptPlaces>>(kept) else {
+            return tracing::info!("the places that were kept cannot be read: nodes say them anew");
+        };
+        for kept in kept {
+            for (node, at) in kept.endpoints() {
+                if let Some(name) = self.journal.fleet().name_of(node) {
+                    self.connections.live_mut(name).endpoints = at.to_vec();
+                }
+            }
+            let mut segments = self.segments.iter_mut();
+            if let Some(segment) = segments.find(|it| it.id() == kept.segment()) {
+                segment.places_mut().resume(kept);
+            }
+        }
     }
 
     /// A connection is seen at another address.
@@ -631,5 +687,6 @@ fn succession(mesh: &Mesh, new: AuthorityId) -> Result<Event, VerifyError> {
     Ok(Event::AuthorityRotated { old, new, signed })
 }
 
-const ENROLMENTS_PER_SECOND: u32 = 20;
-const ENROLMENT_BURST: u32 = 64;
+/// Enrolments by good tokens: as many as handshakes can be computed, and no more than the disk commits.
+const ENROLMENTS_PER_SECOND: u32 = 500;
+const ENROLMENT_BURST: u32 = 500;

@@ -18,15 +18,16 @@ use ::admin::Refused;
 use jiff::Timestamp;
 use keys::{Epoch, NodeId};
 use policy::{Subject, Unacceptable};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use wire::admin::EvidenceAnswer;
+use wire::endpoints::PlacesMark;
 use wire::evidence::{Attested, EvidenceError, payload_digest, peek};
 use wire::log::LogEnd;
 use wire::message::{
-    Again, Hello, InterfaceReport, PeerReport, Phase, Refusal, RefusedEvidence, ToController,
-    ToNode,
+    Again, Hello, InterfaceReport, MAX_HELD, PeerReport, Phase, Refusal, RefusedEvidence,
+    ToController, ToNode,
 };
 use wire::{Digest, Mark, NodeName, Signed, Verified, Way};
 
@@ -62,6 +63,15 @@ struct StagedRun {
     /// The bytes that it takes of what its node may fill.
     kept: u32,
 }
+
+/// What a node says that it knows: the newest mark, the end of the log, the updates that it holds, and up to where it was
+/// told of places.
+type Memory = (
+    Option<Signed<Mark>>,
+    Option<LogEnd>,
+    Vec<Digest>,
+    Vec<PlacesMark>,
+);
 
 impl Staged {
     /// When the newest was staged; `None`: there is none.
@@ -103,7 +113,16 @@ impl Ingest<'_> {
         live.software = Some(hello.software);
         tracing::info!(node = %name, skew_ms = skew, "node connected");
         tracing::debug!(node = %name, %remote, "node's address");
-        self.welcome(id, name, (hello.newest, hello.log), now);
+        if hello.holds.len() > MAX_HELD || hello.told.len() > MAX_HELD {
+            self.close(id, Refusal::Protocol);
+            return;
+        }
+        self.welcome(
+            id,
+            name,
+            (hello.newest, hello.log, hello.holds, hello.told),
+            now,
+        );
         let Hello {
             listen_port,
             advertised,
@@ -127,7 +146,8 @@ impl Ingest<'_> {
             ToController::Present => self.present(id, name, now),
             ToController::Kept { log } => self.kept(id, log, now),
             ToController::Evidence { envelope } => self.evidence(id, name, &envelope, now),
-            ToController::Ack { epoch, phase } => self.ack(name, epoch, phase),
+            ToController::Ack { epoch, phase } => self.ack(id, name, epoch, phase),
+            ToController::Whole => self.whole(id, now),
             ToController::Report { peers, interface } => self.observe(name, peers, interface, now),
             ToController::Endpoints {
                 listen_port,
@@ -143,6 +163,25 @@ impl Ingest<'_> {
             return;
         };
         session.kept.set(self.journal.kept(Some(log)));
+        self.again(id, now);
+    }
+
+    /// Changes were of no use to a node, because it does not hold what they build on.
+    fn whole(&mut self, id: ConnectionId, now: Now) {
+        let Some(session) = self.connections.session(id) else {
+            return;
+        };
+        // What was sent whole is not asked for again.
+        if !session.holds.take().is_empty() {
+            self.again(id, now);
+        }
+    }
+
+    /// Sends what is in force and on its way once more.
+    fn again(&mut self, id: ConnectionId, now: Now) {
+        let Some(session) = self.connections.session(id) else {
+            return;
+        };
         let node = session.peer;
         let mut push = Push {
             mesh: self.mesh,
@@ -172,16 +211,22 @@ impl Ingest<'_> {
         let live = self.connections.live_mut(name);
         let endpoints = live.announced.endpoints(ip);
         if live.endpoints != endpoints {
-            live.endpoints = endpoints;
-            if self.connections.moves(name, now) {
-                let segments = &*self.segments;
+            live.endpoints.clone_from(&endpoints);
+            let fleet = self.journal.fleet();
+            let node = fleet.node(name).map(|node| node.id);
+            let mut is_news = false;
+            for segment in self.segments.iter_mut() {
+                let member = node.filter(|node| segment.is_member(fleet, node));
+                is_news |= member.is_some_and(|it| segment.places_mut().post(it, &endpoints));
+            }
+            if is_news && self.connections.moves(name, now) {
                 let mut push = Push {
                     mesh: self.mesh,
                     journal: self.journal,
                     connections: self.connections,
                     output: self.output,
                 };
-                push.place_of(name, segments);
+                self.segments.iter().for_each(|it| push.places(it));
             }
             self.output.touch();
         }
@@ -192,7 +237,7 @@ impl Ingest<'_> {
         &mut self,
         id: ConnectionId,
         name: &NodeName,
-        (newest, log): (Option<Signed<Mark>>, Option<LogEnd>),
+        (newest, log, holds, told): Memory,
         now: Now,
     ) {
         let Some(node) = self.journal.fleet().node(name) else {
@@ -222,6 +267,10 @@ impl Ingest<'_> {
         }
         if let Some(session) = self.connections.session(id) {
             session.kept.set(self.journal.kept(log));
+            session.holds.replace(holds);
+            let segments = self.segments.iter();
+            let since = segments.map(|it| (it.id(), it.places().since(&told)));
+            session.told.replace(since.collect());
         }
         let mut push = Push {
             mesh: self.mesh,
@@ -258,7 +307,12 @@ impl Ingest<'_> {
         self.relocate(id, name, now);
     }
 
-    fn ack(&mut self, name: &NodeName, epoch: Epoch, phase: Phase) {
+    fn ack(&mut self, id: ConnectionId, name: &NodeName, epoch: Epoch, phase: Phase) {
+        let mut segments = self.segments.iter();
+        let held = segments.find_map(|segment| segment.digest_of(epoch));
+        if let (Some(session), Some(digest)) = (self.connections.session(id), held) {
+            session.hold(digest);
+        }
         let newest = self.segments.iter().filter_map(|segment| segment.newest());
         let newest = newest.map(|span| span.epoch).max().unwrap_or_default();
         let live = self.connections.live_mut(name);
@@ -315,8 +369,13 @@ impl Ingest<'_> {
         };
         let is_astray = |it: &Observed| it.ways.iter().any(Way::is_astray);
         let before = self.connections.live(name).map(|live| &live.observes);
-        let serving = self.connections.serving();
-        for (id, _, peer) in serving.filter(|(_, _, peer)| *peer != name) {
+        let known = before.into_iter().flat_map(BTreeMap::keys);
+        let peers: BTreeSet<&NodeName> = observes.keys().chain(known).collect();
+        for peer in peers.into_iter().filter(|peer| *peer != name) {
+            let live = self.connections.live(peer);
+            let Some(id) = live.and_then(|live| live.connection) else {
+                continue;
+            };
             let now = observes.get(peer);
             let was_astray = before.and_then(|it| it.get(peer)).is_some_and(is_astray);
             if now.is_some_and(is_astray) || was_astray {

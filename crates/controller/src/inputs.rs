@@ -35,6 +35,8 @@ pub(crate) enum Input {
     Refused { id: ConnectionId, reason: Refusal },
     /// A connection ended.
     Disconnected { id: ConnectionId },
+    /// A connection takes what it is to be told of places.
+    Ready { id: ConnectionId },
 }
 
 /// Questions of an operator or a scraper. Without `Debug`: an answer may hold a token.

@@ -103,6 +103,11 @@ impl Intake {
         self.state().set_enrolled(enrolled);
     }
 
+    /// These keys are enrolled as well.
+    pub(crate) fn enrol(&self, keys: Vec<NodeId>) {
+        self.state().enrol(keys);
+    }
+
     /// Whether an address holds so much already that it must prove that it is no forgery.
     pub(crate) fn is_suspect(&self, remote: SocketAddr) -> bool {
         self.state().is_suspect(remote)

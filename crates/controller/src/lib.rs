@@ -56,6 +56,8 @@ mod journal;
 mod mesh;
 mod network;
 mod outbox;
+mod places;
+mod places_file;
 mod prove;
 mod push;
 mod replay;

@@ -1,13 +1,13 @@
 //! Messages that wait to be sent on one connection.
 //!
 //! Two kinds wait apart. *Words* (updates, answers, refusals) keep their order; a node that lets too many
-//! pile up does not read, and loses its connection. *News* (where peers are, and where their packets go) are
-//! maps: the newest of each node, however often it changed meanwhile. News is bounded by the number of nodes, so that no
-//! member can fill another's outbox by moving; and words go first, so that it delays no eviction.
+//! pile up does not read, and loses its connection. *News* (where peers are, and where their packets go) comes after
+//! all words, so that it delays no eviction, and does not pile up: of places there is only the note that there are
+//! some, until the connection can take them; of ways, the newest of each node, and of so many nodes. What a node that
+//! reads nothing holds of the controller's memory is bounded by that: 64 words, of which updates are shared with all.
 
 use keys::NodeId;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use wire::Way;
@@ -18,6 +18,8 @@ use wire::message::{Refusal, ToNode};
 pub(crate) enum Outbound {
     /// A message.
     Message(Box<ToNode>),
+    /// There is news of places.
+    Places,
     /// The last message, then the end.
     Close(Refusal),
 }
@@ -39,7 +41,10 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 struct State {
     words: VecDeque<Outbound>,
-    news: BTreeMap<NodeId, Vec<SocketAddr>>,
+    /// News of places that the connection has asked for.
+    news: VecDeque<ToNode>,
+    /// There is more, which it has not asked for yet.
+    has_news: bool,
     ways: BTreeMap<NodeId, [Way; 2]>,
     is_closed: bool,
 }
@@ -50,10 +55,14 @@ impl Outbox {
         let mut state = self.state();
         match outbound {
             Outbound::Message(message) => match *message {
-                ToNode::Endpoints { entries } => state.news.extend(entries),
-                ToNode::Ways { node, ways } => drop(state.ways.insert(node, ways)),
+                ToNode::Ways { node, ways } => {
+                    // What is left out is said again with the next reports.
+                    if state.ways.len() < WAYS || state.ways.contains_key(&node) {
+                        state.ways.insert(node, ways);
+                    }
+                }
                 message => {
-                    if matches!(message, ToNode::Update(_)) {
+                    if is_update(&message) {
                         state.forget_old_updates();
                     }
                     if state.words.len() >= WORDS {
@@ -63,11 +72,18 @@ impl Outbox {
                     state.words.push_back(Outbound::Message(message));
                 }
             },
+            Outbound::Places => state.has_news = true,
             close @ Outbound::Close(_) => state.words.push_back(close),
         }
         drop(state);
         self.wake.notify_one();
         Ok(())
+    }
+
+    /// Puts in the news of places that was asked for.
+    pub(crate) fn put_news(&self, news: Vec<ToNode>) {
+        self.state().news.extend(news);
+        self.wake.notify_one();
     }
 
     /// Nothing more is put in.
@@ -110,7 +126,7 @@ impl State {
     /// A node that is far behind needs the epoch in force and the one on its way, not each that was: in an
     /// incident, one eviction after another must not cut off those who are slow to read.
     fn forget_old_updates(&mut self) {
-        let is_update = |word: &Outbound| matches!(word, Outbound::Message(m) if matches!(**m, ToNode::Update(_)));
+        let is_update = |word: &Outbound| matches!(word, Outbound::Message(m) if is_update(m));
         let mut left = self.words.iter().filter(|word| is_update(word)).count();
         self.words.retain(|word| {
             let is_old = is_update(word) && left > UPDATES;
@@ -124,35 +140,45 @@ impl State {
         if let Some(word) = self.words.pop_front() {
             return Some(word);
         }
-        let mut entries = Vec::new();
-        while entries.len() < PIECE {
-            let Some(entry) = self.news.pop_first() else {
-                break;
-            };
-            entries.push(entry);
+        if let Some(piece) = self.news.pop_front() {
+            return Some(Outbound::Message(Box::new(piece)));
         }
-        if entries.is_empty() {
-            let (node, ways) = self.ways.pop_first()?;
-            return Some(Outbound::Message(Box::new(ToNode::Ways { node, ways })));
+        if std::mem::take(&mut self.has_news) {
+            return Some(Outbound::Places);
         }
-        Some(Outbound::Message(Box::new(ToNode::Endpoints { entries })))
+        let (node, ways) = self.ways.pop_first()?;
+        Some(Outbound::Message(Box::new(ToNode::Ways { node, ways })))
     }
+}
+
+fn is_update(message: &ToNode) -> bool {
+    matches!(message, ToNode::Update(_) | ToNode::Changes(_))
 }
 
 /// Words that may wait for one node.
 const WORDS: usize = 64;
 /// Updates that may wait beside the newest.
 const UPDATES: usize = 3;
-/// Nodes in one piece of news: up to 20 kB.
-const PIECE: usize = 128;
+/// Nodes of whose ways one node is told at a time.
+const WAYS: usize = 256;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn moved(node: u8, port: u16) -> Outbound {
-        let entries = vec![(NodeId([node; 32]), vec![([192, 0, 2, 1], port).into()])];
-        Outbound::Message(Box::new(ToNode::Endpoints { entries }))
+    fn places(count: usize) -> ToNode {
+        let entries = vec![(NodeId([7; 32]), Vec::new()); count];
+        ToNode::Endpoints {
+            entries: wire::endpoints::Entries::new(&entries),
+            mark: None,
+        }
+    }
+
+    fn ways(node: u16) -> Outbound {
+        let mut id = [0; 32];
+        id[..2].copy_from_slice(&node.to_be_bytes());
+        let (node, ways) = (NodeId(id), [Way::Unknown, Way::Unknown]);
+        Outbound::Message(Box::new(ToNode::Ways { node, ways }))
     }
 
     fn word() -> Outbound {
@@ -162,27 +188,41 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn news_is_the_newest_of_each_node_and_comes_after_words() {
+    async fn news_is_asked_for_once_and_comes_in_pieces_that_words_overtake() {
         let outbox = Outbox::default();
-        for port in 1..=10_000 {
-            outbox.put(moved(7, port)).unwrap();
+        for _ in 0..10_000 {
+            outbox.put(Outbound::Places).unwrap();
         }
-        outbox.put(moved(8, 1)).unwrap();
         outbox.put(word()).unwrap();
+        assert!(matches!(outbox.take().await, Some(Outbound::Message(_))));
+        assert!(matches!(outbox.take().await, Some(Outbound::Places)));
+        outbox.put_news(vec![places(1), places(2)]);
+        outbox.put(Outbound::Places).unwrap();
+        let is_news = |it: &Option<Outbound>| matches!(it, Some(Outbound::Message(m)) if matches!(**m, ToNode::Endpoints { .. }));
+        assert!(is_news(&outbox.take().await));
+        outbox.put(word()).unwrap();
+        assert!(!is_news(&outbox.take().await), "the word");
+        assert!(is_news(&outbox.take().await));
         outbox.close();
-        let first = outbox.take().await.unwrap();
         assert!(
-            matches!(first, Outbound::Message(m) if matches!(*m, ToNode::EvidenceResult { .. }))
+            matches!(outbox.take().await, Some(Outbound::Places)),
+            "more came"
         );
-        let Some(Outbound::Message(news)) = outbox.take().await else {
-            panic!("no news");
-        };
-        let ToNode::Endpoints { entries } = *news else {
-            panic!("no news");
-        };
-        let ports: Vec<u16> = entries.iter().map(|(_, at)| at[0].port()).collect();
-        assert_eq!(ports, [10_000, 1]);
         assert!(outbox.take().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn ways_of_any_number_of_nodes_take_a_bounded_room() {
+        let outbox = Outbox::default();
+        for node in 0..10_000 {
+            outbox.put(ways(node)).unwrap();
+        }
+        outbox.close();
+        let mut count = 0;
+        while outbox.take().await.is_some() {
+            count += 1;
+        }
+        assert_eq!(count, WAYS);
     }
 
     #[tokio::test]
@@ -192,7 +232,7 @@ mod tests {
             outbox.put(word()).unwrap();
         }
         assert_eq!(outbox.put(word()), Err(Full));
-        assert_eq!(outbox.put(moved(1, 1)), Ok(()));
+        assert_eq!(outbox.put(Outbound::Places), Ok(()));
         // The end is always told.
         assert_eq!(outbox.put(Outbound::Close(Refusal::Busy)), Ok(()));
     }
@@ -243,24 +283,5 @@ mod tests {
             }
         }
         assert_eq!(epochs, [497, 498, 499, 500]);
-    }
-
-    #[tokio::test]
-    async fn news_of_many_nodes_comes_in_pieces_that_words_overtake() {
-        let outbox = Outbox::default();
-        for node in 0..=255 {
-            outbox.put(moved(node, 1)).unwrap();
-        }
-        let size = |outbound: Option<Outbound>| match outbound {
-            Some(Outbound::Message(message)) => match *message {
-                ToNode::Endpoints { entries } => entries.len(),
-                _ => 0,
-            },
-            _ => panic!("nothing"),
-        };
-        assert_eq!(size(outbox.take().await), PIECE);
-        outbox.put(word()).unwrap();
-        assert_eq!(size(outbox.take().await), 0, "the word");
-        assert_eq!(size(outbox.take().await), 256 - PIECE);
     }
 }

@@ -2,7 +2,6 @@
 //! (`outbox.rs`): a node that does not read is disconnected by the shell and never holds up another. Refuses
 //! to change anything: what is pushed here has taken effect.
 
-use crate::announced;
 use crate::clock::Now;
 use crate::connections::{Connections, Kept};
 use crate::effect::{ConnectionId, Output};
@@ -11,10 +10,7 @@ use crate::mesh::Mesh;
 use crate::segment::{Issue, Segment};
 use crate::segments::Segments;
 use keys::{Epoch, NodeId};
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
-use wire::message::ToNode;
-use wire::{Mark, NodeName, Signed, Verified};
+use wire::{Mark, Signed, Verified};
 
 /// The part that speaks to nodes.
 #[derive(Debug)]
@@ -26,44 +22,21 @@ pub(crate) struct Push<'e> {
 }
 
 impl Push<'_> {
-    /// Pushes a published epoch to every connected node. A node that joins with it is told where all
-    /// members are, and all members where those are that join.
-    pub(crate) fn epoch(
-        &mut self,
-        segment: &Segment,
-        epoch: Epoch,
-        before: &BTreeSet<NodeName>,
-        now: Now,
-    ) {
+    /// Pushes a published epoch to every connected node, and tells members where those are that join.
+    pub(crate) fn epoch(&mut self, segment: &Segment, epoch: Epoch, now: Now) {
         let Some(issue) = segment.issue(epoch) else {
             return;
         };
         let Some(mark) = self.mark(issue) else {
             return;
         };
-        let roster = segment.standings(self.journal.fleet()).roster();
-        let joined: BTreeSet<&NodeName> = roster.difference(before).collect();
-        let everywhere = self.places(segment, |_| true);
-        let news = self.places(segment, |name| joined.contains(name));
-        for (id, peer, name) in self.connections.serving() {
+        for (id, peer, _) in self.connections.serving() {
             // By the key that the connection proved. If the name decided, a connection that is still open
             // under a node's old key, which may be in the wrong hands, would be sent the secret of the epoch
             // that was published to shut it out.
-            self.update(id, peer, (issue, &mark), now);
-            // Where the members are is told to a member's key alone, for the same reason.
-            let entries = if !issue.has_member(peer) {
-                continue;
-            } else if joined.contains(name) {
-                &everywhere
-            } else if roster.contains(name) {
-                &news
-            } else {
-                continue;
-            };
-            if !entries.is_empty() {
-                self.tell_places(id, entries.clone());
-            }
+            self.update(id, peer, segment, (issue, &mark), now);
         }
+        self.places(segment);
     }
 
     /// Answers Hello: what is in force and on its way, and where the members are. A node that proves by its
@@ -77,12 +50,7 @@ impl Push<'_> {
         now: Now,
     ) {
         self.updates(id, node, segments, mark, now);
-        for segment in segments.iter() {
-            if segment.is_member(self.journal.fleet(), node) {
-                let entries = self.places(segment, |_| true);
-                self.tell_places(id, entries);
-            }
-        }
+        self.output.places(id);
     }
 
     /// Sends what is in force and on its way, and not older than what `mark` proves to be known.
@@ -99,24 +67,20 @@ impl Push<'_> {
             let seen = mark.map_or(Epoch::default(), |mark| mark.epoch);
             for issue in segment.issues_since(seen) {
                 if let Some(mark) = self.mark(issue) {
-                    self.update(id, node, (issue, &mark), now);
+                    self.update(id, node, segment, (issue, &mark), now);
                 }
             }
         }
     }
 
-    /// Tells the other members of a node's segments where it is now.
-    pub(crate) fn place_of(&mut self, name: &NodeName, segments: &Segments) {
-        for segment in segments.iter() {
-            let entries = self.places(segment, |member| member == name);
-            if entries.is_empty() {
-                continue;
-            }
-            let others = self.connections.serving();
-            for (id, peer, _) in others.filter(|(_, _, other)| *other != name) {
-                if segment.is_member(self.journal.fleet(), peer) {
-                    self.tell_places(id, entries.clone());
-                }
+    /// Tells the members of a segment where the others are, as far as they do not know.
+    pub(crate) fn places(&mut self, segment: &Segment) {
+        let newest = segment.places().seq();
+        for (id, peer, _) in self.connections.serving() {
+            let session = self.connections.session(id);
+            let is_behind = session.is_some_and(|it| it.told(segment.id()) < newest);
+            if is_behind && segment.is_member(self.journal.fleet(), peer) {
+                self.output.places(id);
             }
         }
     }
@@ -135,6 +99,7 @@ impl Push<'_> {
         &mut self,
         id: ConnectionId,
         node: &NodeId,
+        segment: &Segment,
         (issue, mark): (&Issue, &Signed<Mark>),
         now: Now,
     ) {
@@ -148,7 +113,8 @@ impl Push<'_> {
                     let events = self.journal.log().head().seq;
                     session.kept.set(Kept::Events(events));
                 }
-                let update = issue.push(node, (mark.clone(), news), now);
+                let changes = segment.changes(&session.holds.borrow(), issue);
+                let update = issue.push(node, changes, (mark.clone(), news), now);
                 self.output.send(id, update);
             }
             Err(error) => tracing::error!(
@@ -156,33 +122,5 @@ impl Push<'_> {
                 "the log's tree cannot be read: an update is held back, because no node could believe it"
             ),
         }
-    }
-
-    /// Tells a connection where nodes are, as far as it is of use there.
-    fn tell_places(&mut self, id: ConnectionId, entries: Vec<(NodeId, Vec<SocketAddr>)>) {
-        let Some(session) = self.connections.session(id) else {
-            return;
-        };
-        let to = session.remote.ip();
-        let useful = |(node, at)| (node, announced::for_recipient(at, to));
-        let entries = entries.into_iter().map(useful).collect();
-        self.output.send(id, ToNode::Endpoints { entries });
-    }
-
-    /// Where the members are that `wanted` picks.
-    fn places(
-        &self,
-        segment: &Segment,
-        wanted: impl Fn(&NodeName) -> bool,
-    ) -> Vec<(NodeId, Vec<SocketAddr>)> {
-        let picked = self.connections.places().filter(|(name, _)| wanted(name));
-        picked
-            .filter_map(|(name, endpoints)| {
-                let fleet = self.journal.fleet();
-                let node = fleet.node(name)?.id;
-                let member = segment.is_member(fleet, &node);
-                member.then(|| (node, endpoints.to_vec()))
-            })
-            .collect()
     }
 }

@@ -22,6 +22,7 @@ use crate::segment::{Basis, Draft, Unpublished};
 use crate::segments::Segments;
 use epoch::authority::{Kind, NotNow};
 use keys::{NodeId, SegmentId};
+use wire::NodeName;
 
 mod report;
 
@@ -116,7 +117,7 @@ impl Rotation<'_> {
     }
 
     /// A durable epoch takes effect here, and then on the nodes.
-    fn take_effect(&mut self, id: SegmentId, mut draft: Draft, now: Now) {
+    fn take_effect(&mut self, id: SegmentId, draft: Draft, now: Now) {
         let segment = self.segments.get_mut(id);
         let epoch = draft.issue.update.epoch;
         report::published(&draft, segment.held(), now);
@@ -129,15 +130,17 @@ impl Rotation<'_> {
                 }
             }
         }
-        let before = std::mem::take(&mut draft.before);
         segment.adopt(draft);
+        let connections = &self.connections;
+        let at = |name: &NodeName| connections.live(name).map(|live| &*live.endpoints);
+        segment.place_members(self.journal.fleet(), at);
         let mut push = Push {
             mesh: self.mesh,
             journal: self.journal,
             connections: self.connections,
             output: self.output,
         };
-        push.epoch(segment, epoch, &before, now);
+        push.epoch(segment, epoch, now);
         self.output.touch();
     }
 
@@ -232,7 +235,11 @@ impl Rotation<'_> {
         let segment = self.segments.get_mut(id);
         match published {
             // The scheduled update, if it is so near, judges new nodes too.
-            Ok(()) | Err(Unpublished::NotNow(NotNow::Soon)) => {}
+            Ok(()) => {
+                let members = segment.standings(self.journal.fleet()).roster().len();
+                segment.rest_joins(members, now);
+            }
+            Err(Unpublished::NotNow(NotNow::Soon)) => {}
             Err(Unpublished::NotNow(NotNow::Pending)) => segment.join_after_next(now),
             Err(Unpublished::Log(_) | Unpublished::Rule(_)) => {
                 segment.join_at(self.journal.retry_at());
@@ -252,15 +259,25 @@ impl Rotation<'_> {
         }
         let fleet = self.journal.fleet();
         let segment = self.segments.get_mut(id);
-        if !segment.take_judging(fleet, now) || !segment.anyone_fails(fleet, now) {
+        if !segment.judge_suspects(fleet, now) || !segment.take_deciding(fleet, now) {
             return;
         }
         let segment = self.segments.get(id);
         let ballot = decide(fleet, id, segment.policy(), Cause::Revocation, now);
         let mut roster = segment.standings(fleet).roster().iter();
         if roster.any(|name| !ballot.roster.contains(name)) {
-            let _ = self.publish(None, &[id], Cause::Revocation, Kind::Immediate, &[], now);
-        } else if ballot.held != *segment.held() {
+            // What fails for want of room on the disk is tried again.
+            if self
+                .publish(None, &[id], Cause::Revocation, Kind::Immediate, &[], now)
+                .is_ok()
+            {
+                self.segments.get_mut(id).decided();
+            }
+            return;
+        }
+        self.segments.get_mut(id).decided();
+        let segment = self.segments.get(id);
+        if ballot.held != *segment.held() {
             // All that fail are held by the sanity floor: no epoch would change anything, but an operator has
             // to hear of it, because nothing else removes them.
             report::held(&ballot.held, segment.held());

@@ -2,13 +2,14 @@
 
 use crate::by::By;
 use crate::clock::Now;
-use crate::effect::{ConnectionId, Effect};
+use crate::effect::{ConnectionId, Effect, KeysChanged};
 use crate::engine::Engine;
 use crate::inputs::{Input, Question};
 use crate::intake::Intake;
 use crate::metrics::Held;
 use crate::open::Controller;
 use crate::outbox::{Outbound, Outbox};
+use crate::places_file::PlacesFile;
 use crate::status_file::StatusFile;
 use crate::{admin, clock, session};
 use policy::Policy;
@@ -56,8 +57,11 @@ impl Controller {
         let (questions, asked) = (self.questions, self.asked);
         let intake = Arc::new(Intake::default());
         let listener = Arc::new(self.listener);
+        let mut engine = self.engine;
+        let places = PlacesFile::open(self.status_file.with_file_name("places"), &mut engine);
         let shell = Shell {
-            engine: self.engine,
+            engine,
+            places,
             listener: Arc::clone(&listener),
             intake: Arc::clone(&intake),
             boxes: BTreeMap::new(),
@@ -146,6 +150,7 @@ struct Shell {
     /// Connections whose tasks have not ended.
     open: BTreeSet<ConnectionId>,
     status: StatusFile,
+    places: PlacesFile,
     /// When it is time to look which connections are heard.
     listen_at: Duration,
 }
@@ -208,7 +213,8 @@ impl Shell {
             self.engine.tidy(now);
             self.listen(now);
             self.status.keep(&mut self.engine, now);
-            let wake = self.engine.poll_timeout(now).min(self.status.due());
+            self.places.keep(&self.engine, now);
+            let wake = self.engine.poll_timeout().min(self.status.due());
             // Bounded, because the machine may sleep, which tokio's clock does not count, and the
             // wall clock may be set.
             let wait = wake.saturating_sub(now.boot).clamp(TICK, NAP);
@@ -230,6 +236,7 @@ impl Shell {
         self.engine.stop();
         self.carry_out();
         let _ = timeout(STOP_TIME, self.drain(&mut queue)).await;
+        self.places.write(&self.engine);
         self.status.stop(&self.engine, Now::read());
     }
 
@@ -319,6 +326,11 @@ impl Shell {
                 self.engine.handle_message(id, *message, now);
             }
             Input::Refused { id, reason } => self.engine.handle_refused(id, reason),
+            Input::Ready { id } => {
+                if let Some(line) = self.boxes.get(&id) {
+                    line.outbox.put_news(self.engine.places_for(id));
+                }
+            }
             Input::Disconnected { id } => {
                 self.boxes.remove(&id);
                 self.open.remove(&id);
@@ -328,12 +340,15 @@ impl Shell {
     }
 
     fn carry_out(&mut self) {
-        if self.engine.take_keys_changed() {
-            self.intake.set_enrolled(self.engine.enrolled());
+        match self.engine.take_keys_changed() {
+            KeysChanged::No => {}
+            KeysChanged::Added(keys) => self.intake.enrol(keys),
+            KeysChanged::Otherwise => self.intake.set_enrolled(self.engine.enrolled()),
         }
         while let Some(effect) = self.engine.poll_effect() {
             let (id, outbound, last) = match effect {
                 Effect::Send(id, message) => (id, Outbound::Message(message), false),
+                Effect::Places(id) => (id, Outbound::Places, false),
                 Effect::Close(id, reason) => (id, Outbound::Close(reason), true),
             };
             let Some(line) = self.boxes.get(&id) else {
@@ -357,7 +372,12 @@ impl Shell {
                 Some(Input::Disconnected { id }) => {
                     self.open.remove(&id);
                 }
-                Some(Input::Connected { .. } | Input::Message { .. } | Input::Refused { .. }) => {}
+                Some(
+                    Input::Connected { .. }
+                    | Input::Message { .. }
+                    | Input::Refused { .. }
+                    | Input::Ready { .. },
+                ) => {}
                 None => return,
             }
         }

@@ -65,7 +65,7 @@ pub(crate) async fn run(
     };
     if inputs.send(connected).await.is_ok() {
         tokio::select! {
-            () = write(sender, &outbox) => {}
+            () = write(sender, id, &outbox, &inputs) => {}
             () = read(receiver, id, &pass, &inputs) => {}
             // A node that takes nothing would otherwise keep the writer, and its memory, for ever.
             () = ended(&outbox) => tracing::debug!(%remote, "its last word was not taken"),
@@ -85,12 +85,22 @@ async fn ended(outbox: &Outbox) {
 }
 
 /// Ends with the last word, or when nobody can be told any more.
-async fn write(mut sender: Sender<ToNode>, outbox: &Outbox) {
+async fn write(
+    mut sender: Sender<ToNode>,
+    id: ConnectionId,
+    outbox: &Outbox,
+    inputs: &mpsc::Sender<Input>,
+) {
     while let Some(next) = outbox.take().await {
         match next {
             Outbound::Message(message) => {
-                if let Err(error) = sender.send(&message).await {
+                if let Err(error) = sender.send_shared(*message).await {
                     tracing::debug!(%error, "send failed");
+                    return;
+                }
+            }
+            Outbound::Places => {
+                if inputs.send(Input::Ready { id }).await.is_err() {
                     return;
                 }
             }

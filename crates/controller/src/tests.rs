@@ -54,6 +54,7 @@ struct World {
     connections: u64,
     /// The messages to every connection, in order.
     told: BTreeMap<ConnectionId, Vec<ToNode>>,
+    seen: wire::fixtures::Seen,
     closed: BTreeMap<ConnectionId, Refusal>,
     /// Whether the last evidence that was refused may be sent again.
     again: Option<Again>,
@@ -150,6 +151,7 @@ impl World {
             now,
             connections: 0,
             told: BTreeMap::new(),
+            seen: Default::default(),
             again: None,
             closed: BTreeMap::new(),
         }
@@ -161,7 +163,7 @@ impl World {
         for _ in 0..10_000 {
             self.engine.handle_timeout(self.now);
             self.collect();
-            let next = self.engine.poll_timeout(self.now);
+            let next = self.engine.poll_timeout();
             if next > target {
                 self.forward(target - self.now.boot);
                 return;
@@ -179,7 +181,16 @@ impl World {
     fn collect(&mut self) {
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
-                Effect::Send(id, message) => self.told.entry(id).or_default().push(*message),
+                Effect::Send(id, message) => {
+                    let message = self
+                        .seen
+                        .whole(*message, &self.engine.fleet().authorities());
+                    self.told.entry(id).or_default().push(message);
+                }
+                Effect::Places(id) => {
+                    let news = self.engine.places_for(id);
+                    self.told.entry(id).or_default().extend(news);
+                }
                 Effect::Close(id, reason) => {
                     self.closed.insert(id, reason);
                 }
@@ -307,6 +318,8 @@ impl World {
             advertised: Vec::new(),
             addresses: Vec::new(),
             newest,
+            holds: Vec::new(),
+            told: Vec::new(),
             log: None,
             unix_ms: self.now.unix_ms() + 7,
             instance,

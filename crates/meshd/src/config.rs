@@ -127,7 +127,7 @@ fn controller(
 ) -> Result<controller::Config, ConfigError> {
     let policy = policy_of(&settings)?;
     let listen = settings.listen.as_deref().unwrap_or("[::]:7443");
-    let v4 = settings.mesh_v4.as_deref().unwrap_or("10.77.0.0/16");
+    let v4 = settings.mesh_v4.as_deref().unwrap_or("10.76.0.0/15");
     let mesh_v4 = match range("mesh_v4", v4)? {
         (IpAddr::V4(base), prefix) => (base, prefix),
         (IpAddr::V6(_), _) => return Err(wrong("mesh_v4", "not an IPv4 range")),

@@ -14,12 +14,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tunnel::Inside;
+use wire::endpoints::PlacesMark;
 use wire::host_port::{Host, HostPort, HostPortError};
 use wire::log::LogEnd;
 use wire::message::{Enrol, Hello, MAX_OWN, Refusal};
 use wire::{
-    Duplicate, Instance, Mark, NodeName, Place, Signed, Succession, ToController, ToNode, Token,
-    VerifyError, succession,
+    Digest, Duplicate, Instance, Mark, NodeName, Place, Signed, Succession, ToController, ToNode,
+    Token, VerifyError, succession,
 };
 
 /// News of the control channel.
@@ -99,6 +100,10 @@ pub(crate) struct Shown {
     pub(crate) newest: Option<Signed<Mark>>,
     /// The end of its log.
     pub(crate) log: Option<LogEnd>,
+    /// The updates that are in memory.
+    pub(crate) holds: Vec<Digest>,
+    /// Up to where it was told of the endpoints of others.
+    pub(crate) told: Vec<PlacesMark>,
 }
 
 /// The part of a hello that may change from one connection to the next.
@@ -205,6 +210,8 @@ async fn once(
         advertised: introduction.advertised.clone(),
         addresses: addresses.clone(),
         newest: shown.newest,
+        holds: shown.holds,
+        told: shown.told,
         log: shown.log,
         unix_ms: clock::unix_ms(),
         instance: introduction.instance,

@@ -200,6 +200,8 @@ impl Shell {
                 Effect::Send(message) => self.send(message),
                 Effect::HangUp => self.outbox = None,
                 Effect::Witnessed(end) => self.announced.send_modify(|it| it.log = Some(end)),
+                Effect::Holds(held) => self.announced.send_modify(|it| it.holds = held),
+                Effect::Told(told) => self.announced.send_modify(|it| it.told = told),
                 Effect::Remember {
                     high_water,
                     mark,

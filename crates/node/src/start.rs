@@ -87,6 +87,7 @@ pub(crate) fn start(
     let (announced, shown) = watch::channel(Shown {
         newest: mark.clone(),
         log,
+        ..Shown::default()
     });
     let dialer = Dialer::bind(&identity, enrolment.controller)?;
     let introduction = Introduction {

@@ -6,7 +6,7 @@ use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
-use wire::frame::{self, Frame, FrameError, HEADER_LEN, Header};
+use wire::frame::{self, Frame, FrameError, HEADER_LEN, Header, Pieces};
 
 /// A live connection.
 #[derive(Debug, Clone)]
@@ -140,6 +140,11 @@ impl Connection {
         self.pulse.clone()
     }
 
+    /// Bytes of UDP payload that were received on it, those of QUIC's own frames included.
+    pub fn received(&self) -> u64 {
+        self.inner.stats().udp_rx.bytes
+    }
+
     /// Smoothed round trip.
     pub fn rtt(&self) -> std::time::Duration {
         self.inner.rtt()
@@ -154,6 +159,20 @@ impl<M: Frame> Sender<M> {
     pub async fn send(&mut self, message: &M) -> Result<(), SendError> {
         let bytes = zeroize::Zeroizing::new(frame::encode(message)?);
         self.send_encoded(&bytes).await
+    }
+
+    /// The same; a large part that the message shares with others is not copied.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn send_shared(&mut self, message: M) -> Result<(), SendError> {
+        let Pieces { head, shared, tail } = frame::encode_pieces(message)?;
+        self.inner.write_all(&head).await?;
+        if !shared.is_empty() {
+            self.inner.write_all_chunks(&mut [shared]).await?;
+            self.inner.write_all(&tail).await?;
+        }
+        Ok(())
     }
 
     /// Sends what is encoded already.

@@ -2,10 +2,11 @@
 //! speak of is set here and nowhere else. Not part of the product: the feature `fixtures` is for tests.
 
 use crate::evidence::Benchmark;
+use crate::message::{ToNode, Update};
 use crate::update::{EpochUpdate, Excluded, LeaseEnd, Member};
 use crate::{Digest, Instance, NodeName};
 use jiff::Timestamp;
-use keys::{Commitment, Epoch, MeshId, NodeId, SegmentId, WgPublicKey};
+use keys::{AuthorityId, Commitment, Epoch, MeshId, NodeId, SegmentId, WgPublicKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -92,4 +93,34 @@ pub fn instance(home: u8, run: u8) -> Instance {
 fn name(number: u8) -> NodeName {
     let name = format!("node-{number}");
     name.parse().expect("letters, a hyphen and digits")
+}
+
+/// The updates that were seen, as a node's memory of them: makes whole ones of those that come as changes.
+#[derive(Debug, Default)]
+pub struct Seen(BTreeMap<Digest, EpochUpdate>);
+
+impl Seen {
+    /// The update with this digest.
+    pub fn get(&self, digest: &Digest) -> Option<&EpochUpdate> {
+        self.0.get(digest)
+    }
+
+    /// The same message, with the update in it whole.
+    ///
+    /// # Panics
+    /// When it is no update that one of `trusted` signed, or what it builds on was not seen.
+    pub fn whole(&mut self, message: ToNode, trusted: &[AuthorityId]) -> ToNode {
+        let update: Update = match message {
+            ToNode::Update(update) => update,
+            ToNode::Changes(changed) => {
+                let whole = changed.changes.apply(|digest| self.0.get(digest));
+                changed.with(whole.expect("what it builds on was seen"))
+            }
+            other => return other,
+        };
+        let verified = update.signed.verify(trusted);
+        let verified = verified.expect("it is signed");
+        self.0.insert(verified.digest(), (*verified).clone());
+        ToNode::Update(update)
+    }
 }

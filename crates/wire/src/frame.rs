@@ -12,8 +12,10 @@
 //! a peer cannot make its reader reserve more than a message of that type may need.
 
 use crate::PROTOCOL_VERSION;
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 /// Bytes in a frame header.
 pub const HEADER_LEN: usize = 8;
@@ -25,6 +27,22 @@ pub trait Frame: Serialize + DeserializeOwned {
     /// The most payload bytes that a frame of `frame_type` may carry; `None` for a type that does
     /// not exist in this direction.
     fn limit(frame_type: u8) -> Option<usize>;
+    /// Takes out the bytes of the first field, where that is large and shared with the messages of others, and
+    /// leaves it empty.
+    fn take_shared(&mut self) -> Option<Bytes> {
+        None
+    }
+}
+
+/// A frame in pieces, to be sent one after the other: the large one is not copied.
+#[derive(Debug)]
+pub struct Pieces {
+    /// The header, and the payload as far as what is shared.
+    pub head: Zeroizing<Vec<u8>>,
+    /// As it is in the messages of others.
+    pub shared: Bytes,
+    /// The rest of the payload.
+    pub tail: Zeroizing<Vec<u8>>,
 }
 
 /// Why bytes are not a frame.
@@ -107,8 +125,45 @@ pub fn decode_payload<M: Frame>(header: Header, payload: &[u8]) -> Result<M, Fra
 pub fn encode<M: Frame>(message: &M) -> Result<Vec<u8>, FrameError> {
     let frame_type = message.frame_type();
     let payload = postcard::to_stdvec(message).map_err(|_| FrameError::Payload(frame_type))?;
+    let mut bytes = header::<M>(frame_type, payload.len())?;
+    bytes.extend_from_slice(&payload);
+    Ok(bytes)
+}
+
+/// The same in pieces.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_pieces<M: Frame>(mut message: M) -> Result<Pieces, FrameError> {
+    let Some(shared) = message.take_shared() else {
+        return Ok(Pieces {
+            head: encode(&message)?.into(),
+            shared: Bytes::new(),
+            tail: Zeroizing::default(),
+        });
+    };
+    let frame_type = message.frame_type();
+    let malformed = || FrameError::Payload(frame_type);
+    let payload = postcard::to_stdvec(&message).map_err(|_| malformed())?;
+    let payload = Zeroizing::new(payload);
+    // The variant's number, and the length of a first field that is empty.
+    let [variant @ 0..0x80, 0, tail @ ..] = payload.as_slice() else {
+        return Err(malformed());
+    };
+    let len = postcard::to_stdvec(&shared.len()).map_err(|_| malformed())?;
+    let whole = 1 + len.len() + shared.len() + tail.len();
+    let mut head = header::<M>(frame_type, whole)?;
+    head.push(*variant);
+    head.extend_from_slice(&len);
+    Ok(Pieces {
+        head: head.into(),
+        shared,
+        tail: tail.to_vec().into(),
+    })
+}
+
+fn header<M: Frame>(frame_type: u8, len: usize) -> Result<Vec<u8>, FrameError> {
     let limit = M::limit(frame_type).ok_or(FrameError::Type(frame_type))?;
-    let len = payload.len();
     let too_large = FrameError::TooLarge {
         frame_type,
         len,
@@ -117,10 +172,9 @@ pub fn encode<M: Frame>(message: &M) -> Result<Vec<u8>, FrameError> {
     if len > limit {
         return Err(too_large);
     }
-    let mut bytes = Vec::with_capacity(HEADER_LEN + len);
+    let mut bytes = Vec::with_capacity(HEADER_LEN + len.min(4096));
     bytes.extend_from_slice(&[PROTOCOL_VERSION, frame_type, 0, 0]);
     bytes.extend_from_slice(&u32::try_from(len).map_err(|_| too_large)?.to_be_bytes());
-    bytes.extend_from_slice(&payload);
     Ok(bytes)
 }
 
@@ -138,4 +192,56 @@ pub fn decode<M: Frame>(bytes: &[u8]) -> Result<Option<(M, &[u8])>, FrameError> 
         return Ok(None);
     };
     Ok(Some((decode_payload(header, payload)?, rest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+    use crate::message::{ToNode, Update};
+    use crate::{Mark, Signed};
+    use keys::{AuthoritySecret, EpochSecret};
+    use rand_core::OsRng;
+
+    #[test]
+    fn the_pieces_of_a_message_are_its_frame() {
+        let authority = AuthoritySecret::generate(&mut OsRng);
+        let message = |members: u8| {
+            let update = fixtures::update(3, (1..=members).map(fixtures::member).collect());
+            let mark = Mark {
+                mesh: update.mesh,
+                segment: update.segment,
+                epoch: update.epoch,
+                update: Default::default(),
+                log: crate::log::LogEnd {
+                    events: 1,
+                    root: Default::default(),
+                },
+                log_key: keys::LogId([1; 32]),
+            };
+            ToNode::Update(Update {
+                signed: Signed::sign(&update, &authority).unwrap(),
+                secret: Some(EpochSecret::from_bytes([7; 32])),
+                age_ms: 300,
+                mark: Signed::sign(&mark, &authority).unwrap(),
+                log: crate::log::LogNews {
+                    checkpoint: "checkpoint".into(),
+                    from: 0,
+                    proof: Vec::new(),
+                    restored: None,
+                },
+            })
+        };
+        // One, two and three bytes of length before what is shared.
+        for members in [0, 1, 3, 200] {
+            let whole = encode(&message(members)).unwrap();
+            let Pieces { head, shared, tail } = encode_pieces(message(members)).unwrap();
+            assert_eq!([&head[..], &shared, &tail].concat(), whole, "{members}");
+        }
+        let small = ToNode::RollCall;
+        assert_eq!(
+            *encode_pieces(ToNode::RollCall).unwrap().head,
+            encode(&small).unwrap()
+        );
+    }
 }

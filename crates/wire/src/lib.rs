@@ -9,6 +9,8 @@
 //! | [`frame`] | the 8-byte header, types and size limits of control-channel frames |
 //! | [`message`] | what node and controller say to each other |
 //! | [`update`] | the epoch update: roster, exclusions, durations; its mark |
+//! | [`changes`] | an update as what changed against an earlier one |
+//! | [`endpoints`] | where nodes can be reached |
 //! | [`log`] | the end of the controller's log, as nodes hear of it |
 //! | [`place`] | a node's place in a mesh |
 //! | [`signed`] | `Signed<T>` → `Verified<T>` |
@@ -27,6 +29,8 @@
 #![cfg_attr(test, allow(clippy::indexing_slicing))]
 
 pub mod admin;
+pub mod changes;
+pub mod endpoints;
 pub mod evidence;
 pub mod family;
 #[cfg(any(test, feature = "fixtures"))]
@@ -45,6 +49,7 @@ pub mod update;
 pub mod visible;
 pub mod way;
 
+pub use changes::Changes;
 pub use frame::{Frame, FrameError};
 pub use host_port::HostPort;
 pub use instance::{Duplicate, Instance};

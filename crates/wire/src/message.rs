@@ -2,21 +2,26 @@
 //!
 //! The file is long because it is a list.
 
+use crate::changes::Changes;
+use crate::endpoints::{Entries, PlacesMark};
 use crate::frame::Frame;
 use crate::instance::{Duplicate, Instance};
 use crate::log::{LogEnd, LogNews};
 use crate::name::NodeName;
 use crate::place::Place;
-use crate::signed::Signed;
+use crate::signed::{Digest, Signed};
 use crate::succession::Succession;
 use crate::update::{EpochUpdate, MAX_ROSTER, Mark};
 use crate::way::{MAX_LINK_NAME, Way};
+use bytes::Bytes;
 use keys::{Epoch, EpochSecret, NodeId, TokenSecret, WgPublicKey};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
 /// Most endpoints that a node may announce or be announced with.
 pub const MAX_ENDPOINTS: usize = 8;
+/// Most updates that a node says it holds.
+pub const MAX_HELD: usize = 16;
 /// Most addresses that a node names when it enrols.
 pub const MAX_OWN: usize = 64;
 /// Most faults of an interface in a report.
@@ -68,6 +73,8 @@ pub enum ToController {
         /// The end that the node has kept.
         log: LogEnd,
     },
+    /// Changes came against an update that the node does not hold: asks for the updates whole (type 9).
+    Whole,
 }
 
 /// Asks to be enrolled.
@@ -99,6 +106,11 @@ pub struct Hello {
     /// The newest epoch that was in force on the node, as the authority signed it: a mere number could be
     /// made up, and would then pass for news of a history that the controller has lost.
     pub newest: Option<Signed<Mark>>,
+    /// Digests of the updates that the node still holds, so that the next one may come as what changed. At most
+    /// [`MAX_HELD`].
+    pub holds: Vec<Digest>,
+    /// Up to where the node has been told of the endpoints of others. At most [`MAX_HELD`].
+    pub told: Vec<PlacesMark>,
     /// The end of the controller's log by the newest checkpoint that the node has kept.
     pub log: Option<LogEnd>,
     /// The node's wall clock, in milliseconds since 1970, to show the skew.
@@ -179,8 +191,10 @@ pub enum ToNode {
     Update(Update),
     /// Where peers can be reached; replaces what was said about the nodes in it (type 4).
     Endpoints {
-        /// Node and endpoints, best first; at most [`MAX_ENDPOINTS`] each.
-        entries: Vec<(NodeId, Vec<SocketAddr>)>,
+        /// Nodes and endpoints.
+        entries: Entries,
+        /// Up to where the node has been told with this; `None`: more follows.
+        mark: Option<PlacesMark>,
     },
     /// The result for the evidence with this digest (type 5).
     EvidenceResult {
@@ -222,6 +236,8 @@ pub enum ToNode {
         /// The words of those keys, oldest first; at most [`MAX_SUCCESSIONS`](crate::succession::MAX_SUCCESSIONS).
         successions: Vec<Signed<Succession>>,
     },
+    /// As [`Self::Update`], of which only the changes against one that the node holds are sent (type 13).
+    Changes(ChangedUpdate),
 }
 
 /// Why evidence was not accepted, and whether it may be later.
@@ -258,6 +274,35 @@ pub struct Update {
     pub mark: Signed<Mark>,
     /// The log that the mark names.
     pub log: LogNews,
+}
+
+/// A signed update on its way to one node, as what changed.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ChangedUpdate {
+    /// The changes.
+    pub changes: Changes,
+    /// As in [`Update`], as all that follows.
+    #[serde(with = "secret::option")]
+    pub secret: Option<EpochSecret>,
+    /// Likewise.
+    pub age_ms: u64,
+    /// Likewise.
+    pub mark: Signed<Mark>,
+    /// Likewise.
+    pub log: LogNews,
+}
+
+impl ChangedUpdate {
+    /// The same with the whole update, which was put together.
+    pub fn with(self, signed: Signed<EpochUpdate>) -> Update {
+        Update {
+            signed,
+            secret: self.secret,
+            age_ms: self.age_ms,
+            mark: self.mark,
+            log: self.log,
+        }
+    }
 }
 
 /// Why the controller will not serve a connection.
@@ -318,8 +363,8 @@ pub enum Refusal {
 
 const SMALL: usize = 4 << 10;
 const EVIDENCE: usize = crate::evidence::MAX_ENVELOPE_LEN + 16;
-/// Room for 10,000 nodes in a roster or a list of endpoints.
-const FLEET: usize = 4 << 20;
+/// Room for [`MAX_ROSTER`] nodes in a roster, as many in the list of the excluded, or a list of endpoints.
+const FLEET: usize = 8 << 20;
 /// The most bytes that the entry of one peer takes in a report.
 const REPORT_ENTRY: usize = 32 + 11 + 6 + 6 + 2 * (2 + MAX_LINK_NAME);
 /// The most bytes that a report's word on the interface takes.
@@ -341,12 +386,13 @@ impl Frame for ToController {
             Self::Endpoints { .. } => 6,
             Self::Present => 7,
             Self::Kept { .. } => 8,
+            Self::Whole => 9,
         }
     }
 
     fn limit(frame_type: u8) -> Option<usize> {
         match frame_type {
-            1 | 2 | 4 | 6..=8 => Some(SMALL),
+            1 | 2 | 4 | 6..=9 => Some(SMALL),
             3 => Some(EVIDENCE),
             5 => Some(report_limit(MAX_ROSTER)),
             _ => None,
@@ -369,13 +415,23 @@ impl Frame for ToNode {
             Self::Ways { .. } => 10,
             Self::Waiting { .. } => 11,
             Self::Authorities { .. } => 12,
+            Self::Changes(_) => 13,
+        }
+    }
+
+    fn take_shared(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Update(update) => Some(update.signed.take_payload()),
+            Self::Changes(changed) => Some(changed.changes.take()),
+            Self::Endpoints { entries, .. } => Some(entries.take()),
+            _ => None,
         }
     }
 
     fn limit(frame_type: u8) -> Option<usize> {
         match frame_type {
             1 | 2 | 5..=12 => Some(SMALL),
-            3 | 4 => Some(FLEET),
+            3 | 4 | 13 => Some(FLEET),
             _ => None,
         }
     }
@@ -430,6 +486,8 @@ mod tests {
             advertised: vec!["[fd00::1]:51820".parse().unwrap()],
             addresses: Vec::new(),
             newest: None,
+            holds: Vec::new(),
+            told: Vec::new(),
             log: None,
             unix_ms: 1,
             instance: Instance::new(keys::MeshId([1; 16]), "boot", None, [7; 16]),

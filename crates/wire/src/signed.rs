@@ -1,5 +1,6 @@
 //! Signatures of the authority: [`Signed<T>`] travels, [`Verified<T>`] is what verification leaves.
 
+use bytes::Bytes;
 use keys::{AuthorityId, AuthoritySecret, Signature};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -8,9 +9,10 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// SHA-256 of a signed payload: the update's name in chains and logs.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Digest(pub [u8; 32]);
 
 /// A text that is no printed digest.
@@ -30,11 +32,13 @@ pub trait Signable: Serialize + DeserializeOwned {
     fn check(&self) -> Result<(), &'static str>;
 }
 
-/// Encoded `T` with an authority's signature over `LABEL ‖ length ‖ payload`. Not yet believed.
+/// Encoded `T` with an authority's signature over `LABEL ‖ length ‖ SHA-256 of the payload`. Not yet believed.
+///
+/// The signature is over the digest, so that the same large payload need not be read once more for each signature.
+/// A copy shares the payload.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signed<T> {
-    #[serde(with = "serde_bytes")]
-    payload: Vec<u8>,
+    payload: Bytes,
     signer: AuthorityId,
     #[serde(with = "serde_bytes")]
     signature: [u8; 64],
@@ -42,10 +46,10 @@ pub struct Signed<T> {
     of: PhantomData<fn() -> T>,
 }
 
-/// Proof that a trusted authority signed this value and that it is well formed.
-#[derive(Debug, Clone)]
+/// Proof that a trusted authority signed this value and that it is well formed. A copy shares the value.
+#[derive(Debug)]
 pub struct Verified<T> {
-    value: T,
+    value: Arc<T>,
     digest: Digest,
 }
 
@@ -75,9 +79,9 @@ impl<T: Signable> Signed<T> {
     pub fn sign(value: &T, authority: &AuthoritySecret) -> Result<Self, VerifyError> {
         value.check().map_err(VerifyError::Invalid)?;
         let payload = postcard::to_stdvec(value).map_err(|_| VerifyError::Malformed)?;
-        let signature = authority.sign(T::LABEL, &payload).0;
+        let signature = authority.sign(T::LABEL, &digest_of(&payload).0).0;
         Ok(Self {
-            payload,
+            payload: payload.into(),
             signer: authority.public(),
             signature,
             of: PhantomData,
@@ -89,23 +93,51 @@ impl<T: Signable> Signed<T> {
     /// # Errors
     /// [`VerifyError`]; the order of the checks is signer, signature, encoding, rules.
     pub fn verify(&self, trusted: &[AuthorityId]) -> Result<Verified<T>, VerifyError> {
-        if !trusted.contains(&self.signer) {
-            return Err(VerifyError::UnknownSigner(self.signer));
-        }
-        if !self
-            .signer
-            .verifies(T::LABEL, &self.payload, &Signature(self.signature))
-        {
-            return Err(VerifyError::BadSignature);
-        }
+        let digest = self.digest();
+        self.vouch(trusted, &digest)?;
         let Ok((value, [])) = postcard::take_from_bytes::<T>(&self.payload) else {
             return Err(VerifyError::Malformed);
         };
         value.check().map_err(VerifyError::Invalid)?;
         Ok(Verified {
-            value,
-            digest: self.digest(),
+            value: Arc::new(value),
+            digest,
         })
+    }
+
+    /// Checks signer and signature alone, where the payload's digest is known: enough where the same bytes have been
+    /// verified before.
+    ///
+    /// # Errors
+    /// The first two of [`Self::verify`].
+    pub fn vouch(&self, trusted: &[AuthorityId], digest: &Digest) -> Result<(), VerifyError> {
+        if !trusted.contains(&self.signer) {
+            return Err(VerifyError::UnknownSigner(self.signer));
+        }
+        let signature = Signature(self.signature);
+        if self.signer.verifies(T::LABEL, &digest.0, &signature) {
+            Ok(())
+        } else {
+            Err(VerifyError::BadSignature)
+        }
+    }
+
+    /// Takes out the payload, and leaves it empty.
+    pub(crate) fn take_payload(&mut self) -> Bytes {
+        std::mem::take(&mut self.payload)
+    }
+
+    /// The same with this payload.
+    pub(crate) fn with_payload(self, payload: Vec<u8>) -> Self {
+        Self {
+            payload: payload.into(),
+            ..self
+        }
+    }
+
+    /// Bytes of the payload.
+    pub fn payload_len(&self) -> usize {
+        self.payload.len()
     }
 
     /// The key that signed, by its own word until the value is verified.
@@ -115,7 +147,20 @@ impl<T: Signable> Signed<T> {
 
     /// SHA-256 of the payload.
     pub fn digest(&self) -> Digest {
-        Digest(sha2::Sha256::digest(&self.payload).into())
+        digest_of(&self.payload)
+    }
+}
+
+fn digest_of(payload: &[u8]) -> Digest {
+    Digest(sha2::Sha256::digest(payload).into())
+}
+
+impl<T> Clone for Verified<T> {
+    fn clone(&self) -> Self {
+        Self {
+            value: Arc::clone(&self.value),
+            digest: self.digest,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// Most nodes in a roster, and most in the list of the excluded.
-pub const MAX_ROSTER: usize = 10_000;
+pub const MAX_ROSTER: usize = 16_384;
 /// Longest reason of an exclusion, in bytes.
 pub const MAX_REASON_LEN: usize = 200;
 /// Longest duration in an update: 400 days. Keeps sums of durations far from overflow.
@@ -97,6 +97,14 @@ impl EpochUpdate {
             segment: self.segment,
             epoch: self.epoch,
         }
+    }
+
+    /// The same with an empty roster and nobody excluded.
+    pub(crate) fn bare(&self) -> Self {
+        let mut bare = self.clone();
+        bare.roster = Vec::new();
+        bare.excluded = Vec::new();
+        bare
     }
 
     /// The member with this identity.

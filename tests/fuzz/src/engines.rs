@@ -53,6 +53,7 @@ struct World {
     evicted: BTreeSet<NodeId>,
     /// The newest epoch that anybody was told of.
     newest: Epoch,
+    seen: wire::fixtures::Seen,
 }
 
 struct Node {
@@ -93,6 +94,7 @@ impl World {
             last: 0,
             evicted: BTreeSet::new(),
             newest: Epoch(0),
+            seen: Default::default(),
         };
         world.start();
         world
@@ -267,6 +269,8 @@ impl World {
             advertised: Vec::new(),
             addresses: Vec::new(),
             newest,
+            holds: Vec::new(),
+            told: Vec::new(),
             log: claims.is_multiple_of(5).then(|| LogEnd {
                 events: u64::from(claims),
                 root: Digest([claims; 32]),
@@ -383,7 +387,7 @@ impl World {
             let now = self.now;
             self.engine().handle_timeout(now);
             self.collect();
-            let next = self.engine().poll_timeout(now).min(until);
+            let next = self.engine().poll_timeout().min(until);
             let step = next.saturating_sub(now.boot).max(Duration::from_millis(1));
             self.now.boot += step;
             self.now.wall += step;
@@ -400,6 +404,12 @@ impl World {
                     let node = *self.connections.get(&id).expect("it is there");
                     self.told(node, *message);
                 }
+                Effect::Places(id) => {
+                    let node = *self.connections.get(&id).expect("it is there");
+                    for message in self.engine().places_for(id) {
+                        self.told(node, message);
+                    }
+                }
                 Effect::Close(id, _) => {
                     let node = self.connections.remove(&id).expect("it is there");
                     if self.nodes[node].connection == Some(id) {
@@ -411,6 +421,7 @@ impl World {
     }
 
     fn told(&mut self, node: usize, message: ToNode) {
+        let message = self.seen.whole(message, &[AUTHORITY.public()]);
         let ToNode::Update(update) = message else {
             return;
         };

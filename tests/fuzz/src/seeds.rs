@@ -320,6 +320,8 @@ fn to_controller() -> Vec<ToController> {
             advertised: addresses(),
             addresses: vec![addresses()[0].ip()],
             newest: Some(mark()),
+            holds: Vec::new(),
+            told: Vec::new(),
             log: Some(END),
             unix_ms: 1_700_000_000_000,
             instance: fixtures::instance(1, 1),
@@ -386,7 +388,12 @@ fn to_node() -> Vec<ToNode> {
         ToNode::Update(member),
         ToNode::Update(outsider),
         ToNode::Endpoints {
-            entries: vec![(NodeId([2; 32]), addresses())],
+            entries: wire::endpoints::Entries::new(&[(NodeId([2; 32]), addresses())]),
+            mark: Some(wire::endpoints::PlacesMark {
+                segment: keys::SegmentId::FIRST,
+                table: 7,
+                seq: 300,
+            }),
         },
         ToNode::Seen {
             observed: addresses()[0],

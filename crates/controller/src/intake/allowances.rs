@@ -20,16 +20,19 @@ pub(super) enum Kind {
     Report,
     Endpoints,
     Present,
+    /// What was sent is asked for again, or otherwise.
+    Again,
 }
 
 impl Kind {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Connection,
         Self::Evidence,
         Self::Ack,
         Self::Report,
         Self::Endpoints,
         Self::Present,
+        Self::Again,
     ];
 
     /// How many of them in ten seconds for ever, and how many at once. Each is several times what a node
@@ -44,6 +47,8 @@ impl Kind {
             Self::Endpoints => (10, 20),
             // As often as the connections allow that somebody asks.
             Self::Present => (10, 40),
+            // Each may be answered with a whole roster.
+            Self::Again => (2, 10),
         }
     }
 
@@ -55,6 +60,7 @@ impl Kind {
             5 => Some(Self::Report),
             6 => Some(Self::Endpoints),
             7 => Some(Self::Present),
+            8 | 9 => Some(Self::Again),
             _ => None,
         }
     }

@@ -74,6 +74,11 @@ impl State {
         }
     }
 
+    /// These keys are enrolled as well.
+    pub(super) fn enrol(&mut self, keys: Vec<NodeId>) {
+        self.enrolled.extend(keys);
+    }
+
     pub(super) fn is_enrolled(&self, key: &NodeId) -> bool {
         self.enrolled.contains(key)
     }
@@ -304,8 +309,8 @@ pub(super) const HALF_OPEN: usize = 512;
 pub(super) const HALF_OPEN_PER_ADDRESS: usize = 64;
 /// Addresses that are remembered.
 pub(super) const ADDRESSES: usize = 16_384;
-/// Connections of unknown keys.
-pub(super) const STRANGERS: usize = 64;
+/// Connections of unknown keys, at 60 kB each: a fleet that enrols at once.
+pub(super) const STRANGERS: usize = 256;
 pub(super) const STRANGERS_PER_ADDRESS: usize = 8;
 /// How long a stranger keeps its place against others: ten round trips across the world and a lost
 /// datagram.

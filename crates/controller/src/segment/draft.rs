@@ -11,6 +11,7 @@ use epoch::authority::{Kind, NotNow, Schedule};
 use keys::EpochSecret;
 use rand_core::OsRng;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use wire::signed::VerifyError;
 use wire::{EpochUpdate, Excluded, Member, NodeName, Signed};
 
@@ -165,7 +166,7 @@ impl Segment {
             Unpublished::Rule(error)
         })?;
         Ok(Issue {
-            update,
+            update: Arc::new(update),
             signed,
             secret,
             signed_ms: basis.now.boot_ms(),

@@ -2,14 +2,15 @@
 
 use crate::clock::Now;
 use keys::{EpochSecret, NodeId};
+use std::sync::Arc;
 use wire::log::LogNews;
-use wire::message::{ToNode, Update};
-use wire::{EpochUpdate, Mark, Signed};
+use wire::message::{ChangedUpdate, ToNode, Update};
+use wire::{Changes, EpochUpdate, Mark, Signed};
 
 /// One epoch.
 #[derive(Debug)]
 pub(crate) struct Issue {
-    pub(crate) update: EpochUpdate,
+    pub(crate) update: Arc<EpochUpdate>,
     pub(crate) signed: Signed<EpochUpdate>,
     pub(crate) secret: EpochSecret,
     /// When it was signed, on the boot-time clock in milliseconds; negative: before this boot.
@@ -26,25 +27,37 @@ impl Issue {
         self.update.member(node).is_some()
     }
 
-    /// The update for one node, marked with the log as it is now.
+    /// The update for one node, marked with the log as it is now; as `changes`, where it holds what they build on.
     ///
-    /// Every enrolled node gets the same bytes, so that each can check its own exclusion. The secret goes
+    /// Every enrolled node gets the same update, so that each can check its own exclusion. The secret goes
     /// only to a key in the roster: an excluded node that had it would need no more than one member's stolen
     /// WireGuard key to pose as that member.
     pub(crate) fn push(
         &self,
         node: &NodeId,
+        changes: Option<Changes>,
         (mark, log): (Signed<Mark>, LogNews),
         now: Now,
     ) -> ToNode {
         let member = self.has_member(node);
+        let secret = member.then(|| EpochSecret::from_bytes(*self.secret.expose()));
         let age = now.boot_ms().saturating_sub(self.signed_ms);
-        ToNode::Update(Update {
-            signed: self.signed.clone(),
-            secret: member.then(|| EpochSecret::from_bytes(*self.secret.expose())),
-            age_ms: u64::try_from(age).unwrap_or(0),
-            mark,
-            log,
-        })
+        let age_ms = u64::try_from(age).unwrap_or(0);
+        match changes {
+            Some(changes) => ToNode::Changes(ChangedUpdate {
+                changes,
+                secret,
+                age_ms,
+                mark,
+                log,
+            }),
+            None => ToNode::Update(Update {
+                signed: self.signed.clone(),
+                secret,
+                age_ms,
+                mark,
+                log,
+            }),
+        }
     }
 }

@@ -9,6 +9,7 @@ use epoch::authority::{Authority, Span};
 use jiff::Timestamp;
 use keys::{Epoch, SegmentId};
 use policy::Policy;
+use std::sync::Arc;
 use std::time::Duration;
 
 impl Segment {
@@ -27,6 +28,7 @@ impl Segment {
         segment.authority = Authority::resume(timing(&segment.policy), current, next, now.boot);
         for stored in stored {
             if let Some(issue) = segment.restored(stored, basis) {
+                segment.bases.add(&issue);
                 segment.issues.insert(issue.update.epoch, issue);
             }
         }
@@ -40,7 +42,7 @@ impl Segment {
         let until = now.boot + SETTLE.min(segment.policy.epoch() / 4);
         segment.phase = Phase::Settling { until };
         if segment.anyone_joins(fleet, now) {
-            segment.want_join(now);
+            segment.want_join(segment.standings(fleet).roster().len(), now);
         }
         let epoch = segment.in_force().map(|span| span.epoch.0);
         let next = segment.next().map(|span| span.epoch.0);
@@ -79,7 +81,7 @@ impl Segment {
             return None;
         };
         Some(Issue {
-            update: (*update).clone(),
+            update: Arc::new((*update).clone()),
             signed: stored.signed,
             secret: stored.secret,
             signed_ms: signed_ms(*at, published, basis),

@@ -108,7 +108,9 @@ fn a_member_that_moves_all_the_time_is_told_of_now_and_then_and_where_it_came_to
     let news = |world: &World| -> Vec<u16> {
         let told = world.told[&b.connection].iter();
         let of_a = |m: &ToNode| match m {
-            ToNode::Endpoints { entries } => entries
+            ToNode::Endpoints { entries, .. } => entries
+                .decode()
+                .unwrap()
                 .iter()
                 .find(|(node, _)| *node == a.secret.public())
                 .map(|(_, at)| at[0].port()),

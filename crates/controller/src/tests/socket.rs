@@ -114,6 +114,8 @@ async fn a_node_enrols_and_an_operator_asks_through_the_real_sockets() {
         advertised: Vec::new(),
         addresses: Vec::new(),
         newest: None,
+        holds: Vec::new(),
+        told: Vec::new(),
         log: None,
         unix_ms: 0,
         instance: wire::fixtures::instance(1, 1),

@@ -171,7 +171,7 @@ mod tests {
         Scope {
             interface: interface.into(),
             index: 7,
-            v4: ("10.77.1.2".parse().unwrap(), 16),
+            v4: ("10.76.1.2".parse().unwrap(), 16),
             v6: ("fd00:1::2".parse().unwrap(), 64),
             listen_port: 51820,
         }
@@ -194,8 +194,8 @@ mod tests {
     fn the_rules_name_the_range_and_nothing_but_their_own_table() {
         let text = all(&scope("meshd0"));
         for part in [
-            "ip daddr { 10.77.1.2, 10.77.0.0, 10.77.255.255 } drop",
-            "ip saddr 10.77.0.0/16 drop",
+            "ip daddr { 10.76.1.2, 10.76.0.0, 10.76.255.255 } drop",
+            "ip saddr 10.76.0.0/16 drop",
             "ip6 daddr { fd00:1::2, fd00:1:: } drop",
             "ip6 daddr fd00:1::/64 reject",
             "oif 7 udp sport 51820 drop",
@@ -204,7 +204,7 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         let kept = fail_closed(&scope("meshd0"));
-        assert!(!kept.contains("prerouting") && kept.contains("ip saddr 10.77.0.0/16 drop"));
+        assert!(!kept.contains("prerouting") && kept.contains("ip saddr 10.76.0.0/16 drop"));
         for script in [text, kept, none("meshd0")] {
             let tables = script.lines().filter(|line| line.contains("table "));
             assert!(
@@ -219,7 +219,7 @@ mod tests {
     fn a_range_may_be_as_wide_or_narrow_as_there_is() {
         assert_eq!((mask_v4(0), mask_v4(32)), (0, u32::MAX));
         assert_eq!((mask_v6(0), mask_v6(128)), (0, u128::MAX));
-        let (first, last) = bounds_v4("10.77.1.2".parse().unwrap(), 30);
+        let (first, last) = bounds_v4("10.76.1.2".parse().unwrap(), 30);
         assert_eq!((first.octets()[3], last.octets()[3]), (0, 3));
     }
 }
