@@ -179,3 +179,6 @@ fn ready(peer: PeerPlan) -> (PeerSpec, Psk) {
 
 /// Peers that are taken care of without letting others have the tunnel: a fraction of a millisecond.
 const AT_ONCE: usize = 256;
+
+#[cfg(test)]
+mod tests;
