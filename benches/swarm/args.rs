@@ -33,7 +33,7 @@ impl Args {
             nodes: 300,
             rounds: 5,
             seconds: 60,
-            share: 16,
+            share: 8,
             dials: 128,
             slow: 100,
             epoch_seconds: 3_600,

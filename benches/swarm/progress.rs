@@ -130,7 +130,8 @@ impl Counts {
 
     /// A connection was lost, or could not be made.
     pub(crate) fn lost(&self, error: &anyhow::Error) {
-        *lock(&self.losses).entry(error.to_string()).or_default() += 1;
+        let reason = format!("{error:#}");
+        *lock(&self.losses).entry(reason).or_default() += 1;
     }
 
     /// Something that must not happen.

@@ -152,7 +152,7 @@ impl Agent {
                 address,
                 remote,
                 dialled,
-                place,
+                places,
                 skew_ms,
             } => {
                 if self.lost_at.is_some_and(|lost_at| dialled <= lost_at) {
@@ -161,7 +161,7 @@ impl Agent {
                     self.control.down(address, TIME_LOST.to_owned());
                     self.effects.push_back(Effect::HangUp);
                 } else {
-                    self.up(address, remote, place, skew_ms, now);
+                    self.up(address, remote, places, skew_ms, now);
                 }
             }
             SessionEvent::Message(message) => {
@@ -236,7 +236,12 @@ impl Agent {
             .handle_round(results, &own, &view, peers, known, now);
         self.places.tell_gaps(&view, &own);
         let interface = self.interface.clone();
-        self.say(ToController::Report { peers, interface });
+        let segment = self.place.segment;
+        self.say(ToController::Report {
+            segment,
+            peers,
+            interface,
+        });
     }
 
     /// Takes where the kernel sends what is meant for the peers, between two rounds.
@@ -407,6 +412,12 @@ impl Agent {
         pings::cause(&view, &own, node, (ping, &self.places))
     }
 
+    /// Why this node has no tunnel to another member, if the rules of the segment keep them apart.
+    pub fn apart(&self, node: &NodeId) -> Option<&'static str> {
+        let update = self.member.view().update?;
+        pings::are_apart(update, &self.identity.public(), node).then_some(pings::NO_HUB)
+    }
+
     /// Whether this node has peers by what is in force; `None` before the first epoch.
     pub fn is_member(&self) -> Option<bool> {
         let view = self.member.view();
@@ -484,10 +495,20 @@ impl Agent {
 
     // ---- control channel --------------------------------------------------------------------
 
-    fn up(&mut self, address: String, remote: SocketAddr, place: Place, skew_ms: i64, now: Now) {
+    fn up(
+        &mut self,
+        address: String,
+        remote: SocketAddr,
+        places: Vec<Place>,
+        skew_ms: i64,
+        now: Now,
+    ) {
         self.counts.control_connections += 1;
         self.control.up(address, remote, skew_ms);
-        if place != self.place {
+        let mut places = places.into_iter();
+        if let Some(place) = places.find(|it| it.segment == self.place.segment)
+            && place != self.place
+        {
             self.effects.push_back(Effect::Move(place));
         }
         self.effects.push_back(Effect::LookAtUnderlay);
@@ -530,7 +551,18 @@ impl Agent {
             ToNode::Duplicate(duplicate) => self.tell_duplicate(duplicate, now),
             // The session's.
             ToNode::Seen { .. } => {}
-            ToNode::Ways { node, ways } => self.theirs(node, ways, now),
+            ToNode::Ways {
+                segment,
+                node,
+                ways,
+            } if segment == self.place.segment => self.theirs(node, ways, now),
+            ToNode::Ways { .. } => {}
+            ToNode::Placed(_)
+            | ToNode::NotPlaced { .. }
+            | ToNode::Invited { .. }
+            | ToNode::Left { .. } => {
+                tracing::warn!("the controller speaks of another segment; ignored");
+            }
             ToNode::Authorities { successions } => self.follow(&successions),
             ToNode::Enrolled(_)
             | ToNode::Waiting { .. }
@@ -717,7 +749,11 @@ impl Agent {
                 self.effects.push_back(remember);
             }
             Notice::Acknowledge { epoch, phase } => {
-                self.say(ToController::Ack { epoch, phase });
+                self.say(ToController::Ack {
+                    segment: self.place.segment,
+                    epoch,
+                    phase,
+                });
                 self.effects.push_back(Effect::LookAtUnderlay);
                 if phase != Phase::Installed {
                     let view = self.member.view();

@@ -7,7 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tunnel::{PeerSpec, Tunnel};
+use tunnel::{Groups, PeerSpec, Protocol, Rule, Tunnel};
+use wire::rules::{Allow, Rules, Traffic};
 
 /// Where peers are said to be, best first.
 pub type Places = Vec<(WgPublicKey, Vec<SocketAddr>)>;
@@ -52,6 +53,8 @@ impl DataChange {
         let Install {
             epoch,
             peers,
+            rules,
+            own,
             lead,
             closes_at,
         } = install;
@@ -67,7 +70,13 @@ impl DataChange {
             };
             steps.push(DataStep::Change(Self::Epoch(keep.into(), Vec::new())));
         }
-        steps.push(DataStep::Prepare(members, closes_at));
+        let rules = gates(&rules, own);
+        let has_rules = rules.is_some();
+        steps.push(DataStep::Prepare(Preparation {
+            members,
+            rules,
+            closes_at,
+        }));
         let mut peers = peers.into_iter().peekable();
         while peers.peek().is_some() {
             let some: Vec<_> = peers.by_ref().take(AT_ONCE).collect();
@@ -75,6 +84,7 @@ impl DataChange {
             steps.push(DataStep::Install(Part {
                 epoch,
                 lead,
+                groups: has_rules.then(|| some.iter().map(in_groups).collect()),
                 places: some.iter().filter_map(place).collect(),
                 known: some.iter().map(known).collect(),
                 peers: some.into_iter().map(ready).collect(),
@@ -104,8 +114,14 @@ impl DataChange {
             tunnel.keep_only(&members, at_once);
         }
         let refused = change.install.map(|it| {
+            let rules = gates(&it.rules, it.own);
+            let in_groups: Vec<_> = it.peers.iter().map(in_groups).collect();
             let peers = it.peers.into_iter().map(ready).collect();
-            tunnel.install(it.epoch, peers, it.lead, it.closes_at, now)
+            let refused = tunnel.install(it.epoch, peers, it.lead, it.closes_at, now);
+            if let Some((allow, own)) = rules {
+                tunnel.install_rules(allow, own, in_groups);
+            }
+            refused
         });
         // A place that is told before its peer is installed is forgotten; one that is told after the epoch
         // has begun comes too late for the first handshakes, which then go nowhere until they are repeated.
@@ -127,10 +143,19 @@ impl DataChange {
 pub enum DataStep {
     /// A whole change.
     Change(DataChange),
-    /// An epoch of these members is about to be installed, in parts; it carries nothing after this time.
-    Prepare(HashSet<WgPublicKey>, Option<Duration>),
-    /// Some of them are.
+    /// An epoch is about to be installed, in parts.
+    Prepare(Preparation),
+    /// Some of its members are.
     Install(Part),
+}
+
+/// What holds for all members of an epoch that is installed in parts.
+#[derive(Debug)]
+pub struct Preparation {
+    members: HashSet<WgPublicKey>,
+    /// With the groups of this node; `None`: everything may pass.
+    rules: Option<(Vec<Rule>, Groups)>,
+    closes_at: Option<Duration>,
 }
 
 /// Some members of an epoch, as the tunnel takes them.
@@ -140,6 +165,8 @@ pub struct Part {
     lead: Duration,
     known: Vec<(WgPublicKey, Arc<SharedSecret>)>,
     peers: Vec<(PeerSpec, Psk)>,
+    /// `None`: there are no rules.
+    groups: Option<Vec<(WgPublicKey, Groups)>>,
     places: Places,
 }
 
@@ -148,8 +175,11 @@ impl DataStep {
     pub fn carry_out(self, tunnel: &mut Tunnel, now: Duration) -> Vec<WgPublicKey> {
         match self {
             Self::Change(change) => change.carry_out(tunnel, now),
-            Self::Prepare(members, closes_at) => {
-                tunnel.prepare(&members, closes_at);
+            Self::Prepare(it) => {
+                tunnel.prepare(&it.members, it.closes_at);
+                if let Some((allow, own)) = it.rules {
+                    tunnel.prepare_rules(allow, own);
+                }
                 Vec::new()
             }
             Self::Install(part) => {
@@ -157,6 +187,8 @@ impl DataStep {
                     tunnel.admit(key, shared);
                 }
                 let refused = tunnel.install_some(part.epoch, part.peers, part.lead, now);
+                // In the same step: a newcomer may be heard as soon as others have the tunnel.
+                tunnel.install_groups(part.groups.into_iter().flatten());
                 for (key, endpoints) in part.places {
                     tunnel.set_endpoints(&key, endpoints, now);
                 }
@@ -175,6 +207,41 @@ fn ready(peer: PeerPlan) -> (PeerSpec, Psk) {
     let allowed = vec![IpAddr::V4(member.v4), IpAddr::V6(member.v6)];
     let key = member.wg;
     (PeerSpec { key, allowed }, psk)
+}
+
+/// The rules of an epoch, with the groups of this node; `None`: everything may pass.
+fn gates(rules: &Rules, own: wire::rules::Groups) -> Option<(Vec<Rule>, Groups)> {
+    match rules.traffic {
+        Traffic::Allow => None,
+        Traffic::Deny => Some((rules.allow.iter().map(rule).collect(), groups(own))),
+    }
+}
+
+fn in_groups(peer: &PeerPlan) -> (WgPublicKey, Groups) {
+    (peer.member.wg, groups(peer.member.groups))
+}
+
+/// A rule, as the data plane has it.
+fn rule(allow: &Allow) -> Rule {
+    Rule {
+        protocol: match allow.protocol {
+            wire::rules::Protocol::Any => Protocol::Any,
+            wire::rules::Protocol::Tcp => Protocol::Tcp,
+            wire::rules::Protocol::Udp => Protocol::Udp,
+            wire::rules::Protocol::Icmp => Protocol::Icmp,
+        },
+        ports: allow
+            .ports
+            .iter()
+            .map(|(first, last)| *first..=*last)
+            .collect(),
+        from: groups(allow.from),
+        to: groups(allow.to),
+    }
+}
+
+fn groups(groups: wire::rules::Groups) -> Groups {
+    Groups(groups.0)
 }
 
 /// Peers that are taken care of without letting others have the tunnel: a fraction of a millisecond.

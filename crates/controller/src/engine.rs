@@ -554,7 +554,7 @@ impl Engine {
             if let Some(words) = self.journal.words_of_authorities() {
                 self.output.send(id, words);
             }
-            self.output.send(id, ToNode::Enrolled(place));
+            self.output.send(id, ToNode::Enrolled(vec![place]));
         }
     }
 

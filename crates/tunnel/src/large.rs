@@ -2,6 +2,7 @@
 
 use crate::turns::{NOW, Node, inner, outer, pair};
 use crate::{GREETING_SPREAD, Inbound, MAX_GREETED, PeerSpec};
+use filter::Groups;
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use rand_core::OsRng;
 use std::collections::HashSet;
@@ -142,4 +143,35 @@ fn a_peer_whose_sessions_have_ended_is_looked_after_no_more() {
         one.door.allowed.get(inner(2).into()),
         one.door.peers.id_of(&one.door.snapshot(NOW)[0].key)
     );
+}
+
+#[test]
+fn a_newcomer_of_an_epoch_in_parts_is_held_against_its_rules_before_anybody_else_has_the_tunnel() {
+    let (mut one, two) = pair();
+    let (key, shared) = newcomer();
+    let both = HashSet::from([two.key, key]);
+    // Nothing is allowed.
+    one.door.prepare(&both, None);
+    one.door.prepare_rules(Vec::new(), Groups(1));
+    one.door.admit(key, shared);
+    let peers = vec![spec(key, 3), spec(two.key, 2)];
+    one.door.install_some(Epoch(2), peers, SECOND, NOW);
+    one.door
+        .install_groups([(key, Groups(1)), (two.key, Groups(1))]);
+    let is_open = |node: &Node, key: &WgPublicKey| {
+        let peers = &node.door.peers;
+        let peer = peers.id_of(key).and_then(|id| peers.lock(id));
+        peer.expect("a peer").gate.is_open()
+    };
+    assert!(!is_open(&one, &key));
+    assert!(is_open(&one, &two.key), "its epoch in force has no rules");
+    one.door.activate(Epoch(2), NOW);
+    assert!(!is_open(&one, &key) && !is_open(&one, &two.key));
+    // An epoch without rules.
+    one.door.prepare(&both, None);
+    let peers = vec![spec(key, 3), spec(two.key, 2)];
+    one.door.install_some(Epoch(3), peers, SECOND, NOW);
+    assert!(!is_open(&one, &key), "it has not begun");
+    one.door.activate(Epoch(3), NOW);
+    assert!(is_open(&one, &key) && is_open(&one, &two.key));
 }

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::drops::{DropCounters, DropReason, Drops};
 use crate::events::{Event, Events};
 use crate::forge::Forge;
+use crate::gates::Gates;
 use crate::generation::Generation;
 use crate::indices::IndexTable;
 use crate::initiation::{Opener, Timestamp};
@@ -23,6 +24,7 @@ use crate::stamps::Stamps;
 use crate::traffic::Traffic;
 use crate::whereabouts::Endpoints;
 use allowance::Bucket;
+use filter::{Groups, Rule};
 use keys::{Epoch, Psk, SharedSecret, WgPublicKey};
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
@@ -50,7 +52,7 @@ pub struct PeerSpec {
 /// | any call at all | [`Self::poll_event`] until it has nothing more, when it suits; beyond 1,024 events are lost |
 /// | the time that [`Self::poll_timeout`] gave, or later | [`Self::handle_timeout`] |
 /// | [`Self::admit`], which may be left out | [`Self::install`] with those peers |
-/// | [`Self::install`] | [`Self::set_endpoints`] for its peers, since strangers have no place; then [`Self::activate`] of the same epoch, at once or after its lead. Another `install` before that supersedes it |
+/// | [`Self::install`] | [`Self::install_rules`], if the segment has any; [`Self::set_endpoints`] for its peers, since strangers have no place; then [`Self::activate`] of the same epoch, at once or after its lead. Another `install` before that supersedes it |
 /// | [`Self::activate`] | [`Self::discard_previous`], when the grace is over |
 /// | the end of the lease | [`Self::close`]. Nothing passes after it even if this is late |
 ///
@@ -63,6 +65,7 @@ pub struct Tunnel {
     pub(crate) peers: Peers,
     pub(crate) allowed: AllowedIps,
     pub(crate) inside: Inside,
+    gates: Gates,
     next_tick: Option<Duration>,
     /// Whether an epoch has been in force since the tunnel was empty.
     is_in_force: bool,
@@ -78,6 +81,7 @@ impl Tunnel {
     /// A tunnel without peers, whose sessions are found by `indices`.
     pub(crate) fn new(config: Config, indices: IndexTable) -> Self {
         let opener = Opener::new(&config.secret);
+        let gates = Gates::new(config.seed);
         Self {
             local: Local {
                 forge: Forge::new(config.secret, indices, config.seed),
@@ -96,6 +100,7 @@ impl Tunnel {
             peers: Peers::default(),
             allowed: AllowedIps::default(),
             inside: config.inside,
+            gates,
             next_tick: None,
             is_in_force: false,
             closes_at: None,
@@ -167,6 +172,7 @@ impl Tunnel {
     /// Until all of them are installed by [`Self::install_some`], no epoch may begin.
     pub fn prepare(&mut self, members: &HashSet<WgPublicKey>, closes_at: Option<Duration>) {
         self.next_closes_at = closes_at;
+        self.gates.forget_next();
         // With nothing in force, members that are ahead are heard on this epoch alone, and so no longer
         // than it lasts.
         if !self.is_in_force {
@@ -199,6 +205,35 @@ impl Tunnel {
         refused
     }
 
+    /// The rules of the epoch that is being installed, for this node in the groups `own`: between
+    /// [`Self::prepare`] and the first part of its members.
+    pub fn prepare_rules(&mut self, allow: Vec<Rule>, own: Groups) {
+        self.gates.prepare(allow, own);
+    }
+
+    /// The groups of members that [`Self::install_some`] has just installed. Before others have the tunnel: a
+    /// newcomer may be heard from then on, and would be held against no rules.
+    pub fn install_groups(&mut self, groups: impl IntoIterator<Item = (WgPublicKey, Groups)>) {
+        for (key, groups) in groups {
+            let id = self.peers.id_of(&key);
+            if let Some(peer) = id.and_then(|id| self.peers.get_mut(id)) {
+                peer.expect_access(self.gates.next_access(groups));
+            }
+        }
+    }
+
+    /// The rules of the epoch that was installed last, for this node in the groups `own`, and the groups of its
+    /// peers; a peer that is not among them is in none. They hold from the epoch's activation on, for a newcomer at
+    /// once. An epoch without this call has no rules, and everything passes.
+    pub fn install_rules(
+        &mut self,
+        allow: Vec<Rule>,
+        own: Groups,
+        groups: impl IntoIterator<Item = (WgPublicKey, Groups)>,
+    ) {
+        self.gates.install(allow, own, groups, &mut self.peers);
+    }
+
     /// Begins `epoch`: `next → current → previous`. A peer that is not part of it is gone when this
     /// returns: sessions, indices, allowed IPs, queued packets, endpoint.
     pub fn activate(&mut self, epoch: Epoch, now: Duration) {
@@ -207,6 +242,7 @@ impl Tunnel {
         // A machine that slept may learn of the epoch after its end: packets that waited must not be sent
         // on an epoch that carries nothing any more.
         let is_over = self.check_lease(now).is_err();
+        self.gates.activate();
         let is_first = !std::mem::replace(&mut self.is_in_force, true);
         let is_few = self.peers.count() <= MAX_GREETED;
         let greet = (is_first && is_few).then_some(GREETING_SPREAD);
@@ -365,6 +401,11 @@ impl Tunnel {
     /// Packets that were not carried.
     pub fn drops(&self) -> Drops {
         self.local.drops.read()
+    }
+
+    /// Packets that each rule in force has let in, in the order of the rules; `None`: there are no rules.
+    pub fn passed_by_rule(&self) -> Option<Vec<u64>> {
+        self.gates.passed()
     }
 
     /// Packets that were carried since start, peers that are gone included.

@@ -10,7 +10,7 @@ use wire::fixtures;
 const NOW: Duration = Duration::from_secs(1_000);
 
 fn door(own: &WgSecret) -> FrontDoor {
-    let range = IpAddr::from([10, 77, 0, 1]);
+    let range = IpAddr::from([10, 76, 0, 1]);
     FrontDoor::new(tunnel::Config {
         secret: own.duplicate(),
         mtu: 1420,
@@ -59,6 +59,8 @@ fn change(
     let install = Install {
         epoch: Epoch(epoch.into()),
         peers,
+        rules: Rules::default(),
+        own: wire::rules::Groups::default(),
         lead: Duration::ZERO,
         closes_at: Some(NOW + Duration::from_secs(300)),
     };
