@@ -6,7 +6,7 @@
 use crate::announced::Announced;
 use crate::by::By;
 use crate::clock::Now;
-use crate::connections::{Connections, MIB_A_DAY, Observed};
+use crate::connections::{Connections, MIB_A_DAY, MOST_OBSERVED, Observed};
 use crate::counts::{Counts, EvidenceResult};
 use crate::effect::{ConnectionId, Output};
 use crate::event::{Accepted, Event};
@@ -347,7 +347,9 @@ impl Ingest<'_> {
         interface: InterfaceReport,
         now: Now,
     ) {
-        let observes: BTreeMap<_, _> = peers
+        let before = self.connections.live(name).map(|live| &live.observes);
+        let before = before.cloned().unwrap_or_default();
+        let said: BTreeMap<_, _> = peers
             .into_iter()
             .filter_map(|report| {
                 let peer = self.journal.fleet().name_of(&report.node)?.clone();
@@ -356,16 +358,22 @@ impl Ingest<'_> {
                     rtt_v4_us: report.rtt_v4_us,
                     rtt_v6_us: report.rtt_v6_us,
                     ways: [report.way_v4.checked(), report.way_v6.checked()],
+                    at: now.boot,
                 };
                 Some((peer, observed))
             })
             .collect();
+        let is_same = before.len() == said.len()
+            && said
+                .iter()
+                .all(|(peer, it)| before.get(peer).is_some_and(|old| it.says(old)));
+        let observes = merged(before, said, now.boot);
         self.relay_ways(name, &observes);
         let live = self.connections.live_mut(name);
         let interface = interface.bounded();
         live.observed = Some(now.boot);
-        if live.observes != observes || live.interface != interface {
-            live.observes = observes;
+        live.observes = observes;
+        if !is_same || live.interface != interface {
             live.interface = interface;
             self.output.touch();
         }
@@ -688,3 +696,23 @@ fn accepted(name: &NodeName, attested: &Attested, envelope: &[u8], now: Now) -> 
 const EVENT_LEN: usize = 100;
 const MAX_SOFTWARE_LEN: usize = 64;
 const MAX_REFUSAL_LEN: usize = 256;
+
+/// What a node has said of its peers, with its newest report. What it does not say again leaves after a while, and
+/// sooner where that is much: nobody can have the controller keep more than a report and a little.
+fn merged(
+    mut before: BTreeMap<NodeName, Observed>,
+    said: BTreeMap<NodeName, Observed>,
+    now: Duration,
+) -> BTreeMap<NodeName, Observed> {
+    before.retain(|peer, it| it.counts(now) && !said.contains_key(peer));
+    let room = MOST_OBSERVED.saturating_sub(said.len());
+    if before.len() > room {
+        let mut times: Vec<Duration> = before.values().map(|it| it.at).collect();
+        times.sort_unstable_by(|a, b| b.cmp(a));
+        // Those of one report come and go together.
+        let oldest = times.get(room).copied().unwrap_or_default();
+        before.retain(|_, it| it.at > oldest);
+    }
+    before.extend(said);
+    before
+}
