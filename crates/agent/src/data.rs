@@ -149,7 +149,7 @@ pub enum DataStep {
     Install(Part),
 }
 
-/// What holds for all members of an epoch that is installed in parts.
+/// The terms for all members of an epoch that is installed in parts.
 #[derive(Debug)]
 pub struct Preparation {
     members: HashSet<WgPublicKey>,

@@ -32,7 +32,7 @@ impl Sample {
         self.busy
             .retain(|key, at| carried.contains_key(key) && now.saturating_sub(*at) < BUSY_FOR);
         for (key, total) in &carried {
-            // What is not known from before may be of any time.
+            // Traffic that is not known from before may be of any time.
             let before = self.carried.get(key).copied().unwrap_or(*total);
             if total.saturating_sub(before) > PROBES {
                 self.busy.insert(*key, now);

@@ -697,7 +697,7 @@ const EVENT_LEN: usize = 100;
 const MAX_SOFTWARE_LEN: usize = 64;
 const MAX_REFUSAL_LEN: usize = 256;
 
-/// What a node has said of its peers, with its newest report. What it does not say again leaves after a while, and
+/// The words of a node about its peers, with its newest report. Those that it does not say again leave after a while, and
 /// sooner where that is much: nobody can have the controller keep more than a report and a little.
 fn merged(
     mut before: BTreeMap<NodeName, Observed>,

@@ -262,7 +262,7 @@ impl<'e> View<'e> {
         }
     }
 
-    /// What a node has said of its peers of late. What it says of a node that is no member is void if it is older than the epoch
+    /// The words of a node about its peers of late. Those about a node that is no member are void if they are older than the epoch
     /// in force: a peer that was cut off answered a moment before.
     fn observes(&self, live: &Live, now: Now) -> BTreeMap<NodeName, Observation> {
         let segment = self.segment();

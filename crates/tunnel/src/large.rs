@@ -1,21 +1,27 @@
 //! The steps in which a large epoch comes into force, and what a tunnel with many idle peers does without.
 
+use crate::stress::Keys;
 use crate::turns::{NOW, Node, inner, outer, pair};
 use crate::{GREETING_SPREAD, Inbound, MAX_GREETED, PeerSpec};
 use filter::Groups;
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
-use rand_core::OsRng;
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Nobody's key, with the secret that the pair would have.
 fn newcomer() -> (WgPublicKey, Arc<keys::SharedSecret>) {
-    let key = WgSecret::generate(&mut OsRng).public();
-    let own = WgSecret::generate(&mut OsRng);
+    static SEED: AtomicU64 = AtomicU64::new(1);
+    let seed = SEED.fetch_add(1, Ordering::Relaxed);
+    let mut keys = Keys(SmallRng::seed_from_u64(seed));
+    let key = WgSecret::generate(&mut keys).public();
+    let own = WgSecret::generate(&mut keys);
     (key, own.shared_with(&key).expect("a good key").into())
 }
 

@@ -286,7 +286,7 @@ pub struct NodeStatus {
     /// When it reported [`Self::observes`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_utc: Option<String>,
-    /// What it has reported about its peers within two minutes, by name; empty while it is not connected. A
+    /// Its reports about its peers within two minutes, by name; empty while it is not connected. A
     /// peer that is not among them was not probed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub observes: BTreeMap<NodeName, Observation>,
