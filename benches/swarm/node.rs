@@ -36,7 +36,7 @@ pub(crate) struct World {
     pub(crate) authorities: Vec<AuthorityId>,
     /// Updates that were verified here.
     pub(crate) known: Known,
-    /// What the nodes were told, in all.
+    /// The messages that all nodes were told.
     pub(crate) counts: Counts,
     /// Bounds the handshakes that this process computes at a time: the nodes of a fleet have a processor each.
     pub(crate) dials: Semaphore,
@@ -142,10 +142,12 @@ impl Node {
         sender.send(&ToController::Hello(self.hello()?)).await?;
         let answer = self.answer(&mut receiver).await?;
         drop(permit);
-        let ToNode::Welcome { place, .. } = answer else {
+        let ToNode::Welcome { places, .. } = answer else {
             bail!("out of turn: {}", name_of(&answer));
         };
-        self.believe(&place)?;
+        for place in &places {
+            self.believe(place)?;
+        }
         *failures = 0;
         self.slot.connected(connection.clone());
         self.acknowledge_again(&mut sender).await?;
@@ -158,7 +160,7 @@ impl Node {
         let enrol = Enrol {
             token: TokenSecret::from_bytes(*self.token.expose()),
             name: Some(self.name.clone()),
-            wg: self.wg,
+            segments: vec![wire::Ask::unnamed(self.wg)],
             addresses: vec![self.machine()],
         };
         sender.send(&ToController::Enrol(enrol)).await?;
@@ -169,7 +171,10 @@ impl Node {
             .fetch_add(connection.received(), Ordering::Relaxed);
         connection.close("enrolled");
         match answer {
-            ToNode::Enrolled(place) => Ok(self.believe(&place)?.mesh),
+            ToNode::Enrolled(places) => {
+                let place = places.first().context("no place")?;
+                Ok(self.believe(place)?.mesh)
+            }
             other => bail!("out of turn: {}", name_of(&other)),
         }
     }
@@ -221,7 +226,7 @@ impl Node {
             listen_port: 51_820,
             advertised: Vec::new(),
             addresses: vec![self.machine()],
-            newest: newest.cloned(),
+            newest: newest.cloned().into_iter().collect(),
             holds: held.map(|it| it.verified.digest()).collect(),
             told: self.memory.told.clone(),
             log: self.memory.kept,
@@ -283,18 +288,15 @@ impl Node {
                     Ok(update) => self.update(update, pushed, sender, at).await,
                     Err(error) => Err(error.into()),
                 };
-                if let Err(error) = taken {
-                    self.world.counts.fault(&self.name, &error);
-                }
+                self.judge(taken)?;
             }
             ToNode::Changes(changed) => {
                 let (known, trusted) = (&self.world.known, &self.world.authorities);
                 match known.changed(&changed.changes, &self.memory.held, trusted) {
                     Ok(update) => {
                         let pushed = changed.with(update.signed.clone());
-                        if let Err(error) = self.update(update, pushed, sender, at).await {
-                            self.world.counts.fault(&self.name, &error);
-                        }
+                        let taken = self.update(update, pushed, sender, at).await;
+                        self.judge(taken)?;
                     }
                     Err(_) => {
                         self.world.counts.whole.fetch_add(1, Ordering::Relaxed);
@@ -316,12 +318,28 @@ impl Node {
             ToNode::Duplicate(duplicate) => bail!("{duplicate}"),
             ToNode::Enrolled(_)
             | ToNode::Welcome { .. }
+            | ToNode::Placed(_)
+            | ToNode::NotPlaced { .. }
+            | ToNode::Invited { .. }
+            | ToNode::Left { .. }
             | ToNode::Seen { .. }
             | ToNode::Ways { .. }
             | ToNode::Waiting { .. }
             | ToNode::Authorities { .. } => {}
         }
         Ok(())
+    }
+
+    /// An update that is not taken is a fault of the controller; a lost connection is none.
+    fn judge(&self, taken: anyhow::Result<()>) -> anyhow::Result<()> {
+        match taken {
+            Err(error) if error.is::<quic::SendError>() => Err(error),
+            Err(error) => {
+                self.world.counts.fault(&self.name, &error);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Verify, install, and activate if it is time.
@@ -441,7 +459,12 @@ impl Node {
         phase: Phase,
     ) -> anyhow::Result<()> {
         let epoch = update.verified.epoch;
-        Ok(sender.send(&ToController::Ack { epoch, phase }).await?)
+        let ack = ToController::Ack {
+            segment: update.verified.segment,
+            epoch,
+            phase,
+        };
+        Ok(sender.send(&ack).await?)
     }
 
     /// When [`Self::handle_timeout`] is due.
@@ -544,6 +567,10 @@ pub(crate) fn name_of(message: &ToNode) -> &'static str {
         ToNode::Ways { .. } => "Ways",
         ToNode::Waiting { .. } => "Waiting",
         ToNode::Authorities { .. } => "Authorities",
+        ToNode::Placed(_) => "Placed",
+        ToNode::NotPlaced { .. } => "NotPlaced",
+        ToNode::Invited { .. } => "Invited",
+        ToNode::Left { .. } => "Left",
     }
 }
 

@@ -93,7 +93,7 @@ impl Slot {
     }
 }
 
-/// What all nodes were told since the beginning.
+/// The messages that all nodes were told since the beginning.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     /// Bytes of frames, with their headers.

@@ -18,6 +18,7 @@ use wire::fixtures::{self, MESH};
 use wire::instance::Seen;
 use wire::log::{LogEnd, LogNews};
 use wire::message::Update;
+use wire::rules::{Allow, Groups, Protocol, Rules, Traffic};
 use wire::update::Excluded;
 use wire::{Digest, Duplicate, EpochUpdate, Mark, Member, Place, Signed, ToController, ToNode};
 
@@ -87,7 +88,7 @@ impl Bench {
             address: "controller:7443".into(),
             remote: endpoint(9),
             dialled: self.now.boot,
-            place: place(&self.own),
+            places: vec![place(&self.own)],
             skew_ms: 0,
         };
         self.agent.handle_session(up, self.now);
@@ -180,6 +181,7 @@ fn place(own: &Member) -> Place {
         node: own.node,
         mesh: MESH,
         segment: keys::SegmentId::FIRST,
+        segment_name: wire::SegmentName::default(),
         name: own.name.clone(),
         v4: (own.v4, 24),
         v6: (own.v6, 64),
@@ -188,6 +190,57 @@ fn place(own: &Member) -> Place {
 
 fn endpoint(number: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, number], 51_820))
+}
+
+#[test]
+fn rules_reach_the_data_plane_with_their_epoch_and_a_pair_without_a_hub_is_not_probed() {
+    let mut bench = Bench::new();
+    bench.connect();
+    let mut update = EpochUpdate {
+        activate_in_ms: 0,
+        ..fixtures::update(1, vec![bench.own.clone(), bench.peer.clone()])
+    };
+    update.rules = Rules {
+        groups: vec!["hub".into(), "store".into()],
+        traffic: Traffic::Deny,
+        allow: vec![Allow {
+            protocol: Protocol::Tcp,
+            ports: vec![(22, 22)],
+            from: Groups(0),
+            to: Groups(0b10),
+        }],
+        hubs: Groups(0),
+    };
+    let pushed = bench.pushed(update.clone());
+    bench.say(pushed);
+    let mut tunnel = FrontDoor::new(tunnel::Config {
+        secret: bench.wg.duplicate(),
+        mtu: 1_420,
+        handshakes_per_second: 1_000,
+        seed: 1,
+        inside: inside(&place(&bench.own)),
+    });
+    for change in bench.changes() {
+        change.carry_out(&mut tunnel, bench.now.boot);
+    }
+    assert_eq!(tunnel.passed_by_rule(), Some(vec![0]));
+    assert_eq!(bench.agent.targets(&[], 1_420).len(), 1);
+
+    let mut next = EpochUpdate {
+        epoch: keys::Epoch(3),
+        ..update
+    };
+    next.rules.hubs = Groups(0b01);
+    let pushed = bench.pushed(next);
+    bench.say(pushed);
+    for change in bench.changes() {
+        change.carry_out(&mut tunnel, bench.now.boot);
+    }
+    assert_eq!(tunnel.snapshot(bench.now.boot), []);
+    assert_eq!(bench.agent.targets(&[], 1_420), []);
+    let peer = bench.peer.node;
+    let cause = bench.agent.ping_cause(&peer, &Ok(Duration::ZERO));
+    assert_eq!(cause, "no tunnel: neither is a hub");
 }
 
 #[test]

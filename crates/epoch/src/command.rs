@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use wire::Digest;
 use wire::message::Phase;
+use wire::rules::{Groups, Rules};
 use wire::update::LeaseEnd;
 
 /// The next thing to do. Commands are carried out in the order in which they come.
@@ -51,8 +52,12 @@ pub struct Keep {
 pub struct Install {
     /// The epoch.
     pub epoch: Epoch,
-    /// Every other member. Nobody is left in the slot `next` that is not among them.
+    /// Every other member that this node has a tunnel to. Nobody is left in the slot `next` that is not among them.
     pub peers: Vec<PeerPlan>,
+    /// The rules of what members may send to each other.
+    pub rules: Rules,
+    /// The groups of this node.
+    pub own: Groups,
     /// Time until the epoch begins.
     pub lead: Duration,
     /// When the data plane must stop by itself; `None`: it may go on.
@@ -118,7 +123,7 @@ pub enum Change {
     Activated {
         /// The epoch.
         epoch: Epoch,
-        /// Other members.
+        /// Other members that this node has a tunnel to.
         peers: usize,
     },
     /// An epoch is in force here, and this node is not a member.

@@ -57,7 +57,11 @@ impl Derivation {
         };
         let mut weak = Vec::new();
         let mut peers = Vec::with_capacity(update.roster.len());
-        for member in update.roster.iter().filter(|member| member.node != own) {
+        let own_groups = update.groups_of(&own);
+        let others = update.roster.iter().filter(|member| member.node != own);
+        // Without a PSK there is no tunnel, whatever else the other side believes.
+        let connected = others.filter(|it| update.rules.connect(own_groups, it.groups));
+        for member in connected {
             if wanted.strong_count() == 0 {
                 return None;
             }

@@ -31,6 +31,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use wire::message::Phase;
+use wire::rules::{Groups, Rules};
 use wire::update::LeaseEnd;
 use wire::{EpochUpdate, Verified};
 
@@ -206,8 +207,11 @@ impl Pending {
     }
 
     /// The peers that the data plane keeps.
-    fn keep(&self, at_once: bool) -> Keep {
-        let members = self.update.roster.iter().map(|member| member.wg);
+    fn keep(&self, own: &NodeId, at_once: bool) -> Keep {
+        let own = self.update.groups_of(own);
+        let members = self.update.roster.iter();
+        let members = members.filter(|it| self.update.rules.connect(own, it.groups));
+        let members = members.map(|member| member.wg);
         Keep {
             members: members.collect(),
             at_once,
@@ -310,6 +314,7 @@ impl Member {
             shared: self.shared.clone(),
             wanted: Arc::downgrade(&wanted),
         };
+        let own = self.identity.node;
         let pending = self.pending.insert(pending);
         if derivation.cost() <= self.derive_at_once {
             let derived = derivation.run();
@@ -321,7 +326,7 @@ impl Member {
         // One that is superseded before it began never will: a peer that it let in, and this one leaves out,
         // must not be heard on it until the PSKs of the others are there.
         if pending.activate_at > now {
-            let keep = pending.keep(false);
+            let keep = pending.keep(&own, false);
             self.push(keep.into(), []);
         }
         self.handle_timeout(now);
@@ -572,6 +577,8 @@ impl Member {
         let install = Install {
             epoch,
             peers,
+            rules: pending.update.rules.clone(),
+            own: pending.update.groups_of(&self.identity.node),
             lead: pending.activate_at.saturating_sub(now),
             closes_at: closes.then_some(pending.lease_end),
         };
@@ -604,6 +611,7 @@ impl Member {
     /// The peers that a pending update leaves out are gone when it is due, even if its PSKs are not there yet:
     /// a node that was removed must not be heard for as long as it takes to let others in.
     fn cut(&mut self, now: Duration) {
+        let own = self.identity.node;
         let Some(pending) = self.pending.as_mut().filter(|it| it.activate_at <= now) else {
             return;
         };
@@ -611,7 +619,7 @@ impl Member {
             return;
         };
         if !std::mem::replace(&mut deriving.has_cut, true) {
-            let keep = pending.keep(true);
+            let keep = pending.keep(&own, true);
             self.push(keep.into(), []);
         }
     }
@@ -625,10 +633,13 @@ impl Member {
         } = pending;
         let epoch = update.epoch;
         let digest = update.digest();
-        let is_member = update.member(&self.identity.node).is_some();
+        let own = update.member(&self.identity.node);
         // A node that is left out closes at once, without a grace: its peers have dropped it already.
-        let (turn, phase, change) = if is_member {
-            let peers = update.roster.len() - 1;
+        let is_member = own.is_some();
+        let (turn, phase, change) = if let Some(own) = own {
+            let others = update.roster.iter().filter(|it| it.node != own.node);
+            let connects = |it: &&wire::Member| update.rules.connect(own.groups, it.groups);
+            let peers = others.filter(connects).count();
             let activated = Change::Activated { epoch, peers };
             (Turn::Begin(epoch), Phase::Activated, activated)
         } else {
@@ -683,6 +694,8 @@ impl Member {
         let install = pending.as_ref().map(|pending| Install {
             epoch: pending.epoch,
             peers: Vec::new(),
+            rules: Rules::default(),
+            own: Groups::default(),
             lead: Duration::ZERO,
             closes_at: Some(now),
         });

@@ -353,6 +353,10 @@ fn flat_policy(settings: &Settings) -> Result<Policy, ConfigError> {
         on_lease_end: word("on_lease_end", settings.on_lease_end.as_deref())?
             .unwrap_or(defaults.on_lease_end),
         max_future_skew: defaults.max_future_skew,
+        // Rules of traffic are in a policy file alone.
+        traffic: defaults.traffic,
+        hub: defaults.hub,
+        allow: defaults.allow,
     })
 }
 

@@ -108,6 +108,9 @@ fn peers(agent: &Agent, view: &View<'_>, data: &Snapshot) -> Tally<PeerState> {
     let by_key: HashMap<_, _> = data.peers.iter().map(|peer| (peer.key, peer)).collect();
     for member in update.roster.iter().filter(|member| member.node != own) {
         let seen = by_key.get(&member.wg).copied();
+        if agent.apart(&member.node).is_some() {
+            continue;
+        }
         peers.count(PeerState::of(update.epoch, seen));
     }
     for _ in update.excluded.iter().filter(|it| it.node != own) {
@@ -119,8 +122,11 @@ fn peers(agent: &Agent, view: &View<'_>, data: &Snapshot) -> Tally<PeerState> {
 fn probed(agent: &Agent, view: &View<'_>) -> Tally<Answered> {
     let mut probed = Tally::new(&Answered::ALL);
     let members = view.update.into_iter().flat_map(|update| &update.roster);
-    for pings in members.filter_map(|member| agent.ping(&member.node)) {
-        probed.count(Answered::of(pings.v4.is_ok(), pings.v6.is_ok()));
+    for member in members.filter(|member| member.node != agent.node()) {
+        probed.count(match agent.ping(&member.node) {
+            Some(pings) => Answered::of(pings.v4.is_ok(), pings.v6.is_ok()),
+            None => Answered::NotAsked,
+        });
     }
     probed
 }
@@ -251,10 +257,18 @@ enum Answered {
     Ipv4,
     Ipv6,
     Neither,
+    /// Nobody has asked of late: in a large mesh not every round asks everybody.
+    NotAsked,
 }
 
 impl Answered {
-    const ALL: [Self; 4] = [Self::Both, Self::Ipv4, Self::Ipv6, Self::Neither];
+    const ALL: [Self; 5] = [
+        Self::Both,
+        Self::Ipv4,
+        Self::Ipv6,
+        Self::Neither,
+        Self::NotAsked,
+    ];
 
     fn of(v4: bool, v6: bool) -> Self {
         match (v4, v6) {
@@ -271,6 +285,7 @@ impl Answered {
             Self::Ipv4 => "ipv4",
             Self::Ipv6 => "ipv6",
             Self::Neither => "neither",
+            Self::NotAsked => "not_asked",
         }
     }
 }
@@ -297,7 +312,7 @@ mod tests {
             "malformed no_route no_endpoint no_session no_generation endpoint_inside_mesh \
              source_not_allowed destination_not_allowed \
              unknown_index unknown_peer bad_mac bad_handshake bad_aead replayed too_large \
-             under_load lease_over",
+             under_load lease_over no_rule stray_fragment stray_icmp_error unreadable",
         ),
         (WAYS, "tunnel elsewhere unknown"),
         (
@@ -322,6 +337,7 @@ mod tests {
             handshakes: 0,
             offloads: all_off(),
             threads: 0,
+            passed: None,
         }
     }
 

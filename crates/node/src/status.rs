@@ -9,7 +9,7 @@ use agent::{Agent, Evidence, EvidenceResult, Now, PathLimit, Ping};
 use epoch::member::View;
 use jiff::Timestamp;
 use keys::{NodeId, WgPublicKey};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 use tunnel::PeerSnapshot;
@@ -17,8 +17,9 @@ use wire::NodeName;
 use wire::admin::{
     self, BenchmarkFault, Control, DuplicateStatus, EvidenceStatus, FirewallStatus, InterfaceState,
     InterfaceStatus, LogSeen, Membership, NodeDaemonStatus, OffloadStatus, PeerStatus, PingStatus,
-    SCHEMA,
+    RulesInForce, SCHEMA,
 };
+use wire::rules::Groups;
 
 /// Everything, as it is now.
 pub(crate) fn of(
@@ -90,6 +91,16 @@ pub(crate) fn of(
         mapped: None,
         benchmark: None,
         peers: peers(agent, (underlay, paths), snapshot, now),
+        rules: update.and_then(|update| {
+            let own = update
+                .member(&own)
+                .map_or(Groups::default(), |it| it.groups);
+            RulesInForce::of(
+                &update.rules,
+                own,
+                snapshot.passed.as_deref().unwrap_or_default(),
+            )
+        }),
         dropped: dropped(snapshot),
     }
 }
@@ -183,13 +194,16 @@ fn peers(
         return BTreeMap::new();
     };
     let (own, epoch) = (agent.node(), update.epoch.0);
+    let seen: HashMap<_, _> = snapshot.peers.iter().map(|peer| (peer.key, peer)).collect();
+    let paths: HashMap<_, _> = paths.iter().map(|path| (path.v4, path)).collect();
     let members = update.roster.iter().filter(|member| member.node != own);
     let members = members.map(|member| {
-        let seen = snapshot.peers.iter().find(|peer| peer.key == member.wg);
+        let seen = seen.get(&member.wg).copied();
         let place = (member.node, member.v4, member.v6);
-        let path = paths.iter().find(|path| path.v4 == member.v4);
+        let path = paths.get(&member.v4).copied();
         let proven = path.and_then(|path| Some(path.proven? + agent::overhead(path.endpoint)));
         let status = PeerStatus {
+            reason: agent.apart(&member.node).map(str::to_owned),
             mtu: Some(underlay.mtu_to(path)),
             path_mtu: proven,
             ..peer(agent, place, Some(member.wg), None, epoch, seen, now)

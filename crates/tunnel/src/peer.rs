@@ -20,6 +20,7 @@ use crate::traffic::Traffic;
 use crate::whereabouts::Whereabouts;
 use allowance::Bucket;
 use boringtun::noise::TunnResult;
+use filter::{Access, Gate};
 use keys::{Epoch, SharedSecret, WgPublicKey};
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -34,6 +35,10 @@ pub(crate) struct Peer {
     pub(crate) shared: Arc<SharedSecret>,
     /// Its addresses, as the newest epoch that names it says.
     pub(crate) allowed: Vec<IpAddr>,
+    /// Packets that the rules in force let in.
+    pub(crate) gate: Gate,
+    /// The same, of the epoch that is installed.
+    pub(crate) next_access: Access,
     pub(crate) whereabouts: Whereabouts,
     pub(crate) generations: Generations,
     /// Timestamps of its initiations.
@@ -81,6 +86,8 @@ impl Peer {
             role: Role::of(own, &key),
             shared,
             allowed: Vec::new(),
+            gate: Gate::default(),
+            next_access: Access::All,
             whereabouts: Whereabouts::default(),
             generations: Generations::default(),
             stamps: Stamps::default(),
@@ -107,6 +114,8 @@ impl Peer {
         local: &mut Local,
     ) {
         self.generations.install(generation);
+        // Until somebody says what the rules of this epoch are, it has none.
+        self.next_access = Access::All;
         if self.role.leads() && self.is_active(now) {
             let at = now + local.forge.jitter(spread(lead));
             if let Some(next) = &mut self.generations.next {
@@ -114,6 +123,15 @@ impl Peer {
             }
         }
         self.reschedule(local);
+    }
+
+    /// The access that it has from its next epoch on. A peer that has no epoch in force has it at once, because it may
+    /// be heard a moment before.
+    pub(crate) fn expect_access(&mut self, access: Access) {
+        if self.generations.current.is_none() {
+            self.gate.set(access.clone());
+        }
+        self.next_access = access;
     }
 
     /// `next → current → previous`. Returns whether the peer is part of `epoch`. A handshake that is
@@ -131,6 +149,8 @@ impl Peer {
         if !self.generations.activate(epoch) {
             return false;
         }
+        // Before any packet of the new epoch is carried, and for those of previous generations as well.
+        self.gate.set(std::mem::take(&mut self.next_access));
         self.activated_at = now;
         if self.is_current_live(now) {
             // The other side must not be left unconfirmed because one keepalive was lost.
@@ -221,6 +241,7 @@ impl Peer {
             return None;
         };
         if len > 0 {
+            self.gate.sent(packet.get(..len).unwrap_or_default(), now);
             self.activity.sent_data(now);
             self.traffic.sealed(len);
         } else {

@@ -42,8 +42,10 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 mod log;
+mod rules;
 
 pub use log::{LogConsistency, LogEntries, LogEntry, LogProof, LogSeen, LogStatus};
+pub use rules::{AllowInForce, RulesInForce, TrafficChange};
 
 /// Version of these forms; a new field does not change it, a changed meaning does.
 pub const SCHEMA: u32 = 1;
@@ -284,7 +286,8 @@ pub struct NodeStatus {
     /// When it reported [`Self::observes`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_utc: Option<String>,
-    /// Its last report about its peers, by name; empty while it is not connected.
+    /// What it has reported about its peers within two minutes, by name; empty while it is not connected. A
+    /// peer that is not among them was not probed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub observes: BTreeMap<NodeName, Observation>,
     /// The other machine that runs with this node's keys, if there was one within three minutes.
@@ -398,6 +401,8 @@ pub struct Observation {
     /// Why its packets to that peer do not take the tunnel; empty when they do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
+    /// When the node said so: in a large mesh it does not speak of every peer each time.
+    pub at_utc: String,
 }
 
 /// Why a node is where it is.
@@ -500,7 +505,10 @@ pub struct Simulation {
     pub from_utc: Option<String>,
     /// Stretches of time in which a node's membership would have been another, oldest first.
     pub differences: Vec<Difference>,
-    /// Whether there are more of them than an answer holds.
+    /// Differences between the members of now, in who connects and what passes.
+    #[serde(default)]
+    pub traffic: Vec<TrafficChange>,
+    /// Whether there are more of either than an answer holds.
     pub cut: bool,
 }
 
@@ -785,6 +793,9 @@ pub struct NodeDaemonStatus {
     pub mapped: Option<SocketAddr>,
     /// Every node of the roster and every excluded one, by name.
     pub peers: BTreeMap<NodeName, PeerStatus>,
+    /// The segment's rules; `None`: all members connect, and everything passes between them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<RulesInForce>,
     /// Packets that were not carried, by reason; every reason is there from zero.
     pub dropped: BTreeMap<String, u64>,
 }
@@ -905,7 +916,7 @@ pub struct PeerStatus {
     pub node: String,
     /// Membership in the epoch that this node has in force.
     pub membership: Membership,
-    /// Why it is denied.
+    /// Why there is no tunnel to it: it is denied, or neither side is a hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Its IPv4 address inside the mesh.

@@ -11,13 +11,15 @@
 //! | [`update`] | the epoch update: roster, exclusions, durations; its mark |
 //! | [`changes`] | an update as what changed against an earlier one |
 //! | [`endpoints`] | where nodes can be reached |
+//! | [`rules`] | which members connect, and what they may send to each other |
 //! | [`log`] | the end of the controller's log, as nodes hear of it |
 //! | [`place`] | a node's place in a mesh |
 //! | [`signed`] | `Signed<T>` → `Verified<T>` |
 //! | [`succession`] | the word of an authority for the next one |
 //! | [`evidence`] | DSSE envelope around an in-toto statement with the benchmark predicate |
 //! | [`token`] | the enrolment token's one string |
-//! | [`name`] | node names |
+//! | [`name`] | names of nodes and segments |
+//! | [`segment`] | a node asks for a place in a segment |
 //! | [`family`] | whether two machines can reach each other by the families of their addresses |
 //! | [`host_port`] | where a machine is reached, as a person writes it |
 //! | [`instance`] | which process speaks for a node |
@@ -42,6 +44,8 @@ pub mod log;
 pub mod message;
 pub mod name;
 pub mod place;
+pub mod rules;
+pub mod segment;
 pub mod signed;
 pub mod succession;
 pub mod token;
@@ -54,8 +58,10 @@ pub use frame::{Frame, FrameError};
 pub use host_port::HostPort;
 pub use instance::{Duplicate, Instance};
 pub use message::{ToController, ToNode};
-pub use name::NodeName;
+pub use name::{NodeName, SegmentName};
 pub use place::Place;
+pub use rules::Rules;
+pub use segment::Ask;
 pub use signed::{Digest, Signed, Verified, VerifyError};
 pub use succession::Succession;
 pub use token::Token;

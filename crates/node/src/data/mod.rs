@@ -66,6 +66,8 @@ pub(crate) struct Snapshot {
     /// Every offload by name, and why it is off if it is.
     pub(crate) offloads: Vec<(&'static str, Option<String>)>,
     pub(crate) threads: usize,
+    /// Packets that each rule of the segment has let in; `None`: there are no rules.
+    pub(crate) passed: Option<Vec<u64>>,
 }
 
 /// Packets that the system did not take.
@@ -340,6 +342,7 @@ fn snapshot(tunnel: &Tunnel, shared: &Shared) -> Snapshot {
         handshakes: tunnel.handshakes(),
         offloads: shared.offloads.states(),
         threads: shared.threads,
+        passed: tunnel.passed_by_rule(),
     }
 }
 
