@@ -105,6 +105,8 @@ pub(crate) struct Counts {
     pub(crate) accepted: AtomicU64,
     /// Updates that were not taken, because the proof that came with them began elsewhere.
     pub(crate) unproven: AtomicU64,
+    /// Updates that were not taken, because they were changes against one that the node did not hold.
+    pub(crate) whole: AtomicU64,
     by_kind: Mutex<BTreeMap<&'static str, (u64, u64)>>,
     refusals: Mutex<BTreeMap<String, u64>>,
     losses: Mutex<BTreeMap<String, u64>>,
@@ -155,11 +157,14 @@ impl Counts {
             format!("{kind} {count} ({:.1} MB)", *bytes as f64 / 1e6)
         });
         let mut lines = vec![kinds.collect::<Vec<String>>().join(", ")];
-        let unproven = self.unproven.load(Ordering::Relaxed);
-        if unproven > 0 {
-            lines.push(format!(
-                "updates proved from elsewhere, asked for anew: {unproven}"
-            ));
+        for (what, count) in [
+            ("proved from elsewhere", &self.unproven),
+            ("changes against what is not held", &self.whole),
+        ] {
+            let count = count.load(Ordering::Relaxed);
+            if count > 0 {
+                lines.push(format!("updates that were asked for anew, {what}: {count}"));
+            }
         }
         for (what, counts) in [("refused", &self.refusals), ("lost", &self.losses)] {
             let counts = lock(counts);

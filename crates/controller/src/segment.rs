@@ -404,7 +404,7 @@ impl Segment {
             issue,
             ..
         } = draft;
-        self.authority.publish(&schedule, issue.signed.digest());
+        self.authority.publish(&schedule, issue.digest);
         self.held = ballot.held;
         self.watch.suspect(&Changed::Anything);
         // An epoch that was superseded before it began must not be pushed to anybody who connects now: its
