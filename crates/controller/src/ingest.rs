@@ -716,3 +716,35 @@ fn merged(
     before.extend(said);
     before
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(numbers: std::ops::Range<usize>, at: u64) -> BTreeMap<NodeName, Observed> {
+        let observed = Observed {
+            session_epoch: None,
+            rtt_v4_us: None,
+            rtt_v6_us: None,
+            ways: Default::default(),
+            at: Duration::from_secs(at),
+        };
+        let name = |number: usize| format!("node-{number:03}").parse().unwrap();
+        numbers.map(|it| (name(it), observed.clone())).collect()
+    }
+
+    #[test]
+    fn of_a_nodes_word_no_more_is_kept_than_a_report_and_a_little() {
+        let now = Duration::from_secs;
+        let all = merged(said(0..30, 10), said(30..60, 20), now(20));
+        assert_eq!(all.len(), 60, "all of it, while it is little");
+        // The oldest leave, whole reports at a time.
+        let all = merged(all, said(60..80, 30), now(30));
+        assert!(all.len() <= MOST_OBSERVED);
+        assert!(all == merged(said(30..60, 20), said(60..80, 30), now(30)));
+        // A report that is longer is kept as it is.
+        assert_eq!(merged(all, said(100..300, 40), now(40)).len(), 200);
+        let long_ago = merged(said(0..30, 10), said(30..60, 200), now(200));
+        assert_eq!(long_ago.len(), 30);
+    }
+}

@@ -35,7 +35,7 @@ exposition::metrics! {
     BENCHMARK_FAILING: Gauge = "meshd_benchmark_failing";
     /// Everybody else whom the epoch in force names, by what this node has with them
     PEERS: Gauge = "meshd_peers" by "state";
-    /// Members that were probed in the last round, by the IP versions that they answered on
+    /// Members by the IP versions on which they answered the last probe of the last five minutes
     PROBED: Gauge = "meshd_probed_peers" by "answered";
     /// Mesh addresses of the others, by where this machine's routes send packets for them
     WAYS: Gauge = "meshd_peer_routes" by "way";
@@ -306,7 +306,7 @@ mod tests {
         (EVIDENCE, "accepted refused"),
         (BENCHMARK_RUNS, "succeeded failed"),
         (PEERS, "current lagging no_session excluded"),
-        (PROBED, "both ipv4 ipv6 neither"),
+        (PROBED, "both ipv4 ipv6 neither not_asked"),
         (
             DROPPED,
             "malformed no_route no_endpoint no_session no_generation endpoint_inside_mesh \
