@@ -34,7 +34,9 @@ fn put(world: &mut World, node: &Node, group: &str, member: bool) {
 fn pass_epoch(world: &mut World, nodes: [&Node; 2]) {
     for _ in 0..2 {
         world.pass(s(35));
-        nodes.into_iter().for_each(|node| world.evidence(node, 0.9));
+        for node in nodes {
+            world.evidence(node, 0.9);
+        }
     }
 }
 
