@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail, ensure};
 use std::time::Duration;
 
-/// What to measure, and how large.
+/// The measurement, and its size.
 #[derive(Debug, Clone)]
 pub(crate) struct Args {
     pub(crate) scenarios: Vec<String>,

@@ -1,4 +1,4 @@
-//! What QUIC alone costs: a process that does nothing but push the same bytes to as many connections, of the same
+//! The cost of QUIC alone: a process that does nothing but push the same bytes to as many connections, of the same
 //! crate with the same settings. It shares them as the controller may: they are in memory once.
 
 use crate::stats::Sample;

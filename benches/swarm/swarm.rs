@@ -41,7 +41,7 @@ pub(crate) struct Member {
     task: JoinHandle<()>,
 }
 
-/// What was used and sent up to a moment.
+/// The use of the machine and of the network up to a moment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Meter {
     at: Instant,
@@ -50,7 +50,7 @@ pub(crate) struct Meter {
     datagrams: u64,
 }
 
-/// What was used and sent between two moments.
+/// The same between two moments.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spent {
     pub(crate) time: Duration,

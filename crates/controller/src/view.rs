@@ -218,7 +218,7 @@ impl<'e> View<'e> {
                 .map(|sighting| DuplicateStatus::new(&sighting.duplicate, utc(sighting.seen.wall))),
             observed_utc: reporting.and_then(|live| Some(utc(wall(live.observed?, now)))),
             observes: reporting
-                .map(|live| self.observes(live))
+                .map(|live| self.observes(live, now))
                 .unwrap_or_default(),
             faults: reporting
                 .map(|live| live.interface.faults.clone())
@@ -262,24 +262,26 @@ impl<'e> View<'e> {
         }
     }
 
-    /// The last report of a node. What it says of a node that is no member is void if it is older than the epoch
+    /// What a node has said of its peers of late. What it says of a node that is no member is void if it is older than the epoch
     /// in force: a peer that was cut off answered a moment before.
-    fn observes(&self, live: &Live) -> BTreeMap<NodeName, Observation> {
+    fn observes(&self, live: &Live, now: Now) -> BTreeMap<NodeName, Observation> {
         let segment = self.segment();
         let begun = segment.in_force().map(|span| span.activates);
-        let is_of_before = live.observed <= begun;
+        let is_of_before = |it: &Observed| Some(it.at) <= begun;
         let is_member = |peer: &NodeName| {
             let node = self.fleet().node(peer);
             node.is_some_and(|node| segment.has_in_force(&node.id))
         };
         let all = live.observes.iter();
-        let all = all.filter(|(peer, _)| !is_of_before || is_member(peer));
+        let all = all.filter(|(_, it)| it.counts(now.boot));
+        let all = all.filter(|(peer, it)| !is_of_before(it) || is_member(peer));
         let millis = |us: Option<u32>| us.map(|us| f64::from(us) / 1_000.0);
         let shown = |peer: &NodeName, observed: &Observed| Observation {
             session_epoch: observed.session_epoch.map(|epoch| epoch.0),
             rtt_v4_ms: millis(observed.rtt_v4_us),
             rtt_v6_ms: millis(observed.rtt_v6_us),
             faults: self.faults_of_pair(live, peer, observed),
+            at_utc: utc(wall(observed.at, now)),
         };
         all.map(|(peer, it)| (peer.clone(), shown(peer, it)))
             .collect()

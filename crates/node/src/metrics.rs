@@ -122,8 +122,11 @@ fn peers(agent: &Agent, view: &View<'_>, data: &Snapshot) -> Tally<PeerState> {
 fn probed(agent: &Agent, view: &View<'_>) -> Tally<Answered> {
     let mut probed = Tally::new(&Answered::ALL);
     let members = view.update.into_iter().flat_map(|update| &update.roster);
-    for pings in members.filter_map(|member| agent.ping(&member.node)) {
-        probed.count(Answered::of(pings.v4.is_ok(), pings.v6.is_ok()));
+    for member in members.filter(|member| member.node != agent.node()) {
+        probed.count(match agent.ping(&member.node) {
+            Some(pings) => Answered::of(pings.v4.is_ok(), pings.v6.is_ok()),
+            None => Answered::NotAsked,
+        });
     }
     probed
 }
@@ -254,10 +257,18 @@ enum Answered {
     Ipv4,
     Ipv6,
     Neither,
+    /// Nobody has asked of late: in a large mesh not every round asks everybody.
+    NotAsked,
 }
 
 impl Answered {
-    const ALL: [Self; 4] = [Self::Both, Self::Ipv4, Self::Ipv6, Self::Neither];
+    const ALL: [Self; 5] = [
+        Self::Both,
+        Self::Ipv4,
+        Self::Ipv6,
+        Self::Neither,
+        Self::NotAsked,
+    ];
 
     fn of(v4: bool, v6: bool) -> Self {
         match (v4, v6) {
@@ -274,6 +285,7 @@ impl Answered {
             Self::Ipv4 => "ipv4",
             Self::Ipv6 => "ipv6",
             Self::Neither => "neither",
+            Self::NotAsked => "not_asked",
         }
     }
 }

@@ -3,7 +3,7 @@
 //! and, for the packets of this host, `peer.rs`.
 
 use crate::peers::Peers;
-use filter::{Groups, Room, Rule, Rules};
+use filter::{Access, Groups, Room, Rule, Rules};
 use keys::WgPublicKey;
 use std::sync::Arc;
 
@@ -28,6 +28,19 @@ impl Gates {
     /// Another epoch is installed, which has no rules yet.
     pub(crate) fn forget_next(&mut self) {
         self.next = None;
+    }
+
+    /// The rules of the epoch that is being installed, in parts: what they say of each peer is asked for with
+    /// [`Self::next_access`] when it is installed.
+    pub(crate) fn prepare(&mut self, allow: Vec<Rule>, own: Groups) {
+        let rules = Rules::new(allow, own, Arc::clone(&self.room));
+        self.next = Some(rules.after(self.rules.as_ref()));
+    }
+
+    /// The access of a peer in these groups, from the next epoch on.
+    pub(crate) fn next_access(&mut self, groups: Groups) -> Access {
+        let rules = self.next.as_mut();
+        rules.map_or(Access::All, |rules| rules.toward(groups))
     }
 
     /// The rules of the epoch that is installed.

@@ -250,7 +250,7 @@ fn address_of(form: u8, bytes: [u8; 16]) -> (IpAddr, bool) {
 
 fn is_of_the_mesh(address: IpAddr) -> bool {
     match address.to_canonical() {
-        IpAddr::V4(v4) => v4.octets().starts_with(&[10, 77]),
+        IpAddr::V4(v4) => v4.octets().starts_with(&OWN_V4.octets()[..2]),
         IpAddr::V6(v6) => v6.octets().starts_with(&OWN_V6.octets()[..8]),
     }
 }
