@@ -232,7 +232,7 @@ pub fn inside(data: &[u8]) {
 fn address_of(form: u8, bytes: [u8; 16]) -> (IpAddr, bool) {
     let [a, b, ..] = bytes;
     let v4 = Ipv4Addr::new(10, 76, a, b);
-    let (high, low) = (0x0A4D, u16::from_be_bytes([a, b]));
+    let (high, low) = (0x0A4C, u16::from_be_bytes([a, b]));
     let mut v6 = bytes;
     v6[..8].copy_from_slice(&OWN_V6.octets()[..8]);
     match form % 6 {
