@@ -15,6 +15,7 @@ mod segments;
 mod shown;
 mod socket;
 mod timers;
+mod traffic;
 
 use crate::by::By;
 use crate::clock::Now;

@@ -467,6 +467,7 @@ fn errors_pass_that_quote_what_this_host_has_sent() {
             // Not from here, or not to the one that complains.
             inbound(is_v6, TCP, &tcp(40_000, 80, ACK)),
             ip(own(is_v6), host(3, is_v6), TCP, &tcp(22, 40_000, ACK)),
+            ip(host(3, is_v6), peer(is_v6), TCP, &tcp(22, 40_000, ACK)),
             fragment(own(is_v6), peer(is_v6), TCP, &[0; 8], Some((1, 8, false))),
             Vec::new(),
         ] {
