@@ -20,6 +20,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tunnel::TunnelId;
 use wire::admin::{LogStatus, Status, WgExport};
 use wire::{NodeName, Place, ToController};
 
@@ -30,6 +31,8 @@ pub(crate) struct Shell {
     pub(crate) enrolment: Enrolment,
     pub(crate) keeper: Keeper,
     pub(crate) data: DataPlane,
+    /// The segment's tunnel.
+    pub(crate) tunnel: TunnelId,
     pub(crate) underlay: Underlay,
     /// Keeps the interface.
     pub(crate) guard: Guard,
@@ -168,7 +171,7 @@ impl Shell {
     }
 
     async fn round(&mut self, round: Round, now: Now) {
-        let snapshot = self.data.snapshot().await;
+        let snapshot = self.data.snapshot(self.tunnel).await;
         let peers = snapshot.as_ref().map_or(&[][..], |s| &s.peers);
         let condition = self.guard.condition();
         self.agent.handle_interface(condition.report());
@@ -186,7 +189,7 @@ impl Shell {
     fn carry_out(&mut self) {
         while let Some(effect) = self.agent.poll_effect() {
             match effect {
-                Effect::Data(change) => self.data.send(DataCommand::Change(change)),
+                Effect::Data(change) => self.data.send(DataCommand::Change(self.tunnel, change)),
                 Effect::Send(message) => self.send(message),
                 Effect::HangUp => self.outbox = None,
                 Effect::Witnessed(end) => self.announced.send_modify(|it| it.log = Some(end)),
@@ -259,7 +262,7 @@ impl Shell {
 
     async fn follow_underlay(&mut self) {
         self.announce().await;
-        let snapshot = self.data.snapshot().await;
+        let snapshot = self.data.snapshot(self.tunnel).await;
         let peers = snapshot.as_ref().map_or(&[][..], |s| &s.peers);
         let endpoints = peers.iter().filter_map(|peer| peer.endpoint?.udp());
         for to in self.underlay.moved(endpoints) {
@@ -268,7 +271,7 @@ impl Shell {
         let destinations = self.agent.destinations(peers);
         let limits = self.path_limits();
         if let Some(mtu) = self.underlay.follow(destinations, &limits).await {
-            self.data.send(DataCommand::Mtu(mtu as usize));
+            self.data.send(DataCommand::Mtu(self.tunnel, mtu as usize));
         }
         self.place_targets(snapshot.as_ref());
         // Only now every peer has a path, if it is one of which nothing is known.
@@ -301,7 +304,7 @@ impl Shell {
     async fn request(&mut self, request: Request) {
         match request {
             Request::Status(answer) => {
-                let snapshot = self.data.snapshot().await;
+                let snapshot = self.data.snapshot(self.tunnel).await;
                 // Without a data plane: interface and peers that are gone would be a lie.
                 let snapshot = snapshot.ok_or_else(admin::no_data_plane);
                 let status = snapshot.map(|snapshot| {
@@ -343,7 +346,11 @@ impl Shell {
             }
             Request::Metrics(answer) => {
                 // Without a data plane: counters that went back to zero would be a lie.
-                let snapshot = self.data.snapshot().await.ok_or_else(admin::no_data_plane);
+                let snapshot = self
+                    .data
+                    .snapshot(self.tunnel)
+                    .await
+                    .ok_or_else(admin::no_data_plane);
                 let condition = self.guard.condition();
                 let boot = clock::boot();
                 let silence = self.heard.silence(boot);
@@ -371,9 +378,9 @@ impl Shell {
         let update = self.agent.view().update;
         let named = update.and_then(|update| update.roster.iter().find(|it| it.name == *peer));
         let member = named.ok_or_else(|| admin::no_member(peer))?;
-        let psk = self.data.export_psk(member.wg).await;
+        let psk = self.data.export_psk(self.tunnel, member.wg).await;
         let (epoch, psk) = psk.ok_or_else(|| admin::no_tunnel(peer))?;
-        let snapshot = self.data.snapshot().await;
+        let snapshot = self.data.snapshot(self.tunnel).await;
         let seen = snapshot.and_then(|it| it.peers.into_iter().find(|it| it.key == member.wg));
         tracing::warn!(%peer, %epoch, "WireGuard secrets exported by the operator");
         let own = export::Own {

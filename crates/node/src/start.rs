@@ -31,7 +31,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tunnel::FrontDoor;
+use tunnel::TunnelId;
 use wire::{Instance, Place};
 
 /// Everything that runs from here on; nothing waits yet.
@@ -58,7 +58,9 @@ pub(crate) fn start(
     let place = enrolment.place(identity.public());
     let interface = interface(&config, &queues, listen_port);
     let name = interface.name.clone();
-    let (data, path_errors) = carry(&wg, &place, interface.mtu, queues, offloads)?;
+    let (queues, sockets) = queues.into_iter().unzip();
+    let (data, path_errors) = carry(sockets, offloads)?;
+    let tunnel = open(&data, &wg, &place, interface.mtu, queues)?;
     let own = [place.v4.0.into(), place.v6.0.into()];
     let keepalive = Watch::new(config.keepalive);
     data.send(DataCommand::Keepalive(keepalive.every()));
@@ -69,7 +71,7 @@ pub(crate) fn start(
     let parts = Parts {
         wanted,
         maker,
-        queues: data.queues(),
+        queues: data.queues(tunnel),
         firewall: firewall.follower(),
         routes: HostRoutes::none(&name, own),
         exits: Arc::clone(&exits),
@@ -120,7 +122,7 @@ pub(crate) fn start(
         exits,
         fresh,
     };
-    let means = (name.as_str(), data.ruler(), place.v4.0);
+    let means = (name.as_str(), data.ruler(tunnel), place.v4.0);
     let rounds = probe(means, config.probe_every, subjects);
     let (underlay_out, links) = mpsc::channel(1);
     tokio::spawn(io::mtu::watch(underlay_out));
@@ -146,6 +148,7 @@ pub(crate) fn start(
         enrolment,
         keeper,
         data,
+        tunnel,
         underlay,
         guard,
         emitter: emitting.running,
@@ -222,25 +225,32 @@ fn serve_clients(
     });
 }
 
-/// Starts the threads that carry packets, with a tunnel that has no peers yet.
+/// Starts the threads that carry packets, without any tunnel yet.
 fn carry(
+    sockets: Vec<std::net::UdpSocket>,
+    offloads: Arc<Offloads>,
+) -> Result<(DataPlane, PathErrors), ServeError> {
+    let path_errors = PathErrors::to(sockets.iter()).map_err(ServeError::Data)?;
+    let data = DataPlane::start(HANDSHAKES_PER_SECOND, sockets, offloads);
+    Ok((data.map_err(ServeError::Data)?, path_errors))
+}
+
+/// Opens the tunnel of a segment, which has no peers yet, at its device.
+fn open(
+    data: &DataPlane,
     wg: &WgSecret,
     place: &Place,
     mtu: u32,
-    queues: Vec<(Box<dyn Tun>, std::net::UdpSocket)>,
-    offloads: Arc<Offloads>,
-) -> Result<(DataPlane, PathErrors), ServeError> {
-    let door = FrontDoor::new(tunnel::Config {
+    queues: Vec<Box<dyn Tun>>,
+) -> Result<TunnelId, ServeError> {
+    let config = tunnel::Config {
         secret: wg.duplicate(),
         mtu: mtu as usize,
-        handshakes_per_second: HANDSHAKES_PER_SECOND,
         seed: rand_core::OsRng.r#gen(),
         inside: agent::inside(place),
-    });
-    let sockets = queues.iter().map(|(_, udp)| udp);
-    let path_errors = PathErrors::to(sockets).map_err(ServeError::Data)?;
-    let data = DataPlane::start(door, queues, offloads).map_err(ServeError::Data)?;
-    Ok((data, path_errors))
+    };
+    let opened = data.open(config, queues);
+    opened.map_err(|error| ServeError::Data(std::io::Error::other(error)))
 }
 
 /// Starts the probes, where there are to be any; their rounds.

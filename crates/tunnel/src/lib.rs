@@ -47,6 +47,8 @@ mod admission;
 mod agenda;
 mod allowed_ips;
 #[cfg(test)]
+mod apart;
+#[cfg(test)]
 mod behind;
 mod carrier;
 mod config;
@@ -65,6 +67,7 @@ mod inside;
 mod limits;
 mod link;
 mod local;
+mod lone;
 mod opening;
 mod outbound;
 mod outbox;
@@ -92,12 +95,13 @@ mod whereabouts;
 
 pub use carrier::{Carrier, DatagramSink, Headers, PacketSink, PacketSource, Received, Turn};
 pub use config::Config;
-pub use door::FrontDoor;
+pub use door::{FrontDoor, OpenError, TunnelId};
 pub use drops::{DropReason, Drops};
 pub use events::Event;
 pub use inbound::Inbound;
 pub use inside::{Inside, Range};
 pub use limits::*;
+pub use lone::LoneTunnel;
 pub use outbound::{Outbound, Sealing};
 pub use outbox::Transmit;
 pub use outer::{Outer, Route, TrafficClass};

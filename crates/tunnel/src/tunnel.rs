@@ -8,7 +8,7 @@ use crate::drops::{DropCounters, DropReason, Drops};
 use crate::events::{Event, Events};
 use crate::forge::Forge;
 use crate::generation::Generation;
-use crate::indices::IndexTable;
+use crate::indices::TunnelIndices;
 use crate::initiation::{Opener, Timestamp};
 use crate::inside::Inside;
 use crate::limits::*;
@@ -62,6 +62,8 @@ pub struct Tunnel {
     pub(crate) peers: Peers,
     pub(crate) allowed: AllowedIps,
     pub(crate) inside: Inside,
+    /// The insides of the other tunnels behind the same door.
+    pub(crate) beside: Inside,
     next_tick: Option<Duration>,
     /// Whether an epoch has been in force since the tunnel was empty.
     is_in_force: bool,
@@ -75,7 +77,7 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// A tunnel without peers, whose sessions are found by `indices`.
-    pub(crate) fn new(config: Config, indices: IndexTable) -> Self {
+    pub(crate) fn new(config: Config, indices: TunnelIndices) -> Self {
         let opener = Opener::new(&config.secret);
         Self {
             local: Local {
@@ -94,6 +96,7 @@ impl Tunnel {
             peers: Peers::default(),
             allowed: AllowedIps::default(),
             inside: config.inside,
+            beside: Inside::default(),
             next_tick: None,
             is_in_force: false,
             closes_at: None,
@@ -237,6 +240,7 @@ impl Tunnel {
             .into_iter()
             .map(Into::into)
             .filter(|endpoint| self.inside.allows_endpoint(*endpoint))
+            .filter(|endpoint| !self.beside.contains(endpoint.ip()))
             .collect();
         let id = self.peers.id_of(key);
         let Some(peer) = id.and_then(|id| self.peers.get_mut(id)) else {
