@@ -103,7 +103,7 @@ impl DatagramSink for Ends<'_> {
 }
 
 impl PacketSink for Ends<'_> {
-    fn put(&mut self, plain: &[u8], range: Range<usize>) {
+    fn put(&mut self, _: TunnelId, plain: &[u8], range: Range<usize>) {
         self.coalescer.push(plain, range);
     }
 

@@ -18,6 +18,7 @@ use sources::Ban;
 /// Crates that must replay in simulation and fuzzing.
 const PURE: &[&str] = &[
     "allowance",
+    "filter",
     "keys",
     "ledger",
     "wire",
@@ -31,6 +32,7 @@ const PURE: &[&str] = &[
 /// The crates that are built for users.
 const PRODUCT: &[&str] = &[
     "allowance",
+    "filter",
     "keys",
     "ledger",
     "wire",

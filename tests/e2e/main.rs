@@ -26,6 +26,7 @@ mod rights;
 mod secrets;
 mod sources;
 mod startup;
+mod traffic;
 mod truth;
 mod underlay;
 

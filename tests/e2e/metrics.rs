@@ -51,7 +51,7 @@ fn a_scraper_sees_what_happens_over_the_socket_and_over_tcp() {
     // Traffic that goes nowhere, from within and from without.
     let stray = mesh.exec(
         "node-a",
-        &["ping", "-c", "3", "-i", "0.2", "-W", "1", "10.77.9.9"],
+        &["ping", "-c", "3", "-i", "0.2", "-W", "1", "10.76.9.9"],
     );
     assert!(!stray.status.success(), "nobody has that address");
     let junk = mesh.namespace("node-b").enter(|| {

@@ -278,6 +278,7 @@ async fn live(
         mark: None,
         log: None,
         seen: Vec::new(),
+        derive_at_once: epoch::DERIVE_AT_ONCE,
     });
     let _ = told.send(scope.clone());
     let result = Life {
@@ -434,6 +435,11 @@ impl Life {
                         self.agent.handle_unsent(&message);
                     }
                 }
+                Effect::Derive(derivation) => {
+                    if let Some(derived) = derivation.run() {
+                        self.agent.handle_derived(derived, Clock.moment());
+                    }
+                }
                 Effect::HangUp => self.outbox = None,
                 Effect::Remember { .. }
                 | Effect::Witnessed(_)
@@ -468,7 +474,7 @@ impl Life {
 
     /// Keeps what an installation tells it.
     fn know(&mut self, install: &Install) {
-        for PeerPlan { member, psk } in &install.peers {
+        for PeerPlan { member, psk, .. } in &install.peers {
             let known = Known {
                 epoch: install.epoch,
                 member: member.clone(),

@@ -223,6 +223,7 @@ fn known(mesh: &Mesh, member: &str) -> Known {
             wg: format!("wg:{}", status.wireguard).parse().expect("a key"),
             v4: status.v4,
             v6: status.v6,
+            groups: wire::rules::Groups::default(),
         },
         psk: OsRng.r#gen(),
         endpoint: status.endpoints.iter().find(v4).copied(),

@@ -155,7 +155,7 @@ impl World {
         while let Some(effect) = engine.poll_effect() {
             effects.push(effect);
         }
-        let due = engine.poll_timeout(now).max(self.now + LEAST_WAIT);
+        let due = engine.poll_timeout().max(self.now + LEAST_WAIT);
         if self.controller.timer.is_none_or(|timer| due < timer) {
             self.controller.timer = Some(due);
             self.schedule(due, Event::Engine { at: due });

@@ -17,7 +17,7 @@ use crate::report;
 use crate::ways::{PeerWays, Ways};
 use crate::witness::{Cosigned, Unbelievable, Witness};
 use epoch::member::{Identity, View};
-use epoch::{Command, Member, Notice, UpdateError};
+use epoch::{Command, Derived, Member, Notice, UpdateError};
 use keys::{AuthorityId, LogId, NodeId, NodeSecret, WgPublicKey};
 use ledger::{cosignature, note};
 use std::collections::{BTreeSet, VecDeque};
@@ -78,6 +78,7 @@ impl Agent {
             mark,
             log,
             seen,
+            derive_at_once,
         } = config;
         let member = Identity {
             node: identity.public(),
@@ -85,9 +86,11 @@ impl Agent {
             mesh: place.mesh,
             segment: place.segment,
         };
+        let mut member = Member::new(member, high_water);
+        member.set_derive_at_once(derive_at_once);
         Self {
             inside: inside(&place),
-            member: Member::new(member, high_water),
+            member,
             held: Held::default(),
             identity,
             place,
@@ -247,6 +250,12 @@ impl Agent {
         self.interface = interface.bounded();
     }
 
+    /// Takes what came of an [`Effect::Derive`].
+    pub fn handle_derived(&mut self, derived: Derived, now: Now) {
+        self.member.handle_derived(derived, now.boot);
+        self.follow_member();
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.member.handle_timeout(now.boot);
@@ -389,6 +398,12 @@ impl Agent {
     pub fn ping_cause(&self, node: &NodeId, ping: &Ping) -> String {
         let (view, own) = (self.member.view(), self.identity.public());
         pings::cause(&view, &own, node, (ping, &self.places))
+    }
+
+    /// Why this node has no tunnel to another member, if the rules of the segment keep them apart.
+    pub fn apart(&self, node: &NodeId) -> Option<&'static str> {
+        let update = self.member.view().update?;
+        pings::are_apart(update, &self.identity.public(), node).then_some(pings::NO_HUB)
     }
 
     /// Whether this node has peers by what is in force; `None` before the first epoch.
@@ -675,6 +690,7 @@ impl Agent {
                     self.effects.push_back(Effect::Data(change));
                 }
                 Command::Agent(notice) => self.notice(notice),
+                Command::Derive(derivation) => self.effects.push_back(Effect::Derive(derivation)),
             }
         }
     }

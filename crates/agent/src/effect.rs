@@ -2,6 +2,7 @@
 
 use crate::data::DataChange;
 use crate::seen::SeenRun;
+use epoch::Derivation;
 use epoch::member::HighWater;
 use jiff::Timestamp;
 use keys::{AuthorityId, NodeSecret, WgSecret};
@@ -37,6 +38,9 @@ pub struct Config {
     pub log: Option<LogEnd>,
     /// The runs that had come from files before this start.
     pub seen: Vec<SeenRun>,
+    /// How many PSKs the machine derives itself: [`epoch::DERIVE_AT_ONCE`], or none to have all derived by
+    /// [`Effect::Derive`].
+    pub derive_at_once: usize,
 }
 
 /// Something that the agent wants done.
@@ -44,6 +48,9 @@ pub struct Config {
 pub enum Effect {
     /// Change the data plane: [`DataChange::carry_out`].
     Data(DataChange),
+    /// Run this where it may take its time, and hand what comes of it to
+    /// [`Agent::handle_derived`](crate::Agent::handle_derived).
+    Derive(Derivation),
     /// Tell the controller. If that cannot be, tell [`Agent::handle_unsent`](crate::Agent::handle_unsent).
     Send(ToController),
     /// End the control connection and make another.

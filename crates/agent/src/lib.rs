@@ -43,7 +43,7 @@ mod witness;
 
 pub use agent::Agent;
 pub use control::{Control, SessionEvent};
-pub use data::{DataChange, Places};
+pub use data::{DataChange, DataStep, Places, Ready};
 pub use effect::{Config, Counts, Effect, Now};
 pub use evidence::{Emission, Evidence, EvidenceResult};
 pub use paths::{OVERHEAD_V4, OVERHEAD_V6, PathLimit, overhead};

@@ -180,7 +180,12 @@ pub(crate) fn targets(own: &NodeId, view: &View<'_>) -> Vec<Target> {
     let Some(update) = view.update else {
         return Vec::new();
     };
-    let members = update.roster.iter().map(|m| (m.node, &m.name, m.v4, m.v6));
+    // A pair that the rules keep apart has no tunnel to look at, and a segment has hubs because its nodes are many.
+    let own_groups = update.member(own).map(|it| it.groups);
+    let apart =
+        |it: &wire::Member| own_groups.is_some_and(|own| !update.rules.connect(own, it.groups));
+    let members = update.roster.iter().filter(|it| !apart(it));
+    let members = members.map(|m| (m.node, &m.name, m.v4, m.v6));
     let excluded = update.excluded.iter();
     let excluded = excluded.map(|e| (e.node, &e.name, e.v4, e.v6));
     let others = members.chain(excluded).filter(|(node, ..)| node != own);
@@ -197,11 +202,14 @@ pub(crate) fn targets(own: &NodeId, view: &View<'_>) -> Vec<Target> {
 
 /// Whether what is in force gives this node a tunnel to another.
 fn has_tunnel(view: &View<'_>, own: &NodeId, node: &NodeId) -> bool {
-    let is_member = |node| {
-        view.update
-            .is_some_and(|update| update.member(node).is_some())
-    };
-    !view.is_closed() && is_member(own) && is_member(node)
+    let connects = |update: &wire::EpochUpdate| update.connects(own, node);
+    !view.is_closed() && view.update.is_some_and(connects)
+}
+
+/// Whether two members have no tunnel because neither is a hub.
+pub(crate) fn are_apart(update: &wire::EpochUpdate, own: &NodeId, node: &NodeId) -> bool {
+    let is_member = |node| update.member(node).is_some();
+    is_member(own) && is_member(node) && !update.connects(own, node)
 }
 
 /// Why an echo to `node` failed, with what the epoch says about it.
@@ -220,6 +228,12 @@ pub(crate) fn cause(
     }
     if let Some(other) = excluded(node) {
         return format!("no tunnel: denied, {}", other.reason);
+    }
+    if view
+        .update
+        .is_some_and(|update| are_apart(update, own, node))
+    {
+        return NO_HUB.to_owned();
     }
     let failure = ping.as_ref().err();
     let is_lost =
@@ -254,6 +268,9 @@ fn micros(ping: &Ping) -> Option<u32> {
     let rtt = ping.as_ref().ok()?;
     Some(u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX))
 }
+
+/// Said of a member that this node has no tunnel to by the rules of the segment.
+pub(crate) const NO_HUB: &str = "no tunnel: neither is a hub";
 
 #[cfg(test)]
 mod tests {

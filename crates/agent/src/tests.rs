@@ -18,6 +18,7 @@ use wire::fixtures::{self, MESH};
 use wire::instance::Seen;
 use wire::log::{LogEnd, LogNews};
 use wire::message::Update;
+use wire::rules::{Allow, Groups, Protocol, Rules, Traffic};
 use wire::update::Excluded;
 use wire::{Digest, Duplicate, EpochUpdate, Mark, Member, Place, Signed, ToController, ToNode};
 
@@ -56,6 +57,7 @@ impl Bench {
             mark: None,
             log: None,
             seen: Vec::new(),
+            derive_at_once: epoch::DERIVE_AT_ONCE,
         });
         let now = Now {
             boot: Duration::from_secs(1_000),
@@ -190,6 +192,59 @@ fn endpoint(number: u8) -> SocketAddr {
 }
 
 #[test]
+fn rules_reach_the_data_plane_with_their_epoch_and_a_pair_without_a_hub_is_not_probed() {
+    let mut bench = Bench::new();
+    bench.connect();
+    let mut update = EpochUpdate {
+        activate_in_ms: 0,
+        ..fixtures::update(1, vec![bench.own.clone(), bench.peer.clone()])
+    };
+    update.rules = Rules {
+        groups: vec!["hub".into(), "store".into()],
+        traffic: Traffic::Deny,
+        allow: vec![Allow {
+            protocol: Protocol::Tcp,
+            ports: vec![(22, 22)],
+            from: Groups(0),
+            to: Groups(0b10),
+        }],
+        hubs: Groups(0),
+    };
+    let pushed = bench.pushed(update.clone());
+    bench.say(pushed);
+    let mut tunnel = LoneTunnel::new(
+        1_000,
+        tunnel::Config {
+            secret: bench.wg.duplicate(),
+            mtu: 1_420,
+            seed: 1,
+            inside: inside(&place(&bench.own)),
+        },
+    );
+    for change in bench.changes() {
+        change.carry_out(&mut tunnel, bench.now.boot);
+    }
+    assert_eq!(tunnel.passed_by_rule(), Some(vec![0]));
+    assert_eq!(bench.agent.targets(&[], 1_420).len(), 1);
+
+    let mut next = EpochUpdate {
+        epoch: keys::Epoch(3),
+        ..update
+    };
+    next.rules.hubs = Groups(0b01);
+    let pushed = bench.pushed(next);
+    bench.say(pushed);
+    for change in bench.changes() {
+        change.carry_out(&mut tunnel, bench.now.boot);
+    }
+    assert_eq!(tunnel.snapshot(bench.now.boot), []);
+    assert_eq!(bench.agent.targets(&[], 1_420), []);
+    let peer = bench.peer.node;
+    let cause = bench.agent.ping_cause(&peer, &Ok(Duration::ZERO));
+    assert_eq!(cause, "no tunnel: neither is a hub");
+}
+
+#[test]
 fn an_epoch_without_lead_is_one_change_and_its_peers_are_placed_before_it_begins() {
     let mut bench = Bench::new();
     bench.connect();
@@ -232,7 +287,7 @@ fn with_a_lead_an_epoch_is_installed_and_begins_later() {
     let update = bench.update(5_000);
     bench.say(update);
     let parts = |changes: &[DataChange]| match changes {
-        [DataChange::Epoch(EpochChange { install, turn }, _)] => (install.is_some(), *turn),
+        [DataChange::Epoch(EpochChange { install, turn, .. }, _)] => (install.is_some(), *turn),
         other => panic!("one change, not {}", other.len()),
     };
     assert_eq!(parts(&bench.changes()), (true, None));

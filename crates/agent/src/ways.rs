@@ -205,7 +205,7 @@ mod tests {
         let all = |way: fn() -> Way| (2..7).map(|n| peer(n, way(), Way::Tunnel)).collect();
         ways.handle_ways(all(eth1));
         let summary = [
-            "10.77.0.2, 10.77.0.3, 10.77.0.4 and 2 more go by way of eth1, not through the tunnel: remove that route",
+            "10.76.0.2, 10.76.0.3, 10.76.0.4 and 2 more go by way of eth1, not through the tunnel: remove that route",
         ];
         assert_eq!(ways.summary(), summary);
         assert_eq!(ways.count(), [5, 5, 0]);
@@ -217,7 +217,7 @@ mod tests {
         ways.handle_ways(vec![peer(3, Way::Nowhere, Way::Tunnel)]);
         assert_eq!(
             ways.summary(),
-            ["10.77.0.3 goes nowhere, not through the tunnel: remove that route or rule"]
+            ["10.76.0.3 goes nowhere, not through the tunnel: remove that route or rule"]
         );
         ways.handle_ways(all(|| Way::Tunnel));
         assert!(ways.summary().is_empty());
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn a_peer_whose_packets_go_astray_is_believed_for_as_long_as_it_says_so() {
         let mut ways = Ways::default();
-        let (node, own) = (NodeId([1; 32]), ["10.77.0.2".parse().unwrap(); 2]);
+        let (node, own) = (NodeId([1; 32]), ["10.76.0.2".parse().unwrap(); 2]);
         let at = Duration::from_secs;
         let astray = || [Way::Link("eth1".into()), Way::Tunnel];
         assert!(ways.handle_theirs(node, astray(), at(0)));
@@ -235,7 +235,7 @@ mod tests {
         let faults = ways.faults_of_theirs(&node, own, at(189));
         assert_eq!(
             faults,
-            ["its packets to 10.77.0.2 go by way of its eth1, not through the tunnel"]
+            ["its packets to 10.76.0.2 go by way of its eth1, not through the tunnel"]
         );
         assert!(ways.faults_of_theirs(&node, own, at(190)).is_empty());
         assert!(ways.handle_theirs(node, Default::default(), at(190)));

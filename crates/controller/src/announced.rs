@@ -89,7 +89,7 @@ mod tests {
     fn said(advertised: &[&str], addresses: &[&str]) -> Announced {
         let advertised = advertised.iter().map(|at| at.parse().unwrap()).collect();
         let addresses = addresses.iter().map(|at| ip(at)).collect();
-        let is_mesh = |address: IpAddr| address == ip("10.77.0.2");
+        let is_mesh = |address: IpAddr| address == ip("10.76.0.2");
         Announced::new(7, advertised, addresses, is_mesh).unwrap()
     }
 
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_address_that_is_seen_comes_first_and_then_all_others_once() {
-        let node = said(&[], &["2001:db8::1", "192.0.2.1", "10.77.0.2", "fe80::1"]);
+        let node = said(&[], &["2001:db8::1", "192.0.2.1", "10.76.0.2", "fe80::1"]);
         let all = ["192.0.2.1:7", "[2001:db8::1]:7"];
         assert_eq!(told(&node, "::ffff:192.0.2.1"), all);
         let all = ["203.0.113.9:7", "[2001:db8::1]:7", "192.0.2.1:7"];

@@ -238,13 +238,13 @@ impl Engine {
     }
 
     /// When [`Self::handle_timeout`] is due, on the boot-time clock.
-    pub fn poll_timeout(&self, now: Now) -> Duration {
-        self.poll_timer(now).map_or(Duration::MAX, |(at, _)| at)
+    pub fn poll_timeout(&self) -> Duration {
+        self.poll_timer().map_or(Duration::MAX, |(at, _)| at)
     }
 
     /// The same, with the reason.
-    pub fn poll_timer(&self, now: Now) -> Option<(Duration, Timer)> {
-        timers::next(&self.journal, &self.segments, &self.connections, now)
+    pub fn poll_timer(&self) -> Option<(Duration, Timer)> {
+        timers::next(&self.journal, &self.segments, &self.connections)
     }
 
     /// Does whatever is due.
@@ -258,6 +258,10 @@ impl Engine {
                 tracing::debug!(%epoch, "epoch in force");
                 self.output.touch();
             }
+        }
+        let changed = self.journal.take_changed();
+        for segment in self.segments.iter_mut() {
+            segment.suspect(&changed);
         }
         self.connections.close_silent(&mut self.output, now);
         for (id, name, hello) in self.connections.take_claims(now) {

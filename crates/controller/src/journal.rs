@@ -8,6 +8,7 @@ use crate::effect::Output;
 use crate::event::Event;
 use crate::fleet::Fleet;
 use crate::log::{Log, LogError, NewEpoch, is_evidence};
+use crate::segment::Changed;
 use keys::{Epoch, LogSecret, SegmentId};
 use std::borrow::Cow;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub(crate) struct Journal {
     writing: Writing,
     contradiction: Option<Contradiction>,
     steps: Steps,
+    /// What judgements rest on, as far as it has changed and nobody has asked.
+    changed: Changed,
 }
 
 /// Whether the log took what it was given last, and until when what failed is left alone.
@@ -78,6 +81,7 @@ impl Journal {
     pub(crate) fn new(log: Log, fleet: Fleet, steps: Steps) -> Self {
         Self {
             steps,
+            changed: Changed::Anything,
             log,
             fleet,
             writing: Writing::Working,
@@ -92,7 +96,16 @@ impl Journal {
 
     /// Takes a reading of both clocks; whether the wall clock was set.
     pub(crate) fn handle_clocks(&mut self, now: Now) -> bool {
-        self.steps.handle_reading(now)
+        let is_set = self.steps.handle_reading(now);
+        if is_set {
+            self.changed = Changed::Anything;
+        }
+        is_set
+    }
+
+    /// What judgements rest on, as far as it has changed since the last call.
+    pub(crate) fn take_changed(&mut self) -> Changed {
+        std::mem::take(&mut self.changed)
     }
 
     /// The newest step of the wall clock, as long as it may matter.
@@ -137,6 +150,11 @@ impl Journal {
         }
         for event in events {
             self.fleet.apply(now.wall, by, event);
+            match event {
+                Event::EvidenceAccepted(accepted) => self.changed.add(&accepted.name),
+                Event::NodeEnrolled { name, .. } => self.changed.add(name),
+                _ => self.changed = Changed::Anything,
+            }
         }
         for event in events.iter().filter(|event| changes_keys(event)) {
             match event {

@@ -8,7 +8,7 @@ use keys::{AuthorityId, AuthoritySecret, ControllerId, MeshId, Scope, SegmentId}
 use std::time::Duration;
 use wire::signed::VerifyError;
 use wire::update::MAX_REASON_LEN;
-use wire::{Digest, Excluded, Mark, Member, NodeName, Place, Signed};
+use wire::{Digest, Excluded, Mark, Member, NodeName, Place, Rules, Signed};
 
 /// Whether a token is enough for a place.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -84,13 +84,14 @@ impl Mesh {
         Signed::sign(&mark, &self.authority)
     }
 
-    pub(crate) fn member(&self, name: &NodeName, node: &Node) -> Member {
+    pub(crate) fn member(&self, name: &NodeName, node: &Node, rules: &Rules) -> Member {
         Member {
             node: node.id,
             name: name.clone(),
             wg: node.wg,
             v4: self.network.v4(node.host).0,
             v6: self.network.v6(node.host).0,
+            groups: rules.groups_of(&node.groups),
         }
     }
 

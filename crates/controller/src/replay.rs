@@ -132,7 +132,20 @@ pub(crate) fn simulate(
         }
         true
     })?;
-    Ok(told.simulation(policy))
+    let mut simulation = told.simulation(policy);
+    // Of members of now: a rule judges no evidence, so that the past has nothing to tell of it.
+    let in_force = real.policy(SHOWN).cloned().unwrap_or_default();
+    let roster = real.standings(SHOWN).roster();
+    let members = real
+        .nodes()
+        .iter()
+        .filter(|(name, _)| roster.contains(*name));
+    let members = members.map(|(name, node)| (name, &node.groups));
+    let rules = (&in_force.rules(), &policy.rules());
+    let (traffic, is_cut) = policy::traffic_changes(rules, members);
+    simulation.traffic = traffic;
+    simulation.cut |= is_cut;
+    Ok(simulation)
 }
 
 /// The findings of a trial.
@@ -228,6 +241,7 @@ impl Told {
             decisions: self.decisions,
             from_utc: self.from.map(utc),
             differences: self.differences,
+            traffic: Vec::new(),
             cut: self.cut,
         }
     }

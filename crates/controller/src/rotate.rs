@@ -235,7 +235,11 @@ impl Rotation<'_> {
         let segment = self.segments.get_mut(id);
         match published {
             // The scheduled update, if it is so near, judges new nodes too.
-            Ok(()) | Err(Unpublished::NotNow(NotNow::Soon)) => {}
+            Ok(()) => {
+                let members = segment.standings(self.journal.fleet()).roster().len();
+                segment.rest_joins(members, now);
+            }
+            Err(Unpublished::NotNow(NotNow::Soon)) => {}
             Err(Unpublished::NotNow(NotNow::Pending)) => segment.join_after_next(now),
             Err(Unpublished::Log(_) | Unpublished::Rule(_)) => {
                 segment.join_at(self.journal.retry_at());
@@ -255,15 +259,25 @@ impl Rotation<'_> {
         }
         let fleet = self.journal.fleet();
         let segment = self.segments.get_mut(id);
-        if !segment.take_judging(fleet, now) || !segment.anyone_fails(fleet, now) {
+        if !segment.judge_suspects(fleet, now) || !segment.take_deciding(fleet, now) {
             return;
         }
         let segment = self.segments.get(id);
         let ballot = decide(fleet, id, segment.policy(), Cause::Revocation, now);
         let mut roster = segment.standings(fleet).roster().iter();
         if roster.any(|name| !ballot.roster.contains(name)) {
-            let _ = self.publish(None, &[id], Cause::Revocation, Kind::Immediate, &[], now);
-        } else if ballot.held != *segment.held() {
+            // What fails for want of room on the disk is tried again.
+            if self
+                .publish(None, &[id], Cause::Revocation, Kind::Immediate, &[], now)
+                .is_ok()
+            {
+                self.segments.get_mut(id).decided();
+            }
+            return;
+        }
+        self.segments.get_mut(id).decided();
+        let segment = self.segments.get(id);
+        if ballot.held != *segment.held() {
             // All that fail are held by the sanity floor: no epoch would change anything, but an operator has
             // to hear of it, because nothing else removes them.
             report::held(&ballot.held, segment.held());

@@ -20,11 +20,14 @@ mod bases;
 mod draft;
 mod issue;
 mod resume;
+mod watch;
 
 use bases::Bases;
 pub(crate) use draft::Draft;
 pub use draft::Unpublished;
 pub(crate) use issue::Issue;
+pub(crate) use watch::Changed;
+use watch::Watch;
 
 /// A segment.
 #[derive(Debug)]
@@ -40,8 +43,12 @@ pub(crate) struct Segment {
     held: BTreeSet<NodeName>,
     phase: Phase,
     joins: Joins,
-    /// Until then no member is judged between epochs.
-    judged_until: Duration,
+    /// The next join has an epoch then at the earliest.
+    joins_rest_until: Duration,
+    /// The members that are to be judged between epochs, where that revokes.
+    watch: Watch,
+    /// Until then it is not decided between epochs what follows from those that fail.
+    decides_after: Duration,
 }
 
 /// All from outside a segment that an epoch of it is made of.
@@ -67,9 +74,11 @@ enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Joins {
     Nobody,
-    /// Somebody: all that may by then share one epoch.
+    /// Somebody: all that may by then share one epoch. They wait for others while those keep coming, and no
+    /// longer than `until`.
     Somebody {
         at: Duration,
+        until: Duration,
     },
 }
 
@@ -86,7 +95,9 @@ impl Segment {
             held: BTreeSet::new(),
             phase: Phase::Running,
             joins: Joins::Nobody,
-            judged_until: Duration::ZERO,
+            joins_rest_until: Duration::ZERO,
+            watch: Watch::new(),
+            decides_after: Duration::ZERO,
         }
     }
 
@@ -101,6 +112,7 @@ impl Segment {
     /// Another policy is in force from the next decision on, and times the next epoch. It must be durable by now.
     pub(crate) fn set_policy(&mut self, policy: Policy, now: Now) {
         self.policy = policy;
+        self.watch.suspect(&Changed::Anything);
         let timing = timing(&self.policy);
         self.authority = match self.authority.in_force().copied() {
             Some(current) => {
@@ -241,27 +253,43 @@ impl Segment {
         self.members(fleet).all(|case| case.is_some_and(passes))
     }
 
-    /// Whether a member fails, held or not.
-    pub(crate) fn anyone_fails(&self, fleet: &Fleet, now: Now) -> bool {
-        let fails = |case: Case<'_>| !self.judge(&case, now).allowed();
-        self.members(fleet).flatten().any(fails)
+    /// Something that members are judged by has changed.
+    pub(crate) fn suspect(&mut self, changed: &Changed) {
+        self.watch.suspect(changed);
     }
 
-    /// How long it is until the next member's evidence turns stale, or a ruling ends. Those that are past it are held, on
-    /// probation or about to be judged anyway.
-    pub(crate) fn stale_in(&self, fleet: &Fleet, now: Now) -> Option<Duration> {
-        let unheld = self.standings(fleet).roster().difference(&self.held);
-        let stale = |name: &NodeName| {
-            let record = fleet.case(self.id, name)?.record(now);
-            stale_in(&self.policy, &record, now.wall)
-        };
-        let stale = unheld.filter_map(stale);
-        // A ruling that ends may change as much.
-        let overridden = fleet.nodes().values().filter_map(|node| {
-            let overriding = node.overriding(now)?;
-            overriding.left(now)
-        });
-        stale.chain(overridden).min()
+    /// Judges the members that have to be, held or not; whether it is to be decided what follows.
+    pub(crate) fn judge_suspects(&mut self, fleet: &Fleet, now: Now) -> bool {
+        for name in self.watch.take(self.standings(fleet).roster(), now.boot) {
+            let Some(case) = fleet.case(self.id, &name) else {
+                continue;
+            };
+            let record = case.record(now);
+            let fails = !judge(&self.policy, &record, now.wall).allowed();
+            let stale = stale_in(&self.policy, &record, now.wall);
+            // A ruling that ends may change as much.
+            let overriding = fleet.node(&name).and_then(|node| node.overriding(now));
+            let ends = overriding.and_then(|it| it.left(now));
+            let again = stale.into_iter().chain(ends).min();
+            let again = again.map(|left| now.boot + left + STALE_MARGIN);
+            self.watch.judged(&name, fails, again);
+        }
+        self.watch.is_undecided()
+    }
+
+    /// When members have to be judged, or what follows be decided.
+    pub(crate) fn judges_at(&self) -> Option<Duration> {
+        let at = self.watch.next()?;
+        Some(if self.watch.is_undecided() {
+            at.max(self.decides_after)
+        } else {
+            at
+        })
+    }
+
+    /// It is decided what follows from those that fail.
+    pub(crate) fn decided(&mut self) {
+        self.watch.decided();
     }
 
     /// Whether members that fail are removed at once.
@@ -269,19 +297,15 @@ impl Segment {
         self.policy.revoke == Revoke::Now
     }
 
-    /// Whether members are judged now, between epochs; then they rest.
-    pub(crate) fn take_judging(&mut self, fleet: &Fleet, now: Now) -> bool {
-        let due = self.judging_rests_until(now).is_none();
+    /// Whether it is decided now what follows from members that fail; then that rests, because everybody is looked
+    /// at for it.
+    pub(crate) fn take_deciding(&mut self, fleet: &Fleet, now: Now) -> bool {
+        let due = self.decides_after <= now.boot;
         if due {
             let members = self.standings(fleet).roster().len();
-            self.judged_until = now.boot + rest(members);
+            self.decides_after = now.boot + rest(members);
         }
         due
-    }
-
-    /// Until when members are not judged between epochs, if they are not now.
-    pub(crate) fn judging_rests_until(&self, now: Now) -> Option<Duration> {
-        Some(self.judged_until).filter(|until| now.boot < *until)
     }
 
     /// When the machine is due, and what for.
@@ -306,7 +330,7 @@ impl Segment {
     pub(crate) fn joins_at(&self) -> Option<Duration> {
         match self.joins {
             Joins::Nobody => None,
-            Joins::Somebody { at } => Some(at),
+            Joins::Somebody { at, .. } => Some(at.max(self.joins_rest_until)),
         }
     }
 
@@ -322,11 +346,25 @@ impl Segment {
         Some(epoch)
     }
 
-    /// A node may be able to join: soon, together with others.
-    pub(crate) fn want_join(&mut self, now: Now) {
+    /// A node may be able to join: soon, together with others. Every join is told to every member, so that a fleet
+    /// that comes at once has to share epochs: the larger the mesh, the longer they wait for each other.
+    pub(crate) fn want_join(&mut self, members: usize, now: Now) {
         let soon = now.boot + JOIN_DEBOUNCE;
-        let at = self.joins_at().unwrap_or(soon).min(soon);
-        self.joins = Joins::Somebody { at };
+        self.joins = match self.joins {
+            Joins::Nobody => Joins::Somebody {
+                at: soon,
+                until: soon + join_rest(members),
+            },
+            Joins::Somebody { until, .. } => Joins::Somebody {
+                at: soon.min(until),
+                until,
+            },
+        };
+    }
+
+    /// Joins have had an epoch.
+    pub(crate) fn rest_joins(&mut self, members: usize, now: Now) {
+        self.joins_rest_until = now.boot + join_rest(members);
     }
 
     /// Joins are looked at now; whether they were due.
@@ -341,13 +379,12 @@ impl Segment {
     /// They had to wait for the epoch on its way to begin.
     pub(crate) fn join_after_next(&mut self, now: Now) {
         let next = self.next().map(|span| span.activates);
-        let at = next.unwrap_or(now.boot + JOIN_DEBOUNCE);
-        self.joins = Joins::Somebody { at };
+        self.join_at(next.unwrap_or(now.boot + JOIN_DEBOUNCE));
     }
 
     /// They failed, and are tried again.
     pub(crate) fn join_at(&mut self, at: Duration) {
-        self.joins = Joins::Somebody { at };
+        self.joins = Joins::Somebody { at, until: at };
     }
 
     /// The sanity floor holds other removals than before, without an epoch of their own.
@@ -369,6 +406,7 @@ impl Segment {
         } = draft;
         self.authority.publish(&schedule, issue.signed.digest());
         self.held = ballot.held;
+        self.watch.suspect(&Changed::Anything);
         // An epoch that was superseded before it began must not be pushed to anybody who connects now: its
         // roster may hold the node that this one excludes.
         let in_force = self.authority.in_force().map(|span| span.epoch);
@@ -383,13 +421,19 @@ impl Segment {
     }
 }
 
-/// How long members rest after they were judged: each piece of evidence is an occasion to judge all, and in a large
-/// mesh nothing else would be done. Zero in a small one.
+/// How long deciding on members that fail rests: each piece of evidence may be an occasion, and in a large mesh
+/// nothing else would be done. Zero in a small one.
 fn rest(members: usize) -> Duration {
     if members <= SMALL {
         return Duration::ZERO;
     }
     JUDGING.saturating_mul(u32::try_from(members).unwrap_or(u32::MAX))
+}
+
+/// How long joins rest in a mesh of this size.
+fn join_rest(members: usize) -> Duration {
+    let members = u32::try_from(members).unwrap_or(u32::MAX);
+    JOIN_PER_MEMBER.saturating_mul(members).min(MAX_JOIN_REST)
 }
 
 fn timing(policy: &Policy) -> Timing {
@@ -400,10 +444,16 @@ fn timing(policy: &Policy) -> Timing {
     }
 }
 
-/// Members that are judged as often as there is an occasion.
+/// Just past the instant, so that rounding cannot make a member be judged before it.
+const STALE_MARGIN: Duration = Duration::from_millis(5);
+/// Members that are looked at as often as there is an occasion.
 const SMALL: usize = 250;
 /// The rest for each member. Chosen, and not derived from how long it takes to judge one.
 const JUDGING: Duration = Duration::from_micros(20);
+/// How long joins rest for each member, because each member is told of each join.
+const JOIN_PER_MEMBER: Duration = Duration::from_millis(1);
+/// The longest that a node waits for others, and for the join before.
+const MAX_JOIN_REST: Duration = Duration::from_secs(10);
 /// Joins within this time share an epoch.
 const JOIN_DEBOUNCE: Duration = Duration::from_millis(200);
 /// After a restart, at most.

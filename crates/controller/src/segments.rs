@@ -60,7 +60,8 @@ impl Segments {
     pub(crate) fn want_join_of(&mut self, fleet: &Fleet, name: &NodeName, now: Now) {
         for segment in self.iter_mut() {
             if segment.may_join(fleet, name, now) {
-                segment.want_join(now);
+                let members = segment.standings(fleet).roster().len();
+                segment.want_join(members, now);
             }
         }
     }
@@ -69,7 +70,8 @@ impl Segments {
     pub(crate) fn want_joins(&mut self, fleet: &Fleet, now: Now) {
         for segment in self.iter_mut() {
             if segment.anyone_joins(fleet, now) {
-                segment.want_join(now);
+                let members = segment.standings(fleet).roster().len();
+                segment.want_join(members, now);
             }
         }
     }

@@ -214,7 +214,7 @@ impl Shell {
             self.listen(now);
             self.status.keep(&mut self.engine, now);
             self.places.keep(&self.engine, now);
-            let wake = self.engine.poll_timeout(now).min(self.status.due());
+            let wake = self.engine.poll_timeout().min(self.status.due());
             // Bounded, because the machine may sleep, which tokio's clock does not count, and the
             // wall clock may be set.
             let wait = wake.saturating_sub(now.boot).clamp(TICK, NAP);

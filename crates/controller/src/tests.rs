@@ -163,7 +163,7 @@ impl World {
         for _ in 0..10_000 {
             self.engine.handle_timeout(self.now);
             self.collect();
-            let next = self.engine.poll_timeout(self.now);
+            let next = self.engine.poll_timeout();
             if next > target {
                 self.forward(target - self.now.boot);
                 return;

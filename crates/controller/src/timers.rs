@@ -1,7 +1,6 @@
 //! Every timer of the engine, with its reason, and when it is due: all of them are listed here and nowhere
 //! else. Refuses to do what is due; [`crate::engine::Engine::handle_timeout`] looks at everything each time.
 
-use crate::clock::Now;
 use crate::connections::Connections;
 use crate::effect::ConnectionId;
 use crate::journal::Journal;
@@ -41,10 +40,9 @@ pub(crate) fn next(
     journal: &Journal,
     segments: &Segments,
     connections: &Connections,
-    now: Now,
 ) -> Option<(Duration, Timer)> {
     let segments = segments.iter();
-    let of_segments = segments.flat_map(|segment| of_segment(segment, journal, now));
+    let of_segments = segments.flat_map(|segment| of_segment(segment, journal));
     let openings = connections.openings();
     let openings = openings.map(|(id, deadline)| (deadline, Timer::Opening(id)));
     let claims = connections.claims();
@@ -58,7 +56,6 @@ pub(crate) fn next(
 fn of_segment(
     segment: &Segment,
     journal: &Journal,
-    now: Now,
 ) -> impl Iterator<Item = (Duration, Timer)> + use<> {
     let id = segment.id();
     let rest = journal.retry_at();
@@ -72,23 +69,20 @@ fn of_segment(
     let recovery = (!segment.is_whole()).then_some((rest, Timer::Recovery(id)));
     let join = segment.joins_at();
     let join = join.map(|at| (at.max(rest), Timer::Join(id)));
-    let revocation = revocation_at(segment, journal, now);
-    let revocation = revocation.map(|at| (at.max(rest), Timer::Revocation(id)));
+    let revocation = revocation_at(segment, journal);
+    let revocation = revocation.map(|at| {
+        (
+            at.max(rest).max(segment.settles_at()),
+            Timer::Revocation(id),
+        )
+    });
     let all = [Some(machine), recovery, join, revocation];
     all.into_iter().flatten()
 }
 
-fn revocation_at(segment: &Segment, journal: &Journal, now: Now) -> Option<Duration> {
+fn revocation_at(segment: &Segment, journal: &Journal) -> Option<Duration> {
     if !segment.revokes_at_once() || journal.log().is_short_of_room() {
         return None;
     }
-    // Evidence that has come meanwhile is judged then.
-    if let Some(rested) = segment.judging_rests_until(now) {
-        return Some(rested);
-    }
-    let stale = segment.stale_in(journal.fleet(), now)?;
-    Some(now.boot + stale + STALE_MARGIN)
+    segment.judges_at()
 }
-
-/// Just past the instant, so that rounding cannot make the timer fire before it.
-const STALE_MARGIN: Duration = Duration::from_millis(5);

@@ -1,10 +1,14 @@
 //! Requests of the member machine, by addressee: the data plane gets an [`EpochChange`], the agent a
 //! [`Notice`]. Neither can be handed the other's by mistake.
 
-use keys::{Epoch, Psk, WgPublicKey};
+use crate::derivation::Derivation;
+use keys::{Epoch, Psk, SharedSecret, WgPublicKey};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 use wire::Digest;
 use wire::message::Phase;
+use wire::rules::{Groups, Rules};
 use wire::update::LeaseEnd;
 
 /// The next thing to do. Commands are carried out in the order in which they come.
@@ -14,18 +18,33 @@ pub enum Command {
     Data(EpochChange),
     /// For the agent.
     Agent(Notice),
+    /// For a thread that may take its time: run it, and hand the result to
+    /// [`crate::Member::handle_derived`].
+    Derive(Derivation),
 }
 
-/// One change of the data plane, which carries it out as a whole: first `install`, then `turn`.
+/// One change of the data plane, which carries it out as a whole: first `keep`, then `install`, then
+/// `turn`.
 ///
 /// An epoch without lead is installed and begun by one such value. Were the two steps apart, packets
 /// could pass between them to a peer that the new epoch leaves out.
 #[derive(Debug, Default)]
 pub struct EpochChange {
+    /// Peers that lose what they have, while the PSKs of the others are being derived.
+    pub keep: Option<Keep>,
     /// Generations to prepare.
     pub install: Option<Install>,
     /// The turn that the epoch in force then takes.
     pub turn: Option<Turn>,
+}
+
+/// Take away from everybody but the members of an epoch to come what is installed for them.
+#[derive(Debug)]
+pub struct Keep {
+    /// The members.
+    pub members: HashSet<WgPublicKey>,
+    /// Everybody else is gone as a whole: the epoch is due. Its other parts follow.
+    pub at_once: bool,
 }
 
 /// Give each peer a generation of this epoch in the slot `next`.
@@ -33,8 +52,12 @@ pub struct EpochChange {
 pub struct Install {
     /// The epoch.
     pub epoch: Epoch,
-    /// Every other member. Nobody is left in the slot `next` that is not among them.
+    /// Every other member that this node has a tunnel to. Nobody is left in the slot `next` that is not among them.
     pub peers: Vec<PeerPlan>,
+    /// What members may send to each other.
+    pub rules: Rules,
+    /// The groups of this node.
+    pub own: Groups,
     /// Time until the epoch begins.
     pub lead: Duration,
     /// When the data plane must stop by itself; `None`: it may go on.
@@ -48,6 +71,8 @@ pub struct PeerPlan {
     pub member: wire::Member,
     /// The pair's PSK.
     pub psk: Psk,
+    /// The pair's static-static secret.
+    pub shared: Arc<SharedSecret>,
 }
 
 /// A turn that the epoch in force takes.
@@ -98,7 +123,7 @@ pub enum Change {
     Activated {
         /// The epoch.
         epoch: Epoch,
-        /// Other members.
+        /// Other members that this node has a tunnel to.
         peers: usize,
     },
     /// An epoch is in force here, and this node is not a member.

@@ -13,7 +13,9 @@
 
 pub mod authority;
 pub mod command;
+mod derivation;
 pub mod member;
 
-pub use command::{Change, Command, EpochChange, Install, Notice, PeerPlan, Turn};
-pub use member::{Member, UpdateError};
+pub use command::{Change, Command, EpochChange, Install, Keep, Notice, PeerPlan, Turn};
+pub use derivation::{Derivation, Derived};
+pub use member::{DERIVE_AT_ONCE, Member, UpdateError};

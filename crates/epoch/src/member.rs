@@ -11,6 +11,12 @@
 //! Time that the machine did not count makes everything earlier, and never later: a node that stood
 //! still for longer than its lease had left is as one that was started again.
 //!
+//! The PSKs of many peers take a while, which the machine does not wait for: an update is pending from the
+//! moment that it is taken, and installed when [`Member::handle_derived`] brings its PSKs. A peer that it leaves
+//! out has no part in that. It loses what was installed for it as soon as the update is taken, and is gone when
+//! the update is due, whether the PSKs are there or not; the others go on under the epoch in force until they
+//! are.
+//!
 //! One update may be pending while another is in force; a newer one supersedes it. The machine
 //! remembers the newest epoch and its digest, also across restarts if the caller persists what
 //! [`Notice::Persist`] says, and never goes back.
@@ -18,13 +24,14 @@
 //! The file is long because an update's checks, its steps and its end change one state.
 
 pub use crate::command::HighWater;
-use crate::command::{Change, Command, EpochChange, Install, Notice, PeerPlan, Turn};
-use keys::{
-    Epoch, EpochSecret, MeshId, NodeId, Psk, Scope, SegmentId, SharedSecret, WgPublicKey, WgSecret,
-};
-use std::collections::{HashMap, HashSet, VecDeque};
+use crate::command::{Change, Command, EpochChange, Install, Keep, Notice, PeerPlan, Turn};
+use crate::derivation::{Derivation, Derived, SharedSecrets};
+use keys::{Epoch, EpochSecret, MeshId, NodeId, Scope, SegmentId, WgPublicKey, WgSecret};
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 use wire::message::Phase;
+use wire::rules::{Groups, Rules};
 use wire::update::LeaseEnd;
 use wire::{EpochUpdate, Verified};
 
@@ -86,8 +93,8 @@ pub struct Member {
     activated: HighWater,
     state: State,
     pending: Option<Pending>,
-    /// X25519 with each member's key: costs fifty times the rest of a PSK, and never changes.
-    shared: HashMap<WgPublicKey, SharedSecret>,
+    shared: SharedSecrets,
+    derive_at_once: usize,
     commands: VecDeque<Command>,
 }
 
@@ -101,14 +108,30 @@ enum State {
 
 /// An update that will be in force at a time.
 struct Pending {
-    update: Verified<EpochUpdate>,
+    update: Arc<Verified<EpochUpdate>>,
     activate_at: Duration,
     lease_end: Duration,
+    stage: Stage,
+}
+
+/// How far the data plane is with a pending update.
+enum Stage {
+    /// Its PSKs are being derived.
+    Deriving(Deriving),
+    /// It is installed.
+    Installed,
+}
+
+struct Deriving {
+    /// Dropped, it ends the derivation.
+    _wanted: Arc<()>,
+    /// Whether the peers that the update leaves out are gone.
+    has_cut: bool,
 }
 
 /// The update in force.
 struct InForce {
-    update: Verified<EpochUpdate>,
+    update: Arc<Verified<EpochUpdate>>,
     lease_end: Duration,
     /// When the epoch before is wiped, if it is not yet.
     grace_until: Option<Duration>,
@@ -116,7 +139,7 @@ struct InForce {
 
 /// The update that was in force when its lease ended.
 struct Lapsed {
-    update: Verified<EpochUpdate>,
+    update: Arc<Verified<EpochUpdate>>,
 }
 
 /// The machine as it shows itself.
@@ -151,16 +174,50 @@ impl Identity {
     }
 }
 
+impl From<Keep> for EpochChange {
+    fn from(keep: Keep) -> Self {
+        Self {
+            keep: Some(keep),
+            ..Self::default()
+        }
+    }
+}
+
 impl From<Turn> for EpochChange {
     fn from(turn: Turn) -> Self {
         Self {
-            install: None,
             turn: Some(turn),
+            ..Self::default()
         }
     }
 }
 
 impl Pending {
+    /// Whether it is to begin, and can.
+    fn begins(&self, now: Duration) -> bool {
+        self.activate_at <= now && matches!(self.stage, Stage::Installed)
+    }
+
+    /// When something has to be done about it.
+    fn due(&self) -> Option<Duration> {
+        match &self.stage {
+            Stage::Deriving(deriving) if deriving.has_cut => None,
+            Stage::Deriving(_) | Stage::Installed => Some(self.activate_at),
+        }
+    }
+
+    /// The peers that the data plane keeps.
+    fn keep(&self, own: &NodeId, at_once: bool) -> Keep {
+        let own = self.update.groups_of(own);
+        let members = self.update.roster.iter();
+        let members = members.filter(|it| self.update.rules.connect(own, it.groups));
+        let members = members.map(|member| member.wg);
+        Keep {
+            members: members.collect(),
+            at_once,
+        }
+    }
+
     /// More time has passed than was counted.
     fn earlier(&mut self, lost: Duration) {
         self.activate_at = self.activate_at.saturating_sub(lost);
@@ -185,9 +242,16 @@ impl Member {
             activated: high_water,
             state: State::Waiting,
             pending: None,
-            shared: HashMap::new(),
+            shared: SharedSecrets::default(),
+            derive_at_once: DERIVE_AT_ONCE,
             commands: VecDeque::new(),
         }
+    }
+
+    /// How many PSKs are derived where an update is taken, instead of by a [`Command::Derive`]: in PSKs of known
+    /// peers, of which a newcomer's costs as much as fifty. [`DERIVE_AT_ONCE`] unless this says otherwise.
+    pub fn set_derive_at_once(&mut self, most: usize) {
+        self.derive_at_once = most;
     }
 
     /// Whether an update is of this mesh and segment, and continues the history that was seen.
@@ -220,60 +284,77 @@ impl Member {
         if until_lease_end.is_zero() {
             return Err(UpdateError::LeaseOver(update.epoch));
         }
-        let peers = self.plan(&update, secret)?;
-        let lease_end = now + until_lease_end;
-        let closes_at = (update.on_lease_end == LeaseEnd::Close).then_some(lease_end);
-
-        let epoch = update.epoch;
+        let secret = self.secret_for(&update, secret)?;
         self.newest = HighWater {
-            epoch,
+            epoch: update.epoch,
             digest: update.digest(),
         };
-        // An epoch that leaves this node out is installed too, without peers: otherwise the generations of
-        // an epoch that this one supersedes would stay, and could still come into force.
-        let install = Install {
-            epoch,
-            peers: peers.unwrap_or_default(),
-            lead: until_activation,
-            closes_at,
-        };
+        let wanted = Arc::new(());
         let pending = Pending {
-            update,
+            update: Arc::new(update),
             activate_at: now + until_activation,
-            lease_end,
+            lease_end: now + until_lease_end,
+            stage: Stage::Deriving(Deriving {
+                _wanted: Arc::clone(&wanted),
+                has_cut: false,
+            }),
         };
-        let mut change = EpochChange {
-            install: Some(install),
-            turn: None,
+        let Some(secret) = secret else {
+            // An epoch that leaves this node out is installed too, without peers: otherwise the generations of
+            // an epoch that this one supersedes would stay, and could still come into force.
+            self.install(pending, Vec::new(), now);
+            return Ok(());
         };
-        let installed = [
-            Notice::Acknowledge {
-                epoch,
-                phase: Phase::Installed,
-            },
-            Notice::Report(Change::Installed { epoch }),
-        ];
-        if pending.activate_at <= now {
-            // The epoch begins in the same step. A peer that it leaves out is gone before the first
-            // handshake of the others, and no packet passes in between.
-            self.pending = None;
-            let (turn, begun) = self.begin(pending, now);
-            change.turn = Some(turn);
-            self.push(change, installed.into_iter().chain(begun));
-        } else {
-            self.pending = Some(pending);
-            self.push(change, installed);
+        let derivation = Derivation {
+            scope: pending.update.scope(),
+            update: Arc::clone(&pending.update),
+            secret,
+            own: self.identity.node,
+            wg: self.identity.wg.duplicate(),
+            shared: self.shared.clone(),
+            wanted: Arc::downgrade(&wanted),
+        };
+        let own = self.identity.node;
+        let pending = self.pending.insert(pending);
+        if derivation.cost() <= self.derive_at_once {
+            let derived = derivation.run();
+            derived
+                .into_iter()
+                .for_each(|derived| self.handle_derived(derived, now));
+            return Ok(());
+        }
+        // One that is superseded before it began never will: a peer that it let in, and this one leaves out,
+        // must not be heard on it until the PSKs of the others are there.
+        if pending.activate_at > now {
+            let keep = pending.keep(&own, false);
+            self.push(keep.into(), []);
         }
         self.handle_timeout(now);
+        self.commands.push_back(Command::Derive(derivation));
         Ok(())
+    }
+
+    /// Takes the PSKs of an update. Those of one that is not pending any more change nothing.
+    pub fn handle_derived(&mut self, derived: Derived, now: Duration) {
+        let Derived { of, peers, weak } = derived;
+        let is_awaited =
+            |it: &mut Pending| it.update.digest() == of && matches!(it.stage, Stage::Deriving(_));
+        let Some(pending) = self.pending.take_if(is_awaited) else {
+            return;
+        };
+        let weak = weak.into_iter().map(|key| Change::WeakKey { key });
+        let weak = weak.map(|change| Command::Agent(Notice::Report(change)));
+        self.commands.extend(weak);
+        self.install(pending, peers, now);
     }
 
     /// Does what is due: activation, end of the grace, end of the lease.
     pub fn handle_timeout(&mut self, now: Duration) {
-        if let Some(pending) = self.pending.take_if(|pending| pending.activate_at <= now) {
+        if let Some(pending) = self.pending.take_if(|pending| pending.begins(now)) {
             let (turn, begun) = self.begin(pending, now);
             self.push(turn.into(), begun);
         }
+        self.cut(now);
         let State::InForce(in_force) = &mut self.state else {
             return;
         };
@@ -340,7 +421,9 @@ impl Member {
             Some(_) => (update.epoch, Phase::Activated),
             None => (update.epoch, Phase::Dark),
         });
-        let pending = self.pending.as_ref().map(|it| it.update.epoch);
+        let pending = self.pending.as_ref();
+        let pending = pending.filter(|it| matches!(it.stage, Stage::Installed));
+        let pending = pending.map(|it| it.update.epoch);
         let installed = pending.map(|epoch| (epoch, Phase::Installed));
         let again = activated.into_iter().chain(installed);
         let again = again.map(|(epoch, phase)| Notice::Acknowledge { epoch, phase });
@@ -349,7 +432,7 @@ impl Member {
 
     /// When [`Self::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let activation = self.pending.as_ref().map(|pending| pending.activate_at);
+        let activation = self.pending.as_ref().and_then(Pending::due);
         let (grace, lease) = match &self.state {
             State::InForce(in_force) => (in_force.grace_until, Some(in_force.lease_end)),
             State::Waiting | State::Lapsed(_) | State::LostTime(_) => (None, None),
@@ -364,7 +447,7 @@ impl Member {
 
     /// The update in force, the next one, and the end of the lease.
     pub fn view(&self) -> View<'_> {
-        let next = self.pending.as_ref().map(|pending| &*pending.update);
+        let next = self.pending.as_ref().map(|pending| &**pending.update);
         match &self.state {
             State::Waiting => View {
                 update: None,
@@ -467,12 +550,12 @@ impl Member {
 
     // ---- install ----------------------------------------------------------------------------
 
-    /// The peers and their PSKs; `None` when this node is not a member.
-    fn plan(
-        &mut self,
+    /// The epoch secret, if it is the update's; `None` when this node is not a member.
+    fn secret_for(
+        &self,
         update: &Verified<EpochUpdate>,
         secret: Option<EpochSecret>,
-    ) -> Result<Option<Vec<PeerPlan>>, UpdateError> {
+    ) -> Result<Option<EpochSecret>, UpdateError> {
         let Some(own) = update.member(&self.identity.node) else {
             return Ok(None);
         };
@@ -484,39 +567,61 @@ impl Member {
         if secret.commitment() != update.commitment {
             return Err(UpdateError::WrongSecret(epoch));
         }
-        let scope = update.scope();
-        let node_key = |member: &wire::Member| secret.node_key(scope, &member.node);
-        let own_key = node_key(own);
-        let own_side = keys::schedule::Side {
-            node_key: &own_key,
-            wg: &own.wg,
-        };
+        Ok(Some(secret))
+    }
 
-        let mut peers = Vec::with_capacity(update.roster.len().saturating_sub(1));
-        for member in update
-            .roster
-            .iter()
-            .filter(|member| member.node != own.node)
-        {
-            let Some(shared) = cached(&mut self.shared, &self.identity.wg, &member.wg) else {
-                // With such a key the shared secret is the same for everybody: whoever knows the epoch
-                // secret would know the PSK.
-                let weak = Notice::Report(Change::WeakKey { key: member.wg });
-                self.commands.push_back(Command::Agent(weak));
-                continue;
-            };
-            let peer_key = node_key(member);
-            let peer_side = keys::schedule::Side {
-                node_key: &peer_key,
-                wg: &member.wg,
-            };
-            let psk = Psk::derive(scope, &own_side, &peer_side, shared);
-            peers.push(PeerPlan {
-                member: member.clone(),
-                psk,
-            });
+    /// Has the data plane install an update, and begin it if that is due.
+    fn install(&mut self, mut pending: Pending, peers: Vec<PeerPlan>, now: Duration) {
+        let epoch = pending.update.epoch;
+        let closes = pending.update.on_lease_end == LeaseEnd::Close;
+        let install = Install {
+            epoch,
+            peers,
+            rules: pending.update.rules.clone(),
+            own: pending.update.groups_of(&self.identity.node),
+            lead: pending.activate_at.saturating_sub(now),
+            closes_at: closes.then_some(pending.lease_end),
+        };
+        let mut change = EpochChange {
+            install: Some(install),
+            ..EpochChange::default()
+        };
+        let installed = [
+            Notice::Acknowledge {
+                epoch,
+                phase: Phase::Installed,
+            },
+            Notice::Report(Change::Installed { epoch }),
+        ];
+        pending.stage = Stage::Installed;
+        if pending.begins(now) {
+            // The epoch begins in the same step. A peer that it leaves out is gone before the first
+            // handshake of the others, and no packet passes in between.
+            self.pending = None;
+            let (turn, begun) = self.begin(pending, now);
+            change.turn = Some(turn);
+            self.push(change, installed.into_iter().chain(begun));
+        } else {
+            self.pending = Some(pending);
+            self.push(change, installed);
         }
-        Ok(Some(peers))
+        self.handle_timeout(now);
+    }
+
+    /// The peers that a pending update leaves out are gone when it is due, even if its PSKs are not there yet:
+    /// a node that was removed must not be heard for as long as it takes to let others in.
+    fn cut(&mut self, now: Duration) {
+        let own = self.identity.node;
+        let Some(pending) = self.pending.as_mut().filter(|it| it.activate_at <= now) else {
+            return;
+        };
+        let Stage::Deriving(deriving) = &mut pending.stage else {
+            return;
+        };
+        if !std::mem::replace(&mut deriving.has_cut, true) {
+            let keep = pending.keep(&own, true);
+            self.push(keep.into(), []);
+        }
     }
 
     // ---- activate ---------------------------------------------------------------------------
@@ -528,10 +633,13 @@ impl Member {
         } = pending;
         let epoch = update.epoch;
         let digest = update.digest();
-        let is_member = update.member(&self.identity.node).is_some();
+        let own = update.member(&self.identity.node);
         // A node that is left out closes at once, without a grace: its peers have dropped it already.
-        let (turn, phase, change) = if is_member {
-            let peers = update.roster.len() - 1;
+        let is_member = own.is_some();
+        let (turn, phase, change) = if let Some(own) = own {
+            let others = update.roster.iter().filter(|it| it.node != own.node);
+            let connects = |it: &&wire::Member| update.rules.connect(own.groups, it.groups);
+            let peers = others.filter(connects).count();
             let activated = Change::Activated { epoch, peers };
             (Turn::Begin(epoch), Phase::Activated, activated)
         } else {
@@ -549,7 +657,7 @@ impl Member {
         ];
         let members: HashSet<&WgPublicKey> =
             update.roster.iter().map(|member| &member.wg).collect();
-        self.shared.retain(|key, _| members.contains(key));
+        self.shared.retain(|key| members.contains(key));
         let grace_until = is_member.then_some(now + update.grace());
         self.state = State::InForce(InForce {
             update,
@@ -574,7 +682,7 @@ impl Member {
         &mut self,
         now: Duration,
         why: impl Fn(Epoch) -> Change,
-    ) -> Option<Verified<EpochUpdate>> {
+    ) -> Option<Arc<Verified<EpochUpdate>>> {
         let pending = self.pending.take().map(|pending| pending.update);
         let update = match std::mem::replace(&mut self.state, State::Waiting) {
             State::InForce(in_force) => Some(in_force.update),
@@ -586,6 +694,8 @@ impl Member {
         let install = pending.as_ref().map(|pending| Install {
             epoch: pending.epoch,
             peers: Vec::new(),
+            rules: Rules::default(),
+            own: Groups::default(),
             lead: Duration::ZERO,
             closes_at: Some(now),
         });
@@ -593,7 +703,12 @@ impl Member {
         let named = update.as_ref().or(pending.as_ref());
         let closed = named.map(|it| Notice::Report(why(it.epoch)));
         let turn = Some(Turn::Close);
-        self.push(EpochChange { install, turn }, closed);
+        let change = EpochChange {
+            keep: None,
+            install,
+            turn,
+        };
+        self.push(change, closed);
         update
     }
 
@@ -620,17 +735,8 @@ impl Member {
     }
 }
 
-fn cached<'a>(
-    cache: &'a mut HashMap<WgPublicKey, SharedSecret>,
-    own: &WgSecret,
-    peer: &WgPublicKey,
-) -> Option<&'a SharedSecret> {
-    if !cache.contains_key(peer) {
-        cache.insert(*peer, own.shared_with(peer)?);
-    }
-    cache.get(peer)
-}
-
+/// PSKs of known peers that are derived where an update is taken: two milliseconds of them.
+pub const DERIVE_AT_ONCE: usize = 2_000;
 /// How much the way of an update may differ from one time to the next.
 const UNCERTAIN: Duration = Duration::from_secs(2);
 

@@ -16,8 +16,10 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use wire::admin::{
     NodeStatus, OverrideRequest, PolicyApplied, PolicyRequest, PolicyShown, Simulation,
+    TrafficChange,
 };
 use wire::name::NodeName;
+use wire::rules::Traffic;
 
 /// A verb of `meshctl policy`.
 #[derive(Debug, Subcommand)]
@@ -92,8 +94,9 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
             } else {
                 "requirements"
             };
+            let traffic = traffic(&policy);
             answer.text(&format!(
-                "The policy can be used: {many} {words}, {digest}."
+                "The policy can be used: {many} {words}{traffic}, {digest}."
             ))
         }
         Verb::Show => {
@@ -166,6 +169,21 @@ async fn rule(ruling: Override, client: &Client, answer: &Answer) -> Result<(), 
     })
 }
 
+/// What a policy says of traffic, where it says anything.
+fn traffic(policy: &Policy) -> String {
+    let rules = policy.rules();
+    let denied = match (rules.traffic, rules.allow.len()) {
+        (Traffic::Allow, _) => String::new(),
+        (Traffic::Deny, 0) => ", all traffic denied".to_owned(),
+        (Traffic::Deny, 1) => ", traffic denied but for 1 rule".to_owned(),
+        (Traffic::Deny, many) => format!(", traffic denied but for {many} rules"),
+    };
+    match rules.hubs.is_empty() {
+        true => denied,
+        false => format!("{denied}, hubs {}", policy.hub.join(", ")),
+    }
+}
+
 fn read(file: &Path) -> Result<(Policy, String), Failure> {
     let bytes = read_limited(file, MAX_POLICY)?;
     let hint = "OPERATIONS describes the settings of a policy";
@@ -216,7 +234,10 @@ fn diff(old: &str, new: &str) -> Vec<String> {
 
 fn simulated(simulation: &Simulation) -> String {
     let Some(from) = &simulation.from_utc else {
-        return "No decision was taken in that time.".to_owned();
+        return format!(
+            "No decision was taken in that time.{}",
+            changed(&simulation.traffic)
+        );
     };
     let mut rows = Rows::new(&["NODE", "FROM", "UNTIL", "HAPPENED", "WOULD BE", "REASON"]);
     for it in &simulation.differences {
@@ -235,10 +256,38 @@ fn simulated(simulation: &Simulation) -> String {
         ""
     };
     format!(
-        "{} decisions since {from}, taken again.\n{}{cut}",
+        "{} decisions since {from}, taken again.\n{}{}{cut}",
         simulation.decisions,
-        rows.render("Every node would have been where it was.")
+        rows.render("Every node would have been where it was."),
+        changed(&simulation.traffic)
     )
+}
+
+/// The differences in traffic, if there are any.
+fn changed(changes: &[TrafficChange]) -> String {
+    if changes.is_empty() {
+        return String::new();
+    }
+    let groups = |groups: &[String]| match groups {
+        [] => "(no group)".to_owned(),
+        groups => groups.join(", "),
+    };
+    let words = |words: &[String]| match words {
+        [] => crate::table::DASH.to_owned(),
+        words => words.join(", "),
+    };
+    let mut rows = Rows::new(&["FROM", "TO", "PAIRS", "EXAMPLE", "CLOSED", "OPENED"]);
+    for it in changes {
+        rows.row([
+            groups(&it.from),
+            groups(&it.to),
+            it.pairs.to_string(),
+            format!("{} to {}", it.example.0, it.example.1),
+            words(&it.closed),
+            words(&it.opened),
+        ]);
+    }
+    format!("\nBetween the members of now:\n{}", rows.render(""))
 }
 
 fn seconds(text: &str) -> Result<u64, String> {

@@ -9,8 +9,9 @@ use crate::units;
 use crate::words::{control, held, membership};
 use wire::admin::{
     Control, ControllerStatus, FirewallState, FirewallStatus, InterfaceState, InterfaceStatus,
-    NodeDaemonStatus, PeerStatus, PingStatus, Status,
+    NodeDaemonStatus, PeerStatus, PingStatus, RulesInForce, Status,
 };
+use wire::rules::Traffic;
 
 /// Runs the command.
 pub(crate) async fn run(client: &Client, answer: &Answer) -> Result<(), Failure> {
@@ -104,7 +105,37 @@ fn daemon(status: &NodeDaemonStatus) -> String {
     if !drops.is_empty() {
         parts.push(format!("packets dropped: {}\n", drops.join(", ")));
     }
+    parts.extend(status.rules.as_ref().map(rules));
     parts.join("\n")
+}
+
+/// The rules of the node's segment, with the packets that each has let in here.
+fn rules(rules: &RulesInForce) -> String {
+    let or_none = |groups: &[String]| match groups {
+        [] => "none".to_owned(),
+        groups => groups.join(", "),
+    };
+    let mut fields = Fields::default();
+    fields.field(
+        "traffic",
+        match rules.traffic {
+            Traffic::Allow => "everything passes between members that connect",
+            Traffic::Deny => "nothing passes but answers, echo requests, and what a rule allows",
+        }
+        .to_owned(),
+    );
+    fields.field("groups", or_none(&rules.groups));
+    if !rules.hub.is_empty() {
+        fields.field("hubs", rules.hub.join(", "));
+    }
+    if rules.allow.is_empty() {
+        return fields.render();
+    }
+    let mut rows = Rows::new(&["PACKETS", "RULE"]);
+    for it in &rules.allow {
+        rows.row([it.packets.to_string(), it.rule.clone()]);
+    }
+    format!("{}\n{}", fields.render(), rows.render("No rules."))
 }
 
 fn daemon_fields(status: &NodeDaemonStatus) -> Fields {

@@ -127,7 +127,7 @@ fn controller(
 ) -> Result<controller::Config, ConfigError> {
     let policy = policy_of(&settings)?;
     let listen = settings.listen.as_deref().unwrap_or("[::]:7443");
-    let v4 = settings.mesh_v4.as_deref().unwrap_or("10.77.0.0/16");
+    let v4 = settings.mesh_v4.as_deref().unwrap_or("10.76.0.0/15");
     let mesh_v4 = match range("mesh_v4", v4)? {
         (IpAddr::V4(base), prefix) => (base, prefix),
         (IpAddr::V6(_), _) => return Err(wrong("mesh_v4", "not an IPv4 range")),
@@ -353,6 +353,10 @@ fn flat_policy(settings: &Settings) -> Result<Policy, ConfigError> {
         on_lease_end: word("on_lease_end", settings.on_lease_end.as_deref())?
             .unwrap_or(defaults.on_lease_end),
         max_future_skew: defaults.max_future_skew,
+        // Rules of traffic are in a policy file alone.
+        traffic: defaults.traffic,
+        hub: defaults.hub,
+        allow: defaults.allow,
     })
 }
 

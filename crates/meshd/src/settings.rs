@@ -125,7 +125,7 @@ settings! {
     [Both] advertise: Vec<String>, "MESHD_ADVERTISE";
     /// Controller: status file [default: status.json in the state directory]
     [Controller] status_file: PathBuf, "MESHD_STATUS_FILE";
-    /// Controller: the mesh's IPv4 range [default: 10.77.0.0/16]
+    /// Controller: the mesh's IPv4 range [default: 10.76.0.0/15]
     [Controller] mesh_v4: String, "MESHD_MESH_V4";
     /// Controller: the mesh's IPv6 range [default: derived from the mesh's id, in fd00::/8]
     [Controller] mesh_v6: String, "MESHD_MESH_V6";

@@ -108,6 +108,9 @@ fn peers(agent: &Agent, view: &View<'_>, data: &Snapshot) -> Tally<PeerState> {
     let by_key: HashMap<_, _> = data.peers.iter().map(|peer| (peer.key, peer)).collect();
     for member in update.roster.iter().filter(|member| member.node != own) {
         let seen = by_key.get(&member.wg).copied();
+        if agent.apart(&member.node).is_some() {
+            continue;
+        }
         peers.count(PeerState::of(update.epoch, seen));
     }
     for _ in update.excluded.iter().filter(|it| it.node != own) {
@@ -297,7 +300,7 @@ mod tests {
             "malformed no_route no_endpoint no_session no_generation endpoint_inside_mesh \
              source_not_allowed destination_not_allowed \
              unknown_index unknown_peer bad_mac bad_handshake bad_aead replayed too_large \
-             under_load lease_over",
+             under_load lease_over no_rule stray_fragment stray_icmp_error unreadable",
         ),
         (WAYS, "tunnel elsewhere unknown"),
         (
@@ -322,6 +325,7 @@ mod tests {
             handshakes: 0,
             offloads: all_off(),
             threads: 0,
+            passed: None,
         }
     }
 

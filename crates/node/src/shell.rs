@@ -14,12 +14,14 @@ use crate::session::{Session, Shown};
 use crate::underlay::Underlay;
 use crate::{ServeError, admin, emitter, export, metrics, status};
 use agent::{Agent, Effect, Emission, Evidence, Now, PathLimit, Round, SessionEvent, Target};
+use epoch::Derived;
 use keys::WgSecret;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tunnel::TunnelId;
 use wire::admin::{LogStatus, Status, WgExport};
 use wire::{NodeName, Place, ToController};
@@ -55,6 +57,8 @@ pub(crate) struct Shell {
     /// The memory that the next connection shows.
     pub(crate) announced: watch::Sender<Shown>,
     pub(crate) targets: watch::Sender<Vec<Target>>,
+    /// Threads on which the PSKs of large epochs are derived. At most one of them has work that is wanted.
+    pub(crate) derivations: JoinSet<Option<Derived>>,
 }
 
 /// The channels that the shell listens to.
@@ -71,6 +75,7 @@ enum Action {
     Session(Box<Session>),
     Emission(Emission),
     Round(Round),
+    Derived(Derived),
     Request(Request),
     Underlay,
     Guard(News),
@@ -91,6 +96,7 @@ impl Shell {
             let action = tokio::select! {
                 () = &mut shutdown => Action::Stop,
                 error = self.data.failed() => Action::DataFailed(error),
+                Some(Ok(Some(derived))) = self.derivations.join_next() => Action::Derived(derived),
                 Some(event) = inputs.session.recv() => Action::Session(Box::new(event)),
                 () = clock::until(self.agent.poll_timeout(), clock::LONGEST_WAIT) => Action::Timeout,
                 Some(request) = inputs.requests.recv() => Action::Request(request),
@@ -122,6 +128,7 @@ impl Shell {
                 }
                 Action::Guard(News::Ways(ways)) => self.agent.handle_ways(ways),
                 Action::Session(session) => self.session(*session, now),
+                Action::Derived(derived) => self.agent.handle_derived(derived, now),
                 Action::Timeout => self.agent.handle_timeout(now),
                 Action::Request(request) => self.request(request).await,
                 Action::Emission(emission) => self.agent.handle_evidence(emission, now),
@@ -190,6 +197,9 @@ impl Shell {
         while let Some(effect) = self.agent.poll_effect() {
             match effect {
                 Effect::Data(change) => self.data.send(DataCommand::Change(self.tunnel, change)),
+                Effect::Derive(derivation) => {
+                    self.derivations.spawn_blocking(|| derivation.run());
+                }
                 Effect::Send(message) => self.send(message),
                 Effect::HangUp => self.outbox = None,
                 Effect::Witnessed(end) => self.announced.send_modify(|it| it.log = Some(end)),
@@ -265,8 +275,9 @@ impl Shell {
         let snapshot = self.data.snapshot(self.tunnel).await;
         let peers = snapshot.as_ref().map_or(&[][..], |s| &s.peers);
         let endpoints = peers.iter().filter_map(|peer| peer.endpoint?.udp());
-        for to in self.underlay.moved(endpoints) {
-            self.data.send(DataCommand::Moved(to));
+        let moved = self.underlay.moved(endpoints);
+        if !moved.is_empty() {
+            self.data.send(DataCommand::Moved(moved));
         }
         let destinations = self.agent.destinations(peers);
         let limits = self.path_limits();

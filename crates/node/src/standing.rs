@@ -261,7 +261,7 @@ mod tests {
         Wanted {
             name: "meshd0".into(),
             index: 7,
-            v4: ("10.77.0.2".parse().unwrap(), 16),
+            v4: ("10.76.0.2".parse().unwrap(), 16),
             v6: ("fd00::2".parse().unwrap(), 64),
             mtu: 1420,
             queue_len: 4000,
@@ -316,16 +316,16 @@ mod tests {
         let short = said(link(|it| it.queue_len = 1));
         assert_eq!(short, is(Impaired, "has queue length 1 instead of 4000"));
         let no_v4 = said(|seen| seen.own.retain(|(it, _)| it.is_ipv6()));
-        assert_eq!(no_v4, is(Impaired, "10.77.0.2/16 is missing"));
+        assert_eq!(no_v4, is(Impaired, "10.76.0.2/16 is missing"));
         // The address alone is not enough: its length makes the route.
         let other_len = said(|seen| seen.own[0].1 = 32);
-        assert_eq!(other_len, is(Impaired, "10.77.0.2/16 is missing"));
+        assert_eq!(other_len, is(Impaired, "10.76.0.2/16 is missing"));
         let (state, faults) = said(|seen| seen.own.clear());
         assert_eq!((state, faults.len()), (Unusable, 2));
-        let foreign = ("10.77.0.9".parse().unwrap(), "eth1".to_owned());
+        let foreign = ("10.76.0.9".parse().unwrap(), "eth1".to_owned());
         let (state, faults) = said(|seen| seen.foreign.push(foreign));
         assert_eq!(state, Impaired);
-        assert!(faults[0].contains("eth1 has 10.77.0.9"), "{faults:?}");
+        assert!(faults[0].contains("eth1 has 10.76.0.9"), "{faults:?}");
     }
 
     #[test]

@@ -31,6 +31,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tunnel::TunnelId;
 use wire::{Instance, Place};
 
@@ -141,6 +142,7 @@ pub(crate) fn start(
         mark,
         log,
         seen,
+        derive_at_once: epoch::DERIVE_AT_ONCE,
     });
     let shell = Shell {
         agent,
@@ -161,6 +163,7 @@ pub(crate) fn start(
         mock_mean: emitting.mock_mean,
         announced,
         targets,
+        derivations: JoinSet::new(),
     };
     let inputs = Inputs {
         session,

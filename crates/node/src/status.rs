@@ -17,8 +17,9 @@ use wire::NodeName;
 use wire::admin::{
     self, BenchmarkFault, Control, DuplicateStatus, EvidenceStatus, FirewallStatus, InterfaceState,
     InterfaceStatus, LogSeen, Membership, NodeDaemonStatus, OffloadStatus, PeerStatus, PingStatus,
-    SCHEMA,
+    RulesInForce, SCHEMA,
 };
+use wire::rules::Groups;
 
 /// Everything, as it is now.
 pub(crate) fn of(
@@ -90,6 +91,16 @@ pub(crate) fn of(
         mapped: None,
         benchmark: None,
         peers: peers(agent, (underlay, paths), snapshot, now),
+        rules: update.and_then(|update| {
+            let own = update
+                .member(&own)
+                .map_or(Groups::default(), |it| it.groups);
+            RulesInForce::of(
+                &update.rules,
+                own,
+                snapshot.passed.as_deref().unwrap_or_default(),
+            )
+        }),
         dropped: dropped(snapshot),
     }
 }
@@ -190,6 +201,7 @@ fn peers(
         let path = paths.iter().find(|path| path.v4 == member.v4);
         let proven = path.and_then(|path| Some(path.proven? + agent::overhead(path.endpoint)));
         let status = PeerStatus {
+            reason: agent.apart(&member.node).map(str::to_owned),
             mtu: Some(underlay.mtu_to(path)),
             path_mtu: proven,
             ..peer(agent, place, Some(member.wg), None, epoch, seen, now)

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`settings`] | [`Policy`]: the rules as the operator writes them, their check and their digest |
 //! | [`require`], [`scope`], [`version`] | a requirement and its mapping of metrics; what an evaluator may vouch for; versions that count |
+//! | [`traffic`], [`compare`] | which members connect, and what they may send to each other; the difference that other rules would make |
 //! | [`record`] | the known facts about one node: [`Record`] |
 //! | [`judge`](mod@judge), `finding`, [`reason`], [`rules`](mod@rules) | a record, held against the rules: [`Decision`] with its [`Reason`]; one requirement; the rules in words |
 //! | [`accept`](mod@accept) | whether a piece of evidence may enter a node's record at all |
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accept;
+pub mod compare;
 pub mod floor;
 pub mod judge;
 pub mod reason;
@@ -24,11 +26,13 @@ pub mod require;
 pub mod rules;
 pub mod scope;
 pub mod settings;
+pub mod traffic;
 pub mod version;
 
 mod finding;
 
 pub use accept::{History, Unacceptable, accept};
+pub use compare::traffic_changes;
 pub use judge::{Decision, Membership, State, is_void, judge, stale_in};
 pub use reason::{Fault, Reason};
 pub use record::{Evidence, Record, Ruling, Run, Standing};
@@ -36,4 +40,5 @@ pub use require::{Direction, Metric, Requirement, Signers};
 pub use rules::{Rule, rules};
 pub use scope::{Evaluator, Subject};
 pub use settings::{Policy, PolicyError, RequiredSigner, Revoke};
+pub use traffic::{Allow, Ports, TrafficError};
 pub use version::Versions;

@@ -8,6 +8,7 @@
 
 use crate::require::{Requirement, Signers};
 use crate::scope::Evaluator;
+use crate::traffic::{Allow, TrafficError, Written};
 use crate::version::Versions;
 use keys::EvaluatorId;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,9 @@ use sha2::Digest as _;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use wire::Rules;
 use wire::evidence::MAX_TEXT_LEN;
+use wire::rules::Traffic;
 use wire::update::{LeaseEnd, MAX_DURATION_MS};
 
 /// A policy: who is a member, and how an epoch runs.
@@ -66,6 +69,14 @@ pub struct Policy {
     pub on_lease_end: LeaseEnd,
     /// How far evidence may lie in the future, in seconds: room for clocks that differ.
     pub max_future_skew: u64,
+    /// The fate of packets between members that no rule is about.
+    pub traffic: Traffic,
+    /// Groups whose members connect to everybody, and others to them alone; empty: every two members connect.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hub: Vec<String>,
+    /// Packets that pass where everything else is denied.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<Allow>,
 }
 
 /// Whose evidence counts.
@@ -136,6 +147,9 @@ pub enum PolicyError {
     /// An evaluator's pattern cannot fit anything.
     #[error("`evaluator.{0}` of {1} has an entry that is not 1 to {MAX_TEXT_LEN} bytes of text")]
     Pattern(&'static str, EvaluatorId),
+    /// A rule of the traffic between members cannot be used.
+    #[error(transparent)]
+    Traffic(#[from] TrafficError),
     /// Not TOML, or not of a policy.
     #[error("{0}")]
     Toml(String),
@@ -164,6 +178,9 @@ impl Default for Policy {
             lease_seconds: 0,
             on_lease_end: LeaseEnd::Close,
             max_future_skew: 30,
+            traffic: Traffic::Allow,
+            hub: Vec::new(),
+            allow: Vec::new(),
         }
     }
 }
@@ -209,6 +226,7 @@ impl Policy {
             let least = self.epoch_seconds;
             range("lease_seconds", self.lease_seconds, least, MAX_SECONDS)?;
         }
+        self.written_rules().check()?;
         self.validate_evaluators()?;
         self.validate_requirements()
     }
@@ -349,6 +367,19 @@ impl Policy {
         let requirements = self.requirements();
         let ages = requirements.iter().map(|it| it.max_age_seconds);
         ages.max().unwrap_or_default()
+    }
+
+    /// The rules of the traffic between members, as an update carries them.
+    pub fn rules(&self) -> Rules {
+        self.written_rules().compact()
+    }
+
+    fn written_rules(&self) -> Written<'_> {
+        Written {
+            traffic: self.traffic,
+            hub: &self.hub,
+            allow: &self.allow,
+        }
     }
 
     /// SHA-256 of the policy's canonical JSON, behind a label: the policy's name in updates.

@@ -140,6 +140,11 @@ impl Connection {
         self.pulse.clone()
     }
 
+    /// Bytes of UDP payload that were received on it, those of QUIC's own frames included.
+    pub fn received(&self) -> u64 {
+        self.inner.stats().udp_rx.bytes
+    }
+
     /// Smoothed round trip.
     pub fn rtt(&self) -> std::time::Duration {
         self.inner.rtt()

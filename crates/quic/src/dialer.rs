@@ -15,6 +15,7 @@ use tokio::time::timeout;
 #[derive(Debug)]
 pub struct Dialer {
     endpoint: Endpoint,
+    config: ClientConfig,
 }
 
 impl Dialer {
@@ -25,24 +26,38 @@ impl Dialer {
     /// When no UDP socket can be had.
     pub fn bind(secret: &NodeSecret, controller: ControllerId) -> Result<Self, BindError> {
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        let refused = |source| BindError {
-            address: any,
-            source,
-        };
-        let socket = udp_socket(any).map_err(refused)?;
-        let mut endpoint = Endpoint::new(
+        Self::bind_to(any, secret, controller)
+    }
+
+    /// The same with a socket at `address`, for a program that speaks for several machines.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn bind_to(
+        address: SocketAddr,
+        secret: &NodeSecret,
+        controller: ControllerId,
+    ) -> Result<Self, BindError> {
+        let refused = |source| BindError { address, source };
+        let socket = udp_socket(address).map_err(refused)?;
+        let endpoint = Endpoint::new(
             EndpointConfig::default(),
             None,
             socket,
             Arc::new(TokioRuntime),
         )
         .map_err(refused)?;
-        let mut transport = transport();
-        transport.keep_alive_interval(Some(KEEP_ALIVE));
-        let mut config = ClientConfig::new(Arc::new(client_config(secret, controller)));
-        config.transport_config(Arc::new(transport));
-        endpoint.set_default_client_config(config);
-        Ok(Self { endpoint })
+        let config = dialling(secret, controller);
+        Ok(Self { endpoint, config })
+    }
+
+    /// Another key on the same socket.
+    #[must_use]
+    pub fn beside(&self, secret: &NodeSecret, controller: ControllerId) -> Self {
+        Self {
+            endpoint: self.endpoint.clone(),
+            config: dialling(secret, controller),
+        }
     }
 
     /// Connects to `address`. A connection is not yet a welcome: the controller judges the key
@@ -51,7 +66,8 @@ impl Dialer {
     /// # Errors
     /// When nothing answers within five seconds, or what answers is not the pinned controller.
     pub async fn connect(&self, address: SocketAddr) -> Result<Connection, ConnectionError> {
-        let connecting = self.endpoint.connect(self.mapped(address), SERVER_NAME)?;
+        let (config, address) = (self.config.clone(), self.mapped(address));
+        let connecting = self.endpoint.connect_with(config, address, SERVER_NAME)?;
         let connection = timeout(CONNECT_TIME, connecting).await;
         Connection::new(connection.map_err(|_| ConnectionError::Timeout(CONNECT_TIME))??)
     }
@@ -71,6 +87,14 @@ impl Dialer {
             (_, address) => address,
         }
     }
+}
+
+fn dialling(secret: &NodeSecret, controller: ControllerId) -> ClientConfig {
+    let mut transport = transport();
+    transport.keep_alive_interval(Some(KEEP_ALIVE));
+    let mut config = ClientConfig::new(Arc::new(client_config(secret, controller)));
+    config.transport_config(Arc::new(transport));
+    config
 }
 
 /// rustls wants a name; it is not sent (no SNI) and not checked (the key is pinned).

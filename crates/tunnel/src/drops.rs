@@ -40,11 +40,19 @@ pub enum DropReason {
     UnderLoad,
     /// The lease of the epoch in force is over, and its segment fails closed.
     LeaseOver,
+    /// No rule of the segment allows it, and it answers nothing that this host has sent.
+    NoRule,
+    /// A later fragment whose first fragment the rules did not let in.
+    StrayFragment,
+    /// An ICMP error about nothing that this host has sent.
+    StrayIcmpError,
+    /// The segment has rules, and the packet cannot be read so far that they could be asked.
+    Unreadable,
 }
 
 impl DropReason {
     /// All reasons, in the order of [`Drops::iter`].
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 21] = [
         Self::Malformed,
         Self::NoRoute,
         Self::NoEndpoint,
@@ -62,6 +70,10 @@ impl DropReason {
         Self::TooLarge,
         Self::UnderLoad,
         Self::LeaseOver,
+        Self::NoRule,
+        Self::StrayFragment,
+        Self::StrayIcmpError,
+        Self::Unreadable,
     ];
 
     /// Whether it says of a packet from this host that nobody can be reached at its destination, and that
@@ -82,7 +94,11 @@ impl DropReason {
             | Self::BadAead
             | Self::Replayed
             | Self::TooLarge
-            | Self::UnderLoad => false,
+            | Self::UnderLoad
+            | Self::NoRule
+            | Self::StrayFragment
+            | Self::StrayIcmpError
+            | Self::Unreadable => false,
         }
     }
 
@@ -106,6 +122,10 @@ impl DropReason {
             Self::TooLarge => "too_large",
             Self::UnderLoad => "under_load",
             Self::LeaseOver => "lease_over",
+            Self::NoRule => "no_rule",
+            Self::StrayFragment => "stray_fragment",
+            Self::StrayIcmpError => "stray_icmp_error",
+            Self::Unreadable => "unreadable",
         }
     }
 }

@@ -241,6 +241,13 @@ impl Generation {
         self.initiations.clear();
     }
 
+    /// Gives back the memory that its handshakes and sessions took.
+    pub(crate) fn shrink(&mut self) {
+        self.initiations.shrink_to_fit();
+        self.answers.shrink_to_fit();
+        self.sessions.shrink_to_fit();
+    }
+
     fn links(&self) -> impl Iterator<Item = &Link> {
         let sessions = self.sessions.iter().map(|it| &it.link);
         sessions.chain(&self.answers).chain(&self.initiations)

@@ -51,9 +51,11 @@ impl Generations {
         true
     }
 
-    /// Wipes everything older than `current`.
-    pub(crate) fn discard_previous(&mut self) {
-        self.previous.clear();
+    /// Wipes everything older than `current`; whether there was anything.
+    pub(crate) fn discard_previous(&mut self) -> bool {
+        let had_any = !self.previous.is_empty();
+        self.previous = Vec::new();
+        had_any
     }
 
     /// Wipes everything but `next`.
@@ -107,6 +109,21 @@ impl Generations {
     /// Whether the epoch in force is the first since this peer is known.
     pub(crate) fn is_first(&self) -> bool {
         self.previous.is_empty()
+    }
+
+    /// Whether no handshake is under way and no session is left in any of them.
+    pub(crate) fn are_blank(&self) -> bool {
+        let present = self.current.iter().chain(&self.next);
+        present.chain(&self.previous).all(Generation::is_blank)
+    }
+
+    /// The same; and gives back the memory that handshakes and sessions took, if none is left.
+    pub(crate) fn rest(&mut self) -> bool {
+        let are_blank = self.are_blank();
+        if are_blank {
+            self.iter_mut().for_each(Generation::shrink);
+        }
+        are_blank
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Generation> {

@@ -44,6 +44,8 @@ pub(crate) fn answer(
     }
 
     let mut response = [0; MIN_BUFFER];
+    // Also if it comes to nothing below: the answer is then there to be dropped by the second.
+    local.awake.insert(key.0);
     let link = generation.responder(key, now, &mut local.forge);
     let answered = link
         .tunn

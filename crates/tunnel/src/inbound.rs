@@ -61,7 +61,11 @@ impl Tunnel {
         if plain.is_unconfirmed {
             peer.confirm(index, false, now, &mut self.local);
         }
-        judge(&plain, &self.allowed, &self.inside, peer)
+        let judged = judge(&plain, &self.allowed, &self.inside, peer)?;
+        if matches!(judged, Inbound::Deliver { .. }) {
+            peer.admit(&plain, out, now)?;
+        }
+        Ok(judged)
     }
 
     /// An initiation that was admitted. `index`: 24 bits that the sender chose.

@@ -11,7 +11,8 @@
 //!    packet, shake hands      → no_session              5 source address against    → source_not_allowed
 //!  5 pad to 16 bytes, seal                                allowed IPs of the peer
 //!                                                       6 destination address       → destination_not_allowed
-//!                                                       7 deliver
+//!                                                       7 rules of the segment      → no_rule
+//!                                                       8 deliver
 //! ```
 //!
 //! On the left: `carrier.rs`, `outbound.rs`, `peer.rs`, `generations.rs`. On the right: `carrier.rs`,
@@ -57,6 +58,9 @@ mod door;
 mod drops;
 mod events;
 mod forge;
+#[cfg(test)]
+mod gated;
+mod gates;
 mod generation;
 mod generations;
 mod handshake;
@@ -98,6 +102,7 @@ pub use config::Config;
 pub use door::{FrontDoor, OpenError, TunnelId};
 pub use drops::{DropReason, Drops};
 pub use events::Event;
+pub use filter::{Groups, Protocol, Rule};
 pub use inbound::Inbound;
 pub use inside::{Inside, Range};
 pub use limits::*;

@@ -52,6 +52,10 @@ pub const MAX_PREVIOUS: usize = 3;
 pub const INITIATE_BACK_AFTER: Duration = Duration::from_secs(5);
 /// Over how much time a node that starts shakes hands with its peers.
 pub const GREETING_SPREAD: Duration = Duration::from_secs(1);
+/// With more peers than this a node that starts greets none of them: ten thousand handshakes in a second, most
+/// of them for pairs that have nothing to say, would keep those waiting that have. A peer that still sends on a
+/// session of before the start notices after [`DEAD_AFTER`].
+pub const MAX_GREETED: usize = 256;
 /// A counter from which on a session is of no use (whitepaper, section 6.1).
 pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 /// Over how much time, per peer, the handshakes of an epoch are spread that came without a lead.

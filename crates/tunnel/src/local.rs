@@ -3,18 +3,22 @@
 //! of their own for threads that share the tunnel; the rest takes the tunnel alone.
 
 use crate::agenda::Agenda;
+use crate::allowed_ips::PeerId;
 use crate::drops::DropCounters;
 use crate::events::Events;
 use crate::forge::Forge;
 use crate::outbox::Outbox;
 use crate::traffic::Traffic;
 use crate::whereabouts::Endpoints;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub(crate) struct Local {
     pub(crate) forge: Forge,
     pub(crate) outbox: Outbox,
     pub(crate) agenda: Agenda,
+    /// Peers with a handshake or a session: those that have to be looked after by the second.
+    pub(crate) awake: BTreeSet<PeerId>,
     pub(crate) drops: DropCounters,
     pub(crate) events: Events,
     pub(crate) endpoints: Endpoints,

@@ -107,14 +107,16 @@ impl<'t> Opening<'t> {
         peer.heard(from, plain.len, now, &tunnel.local);
         // The same ends as those that were allowed just before: nobody can change who may send what while
         // this batch shares the tunnel, so that asking again would say the same.
-        if plain.ends.is_some() && plain.ends == *ends {
-            return Ok(Some(Inbound::Deliver { len: plain.len }));
-        }
-        let judged = inbound::judge(&plain, &tunnel.allowed, &tunnel.inside, peer)?;
-        if matches!(judged, Inbound::Deliver { .. }) {
+        if plain.ends.is_none() || plain.ends != *ends {
+            let judged = inbound::judge(&plain, &tunnel.allowed, &tunnel.inside, peer)?;
+            let Inbound::Deliver { .. } = judged else {
+                return Ok(Some(judged));
+            };
             *ends = plain.ends;
         }
-        Ok(Some(judged))
+        // The rules are asked for each packet: its ends do not tell its ports.
+        peer.admit(&plain, out, now)?;
+        Ok(Some(Inbound::Deliver { len: plain.len }))
     }
 
     /// Gets hold of the peer that data for this 24-bit index is for. A run of datagrams from one place to

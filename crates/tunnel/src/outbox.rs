@@ -4,7 +4,7 @@
 use crate::allowed_ips::PeerId;
 use crate::outer::{Outer, Route, TrafficClass};
 use crate::path::Path;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 
 /// A datagram of the tunnel's own: handshake messages, keepalives, packets that had waited.
@@ -38,10 +38,13 @@ impl Outbox {
         self.0.clear();
     }
 
-    /// Takes back what waits for a peer that is removed. A packet that was sealed for it before would
+    /// Takes back what waits for peers that are removed. A packet that was sealed for one before would
     /// otherwise leave after the removal, on a session that the peer still has.
-    pub(crate) fn forget(&mut self, peer: PeerId) {
-        self.0.retain(|transmit| transmit.peer != Some(peer));
+    pub(crate) fn forget(&mut self, peers: &HashSet<PeerId>) {
+        if !self.0.is_empty() && !peers.is_empty() {
+            let is_gone = |transmit: &Transmit| transmit.peer.is_some_and(|it| peers.contains(&it));
+            self.0.retain(|transmit| !is_gone(transmit));
+        }
     }
 }
 
@@ -93,7 +96,7 @@ mod tests {
             outbox.put(Transmit::to_peer(peer, to, vec![number as u8]));
         }
         outbox.put(Transmit::to_anybody(to, vec![4]));
-        outbox.forget(1);
+        outbox.forget(&HashSet::from([1]));
         let left: Vec<_> = std::iter::from_fn(|| outbox.take()).collect();
         let numbers: Vec<_> = left.iter().map(|transmit| transmit.payload[0]).collect();
         assert_eq!(numbers, [1, 3, 4]);

@@ -20,9 +20,11 @@ use crate::traffic::Traffic;
 use crate::whereabouts::Whereabouts;
 use allowance::Bucket;
 use boringtun::noise::TunnResult;
+use filter::{Access, Gate};
 use keys::{Epoch, SharedSecret, WgPublicKey};
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) struct Peer {
@@ -30,9 +32,13 @@ pub(crate) struct Peer {
     pub(crate) key: WgPublicKey,
     /// Which side of the pair begins a rotation.
     pub(crate) role: Role,
-    pub(crate) shared: SharedSecret,
+    pub(crate) shared: Arc<SharedSecret>,
     /// Its addresses, as the newest epoch that names it says.
     pub(crate) allowed: Vec<IpAddr>,
+    /// Packets that the rules in force let in.
+    pub(crate) gate: Gate,
+    /// The same, of the epoch that is installed.
+    pub(crate) next_access: Access,
     pub(crate) whereabouts: Whereabouts,
     pub(crate) generations: Generations,
     /// Timestamps of its initiations.
@@ -71,7 +77,7 @@ impl Peer {
     pub(crate) fn new(
         id: PeerId,
         key: WgPublicKey,
-        shared: SharedSecret,
+        shared: Arc<SharedSecret>,
         own: &WgPublicKey,
     ) -> Self {
         Self {
@@ -80,6 +86,8 @@ impl Peer {
             role: Role::of(own, &key),
             shared,
             allowed: Vec::new(),
+            gate: Gate::default(),
+            next_access: Access::All,
             whereabouts: Whereabouts::default(),
             generations: Generations::default(),
             stamps: Stamps::default(),
@@ -106,6 +114,8 @@ impl Peer {
         local: &mut Local,
     ) {
         self.generations.install(generation);
+        // Until somebody says what the rules of this epoch are, it has none.
+        self.next_access = Access::All;
         if self.role.leads() && self.is_active(now) {
             let at = now + local.forge.jitter(spread(lead));
             if let Some(next) = &mut self.generations.next {
@@ -130,6 +140,8 @@ impl Peer {
         if !self.generations.activate(epoch) {
             return false;
         }
+        // Before any packet of the new epoch is carried, and for those of previous generations as well.
+        self.gate.set(std::mem::take(&mut self.next_access));
         self.activated_at = now;
         if self.is_current_live(now) {
             // The other side must not be left unconfirmed because one keepalive was lost.
@@ -151,8 +163,9 @@ impl Peer {
     }
 
     pub(crate) fn discard_previous(&mut self, local: &mut Local) {
-        self.generations.discard_previous();
-        self.reschedule(local);
+        if self.generations.discard_previous() {
+            self.reschedule(local);
+        }
     }
 
     /// Ends the epoch in force; false when none is installed that is to come.
@@ -163,16 +176,23 @@ impl Peer {
         self.generations.next.is_some()
     }
 
+    /// Takes away what is installed for an epoch to come.
+    pub(crate) fn withdraw(&mut self, local: &mut Local) {
+        if self.generations.next.take().is_some() {
+            self.reschedule(local);
+        }
+    }
+
     /// Forgets everything that would let a packet through in either direction. Sessions and indices go
-    /// with `self`; a datagram that was sealed for it and is not sent yet is taken back, because it
-    /// would reach a node that is no peer any more.
+    /// with `self`. The caller takes back the datagrams that were sealed for it and are not sent yet,
+    /// because they would reach a node that is no peer any more.
     pub(crate) fn retire(mut self, local: &mut Local) {
         self.generations = Generations::default();
         self.drop_queue(DropReason::NoSession, local);
         self.reschedule(local);
         local.carried.add(self.traffic);
         self.whereabouts.leave(&local.endpoints);
-        local.outbox.forget(self.id);
+        local.awake.remove(&self.id);
     }
 
     // ---- sending ----------------------------------------------------------------------------
@@ -212,6 +232,7 @@ impl Peer {
             return None;
         };
         if len > 0 {
+            self.gate.sent(packet.get(..len).unwrap_or_default(), now);
             self.activity.sent_data(now);
             self.traffic.sealed(len);
         } else {
@@ -536,6 +557,10 @@ impl Peer {
             .iter_mut()
             .filter_map(|g| g.initiating.map(|i| i.next_at))
             .min();
+        // A handshake or a session ends by the second.
+        if !self.generations.are_blank() {
+            local.awake.insert(self.id);
+        }
         if due != self.due {
             local.agenda.change(self.id, self.due, due);
             self.due = due;

@@ -5,6 +5,7 @@ use crate::{
     Carrier, DatagramSink, Event, Headers, Inbound, MIN_BUFFER, Outer, PacketSink, Path, Received,
     Route, TrafficClass, TunnelId,
 };
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
@@ -104,7 +105,7 @@ fn an_address_that_is_gone_or_a_way_that_is_another_leaves_the_choice_to_the_sys
     };
     hear(&mut one, &mut two);
     two.door.leave_address(here(8));
-    two.door.leave_route(outer(3));
+    two.door.leave_routes(&HashSet::from([outer(3)]));
     assert_eq!(
         next_route(&mut two),
         from_one_at(7),
@@ -113,7 +114,7 @@ fn an_address_that_is_gone_or_a_way_that_is_another_leaves_the_choice_to_the_sys
     two.door.leave_address(here(7));
     assert_eq!(next_route(&mut two), outer(1).into());
     hear(&mut one, &mut two);
-    two.door.leave_route(outer(1));
+    two.door.leave_routes(&HashSet::from([outer(1)]));
     assert_eq!(next_route(&mut two), outer(1).into());
 }
 

@@ -471,6 +471,8 @@ impl World {
                     due.len() <= 1 && (first.is_none() || due.first().copied() <= first),
                     "nobody will call"
                 );
+                let is_awake = tunnel.local.awake.contains(&peer.id);
+                assert!(is_awake || peer.generations.are_blank(), "nobody will look");
                 for generation in peer.generations.iter_mut() {
                     for index in generation.checked_indices() {
                         assert_eq!(owned.insert(index, peer.id), None, "two own an index");
@@ -483,6 +485,7 @@ impl World {
             let id_of = |key| tunnel.peers.id_of(key);
             assert!(keys.iter().all(|(key, id)| id_of(key) == Some(*id)));
             assert!(tunnel.local.agenda.len() <= peers);
+            assert!(tunnel.local.awake.len() <= peers && tunnel.allowed.len() <= peers);
         }
     }
 

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::drops::{DropCounters, DropReason, Drops};
 use crate::events::{Event, Events};
 use crate::forge::Forge;
+use crate::gates::Gates;
 use crate::generation::Generation;
 use crate::indices::TunnelIndices;
 use crate::initiation::{Opener, Timestamp};
@@ -23,10 +24,10 @@ use crate::stamps::Stamps;
 use crate::traffic::Traffic;
 use crate::whereabouts::Endpoints;
 use allowance::Bucket;
-use keys::{Epoch, Psk, WgPublicKey};
-use std::collections::HashSet;
+use keys::{Epoch, Psk, SharedSecret, WgPublicKey};
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// A peer as an epoch knows it.
@@ -49,7 +50,8 @@ pub struct PeerSpec {
 /// | any call that takes the tunnel as `&mut` | [`Self::poll_transmit`] until it has nothing more, then [`Self::poll_timeout`] anew: both may have changed |
 /// | any call at all | [`Self::poll_event`] until it has nothing more, when it suits; beyond 1,024 events are lost |
 /// | the time that [`Self::poll_timeout`] gave, or later | [`Self::handle_timeout`] |
-/// | [`Self::install`] | [`Self::set_endpoints`] for its peers, since strangers have no place; then [`Self::activate`] of the same epoch, at once or after its lead. Another `install` before that supersedes it |
+/// | [`Self::admit`], which may be left out | [`Self::install`] with those peers |
+/// | [`Self::install`] | [`Self::install_rules`], if the segment has any; [`Self::set_endpoints`] for its peers, since strangers have no place; then [`Self::activate`] of the same epoch, at once or after its lead. Another `install` before that supersedes it |
 /// | [`Self::activate`] | [`Self::discard_previous`], when the grace is over |
 /// | the end of the lease | [`Self::close`]. Nothing passes after it even if this is late |
 ///
@@ -64,6 +66,7 @@ pub struct Tunnel {
     pub(crate) inside: Inside,
     /// The insides of the other tunnels behind the same door.
     pub(crate) beside: Inside,
+    pub(crate) gates: Gates,
     next_tick: Option<Duration>,
     /// Whether an epoch has been in force since the tunnel was empty.
     is_in_force: bool,
@@ -79,11 +82,13 @@ impl Tunnel {
     /// A tunnel without peers, whose sessions are found by `indices`.
     pub(crate) fn new(config: Config, indices: TunnelIndices) -> Self {
         let opener = Opener::new(&config.secret);
+        let gates = Gates::new(config.seed);
         Self {
             local: Local {
                 forge: Forge::new(config.secret, indices, config.seed),
                 outbox: Outbox::default(),
                 agenda: Agenda::default(),
+                awake: BTreeSet::new(),
                 drops: DropCounters::default(),
                 events: Events::default(),
                 endpoints: Endpoints::default(),
@@ -97,6 +102,7 @@ impl Tunnel {
             allowed: AllowedIps::default(),
             inside: config.inside,
             beside: Inside::default(),
+            gates,
             next_tick: None,
             is_in_force: false,
             closes_at: None,
@@ -119,6 +125,33 @@ impl Tunnel {
 
     // ---- epochs -----------------------------------------------------------------------------
 
+    /// Makes a peer known that is to be installed, with the static-static secret of the pair: nothing passes
+    /// to it or from it before. A peer that the next epoch to be installed does not name is gone again.
+    pub fn admit(&mut self, key: WgPublicKey, shared: Arc<SharedSecret>) {
+        // So that an epoch of thousands of newcomers can be installed in one short step: this is the long
+        // part of it, and may be done a few at a time.
+        if self.peers.id_of(&key).is_none() {
+            self.insert(key, shared);
+        }
+    }
+
+    /// Takes away what is installed for peers that are not among `members`. Such a peer goes as a whole if no
+    /// epoch is in force for it, or if `at_once` says so: an epoch that leaves it out begins, and what is to be
+    /// installed for the others takes longer than the peer may stay.
+    pub fn keep_only(&mut self, members: &HashSet<WgPublicKey>, at_once: bool) {
+        let slots = self.peers.slots();
+        let is_out = |id: &PeerId| {
+            let peer = self.peers.get(*id);
+            peer.is_some_and(|peer| !members.contains(&peer.key))
+        };
+        let out: Vec<PeerId> = slots.filter(is_out).collect();
+        if at_once {
+            self.remove(out);
+        } else {
+            self.withdraw(out);
+        }
+    }
+
     /// Prepares `epoch`: gives each peer a generation in the slot `next`, replacing one that was
     /// superseded. Pairs with traffic shake hands within `lead`. Peers whose key is of low order
     /// are left out and returned. From `closes_at` on the epoch carries nothing, even if nobody calls
@@ -132,29 +165,28 @@ impl Tunnel {
         now: Duration,
     ) -> Vec<WgPublicKey> {
         self.next_closes_at = closes_at;
+        self.gates.forget_next();
         // With nothing in force, members that are ahead are heard on this epoch alone, and so no longer
         // than it lasts.
         if !self.is_in_force {
             self.closes_at = closes_at;
         }
-        let named: HashSet<WgPublicKey> = peers.iter().map(|(spec, _)| spec.key).collect();
-        for id in self.peers.slots() {
-            let peer = self.peers.get_mut(id);
-            let Some(peer) = peer.filter(|peer| !named.contains(&peer.key)) else {
-                continue;
-            };
-            // Under the epoch in force it is a peer until the activation; without one it is none. Its
-            // generation of a superseded epoch goes in either case: activated by mistake, or kept as a
-            // previous one, it would let in a node that the newest epoch leaves out.
-            peer.generations.next = None;
-            if peer.generations.current.is_none() {
-                self.remove(id);
-            }
+        let mut is_named = vec![false; self.peers.slots().len()];
+        for (spec, _) in &peers {
+            let named = self.peers.id_of(&spec.key);
+            let named = named.and_then(|id| is_named.get_mut(id));
+            named.into_iter().for_each(|it| *it = true);
         }
+        // Under the epoch in force it is a peer until the activation; without one it is none. Its
+        // generation of a superseded epoch goes in either case: activated by mistake, or kept as a
+        // previous one, it would let in a node that the newest epoch leaves out.
+        let unnamed = (0..).zip(is_named).filter(|(_, is_named)| !is_named);
+        self.withdraw(unnamed.map(|(id, _)| id).collect());
         let mut refused = Vec::new();
         for (spec, psk) in peers {
-            let Some(id) = self.peer_for(&spec) else {
-                refused.push(spec.key);
+            let key = spec.key;
+            let Some(id) = self.peer_for(spec) else {
+                refused.push(key);
                 continue;
             };
             if let Some(peer) = self.peers.get_mut(id) {
@@ -173,30 +205,32 @@ impl Tunnel {
         // A machine that slept may learn of the epoch after its end: packets that waited must not be sent
         // on an epoch that carries nothing any more.
         let is_over = self.check_lease(now).is_err();
-        // Filled anew below, as this epoch says, whatever was said by one that never came into force.
-        self.allowed = AllowedIps::default();
+        self.gates.activate();
         let is_first = !std::mem::replace(&mut self.is_in_force, true);
-        let greet = is_first.then_some(GREETING_SPREAD);
+        let is_few = self.peers.count() <= MAX_GREETED;
+        let greet = (is_first && is_few).then_some(GREETING_SPREAD);
         // Without a lead all pairs want their handshake now, and the mesh's handshakes would keep the
         // news from those who have not heard it yet.
         let spread = (SPREAD_PER_PEER * self.peers.count() as u32).min(MAX_SPREAD);
-        for id in self.peers.slots() {
-            let Some(peer) = self.peers.get_mut(id) else {
-                continue;
-            };
+        let mut left_out = Vec::new();
+        for peer in self.peers.iter_mut() {
             if is_over {
                 peer.drop_queue(DropReason::LeaseOver, &self.local);
             }
             // Whole, and before this returns: a session, an index or a queued packet that stayed would go
             // on carrying what a node says that is no member any more.
             if !peer.activate(epoch, greet, spread, now, &mut self.local) {
-                self.remove(id);
+                left_out.push(peer.id);
             }
         }
-        for peer in self.peers.iter_mut() {
-            peer.allowed
-                .iter()
-                .for_each(|address| self.allowed.insert(*address, peer.id));
+        self.remove(left_out);
+        if self.allowed.has_moved() {
+            let of = |peer: &mut Peer| {
+                let id = peer.id;
+                let addresses: Vec<_> = peer.allowed.iter().map(|it| (*it, id)).collect();
+                addresses
+            };
+            self.allowed.renew(self.peers.iter_mut().flat_map(of));
         }
         self.hold_back(now);
     }
@@ -214,14 +248,13 @@ impl Tunnel {
     /// epoch to come stays: nothing is sent on it before it begins, and members that are ahead are
     /// heard.
     pub fn close(&mut self) {
-        for id in self.peers.slots() {
-            let Some(peer) = self.peers.get_mut(id) else {
-                continue;
-            };
+        let mut left_out = Vec::new();
+        for peer in self.peers.iter_mut() {
             if !peer.close(&mut self.local) {
-                self.remove(id);
+                left_out.push(peer.id);
             }
         }
+        self.remove(left_out);
         // Datagrams that were made before the end must not leave after it.
         self.local.outbox.clear();
         self.is_in_force = false;
@@ -251,11 +284,11 @@ impl Tunnel {
         whereabouts.say(endpoints, has_session, endpoints_of_all);
     }
 
-    /// The system chooses from which address packets to `path` leave, until the peer there is heard again:
+    /// The system chooses from which address packets to `paths` leave, until the peer there is heard again:
     /// the way to it is another than before. Any thread may say so.
-    pub fn leave_route(&self, path: Path) {
+    pub fn leave_routes(&self, paths: &HashSet<Path>) {
         for mut peer in self.peers.iter() {
-            peer.whereabouts.leave_route(path);
+            peer.whereabouts.leave_routes(paths);
         }
     }
 
@@ -294,9 +327,7 @@ impl Tunnel {
             }
         }
         if self.next_tick.is_some_and(|tick| tick <= now) {
-            for peer in self.peers.iter_mut() {
-                peer.tick(now, &mut self.local);
-            }
+            self.tick(now);
             self.next_tick = (self.peers.count() > 0).then_some(now + TICK);
         }
         self.hold_back(now);
@@ -370,41 +401,84 @@ impl Tunnel {
         }
     }
 
-    fn peer_for(&mut self, spec: &PeerSpec) -> Option<PeerId> {
+    /// Looks after the peers that have anything that ends, which are few among many; after all of them where
+    /// even a peer without a session has to be sent something now and then.
+    fn tick(&mut self, now: Duration) {
+        let ids: Vec<PeerId> = match self.local.keepalive {
+            Some(_) => self.peers.slots().collect(),
+            None => self.local.awake.iter().copied().collect(),
+        };
+        for id in ids {
+            let Some(peer) = self.peers.get_mut(id) else {
+                continue;
+            };
+            peer.tick(now, &mut self.local);
+            if peer.generations.rest() {
+                self.local.awake.remove(&id);
+            }
+        }
+    }
+
+    fn peer_for(&mut self, spec: PeerSpec) -> Option<PeerId> {
         let id = match self.peers.id_of(&spec.key) {
             Some(id) => id,
             None => {
                 let shared = self.local.forge.shared_with(&spec.key)?;
-                let id = self.peers.free_slot();
-                let mut peer = Peer::new(id, spec.key, shared, &self.local.forge.public());
-                peer.stamps = Stamps::since(self.remembered.take(&spec.key).unwrap_or_default());
-                self.peers.insert(peer);
-                id
+                self.insert(spec.key, shared.into())
             }
         };
         let peer = self.peers.get_mut(id)?;
         // An address outside may be a peer's endpoint: allowed as well, it would have the TUN device
         // read what the socket sends.
-        let mut allowed = spec.allowed.clone();
+        let mut allowed = spec.allowed;
         allowed.retain(|address| self.inside.contains(*address));
-        peer.allowed.clone_from(&allowed);
-        // A newcomer may be heard a moment before its epoch begins here; an address that another
-        // peer has stays with it until then.
-        for address in allowed {
-            if self.allowed.get(address).is_none() {
-                self.allowed.insert(address, id);
+        if peer.allowed != allowed {
+            let former = std::mem::replace(&mut peer.allowed, allowed);
+            let former = former.iter().filter(|it| !peer.allowed.contains(it));
+            former.for_each(|address| self.allowed.leave(*address));
+            // A newcomer may be heard a moment before its epoch begins here; an address that another
+            // peer has stays with it until then.
+            for address in &peer.allowed {
+                self.allowed.offer(*address, id);
             }
         }
         Some(id)
     }
 
-    fn remove(&mut self, id: PeerId) {
-        if let Some(peer) = self.peers.take(id) {
-            // A recording of its initiations must not be answered when it comes back.
-            self.remembered.keep(peer.key, peer.stamps.newest());
-            self.allowed.remove_peer(id);
-            peer.retire(&mut self.local);
+    /// A peer without any generation.
+    fn insert(&mut self, key: WgPublicKey, shared: Arc<SharedSecret>) -> PeerId {
+        let id = self.peers.free_slot();
+        let mut peer = Peer::new(id, key, shared, &self.local.forge.public());
+        peer.stamps = Stamps::since(self.remembered.take(&key).unwrap_or_default());
+        self.peers.insert(peer);
+        id
+    }
+
+    /// Takes away what is installed for peers, and those that no epoch is in force for.
+    fn withdraw(&mut self, ids: Vec<PeerId>) {
+        let mut gone = Vec::new();
+        for id in ids {
+            let Some(peer) = self.peers.get_mut(id) else {
+                continue;
+            };
+            peer.withdraw(&mut self.local);
+            if peer.generations.current.is_none() {
+                gone.push(id);
+            }
         }
+        self.remove(gone);
+    }
+
+    fn remove(&mut self, ids: Vec<PeerId>) {
+        for id in &ids {
+            if let Some(peer) = self.peers.take(*id) {
+                // A recording of its initiations must not be answered when it comes back.
+                self.remembered.keep(peer.key, peer.stamps.newest());
+                self.allowed.remove_peer(*id, &peer.allowed);
+                peer.retire(&mut self.local);
+            }
+        }
+        self.local.outbox.forget(&ids.into_iter().collect());
     }
 }
 

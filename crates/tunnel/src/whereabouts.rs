@@ -4,7 +4,7 @@
 use crate::limits::{MAX_ENDPOINTS, PATIENT_ATTEMPTS};
 use crate::outer::Route;
 use crate::path::Path;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -94,9 +94,9 @@ impl Whereabouts {
         self.here.take_if(|it| *it == here);
     }
 
-    /// The same, if they go to `endpoint`.
-    pub(crate) fn leave_route(&mut self, endpoint: Path) {
-        if self.endpoint == Some(endpoint) {
+    /// The same, if they go to one of `endpoints`.
+    pub(crate) fn leave_routes(&mut self, endpoints: &HashSet<Path>) {
+        if self.endpoint.is_some_and(|it| endpoints.contains(&it)) {
             self.here = None;
         }
     }
@@ -131,6 +131,11 @@ impl Whereabouts {
         // A member may announce as many places as it likes, and each has an allowance of its own at the
         // admission of handshakes: unbounded, one member could have others kept out.
         candidates.truncate(MAX_ENDPOINTS);
+        // Said again with every epoch, of every peer.
+        if candidates == self.candidates {
+            return;
+        }
+        candidates.shrink_to_fit();
         candidates.iter().for_each(|after| endpoints.add(*after));
         let before = std::mem::replace(&mut self.candidates, candidates);
         before

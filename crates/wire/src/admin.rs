@@ -42,8 +42,10 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 mod log;
+mod rules;
 
 pub use log::{LogConsistency, LogEntries, LogEntry, LogProof, LogSeen, LogStatus};
+pub use rules::{AllowInForce, RulesInForce, TrafficChange};
 
 /// Version of these forms; a new field does not change it, a changed meaning does.
 pub const SCHEMA: u32 = 1;
@@ -500,7 +502,10 @@ pub struct Simulation {
     pub from_utc: Option<String>,
     /// Stretches of time in which a node's membership would have been another, oldest first.
     pub differences: Vec<Difference>,
-    /// Whether there are more of them than an answer holds.
+    /// Differences between the members of now, in who connects and what passes.
+    #[serde(default)]
+    pub traffic: Vec<TrafficChange>,
+    /// Whether there are more of either than an answer holds.
     pub cut: bool,
 }
 
@@ -785,6 +790,9 @@ pub struct NodeDaemonStatus {
     pub mapped: Option<SocketAddr>,
     /// Every node of the roster and every excluded one, by name.
     pub peers: BTreeMap<NodeName, PeerStatus>,
+    /// The segment's rules; `None`: all members connect, and everything passes between them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<RulesInForce>,
     /// Packets that were not carried, by reason; every reason is there from zero.
     pub dropped: BTreeMap<String, u64>,
 }
@@ -905,7 +913,7 @@ pub struct PeerStatus {
     pub node: String,
     /// Membership in the epoch that this node has in force.
     pub membership: Membership,
-    /// Why it is denied.
+    /// Why there is no tunnel to it: it is denied, or neither side is a hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Its IPv4 address inside the mesh.

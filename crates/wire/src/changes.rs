@@ -74,6 +74,16 @@ impl Changes {
         postcard::to_stdvec(&plain).ok().map(|it| Self(it.into()))
     }
 
+    /// Digest of the update that they build on.
+    ///
+    /// # Errors
+    /// When the bytes are no changes.
+    pub fn base(&self) -> Result<Digest, ChangesError> {
+        let read = postcard::take_from_bytes::<Digest>(&self.0);
+        let (base, _) = read.map_err(|_| ChangesError::Malformed)?;
+        Ok(base)
+    }
+
     /// Encoded size in bytes.
     pub fn size(&self) -> usize {
         self.0.len()
@@ -173,6 +183,7 @@ mod tests {
             let digest = Signed::sign(&base, &authority).unwrap().digest();
             let signed = Signed::sign(&update, &authority).unwrap();
             let changes = Changes::between((&base, digest), &update, &signed).unwrap();
+            prop_assert_eq!(changes.base(), Ok(digest));
             let made = changes.apply(|asked| (*asked == digest).then_some(&base)).unwrap();
             prop_assert_eq!(&made, &signed);
             prop_assert_eq!(&*made.verify(&[authority.public()]).unwrap(), &update);

@@ -3,6 +3,7 @@
 
 use crate::evidence::Benchmark;
 use crate::message::{ToNode, Update};
+use crate::rules::{Groups, Rules};
 use crate::update::{EpochUpdate, Excluded, LeaseEnd, Member};
 use crate::{Digest, Instance, NodeName};
 use jiff::Timestamp;
@@ -21,6 +22,7 @@ pub fn member(number: u8) -> Member {
         wg: WgPublicKey([number; 32]),
         v4: Ipv4Addr::new(10, 0, 0, number),
         v6: Ipv6Addr::from(0xfd00 << 112 | u128::from(number)),
+        groups: Groups::default(),
     }
 }
 
@@ -51,6 +53,7 @@ pub fn update(epoch: u64, mut roster: Vec<Member>) -> EpochUpdate {
             _ => Digest([2; 32]),
         },
         roster,
+        rules: Rules::default(),
         excluded: Vec::new(),
         commitment: Commitment([4; 32]),
         activate_in_ms: 5_000,

@@ -11,6 +11,7 @@
 //! | [`update`] | the epoch update: roster, exclusions, durations; its mark |
 //! | [`changes`] | an update as what changed against an earlier one |
 //! | [`endpoints`] | where nodes can be reached |
+//! | [`rules`] | which members connect, and what they may send to each other |
 //! | [`log`] | the end of the controller's log, as nodes hear of it |
 //! | [`place`] | a node's place in a mesh |
 //! | [`signed`] | `Signed<T>` → `Verified<T>` |
@@ -42,6 +43,7 @@ pub mod log;
 pub mod message;
 pub mod name;
 pub mod place;
+pub mod rules;
 pub mod signed;
 pub mod succession;
 pub mod token;
@@ -56,6 +58,7 @@ pub use instance::{Duplicate, Instance};
 pub use message::{ToController, ToNode};
 pub use name::NodeName;
 pub use place::Place;
+pub use rules::Rules;
 pub use signed::{Digest, Signed, Verified, VerifyError};
 pub use succession::Succession;
 pub use token::Token;

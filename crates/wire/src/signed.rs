@@ -93,13 +93,8 @@ impl<T: Signable> Signed<T> {
     /// # Errors
     /// [`VerifyError`]; the order of the checks is signer, signature, encoding, rules.
     pub fn verify(&self, trusted: &[AuthorityId]) -> Result<Verified<T>, VerifyError> {
-        if !trusted.contains(&self.signer) {
-            return Err(VerifyError::UnknownSigner(self.signer));
-        }
         let digest = self.digest();
-        if !self.is_signature_over(&digest) {
-            return Err(VerifyError::BadSignature);
-        }
+        self.vouch(trusted, &digest)?;
         let Ok((value, [])) = postcard::take_from_bytes::<T>(&self.payload) else {
             return Err(VerifyError::Malformed);
         };
@@ -110,11 +105,21 @@ impl<T: Signable> Signed<T> {
         })
     }
 
-    /// Whether its signer signed a payload of this digest: all of [`Self::verify`] that the same payload, under
-    /// another signature, has to have checked again.
-    pub fn is_signature_over(&self, digest: &Digest) -> bool {
+    /// Checks signer and signature alone, where the payload's digest is known: enough where the same bytes have been
+    /// verified before.
+    ///
+    /// # Errors
+    /// The first two of [`Self::verify`].
+    pub fn vouch(&self, trusted: &[AuthorityId], digest: &Digest) -> Result<(), VerifyError> {
+        if !trusted.contains(&self.signer) {
+            return Err(VerifyError::UnknownSigner(self.signer));
+        }
         let signature = Signature(self.signature);
-        self.signer.verifies(T::LABEL, &digest.0, &signature)
+        if self.signer.verifies(T::LABEL, &digest.0, &signature) {
+            Ok(())
+        } else {
+            Err(VerifyError::BadSignature)
+        }
     }
 
     /// Takes out the payload, and leaves it empty.

@@ -2,6 +2,7 @@
 
 use crate::log::LogEnd;
 use crate::name::NodeName;
+use crate::rules::{Groups, Rules};
 use crate::signed::{Digest, Signable};
 use keys::{Commitment, Epoch, LogId, MeshId, NodeId, Scope, SegmentId, WgPublicKey};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ pub struct EpochUpdate {
     pub previous: Digest,
     /// The members, in strictly increasing order of [`NodeId`].
     pub roster: Vec<Member>,
+    /// Which members connect, and what they may send to each other.
+    pub rules: Rules,
     /// Enrolled nodes that are not members, in strictly increasing order of [`NodeId`].
     pub excluded: Vec<Excluded>,
     /// Commitment to the epoch secret.
@@ -62,6 +65,8 @@ pub struct Member {
     pub v4: Ipv4Addr,
     /// The node's IPv6 address inside the mesh.
     pub v6: Ipv6Addr,
+    /// The groups that it is in, of those that the rules name.
+    pub groups: Groups,
 }
 
 /// An enrolled node that is not a member.
@@ -113,6 +118,12 @@ impl EpochUpdate {
         self.roster.get(at)
     }
 
+    /// The groups of a member; none of one that is none.
+    pub fn groups_of(&self, node: &NodeId) -> Groups {
+        self.member(node)
+            .map_or_else(Groups::default, |it| it.groups)
+    }
+
     /// The exclusion of this identity.
     pub fn exclusion(&self, node: &NodeId) -> Option<&Excluded> {
         let at = self
@@ -120,6 +131,14 @@ impl EpochUpdate {
             .binary_search_by_key(&node, |e| &e.node)
             .ok()?;
         self.excluded.get(at)
+    }
+
+    /// Whether two nodes are members that have a tunnel to each other.
+    pub fn connects(&self, one: &NodeId, other: &NodeId) -> bool {
+        match (self.member(one), self.member(other)) {
+            (Some(one), Some(other)) => self.rules.connect(one.groups, other.groups),
+            (Some(_) | None, _) => false,
+        }
     }
 
     /// Time from signing to activation.
@@ -147,6 +166,8 @@ impl Signable for EpochUpdate {
     const LABEL: &'static [u8] = b"meshd/v1 epoch update";
 
     fn check(&self) -> Result<(), &'static str> {
+        self.rules.check()?;
+        let named = u32::try_from(self.rules.groups.len()).unwrap_or(u32::MAX);
         let ordered = |ids: &mut dyn Iterator<Item = &NodeId>| ids.is_sorted_by(|a, b| a < b);
         let durations = [
             self.activate_in_ms,
@@ -161,6 +182,12 @@ impl Signable for EpochUpdate {
             (
                 durations.iter().all(|ms| *ms <= MAX_DURATION_MS),
                 "a duration is too long",
+            ),
+            (
+                self.roster
+                    .iter()
+                    .all(|m| m.groups.0.checked_shr(named).unwrap_or(0) == 0),
+                "a member of a group without a name",
             ),
             (self.epoch_ms > 0, "an epoch of no length"),
             (self.lease_ms > 0, "a lease of no length"),
@@ -299,7 +326,7 @@ mod tests {
     fn rules_that_the_encoding_cannot_say_are_checked() {
         let authority = AuthoritySecret::generate(&mut OsRng);
         type Breakage = (fn(&mut EpochUpdate), &'static str);
-        let breakages: [Breakage; 6] = [
+        let breakages: [Breakage; 8] = [
             (|u| u.roster.reverse(), "roster out of order"),
             (
                 |u| u.roster[1].wg = u.roster[0].wg,
@@ -315,6 +342,14 @@ mod tests {
             ),
             (|u| u.lease_ms = u64::MAX, "a duration is too long"),
             (|u| u.epoch = Epoch(0), "epoch zero does not exist"),
+            (
+                |u| u.roster[0].groups = Groups(1),
+                "a member of a group without a name",
+            ),
+            (
+                |u| u.rules.hubs = Groups(1),
+                "a rule for a group without a name",
+            ),
         ];
         for (breakage, rule) in breakages {
             let mut broken = update();

@@ -78,13 +78,13 @@ mod tests {
 
     #[test]
     fn a_way_that_is_not_the_tunnel_names_itself_and_the_way_out() {
-        let address = "10.77.0.3".parse().unwrap();
+        let address = "10.76.0.3".parse().unwrap();
         assert_eq!(Way::Tunnel.fault(address), None);
         assert_eq!(Way::Unknown.fault(address), None);
         let astray = Way::Link("eth1".into()).fault(address).unwrap();
         assert_eq!(
             astray,
-            "10.77.0.3 goes by way of eth1, not through the tunnel: remove that route"
+            "10.76.0.3 goes by way of eth1, not through the tunnel: remove that route"
         );
         assert!(Way::Nowhere.fault(address).is_some());
         let long = Way::Link("a".repeat(MAX_LINK_NAME + 1));

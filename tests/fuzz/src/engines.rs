@@ -387,7 +387,7 @@ impl World {
             let now = self.now;
             self.engine().handle_timeout(now);
             self.collect();
-            let next = self.engine().poll_timeout(now).min(until);
+            let next = self.engine().poll_timeout().min(until);
             let step = next.saturating_sub(now.boot).max(Duration::from_millis(1));
             self.now.boot += step;
             self.now.wall += step;

@@ -13,6 +13,7 @@
 //! | [`ledgers`] | a log: notes, checkpoints, and proofs that were tampered with |
 //! | [`tokens`] | an enrolment token, before and behind its checksum |
 //! | [`engines`] | connections and operators, as a controller's engine sees them |
+//! | [`gates`] | a host and its peer, in a segment with rules |
 //! | [`offloads`] | the kernel, in super-packets, and peers, to be merged into some |
 //! | [`tunnels`] | strangers on UDP, a peer behind its seal, the TUN device |
 //! | [`seeds`] | the corpus that every run starts from |
@@ -29,6 +30,7 @@ pub mod engines;
 pub mod evidence;
 pub mod fixed;
 pub mod frames;
+pub mod gates;
 pub mod ledgers;
 pub mod offloads;
 pub mod results;

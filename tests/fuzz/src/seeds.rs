@@ -4,7 +4,7 @@
 //! The file is long because it is a list.
 
 use crate::fixed::{AUTHORITY, EVALUATOR, NODE};
-use crate::{engines, evidence, frames, ledgers, offloads, results, tokens, tunnels, updates};
+use crate::{engines, evidence, frames, gates, ledgers, offloads, results, tokens, tunnels, updates};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use keys::{
@@ -106,6 +106,7 @@ pub fn all() -> Vec<Target> {
         ),
         target("offload_split", offloads::split, super_packets()),
         target("offload_coalesce", offloads::coalesce, instructions()),
+        target("gate_packets", gates::packets, conversations()),
         target("engine_sequence", engines::sequence, lives()),
         target("tunnel_datagram", tunnels::datagram, datagrams()),
         target("tunnel_inner", tunnels::inner, inner_packets(2, 1)),
@@ -273,6 +274,49 @@ fn inner_packets(from: u8, to: u8) -> Vec<Vec<u8>> {
         v6[at + 15] = host;
     }
     vec![v4, v6]
+}
+
+/// A question and its answer by each family, an error about the question, and a datagram in fragments.
+fn conversations() -> Vec<Vec<u8>> {
+    let said = |flags: u8, packet: &[u8]| {
+        let len = u16::try_from(packet.len()).expect("a short packet");
+        [&[flags][..], &len.to_be_bytes(), packet].concat()
+    };
+    let udp = |mut packet: Vec<u8>, protocol: usize, ports: [u16; 2]| {
+        packet[protocol] = 17;
+        let header = packet.len() - 8;
+        packet[header..header + 2].copy_from_slice(&ports[0].to_be_bytes());
+        packet[header + 2..header + 4].copy_from_slice(&ports[1].to_be_bytes());
+        packet
+    };
+    let families = inner_packets(1, 2).into_iter().zip(inner_packets(2, 1));
+    let kinds = [(9, 1, [3, 4]), (6, 58, [2, 0])];
+    let conversations = families.zip(kinds).map(|((out, back), (protocol, icmp, kind))| {
+        let question = udp(out, protocol, [4_000, 80]);
+        let answer = udp(back.clone(), protocol, [80, 4_000]);
+        let mut error = back;
+        error[protocol] = icmp;
+        let header = error.len() - 8;
+        error[header..header + 2].copy_from_slice(&kind);
+        error.extend(&question);
+        // The length field of either family is at another place, and counts other bytes.
+        if icmp == 1 {
+            error[3] = error.len() as u8;
+        } else {
+            error[5] = (error.len() - 40) as u8;
+        }
+        [said(0, &answer), said(1, &question), said(2, &answer), said(0, &error)].concat()
+    });
+    let mut seeds: Vec<_> = conversations.collect();
+    let [first, _] = &inner_packets(2, 1)[..] else {
+        return seeds;
+    };
+    let mut first = udp(first.clone(), 9, [9, 53]);
+    first[6] = 0x20;
+    let mut later = first.clone();
+    (later[6], later[7]) = (0, 1);
+    seeds.push([said(0, &later), said(0, &first), said(0, &later)].concat());
+    seeds
 }
 
 /// A super-packet of each transport and family; a packet whose checksum is to be completed.

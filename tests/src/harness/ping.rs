@@ -127,9 +127,9 @@ mod tests {
 
     #[test]
     fn an_answer_is_told_from_an_error() {
-        let text = "64 bytes from 10.77.0.2: icmp_seq=1 ttl=64 time=0.7 ms\n\
-                    From 10.77.0.1 icmp_seq=2 Destination Host Unreachable\n\
-                    64 bytes from 10.77.0.2: icmp_seq=3 ttl=64 time=0.6 ms (DUP!)\n";
+        let text = "64 bytes from 10.76.0.2: icmp_seq=1 ttl=64 time=0.7 ms\n\
+                    From 10.76.0.1 icmp_seq=2 Destination Host Unreachable\n\
+                    64 bytes from 10.76.0.2: icmp_seq=3 ttl=64 time=0.6 ms (DUP!)\n";
         assert_eq!(answers(text), BTreeSet::from([1, 3]));
     }
 }

@@ -155,8 +155,7 @@ impl Operator<'_> {
         now: Now,
     ) -> Result<Answer, Refused> {
         let node = self.fleet().node(&name).ok_or_else(|| unknown(&name))?;
-        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if !(1..=MAX_GROUP).contains(&group.len()) || !group.chars().all(fits) {
+        if !wire::rules::is_group(&group) {
             let error = format!("{group:?} is no name of a group");
             let hint = "a group has 1 to 64 letters, digits, dots, dashes and underscores";
             return Err(Refused::new(400, error, hint));
@@ -221,5 +220,4 @@ fn unreplayed(error: &Unreplayed) -> Refused {
 
 /// Thirty days: what lasts longer belongs into the policy.
 const MAX_OVERRIDE: u64 = 30 * 24 * 3_600;
-const MAX_GROUP: usize = 64;
 const MAX_GROUPS: usize = 32;

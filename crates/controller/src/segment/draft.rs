@@ -139,7 +139,14 @@ impl Segment {
             node.expect("a ballot names enrolled nodes")
         };
         let members = ballot.roster.iter();
-        let mut roster: Vec<Member> = members.map(|name| mesh.member(name, node(name))).collect();
+        let rules = self.policy.rules();
+        let member = |name| mesh.member(name, node(name), &rules);
+        let mut roster: Vec<Member> = members.map(member).collect();
+        let is_hub = |member: &Member| rules.hubs.shares(member.groups);
+        if !rules.hubs.is_empty() && !roster.iter().any(is_hub) {
+            let hub = rules.names(rules.hubs).collect::<Vec<_>>().join(", ");
+            tracing::warn!(%hub, "no member is a hub: no two members have a tunnel");
+        }
         roster.sort_by_key(|member| member.node);
         let others = ballot.excluded.iter();
         let mut excluded: Vec<Excluded> = others
@@ -152,6 +159,7 @@ impl Segment {
             epoch: schedule.epoch,
             previous: schedule.previous,
             roster,
+            rules,
             excluded,
             commitment: secret.commitment(),
             activate_in_ms: schedule.activate_in_ms,

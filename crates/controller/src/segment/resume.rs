@@ -42,7 +42,7 @@ impl Segment {
         let until = now.boot + SETTLE.min(segment.policy.epoch() / 4);
         segment.phase = Phase::Settling { until };
         if segment.anyone_joins(fleet, now) {
-            segment.want_join(now);
+            segment.want_join(segment.standings(fleet).roster().len(), now);
         }
         let epoch = segment.in_force().map(|span| span.epoch.0);
         let next = segment.next().map(|span| span.epoch.0);

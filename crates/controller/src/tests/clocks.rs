@@ -234,10 +234,10 @@ fn epochs_leases_and_their_times_as_shown_do_not_follow_the_wall_clock() {
     for by in [DAY, -DAY, MINUTE, -MINUTE] {
         let mut world = World::new(policy());
         let [a] = world.members(["a"]);
-        let (epoch, due) = (world.epoch(), world.engine.poll_timeout(world.now));
+        let (epoch, due) = (world.epoch(), world.engine.poll_timeout());
         set(&mut world, by);
         assert_eq!(world.epoch(), epoch);
-        assert_eq!(world.engine.poll_timeout(world.now), due, "{by}");
+        assert_eq!(world.engine.poll_timeout(), due, "{by}");
         let shown = world.status();
         let (now, ends): (Timestamp, Timestamp) = (
             shown.generated_utc.parse().unwrap(),

@@ -28,11 +28,11 @@ fn the_epoch_in_force_is_resumed_with_its_secret() {
 fn after_a_reboot_the_wall_clock_places_the_epoch() {
     let (mut world, _) = running();
     let before = world.status();
-    let left = world.engine.poll_timeout(world.now) - world.now.boot;
+    let left = world.engine.poll_timeout() - world.now.boot;
     world.now.boot = s(3);
     world.restart(Policy::default(), s(20), "another boot");
     assert_eq!(world.status().epoch, before.epoch);
-    let next = world.engine.poll_timeout(world.now) - world.now.boot;
+    let next = world.engine.poll_timeout() - world.now.boot;
     let gone = left - next;
     assert!(gone > s(19) && gone < s(21), "{gone:?}");
 }

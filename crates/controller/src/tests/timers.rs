@@ -7,7 +7,7 @@ use policy::Revoke;
 const FIRST: SegmentId = SegmentId::FIRST;
 
 fn next(world: &World) -> (Duration, Timer) {
-    world.engine.poll_timer(world.now).expect("there is one")
+    world.engine.poll_timer().expect("there is one")
 }
 
 #[test]
@@ -116,4 +116,30 @@ fn what_failed_rests_for_a_second_though_an_operator_may_try() {
     world.pass(ms(200));
     let status = world.status();
     assert!(status.epoch.next.is_some() || status.epoch.id > before);
+}
+
+#[test]
+fn nodes_that_come_to_a_large_mesh_wait_for_each_other_and_not_for_ever() {
+    let mut world = World::new(Policy::default());
+    let start = world.now.boot;
+    let mut segment = crate::segment::Segment::new(FIRST, Policy::default());
+    let mut come = |segment: &mut crate::segment::Segment, members: usize| {
+        segment.want_join(members, world.now);
+        world.now.boot += ms(100);
+    };
+    for _ in 0..20 {
+        come(&mut segment, 5_000);
+    }
+    // As long as they come within 200 ms of each other.
+    assert_eq!(segment.joins_at(), Some(start + ms(1_900 + 200)));
+    for _ in 0..80 {
+        come(&mut segment, 5_000);
+    }
+    assert_eq!(segment.joins_at(), Some(start + ms(200) + s(5)));
+    // And the next ones do not have an epoch of their own at once.
+    assert!(segment.take_joins(world.now));
+    segment.rest_joins(5_000, world.now);
+    let rested = world.now.boot + s(5);
+    segment.want_join(5_000, world.now);
+    assert_eq!(segment.joins_at(), Some(rested));
 }

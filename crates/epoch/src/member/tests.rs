@@ -5,8 +5,12 @@
 use super::*;
 use keys::{AuthoritySecret, Commitment};
 use rand_core::OsRng;
+use std::collections::HashMap;
 use wire::fixtures::{self, MESH};
+use wire::rules::Groups;
 use wire::{Digest, Excluded, Signed};
+
+mod apart;
 
 const T0: Duration = Duration::from_secs(1_000);
 
@@ -98,10 +102,20 @@ fn commands(machine: &mut Member) -> Vec<String> {
         Turn::Close => "close".into(),
     };
     let name = |command| match command {
-        Command::Data(EpochChange { install, turn }) => {
-            let parts = install.map(installed).into_iter().chain(turn.map(turned));
+        Command::Data(EpochChange {
+            keep,
+            install,
+            turn,
+        }) => {
+            let kept = keep.map(|it| {
+                let at_once = if it.at_once { " at once" } else { "" };
+                format!("keep {}{at_once}", it.members.len())
+            });
+            let parts = kept.into_iter().chain(install.map(installed));
+            let parts = parts.chain(turn.map(turned));
             Some(parts.collect::<Vec<_>>().join(", "))
         }
+        Command::Derive(_) => Some("derive".into()),
         Command::Agent(Notice::Persist(high)) => Some(format!("persist {}", high.epoch)),
         Command::Agent(Notice::Acknowledge { epoch, phase }) => {
             Some(format!("ack {epoch} {phase:?}"))
@@ -165,6 +179,43 @@ fn the_two_sides_of_a_pair_get_the_same_psk_and_no_two_pairs_do() {
     assert_eq!(psks.len(), 6);
     assert_eq!(psks[&(0, 1)], psks[&(1, 0)]);
     assert_eq!(psks.values().collect::<HashSet<_>>().len(), 3);
+}
+
+#[test]
+fn two_members_that_are_no_hubs_get_no_psk_for_each_other() {
+    let mut mesh = Mesh::new();
+    let mut draft = mesh.draft(&[0, 1, 2]);
+    draft.rules.groups = vec!["hub".into()];
+    draft.rules.hubs = Groups(1);
+    draft.roster[2].groups = Groups(1);
+    let update = mesh.sign(&draft);
+    for (node, peers) in [(0, vec![3]), (1, vec![3]), (2, vec![1, 2])] {
+        let mut machine = mesh.machine(node, HighWater::default());
+        machine
+            .handle_update(update.clone(), Some(secret(1)), Duration::from_secs(5), T0)
+            .unwrap();
+        let (mut installed, mut said) = (Vec::new(), Vec::new());
+        for command in std::iter::from_fn(|| machine.poll_command()) {
+            match command {
+                Command::Data(change) => installed.extend(change.install),
+                Command::Agent(Notice::Report(Change::Activated { peers, .. })) => {
+                    said.push(peers);
+                }
+                Command::Agent(_) => {}
+                Command::Derive(_) => panic!("so few are derived at once"),
+            }
+        }
+        let [install] = &installed[..] else {
+            panic!("{installed:?}")
+        };
+        let planned: Vec<u8> = install.peers.iter().map(|it| it.member.node.0[0]).collect();
+        assert_eq!(planned, peers, "node {node}");
+        assert_eq!(said, [peers.len()]);
+        assert_eq!(
+            (&install.rules, install.own),
+            (&draft.rules, draft.roster[node].groups)
+        );
+    }
 }
 
 #[test]

@@ -38,13 +38,13 @@ use zeroize::Zeroizing;
 
 /// The agent's command to the data plane.
 pub(crate) enum DataCommand {
-    /// Another epoch, or other places of peers: carried out under one write lock, so that no packet passes
-    /// between its parts.
+    /// Another epoch, or other places of peers: the change itself under one write lock, so that no packet passes
+    /// between its parts; what only makes ready for it before, a little at a time.
     Change(TunnelId, DataChange),
     /// The interface's MTU from now on.
     Mtu(TunnelId, usize),
-    /// The system goes another way to this place than before.
-    Moved(SocketAddr),
+    /// The system goes another way to these places than before.
+    Moved(Vec<SocketAddr>),
     /// How long a peer may hear nothing from now on.
     Keepalive(Option<Duration>),
     /// Send this packet in a datagram that nobody fragments, or not at all.
@@ -70,6 +70,8 @@ pub(crate) struct Snapshot {
     /// Every offload by name, and why it is off if it is.
     pub(crate) offloads: Vec<(&'static str, Option<String>)>,
     pub(crate) threads: usize,
+    /// Packets that each rule of the segment has let in; `None`: there are no rules.
+    pub(crate) passed: Option<Vec<u64>>,
 }
 
 /// Packets that the system did not take.
@@ -352,9 +354,33 @@ async fn run_main(
             Wake::Command(Some(DataCommand::Measure(tunnel, packet))) => {
                 worker.measure(tunnel, packet);
             }
+            Wake::Command(Some(DataCommand::Change(id, change))) => {
+                for step in change.steps() {
+                    let mut door = shared.carrier.write();
+                    // Of a tunnel that was closed meanwhile there is nothing to change.
+                    let Some(tunnel) = door.tunnel_mut(id) else {
+                        break;
+                    };
+                    let refused = step.carry_out(tunnel, clock::boot());
+                    worker.flush(&mut door);
+                    drop(door);
+                    for key in refused {
+                        tracing::warn!(%key, "no tunnel is possible with this key");
+                    }
+                    // Else the lock could be taken again before the other threads have seen it free.
+                    std::thread::yield_now();
+                }
+            }
+            Wake::Command(Some(DataCommand::Snapshot(id, answer))) => {
+                let door = shared.carrier.read();
+                if let Some(tunnel) = door.tunnel(id) {
+                    // An answer that nobody waits for any more is dropped.
+                    let _ = answer.send(snapshot(&door, tunnel, shared));
+                }
+            }
             Wake::Command(Some(command)) => {
                 let mut door = shared.carrier.write();
-                carry_out(command, &mut door, shared);
+                carry_out(command, &mut door);
                 worker.flush(&mut door);
             }
             Wake::Device(change) => {
@@ -382,40 +408,25 @@ fn look_after(worker: &Worker, shared: &Shared) -> Option<Duration> {
     door.poll_timeout()
 }
 
-fn carry_out(command: DataCommand, door: &mut FrontDoor, shared: &Shared) {
-    let now = clock::boot();
-    // An answer that nobody waits for any more is dropped, and so is a command for a tunnel that is closed.
+fn carry_out(command: DataCommand, door: &mut FrontDoor) {
     match command {
-        DataCommand::Change(id, change) => {
-            let Some(tunnel) = door.tunnel_mut(id) else {
-                return;
-            };
-            for key in change.carry_out(tunnel, now) {
-                tracing::warn!(%key, "no tunnel is possible with this key");
-            }
-        }
         DataCommand::Mtu(id, mtu) => {
             if let Some(tunnel) = door.tunnel_mut(id) {
                 tunnel.set_mtu(mtu);
             }
         }
         DataCommand::Moved(to) => {
-            for (_, tunnel) in door.tunnels() {
-                tunnel.leave_route(to.into());
-            }
+            let to = to.into_iter().map(Into::into).collect();
+            door.tunnels()
+                .for_each(|(_, tunnel)| tunnel.leave_routes(&to));
         }
         DataCommand::Keepalive(every) => {
             for (_, tunnel) in door.tunnels_mut() {
                 tunnel.set_keepalive(every);
             }
         }
-        // The thread's own: it takes a socket, and no tunnel alone.
-        DataCommand::Measure(..) => {}
-        DataCommand::Snapshot(id, answer) => {
-            if let Some(tunnel) = door.tunnel(id) {
-                let _ = answer.send(snapshot(door, tunnel, shared, now));
-            }
-        }
+        // The thread's own: each takes the door as it needs it.
+        DataCommand::Change(..) | DataCommand::Measure(..) | DataCommand::Snapshot(..) => {}
         DataCommand::ExportPsk(id, key, answer) => {
             let psk = door
                 .tunnel_mut(id)
@@ -426,20 +437,23 @@ fn carry_out(command: DataCommand, door: &mut FrontDoor, shared: &Shared) {
     }
 }
 
-fn snapshot(door: &FrontDoor, tunnel: &Tunnel, shared: &Shared, now: Duration) -> Snapshot {
+/// Others carry meanwhile: with thousands of peers it takes a while.
+fn snapshot(door: &FrontDoor, tunnel: &Tunnel, shared: &Shared) -> Snapshot {
+    let io = IoFailures {
+        tun_write: shared.tun_write.load(Ordering::Relaxed),
+        udp_send: shared.udp_send.load(Ordering::Relaxed),
+    };
     let mut drops = tunnel.drops();
     drops.add(&door.drops());
     Snapshot {
-        peers: tunnel.snapshot(now),
+        peers: tunnel.snapshot(clock::boot()),
         drops,
-        io: IoFailures {
-            tun_write: shared.tun_write.load(Ordering::Relaxed),
-            udp_send: shared.udp_send.load(Ordering::Relaxed),
-        },
+        io,
         traffic: tunnel.traffic(),
         handshakes: tunnel.handshakes(),
         offloads: shared.offloads.states(),
         threads: shared.threads,
+        passed: tunnel.passed_by_rule(),
     }
 }
 

@@ -204,7 +204,7 @@ mod tests {
             own("2001:db8::2", 2, false, false),
             own("172.17.0.1", 4, true, false),
             own("203.0.113.1", 5, true, false),
-            own("10.77.0.2", 3, true, false),
+            own("10.76.0.2", 3, true, false),
             own("203.0.113.2", 6, true, false),
             own("192.0.2.1", 2, true, false),
         ];

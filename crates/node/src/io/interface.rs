@@ -171,11 +171,11 @@ mod tests {
     #[test]
     fn a_range_holds_its_own_addresses_only() {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert!(in_range(ip("10.77.9.9"), ip("10.77.0.2"), 16));
-        assert!(!in_range(ip("10.78.0.1"), ip("10.77.0.2"), 16));
+        assert!(in_range(ip("10.76.9.9"), ip("10.76.0.2"), 16));
+        assert!(!in_range(ip("10.78.0.1"), ip("10.76.0.2"), 16));
         assert!(in_range(ip("fd00::9"), ip("fd00::1"), 64));
         assert!(!in_range(ip("fd00:0:0:1::9"), ip("fd00::1"), 64));
-        assert!(!in_range(ip("10.77.9.9"), ip("fd00::1"), 64));
-        assert!(in_range(ip("8.8.8.8"), ip("10.77.0.2"), 0));
+        assert!(!in_range(ip("10.76.9.9"), ip("fd00::1"), 64));
+        assert!(in_range(ip("8.8.8.8"), ip("10.76.0.2"), 0));
     }
 }

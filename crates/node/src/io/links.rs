@@ -369,9 +369,9 @@ mod tests {
     #[test]
     fn the_address_that_stands_for_a_range_is_in_it_and_not_this_nodes_own() {
         for (own, len, expected) in [
-            ("10.77.0.2", 16, "10.77.0.1"),
-            ("10.77.0.1", 16, "10.77.0.2"),
-            ("10.77.3.6", 30, "10.77.3.5"),
+            ("10.76.0.2", 16, "10.76.0.1"),
+            ("10.76.0.1", 16, "10.76.0.2"),
+            ("10.76.3.6", 30, "10.76.3.5"),
             ("fd00::1", 64, "fd00::2"),
             ("fd00:0:0:1::7", 64, "fd00:0:0:1::1"),
         ] {
@@ -388,7 +388,7 @@ mod tests {
             wanted: Wanted {
                 name: "meshd0".into(),
                 index: 7,
-                v4: ("10.77.0.2".parse().unwrap(), 16),
+                v4: ("10.76.0.2".parse().unwrap(), 16),
                 v6: ("fd00::2".parse().unwrap(), 64),
                 mtu: 1420,
                 queue_len: 4000,
@@ -400,8 +400,8 @@ mod tests {
                 RouteMessageBuilder::<IpAddr>::new().destination_prefix(to.parse().unwrap(), len);
             interest.is_route(&route.unwrap().output_interface(oif).build())
         };
-        assert!(route("10.77.0.3", 32, 2));
-        assert!(route("10.77.0.0", 16, 2));
+        assert!(route("10.76.0.3", 32, 2));
+        assert!(route("10.76.0.0", 16, 2));
         assert!(route("fd00::3", 128, 2));
         assert!(route("192.0.2.0", 24, 7), "by the interface itself");
         assert!(!route("10.0.0.0", 8, 2), "ours goes before it");

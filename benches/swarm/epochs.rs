@@ -1,0 +1,176 @@
+//! One epoch: pushed, verified, acknowledged; beside a bare push, with nodes that leave, and with readers that do not
+//! read.
+
+use crate::args::Args;
+use crate::bare::Bare;
+use crate::joins::joined;
+use crate::node::Order;
+use crate::report::{Table, ms};
+use crate::stats::Sample;
+use crate::swarm::{Swarm, Times};
+use anyhow::ensure;
+use std::time::Duration;
+use tests::harness::now;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// An epoch change by an operator's order, and a bare push of as many bytes.
+pub(crate) async fn rotate(args: &Args) -> anyhow::Result<()> {
+    let mut joined = joined(args, args.nodes).await?;
+    joined.print();
+    let swarm = &mut joined.swarm;
+    swarm.evidence(None);
+    let mut bare = Bare::connect(swarm).await?;
+    let mut epochs = Epochs::default();
+    let mut pushes = Vec::new();
+    let mut bytes = 0;
+    for _ in 0..args.rounds {
+        sleep(PAUSE).await;
+        let before = swarm.meter();
+        let (_, times) = swarm.rotate(|_| true, args.patience).await?;
+        bytes = swarm.spent(&before).frames as usize / swarm.members.len();
+        epochs.take(&times);
+        sleep(PAUSE).await;
+        pushes.extend_from_slice(bare.push(bytes, args.patience).await?.values());
+    }
+    bare.end().await?;
+    let [arrived, acknowledged] = epochs.samples();
+    let bare = Sample::new(pushes);
+    let mut table = Table::new(&HEAD);
+    let rows = [
+        ("a bare push is there", &bare),
+        ("the update is there", &arrived),
+        ("verified and acknowledged", &acknowledged),
+    ];
+    for (name, sample) in rows {
+        table.row(cells(name, sample));
+    }
+    let ratio = |percent: f64| acknowledged.percentile(percent) / bare.percentile(percent);
+    let ratios = [50.0, 99.0, 100.0].map(|it| format!("{:.2}", ratio(it)));
+    let [p50, p99, max] = ratios;
+    table.row(["acknowledged : bare".to_owned(), p50, p99, max]);
+    println!(
+        "{bytes} bytes to each of {} nodes, {} rounds\n\n{table}\n",
+        args.nodes, args.rounds
+    );
+    Ok(())
+}
+
+/// One in a hundred is evicted at once.
+pub(crate) async fn evict(args: &Args) -> anyhow::Result<()> {
+    let mut joined = joined(args, args.nodes).await?;
+    joined.print();
+    let swarm = &mut joined.swarm;
+    let evicted = (args.nodes / 100).max(1);
+    let mut table = Table::new(&HEAD);
+    for round in 0..args.rounds {
+        sleep(PAUSE).await;
+        let from = round * evicted;
+        let upto = from + evicted;
+        ensure!(
+            upto < args.nodes,
+            "no node is left to stay: fewer --rounds, or more --nodes"
+        );
+        let before = swarm.newest();
+        let ordered = now();
+        let epoch = order_evictions(swarm, from..upto).await?;
+        let is_left = |number: usize| number >= upto;
+        let times = swarm.times(epoch, ordered, is_left, args.patience).await?;
+        let name = format!("{evicted} evicted, in {} epochs", epoch - before);
+        table.row(cells(&name, &times.acknowledged));
+        let gone = swarm.count(|it| !it.is_member);
+        ensure!(
+            gone == upto,
+            "{gone} nodes are no members, and {upto} were evicted"
+        );
+    }
+    println!("Until those that stay have acknowledged that they are gone\n\n{table}\n");
+    Ok(())
+}
+
+/// Gives all orders at once; the newest epoch that one of them made.
+async fn order_evictions(swarm: &Swarm, of: std::ops::Range<usize>) -> anyhow::Result<u64> {
+    let orders = swarm.members[of]
+        .iter()
+        .map(|it| swarm.controller.evicting(it.name.as_str()));
+    let mut orders: JoinSet<_> = orders.collect();
+    let mut newest = 0;
+    while let Some(change) = orders.join_next().await {
+        newest = newest.max(change??.epoch);
+    }
+    Ok(newest)
+}
+
+/// Some nodes stop reading. What do the others notice?
+pub(crate) async fn slow(args: &Args) -> anyhow::Result<()> {
+    let mut joined = joined(args, args.nodes).await?;
+    joined.print();
+    let swarm = &mut joined.swarm;
+    swarm.evidence(None);
+    let slow = args.slow.min(args.nodes / 2);
+    let reads = |number: usize| number >= slow;
+    let mut table = Table::new(&HEAD);
+    let mut medians = Vec::new();
+    for (name, is_slow) in [
+        ("all read", false),
+        ("some do not", true),
+        ("all read again", false),
+    ] {
+        let order = if is_slow {
+            Order::StopReading
+        } else {
+            Order::Serve
+        };
+        swarm.members[..slow].iter().for_each(|it| it.order(order));
+        sleep(PAUSE).await;
+        let mut epochs = Epochs::default();
+        for _ in 0..args.rounds {
+            let (_, times) = swarm.rotate(reads, args.patience).await?;
+            epochs.take(&times);
+            sleep(PAUSE).await;
+        }
+        let [_, acknowledged] = epochs.samples();
+        medians.push(acknowledged.median());
+        table.row(cells(name, &acknowledged));
+    }
+    // Those that were cut off, or have read at last, are current again.
+    swarm.quiet(args.patience).await?;
+    println!(
+        "Acknowledged by the {} that read; {slow} do not; the controller's peak is {} MB\n\n{table}\n",
+        args.nodes - slow,
+        swarm.controller.memory().peak / 1_000_000
+    );
+    Ok(())
+}
+
+/// The times of several epochs together.
+#[derive(Default)]
+struct Epochs {
+    arrived: Vec<f64>,
+    acknowledged: Vec<f64>,
+}
+
+impl Epochs {
+    fn take(&mut self, times: &Times) {
+        self.arrived.extend_from_slice(times.arrived.values());
+        self.acknowledged
+            .extend_from_slice(times.acknowledged.values());
+    }
+
+    fn samples(self) -> [Sample; 2] {
+        [Sample::new(self.arrived), Sample::new(self.acknowledged)]
+    }
+}
+
+fn cells(name: &str, sample: &Sample) -> [String; 4] {
+    [
+        name.to_owned(),
+        ms(sample.median()),
+        ms(sample.percentile(99.0)),
+        ms(sample.max()),
+    ]
+}
+
+const HEAD: [&str; 4] = ["Since the order, ms", "p50", "p99", "max"];
+/// Between two measurements.
+const PAUSE: Duration = Duration::from_millis(1_500);

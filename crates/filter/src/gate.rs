@@ -1,0 +1,190 @@
+//! One peer's gate: packets that go out open it for answers, packets that come in have to pass.
+
+use crate::flows::{Flow, Flows};
+use crate::fragments::{Datagram, Fragments};
+use crate::openings::{Access, Openings};
+use crate::parse::{Packet, Part, Upper};
+use std::time::Duration;
+
+/// The gate for the packets of one peer. Until anything is sent to it, it remembers nothing.
+#[derive(Debug, Default)]
+pub struct Gate {
+    access: Access,
+    flows: Option<Flows>,
+    fragments: Option<Box<Fragments>>,
+}
+
+/// Why a packet is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No rule allows it, and it answers nothing that this host has sent.
+    NoRule,
+    /// A later fragment of a datagram whose first fragment did not pass, or has yet to come.
+    Fragment,
+    /// An ICMP error about nothing that this host has sent.
+    IcmpError,
+    /// Not to be read, so that nobody can tell what it is.
+    Unreadable,
+}
+
+impl Gate {
+    /// A gate with this access and without a memory.
+    pub fn new(access: Access) -> Self {
+        Self {
+            access,
+            flows: None,
+            fragments: None,
+        }
+    }
+
+    /// From now on this is what the peer may send. Flows that this host has opened stay.
+    pub fn set(&mut self, access: Access) {
+        match access {
+            Access::All => *self = Self::default(),
+            Access::Only(_) => self.access = access,
+        }
+    }
+
+    /// Whether everything passes.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        matches!(self.access, Access::All)
+    }
+
+    /// This host sends a packet to the peer: answers to it are let in.
+    #[inline]
+    pub fn sent(&mut self, packet: &[u8], now: Duration) {
+        if let Access::Only(openings) = &self.access {
+            let flow = opened(openings, packet);
+            if let Some((flow, flags)) = flow {
+                let flows = self
+                    .flows
+                    .get_or_insert_with(|| Flows::new(openings.room()));
+                flows.sent(flow, flags, now);
+            }
+        }
+    }
+
+    /// Lets a packet of the peer in, or says why not.
+    ///
+    /// # Errors
+    /// The [`Refusal`]; nothing has changed then.
+    #[inline]
+    pub fn admit(&mut self, packet: &[u8], now: Duration) -> Result<(), Refusal> {
+        match &self.access {
+            Access::All => Ok(()),
+            Access::Only(openings) => {
+                let packet = Packet::read(packet).ok_or(Refusal::Unreadable)?;
+                let fragments = &mut self.fragments;
+                pass(openings, self.flows.as_ref(), fragments, &packet, now)
+            }
+        }
+    }
+}
+
+/// The flow that a packet of this host opens, and its TCP flags; `None`: nobody needs to remember it.
+fn opened(openings: &Openings, packet: &[u8]) -> Option<(Flow, u8)> {
+    let packet = Packet::read(packet)?;
+    let (Part::Whole(upper) | Part::First(upper, _)) = packet.part else {
+        return None;
+    };
+    // A peer that opens many flows, as the rules allow it to, makes this host send as many answers. Were they
+    // entered, it would fill the table.
+    if openings.lets_in_answers(&upper) {
+        return None;
+    }
+    let flags = match upper {
+        Upper::Tcp { flags, .. } => flags,
+        Upper::Udp { .. }
+        | Upper::Echo { .. }
+        | Upper::IcmpError(_)
+        | Upper::Icmp
+        | Upper::Other(_) => 0,
+    };
+    Some((Flow::opened_by(&packet)?, flags))
+}
+
+fn pass(
+    openings: &Openings,
+    flows: Option<&Flows>,
+    fragments: &mut Option<Box<Fragments>>,
+    packet: &Packet<'_>,
+    now: Duration,
+) -> Result<(), Refusal> {
+    let datagram = |id| Datagram {
+        source: packet.source,
+        destination: packet.destination,
+        id,
+    };
+    let (upper, first) = match packet.part {
+        Part::Whole(upper) => (upper, None),
+        Part::First(upper, id) => (upper, Some(id)),
+        Part::Later(id) => {
+            if let Some(rule) = openings.any() {
+                openings.count(rule);
+                return Ok(());
+            }
+            let passed = fragments.as_ref();
+            let passed = passed.is_some_and(|it| it.has_passed(&datagram(id), now));
+            return passed.then_some(()).ok_or(Refusal::Fragment);
+        }
+    };
+    judge(openings, flows, packet, upper, now)?;
+    // Its later fragments say nothing of ports, and follow it.
+    if let Some(id) = first {
+        fragments.get_or_insert_default().pass(datagram(id), now);
+    }
+    Ok(())
+}
+
+fn judge(
+    openings: &Openings,
+    flows: Option<&Flows>,
+    packet: &Packet<'_>,
+    upper: Upper<'_>,
+    now: Duration,
+) -> Result<(), Refusal> {
+    if let Some(rule) = openings.rule(&upper) {
+        openings.count(rule);
+        return Ok(());
+    }
+    let has = |flow: &Flow| flows.is_some_and(|flows| flows.has(flow, now));
+    let passes = match upper {
+        Upper::Echo {
+            is_request: true, ..
+        } => true,
+        Upper::IcmpError(quote) => {
+            let is_ours = about_ours(openings, packet, quote, &has);
+            return is_ours.then_some(()).ok_or(Refusal::IcmpError);
+        }
+        Upper::Tcp { .. }
+        | Upper::Udp { .. }
+        | Upper::Echo { .. }
+        | Upper::Icmp
+        | Upper::Other(_) => Flow::answered_by(packet, upper).is_some_and(|flow| has(&flow)),
+    };
+    passes.then_some(()).ok_or(Refusal::NoRule)
+}
+
+/// Whether an ICMP error is about a packet that this host may have sent: "too big" has to arrive, or its sender
+/// goes on with packets that do not.
+fn about_ours(
+    openings: &Openings,
+    packet: &Packet<'_>,
+    quote: &[u8],
+    has: &impl Fn(&Flow) -> bool,
+) -> bool {
+    let Some(quoted) = Packet::quoted(quote) else {
+        return false;
+    };
+    let (Part::Whole(upper) | Part::First(upper, _)) = quoted.part else {
+        return false;
+    };
+    if quoted.source != packet.destination {
+        return false;
+    }
+    // Nobody remembers answers to what a rule lets in. Only the one that they went to may complain of them: any
+    // other peer could else slow down a connection between two that it sees nothing of.
+    let is_answer = quoted.destination == packet.source && openings.lets_in_answers(&upper);
+    is_answer || Flow::opened_by(&quoted).is_some_and(|flow| has(&flow))
+}

@@ -1,0 +1,70 @@
+//! The rules of a segment as one node has to keep them, and what they come to for each of its peers.
+
+use crate::flows::Room;
+use crate::openings::{Access, Openings};
+use crate::rule::{Groups, Rule};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The rules of one segment for one node.
+#[derive(Debug)]
+pub struct Rules {
+    allow: Vec<Rule>,
+    own: Groups,
+    /// Packets that each rule has let in.
+    passed: Arc<[AtomicU64]>,
+    room: Arc<Room>,
+    /// By the peer's groups, as far as they make a difference.
+    compiled: BTreeMap<u64, Arc<Openings>>,
+}
+
+impl Rules {
+    /// The rules of a node that is in the groups `own`. Everything else is refused.
+    pub fn new(allow: Vec<Rule>, own: Groups, room: Arc<Room>) -> Self {
+        let passed = allow.iter().map(|_| AtomicU64::new(0)).collect();
+        Self {
+            allow,
+            own,
+            passed,
+            room,
+            compiled: BTreeMap::new(),
+        }
+    }
+
+    /// The same, but where `before` says the same for a node in the same groups, its counters go on.
+    pub fn after(self, before: Option<&Self>) -> Self {
+        match before.filter(|it| it.own == self.own && it.allow == self.allow) {
+            Some(before) => Self {
+                passed: Arc::clone(&before.passed),
+                compiled: before.compiled.clone(),
+                ..self
+            },
+            None => self,
+        }
+    }
+
+    /// The packets that a peer in the groups `peer` may send to this node.
+    pub fn toward(&mut self, peer: Groups) -> Access {
+        let mine = self.allow.iter().zip(0..);
+        let mine = mine.filter(|(rule, _)| self.own.is_meant(rule.to));
+        // Groups that no rule names make no difference: peers with the same rest share what is compiled.
+        let telling = mine.clone().fold(0, |bits, (rule, _)| bits | rule.from.0);
+        let key = peer.0 & telling;
+        let openings = self.compiled.entry(key).or_insert_with(|| {
+            let theirs = mine.filter(|(rule, _)| peer.is_meant(rule.from));
+            Arc::new(Openings::new(
+                theirs,
+                Arc::clone(&self.passed),
+                Arc::clone(&self.room),
+            ))
+        });
+        Access::Only(Arc::clone(openings))
+    }
+
+    /// Packets that each rule has let in, in the order of the rules.
+    pub fn passed(&self) -> Vec<u64> {
+        let counts = self.passed.iter();
+        counts.map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+}
