@@ -18,6 +18,7 @@ use crate::io::ways::Exits;
 use crate::keepalive::Watch;
 use crate::persist::{Enrolment, Keeper};
 use crate::probe::{self, Prober};
+use crate::segment::Segment;
 use crate::session::{self, Introduction, Session, Shown};
 use crate::shell::{Inputs, Shell};
 use crate::standing::Wanted;
@@ -144,15 +145,19 @@ pub(crate) fn start(
         seen,
         derive_at_once: epoch::DERIVE_AT_ONCE,
     });
-    let shell = Shell {
-        agent,
+    let segment = Segment {
         wg,
-        enrolment,
-        keeper,
-        data,
         tunnel,
         underlay,
         guard,
+        targets,
+    };
+    let shell = Shell {
+        agent,
+        enrolment,
+        keeper,
+        data,
+        segment,
         emitter: emitting.running,
         benchmark: emitting.health,
         outbox: None,
@@ -162,7 +167,6 @@ pub(crate) fn start(
         announcement: Announcement::new(config.advertise),
         mock_mean: emitting.mock_mean,
         announced,
-        targets,
         derivations: JoinSet::new(),
     };
     let inputs = Inputs {

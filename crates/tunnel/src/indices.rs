@@ -151,7 +151,7 @@ mod tests {
                             continue;
                         };
                         assert_eq!(holders[at].fetch_add(1, Ordering::SeqCst), 0);
-                        assert_eq!(peer_at(&table, at as u32), Some(owner));
+                        assert_eq!(peer_at(table, at as u32), Some(owner));
                         holders[at].fetch_sub(1, Ordering::SeqCst);
                         drop(index);
                     }

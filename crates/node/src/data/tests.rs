@@ -102,5 +102,53 @@ async fn a_tun_device_that_never_rests_does_not_keep_datagrams_out() {
     plane.stop().await;
 }
 
+/// A device that says how often it was read, and when it was given back.
+fn device() -> (Box<dyn Tun>, UnixStream, Arc<AtomicU64>) {
+    let read = Arc::new(AtomicU64::new(0));
+    let (mut keeper, ready) = UnixStream::pair().expect("there are sockets");
+    keeper.write_all(&[0]).expect("one byte fits");
+    let endless = Endless {
+        ready,
+        read: Arc::clone(&read),
+    };
+    (Box::new(endless), keeper, read)
+}
+
+#[tokio::test]
+async fn a_segment_that_is_left_gives_its_device_back_and_the_other_is_carried_on() {
+    let ((one, one_end, _), (other, _other_end, other_read)) = (device(), device());
+    let (plane, first, _) = start(one);
+    let second = plane
+        .open(config(), vec![other])
+        .expect("its key is another");
+    assert_ne!(first, second);
+    let passed = |packets| {
+        let enough = other_read.load(Ordering::Relaxed) + packets;
+        until(|| other_read.load(Ordering::Relaxed) >= enough)
+    };
+    assert!(passed(MANY_TURNS), "both are read");
+    plane.close(first);
+    let snapshot = plane.snapshot(first).await;
+    assert!(snapshot.is_none(), "there is nothing left of it");
+    // The other end of a device that was given back.
+    one_end.set_nonblocking(true).expect("it can be");
+    let given_back = || matches!(one_end.try_clone().and_then(|mut it| it.write(&[0])), Err(error) if error.kind() == io::ErrorKind::BrokenPipe);
+    assert!(until(given_back), "the device is closed");
+    assert!(passed(MANY_TURNS), "the other is carried on");
+    assert!(plane.snapshot(second).await.is_some());
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn a_device_without_a_queue_for_each_thread_is_not_taken() {
+    let (one, _end, _) = device();
+    let (plane, ..) = start(one);
+    let refused = plane.open(config(), Vec::new());
+    let refused = refused.map_err(|error| error.to_string());
+    let expected = "the interface has 0 queues, and 1 threads carry packets: set data_threads to 0";
+    assert_eq!(refused, Err(expected.to_owned()));
+    plane.stop().await;
+}
+
 /// Packets that take the data plane a good many turns.
 const MANY_TURNS: u64 = 100_000;
