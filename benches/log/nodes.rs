@@ -223,7 +223,7 @@ impl Line {
             listen_port: 51_820,
             advertised: Vec::new(),
             addresses: Vec::new(),
-            newest: None,
+            newest: Vec::new(),
             holds: Vec::new(),
             told: Vec::new(),
             log: None,

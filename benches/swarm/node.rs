@@ -34,11 +34,9 @@ pub(crate) struct World {
     pub(crate) controller: ControllerId,
     /// The keys whose updates count.
     pub(crate) authorities: Vec<AuthorityId>,
-    /// Buys a place.
-    pub(crate) token: TokenSecret,
     /// Updates that were verified here.
     pub(crate) known: Known,
-    /// What the nodes were told, in all.
+    /// The messages that all nodes were told.
     pub(crate) counts: Counts,
     /// Bounds the handshakes that this process computes at a time: the nodes of a fleet have a processor each.
     pub(crate) dials: Semaphore,
@@ -62,6 +60,8 @@ pub(crate) struct Node {
     pub(crate) number: u32,
     pub(crate) name: NodeName,
     pub(crate) secret: NodeSecret,
+    /// Buys its place.
+    pub(crate) token: TokenSecret,
     pub(crate) wg: WgPublicKey,
     pub(crate) dialer: Dialer,
     pub(crate) world: Arc<World>,
@@ -142,10 +142,12 @@ impl Node {
         sender.send(&ToController::Hello(self.hello()?)).await?;
         let answer = self.answer(&mut receiver).await?;
         drop(place);
-        let ToNode::Welcome { place, .. } = answer else {
+        let ToNode::Welcome { places, .. } = answer else {
             bail!("out of turn: {}", name_of(&answer));
         };
-        self.believe(&place)?;
+        for place in &places {
+            self.believe(place)?;
+        }
         *failures = 0;
         self.slot.connected(connection.clone());
         self.acknowledge_again(&mut sender).await?;
@@ -157,9 +159,9 @@ impl Node {
         let connection = self.dialer.connect(self.world.address).await?;
         let (mut sender, mut receiver) = connection.open_stream().await?;
         let enrol = Enrol {
-            token: TokenSecret::from_bytes(*self.world.token.expose()),
+            token: TokenSecret::from_bytes(*self.token.expose()),
             name: Some(self.name.clone()),
-            wg: self.wg,
+            segments: vec![wire::Ask::unnamed(self.wg)],
             addresses: vec![self.machine()],
         };
         sender.send(&ToController::Enrol(enrol)).await?;
@@ -170,7 +172,10 @@ impl Node {
             .fetch_add(connection.received(), Ordering::Relaxed);
         connection.close("enrolled");
         match answer {
-            ToNode::Enrolled(place) => Ok(self.believe(&place)?.mesh),
+            ToNode::Enrolled(places) => {
+                let place = places.first().context("no place")?;
+                Ok(self.believe(place)?.mesh)
+            }
             other => bail!("out of turn: {}", name_of(&other)),
         }
     }
@@ -222,7 +227,7 @@ impl Node {
             listen_port: 51_820,
             advertised: Vec::new(),
             addresses: vec![self.machine()],
-            newest: newest.cloned(),
+            newest: newest.cloned().into_iter().collect(),
             holds: held.map(|it| it.verified.digest()).collect(),
             told: self.memory.told.clone(),
             log: self.memory.kept,
@@ -317,6 +322,10 @@ impl Node {
             ToNode::Duplicate(duplicate) => bail!("{duplicate}"),
             ToNode::Enrolled(_)
             | ToNode::Welcome { .. }
+            | ToNode::Placed(_)
+            | ToNode::NotPlaced { .. }
+            | ToNode::Invited { .. }
+            | ToNode::Left { .. }
             | ToNode::Seen { .. }
             | ToNode::Ways { .. }
             | ToNode::Waiting { .. }
@@ -398,12 +407,12 @@ impl Node {
         let end = known.end(mark, &news.checkpoint, trusted)?;
         if let Some(kept) = self.memory.kept {
             if news.from != kept.events {
-                ensure!(
-                    !self.memory.has_asked,
-                    "a proof that was asked for begins elsewhere"
-                );
-                self.memory.has_asked = true;
-                sender.send(&ToController::Kept { log: kept }).await?;
+                // An update in between was dropped for a slow reader. Those that are on their way until the answer
+                // comes are proved from elsewhere too.
+                self.world.counts.unproven.fetch_add(1, Ordering::Relaxed);
+                if !std::mem::replace(&mut self.memory.has_asked, true) {
+                    sender.send(&ToController::Kept { log: kept }).await?;
+                }
                 return Ok(false);
             }
             let proof: Vec<Hash> = news.proof.iter().copied().map(Hash).collect();
@@ -442,7 +451,12 @@ impl Node {
         phase: Phase,
     ) -> anyhow::Result<()> {
         let epoch = update.verified.epoch;
-        Ok(sender.send(&ToController::Ack { epoch, phase }).await?)
+        let ack = ToController::Ack {
+            segment: update.verified.segment,
+            epoch,
+            phase,
+        };
+        Ok(sender.send(&ack).await?)
     }
 
     /// When [`Self::handle_timeout`] is due.
@@ -545,6 +559,10 @@ pub(crate) fn name_of(message: &ToNode) -> &'static str {
         ToNode::Ways { .. } => "Ways",
         ToNode::Waiting { .. } => "Waiting",
         ToNode::Authorities { .. } => "Authorities",
+        ToNode::Placed(_) => "Placed",
+        ToNode::NotPlaced { .. } => "NotPlaced",
+        ToNode::Invited { .. } => "Invited",
+        ToNode::Left { .. } => "Left",
     }
 }
 

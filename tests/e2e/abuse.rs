@@ -151,7 +151,7 @@ async fn say(connection: &Connection, turn: usize) -> Option<Streams> {
             listen_port: 51_820,
             advertised: Vec::new(),
             addresses: Vec::new(),
-            newest: None,
+            newest: Vec::new(),
             holds: Vec::new(),
             told: Vec::new(),
             log: None,

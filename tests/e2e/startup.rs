@@ -135,7 +135,7 @@ async fn enrol(identity: &NodeSecret, token: &str, wg: keys::WgPublicKey) -> boo
     let enrol = Enrol {
         token: token.secret,
         name: None,
-        wg,
+        segments: vec![wire::Ask::unnamed(wg)],
         addresses: Vec::new(),
     };
     let sent = sender.send(&ToController::Enrol(enrol)).await;

@@ -36,12 +36,12 @@ pub(crate) async fn enrol(
     send.send(&ToController::Enrol(Enrol {
         token: keys::TokenSecret::from_bytes(*token.secret.expose()),
         name: None,
-        wg: wg.public(),
+        segments: vec![wire::Ask::unnamed(wg.public())],
         addresses: Vec::new(),
     }))
     .await?;
     match receive.recv().await? {
-        Some(ToNode::Enrolled(place)) => Ok((*place.verify(&token.authorities)?).clone()),
+        Some(ToNode::Enrolled(places)) => Ok((*places[0].verify(&token.authorities)?).clone()),
         other => bail!("instead of a place: {other:?}"),
     }
 }
@@ -93,7 +93,7 @@ async fn session(
         listen_port: introduction.listen_port,
         advertised: Vec::new(),
         addresses: Vec::new(),
-        newest: None,
+        newest: Vec::new(),
         holds: Vec::new(),
         told: Vec::new(),
         log: None,
@@ -101,7 +101,7 @@ async fn session(
         instance: wire::fixtures::instance(1, 1),
     };
     send.send(&ToController::Hello(hello)).await?;
-    let Some(ToNode::Welcome { place, .. }) = receive.recv().await? else {
+    let Some(ToNode::Welcome { places, .. }) = receive.recv().await? else {
         bail!("no welcome");
     };
     let (outbox, mut said) = mpsc::channel(64);
@@ -109,7 +109,7 @@ async fn session(
         address: controller.to_string(),
         remote: controller,
         dialled,
-        place: (*place.verify(&introduction.authorities)?).clone(),
+        places: vec![(*places[0].verify(&introduction.authorities)?).clone()],
         skew_ms: 0,
     };
     to_loop.send(Session::Up { event, outbox }).await?;

@@ -155,7 +155,7 @@ async fn carry(
     };
     let _hello = receive.recv().await?;
     let welcome = ToNode::Welcome {
-        place: place.clone(),
+        places: vec![place.clone()],
         unix_ms: u64::try_from(jiff::Timestamp::now().as_millisecond())?,
         observed: ([127, 0, 0, 1], 1).into(),
     };

@@ -113,12 +113,12 @@ async fn enrol(dialer: &Dialer, token: &Token, at: SocketAddr) -> anyhow::Result
     let enrol = Enrol {
         token: TokenSecret::from_bytes(*token.secret.expose()),
         name: None,
-        wg: WgSecret::generate(&mut OsRng).public(),
+        segments: vec![wire::Ask::unnamed(WgSecret::generate(&mut OsRng).public())],
         addresses: Vec::new(),
     };
     send.send(&ToController::Enrol(enrol)).await?;
     match receive.recv().await? {
-        Some(ToNode::Enrolled(place)) => Ok((*place.verify(&token.authorities)?).clone()),
+        Some(ToNode::Enrolled(places)) => Ok((*places[0].verify(&token.authorities)?).clone()),
         other => anyhow::bail!("instead of a place: {other:?}"),
     }
 }
@@ -137,7 +137,7 @@ async fn session(
         listen_port: 51_820,
         advertised: Vec::new(),
         addresses: Vec::new(),
-        newest: None,
+        newest: Vec::new(),
         holds: Vec::new(),
         told: Vec::new(),
         log: None,
@@ -214,6 +214,7 @@ impl Flood {
                 way_v6: Way::Unknown,
             });
             raw(&ToController::Report {
+                segment: keys::SegmentId::FIRST,
                 peers: peers.collect(),
                 interface: InterfaceReport::default(),
             })
@@ -230,6 +231,7 @@ impl Flood {
             // Larger than this mesh can make one, and not so large that it is no frame.
             Self::LargeReports => reports(10_000),
             Self::Acks => raw(&ToController::Ack {
+                segment: keys::SegmentId::FIRST,
                 epoch: Epoch(u64::from(turn)),
                 phase: Phase::Activated,
             }),

@@ -272,7 +272,7 @@ async fn ask(connection: &Connection) -> Option<Stream> {
     let enrol = ToController::Enrol(Enrol {
         token: TokenSecret::generate(&mut OsRng),
         name: None,
-        wg: WgSecret::generate(&mut OsRng).public(),
+        segments: vec![wire::Ask::unnamed(WgSecret::generate(&mut OsRng).public())],
         addresses: Vec::new(),
     });
     sender.send(&raw(&enrol)).await.ok()?;
@@ -289,7 +289,7 @@ async fn newcomer(token: Token) -> anyhow::Result<usize> {
         let enrol = ToController::Enrol(Enrol {
             token: TokenSecret::from_bytes(*token.secret.expose()),
             name: None,
-            wg: WgSecret::generate(&mut OsRng).public(),
+            segments: vec![wire::Ask::unnamed(WgSecret::generate(&mut OsRng).public())],
             addresses: Vec::new(),
         });
         let attempt = async {

@@ -108,6 +108,7 @@ fn place(mesh: &Mesh, node: NodeId) -> Place {
         name: wire::NodeName,
         mesh: MeshId,
         segment: keys::SegmentId,
+        segment_name: wire::SegmentName,
         v4: (Ipv4Addr, u8),
         v6: (Ipv6Addr, u8),
     }
@@ -117,6 +118,7 @@ fn place(mesh: &Mesh, node: NodeId) -> Place {
         node,
         mesh: enrolment.mesh,
         segment: enrolment.segment,
+        segment_name: enrolment.segment_name,
         name: enrolment.name,
         v4: enrolment.v4,
         v6: enrolment.v6,

@@ -27,8 +27,9 @@ fn a_stranger_who_knows_all_public_keys_gets_no_packet_through() {
         node,
         mesh: keys::MeshId([0; 16]),
         segment: keys::SegmentId::FIRST,
+        segment_name: wire::SegmentName::default(),
         name: name(STRANGER),
-        v4: ([10, 77, 0, 200].into(), 16),
+        v4: ([10, 76, 0, 200].into(), 16),
         v6: (known[0].member.v6.to_bits().wrapping_add(0xFFFF).into(), 64),
     };
     let scope = Scope { node, place };
@@ -102,7 +103,7 @@ async fn ask(used: Token) -> anyhow::Result<Vec<Refusal>> {
         ToController::Enrol(Enrol {
             token,
             name: None,
-            wg: WgSecret::generate(&mut OsRng).public(),
+            segments: vec![wire::Ask::unnamed(WgSecret::generate(&mut OsRng).public())],
             addresses: Vec::new(),
         })
     };
@@ -111,7 +112,7 @@ async fn ask(used: Token) -> anyhow::Result<Vec<Refusal>> {
         listen_port: 51820,
         advertised: Vec::new(),
         addresses: Vec::new(),
-        newest: None,
+        newest: Vec::new(),
         holds: Vec::new(),
         told: Vec::new(),
         log: None,

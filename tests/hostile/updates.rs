@@ -506,6 +506,7 @@ impl Scene {
             name,
             mesh,
             segment,
+            segment_name,
             v4,
             v6,
         } = enrolment;
@@ -513,6 +514,7 @@ impl Scene {
             node: self.node(),
             mesh,
             segment,
+            segment_name,
             name,
             v4,
             v6,
@@ -626,6 +628,7 @@ struct Enrolment {
     name: NodeName,
     mesh: MeshId,
     segment: SegmentId,
+    segment_name: wire::SegmentName,
     v4: (Ipv4Addr, u8),
     v6: (Ipv6Addr, u8),
 }

@@ -74,7 +74,7 @@ impl Controller {
         let authority = self.authority.expose_base64();
         let setup = Setup {
             policy: self.policy.clone(),
-            mesh_v4: (Ipv4Addr::new(10, 77, 0, 0), 16),
+            mesh_v4: (Ipv4Addr::new(10, 76, 0, 0), 16),
             mesh_v6: None,
             advertise: vec!["192.0.2.1:7443".into()],
             controller: ControllerId([1; 32]),
@@ -113,7 +113,7 @@ impl Controller {
         let enrol = Enrol {
             token: TokenSecret::from_bytes(*token.secret.expose()),
             name: None,
-            wg: wg.public(),
+            segments: vec![wire::Ask::unnamed(wg.public())],
             addresses: Vec::new(),
         };
         engine.handle_message(id, ToController::Enrol(enrol), now);
@@ -123,7 +123,9 @@ impl Controller {
                 && let ToNode::Enrolled(enrolled) = *message
             {
                 let trusted = [self.authority.public()];
-                let enrolled = enrolled.verify(&trusted).expect("the authority signs it");
+                let enrolled = enrolled[0]
+                    .verify(&trusted)
+                    .expect("the authority signs it");
                 place = Some((*enrolled).clone());
             }
         }
@@ -225,9 +227,9 @@ impl World {
         let (message, rest) = message.expect("a frame").expect("a whole frame");
         assert!(rest.is_empty());
         match message {
-            ToNode::Welcome { place, .. } => {
+            ToNode::Welcome { places, .. } => {
                 let trusted = [self.controller.authority.public()];
-                let place = place.verify(&trusted).expect("the authority signs it");
+                let place = places[0].verify(&trusted).expect("the authority signs it");
                 assert_eq!(*place, self.nodes[node].place, "a place is for life");
                 self.nodes[node].link.welcomed = true;
                 self.nodes[node].link.failures = 0;
@@ -248,6 +250,10 @@ impl World {
             ToNode::Enrolled(_)
             | ToNode::Waiting { .. }
             | ToNode::Refused { .. }
+            | ToNode::Placed(_)
+            | ToNode::NotPlaced { .. }
+            | ToNode::Invited { .. }
+            | ToNode::Left { .. }
             | ToNode::Seen { .. } => {}
         }
         self.run_node(node);

@@ -170,7 +170,7 @@ impl Node {
             listen_port: self.address.port(),
             advertised: Vec::new(),
             addresses: Vec::new(),
-            newest: self.agent.mark().cloned(),
+            newest: self.agent.mark().cloned().into_iter().collect(),
             holds: self.agent.holds(),
             told: self.agent.told(),
             log: self.agent.log(),
@@ -185,7 +185,7 @@ impl Node {
             address: remote.to_string(),
             remote,
             dialled: self.clock(now),
-            place,
+            places: vec![place],
             skew_ms: 0,
         };
         self.agent.handle_session(up, self.clocks(now));

@@ -149,7 +149,7 @@ impl Agent {
                 address,
                 remote,
                 dialled,
-                place,
+                places,
                 skew_ms,
             } => {
                 if self.lost_at.is_some_and(|lost_at| dialled <= lost_at) {
@@ -158,7 +158,7 @@ impl Agent {
                     self.control.down(address, TIME_LOST.to_owned());
                     self.effects.push_back(Effect::HangUp);
                 } else {
-                    self.up(address, remote, place, skew_ms, now);
+                    self.up(address, remote, places, skew_ms, now);
                 }
             }
             SessionEvent::Message(message) => {
@@ -232,7 +232,12 @@ impl Agent {
             .handle_round(results, &own, &view, peers, known, now.wall);
         self.places.tell_gaps(&view, &own);
         let interface = self.interface.clone();
-        self.say(ToController::Report { peers, interface });
+        let segment = self.place.segment;
+        self.say(ToController::Report {
+            segment,
+            peers,
+            interface,
+        });
     }
 
     /// Takes where the kernel sends what is meant for the peers, between two rounds.
@@ -475,10 +480,20 @@ impl Agent {
 
     // ---- control channel --------------------------------------------------------------------
 
-    fn up(&mut self, address: String, remote: SocketAddr, place: Place, skew_ms: i64, now: Now) {
+    fn up(
+        &mut self,
+        address: String,
+        remote: SocketAddr,
+        places: Vec<Place>,
+        skew_ms: i64,
+        now: Now,
+    ) {
         self.counts.control_connections += 1;
         self.control.up(address, remote, skew_ms);
-        if place != self.place {
+        let mut places = places.into_iter();
+        if let Some(place) = places.find(|it| it.segment == self.place.segment)
+            && place != self.place
+        {
             self.effects.push_back(Effect::Move(place));
         }
         self.effects.push_back(Effect::LookAtUnderlay);
@@ -521,7 +536,18 @@ impl Agent {
             ToNode::Duplicate(duplicate) => self.tell_duplicate(duplicate, now),
             // The session's.
             ToNode::Seen { .. } => {}
-            ToNode::Ways { node, ways } => self.theirs(node, ways, now),
+            ToNode::Ways {
+                segment,
+                node,
+                ways,
+            } if segment == self.place.segment => self.theirs(node, ways, now),
+            ToNode::Ways { .. } => {}
+            ToNode::Placed(_)
+            | ToNode::NotPlaced { .. }
+            | ToNode::Invited { .. }
+            | ToNode::Left { .. } => {
+                tracing::warn!("the controller speaks of another segment; ignored");
+            }
             ToNode::Authorities { successions } => self.follow(&successions),
             ToNode::Enrolled(_)
             | ToNode::Waiting { .. }
@@ -708,7 +734,11 @@ impl Agent {
                 self.effects.push_back(remember);
             }
             Notice::Acknowledge { epoch, phase } => {
-                self.say(ToController::Ack { epoch, phase });
+                self.say(ToController::Ack {
+                    segment: self.place.segment,
+                    epoch,
+                    phase,
+                });
                 self.effects.push_back(Effect::LookAtUnderlay);
                 if phase != Phase::Installed {
                     let view = self.member.view();

@@ -16,8 +16,8 @@ pub enum SessionEvent {
         remote: SocketAddr,
         /// When this connection was begun, on the boot-time clock.
         dialled: Duration,
-        /// The node's place; the authority has signed it.
-        place: Place,
+        /// The node's places, one in each of its segments; the authority has signed them.
+        places: Vec<Place>,
         /// The node's wall clock minus the controller's, in milliseconds.
         skew_ms: i64,
     },

@@ -88,7 +88,7 @@ impl Bench {
             address: "controller:7443".into(),
             remote: endpoint(9),
             dialled: self.now.boot,
-            place: place(&self.own),
+            places: vec![place(&self.own)],
             skew_ms: 0,
         };
         self.agent.handle_session(up, self.now);
@@ -181,6 +181,7 @@ fn place(own: &Member) -> Place {
         node: own.node,
         mesh: MESH,
         segment: keys::SegmentId::FIRST,
+        segment_name: wire::SegmentName::default(),
         name: own.name.clone(),
         v4: (own.v4, 24),
         v6: (own.v6, 64),

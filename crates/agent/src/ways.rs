@@ -188,7 +188,7 @@ mod tests {
         PeerWays {
             node: NodeId([n; 32]),
             ways: [
-                (IpAddr::from([10, 77, 0, n]), v4),
+                (IpAddr::from([10, 76, 0, n]), v4),
                 (IpAddr::from([0xFD00, 0, 0, 0, 0, 0, 0, u16::from(n)]), v6),
             ],
         }

@@ -27,9 +27,9 @@ use crate::segments::Segments;
 use allowance::Bucket;
 use keys::{NodeId, TokenHash, WgPublicKey};
 use std::net::IpAddr;
-use wire::NodeName;
 use wire::message::{Enrol, Refusal};
 use wire::update::MAX_ROSTER;
+use wire::{Ask, NodeName};
 
 /// The part that decides who is let in.
 #[derive(Debug)]
@@ -96,23 +96,26 @@ impl Enrolment<'_> {
         enrol: &Enrol,
         now: Now,
     ) -> Result<Admission, Refusal> {
+        let [Ask { wg, .. }] = enrol.segments[..] else {
+            return Err(Refusal::Protocol);
+        };
         let known = self.fleet.name_of(&peer);
         if let Some(name) = known {
             // A node whose answer was lost asks again; it has proved the key that the place is of.
-            if self.fleet.node(name).is_some_and(|n| n.wg == enrol.wg) {
+            if self.fleet.node(name).is_some_and(|n| n.wg == wg) {
                 return Ok(Admission::Known(name.clone()));
             }
         }
         // The key may be in the wrong hands, and a token is not what it lacks.
-        if self.fleet.is_banned(&peer, &enrol.wg) {
+        if self.fleet.is_banned(&peer, &wg) {
             return Err(Refusal::Banned);
         }
         let waits = self.fleet.waiting_of(&peer);
-        if let Some((name, _)) = waits.filter(|(_, waiting)| waiting.wg == enrol.wg) {
+        if let Some((name, _)) = waits.filter(|(_, waiting)| waiting.wg == wg) {
             return Ok(Admission::StillWaiting(name.clone()));
         }
         // A weak key would be another name for somebody else's, or for nobody's.
-        if !peer.is_sound() || !enrol.wg.is_sound() {
+        if !peer.is_sound() || !wg.is_sound() {
             return Err(Refusal::WeakKey);
         }
         // The token first: nobody without one takes from what those have who hold one.
@@ -135,12 +138,12 @@ impl Enrolment<'_> {
             },
         };
         let mut others = self.fleet.waiting().iter();
-        let others_wait = others.find(|(_, it)| it.node != peer && it.wg == enrol.wg);
+        let others_wait = others.find(|(_, it)| it.node != peer && it.wg == wg);
         let is_another = |waiting: &Waiting| waiting.node != peer;
         if self.fleet.waiting().get(&name).is_some_and(is_another) {
             return Err(Refusal::NameTaken);
         }
-        let owner = self.fleet.owner_of(&enrol.wg);
+        let owner = self.fleet.owner_of(&wg);
         if owner.is_some_and(|owner| *owner != name) || others_wait.is_some() {
             return Err(Refusal::KeyTaken);
         }
@@ -151,7 +154,7 @@ impl Enrolment<'_> {
                 event: Event::NodeWaiting {
                     name: name.clone(),
                     node: peer,
-                    wg: enrol.wg,
+                    wg,
                     token,
                 },
                 name,
@@ -161,7 +164,7 @@ impl Enrolment<'_> {
                 event: Event::NodeRekeyed {
                     name: name.clone(),
                     node: peer,
-                    wg: enrol.wg,
+                    wg,
                     token,
                 },
                 name,
@@ -172,7 +175,7 @@ impl Enrolment<'_> {
                 let place = Newcomer {
                     name,
                     node: peer,
-                    wg: enrol.wg,
+                    wg,
                     token,
                 };
                 place.create(self.network, self.fleet, self.segments)

@@ -16,7 +16,7 @@ use crate::push::Push;
 use crate::segments::Segments;
 use ::admin::Refused;
 use jiff::Timestamp;
-use keys::{Epoch, NodeId};
+use keys::{Epoch, NodeId, SegmentId};
 use policy::{Subject, Unacceptable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -64,10 +64,10 @@ struct StagedRun {
     kept: u32,
 }
 
-/// What a node says that it knows: the newest mark, the end of the log, the updates that it holds, and up to where it was
+/// The memory of a node, by its word: the newest mark, the end of the log, the updates that it holds, and up to where it was
 /// told of places.
 type Memory = (
-    Option<Signed<Mark>>,
+    Vec<Signed<Mark>>,
     Option<LogEnd>,
     Vec<Digest>,
     Vec<PlacesMark>,
@@ -146,9 +146,18 @@ impl Ingest<'_> {
             ToController::Present => self.present(id, name, now),
             ToController::Kept { log } => self.kept(id, log, now),
             ToController::Evidence { envelope } => self.evidence(id, name, &envelope, now),
-            ToController::Ack { epoch, phase } => self.ack(id, name, epoch, phase),
+            ToController::Ack {
+                segment: _,
+                epoch,
+                phase,
+            } => self.ack(id, name, epoch, phase),
             ToController::Whole => self.whole(id, now),
-            ToController::Report { peers, interface } => self.observe(name, peers, interface, now),
+            ToController::Report {
+                segment: _,
+                peers,
+                interface,
+            } => self.observe(name, peers, interface, now),
+            ToController::Join { .. } => self.close(id, Refusal::Protocol),
             ToController::Endpoints {
                 listen_port,
                 advertised,
@@ -171,7 +180,7 @@ impl Ingest<'_> {
         let Some(session) = self.connections.session(id) else {
             return;
         };
-        // What was sent whole is not asked for again.
+        // Nobody needs again, at once, an update that was sent whole.
         if !session.holds.take().is_empty() {
             self.again(id, now);
         }
@@ -256,7 +265,7 @@ impl Ingest<'_> {
             self.output.send(id, words);
         }
         let welcome = ToNode::Welcome {
-            place,
+            places: vec![place],
             unix_ms: now.unix_ms(),
             observed: session.remote,
         };
@@ -283,10 +292,12 @@ impl Ingest<'_> {
 
     /// The mark that a node remembers, as far as the authority signed it for this mesh. The mere word of a
     /// node is worth nothing: any member could claim an epoch that never was, and raise a false alarm.
-    fn proven(&self, newest: Option<Signed<Mark>>) -> Option<Verified<Mark>> {
+    fn proven(&self, newest: Vec<Signed<Mark>>) -> Option<Verified<Mark>> {
         // A node that was away has the word of an authority before.
         let trusted = self.journal.fleet().authorities();
-        let mark = newest.and_then(|mark| mark.verify(&trusted).ok());
+        let mark = newest
+            .into_iter()
+            .find_map(|mark| mark.verify(&trusted).ok());
         mark.filter(|mark| mark.mesh == self.mesh.id)
     }
 
@@ -380,7 +391,15 @@ impl Ingest<'_> {
             let was_astray = before.and_then(|it| it.get(peer)).is_some_and(is_astray);
             if now.is_some_and(is_astray) || was_astray {
                 let ways = now.map(|it| it.ways.clone()).unwrap_or_default();
-                self.output.send(id, ToNode::Ways { node, ways });
+                let segment = SegmentId::FIRST;
+                self.output.send(
+                    id,
+                    ToNode::Ways {
+                        segment,
+                        node,
+                        ways,
+                    },
+                );
             }
         }
     }

@@ -8,7 +8,7 @@ use keys::{AuthorityId, AuthoritySecret, ControllerId, MeshId, Scope, SegmentId}
 use std::time::Duration;
 use wire::signed::VerifyError;
 use wire::update::MAX_REASON_LEN;
-use wire::{Digest, Excluded, Mark, Member, NodeName, Place, Rules, Signed};
+use wire::{Digest, Excluded, Mark, Member, NodeName, Place, Rules, SegmentName, Signed};
 
 /// Whether a token is enough for a place.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,6 +56,7 @@ impl Mesh {
             node: node.id,
             mesh: self.id,
             segment,
+            segment_name: SegmentName::default(),
             name: name.clone(),
             v4: self.network.v4(node.host),
             v6: self.network.v6(node.host),

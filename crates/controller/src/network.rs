@@ -109,12 +109,12 @@ fn unique_local(mesh: MeshId) -> Ipv6Addr {
 mod tests {
     use super::*;
 
-    const V4: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 77, 0, 0), 16);
+    const V4: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 76, 0, 0), 16);
 
     #[test]
     fn a_number_is_the_same_host_in_both_ranges() {
         let network = Network::new(V4, None, MeshId([0xab; 16])).unwrap();
-        assert_eq!(network.v4(258), (Ipv4Addr::new(10, 77, 1, 2), 16));
+        assert_eq!(network.v4(258), (Ipv4Addr::new(10, 76, 1, 2), 16));
         let v6: Ipv6Addr = "fdab:abab:abab:abab::102".parse().unwrap();
         assert_eq!(network.v6(258), (v6, 64));
         assert_eq!(network.last_host(), 65_534);
@@ -124,7 +124,7 @@ mod tests {
     fn ranges_without_room_or_with_host_bits_are_refused() {
         let mesh = MeshId([0; 16]);
         assert!(Network::new((V4.0, 31), None, mesh).is_err());
-        assert!(Network::new((Ipv4Addr::new(10, 77, 0, 1), 16), None, mesh).is_err());
+        assert!(Network::new((Ipv4Addr::new(10, 76, 0, 1), 16), None, mesh).is_err());
         assert!(Network::new(V4, Some((Ipv6Addr::LOCALHOST, 64)), mesh).is_err());
     }
 }

@@ -6,7 +6,7 @@
 //! some, until the connection can take them; of ways, the newest of each node, and of so many nodes. What a node that
 //! reads nothing holds of the controller's memory is bounded by that: 64 words, of which updates are shared with all.
 
-use keys::NodeId;
+use keys::{NodeId, SegmentId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -45,7 +45,7 @@ struct State {
     news: VecDeque<ToNode>,
     /// There is more, which it has not asked for yet.
     has_news: bool,
-    ways: BTreeMap<NodeId, [Way; 2]>,
+    ways: BTreeMap<(SegmentId, NodeId), [Way; 2]>,
     is_closed: bool,
 }
 
@@ -55,10 +55,15 @@ impl Outbox {
         let mut state = self.state();
         match outbound {
             Outbound::Message(message) => match *message {
-                ToNode::Ways { node, ways } => {
-                    // What is left out is said again with the next reports.
-                    if state.ways.len() < WAYS || state.ways.contains_key(&node) {
-                        state.ways.insert(node, ways);
+                ToNode::Ways {
+                    segment,
+                    node,
+                    ways,
+                } => {
+                    // A way that is left out is said again with the next report.
+                    let of = (segment, node);
+                    if state.ways.len() < WAYS || state.ways.contains_key(&of) {
+                        state.ways.insert(of, ways);
                     }
                 }
                 message => {
@@ -146,8 +151,12 @@ impl State {
         if std::mem::take(&mut self.has_news) {
             return Some(Outbound::Places);
         }
-        let (node, ways) = self.ways.pop_first()?;
-        Some(Outbound::Message(Box::new(ToNode::Ways { node, ways })))
+        let ((segment, node), ways) = self.ways.pop_first()?;
+        Some(Outbound::Message(Box::new(ToNode::Ways {
+            segment,
+            node,
+            ways,
+        })))
     }
 }
 
@@ -178,7 +187,11 @@ mod tests {
         let mut id = [0; 32];
         id[..2].copy_from_slice(&node.to_be_bytes());
         let (node, ways) = (NodeId(id), [Way::Unknown, Way::Unknown]);
-        Outbound::Message(Box::new(ToNode::Ways { node, ways }))
+        Outbound::Message(Box::new(ToNode::Ways {
+            segment: SegmentId::FIRST,
+            node,
+            ways,
+        }))
     }
 
     fn word() -> Outbound {

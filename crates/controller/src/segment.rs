@@ -3,6 +3,7 @@
 //! with `Segment::adopt`, once it is durable. Durable decisions lie in the fold
 //! ([`crate::fleet::Standings`]), under this segment's id.
 
+use crate::changed::Changed;
 use crate::clock::Now;
 use crate::decide::joins;
 use crate::fleet::{Case, Fleet, Standings};
@@ -26,7 +27,6 @@ use bases::Bases;
 pub(crate) use draft::Draft;
 pub use draft::Unpublished;
 pub(crate) use issue::Issue;
-pub(crate) use watch::Changed;
 use watch::Watch;
 
 /// A segment.

@@ -264,14 +264,14 @@ impl World {
         let enrol = Enrol {
             token: TokenSecret::from_bytes(*token.secret.expose()),
             name: wanted.map(name),
-            wg,
+            segments: vec![wire::Ask::unnamed(wg)],
             addresses: Vec::new(),
         };
         self.say(id, ToController::Enrol(enrol));
         match self.told.get(&id).and_then(|told| told.last()) {
             Some(ToNode::Enrolled(place)) => {
                 let authority = AuthoritySecret::from_base64(&self.authority).unwrap();
-                let place = place.verify(&[authority.public()]).unwrap();
+                let place = place[0].verify(&[authority.public()]).unwrap();
                 assert_eq!(place.node, secret.public());
                 Ok((id, place.name.clone()))
             }
@@ -317,7 +317,7 @@ impl World {
             listen_port: 51820,
             advertised: Vec::new(),
             addresses: Vec::new(),
-            newest,
+            newest: newest.into_iter().collect(),
             holds: Vec::new(),
             told: Vec::new(),
             log: None,
@@ -430,7 +430,14 @@ impl World {
 
     fn ack(&mut self, node: &Node, phase: Phase) {
         let epoch = self.update(node).0.epoch;
-        self.say(node.connection, ToController::Ack { epoch, phase });
+        self.say(
+            node.connection,
+            ToController::Ack {
+                segment: keys::SegmentId::FIRST,
+                epoch,
+                phase,
+            },
+        );
     }
 
     fn epoch(&mut self) -> u64 {

@@ -54,7 +54,7 @@ pub struct Install {
     pub epoch: Epoch,
     /// Every other member that this node has a tunnel to. Nobody is left in the slot `next` that is not among them.
     pub peers: Vec<PeerPlan>,
-    /// What members may send to each other.
+    /// The rules of what members may send to each other.
     pub rules: Rules,
     /// The groups of this node.
     pub own: Groups,

@@ -18,7 +18,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use wire::log::LogEnd;
-use wire::{Digest, Mark, NodeName, Place, Signed, Token};
+use wire::{Digest, Mark, NodeName, Place, SegmentName, Signed, Token};
 
 /// The result of enrolment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +30,7 @@ pub(crate) struct Enrolment {
     pub(crate) authorities: Vec<AuthorityId>,
     pub(crate) mesh: MeshId,
     pub(crate) segment: SegmentId,
+    pub(crate) segment_name: SegmentName,
     pub(crate) v4: (Ipv4Addr, u8),
     pub(crate) v6: (Ipv6Addr, u8),
     /// The keys that were enrolled; `None` in a file of an earlier version, until the next start.
@@ -339,6 +340,7 @@ impl Enrolment {
             authorities,
             mesh: place.mesh,
             segment: place.segment,
+            segment_name: place.segment_name.clone(),
             v4: place.v4,
             v6: place.v6,
             keys: Some(keys),
@@ -351,6 +353,7 @@ impl Enrolment {
             name: place.name.clone(),
             mesh: place.mesh,
             segment: place.segment,
+            segment_name: place.segment_name.clone(),
             v4: place.v4,
             v6: place.v6,
             ..self.clone()
@@ -363,6 +366,7 @@ impl Enrolment {
             node,
             mesh: self.mesh,
             segment: self.segment,
+            segment_name: self.segment_name.clone(),
             name: self.name.clone(),
             v4: self.v4,
             v6: self.v6,
@@ -509,7 +513,8 @@ mod tests {
             authorities: Vec::new(),
             mesh: MESH,
             segment: SegmentId::FIRST,
-            v4: ([10, 77, 0, 2].into(), 16),
+            segment_name: SegmentName::default(),
+            v4: ([10, 76, 0, 2].into(), 16),
             v6: ("fd00::2".parse().unwrap(), 64),
             keys: None,
         };

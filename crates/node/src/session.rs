@@ -19,8 +19,8 @@ use wire::host_port::{Host, HostPort, HostPortError};
 use wire::log::LogEnd;
 use wire::message::{Enrol, Hello, MAX_OWN, Refusal};
 use wire::{
-    Digest, Duplicate, Instance, Mark, NodeName, Place, Signed, Succession, ToController, ToNode,
-    Token, VerifyError, succession,
+    Ask, Digest, Duplicate, Instance, Mark, NodeName, Place, Signed, Succession, ToController,
+    ToNode, Token, VerifyError, succession,
 };
 
 /// News of the control channel.
@@ -146,6 +146,16 @@ fn believe(
     }
 }
 
+/// The same of several places.
+fn believe_all(
+    places: &[Signed<Place>],
+    node: NodeId,
+    authorities: &[AuthorityId],
+) -> Result<Vec<Place>, SessionError> {
+    let believed = places.iter().map(|it| believe(it, node, authorities));
+    believed.collect()
+}
+
 /// Keeps the control channel up until the agent is gone.
 pub(crate) async fn run(
     dialer: Dialer,
@@ -209,7 +219,7 @@ async fn once(
         listen_port: introduction.listen_port,
         advertised: introduction.advertised.clone(),
         addresses: addresses.clone(),
-        newest: shown.newest,
+        newest: shown.newest.into_iter().collect(),
         holds: shown.holds,
         told: shown.told,
         log: shown.log,
@@ -228,18 +238,18 @@ async fn once(
             .await
             .map_err(|_| SessionError::Silent)??;
     }
-    let (place, unix_ms, observed) = match answer {
+    let (places, unix_ms, observed) = match answer {
         Some(ToNode::Welcome {
-            place,
+            places,
             unix_ms,
             observed,
-        }) => (place, unix_ms, observed),
+        }) => (places, unix_ms, observed),
         Some(ToNode::Duplicate(duplicate)) => return Err(SessionError::Duplicate(duplicate)),
         Some(ToNode::Refused { reason }) => return Err(SessionError::Refused(reason)),
         Some(_) => return Err(SessionError::OutOfTurn),
         None => return Err(SessionError::Closed),
     };
-    let place = believe(&place, introduction.node, &introduction.authorities)?;
+    let places = believe_all(&places, introduction.node, &introduction.authorities)?;
     backoff.reset();
     let skew_ms =
         i64::try_from(i128::from(clock::unix_ms()) - i128::from(unix_ms)).unwrap_or(i64::MAX);
@@ -248,7 +258,7 @@ async fn once(
         address: address.to_owned(),
         remote: connection.remote(),
         dialled,
-        place,
+        places,
         skew_ms,
     };
     let pulse = connection.pulse();
@@ -368,7 +378,7 @@ async fn enrol_at(
     send.send(&ToController::Enrol(Enrol {
         token: secret,
         name: name.cloned(),
-        wg,
+        segments: vec![Ask::unnamed(wg)],
         addresses,
     }))
     .await?;
@@ -393,8 +403,9 @@ async fn enrol_at(
     }
     connection.close("enrolled");
     match answer {
-        Some(ToNode::Enrolled(place)) => {
-            let place = believe(&place, node, &authorities)?;
+        Some(ToNode::Enrolled(places)) => {
+            let mut places = believe_all(&places, node, &authorities)?.into_iter();
+            let place = places.next().ok_or(SessionError::OutOfTurn)?;
             Ok((place, authorities))
         }
         Some(ToNode::Refused { reason }) => Err(SessionError::Refused(reason)),
@@ -527,8 +538,9 @@ mod tests {
             node,
             mesh: MeshId([1; 16]),
             segment: SegmentId::FIRST,
+            segment_name: wire::SegmentName::default(),
             name: "node-a".parse().unwrap(),
-            v4: ([10, 77, 0, 2].into(), 16),
+            v4: ([10, 76, 0, 2].into(), 16),
             v6: ("fd00::2".parse().unwrap(), 64),
         };
         let trusted = [authority.public()];

@@ -57,6 +57,7 @@ async fn frames_travel_both_ways_and_a_foreign_one_is_an_error() {
         there.open_stream().await.unwrap();
     to_controller
         .send(&ToController::Ack {
+            segment: keys::SegmentId::FIRST,
             epoch: Epoch(7),
             phase: Phase::Dark,
         })
@@ -68,6 +69,7 @@ async fn frames_travel_both_ways_and_a_foreign_one_is_an_error() {
     assert!(matches!(
         heard,
         ToController::Ack {
+            segment: keys::SegmentId::FIRST,
             epoch: Epoch(7),
             phase: Phase::Dark
         }

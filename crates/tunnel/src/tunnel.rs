@@ -24,6 +24,7 @@ use crate::stamps::Stamps;
 use crate::traffic::Traffic;
 use crate::whereabouts::Endpoints;
 use allowance::Bucket;
+use filter::{Groups, Rule};
 use keys::{Epoch, Psk, SharedSecret, WgPublicKey};
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
@@ -66,7 +67,7 @@ pub struct Tunnel {
     pub(crate) inside: Inside,
     /// The insides of the other tunnels behind the same door.
     pub(crate) beside: Inside,
-    pub(crate) gates: Gates,
+    gates: Gates,
     next_tick: Option<Duration>,
     /// Whether an epoch has been in force since the tunnel was empty.
     is_in_force: bool,
@@ -195,6 +196,18 @@ impl Tunnel {
         }
         self.next_tick.get_or_insert(now + TICK);
         refused
+    }
+
+    /// The rules of the epoch that was installed last, for this node in the groups `own`, and the groups of its
+    /// peers; a peer that is not among them is in none. They hold from the epoch's activation on, for a newcomer at
+    /// once. An epoch without this call has no rules, and everything passes.
+    pub fn install_rules(
+        &mut self,
+        allow: Vec<Rule>,
+        own: Groups,
+        groups: impl IntoIterator<Item = (WgPublicKey, Groups)>,
+    ) {
+        self.gates.install(allow, own, groups, &mut self.peers);
     }
 
     /// Begins `epoch`: `next → current → previous`. A peer that is not part of it is gone when this
@@ -368,6 +381,11 @@ impl Tunnel {
     /// Packets that were not carried.
     pub fn drops(&self) -> Drops {
         self.local.drops.read()
+    }
+
+    /// Packets that each rule in force has let in, in the order of the rules; `None`: there are no rules.
+    pub fn passed_by_rule(&self) -> Option<Vec<u64>> {
+        self.gates.passed()
     }
 
     /// Packets that were carried since start, peers that are gone included.

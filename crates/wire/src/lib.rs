@@ -18,7 +18,8 @@
 //! | [`succession`] | the word of an authority for the next one |
 //! | [`evidence`] | DSSE envelope around an in-toto statement with the benchmark predicate |
 //! | [`token`] | the enrolment token's one string |
-//! | [`name`] | node names |
+//! | [`name`] | names of nodes and segments |
+//! | [`segment`] | a node asks for a place in a segment |
 //! | [`family`] | whether two machines can reach each other by the families of their addresses |
 //! | [`host_port`] | where a machine is reached, as a person writes it |
 //! | [`instance`] | which process speaks for a node |
@@ -44,6 +45,7 @@ pub mod message;
 pub mod name;
 pub mod place;
 pub mod rules;
+pub mod segment;
 pub mod signed;
 pub mod succession;
 pub mod token;
@@ -56,9 +58,10 @@ pub use frame::{Frame, FrameError};
 pub use host_port::HostPort;
 pub use instance::{Duplicate, Instance};
 pub use message::{ToController, ToNode};
-pub use name::NodeName;
+pub use name::{NodeName, SegmentName};
 pub use place::Place;
 pub use rules::Rules;
+pub use segment::Ask;
 pub use signed::{Digest, Signed, Verified, VerifyError};
 pub use succession::Succession;
 pub use token::Token;

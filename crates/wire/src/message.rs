@@ -7,14 +7,15 @@ use crate::endpoints::{Entries, PlacesMark};
 use crate::frame::Frame;
 use crate::instance::{Duplicate, Instance};
 use crate::log::{LogEnd, LogNews};
-use crate::name::NodeName;
+use crate::name::{NodeName, SegmentName};
 use crate::place::Place;
+use crate::segment::{Ask, Unplaced};
 use crate::signed::{Digest, Signed};
 use crate::succession::Succession;
 use crate::update::{EpochUpdate, MAX_ROSTER, Mark};
 use crate::way::{MAX_LINK_NAME, Way};
 use bytes::Bytes;
-use keys::{Epoch, EpochSecret, NodeId, TokenSecret, WgPublicKey};
+use keys::{Epoch, EpochSecret, NodeId, SegmentId, TokenSecret};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
@@ -44,16 +45,20 @@ pub enum ToController {
     },
     /// How far the node has come with an epoch (type 4).
     Ack {
+        /// The segment that the epoch is of.
+        segment: SegmentId,
         /// The epoch.
         epoch: Epoch,
         /// The node's progress with it.
         phase: Phase,
     },
-    /// The node's observations of its peers (type 5).
+    /// The node's observations of its peers in a segment (type 5).
     Report {
-        /// One entry per peer that the node knows of.
+        /// The segment.
+        segment: SegmentId,
+        /// One entry per peer that the node knows of in it.
         peers: Vec<PeerReport>,
-        /// How its own interface stands.
+        /// How its own interface in it stands.
         interface: InterfaceReport,
     },
     /// Where the node can be reached; sent again when it changes (type 6).
@@ -75,6 +80,11 @@ pub enum ToController {
     },
     /// Changes came against an update that the node does not hold: asks for the updates whole (type 9).
     Whole,
+    /// Asks for a place in one more segment; answered with [`ToNode::Placed`] or [`ToNode::NotPlaced`] (type 10).
+    Join {
+        /// The segment, by name, and the node's key in it.
+        ask: Ask,
+    },
 }
 
 /// Asks to be enrolled.
@@ -85,8 +95,9 @@ pub struct Enrol {
     pub token: TokenSecret,
     /// The name that the node would like, where the token does not name it.
     pub name: Option<NodeName>,
-    /// The node's WireGuard key.
-    pub wg: WgPublicKey,
+    /// The segments that the node would like to be in, with a WireGuard key for each; 1 to
+    /// [`MAX_SEGMENTS`](crate::segment::MAX_SEGMENTS).
+    pub segments: Vec<Ask>,
     /// Addresses of the node's machine, and the one that it dialled: with one of them in the mesh's range, it
     /// could not live there. At most [`MAX_OWN`].
     pub addresses: Vec<IpAddr>,
@@ -103,9 +114,10 @@ pub struct Hello {
     pub advertised: Vec<SocketAddr>,
     /// Addresses of its machine that peers may reach it at, best first; at most [`MAX_ENDPOINTS`].
     pub addresses: Vec<IpAddr>,
-    /// The newest epoch that was in force on the node, as the authority signed it: a mere number could be
-    /// made up, and would then pass for news of a history that the controller has lost.
-    pub newest: Option<Signed<Mark>>,
+    /// Of each segment the newest epoch that was in force on the node, as the authority signed it: a mere number
+    /// could be made up, and would then pass for news of a history that the controller has lost. At most
+    /// [`MAX_SEGMENTS`](crate::segment::MAX_SEGMENTS).
+    pub newest: Vec<Signed<Mark>>,
     /// Digests of the updates that the node still holds, so that the next one may come as what changed. At most
     /// [`MAX_HELD`].
     pub holds: Vec<Digest>,
@@ -177,11 +189,12 @@ impl InterfaceReport {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToNode {
     /// Answers [`ToController::Enrol`] (type 1).
-    Enrolled(Signed<Place>),
+    Enrolled(Vec<Signed<Place>>),
     /// Answers [`ToController::Hello`]: the controller knows this node (type 2).
     Welcome {
-        /// The node's place in the mesh.
-        place: Signed<Place>,
+        /// The node's places, one in each of its segments. A place that the node has and that is not among them is
+        /// none any more.
+        places: Vec<Signed<Place>>,
         /// The controller's wall clock, in milliseconds since 1970, to show the skew.
         unix_ms: u64,
         /// The address that the connection comes from, as the controller sees it.
@@ -220,6 +233,8 @@ pub enum ToNode {
     },
     /// Another node says that its packets to this one do not take the tunnel, or take it again (type 10).
     Ways {
+        /// The segment that both are in.
+        segment: SegmentId,
         /// The other node.
         node: NodeId,
         /// Its system's ways to this node's IPv4 and IPv6 address.
@@ -238,6 +253,25 @@ pub enum ToNode {
     },
     /// As [`Self::Update`], of which only the changes against one that the node holds are sent (type 13).
     Changes(ChangedUpdate),
+    /// The node has a place in one more segment, or another one than before (type 14).
+    Placed(Signed<Place>),
+    /// Answers [`ToController::Join`]: the node has no place there. The connection stays (type 15).
+    NotPlaced {
+        /// The segment that it asked for.
+        name: SegmentName,
+        /// Why.
+        reason: Unplaced,
+    },
+    /// An operator lets the node into a segment: it makes a key and says [`ToController::Join`] (type 16).
+    Invited {
+        /// The segment.
+        name: SegmentName,
+    },
+    /// The node has no place in this segment any more (type 17).
+    Left {
+        /// The segment.
+        segment: SegmentId,
+    },
 }
 
 /// Why evidence was not accepted, and whether it may be later.
@@ -362,6 +396,10 @@ pub enum Refusal {
 }
 
 const SMALL: usize = 4 << 10;
+/// Room for a mark, some held updates and a number for each of 16 segments.
+const HELLO: usize = 16 << 10;
+/// Room for a signed place in each of 16 segments.
+const PLACES: usize = 8 << 10;
 const EVIDENCE: usize = crate::evidence::MAX_ENVELOPE_LEN + 16;
 /// Room for [`MAX_ROSTER`] nodes in a roster, as many in the list of the excluded, or a list of endpoints.
 const FLEET: usize = 8 << 20;
@@ -387,12 +425,14 @@ impl Frame for ToController {
             Self::Present => 7,
             Self::Kept { .. } => 8,
             Self::Whole => 9,
+            Self::Join { .. } => 10,
         }
     }
 
     fn limit(frame_type: u8) -> Option<usize> {
         match frame_type {
-            1 | 2 | 4 | 6..=9 => Some(SMALL),
+            2 => Some(HELLO),
+            1 | 4 | 6..=10 => Some(SMALL),
             3 => Some(EVIDENCE),
             5 => Some(report_limit(MAX_ROSTER)),
             _ => None,
@@ -416,6 +456,10 @@ impl Frame for ToNode {
             Self::Waiting { .. } => 11,
             Self::Authorities { .. } => 12,
             Self::Changes(_) => 13,
+            Self::Placed(_) => 14,
+            Self::NotPlaced { .. } => 15,
+            Self::Invited { .. } => 16,
+            Self::Left { .. } => 17,
         }
     }
 
@@ -430,7 +474,8 @@ impl Frame for ToNode {
 
     fn limit(frame_type: u8) -> Option<usize> {
         match frame_type {
-            1 | 2 | 5..=12 => Some(SMALL),
+            1 | 2 => Some(PLACES),
+            5..=12 | 14..=17 => Some(SMALL),
             3 | 4 | 13 => Some(FLEET),
             _ => None,
         }
@@ -485,7 +530,7 @@ mod tests {
             listen_port: 51820,
             advertised: vec!["[fd00::1]:51820".parse().unwrap()],
             addresses: Vec::new(),
-            newest: None,
+            newest: Vec::new(),
             holds: Vec::new(),
             told: Vec::new(),
             log: None,
@@ -513,12 +558,12 @@ mod tests {
 
     #[test]
     fn a_frame_over_its_types_limit_is_refused_before_its_payload() {
-        let mut header = [crate::PROTOCOL_VERSION, 2, 0, 0, 0, 0, 0x10, 1];
+        let mut header = [crate::PROTOCOL_VERSION, 4, 0, 0, 0, 0, 0x10, 1];
         let error = frame::decode_header::<ToController>(header).unwrap_err();
         assert_eq!(
             error,
             FrameError::TooLarge {
-                frame_type: 2,
+                frame_type: 4,
                 len: 4097,
                 limit: 4096
             }
@@ -554,7 +599,7 @@ mod tests {
         let enrol = Enrol {
             token: TokenSecret::from_bytes([0xAB; 32]),
             name: None,
-            wg: WgPublicKey([1; 32]),
+            segments: vec![Ask::unnamed(keys::WgPublicKey([1; 32]))],
             addresses: Vec::new(),
         };
         assert!(format!("{enrol:?}").contains("TokenSecret(..)"));

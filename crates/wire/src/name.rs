@@ -1,5 +1,5 @@
-//! Node names: one DNS label, so that a name can become a host name, a file name or a metric label
-//! without quoting. One encoding per name: lower case only.
+//! Names of nodes and of segments: one DNS label each, so that a name can become a host name, a file name or a
+//! metric label without quoting. One encoding per name: lower case only.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -28,12 +28,11 @@ impl NodeName {
 impl TryFrom<String> for NodeName {
     type Error = NameError;
     fn try_from(text: String) -> Result<Self, NameError> {
-        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        let ok = (1..=MAX_NAME_LEN).contains(&text.len())
-            && text.bytes().all(allowed)
-            && !text.starts_with('-')
-            && !text.ends_with('-');
-        if ok { Ok(Self(text)) } else { Err(NameError) }
+        if is_label(&text) {
+            Ok(Self(text))
+        } else {
+            Err(NameError)
+        }
     }
 }
 
@@ -56,6 +55,68 @@ impl fmt::Display for NodeName {
     }
 }
 
+/// A segment's name: 1 to 63 of `a`–`z`, `0`–`9` and `-`, with no `-` at either end.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SegmentName(String);
+
+/// The text is not a segment's name.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a segment name is 1 to 63 of a-z, 0-9 and '-', with no '-' at either end")]
+pub struct SegmentNameError;
+
+impl SegmentName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for SegmentName {
+    /// The name of the one segment of a mesh whose configuration names none.
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
+
+impl TryFrom<String> for SegmentName {
+    type Error = SegmentNameError;
+    fn try_from(text: String) -> Result<Self, SegmentNameError> {
+        if is_label(&text) {
+            Ok(Self(text))
+        } else {
+            Err(SegmentNameError)
+        }
+    }
+}
+
+impl FromStr for SegmentName {
+    type Err = SegmentNameError;
+    fn from_str(text: &str) -> Result<Self, SegmentNameError> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl From<SegmentName> for String {
+    fn from(name: SegmentName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for SegmentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn is_label(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=MAX_NAME_LEN).contains(&text.len())
+        && text.bytes().all(allowed)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +125,7 @@ mod tests {
     fn names_are_dns_labels() {
         for good in ["a", "node-a", "9", &"x".repeat(63)] {
             assert!(good.parse::<NodeName>().is_ok(), "{good}");
+            assert!(good.parse::<SegmentName>().is_ok(), "{good}");
         }
         for bad in [
             "",
@@ -77,6 +139,7 @@ mod tests {
             &"x".repeat(64),
         ] {
             assert!(bad.parse::<NodeName>().is_err(), "{bad}");
+            assert!(bad.parse::<SegmentName>().is_err(), "{bad}");
         }
     }
 }

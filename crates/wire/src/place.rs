@@ -1,7 +1,7 @@
-//! A node's place in a mesh, signed by the authority: the controller's connection key alone cannot send
+//! A node's place in a segment of a mesh, signed by the authority: the controller's connection key alone cannot send
 //! a node into another mesh, give it another address, or have a foreign prefix routed into its tunnel.
 
-use crate::name::NodeName;
+use crate::name::{NodeName, SegmentName};
 use crate::signed::Signable;
 use keys::{MeshId, NodeId, SegmentId};
 use serde::{Deserialize, Serialize};
@@ -22,11 +22,13 @@ pub struct Place {
     pub mesh: MeshId,
     /// The segment.
     pub segment: SegmentId,
+    /// The segment's name, for people and for the names of interfaces and files.
+    pub segment_name: SegmentName,
     /// The node's name in it.
     pub name: NodeName,
-    /// The node's IPv4 address inside the mesh and the mesh's prefix length.
+    /// The node's IPv4 address inside the segment and the segment's prefix length.
     pub v4: (Ipv4Addr, u8),
-    /// The node's IPv6 address inside the mesh and the mesh's prefix length.
+    /// The node's IPv6 address inside the segment and the segment's prefix length.
     pub v6: (Ipv6Addr, u8),
 }
 
@@ -64,6 +66,7 @@ mod tests {
             node: NodeId([1; 32]),
             mesh: MeshId([2; 16]),
             segment: SegmentId::FIRST,
+            segment_name: SegmentName::default(),
             name: "node-a".parse().unwrap(),
             v4: (v4.0.parse().unwrap(), v4.1),
             v6: (v6.0.parse().unwrap(), v6.1),

@@ -112,7 +112,7 @@ impl World {
                 epoch_seconds: 10,
                 ..Policy::default()
             },
-            mesh_v4: (Ipv4Addr::new(10, 77, 0, 0), 16),
+            mesh_v4: (Ipv4Addr::new(10, 76, 0, 0), 16),
             mesh_v6: None,
             advertise: vec!["192.0.2.1:7443".into()],
             controller: ControllerId([1; 32]),
@@ -152,6 +152,7 @@ impl World {
             6 => self.say(
                 node,
                 ToController::Ack {
+                    segment: keys::SegmentId::FIRST,
                     epoch: Epoch(u64::from(a) << (b % 64)),
                     phase: [Phase::Installed, Phase::Activated, Phase::Dark][usize::from(b % 3)],
                 },
@@ -180,6 +181,7 @@ impl World {
                 self.say(
                     node,
                     ToController::Report {
+                        segment: keys::SegmentId::FIRST,
                         peers: vec![report; usize::from(b % 5)],
                         interface: InterfaceReport {
                             unusable: b.is_multiple_of(2),
@@ -268,7 +270,7 @@ impl World {
             listen_port: 51_820,
             advertised: Vec::new(),
             addresses: Vec::new(),
-            newest,
+            newest: newest.into_iter().collect(),
             holds: Vec::new(),
             told: Vec::new(),
             log: claims.is_multiple_of(5).then(|| LogEnd {
@@ -304,7 +306,9 @@ impl World {
         let enrol = Enrol {
             token: TokenSecret::from_bytes(secret),
             name: Some(name(usize::from(with) % NODES)),
-            wg: self.nodes[usize::from(with / 2) % NODES].wg.public(),
+            segments: vec![wire::Ask::unnamed(
+                self.nodes[usize::from(with / 2) % NODES].wg.public(),
+            )],
             addresses: Vec::new(),
         };
         self.say(node, ToController::Enrol(enrol));

@@ -264,8 +264,8 @@ fn inner_packets(from: u8, to: u8) -> Vec<Vec<u8>> {
     let mut v4 = vec![0; 28];
     v4[0] = 0x45;
     v4[3] = 28;
-    v4[12..16].copy_from_slice(&[10, 77, 0, from]);
-    v4[16..20].copy_from_slice(&[10, 77, 0, to]);
+    v4[12..16].copy_from_slice(&[10, 76, 0, from]);
+    v4[16..20].copy_from_slice(&[10, 76, 0, to]);
     let mut v6 = vec![0; 48];
     v6[0] = 0x60;
     v6[5] = 8;
@@ -355,7 +355,7 @@ fn to_controller() -> Vec<ToController> {
         ToController::Enrol(Enrol {
             token: TokenSecret::from_bytes([5; 32]),
             name: Some(name(1)),
-            wg: WgPublicKey([6; 32]),
+            segments: vec![wire::Ask::unnamed(WgPublicKey([6; 32]))],
             addresses: Vec::new(),
         }),
         ToController::Hello(Hello {
@@ -363,7 +363,7 @@ fn to_controller() -> Vec<ToController> {
             listen_port: 51820,
             advertised: addresses(),
             addresses: vec![addresses()[0].ip()],
-            newest: Some(mark()),
+            newest: vec![mark()],
             holds: Vec::new(),
             told: Vec::new(),
             log: Some(END),
@@ -374,10 +374,12 @@ fn to_controller() -> Vec<ToController> {
             envelope: b"{}".to_vec(),
         },
         ToController::Ack {
+            segment: keys::SegmentId::FIRST,
             epoch: Epoch(3),
             phase: Phase::Installed,
         },
         ToController::Report {
+            segment: keys::SegmentId::FIRST,
             peers: vec![PeerReport {
                 node: NodeId([2; 32]),
                 session_epoch: Some(Epoch(3)),
@@ -398,6 +400,12 @@ fn to_controller() -> Vec<ToController> {
         },
         ToController::Present,
         ToController::Kept { log: END },
+        ToController::Join {
+            ask: wire::Ask {
+                name: Some(segment()),
+                wg: WgPublicKey([6; 32]),
+            },
+        },
     ]
 }
 
@@ -423,9 +431,9 @@ fn to_node() -> Vec<ToNode> {
         log: log(),
     };
     vec![
-        ToNode::Enrolled(place()),
+        ToNode::Enrolled(vec![place()]),
         ToNode::Welcome {
-            place: place(),
+            places: vec![place()],
             unix_ms: 1_700_000_000_000,
             observed: addresses()[0],
         },
@@ -453,6 +461,7 @@ fn to_node() -> Vec<ToNode> {
             reason: Refusal::BadToken,
         },
         ToNode::Ways {
+            segment: SegmentId::FIRST,
             node: NodeId([2; 32]),
             ways: [Way::Link("eth1".into()), Way::Nowhere],
         },
@@ -465,7 +474,20 @@ fn to_node() -> Vec<ToNode> {
             first: seen(1),
             other: seen(2),
         }),
+        ToNode::Placed(place()),
+        ToNode::NotPlaced {
+            name: segment(),
+            reason: wire::segment::Unplaced::NotAllowed,
+        },
+        ToNode::Invited { name: segment() },
+        ToNode::Left {
+            segment: SegmentId(1),
+        },
     ]
+}
+
+fn segment() -> wire::SegmentName {
+    "training".parse().expect("a name")
 }
 
 fn update() -> EpochUpdate {
@@ -522,6 +544,7 @@ fn place() -> Signed<Place> {
         node: NodeId([1; 32]),
         mesh: MeshId([1; 16]),
         segment: SegmentId::FIRST,
+        segment_name: wire::SegmentName::default(),
         name: name(1),
         v4: (Ipv4Addr::new(10, 0, 0, 1), 24),
         v6: (Ipv6Addr::from(0xfd00 << 112 | 1), 64),

@@ -19,6 +19,7 @@ fn an_unknown_key_may_only_enrol() {
     assert_eq!(world.closed[&id], Refusal::NotEnrolled);
     let id = world.connect(&secret());
     let report = ToController::Report {
+        segment: keys::SegmentId::FIRST,
         peers: Vec::new(),
         interface: wire::message::InterfaceReport::default(),
     };

@@ -298,7 +298,14 @@ fn a_node_whose_interface_carries_nothing_is_impaired_and_a_pair_beside_the_tunn
         };
         let interface = InterfaceReport { unusable, faults };
         let peers = vec![report];
-        world.say(a.connection, ToController::Report { peers, interface });
+        world.say(
+            a.connection,
+            ToController::Report {
+                segment: keys::SegmentId::FIRST,
+                peers,
+                interface,
+            },
+        );
         world.status_of(&a)
     };
     let status = report(Way::Link("eth1".into()), false, vec![]);
@@ -339,7 +346,14 @@ fn the_other_side_hears_of_packets_to_it_that_do_not_take_the_tunnel() {
             way_v6: Way::Tunnel,
         };
         let (peers, interface) = (vec![report], InterfaceReport::default());
-        world.say(a.connection, ToController::Report { peers, interface });
+        world.say(
+            a.connection,
+            ToController::Report {
+                segment: keys::SegmentId::FIRST,
+                peers,
+                interface,
+            },
+        );
         assert_eq!(
             world.told[&c.connection].len(),
             before[1],
@@ -347,7 +361,7 @@ fn the_other_side_hears_of_packets_to_it_that_do_not_take_the_tunnel() {
         );
         let told = &world.told[&b.connection][before[0]..];
         let ways = told.iter().filter_map(|message| match message {
-            ToNode::Ways { node, ways } if *node == a.secret.public() => Some(ways.clone()),
+            ToNode::Ways { node, ways, .. } if *node == a.secret.public() => Some(ways.clone()),
             _ => None,
         });
         ways.collect::<Vec<_>>()

@@ -36,7 +36,7 @@ fn enrol(token: &Token, wg: WgPublicKey, wanted: &str) -> Enrol {
     Enrol {
         token: TokenSecret::from_bytes(*token.secret.expose()),
         name: Some(name(wanted)),
-        wg,
+        segments: vec![wire::Ask::unnamed(wg)],
         addresses: Vec::new(),
     }
 }

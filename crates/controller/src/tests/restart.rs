@@ -347,10 +347,10 @@ fn the_authority_is_replaced_by_its_own_word_and_nodes_old_and_new_follow() {
         "{:?}",
         told[0]
     );
-    let ToNode::Welcome { place, .. } = &told[1] else {
+    let ToNode::Welcome { places, .. } = &told[1] else {
         panic!("{:?}", told[1]);
     };
-    assert!(place.verify(&trusted).is_ok());
+    assert!(places[0].verify(&trusted).is_ok());
     assert!(
         world.status().alarms.is_empty(),
         "the old key's mark is no other log's"

@@ -19,7 +19,14 @@ impl World {
         };
         let peers = vec![report];
         let interface = InterfaceReport::default();
-        self.say(node.connection, ToController::Report { peers, interface });
+        self.say(
+            node.connection,
+            ToController::Report {
+                segment: keys::SegmentId::FIRST,
+                peers,
+                interface,
+            },
+        );
     }
 
     fn heard(&mut self, node: &Node, ago: Duration) {

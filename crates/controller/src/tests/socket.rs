@@ -98,7 +98,7 @@ async fn a_node_enrols_and_an_operator_asks_through_the_real_sockets() {
     let enrol = Enrol {
         token: token.secret,
         name: Some(name("node-a")),
-        wg: wg(),
+        segments: vec![wire::Ask::unnamed(wg())],
         addresses: Vec::new(),
     };
     sender.send(&ToController::Enrol(enrol)).await.unwrap();
@@ -106,14 +106,14 @@ async fn a_node_enrols_and_an_operator_asks_through_the_real_sockets() {
     let Some(ToNode::Enrolled(place)) = answer else {
         panic!("{answer:?}");
     };
-    let place = place.verify(&token.authorities).unwrap();
+    let place = place[0].verify(&token.authorities).unwrap();
     assert_eq!((place.name.as_str(), place.node), ("node-a", node.public()));
     let hello = Hello {
         software: "test".into(),
         listen_port: 1,
         advertised: Vec::new(),
         addresses: Vec::new(),
-        newest: None,
+        newest: Vec::new(),
         holds: Vec::new(),
         told: Vec::new(),
         log: None,
