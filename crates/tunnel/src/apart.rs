@@ -6,7 +6,6 @@ use crate::{
     MIN_BUFFER, OpenError, Outbound, Outer, PacketSink, Path, PeerSpec, Range, Received, TunnelId,
 };
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
-use rand_core::OsRng;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -35,9 +34,16 @@ fn outer(node: usize) -> Path {
     Path::Udp(([192, 0, 2, node as u8 + 1], 51_820).into())
 }
 
+/// The same in every run; another for each number below 64.
+fn secret(number: usize) -> WgSecret {
+    const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digit = &DIGITS[number..=number];
+    WgSecret::from_base64(&format!("AA{digit}{}=", "A".repeat(40))).expect("32 bytes")
+}
+
 fn config(segment: usize, node: usize) -> Config {
     Config {
-        secret: WgSecret::generate(&mut OsRng),
+        secret: secret(segment * 3 + node),
         mtu: 1420,
         seed: 1,
         inside: Inside {
@@ -304,7 +310,7 @@ fn an_initiation_goes_to_the_tunnel_for_whose_key_it_was_made_and_to_no_other() 
     let mut mesh = Mesh::new();
     // Node 0 makes one for the key of the segment that it is not in: its own key is no peer there.
     let (_, key) = mesh.nodes[BOTH].tunnels[1].unwrap();
-    let from = WgSecret::generate(&mut OsRng);
+    let from = secret(STRANGER);
     let stamp = crate::initiation::Timestamp::default().later_by(1);
     let initiation = crate::initiation::sealed(&from, &key, 7, stamp);
     let handled =
@@ -315,7 +321,7 @@ fn an_initiation_goes_to_the_tunnel_for_whose_key_it_was_made_and_to_no_other() 
     assert_eq!(mesh.dropped(BOTH, 0, DropReason::UnknownPeer), 0);
     assert_eq!(mesh.dropped(BOTH, 1, DropReason::UnknownPeer), 1);
     // For nobody's key, no tunnel counts it.
-    let nobody = WgSecret::generate(&mut OsRng).public();
+    let nobody = secret(NOBODY).public();
     let stray = crate::initiation::sealed(&from, &nobody, 7, stamp);
     let door = &mut mesh.nodes[BOTH].door;
     let handled = door.handle_udp(outer(0), &stray, &mut [0; MIN_BUFFER], mesh.now);
@@ -335,7 +341,7 @@ fn two_tunnels_do_not_double_what_a_stranger_may_have_opened() {
             }
             key
         });
-        let from = WgSecret::generate(&mut OsRng);
+        let from = secret(STRANGER);
         let stamp = crate::initiation::Timestamp::default().later_by(1);
         let now = Duration::from_secs(1_000);
         let messages: Vec<_> = keys[..tunnels]
@@ -417,8 +423,16 @@ fn the_inside_of_one_segment_is_no_place_for_a_peer_of_the_other() {
     let (_, key) = mesh.nodes[0].tunnels[0].unwrap();
     let tunnel = mesh.nodes[BOTH].tunnel(0).unwrap();
     tunnel.set_endpoints(&key, [within], now);
-    let of_peer = tunnel.snapshot(now);
-    assert_eq!(of_peer[0].endpoint, Some(outer(0)));
+    assert_eq!(tunnel.snapshot(now)[0].endpoint, Some(outer(0)));
+    // One that has no session yet would go wherever it is said to be.
+    let key = secret(NOBODY).public();
+    let allowed = vec![inner(0, 5).into()];
+    let specs = vec![(PeerSpec { key, allowed }, Psk::from_bytes([9; 32]))];
+    tunnel.install(Epoch(2), specs, Duration::ZERO, None, now);
+    tunnel.set_endpoints(&key, [within], now);
+    let seen = tunnel.snapshot(now);
+    let newcomer = seen.iter().find(|peer| peer.key == key).unwrap();
+    assert_eq!(newcomer.endpoint, None);
     let sealed = mesh
         .seal(0, 0, packet(inner(0, 0), inner(0, BOTH)))
         .unwrap();
@@ -427,5 +441,8 @@ fn the_inside_of_one_segment_is_no_place_for_a_peer_of_the_other() {
     assert_eq!(handled, Inbound::Dropped(DropReason::EndpointInsideMesh));
 }
 
+/// Numbers of keys that no member has.
+const STRANGER: usize = 60;
+const NOBODY: usize = 61;
 /// Bytes of a packet.
 const LEN: usize = 64;

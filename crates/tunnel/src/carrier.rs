@@ -17,7 +17,7 @@
 //! No lock is taken for a packet, only for a turn and for a batch. No socket, device or clock is known
 //! here: they are the sinks', and the time is asked for when a lock has been waited for.
 
-use crate::door::{Arrival, FrontDoor, TunnelId};
+use crate::door::{Arrival, FrontDoor};
 use crate::drops::DropReason;
 use crate::inbound::Inbound;
 use crate::opening::Opening;
@@ -25,6 +25,7 @@ use crate::outbound::{Outbound, Sealing};
 use crate::outer::Outer;
 use crate::packet::{self, Message};
 use crate::tunnel::Tunnel;
+use crate::tunnel_id::TunnelId;
 use crate::unreachable::MAX_ERROR;
 use std::borrow::{Borrow, BorrowMut};
 use std::net::IpAddr;

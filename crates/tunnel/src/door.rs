@@ -20,17 +20,8 @@ use crate::outer::{Outer, Route, TrafficClass};
 use crate::packet::{self, Message};
 use crate::traffic::Traffic;
 use crate::tunnel::Tunnel;
+use crate::tunnel_id::TunnelId;
 use std::time::Duration;
-
-/// One tunnel of a door. Never given twice: a thread that still holds the device of a tunnel that was closed
-/// reaches no other by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TunnelId(u32);
-
-impl TunnelId {
-    /// The first that a door opens.
-    pub const FIRST: Self = Self(0);
-}
 
 /// Why no tunnel can be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +45,7 @@ pub struct FrontDoor {
     indices: IndexTable,
     /// At most [`MAX_TUNNELS`]: looked through by number, and by MAC1.
     rooms: Vec<Room>,
-    next: u32,
+    next: TunnelId,
     /// Datagrams that belong to no tunnel.
     drops: DropCounters,
     /// Counts of tunnels that were closed.
@@ -110,7 +101,7 @@ impl FrontDoor {
             admission: Admission::new(handshakes_per_second),
             indices: IndexTable::default(),
             rooms: Vec::new(),
-            next: TunnelId::FIRST.0,
+            next: TunnelId::FIRST,
             drops: DropCounters::default(),
             gone: Gone::default(),
         }
@@ -135,8 +126,8 @@ impl FrontDoor {
         if tunnels.any(|tunnel| tunnel.inside.overlaps(&config.inside)) {
             return Err(OpenError::RangeInUse);
         }
-        let id = TunnelId(self.next);
-        self.next = self.next.checked_add(1).ok_or(OpenError::TooMany)?;
+        let id = self.next;
+        self.next = id.next().ok_or(OpenError::TooMany)?;
         let cookies = Cookies::new(&config.secret, config.seed);
         let tunnel = Tunnel::new(config, self.indices.of(id));
         self.rooms.push(Room {

@@ -92,6 +92,7 @@ mod stock;
 mod stress;
 mod traffic;
 mod tunnel;
+mod tunnel_id;
 #[cfg(test)]
 mod turns;
 mod unreachable;
@@ -99,7 +100,7 @@ mod whereabouts;
 
 pub use carrier::{Carrier, DatagramSink, Headers, PacketSink, PacketSource, Received, Turn};
 pub use config::Config;
-pub use door::{FrontDoor, OpenError, TunnelId};
+pub use door::{FrontDoor, OpenError};
 pub use drops::{DropReason, Drops};
 pub use events::Event;
 pub use filter::{Groups, Protocol, Rule};
@@ -115,3 +116,4 @@ pub use path::Path;
 pub use snapshot::PeerSnapshot;
 pub use traffic::Traffic;
 pub use tunnel::{PeerSpec, Tunnel};
+pub use tunnel_id::TunnelId;

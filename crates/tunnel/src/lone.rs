@@ -2,11 +2,12 @@
 //! A node has a [`FrontDoor`].
 
 use crate::config::Config;
-use crate::door::{FrontDoor, TunnelId};
+use crate::door::FrontDoor;
 use crate::drops::Drops;
 use crate::inbound::Inbound;
 use crate::outer::Route;
 use crate::tunnel::Tunnel;
+use crate::tunnel_id::TunnelId;
 use std::borrow::{Borrow, BorrowMut};
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;

@@ -1,13 +1,14 @@
 //! UDP → TUN for a batch, shared: data on live sessions, by as many threads as there are. Refuses
 //! whatever would change the tunnel, and leaves it to the door's owner.
 
-use crate::door::{Arrival, FrontDoor, TunnelId};
+use crate::door::{Arrival, FrontDoor};
 use crate::drops::DropReason;
 use crate::inbound::{self, Ends, Inbound};
 use crate::outer::Route;
 use crate::packet::Message;
 use crate::peer::Peer;
 use crate::tunnel::Tunnel;
+use crate::tunnel_id::TunnelId;
 use std::sync::MutexGuard;
 use std::time::Duration;
 

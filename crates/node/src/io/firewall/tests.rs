@@ -163,7 +163,7 @@ fn nothing_crosses_from_one_mesh_interface_to_another_whatever_the_machine_forwa
                 assert!(!crosses(&two, &one, packet), "{how}: {packet:x?}");
             }
         }
-        // What stays with `keep` keeps them apart as well.
+        // The rules that stay with `keep` keep them apart as well.
         forward("1");
         nft::load(&rules::fail_closed(&two.scope)).expect("nft takes the rules");
         assert!(!crosses(&one, &two, &honest[0]));
