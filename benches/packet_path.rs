@@ -20,7 +20,10 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::time::Duration;
-use tunnel::{Carrier, DatagramSink, Headers, Outer, PacketSink, PacketSource, Path, Received};
+use tunnel::{
+    Carrier, DatagramSink, Headers, LoneTunnel, Outer, PacketSink, PacketSource, Path, Received,
+    TunnelId,
+};
 
 const SEGMENTS: usize = 45;
 const PAYLOAD: usize = 1_368;
@@ -100,7 +103,7 @@ impl DatagramSink for Ends<'_> {
 }
 
 impl PacketSink for Ends<'_> {
-    fn put(&mut self, plain: &[u8], range: Range<usize>) {
+    fn put(&mut self, _: TunnelId, plain: &[u8], range: Range<usize>) {
         self.coalescer.push(plain, range);
     }
 
@@ -128,7 +131,7 @@ impl PacketSource for Segments<'_> {
 
 /// Splits and seals a super-packet into `out`, and returns how many datagrams it made.
 fn seal(
-    carrier: &Carrier,
+    carrier: &Carrier<LoneTunnel>,
     (header, packet): &mut (VnetHeader, Vec<u8>),
     out: &mut [u8],
     now: Duration,
@@ -137,7 +140,7 @@ fn seal(
     let destination = tunnel::destination(packet);
     let split = Split::new(*header, packet, len).expect("the header fits the packet");
     let mut ends = Ends::new(out);
-    let mut turn = carrier.turn(&mut ends);
+    let mut turn = carrier.turn(TunnelId::FIRST, &mut ends);
     turn.send(destination, &mut Segments(split), || now);
     drop(turn);
     ends.count

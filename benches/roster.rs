@@ -10,6 +10,7 @@
 //!
 //! It measures single calls and their longest, which criterion does not.
 #![allow(missing_docs, reason = "a benchmark is no library")]
+#![allow(clippy::print_stdout, reason = "a table is its output")]
 
 use agent::{DataChange, DataStep};
 use epoch::member::{HighWater, Identity};
@@ -20,7 +21,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tunnel::{Carrier, Config, FrontDoor, Inside, Range};
+use tunnel::{Carrier, Config, Inside, LoneTunnel, Range};
 use wire::{EpochUpdate, Signed, Verified, fixtures};
 
 /// Counts the bytes that are held.
@@ -51,7 +52,7 @@ static ALLOCATOR: Counting = Counting;
 struct Node {
     authority: AuthoritySecret,
     member: Member,
-    carrier: Carrier,
+    carrier: Carrier<LoneTunnel>,
     roster: Vec<wire::Member>,
     /// By [`NodeId`], as in an update.
     own: NodeId,
@@ -84,13 +85,15 @@ impl Node {
             own: vec![own.v4.into(), own.v6.into()],
             ranges: vec![Range::new(own.v4.into(), 8), Range::new(own.v6.into(), 64)],
         };
-        let door = FrontDoor::new(Config {
-            secret: wg.duplicate(),
-            mtu: 1420,
-            handshakes_per_second: 1_000,
-            seed: 1,
-            inside,
-        });
+        let door = LoneTunnel::new(
+            1_000,
+            Config {
+                secret: wg.duplicate(),
+                mtu: 1420,
+                seed: 1,
+                inside,
+            },
+        );
         let identity = Identity {
             node: own.node,
             wg,

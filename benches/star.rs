@@ -5,14 +5,14 @@ use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use rand_core::OsRng;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Config, FrontDoor, Inside, Outbound, Path, PeerSpec, Range};
+use tunnel::{Config, Inside, LoneTunnel, Outbound, Path, PeerSpec, Range};
 
 /// From the announcement of an epoch to its beginning.
 pub(crate) const LEAD: Duration = Duration::from_secs(5);
 
 /// A tunnel with its key and its place.
 pub(crate) struct Endpoint {
-    pub(crate) tunnel: FrontDoor,
+    pub(crate) tunnel: LoneTunnel,
     pub(crate) key: WgPublicKey,
     pub(crate) inner: Ipv4Addr,
     pub(crate) outer: SocketAddr,
@@ -31,16 +31,18 @@ fn endpoint(number: u16) -> Endpoint {
     let key = secret.public();
     let [high, low] = number.to_be_bytes();
     let inner = Ipv4Addr::new(10, 76, high, low);
-    let tunnel = FrontDoor::new(Config {
-        inside: Inside {
-            own: vec![inner.into()],
-            ranges: vec![Range::new(inner.into(), 16)],
+    let tunnel = LoneTunnel::new(
+        u64::MAX,
+        Config {
+            inside: Inside {
+                own: vec![inner.into()],
+                ranges: vec![Range::new(inner.into(), 16)],
+            },
+            secret,
+            mtu: 1420,
+            seed: number.into(),
         },
-        secret,
-        mtu: 1420,
-        handshakes_per_second: u64::MAX,
-        seed: number.into(),
-    });
+    );
     Endpoint {
         tunnel,
         key,

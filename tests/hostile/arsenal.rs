@@ -20,7 +20,7 @@ use keys::{Epoch, EpochSecret, NodeId, Psk, WgPublicKey, WgSecret};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use tunnel::{Event, FrontDoor, Inbound, Inside, Outbound, Path, PeerSpec, Range, Tunnel};
+use tunnel::{Event, Inbound, Inside, LoneTunnel, Outbound, Path, PeerSpec, Range, Tunnel};
 use wire::Place;
 
 /// Its identity and its place, once enrolled.
@@ -63,7 +63,7 @@ pub(crate) struct Shot {
 
 /// A handshake that somebody answers, perhaps.
 struct Lane {
-    tunnel: FrontDoor,
+    tunnel: LoneTunnel,
     socket: usize,
     begun: Duration,
 }
@@ -124,7 +124,7 @@ impl Arsenal {
 
     /// The next volley of a node that is a member again, made of its memberships before: new packets
     /// on their sessions, and their recordings.
-    pub(crate) fn haunt(&mut self, relics: &mut [FrontDoor], clock: Clock) -> Vec<Shot> {
+    pub(crate) fn haunt(&mut self, relics: &mut [LoneTunnel], clock: Clock) -> Vec<Shot> {
         let mut shots = Vec::new();
         self.round += 1;
         let [v4, v6] = self.scope.addresses();
@@ -383,18 +383,20 @@ impl Lane {
 }
 
 /// A tunnel of this key in this place, without peers.
-pub(crate) fn tunnel_of(wg: &WgSecret, place: &Place, seed: u64) -> FrontDoor {
+pub(crate) fn tunnel_of(wg: &WgSecret, place: &Place, seed: u64) -> LoneTunnel {
     let (v4, v6) = (IpAddr::V4(place.v4.0), IpAddr::V6(place.v6.0));
-    FrontDoor::new(tunnel::Config {
-        secret: wg.duplicate(),
-        mtu: 1420,
-        handshakes_per_second: 10_000,
-        seed,
-        inside: Inside {
-            own: vec![v4, v6],
-            ranges: vec![Range::new(v4, place.v4.1), Range::new(v6, place.v6.1)],
+    LoneTunnel::new(
+        10_000,
+        tunnel::Config {
+            secret: wg.duplicate(),
+            mtu: 1420,
+            seed,
+            inside: Inside {
+                own: vec![v4, v6],
+                ranges: vec![Range::new(v4, place.v4.1), Range::new(v6, place.v6.1)],
+            },
         },
-    })
+    )
 }
 
 /// Where a datagram of the tunnel goes: this node knows no way but UDP.

@@ -29,7 +29,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
-use tunnel::{Event, FrontDoor, Inbound};
+use tunnel::{Event, Inbound, LoneTunnel};
 use wire::log::LogNews;
 use wire::message::Update;
 use wire::{Digest, EpochUpdate, Mark, Signed, ToController, ToNode, Token};
@@ -303,7 +303,7 @@ async fn live(
 
 /// The loop's state.
 struct Life {
-    tunnel: FrontDoor,
+    tunnel: LoneTunnel,
     arsenal: Arsenal,
     authorities: Vec<keys::AuthorityId>,
     agent: Agent,
@@ -316,7 +316,7 @@ struct Life {
     /// Whether the newest update leaves it out.
     excluded: bool,
     /// Its tunnels of earlier memberships.
-    relics: Vec<FrontDoor>,
+    relics: Vec<LoneTunnel>,
     sequence: u16,
     sockets: [UdpSocket; 2],
     shared: Arc<Shared>,

@@ -306,13 +306,15 @@ fn process(
             0
         },
     });
-    let tunnel = Carried::new(Config {
-        inside: agent::inside(place),
-        secret: wg.duplicate(),
-        mtu: MTU,
-        handshakes_per_second: 1_000,
-        seed: u64::from(secret.public().0[0]) << 32 | life,
-    });
+    let tunnel = Carried::new(
+        1_000,
+        Config {
+            inside: agent::inside(place),
+            secret: wg.duplicate(),
+            mtu: MTU,
+            seed: u64::from(secret.public().0[0]) << 32 | life,
+        },
+    );
     (agent, tunnel)
 }
 

@@ -13,7 +13,7 @@ use keys::{AuthoritySecret, EpochSecret, LogSecret, NodeSecret, WgSecret};
 use rand_core::OsRng;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tunnel::FrontDoor;
+use tunnel::LoneTunnel;
 use wire::fixtures::{self, MESH};
 use wire::instance::Seen;
 use wire::log::{LogEnd, LogNews};
@@ -213,13 +213,15 @@ fn rules_reach_the_data_plane_with_their_epoch_and_a_pair_without_a_hub_is_not_p
     };
     let pushed = bench.pushed(update.clone());
     bench.say(pushed);
-    let mut tunnel = FrontDoor::new(tunnel::Config {
-        secret: bench.wg.duplicate(),
-        mtu: 1_420,
-        handshakes_per_second: 1_000,
-        seed: 1,
-        inside: inside(&place(&bench.own)),
-    });
+    let mut tunnel = LoneTunnel::new(
+        1_000,
+        tunnel::Config {
+            secret: bench.wg.duplicate(),
+            mtu: 1_420,
+            seed: 1,
+            inside: inside(&place(&bench.own)),
+        },
+    );
     for change in bench.changes() {
         change.carry_out(&mut tunnel, bench.now.boot);
     }
@@ -261,13 +263,15 @@ fn an_epoch_without_lead_is_one_change_and_its_peers_are_placed_before_it_begins
     assert!(change.install.is_some() && matches!(change.turn, Some(Turn::Begin(_))));
     assert_eq!(*places, [(bench.peer.wg, vec![endpoint(3)])]);
 
-    let mut tunnel = FrontDoor::new(tunnel::Config {
-        secret: bench.wg.duplicate(),
-        mtu: 1420,
-        handshakes_per_second: 100,
-        seed: 1,
-        inside: inside(&place(&bench.own)),
-    });
+    let mut tunnel = LoneTunnel::new(
+        100,
+        tunnel::Config {
+            secret: bench.wg.duplicate(),
+            mtu: 1420,
+            seed: 1,
+            inside: inside(&place(&bench.own)),
+        },
+    );
     let change = DataChange::Epoch(std::mem::take(change), std::mem::take(places));
     let boot = bench.now.boot;
     assert!(change.carry_out(&mut tunnel, boot).is_empty());

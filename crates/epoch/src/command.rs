@@ -55,7 +55,7 @@ pub struct Install {
     /// Every other member that this node has a tunnel to. Nobody is left in the slot `next` that is not among them.
     pub peers: Vec<PeerPlan>,
     /// The rules of what members may send to each other.
-    pub rules: Rules,
+    pub rules: Box<Rules>,
     /// The groups of this node.
     pub own: Groups,
     /// Time until the epoch begins.

@@ -32,7 +32,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use wire::message::Phase;
-use wire::rules::{Groups, Rules};
+use wire::rules::Groups;
 use wire::update::LeaseEnd;
 use wire::{EpochUpdate, Verified};
 
@@ -578,7 +578,7 @@ impl Member {
         let install = Install {
             epoch,
             peers,
-            rules: pending.update.rules.clone(),
+            rules: Box::new(pending.update.rules.clone()),
             own: pending.update.groups_of(&self.identity.node),
             lead: pending.activate_at.saturating_sub(now),
             closes_at: closes.then_some(pending.lease_end),
@@ -695,7 +695,7 @@ impl Member {
         let install = pending.as_ref().map(|pending| Install {
             epoch: pending.epoch,
             peers: Vec::new(),
-            rules: Rules::default(),
+            rules: Box::default(),
             own: Groups::default(),
             lead: Duration::ZERO,
             closes_at: Some(now),

@@ -366,8 +366,7 @@ impl Keeper {
         // Before the addresses are there: at no time do they answer to anybody but the tunnel.
         self.parts.firewall.follow(index);
         for (to, queue) in self.parts.queues.iter().zip(queues) {
-            // A thread that has ended is noticed by the shell.
-            let _ = to.send(queue);
+            to.send(queue);
         }
         Ok(())
     }

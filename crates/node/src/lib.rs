@@ -26,6 +26,7 @@ mod keepalive;
 pub mod metrics;
 mod persist;
 mod probe;
+mod segment;
 mod session;
 mod shell;
 mod standing;
@@ -317,6 +318,7 @@ impl Node {
             v4: place.v4,
             v6: place.v6,
             listen_port: self.listen_port(),
+            beside: Vec::new(),
         };
         Firewall::start(self.config.firewall, scope).map_err(ServeError::Data)
     }

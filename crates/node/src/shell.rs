@@ -5,17 +5,16 @@
 use crate::admin::{Answer, Request};
 use crate::announcement::Announcement;
 use crate::data::{DataCommand, DataPlane, Snapshot};
-use crate::guard::{Guard, News};
+use crate::guard::News;
 use crate::heard::Heard;
 use crate::io::{addresses, clock};
 use crate::keepalive::Watch;
 use crate::persist::{Enrolment, Keeper, Newest};
+use crate::segment::Segment;
 use crate::session::{Session, Shown};
-use crate::underlay::Underlay;
 use crate::{ServeError, admin, emitter, export, metrics, status};
-use agent::{Agent, Effect, Emission, Evidence, Now, PathLimit, Round, SessionEvent, Target};
+use agent::{Agent, Effect, Emission, Evidence, Now, PathLimit, Round, SessionEvent};
 use epoch::Derived;
-use keys::WgSecret;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -28,13 +27,11 @@ use wire::{NodeName, Place, ToController};
 /// The parts that the shell owns.
 pub(crate) struct Shell {
     pub(crate) agent: Agent,
-    pub(crate) wg: WgSecret,
     pub(crate) enrolment: Enrolment,
     pub(crate) keeper: Keeper,
     pub(crate) data: DataPlane,
-    pub(crate) underlay: Underlay,
-    /// Keeps the interface.
-    pub(crate) guard: Guard,
+    /// The segment that this node is in.
+    pub(crate) segment: Segment,
     /// Taken by those that run the shell, to be stopped after it.
     pub(crate) emitter: emitter::Running,
     /// Whether the benchmark works.
@@ -53,7 +50,6 @@ pub(crate) struct Shell {
     pub(crate) mock_mean: Option<watch::Sender<Option<f64>>>,
     /// The memory that the next connection shows.
     pub(crate) announced: watch::Sender<Shown>,
-    pub(crate) targets: watch::Sender<Vec<Target>>,
     /// Threads on which the PSKs of large epochs are derived. At most one of them has work that is wanted.
     pub(crate) derivations: JoinSet<Option<Derived>>,
 }
@@ -110,7 +106,7 @@ impl Shell {
             let now = clock::now();
             match action {
                 Action::Stop => {
-                    self.guard.stop().await;
+                    self.segment.leave(&self.data).await;
                     self.data.stop().await;
                     self.keeper.stop(KEEP_TIME);
                     return Ok(());
@@ -175,17 +171,17 @@ impl Shell {
     }
 
     async fn round(&mut self, round: Round, now: Now) {
-        let snapshot = self.data.snapshot().await;
+        let snapshot = self.segment.snapshot(&self.data).await;
         let peers = snapshot.as_ref().map_or(&[][..], |s| &s.peers);
-        let condition = self.guard.condition();
+        let condition = self.segment.guard.condition();
         self.agent.handle_interface(condition.report());
-        let full = self.underlay.mtu();
+        let full = self.segment.underlay.mtu();
         self.agent.handle_round(round, peers, full, now);
         self.carry_out();
         // An MTU that is news to the interface is tried when the interface has followed.
         if !self.underlay_changed {
             self.place_targets(snapshot.as_ref());
-            self.underlay.hold(&self.path_limits(), false).await;
+            self.segment.underlay.hold(&self.path_limits(), false).await;
         }
     }
 
@@ -193,7 +189,7 @@ impl Shell {
     fn carry_out(&mut self) {
         while let Some(effect) = self.agent.poll_effect() {
             match effect {
-                Effect::Data(change) => self.data.send(DataCommand::Change(change)),
+                Effect::Data(change) => self.segment.change(&self.data, change),
                 Effect::Derive(derivation) => {
                     self.derivations.spawn_blocking(|| derivation.run());
                 }
@@ -258,7 +254,7 @@ impl Shell {
         let inside = |address: IpAddr| inside.contains(address);
         let found = addresses::usable(remote.ip(), inside).await;
         self.agent.handle_addresses(found.clone());
-        let listen_port = self.underlay.listen_port();
+        let listen_port = self.segment.underlay.listen_port();
         let news = self.announcement.handle_found(found, listen_port);
         if let (Some(message), Some(outbox)) = (news, &self.outbox) {
             // A message that finds no room is said with the next look.
@@ -269,37 +265,37 @@ impl Shell {
 
     async fn follow_underlay(&mut self) {
         self.announce().await;
-        let snapshot = self.data.snapshot().await;
+        let snapshot = self.segment.snapshot(&self.data).await;
         let peers = snapshot.as_ref().map_or(&[][..], |s| &s.peers);
         let endpoints = peers.iter().filter_map(|peer| peer.endpoint?.udp());
-        let moved = self.underlay.moved(endpoints);
+        let moved = self.segment.underlay.moved(endpoints);
         if !moved.is_empty() {
             self.data.send(DataCommand::Moved(moved));
         }
         let destinations = self.agent.destinations(peers);
         let limits = self.path_limits();
-        if let Some(mtu) = self.underlay.follow(destinations, &limits).await {
-            self.data.send(DataCommand::Mtu(mtu as usize));
+        if let Some(mtu) = self.segment.underlay.follow(destinations, &limits).await {
+            self.segment.change_mtu(&self.data, mtu);
         }
         self.place_targets(snapshot.as_ref());
         // Only now every peer has a path, if it is one of which nothing is known.
-        self.underlay.hold(&self.path_limits(), true).await;
+        self.segment.underlay.hold(&self.path_limits(), true).await;
     }
 
     /// The paths to the peers, where they are tried; none without probes.
     fn path_limits(&self) -> Vec<PathLimit> {
-        if self.targets.is_closed() {
+        if self.segment.targets.is_closed() {
             Vec::new()
         } else {
-            self.agent.path_limits(self.underlay.mtu())
+            self.agent.path_limits(self.segment.underlay.mtu())
         }
     }
 
     /// Says whom to probe, and with which sizes.
     fn place_targets(&mut self, snapshot: Option<&Snapshot>) {
         let peers = snapshot.map_or(&[][..], |s| &s.peers);
-        let targets = self.agent.targets(peers, self.underlay.mtu());
-        self.targets.send_if_modified(|before| {
+        let targets = self.agent.targets(peers, self.segment.underlay.mtu());
+        self.segment.targets.send_if_modified(|before| {
             let changed = *before != targets;
             *before = targets;
             changed
@@ -312,15 +308,15 @@ impl Shell {
     async fn request(&mut self, request: Request) {
         match request {
             Request::Status(answer) => {
-                let snapshot = self.data.snapshot().await;
+                let snapshot = self.segment.snapshot(&self.data).await;
                 // Without a data plane: interface and peers that are gone would be a lie.
                 let snapshot = snapshot.ok_or_else(admin::no_data_plane);
                 let status = snapshot.map(|snapshot| {
                     let now = clock::now();
                     let mut status = status::of(
                         &self.agent,
-                        &self.wg.public(),
-                        (&self.underlay, &self.guard.condition()),
+                        &self.segment.wg.public(),
+                        (&self.segment.underlay, &self.segment.guard.condition()),
                         &self.path_limits(),
                         self.heard.silence(now.boot),
                         &snapshot,
@@ -354,8 +350,12 @@ impl Shell {
             }
             Request::Metrics(answer) => {
                 // Without a data plane: counters that went back to zero would be a lie.
-                let snapshot = self.data.snapshot().await.ok_or_else(admin::no_data_plane);
-                let condition = self.guard.condition();
+                let snapshot = self
+                    .segment
+                    .snapshot(&self.data)
+                    .await
+                    .ok_or_else(admin::no_data_plane);
+                let condition = self.segment.guard.condition();
                 let boot = clock::boot();
                 let silence = self.heard.silence(boot);
                 let benchmark = self.benchmark.borrow().clone();
@@ -382,16 +382,16 @@ impl Shell {
         let update = self.agent.view().update;
         let named = update.and_then(|update| update.roster.iter().find(|it| it.name == *peer));
         let member = named.ok_or_else(|| admin::no_member(peer))?;
-        let psk = self.data.export_psk(member.wg).await;
+        let psk = self.segment.export_psk(&self.data, member.wg).await;
         let (epoch, psk) = psk.ok_or_else(|| admin::no_tunnel(peer))?;
-        let snapshot = self.data.snapshot().await;
+        let snapshot = self.segment.snapshot(&self.data).await;
         let seen = snapshot.and_then(|it| it.peers.into_iter().find(|it| it.key == member.wg));
         tracing::warn!(%peer, %epoch, "WireGuard secrets exported by the operator");
         let own = export::Own {
             place: self.agent.place(),
-            secret: &self.wg,
-            listen_port: self.underlay.listen_port(),
-            mtu: self.underlay.mtu(),
+            secret: &self.segment.wg,
+            listen_port: self.segment.underlay.listen_port(),
+            mtu: self.segment.underlay.mtu(),
         };
         let endpoint = seen.and_then(|seen| seen.endpoint?.udp());
         Ok(WgExport {

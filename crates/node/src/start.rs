@@ -18,6 +18,7 @@ use crate::io::ways::Exits;
 use crate::keepalive::Watch;
 use crate::persist::{Enrolment, Keeper};
 use crate::probe::{self, Prober};
+use crate::segment::Segment;
 use crate::session::{self, Introduction, Session, Shown};
 use crate::shell::{Inputs, Shell};
 use crate::standing::Wanted;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tunnel::FrontDoor;
+use tunnel::TunnelId;
 use wire::{Instance, Place};
 
 /// Everything that runs from here on; nothing waits yet.
@@ -59,7 +60,9 @@ pub(crate) fn start(
     let place = enrolment.place(identity.public());
     let interface = interface(&config, &queues, listen_port);
     let name = interface.name.clone();
-    let (data, path_errors) = carry(&wg, &place, interface.mtu, queues, offloads)?;
+    let (queues, sockets) = queues.into_iter().unzip();
+    let (data, path_errors) = carry(sockets, offloads)?;
+    let tunnel = open(&data, &wg, &place, interface.mtu, queues)?;
     let own = [place.v4.0.into(), place.v6.0.into()];
     let keepalive = Watch::new(config.keepalive);
     data.send(DataCommand::Keepalive(keepalive.every()));
@@ -70,7 +73,7 @@ pub(crate) fn start(
     let parts = Parts {
         wanted,
         maker,
-        queues: data.queues(),
+        queues: data.queues(tunnel),
         firewall: firewall.follower(),
         routes: HostRoutes::none(&name, own),
         exits: Arc::clone(&exits),
@@ -121,7 +124,7 @@ pub(crate) fn start(
         exits,
         fresh,
     };
-    let means = (name.as_str(), data.ruler(), place.v4.0);
+    let means = (name.as_str(), data.ruler(tunnel), place.v4.0);
     let rounds = probe(means, config.probe_every, subjects);
     let (underlay_out, links) = mpsc::channel(1);
     tokio::spawn(io::mtu::watch(underlay_out));
@@ -142,14 +145,19 @@ pub(crate) fn start(
         seen,
         derive_at_once: epoch::DERIVE_AT_ONCE,
     });
+    let segment = Segment {
+        wg,
+        tunnel,
+        underlay,
+        guard,
+        targets,
+    };
     let shell = Shell {
         agent,
-        wg,
         enrolment,
         keeper,
         data,
-        underlay,
-        guard,
+        segment,
         emitter: emitting.running,
         benchmark: emitting.health,
         outbox: None,
@@ -159,7 +167,6 @@ pub(crate) fn start(
         announcement: Announcement::new(config.advertise),
         mock_mean: emitting.mock_mean,
         announced,
-        targets,
         derivations: JoinSet::new(),
     };
     let inputs = Inputs {
@@ -225,25 +232,32 @@ fn serve_clients(
     });
 }
 
-/// Starts the threads that carry packets, with a tunnel that has no peers yet.
+/// Starts the threads that carry packets, without any tunnel yet.
 fn carry(
+    sockets: Vec<std::net::UdpSocket>,
+    offloads: Arc<Offloads>,
+) -> Result<(DataPlane, PathErrors), ServeError> {
+    let path_errors = PathErrors::to(sockets.iter()).map_err(ServeError::Data)?;
+    let data = DataPlane::start(HANDSHAKES_PER_SECOND, sockets, offloads);
+    Ok((data.map_err(ServeError::Data)?, path_errors))
+}
+
+/// Opens the tunnel of a segment, which has no peers yet, at its device.
+fn open(
+    data: &DataPlane,
     wg: &WgSecret,
     place: &Place,
     mtu: u32,
-    queues: Vec<(Box<dyn Tun>, std::net::UdpSocket)>,
-    offloads: Arc<Offloads>,
-) -> Result<(DataPlane, PathErrors), ServeError> {
-    let door = FrontDoor::new(tunnel::Config {
+    queues: Vec<Box<dyn Tun>>,
+) -> Result<TunnelId, ServeError> {
+    let config = tunnel::Config {
         secret: wg.duplicate(),
         mtu: mtu as usize,
-        handshakes_per_second: HANDSHAKES_PER_SECOND,
         seed: rand_core::OsRng.r#gen(),
         inside: agent::inside(place),
-    });
-    let sockets = queues.iter().map(|(_, udp)| udp);
-    let path_errors = PathErrors::to(sockets).map_err(ServeError::Data)?;
-    let data = DataPlane::start(door, queues, offloads).map_err(ServeError::Data)?;
-    Ok((data, path_errors))
+    };
+    let opened = data.open(config, queues);
+    opened.map_err(|error| ServeError::Data(std::io::Error::other(error)))
 }
 
 /// Starts the probes, where there are to be any; their rounds.

@@ -23,7 +23,6 @@ use crate::cookie::Cookies;
 use crate::drops::DropReason;
 use crate::limits::*;
 use crate::path::Path;
-use keys::WgSecret;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -33,7 +32,6 @@ use std::time::Duration;
 pub(crate) type Refusal = (DropReason, Option<Vec<u8>>);
 
 pub(crate) struct Admission {
-    cookies: Cookies,
     /// When the second began that the pools count.
     since: Duration,
     peers: Pool<Path>,
@@ -56,13 +54,12 @@ struct Pool<K> {
 }
 
 impl Admission {
-    pub(crate) fn new(own: &WgSecret, per_second: u64, seed: u64) -> Self {
+    pub(crate) fn new(per_second: u64) -> Self {
         let all = u32::try_from(per_second).map_or(MOST_PER_SECOND, |all| all.min(MOST_PER_SECOND));
         let strangers = (all / STRANGERS_PART).max(1);
         let proven_strangers = (all / PROVEN_STRANGERS_PART).max(1);
         let of_network = |total: u32| (total / NETWORKS_AT_FULL_RATE).max(1);
         Self {
-            cookies: Cookies::new(own, seed),
             since: Duration::ZERO,
             peers: Pool::new(all, INITIATIONS_PER_ENDPOINT),
             proven_peers: Pool::new(all.saturating_mul(2), PROVEN_PER_ENDPOINT),
@@ -73,19 +70,18 @@ impl Admission {
         }
     }
 
-    /// Judges an initiation; `is_peer`: a current peer is expected at exactly this address and port.
+    /// Judges an initiation that is addressed to the key of `cookies`; `is_peer`: a current peer is expected at
+    /// exactly this address and port.
     pub(crate) fn initiation(
         &mut self,
+        cookies: &mut Cookies,
         from: Path,
         datagram: &[u8],
         is_peer: bool,
         now: Duration,
     ) -> Result<(), Refusal> {
-        // First, and before anything is counted: a message for another key must not use up what senders
-        // to this one share.
-        self.check_mac1(datagram)?;
         self.renew(now);
-        if self.cookies.is_proven(from, datagram, now) {
+        if cookies.is_proven(from, datagram, now) {
             return self.take_proven(from, is_peer);
         }
         let passes = if is_peer {
@@ -96,7 +92,7 @@ impl Admission {
         if passes {
             Ok(())
         } else {
-            Err(self.ask_for_cookie(from, datagram, is_peer, now))
+            Err(self.ask_for_cookie(cookies, from, datagram, is_peer, now))
         }
     }
 
@@ -104,28 +100,25 @@ impl Admission {
     /// send one without a cookie.
     pub(crate) fn response(
         &mut self,
+        cookies: &mut Cookies,
         from: Path,
         datagram: &[u8],
         (is_peer, is_within): (bool, bool),
         now: Duration,
     ) -> Result<(), Refusal> {
-        self.check_mac1(datagram)?;
+        // First, and before anything is counted: a message for another key must not use up what senders
+        // to this one share.
+        if !cookies.is_addressed(datagram) {
+            return Err((DropReason::BadMac, None));
+        }
         if is_within {
             return Ok(());
         }
         self.renew(now);
-        if self.cookies.is_proven(from, datagram, now) {
+        if cookies.is_proven(from, datagram, now) {
             self.take_proven(from, is_peer)
         } else {
-            Err(self.ask_for_cookie(from, datagram, is_peer, now))
-        }
-    }
-
-    fn check_mac1(&self, datagram: &[u8]) -> Result<(), Refusal> {
-        if self.cookies.is_addressed(datagram) {
-            Ok(())
-        } else {
-            Err((DropReason::BadMac, None))
+            Err(self.ask_for_cookie(cookies, from, datagram, is_peer, now))
         }
     }
 
@@ -147,6 +140,7 @@ impl Admission {
 
     fn ask_for_cookie(
         &mut self,
+        cookies: &mut Cookies,
         from: Path,
         datagram: &[u8],
         is_peer: bool,
@@ -157,10 +151,7 @@ impl Admission {
         if !is_peer && !self.replies.take(from.link()) {
             return (DropReason::UnderLoad, None);
         }
-        (
-            DropReason::UnderLoad,
-            self.cookies.reply(from, datagram, now),
-        )
+        (DropReason::UnderLoad, cookies.reply(from, datagram, now))
     }
 
     /// Begins the next second.
@@ -216,12 +207,14 @@ mod tests {
     use super::*;
     use crate::cookie;
     use boringtun::noise::{Tunn, TunnResult};
+    use keys::WgSecret;
     use rand_core::OsRng;
     use x25519_dalek::{PublicKey, StaticSecret};
 
     /// How many handshakes one side admits in a second, and a message that somebody made for it.
     struct Gate {
         admission: Admission,
+        cookies: Cookies,
         own: WgSecret,
         initiation: Vec<u8>,
         now: Duration,
@@ -239,7 +232,8 @@ mod tests {
                 panic!("an initiation");
             };
             Self {
-                admission: Admission::new(&own, per_second, 1),
+                admission: Admission::new(per_second),
+                cookies: Cookies::new(&own, 1),
                 initiation: initiation.to_vec(),
                 own,
                 now: Duration::from_secs(1_000),
@@ -250,7 +244,7 @@ mod tests {
         fn plain(&mut self, from: Path, is_peer: bool) -> Result<(), Option<cookie::Cookie>> {
             let message = self.initiation.clone();
             self.admission
-                .initiation(from, &message, is_peer, self.now)
+                .initiation(&mut self.cookies, from, &message, is_peer, self.now)
                 .map_err(|(reason, reply)| {
                     assert_eq!(reason, DropReason::UnderLoad);
                     assert!(reply.is_some() || !is_peer, "a peer always has an answer");
@@ -264,14 +258,14 @@ mod tests {
         fn proven(&mut self, from: Path, owner: Path, is_peer: bool) -> bool {
             let reply = self
                 .admission
-                .ask_for_cookie(owner, &self.initiation, true, self.now)
+                .ask_for_cookie(&mut self.cookies, owner, &self.initiation, true, self.now)
                 .1
                 .expect("an answer");
             let cookie = cookie::open_reply(&self.own.public(), &reply, &self.initiation).unwrap();
             let mut message = self.initiation.clone();
             cookie::prove(&cookie, &mut message);
             self.admission
-                .initiation(from, &message, is_peer, self.now)
+                .initiation(&mut self.cookies, from, &message, is_peer, self.now)
                 .is_ok()
         }
     }
@@ -382,7 +376,7 @@ mod tests {
         assert_eq!(of_endpoints, [1_000, 2_000, 500]);
         let most = [250, 500, STRANGERS_REPLIES as usize];
         assert!(of_networks.iter().zip(most).all(|(it, most)| *it <= most));
-        assert!(Admission::new(&gate.own, u64::MAX, 1).peers.total <= MOST_PER_SECOND);
+        assert!(Admission::new(u64::MAX).peers.total <= MOST_PER_SECOND);
     }
 
     #[test]
@@ -412,7 +406,8 @@ mod tests {
         gate.initiation[120] ^= 1;
         for _ in 0..10 {
             let message = gate.initiation.clone();
-            let judged = gate.admission.initiation(v4(1), &message, true, gate.now);
+            let (admission, cookies) = (&mut gate.admission, &mut gate.cookies);
+            let judged = admission.response(cookies, v4(1), &message, (true, false), gate.now);
             assert!(matches!(judged, Err((DropReason::BadMac, None))));
         }
     }

@@ -4,7 +4,7 @@
 
 use crate::initiation::{Opener, Timestamp, sealed};
 use crate::limits::INITIATE_BACK_AFTER;
-use crate::{Config, DropReason, FrontDoor, Inbound, Inside, MIN_BUFFER, Outbound, Path};
+use crate::{Config, DropReason, Inbound, Inside, LoneTunnel, MIN_BUFFER, Outbound, Path};
 use crate::{PeerSpec, Range};
 use boringtun::noise::{Tunn, TunnResult};
 use keys::{Epoch, Psk, WgSecret};
@@ -18,7 +18,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// Two sides, and nothing between them. Side 0 has the address .1, side 1 has .2.
 struct Pair {
-    sides: [FrontDoor; 2],
+    sides: [LoneTunnel; 2],
     now: Duration,
     /// Datagrams from one side to another place than the other side.
     astray: Vec<Path>,
@@ -62,17 +62,19 @@ fn initiation(side: usize, unix: Duration) -> Vec<u8> {
     sealed(&own, &secret(1 - side).public(), index, Timestamp::at(unix))
 }
 
-fn side(side: usize, now: Duration) -> FrontDoor {
-    let mut tunnel = FrontDoor::new(Config {
-        secret: secret(side),
-        mtu: 1420,
-        handshakes_per_second: 1_000,
-        seed: side as u64,
-        inside: Inside {
-            own: vec![inner(side).into()],
-            ranges: vec![Range::new(Ipv4Addr::new(10, 0, 0, 0).into(), 8)],
+fn side(side: usize, now: Duration) -> LoneTunnel {
+    let mut tunnel = LoneTunnel::new(
+        1_000,
+        Config {
+            secret: secret(side),
+            mtu: 1420,
+            seed: side as u64,
+            inside: Inside {
+                own: vec![inner(side).into()],
+                ranges: vec![Range::new(Ipv4Addr::new(10, 0, 0, 0).into(), 8)],
+            },
         },
-    });
+    );
     let other = 1 - side;
     let spec = PeerSpec {
         key: secret(other).public(),

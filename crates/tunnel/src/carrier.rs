@@ -1,5 +1,6 @@
-//! How threads that share a tunnel carry packets: on the shared way as long as that will do, and with
-//! the tunnel alone where it must be. Every data thread, and every test that carries packets, goes
+//! How threads that share the tunnels of a node carry packets: on the shared way as long as that will do, and
+//! with the door alone where it must be. One lock is around all tunnels: a batch of datagrams, which may be for
+//! several, costs one. Every data thread, and every test that carries packets, goes
 //! through here.
 //!
 //! Four things always hold, and all of them are about what somebody else may rely on:
@@ -23,6 +24,8 @@ use crate::opening::Opening;
 use crate::outbound::{Outbound, Sealing};
 use crate::outer::Outer;
 use crate::packet::{self, Message};
+use crate::tunnel::Tunnel;
+use crate::tunnel_id::TunnelId;
 use crate::unreachable::MAX_ERROR;
 use std::borrow::{Borrow, BorrowMut};
 use std::net::IpAddr;
@@ -49,8 +52,9 @@ pub trait DatagramSink {
 
 /// The place where opened packets go.
 pub trait PacketSink {
-    /// Takes the packet at `range` of `plain`, where it stays until the flush.
-    fn put(&mut self, plain: &[u8], range: Range<usize>);
+    /// Takes the packet at `range` of `plain`, where it stays until the flush: for the device of `tunnel`, and
+    /// for no other.
+    fn put(&mut self, tunnel: TunnelId, plain: &[u8], range: Range<usize>);
     /// Delivers all that was taken.
     fn flush(&mut self, plain: &mut [u8]);
 }
@@ -84,21 +88,15 @@ pub struct Carrier<D = FrontDoor> {
     door: RwLock<D>,
 }
 
-impl Carrier {
+impl<D> Carrier<D> {
     /// The door, to look at.
-    pub fn read(&self) -> RwLockReadGuard<'_, FrontDoor> {
+    pub fn read(&self) -> RwLockReadGuard<'_, D> {
         read(&self.door)
     }
 
-    /// The door alone: for everything that changes the tunnel and is no packet.
-    pub fn write(&self) -> RwLockWriteGuard<'_, FrontDoor> {
+    /// The door alone: for everything that changes a tunnel and is no packet.
+    pub fn write(&self) -> RwLockWriteGuard<'_, D> {
         write(&self.door)
-    }
-
-    /// Whether any thread has the tunnel, shared or alone.
-    #[cfg(test)]
-    pub(crate) fn is_taken(&self) -> bool {
-        self.door.try_write().is_err()
     }
 }
 
@@ -110,12 +108,23 @@ impl<D: BorrowMut<FrontDoor>> Carrier<D> {
         }
     }
 
+    /// Whether any thread has the door, shared or alone.
+    #[cfg(test)]
+    pub(crate) fn is_taken(&self) -> bool {
+        self.door.try_write().is_err()
+    }
+
     // ---- TUN → UDP --------------------------------------------------------------------------
 
-    /// A turn of packets from the TUN device; it ends when it is dropped.
-    pub fn turn<'c, S: DatagramSink>(&'c self, sink: &'c mut S) -> Turn<'c, D, S> {
+    /// A turn of packets from the TUN device of one tunnel; it ends when it is dropped.
+    pub fn turn<'c, S: DatagramSink>(
+        &'c self,
+        tunnel: TunnelId,
+        sink: &'c mut S,
+    ) -> Turn<'c, D, S> {
         Turn {
             carrier: self,
+            tunnel,
             shared: Some(read(&self.door)),
             sink,
         }
@@ -163,7 +172,11 @@ impl<D: BorrowMut<FrontDoor>> Carrier<D> {
                 continue;
             };
             match opening.open(arrival, datagram, out) {
-                Some(Inbound::Deliver { len }) => sink.put(plain, range.start..range.start + len),
+                Some(Inbound::Deliver { len }) => {
+                    if let Some(tunnel) = opening.tunnel() {
+                        sink.put(tunnel, plain, range.start..range.start + len);
+                    }
+                }
                 Some(Inbound::Consumed | Inbound::Dropped(_)) => {}
                 None => unconfirmed.push((arrival, range)),
             }
@@ -196,8 +209,9 @@ impl<D: BorrowMut<FrontDoor>> Carrier<D> {
         let mut alone = write(&self.door);
         let door: &mut FrontDoor = (*alone).borrow_mut();
         let before = door.poll_timeout();
-        if let Inbound::Deliver { len } = door.handle(arrival, datagram, out, clock()) {
-            sink.put(plain, range.start..range.start + len);
+        let handled = door.handle(arrival, datagram, out, clock());
+        if let (Some(tunnel), Inbound::Deliver { len }) = handled {
+            sink.put(tunnel, plain, range.start..range.start + len);
             PacketSink::flush(sink, plain);
         }
         say(door, before, sink);
@@ -212,6 +226,7 @@ where
     S: DatagramSink,
 {
     carrier: &'c Carrier<D>,
+    tunnel: TunnelId,
     /// `None` only while this thread has the tunnel alone. Dropped after the flush in [`Drop`].
     shared: Option<RwLockReadGuard<'c, D>>,
     sink: &'c mut S,
@@ -234,16 +249,20 @@ where
         };
         let shared = self.shared.get_or_insert_with(|| read(&self.carrier.door));
         let door: &FrontDoor = (**shared).borrow();
-        let needs_tunnel_alone = match door.sealing(destination, clock()) {
+        // Of a tunnel that was closed, packets may still be read: its device is about to go.
+        let Some(tunnel) = door.tunnel(self.tunnel) else {
+            return;
+        };
+        let needs_tunnel_alone = match tunnel.sealing(destination, clock()) {
             Ok(Some(sealing)) => {
                 seal_all(sealing, packets, self.sink);
                 false
             }
             Ok(None) => true,
             Err(reason) => {
-                door.count_drops(reason, packets.remaining() as u64);
+                tunnel.count_drops(reason, packets.remaining() as u64);
                 if reason.is_unreachable() {
-                    refuse(door, packets, self.sink, clock());
+                    refuse(tunnel, packets, self.sink, clock());
                 }
                 false
             }
@@ -256,7 +275,10 @@ where
     /// Counts packets that were dropped before anybody asked where they go.
     pub fn count_drops(&mut self, reason: DropReason, packets: u64) {
         let shared = self.shared.get_or_insert_with(|| read(&self.carrier.door));
-        (**shared).borrow().count_drops(reason, packets);
+        let door: &FrontDoor = (**shared).borrow();
+        if let Some(tunnel) = door.tunnel(self.tunnel) {
+            tunnel.count_drops(reason, packets);
+        }
     }
 
     /// With the tunnel alone: shakes hands, and keeps packets until that is done.
@@ -271,18 +293,9 @@ where
         let mut alone = write(&self.carrier.door);
         let door: &mut FrontDoor = (*alone).borrow_mut();
         let before = door.poll_timeout();
-        // Asked anew: while the lock was waited for, a session may have come, or the peer gone.
-        match door.sealing_alone(destination, clock()) {
-            Ok(mut sealing) => {
-                while let Some((buffer, len)) = packets.next() {
-                    let outer = sealing.around(buffer);
-                    let room = self.sink.room(outer, sealing.datagram_len(len));
-                    if let Outbound::Send { len, .. } = sealing.take(buffer, len, room) {
-                        self.sink.push(len);
-                    }
-                }
-            }
-            Err(reason) => door.count_drops(reason, packets.remaining() as u64),
+        // Asked anew: while the lock was waited for, a session may have come, or the peer gone, or the tunnel.
+        if let Some(tunnel) = door.tunnel_mut(self.tunnel) {
+            seal_alone(tunnel, destination, packets, self.sink, clock());
         }
         self.sink.flush();
         say(door, before, self.sink);
@@ -317,16 +330,37 @@ fn seal_all(
     }
 }
 
+fn seal_alone(
+    tunnel: &mut Tunnel,
+    destination: IpAddr,
+    packets: &mut impl PacketSource,
+    sink: &mut impl DatagramSink,
+    now: Duration,
+) {
+    match tunnel.sealing_alone(destination, now) {
+        Ok(mut sealing) => {
+            while let Some((buffer, len)) = packets.next() {
+                let outer = sealing.around(buffer);
+                let room = sink.room(outer, sealing.datagram_len(len));
+                if let Outbound::Send { len, .. } = sealing.take(buffer, len, room) {
+                    sink.push(len);
+                }
+            }
+        }
+        Err(reason) => tunnel.count_drops(reason, packets.remaining() as u64),
+    }
+}
+
 /// Answers the first of packets that go nowhere, so that their sender need not wait.
 fn refuse(
-    door: &FrontDoor,
+    tunnel: &Tunnel,
     packets: &mut impl PacketSource,
     sink: &mut impl DatagramSink,
     now: Duration,
 ) {
     let packet = packets.next();
     let packet = packet.and_then(|(buffer, len)| buffer.get(..len));
-    if let Some(refused) = packet.and_then(|packet| door.refused(packet, now)) {
+    if let Some(refused) = packet.and_then(|packet| tunnel.refused(packet, now)) {
         sink.refuse(refused.error(&mut [0; MAX_ERROR]));
     }
 }

@@ -140,6 +140,13 @@ impl Drops {
         self.0.get(reason as usize).copied().unwrap_or(0)
     }
 
+    /// Adds what was dropped elsewhere.
+    pub fn add(&mut self, others: &Self) {
+        for (count, other) in self.0.iter_mut().zip(others.0) {
+            *count += other;
+        }
+    }
+
     /// Every reason with its count, zeros included.
     pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         DropReason::ALL
@@ -157,6 +164,12 @@ impl DropCounters {
         if let Some(count) = self.0.get(reason as usize) {
             count.fetch_add(packets, Ordering::Relaxed);
         }
+    }
+
+    pub(crate) fn add_all(&self, drops: &Drops) {
+        drops
+            .iter()
+            .for_each(|(reason, packets)| self.add(reason, packets));
     }
 
     pub(crate) fn read(&self) -> Drops {

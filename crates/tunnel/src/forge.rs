@@ -2,7 +2,7 @@
 //! Holds this side's secret key; knows no peer and no epoch.
 
 use crate::allowed_ips::PeerId;
-use crate::indices::{Index, IndexTable};
+use crate::indices::{Index, TunnelIndices};
 use crate::limits::{INDEX_VARIANTS, RETRY_FIRST, RETRY_MAX, RETRY_MAX_IN_USE};
 use crate::link::Link;
 use boringtun::noise::Tunn;
@@ -21,12 +21,12 @@ pub(crate) struct Forge {
     public: WgPublicKey,
     /// Never under load: the tunnel's own limiter has judged every message before.
     limiter: Arc<RateLimiter>,
-    indices: IndexTable,
+    indices: TunnelIndices,
     rng: SmallRng,
 }
 
 impl Forge {
-    pub(crate) fn new(wg: WgSecret, indices: IndexTable, seed: u64) -> Self {
+    pub(crate) fn new(wg: WgSecret, indices: TunnelIndices, seed: u64) -> Self {
         let secret = StaticSecret::from(*wg.expose());
         let limiter = RateLimiter::new(&PublicKey::from(&secret), u64::MAX);
         Self {
@@ -132,11 +132,14 @@ fn tag(epoch: Epoch) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TunnelId;
+    use crate::indices::IndexTable;
     use rand_core::OsRng;
 
     #[test]
     fn an_initiation_names_its_generation_as_long_as_one_of_its_indices_is_free() {
-        let indices = IndexTable::default();
+        let table = IndexTable::default();
+        let indices = table.of(TunnelId::FIRST);
         let own = WgSecret::generate(&mut OsRng);
         let peer = (1, WgSecret::generate(&mut OsRng).public());
         let (epoch, psk) = (Epoch(6), Psk::from_bytes([9; 32]));
@@ -152,7 +155,7 @@ mod tests {
         let beyond = forge.initiator(peer, (epoch, &psk), &mut variant, Duration::ZERO);
         assert!(!is_named(&beyond, &forge));
         assert_eq!(beyond.index.value() & 3, tag(epoch));
-        assert_eq!(indices.all().len(), usize::from(INDEX_VARIANTS) + 1);
+        assert_eq!(table.all().len(), usize::from(INDEX_VARIANTS) + 1);
         // One that is dropped is the next to be used again.
         links.remove(3);
         let again = forge.initiator(peer, (epoch, &psk), &mut variant, Duration::ZERO);

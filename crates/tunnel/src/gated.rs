@@ -3,7 +3,7 @@
 use crate::turns::{LEN, NOW, Node, inner, outer, packet, pair};
 use crate::{
     Carrier, DatagramSink, DropReason, Groups, Headers, Inbound, Outbound, Outer, PacketSink,
-    PeerSpec, Protocol, Received, Rule,
+    PeerSpec, Protocol, Received, Rule, TunnelId,
 };
 use keys::{Epoch, Psk, WgPublicKey};
 use std::ops::Range;
@@ -13,7 +13,7 @@ use std::time::Duration;
 struct Delivered(usize);
 
 impl PacketSink for Delivered {
-    fn put(&mut self, _: &[u8], _: Range<usize>) {
+    fn put(&mut self, _: TunnelId, _: &[u8], _: Range<usize>) {
         self.0 += 1;
     }
 

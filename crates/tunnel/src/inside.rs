@@ -44,6 +44,12 @@ impl Range {
         address & self.mask == self.bits
     }
 
+    /// Whether one holds the other.
+    fn overlaps(&self, other: &Self) -> bool {
+        let mask = self.mask & other.mask;
+        self.bits & mask == other.bits & mask
+    }
+
     /// Whether an address stands for the whole range: IPv4's first and last, where there are others.
     fn is_all(&self, address: u128) -> bool {
         let is_v4 = self.bits >> 32 == 0xFFFF;
@@ -58,6 +64,12 @@ impl Inside {
         let address = bits(address);
         let is_in = |address| self.ranges.iter().any(|range| range.contains(address));
         is_in(address) || embedded(address).is_some_and(is_in)
+    }
+
+    /// Whether any address is in both.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let with = |range: &Range| other.ranges.iter().any(|it| it.overlaps(range));
+        self.ranges.iter().any(with)
     }
 
     /// Whether an address is one that a member could have: one host's, inside.

@@ -48,6 +48,8 @@ mod admission;
 mod agenda;
 mod allowed_ips;
 #[cfg(test)]
+mod apart;
+#[cfg(test)]
 mod behind;
 mod carrier;
 mod config;
@@ -71,6 +73,7 @@ mod large;
 mod limits;
 mod link;
 mod local;
+mod lone;
 mod opening;
 mod outbound;
 mod outbox;
@@ -91,6 +94,7 @@ mod stock;
 mod stress;
 mod traffic;
 mod tunnel;
+mod tunnel_id;
 #[cfg(test)]
 mod turns;
 mod unreachable;
@@ -98,13 +102,14 @@ mod whereabouts;
 
 pub use carrier::{Carrier, DatagramSink, Headers, PacketSink, PacketSource, Received, Turn};
 pub use config::Config;
-pub use door::FrontDoor;
+pub use door::{FrontDoor, OpenError};
 pub use drops::{DropReason, Drops};
 pub use events::Event;
 pub use filter::{Groups, Protocol, Rule};
 pub use inbound::Inbound;
 pub use inside::{Inside, Range};
 pub use limits::*;
+pub use lone::LoneTunnel;
 pub use outbound::{Outbound, Sealing};
 pub use outbox::Transmit;
 pub use outer::{Outer, Route, TrafficClass};
@@ -113,3 +118,4 @@ pub use path::Path;
 pub use snapshot::PeerSnapshot;
 pub use traffic::Traffic;
 pub use tunnel::{PeerSpec, Tunnel};
+pub use tunnel_id::TunnelId;

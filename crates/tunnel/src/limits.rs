@@ -96,7 +96,9 @@ pub const NETWORKS_AT_FULL_RATE: u32 = 10;
 pub const STRANGERS_REPLIES: u32 = 250;
 /// The same within an IPv4 /24 or IPv6 /64.
 pub const REPLIES_PER_LINK: u32 = 50;
-/// The most that [`crate::Config::handshakes_per_second`] can be; bounds the memory of the counts.
+/// Tunnels of one node: one for each of its segments.
+pub const MAX_TUNNELS: usize = 16;
+/// The most handshakes per second that a [`crate::FrontDoor`] can be given; bounds the memory of the counts.
 pub const MOST_PER_SECOND: u32 = 1 << 16;
 /// How long a cookie that was received is used (whitepaper, section 5.4.7).
 pub const COOKIE_FOR: Duration = Duration::from_secs(120);

@@ -7,6 +7,8 @@ use crate::inbound::{self, Ends, Inbound};
 use crate::outer::Route;
 use crate::packet::Message;
 use crate::peer::Peer;
+use crate::tunnel::Tunnel;
+use crate::tunnel_id::TunnelId;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use std::time::Duration;
 pub(crate) struct Opening<'t> {
     door: &'t FrontDoor,
     held: Option<Held<'t>>,
-    /// Whether the lease was over when the batch began; a batch has one time.
+    /// Whether all leases were over when the batch began; a batch has one time.
     lease: Result<(), DropReason>,
     now: Duration,
 }
@@ -23,6 +25,8 @@ pub(crate) struct Opening<'t> {
 /// The peer that the last datagram belonged to, and the answers that its successors need not ask for
 /// again.
 struct Held<'t> {
+    tunnel: (TunnelId, &'t Tunnel),
+    lease: Result<(), DropReason>,
     from: Route,
     index: u32,
     peer: MutexGuard<'t, Peer>,
@@ -33,15 +37,15 @@ struct Held<'t> {
 impl<'t> Opening<'t> {
     pub(crate) fn new(door: &'t FrontDoor, now: Duration) -> Self {
         Self {
-            lease: door.tunnel().check_lease(now),
+            lease: door.check_leases(now),
             door,
             held: None,
             now,
         }
     }
 
-    /// Opens a datagram into `out`, which needs its length. `None`: it shakes hands, or confirms a
-    /// handshake, and [`FrontDoor::handle`] takes it.
+    /// Opens a datagram into `out`, which needs its length; the tunnel of a packet in it is [`Self::tunnel`].
+    /// `None`: it shakes hands, or confirms a handshake, and [`FrontDoor::handle`] takes it.
     pub(crate) fn open(
         &mut self,
         arrival: Arrival,
@@ -56,10 +60,19 @@ impl<'t> Opening<'t> {
                 opened
             }
             Err(reason) => {
-                self.door.tunnel().count_drops(reason, 1);
+                // Whoever is held has refused it, or nobody has.
+                match &self.held {
+                    Some(held) => held.tunnel.1.count_drops(reason, 1),
+                    None => self.door.count_drops(reason, 1),
+                }
                 Some(Inbound::Dropped(reason))
             }
         }
+    }
+
+    /// The tunnel that the last datagram belonged to.
+    pub(crate) fn tunnel(&self) -> Option<TunnelId> {
+        self.held.as_ref().map(|held| held.tunnel.0)
     }
 
     fn opened(
@@ -71,6 +84,7 @@ impl<'t> Opening<'t> {
         self.lease?;
         let (now, from) = (self.now, arrival.from);
         let Some(Message::Data { receiver: index }) = arrival.message else {
+            self.held = None;
             self.door.admits(arrival)?;
             return Ok(None);
         };
@@ -79,7 +93,11 @@ impl<'t> Opening<'t> {
             self.hold(arrival, index)?;
         }
         let held = self.held.as_mut().ok_or(DropReason::UnknownIndex)?;
-        let Held { peer, ends, .. } = held;
+        held.lease?;
+        let Held {
+            peer, ends, tunnel, ..
+        } = held;
+        let (_, tunnel) = *tunnel;
         let generation = peer.owner_of(index).ok_or(DropReason::UnknownIndex)?;
         // Confirming sends the packets that waited and changes when the tunnel wants to be called. Both
         // are all threads' affair, and left to the one that has the tunnel alone.
@@ -87,7 +105,6 @@ impl<'t> Opening<'t> {
             return Ok(None);
         }
         let plain = inbound::open(generation, index, from.path, datagram, out, now)?;
-        let tunnel = self.door.tunnel();
         peer.heard(from, plain.len, now, &tunnel.local);
         // The same ends as those that were allowed just before: nobody can change who may send what while
         // this batch shares the tunnel, so that asking again would say the same.
@@ -110,9 +127,12 @@ impl<'t> Opening<'t> {
         // peer that the other wants would wait for ever.
         self.held = None;
         self.door.admits(arrival)?;
-        let id = self.door.owner(index)?;
-        let peer = self.door.tunnel().peers.lock(id);
+        let (id, peer) = self.door.owner(index)?;
+        let tunnel = self.door.tunnel(id).ok_or(DropReason::UnknownIndex)?;
+        let peer = tunnel.peers.lock(peer);
         self.held = Some(Held {
+            tunnel: (id, tunnel),
+            lease: tunnel.check_lease(self.now),
             from: arrival.from,
             index,
             peer: peer.ok_or(DropReason::UnknownIndex)?,

@@ -3,7 +3,7 @@
 use crate::turns::{LEN, NOW, Node, Packets, inner, outer, packet, pair};
 use crate::{
     Carrier, DatagramSink, Event, Headers, Inbound, MIN_BUFFER, Outer, PacketSink, Path, Received,
-    Route, TrafficClass,
+    Route, TrafficClass, TunnelId,
 };
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -33,7 +33,7 @@ impl DatagramSink for Outers {
 }
 
 impl PacketSink for Outers {
-    fn put(&mut self, plain: &[u8], range: Range<usize>) {
+    fn put(&mut self, _: TunnelId, plain: &[u8], range: Range<usize>) {
         self.1 = plain[range].to_vec();
     }
 
@@ -53,7 +53,7 @@ fn from_one_at(last: u8) -> Route {
 fn next_route(two: &mut Node) -> Route {
     let carrier = Carrier::new(&mut two.door);
     let mut outers = Outers(Vec::new(), vec![0; 2048]);
-    let mut turn = carrier.turn(&mut outers);
+    let mut turn = carrier.turn(TunnelId::FIRST, &mut outers);
     turn.send(Some(inner(1).into()), &mut Packets(packet(2, 1), 1), || NOW);
     drop(turn);
     outers.0[0].route
@@ -176,7 +176,7 @@ fn ecn_passes_between_inner_and_outer_header_both_ways() {
     marked[1] = 0xB8 | ect_0;
     let mut outers = Outers(Vec::new(), vec![0; 2048]);
     let carrier = Carrier::new(&mut one.door);
-    let mut turn = carrier.turn(&mut outers);
+    let mut turn = carrier.turn(TunnelId::FIRST, &mut outers);
     turn.send(Some(inner(2).into()), &mut Packets(marked, 1), || NOW);
     drop(turn);
     let sealed = outers.0[0];

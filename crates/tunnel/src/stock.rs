@@ -2,7 +2,7 @@
 //! any timestamp, made by hand.
 
 use crate::initiation::{Timestamp, sealed};
-use crate::{Config, DropReason, FrontDoor, Inbound, Inside, MIN_BUFFER, Path, PeerSpec, Range};
+use crate::{Config, DropReason, Inbound, Inside, LoneTunnel, MIN_BUFFER, Path, PeerSpec, Range};
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -12,7 +12,7 @@ const PSK: [u8; 32] = [9; 32];
 const NOW: Duration = Duration::from_secs(1_000);
 
 struct Place {
-    tunnel: FrontDoor,
+    tunnel: LoneTunnel,
     own: WgPublicKey,
     peer: WgSecret,
 }
@@ -22,16 +22,18 @@ impl Place {
         let secret = |of: char| WgSecret::from_base64(&format!("{}=", of.to_string().repeat(43)));
         let (own, peer) = (secret('A').expect("a key"), secret('I').expect("a key"));
         let own_key = own.public();
-        let tunnel = FrontDoor::new(Config {
-            secret: own,
-            mtu: 1420,
-            handshakes_per_second: 1_000,
-            seed: 1,
-            inside: Inside {
-                own: vec![Ipv4Addr::new(10, 0, 0, 1).into()],
-                ranges: vec![Range::new(Ipv4Addr::new(10, 0, 0, 0).into(), 8)],
+        let tunnel = LoneTunnel::new(
+            1_000,
+            Config {
+                secret: own,
+                mtu: 1420,
+                seed: 1,
+                inside: Inside {
+                    own: vec![Ipv4Addr::new(10, 0, 0, 1).into()],
+                    ranges: vec![Range::new(Ipv4Addr::new(10, 0, 0, 0).into(), 8)],
+                },
             },
-        });
+        );
         let mut place = Self {
             tunnel,
             own: own_key,

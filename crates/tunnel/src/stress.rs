@@ -115,16 +115,18 @@ fn outer(node: usize) -> Path {
 }
 
 fn tunnel(at: usize, secret: &WgSecret, handshakes_per_second: u64, seed: u64) -> Carried {
-    Carried::new(Config {
-        inside: Inside {
-            own: vec![inner(at).into()],
-            ranges: vec![Range::new(inner(0).into(), 8)],
-        },
-        secret: secret.duplicate(),
-        mtu: 1420,
+    Carried::new(
         handshakes_per_second,
-        seed,
-    })
+        Config {
+            inside: Inside {
+                own: vec![inner(at).into()],
+                ranges: vec![Range::new(inner(0).into(), 8)],
+            },
+            secret: secret.duplicate(),
+            mtu: 1420,
+            seed,
+        },
+    )
 }
 
 impl World {
@@ -441,7 +443,8 @@ impl World {
 
     fn check(&mut self) {
         for node in &mut self.nodes {
-            let indices = node.tunnel.indices().all();
+            let indices = node.tunnel.indices().all().into_iter();
+            let indices = indices.map(|(index, (_, peer))| (index, peer)).collect();
             let tunnel: &mut Tunnel = &mut node.tunnel;
             let mut owned = HashMap::new();
             let mut peers = 0;

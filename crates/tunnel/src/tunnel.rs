@@ -9,7 +9,7 @@ use crate::events::{Event, Events};
 use crate::forge::Forge;
 use crate::gates::Gates;
 use crate::generation::Generation;
-use crate::indices::IndexTable;
+use crate::indices::TunnelIndices;
 use crate::initiation::{Opener, Timestamp};
 use crate::inside::Inside;
 use crate::limits::*;
@@ -65,6 +65,8 @@ pub struct Tunnel {
     pub(crate) peers: Peers,
     pub(crate) allowed: AllowedIps,
     pub(crate) inside: Inside,
+    /// The insides of the other tunnels behind the same door.
+    pub(crate) beside: Inside,
     gates: Gates,
     next_tick: Option<Duration>,
     /// Whether an epoch has been in force since the tunnel was empty.
@@ -79,7 +81,7 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// A tunnel without peers, whose sessions are found by `indices`.
-    pub(crate) fn new(config: Config, indices: IndexTable) -> Self {
+    pub(crate) fn new(config: Config, indices: TunnelIndices) -> Self {
         let opener = Opener::new(&config.secret);
         let gates = Gates::new(config.seed);
         Self {
@@ -100,6 +102,7 @@ impl Tunnel {
             peers: Peers::default(),
             allowed: AllowedIps::default(),
             inside: config.inside,
+            beside: Inside::default(),
             gates,
             next_tick: None,
             is_in_force: false,
@@ -307,6 +310,7 @@ impl Tunnel {
             .into_iter()
             .map(Into::into)
             .filter(|endpoint| self.inside.allows_endpoint(*endpoint))
+            .filter(|endpoint| !self.beside.contains(endpoint.ip()))
             .collect();
         let id = self.peers.id_of(key);
         let Some(peer) = id.and_then(|id| self.peers.get_mut(id)) else {

@@ -4,8 +4,8 @@
 use crate::generations::Slot;
 use crate::peer::Readiness;
 use crate::{
-    Carrier, Config, DatagramSink, DropReason, FrontDoor, Headers, Inside, MAX_QUEUED, Outbound,
-    Outer, PacketSink, PacketSource, Path, PeerSpec, Range, Received,
+    Carrier, Config, DatagramSink, DropReason, Headers, Inside, LoneTunnel, MAX_QUEUED, Outbound,
+    Outer, PacketSink, PacketSource, Path, PeerSpec, Range, Received, TunnelId,
 };
 use keys::{Epoch, Psk, WgPublicKey, WgSecret};
 use std::cell::{Cell, RefCell};
@@ -33,7 +33,7 @@ enum Step {
 
 /// Both sinks of one carrier.
 struct Notes<'c> {
-    carrier: &'c Carrier,
+    carrier: &'c Carrier<LoneTunnel>,
     steps: Vec<Step>,
     room: Vec<u8>,
     /// Sealed and not sent.
@@ -42,7 +42,7 @@ struct Notes<'c> {
 }
 
 impl<'c> Notes<'c> {
-    fn of(carrier: &'c Carrier) -> Self {
+    fn of(carrier: &'c Carrier<LoneTunnel>) -> Self {
         Self {
             carrier,
             steps: Vec::new(),
@@ -90,7 +90,7 @@ impl DatagramSink for Notes<'_> {
 }
 
 impl PacketSink for Notes<'_> {
-    fn put(&mut self, _: &[u8], _: std::ops::Range<usize>) {
+    fn put(&mut self, _: TunnelId, _: &[u8], _: std::ops::Range<usize>) {
         self.opened += 1;
         self.note(Step::Put);
     }
@@ -118,7 +118,7 @@ impl PacketSource for Packets {
 }
 
 pub(crate) struct Node {
-    pub(crate) door: FrontDoor,
+    pub(crate) door: LoneTunnel,
     pub(crate) key: WgPublicKey,
     host: u8,
 }
@@ -128,16 +128,18 @@ impl Node {
         let secret = secret_of(host);
         Self {
             key: secret.public(),
-            door: FrontDoor::new(Config {
-                secret,
-                mtu: 1420,
-                handshakes_per_second: 1_000,
-                seed: 1,
-                inside: Inside {
-                    own: vec![inner(host).into()],
-                    ranges: vec![Range::new(inner(0).into(), 24)],
+            door: LoneTunnel::new(
+                1_000,
+                Config {
+                    secret,
+                    mtu: 1420,
+                    seed: 1,
+                    inside: Inside {
+                        own: vec![inner(host).into()],
+                        ranges: vec![Range::new(inner(0).into(), 24)],
+                    },
                 },
-            }),
+            ),
             host,
         }
     }
@@ -219,7 +221,7 @@ pub(crate) fn pair() -> (Node, Node) {
 }
 
 /// Hands a carrier a batch of datagrams, and returns what its sinks noted.
-fn receive(carrier: &Carrier, batch: &[Vec<u8>], now: Duration) -> Vec<Step> {
+fn receive(carrier: &Carrier<LoneTunnel>, batch: &[Vec<u8>], now: Duration) -> Vec<Step> {
     let datagrams = batch.concat();
     let mut at = 0;
     let each = batch.iter().map(|datagram| {
@@ -285,7 +287,7 @@ fn a_turn_has_sent_all_that_it_sealed_when_it_gives_the_tunnel_back() {
     let (one, _) = pair();
     let carrier = Carrier::new(one.door);
     let mut notes = Notes::of(&carrier);
-    let mut turn = carrier.turn(&mut notes);
+    let mut turn = carrier.turn(TunnelId::FIRST, &mut notes);
     let to = Some(inner(2).into());
     turn.send(to, &mut Packets(packet(1, 2), 2), || NOW);
     turn.send(to, &mut Packets(packet(1, 2), 1), || NOW);
@@ -306,7 +308,7 @@ fn before_a_turn_takes_the_tunnel_alone_all_is_sent_and_afterwards_the_sleeper_i
         seen.borrow_mut().push(unsent.get());
         NOW
     };
-    let mut turn = carrier.turn(&mut notes);
+    let mut turn = carrier.turn(TunnelId::FIRST, &mut notes);
     for host in [2, 3, 2] {
         let to = Some(inner(host).into());
         turn.send(to, &mut Packets(packet(1, host), 2), clock);
@@ -385,7 +387,7 @@ fn a_peer_that_was_removed_between_two_turns_is_sent_nothing_and_heard_no_more()
     let mut notes = Notes::of(&carrier);
     let mut packets = Packets(packet(2, 1), 3);
     carrier
-        .turn(&mut notes)
+        .turn(TunnelId::FIRST, &mut notes)
         .send(Some(inner(1).into()), &mut packets, || NOW);
     assert_eq!(notes.steps, [Step::Refused(DESTINATION_UNREACHABLE)]);
     assert!(!sealed.is_empty() && carrier.read().indices().all().is_empty());

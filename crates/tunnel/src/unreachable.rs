@@ -187,7 +187,7 @@ mod tests {
     use super::*;
     use crate::limits::REFUSALS_PER_SECOND;
     use crate::turns::{NOW, Packets, inner, packet, pair};
-    use crate::{Carrier, Range};
+    use crate::{Carrier, Range, TunnelId};
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -344,7 +344,7 @@ mod tests {
         let carrier = Carrier::new(one.door);
         let told = |host: u8, times: usize, now: Duration| {
             let mut errors = Errors(0, [0; 256]);
-            let mut turn = carrier.turn(&mut errors);
+            let mut turn = carrier.turn(TunnelId::FIRST, &mut errors);
             for _ in 0..times {
                 let to = Some(inner(host).into());
                 turn.send(to, &mut Packets(packet(1, host), 3), || now);

@@ -71,16 +71,18 @@ fn node(host: u8) -> Node {
     let secret = WgSecret::generate(&mut OsRng);
     let inner = Ipv4Addr::new(10, 0, 0, host);
     let key = secret.public();
-    let tunnel = Carried::new(Config {
-        secret,
-        mtu: 1420,
-        handshakes_per_second: 1_000,
-        seed: host.into(),
-        inside: Inside {
-            own: vec![inner.into()],
-            ranges: vec![Range::new(inner.into(), 24)],
+    let tunnel = Carried::new(
+        1_000,
+        Config {
+            secret,
+            mtu: 1420,
+            seed: host.into(),
+            inside: Inside {
+                own: vec![inner.into()],
+                ranges: vec![Range::new(inner.into(), 24)],
+            },
         },
-    });
+    );
     Node {
         tunnel,
         key,

@@ -65,12 +65,11 @@ fn side(host: u8, secret: WgSecret, handshakes_per_second: u64) -> Side {
     let config = Config {
         secret: secret.duplicate(),
         mtu: 1420,
-        handshakes_per_second,
         seed: host.into(),
         inside: inside(host),
     };
     Side {
-        tunnel: Carried::new(config),
+        tunnel: Carried::new(handshakes_per_second, config),
         key: secret.public(),
         secret,
         inner: Ipv4Addr::new(10, 0, 0, host),

@@ -36,13 +36,15 @@ struct Pair {
 fn side(host: u8) -> Side {
     let secret = WgSecret::generate(&mut OsRng);
     let key = secret.public();
-    let tunnel = Carried::new(Config {
-        secret,
-        mtu: 1420,
-        handshakes_per_second: u64::MAX,
-        seed: host.into(),
-        inside: inside(host),
-    });
+    let tunnel = Carried::new(
+        u64::MAX,
+        Config {
+            secret,
+            mtu: 1420,
+            seed: host.into(),
+            inside: inside(host),
+        },
+    );
     Side {
         tunnel,
         key,

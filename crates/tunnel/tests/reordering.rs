@@ -22,16 +22,18 @@ impl Side {
         let secret = WgSecret::generate(&mut OsRng);
         Self {
             key: secret.public(),
-            tunnel: Carried::new(Config {
-                secret,
-                mtu: 1420,
-                handshakes_per_second: u64::MAX,
-                seed: host.into(),
-                inside: Inside {
-                    own: vec![inner(host).into()],
-                    ranges: vec![Range::new(inner(0).into(), 24)],
+            tunnel: Carried::new(
+                u64::MAX,
+                Config {
+                    secret,
+                    mtu: 1420,
+                    seed: host.into(),
+                    inside: Inside {
+                        own: vec![inner(host).into()],
+                        ranges: vec![Range::new(inner(0).into(), 24)],
+                    },
                 },
-            }),
+            ),
             host,
         }
     }

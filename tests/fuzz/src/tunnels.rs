@@ -45,10 +45,9 @@ fn secret(byte: u8) -> (WgSecret, StaticSecret) {
 impl Pair {
     fn connected() -> Self {
         let ((own, own_static), (peer, peer_static)) = (secret(1), secret(2));
-        let mut tunnel = Carried::new(Config {
+        let mut tunnel = Carried::new(u64::MAX, Config {
             secret: own,
             mtu: MTU,
-            handshakes_per_second: u64::MAX,
             seed: 1,
             inside: Inside {
                 own: vec![OWN_V4.into(), OWN_V6.into()],

@@ -59,7 +59,7 @@ fn change(
     let install = Install {
         epoch: Epoch(epoch.into()),
         peers,
-        rules: Rules::default(),
+        rules: Box::default(),
         own: wire::rules::Groups::default(),
         lead: Duration::ZERO,
         closes_at: Some(NOW + Duration::from_secs(300)),

@@ -212,7 +212,7 @@ fn two_members_that_are_no_hubs_get_no_psk_for_each_other() {
         assert_eq!(planned, peers, "node {node}");
         assert_eq!(said, [peers.len()]);
         assert_eq!(
-            (&install.rules, install.own),
+            (&*install.rules, install.own),
             (&draft.rules, draft.roster[node].groups)
         );
     }

@@ -1,11 +1,13 @@
 //! The data plane: threads that carry packets, and the one among them that also does the rest.
 //!
 //! ```text
-//! agent ──commands──▶ main thread ──write lock──▶ Tunnel ◀──read lock── every thread, per turn
+//! agent ──commands──▶ main thread ──write lock──▶ FrontDoor ◀──read lock── every thread, per turn
 //! ```
 //!
-//! Each thread is a direct loop over its own TUN queue and its own UDP socket: `worker.rs`. The main
-//! thread also takes the agent's commands, before packets, and looks after the tunnel's timers. The
+//! Each thread is a direct loop over its own UDP socket and its own queue of each segment's TUN device:
+//! `worker.rs`. The main thread also takes the agent's commands, before packets, and looks after the tunnels'
+//! timers. A segment that is joined is another tunnel behind the front door and another device, and one that is
+//! left is gone when [`DataPlane::close`] returns; the others carry on. The
 //! kernel keeps a sender's datagrams on one socket (`io/udp.rs`) and what goes to a destination on one
 //! TUN queue (`io/tun/steer.rs`): no flow is reordered, and peers spread over threads.
 
@@ -30,7 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
-use tunnel::{Carrier, Drops, FrontDoor, PeerSnapshot, Traffic, Tunnel};
+use tunnel::{Carrier, Drops, FrontDoor, OpenError, PeerSnapshot, Traffic, Tunnel, TunnelId};
 use worker::Worker;
 use zeroize::Zeroizing;
 
@@ -38,27 +40,29 @@ use zeroize::Zeroizing;
 pub(crate) enum DataCommand {
     /// Another epoch, or other places of peers: the change itself under one write lock, so that no packet passes
     /// between its parts; what only makes ready for it before, a little at a time.
-    Change(DataChange),
+    Change(TunnelId, DataChange),
     /// The interface's MTU from now on.
-    Mtu(usize),
+    Mtu(TunnelId, usize),
     /// The system goes another way to these places than before.
     Moved(Vec<SocketAddr>),
     /// How long a peer may hear nothing from now on.
     Keepalive(Option<Duration>),
     /// Send this packet in a datagram that nobody fragments, or not at all.
-    Measure(Vec<u8>),
-    /// Observe the data plane.
-    Snapshot(oneshot::Sender<Snapshot>),
+    Measure(TunnelId, Vec<u8>),
+    /// Observe the data plane, and of its tunnels this one.
+    Snapshot(TunnelId, oneshot::Sender<Snapshot>),
     /// The PSK in force with one peer, base64: for an operator's explicit export.
     ExportPsk(
+        TunnelId,
         WgPublicKey,
         oneshot::Sender<Option<(Epoch, Zeroizing<String>)>>,
     ),
 }
 
-/// The data plane as observed.
+/// The data plane as observed: one tunnel, and what all have in common.
 pub(crate) struct Snapshot {
     pub(crate) peers: Vec<PeerSnapshot>,
+    /// Of the tunnel, and those that the front door dropped before it knew for which tunnel they were.
     pub(crate) drops: Drops,
     pub(crate) io: IoFailures,
     pub(crate) traffic: Traffic,
@@ -77,28 +81,68 @@ pub(crate) struct IoFailures {
     pub(crate) udp_send: u64,
 }
 
-/// The way of a new TUN queue to its thread.
-pub(crate) type NewQueue = mpsc::UnboundedSender<Box<dyn Tun>>;
+/// Another TUN queue for a thread, or one less.
+pub(crate) enum DeviceChange {
+    /// A queue of the device of a tunnel that was opened.
+    Open(TunnelId, Box<dyn Tun>),
+    /// A queue of a device that was made anew.
+    Replace(TunnelId, Box<dyn Tun>),
+    /// The tunnel is closed, and its queue goes.
+    Close(TunnelId),
+}
+
+/// The way of a new TUN queue of one tunnel's device to its thread.
+#[derive(Clone)]
+pub(crate) struct NewQueue {
+    tunnel: TunnelId,
+    to: mpsc::UnboundedSender<DeviceChange>,
+}
+
+impl NewQueue {
+    /// Sends a queue of a device that was made anew. A thread that has ended is noticed by the shell.
+    pub(crate) fn send(&self, queue: Box<dyn Tun>) {
+        let _ = self.to.send(DeviceChange::Replace(self.tunnel, queue));
+    }
+}
+
+/// Why a data plane takes no further tunnel.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AddError {
+    /// It could not be kept apart.
+    #[error(transparent)]
+    Tunnel(#[from] OpenError),
+    /// Each thread writes to a queue of its own.
+    #[error(
+        "the interface has {queues} queues, and {threads} threads carry packets: set data_threads to {queues}"
+    )]
+    Queues {
+        /// Of the device.
+        queues: usize,
+        /// Of the data plane.
+        threads: usize,
+    },
+}
 
 /// The agent's end of the data threads.
 pub(crate) struct DataPlane {
     commands: mpsc::UnboundedSender<DataCommand>,
     /// Dropped to end the threads that have no commands.
     stop: watch::Sender<()>,
-    /// One for each thread: takes a queue of a device that was made anew.
-    queues: Vec<NewQueue>,
+    shared: Arc<Shared>,
+    /// One for each thread: takes queues of devices.
+    devices: Vec<mpsc::UnboundedSender<DeviceChange>>,
     ended: FuturesUnordered<oneshot::Receiver<io::Result<()>>>,
 }
 
-/// Sends packets past the TUN device, in datagrams that nobody fragments.
-pub(crate) struct Ruler(mpsc::WeakUnboundedSender<DataCommand>);
+/// Sends packets of one tunnel past its TUN device, in datagrams that nobody fragments.
+pub(crate) struct Ruler(TunnelId, mpsc::WeakUnboundedSender<DataCommand>);
 
 impl Ruler {
     /// Sends one, if its peer has a session.
     pub(crate) fn send(&self, packet: Vec<u8>) {
-        if let Some(commands) = self.0.upgrade() {
+        if let Some(commands) = self.1.upgrade() {
             // A data plane that has ended measures nothing.
-            let _ = commands.send(DataCommand::Measure(packet));
+            let _ = commands.send(DataCommand::Measure(self.0, packet));
         }
     }
 }
@@ -117,17 +161,17 @@ struct Shared {
 }
 
 impl DataPlane {
-    /// Starts a thread for each queue and its socket. They end when this is dropped.
+    /// Starts a thread for each socket, without any tunnel. They end when this is dropped.
     pub(crate) fn start(
-        door: FrontDoor,
-        queues: Vec<(Box<dyn Tun>, std::net::UdpSocket)>,
+        handshakes_per_second: u64,
+        sockets: Vec<std::net::UdpSocket>,
         offloads: Arc<Offloads>,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            carrier: Carrier::new(door),
+            carrier: Carrier::new(FrontDoor::new(handshakes_per_second)),
             offloads,
             refusals: Refusals::open(),
-            threads: queues.len(),
+            threads: sockets.len(),
             tun_write: AtomicU64::new(0),
             udp_send: AtomicU64::new(0),
             deadline: Notify::new(),
@@ -138,24 +182,25 @@ impl DataPlane {
         let mut plane = Self {
             commands,
             stop,
-            queues: Vec::new(),
+            shared: Arc::clone(&shared),
+            devices: Vec::new(),
             ended: FuturesUnordered::new(),
         };
-        for (number, (tun, udp)) in queues.into_iter().enumerate() {
+        for (number, udp) in sockets.into_iter().enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
             let (ending, ended) = oneshot::channel();
-            let (queue, fresh) = mpsc::unbounded_channel();
+            let (device, devices) = mpsc::unbounded_channel();
             let (shared, inbox, stopped) = (Arc::clone(&shared), inbox.take(), stopped.clone());
             let run = move || {
-                // Device and socket are open: packets need no rights.
+                // Devices come open, and the socket is: packets need no rights.
                 rights::reduce(Keep::NOTHING);
                 let result = runtime.block_on(async {
-                    let worker = Worker::new(Arc::clone(&shared), tun, udp)?;
+                    let worker = Worker::new(Arc::clone(&shared), udp)?;
                     match inbox {
-                        Some(inbox) => run_main(worker, &shared, inbox, fresh).await,
-                        None => run_other(worker, stopped, fresh).await,
+                        Some(inbox) => run_main(worker, &shared, inbox, devices).await,
+                        None => run_other(worker, stopped, devices).await,
                     }
                 });
                 // Nobody listens any more when the agent has ended first.
@@ -163,15 +208,51 @@ impl DataPlane {
             };
             let thread = std::thread::Builder::new().name(format!("meshd-data{number}"));
             thread.spawn(run)?;
-            plane.queues.push(queue);
+            plane.devices.push(device);
             plane.ended.push(ended);
         }
         Ok(plane)
     }
 
-    /// Where the queues of a device that was made anew go, one to each thread. Sessions stay as they are.
-    pub(crate) fn queues(&self) -> Vec<NewQueue> {
-        self.queues.clone()
+    /// Opens a tunnel, which has no peers yet, and gives each thread a queue of its device.
+    ///
+    /// # Errors
+    /// [`AddError`]; then nothing has changed, and the device is gone.
+    pub(crate) fn open(
+        &self,
+        config: tunnel::Config,
+        queues: Vec<Box<dyn Tun>>,
+    ) -> Result<TunnelId, AddError> {
+        let (queues_len, threads) = (queues.len(), self.devices.len());
+        if queues_len != threads {
+            let queues = queues_len;
+            return Err(AddError::Queues { queues, threads });
+        }
+        let tunnel = self.shared.carrier.write().open(config)?;
+        for (to, queue) in self.devices.iter().zip(queues) {
+            // A thread that has ended is noticed in `failed`.
+            let _ = to.send(DeviceChange::Open(tunnel, queue));
+        }
+        Ok(tunnel)
+    }
+
+    /// Closes a tunnel: its keys and sessions are gone when this returns, and nothing of it passes any more. Its
+    /// device goes as soon as each thread has looked up.
+    pub(crate) fn close(&self, tunnel: TunnelId) {
+        self.shared.carrier.write().close(tunnel);
+        for to in &self.devices {
+            let _ = to.send(DeviceChange::Close(tunnel));
+        }
+    }
+
+    /// Where the queues of a tunnel's device that was made anew go, one to each thread. Sessions stay as they
+    /// are.
+    pub(crate) fn queues(&self, tunnel: TunnelId) -> Vec<NewQueue> {
+        let queue = |to: &mpsc::UnboundedSender<DeviceChange>| NewQueue {
+            tunnel,
+            to: to.clone(),
+        };
+        self.devices.iter().map(queue).collect()
     }
 
     pub(crate) fn send(&self, command: DataCommand) {
@@ -180,21 +261,25 @@ impl DataPlane {
     }
 
     /// The way for packets that paths are measured with; it keeps no thread from ending.
-    pub(crate) fn ruler(&self) -> Ruler {
-        Ruler(self.commands.downgrade())
+    pub(crate) fn ruler(&self, tunnel: TunnelId) -> Ruler {
+        Ruler(tunnel, self.commands.downgrade())
     }
 
-    /// The data plane as observed; `None` when it has ended.
-    pub(crate) async fn snapshot(&self) -> Option<Snapshot> {
+    /// The data plane with one tunnel as observed; `None` when it has ended, or the tunnel is closed.
+    pub(crate) async fn snapshot(&self, tunnel: TunnelId) -> Option<Snapshot> {
         let (answer, snapshot) = oneshot::channel();
-        self.send(DataCommand::Snapshot(answer));
+        self.send(DataCommand::Snapshot(tunnel, answer));
         snapshot.await.ok()
     }
 
     /// The PSK in force with one peer, base64; `None` without a tunnel to it.
-    pub(crate) async fn export_psk(&self, peer: WgPublicKey) -> Option<(Epoch, Zeroizing<String>)> {
+    pub(crate) async fn export_psk(
+        &self,
+        tunnel: TunnelId,
+        peer: WgPublicKey,
+    ) -> Option<(Epoch, Zeroizing<String>)> {
         let (answer, psk) = oneshot::channel();
-        self.send(DataCommand::ExportPsk(peer, answer));
+        self.send(DataCommand::ExportPsk(tunnel, peer, answer));
         psk.await.ok().flatten()
     }
 
@@ -209,7 +294,7 @@ impl DataPlane {
     /// Ends the threads and waits for them a little: when this returns, the interface is gone, or goes with
     /// the process.
     pub(crate) async fn stop(self) {
-        drop((self.commands, self.stop));
+        drop((self.commands, self.stop, self.devices));
         // A thread has closed its queue and its socket before it says how it ended.
         let all = self.ended.for_each(|_| std::future::ready(()));
         if timeout(STOP_TIME, all).await.is_err() {
@@ -222,15 +307,15 @@ impl DataPlane {
 async fn run_other(
     mut worker: Worker,
     mut stopped: watch::Receiver<()>,
-    mut fresh: mpsc::UnboundedReceiver<Box<dyn Tun>>,
+    mut devices: mpsc::UnboundedReceiver<DeviceChange>,
 ) -> io::Result<()> {
     loop {
         tokio::select! {
             biased;
             // An error means that the sender is gone.
             _ = stopped.changed() => return Ok(()),
-            Some(tun) = fresh.recv() => {
-                worker.replace(tun)?;
+            Some(change) = devices.recv() => {
+                worker.handle_device(change)?;
                 continue;
             }
             ready = worker.ready() => ready?,
@@ -244,35 +329,41 @@ async fn run_main(
     mut worker: Worker,
     shared: &Shared,
     mut inbox: mpsc::UnboundedReceiver<DataCommand>,
-    mut fresh: mpsc::UnboundedReceiver<Box<dyn Tun>>,
+    mut devices: mpsc::UnboundedReceiver<DeviceChange>,
 ) -> io::Result<()> {
     enum Wake {
         Command(Option<DataCommand>),
-        Queue(Box<dyn Tun>),
+        Device(DeviceChange),
         Timeout,
         Packets,
     }
-    worker.probe_tun();
     loop {
         let deadline = look_after(&worker, shared);
         let wake = tokio::select! {
-            // Commands first: a revocation does not wait behind traffic.
+            // Devices first, so that a command finds the tunnel's; then commands: a revocation does not wait
+            // behind traffic.
             biased;
+            Some(change) = devices.recv() => Wake::Device(change),
             command = inbox.recv() => Wake::Command(command),
-            Some(tun) = fresh.recv() => Wake::Queue(tun),
             ready = worker.ready() => ready.map(|()| Wake::Packets)?,
             () = clock::until(deadline, LONGEST_SLEEP) => Wake::Timeout,
             () = shared.deadline.notified() => Wake::Timeout,
         };
         match wake {
             Wake::Command(None) => return Ok(()),
-            Wake::Command(Some(DataCommand::Measure(packet))) => worker.measure(packet),
-            Wake::Command(Some(DataCommand::Change(change))) => {
+            Wake::Command(Some(DataCommand::Measure(tunnel, packet))) => {
+                worker.measure(tunnel, packet);
+            }
+            Wake::Command(Some(DataCommand::Change(id, change))) => {
                 for step in change.steps() {
-                    let mut tunnel = shared.carrier.write();
-                    let refused = step.carry_out(&mut tunnel, clock::boot());
-                    worker.flush(&mut tunnel);
-                    drop(tunnel);
+                    let mut door = shared.carrier.write();
+                    // Of a tunnel that was closed meanwhile there is nothing to change.
+                    let Some(tunnel) = door.tunnel_mut(id) else {
+                        break;
+                    };
+                    let refused = step.carry_out(tunnel, clock::boot());
+                    worker.flush(&mut door);
+                    drop(door);
                     for key in refused {
                         tracing::warn!(%key, "no tunnel is possible with this key");
                     }
@@ -280,16 +371,23 @@ async fn run_main(
                     std::thread::yield_now();
                 }
             }
-            Wake::Command(Some(DataCommand::Snapshot(answer))) => {
-                // An answer that nobody waits for any more is dropped.
-                let _ = answer.send(snapshot(&shared.carrier.read(), shared));
+            Wake::Command(Some(DataCommand::Snapshot(id, answer))) => {
+                let door = shared.carrier.read();
+                if let Some(tunnel) = door.tunnel(id) {
+                    // An answer that nobody waits for any more is dropped.
+                    let _ = answer.send(snapshot(&door, tunnel, shared));
+                }
             }
             Wake::Command(Some(command)) => {
-                let mut tunnel = shared.carrier.write();
-                carry_out(command, &mut tunnel);
-                worker.flush(&mut tunnel);
+                let mut door = shared.carrier.write();
+                carry_out(command, &mut door);
+                worker.flush(&mut door);
             }
-            Wake::Queue(tun) => worker.replace(tun)?,
+            Wake::Device(change) => {
+                if worker.handle_device(change)? {
+                    worker.probe_tun();
+                }
+            }
             Wake::Timeout => {}
             Wake::Packets => worker.carry().await?,
         }
@@ -304,24 +402,35 @@ fn look_after(worker: &Worker, shared: &Shared) -> Option<Duration> {
     if deadline.is_none_or(|at| at > now) {
         return deadline;
     }
-    let mut tunnel = shared.carrier.write();
-    tunnel.handle_timeout(now);
-    worker.flush(&mut tunnel);
-    tunnel.poll_timeout()
+    let mut door = shared.carrier.write();
+    door.handle_timeout(now);
+    worker.flush(&mut door);
+    door.poll_timeout()
 }
 
-fn carry_out(command: DataCommand, tunnel: &mut Tunnel) {
+fn carry_out(command: DataCommand, door: &mut FrontDoor) {
     match command {
-        DataCommand::Mtu(mtu) => tunnel.set_mtu(mtu),
-        DataCommand::Moved(to) => {
-            tunnel.leave_routes(&to.into_iter().map(Into::into).collect());
+        DataCommand::Mtu(id, mtu) => {
+            if let Some(tunnel) = door.tunnel_mut(id) {
+                tunnel.set_mtu(mtu);
+            }
         }
-        DataCommand::Keepalive(every) => tunnel.set_keepalive(every),
-        // The thread's own: each takes the tunnel as it needs it.
-        DataCommand::Change(_) | DataCommand::Measure(_) | DataCommand::Snapshot(_) => {}
-        DataCommand::ExportPsk(key, answer) => {
-            let psk = tunnel
-                .current_psk(&key)
+        DataCommand::Moved(to) => {
+            let to = to.into_iter().map(Into::into).collect();
+            door.tunnels()
+                .for_each(|(_, tunnel)| tunnel.leave_routes(&to));
+        }
+        DataCommand::Keepalive(every) => {
+            for (_, tunnel) in door.tunnels_mut() {
+                tunnel.set_keepalive(every);
+            }
+        }
+        // The thread's own: each takes the door as it needs it.
+        DataCommand::Change(..) | DataCommand::Measure(..) | DataCommand::Snapshot(..) => {}
+        DataCommand::ExportPsk(id, key, answer) => {
+            let psk = door
+                .tunnel_mut(id)
+                .and_then(|tunnel| tunnel.current_psk(&key))
                 .map(|(epoch, psk)| (epoch, psk.expose_base64()));
             let _ = answer.send(psk);
         }
@@ -329,14 +438,16 @@ fn carry_out(command: DataCommand, tunnel: &mut Tunnel) {
 }
 
 /// Others carry meanwhile: with thousands of peers it takes a while.
-fn snapshot(tunnel: &Tunnel, shared: &Shared) -> Snapshot {
+fn snapshot(door: &FrontDoor, tunnel: &Tunnel, shared: &Shared) -> Snapshot {
     let io = IoFailures {
         tun_write: shared.tun_write.load(Ordering::Relaxed),
         udp_send: shared.udp_send.load(Ordering::Relaxed),
     };
+    let mut drops = tunnel.drops();
+    drops.add(&door.drops());
     Snapshot {
         peers: tunnel.snapshot(clock::boot()),
-        drops: tunnel.drops(),
+        drops,
         io,
         traffic: tunnel.traffic(),
         handshakes: tunnel.handshakes(),

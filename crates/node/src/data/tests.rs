@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tunnel::{DropReason, FrontDoor};
+use tunnel::{DropReason, TunnelId};
 
 /// A TUN device that always has one more packet, for nobody.
 struct Endless {
@@ -48,20 +48,22 @@ impl Tun for Endless {
     }
 }
 
-fn start(tun: Box<dyn Tun>) -> (DataPlane, SocketAddr) {
-    let door = FrontDoor::new(tunnel::Config {
-        secret: WgSecret::generate(&mut rand_core::OsRng),
-        mtu: 1420,
-        handshakes_per_second: 1_000,
-        seed: 1,
-        inside: tunnel::Inside::default(),
-    });
+fn start(tun: Box<dyn Tun>) -> (DataPlane, TunnelId, SocketAddr) {
     let offloads = Arc::new(Offloads::new(OffloadSwitches::default()));
     let socket = udp::bind(0).expect("a port is free");
     let port = socket.local_addr().expect("it is bound").port();
-    let queues = vec![(tun, socket)];
-    let plane = DataPlane::start(door, queues, offloads).expect("a thread can be started");
-    (plane, (Ipv4Addr::LOCALHOST, port).into())
+    let plane = DataPlane::start(1_000, vec![socket], offloads).expect("a thread can be started");
+    let tunnel = plane.open(config(), vec![tun]).expect("it is the first");
+    (plane, tunnel, (Ipv4Addr::LOCALHOST, port).into())
+}
+
+fn config() -> tunnel::Config {
+    tunnel::Config {
+        secret: WgSecret::generate(&mut rand_core::OsRng),
+        mtu: 1420,
+        seed: 1,
+        inside: tunnel::Inside::default(),
+    }
 }
 
 /// Looks until `holds`, for as long as anybody could want. Not by way of the data plane, which would
@@ -81,7 +83,7 @@ async fn a_tun_device_that_never_rests_does_not_keep_datagrams_out() {
     let read = Arc::new(AtomicU64::new(0));
     let (mut keeper, ready) = UnixStream::pair().expect("there are sockets");
     keeper.write_all(&[0]).expect("one byte fits");
-    let (plane, address) = start(Box::new(Endless {
+    let (plane, tunnel, address) = start(Box::new(Endless {
         ready,
         read: Arc::clone(&read),
     }));
@@ -95,8 +97,56 @@ async fn a_tun_device_that_never_rests_does_not_keep_datagrams_out() {
         .send_to(b"garbage", address)
         .expect("the loopback takes it");
     assert!(passed(MANY_TURNS), "it goes on");
-    let snapshot = plane.snapshot().await.expect("the data plane runs");
+    let snapshot = plane.snapshot(tunnel).await.expect("the data plane runs");
     assert_eq!(snapshot.drops.get(DropReason::Malformed), 1);
+    plane.stop().await;
+}
+
+/// A device that says how often it was read, and when it was given back.
+fn device() -> (Box<dyn Tun>, UnixStream, Arc<AtomicU64>) {
+    let read = Arc::new(AtomicU64::new(0));
+    let (mut keeper, ready) = UnixStream::pair().expect("there are sockets");
+    keeper.write_all(&[0]).expect("one byte fits");
+    let endless = Endless {
+        ready,
+        read: Arc::clone(&read),
+    };
+    (Box::new(endless), keeper, read)
+}
+
+#[tokio::test]
+async fn a_segment_that_is_left_gives_its_device_back_and_the_other_is_carried_on() {
+    let ((one, one_end, _), (other, _other_end, other_read)) = (device(), device());
+    let (plane, first, _) = start(one);
+    let second = plane
+        .open(config(), vec![other])
+        .expect("its key is another");
+    assert_ne!(first, second);
+    let passed = |packets| {
+        let enough = other_read.load(Ordering::Relaxed) + packets;
+        until(|| other_read.load(Ordering::Relaxed) >= enough)
+    };
+    assert!(passed(MANY_TURNS), "both are read");
+    plane.close(first);
+    let snapshot = plane.snapshot(first).await;
+    assert!(snapshot.is_none(), "there is nothing left of it");
+    // The other end of a device that was given back.
+    one_end.set_nonblocking(true).expect("it can be");
+    let given_back = || matches!(one_end.try_clone().and_then(|mut it| it.write(&[0])), Err(error) if error.kind() == io::ErrorKind::BrokenPipe);
+    assert!(until(given_back), "the device is closed");
+    assert!(passed(MANY_TURNS), "the other is carried on");
+    assert!(plane.snapshot(second).await.is_some());
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn a_device_without_a_queue_for_each_thread_is_not_taken() {
+    let (one, _end, _) = device();
+    let (plane, ..) = start(one);
+    let refused = plane.open(config(), Vec::new());
+    let refused = refused.map_err(|error| error.to_string());
+    let expected = "the interface has 0 queues, and 1 threads carry packets: set data_threads to 0";
+    assert_eq!(refused, Err(expected.to_owned()));
     plane.stop().await;
 }
 

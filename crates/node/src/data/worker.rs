@@ -1,35 +1,39 @@
-//! One data thread's way of carrying packets: its TUN queue, its UDP socket, its buffers.
+//! One data thread's way of carrying packets: its UDP socket, a queue of each segment's TUN device, its buffers.
 //!
 //! ```text
 //! TUN ─read─▶ super-packet ─split─▶ Turn::send ─seal─▶ batch ─one call─▶ UDP
 //! UDP ─one call─▶ datagrams ─▶ Carrier::receive ─open─▶ coalesce ─gathering write─▶ TUN
 //! ```
 //!
+//! A packet is written to the device of the tunnel that opened it, and merged with packets of that tunnel alone.
+//!
 //! Only the bytes go by here. When the tunnel is shared, when a thread has it alone, and what must have
 //! left before either ends is the carrier's to say (`tunnel/src/carrier.rs`); a turn is bounded here.
 
 use super::batch::Batch;
-use super::{Shared, count};
+use super::{DeviceChange, Shared, count};
 use crate::io::clock;
 use crate::io::offload::{Offload, Why};
-use crate::io::tun::{AsyncTun, Tun};
+use crate::io::tun::AsyncTun;
 use crate::io::udp::Udp;
 use offload::{Coalescer, SPARE, Split, VNET_HEADER_LEN, Verdict, VnetHeader};
 use quinn_udp::RecvMeta;
+use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::sync::Arc;
+use std::task::Poll;
 use tunnel::{
-    DatagramSink, DropReason, Event, Headers, Outer, PacketSink, PacketSource, Path, Received,
-    Route, TrafficClass, Tunnel,
+    DatagramSink, DropReason, Event, FrontDoor, Headers, Outer, PacketSink, PacketSource, Path,
+    Received, Route, TrafficClass, Tunnel, TunnelId,
 };
 
 pub(super) struct Worker {
     shared: Arc<Shared>,
-    tun: AsyncTun,
+    /// One for each tunnel.
+    devices: Vec<Device>,
     udp: Udp,
     batch: Batch,
-    coalescer: Coalescer,
     /// A super-packet from the TUN device.
     packet: Box<[u8]>,
     /// Datagrams from the UDP socket, in slots.
@@ -39,13 +43,24 @@ pub(super) struct Worker {
     headers: Headers,
 }
 
-/// Both ends of a thread's way: where its tunnel puts datagrams and packets.
-struct Ends<'w> {
-    tun: &'w AsyncTun,
+/// A queue of one segment's TUN device, and the packets that are to be written there.
+struct Device {
+    tunnel: TunnelId,
+    tun: AsyncTun,
+    coalescer: Coalescer,
+}
+
+/// The outer end of a thread's way: where its tunnels put datagrams.
+struct Outside<'w> {
     udp: &'w Udp,
     batch: &'w mut Batch,
-    coalescer: &'w mut Coalescer,
     shared: &'w Shared,
+}
+
+/// Both ends of a thread's way: where its tunnels put datagrams and packets.
+struct Ends<'w> {
+    outside: Outside<'w>,
+    devices: &'w mut [Device],
 }
 
 /// The packets of a super-packet, one by one.
@@ -53,18 +68,13 @@ struct Segments<'p>(Split<'p>);
 
 impl Worker {
     /// Must run inside a tokio runtime.
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        tun: Box<dyn Tun>,
-        udp: std::net::UdpSocket,
-    ) -> io::Result<Self> {
+    pub(super) fn new(shared: Arc<Shared>, udp: std::net::UdpSocket) -> io::Result<Self> {
         let udp = Udp::new(udp, &shared.offloads)?;
         Ok(Self {
             shared,
-            tun: AsyncTun::new(tun)?,
+            devices: Vec::new(),
             udp,
             batch: Batch::new(),
-            coalescer: Coalescer::new(false, false),
             packet: vec![0; VNET_HEADER_LEN + MAX_PACKET + SPARE].into_boxed_slice(),
             datagrams: vec![0; SLOTS * SLOT].into_boxed_slice(),
             plain: vec![0; SLOTS * SLOT].into_boxed_slice(),
@@ -72,18 +82,40 @@ impl Worker {
         })
     }
 
-    /// Goes on with a queue of another device; the one before is closed.
-    pub(super) fn replace(&mut self, tun: Box<dyn Tun>) -> io::Result<()> {
-        self.tun = AsyncTun::new(tun)?;
-        Ok(())
+    /// Takes a queue of a device, or gives one back; whether it is the first that there is.
+    pub(super) fn handle_device(&mut self, change: DeviceChange) -> io::Result<bool> {
+        match change {
+            DeviceChange::Open(tunnel, tun) => {
+                self.devices.push(Device {
+                    tunnel,
+                    tun: AsyncTun::new(tun)?,
+                    coalescer: Coalescer::new(false, false),
+                });
+                return Ok(self.devices.len() == 1);
+            }
+            DeviceChange::Replace(tunnel, tun) => {
+                let mut devices = self.devices.iter_mut();
+                // Made anew for a tunnel that was closed meanwhile, it goes again.
+                if let Some(device) = devices.find(|device| device.tunnel == tunnel) {
+                    device.tun = AsyncTun::new(tun)?;
+                }
+            }
+            DeviceChange::Close(tunnel) => self.devices.retain(|device| device.tunnel != tunnel),
+        }
+        Ok(false)
     }
 
     /// Resolves when there may be something to carry.
     pub(super) async fn ready(&self) -> io::Result<()> {
+        // Every device is asked until one is ready: those that are not wake this thread later.
+        let devices = poll_fn(|context| {
+            let mut polled = self.devices.iter().map(|it| it.tun.poll_readable(context));
+            polled.find(Poll::is_ready).unwrap_or(Poll::Pending)
+        });
         tokio::select! {
             biased;
             ready = self.udp.readable() => ready,
-            ready = self.tun.readable() => ready,
+            ready = devices => ready,
         }
     }
 
@@ -94,7 +126,9 @@ impl Worker {
         let is_more_from_udp = self.drain_udp();
         let is_more_from_tun = self.drain_tun()?;
         if let Some(here) = self.udp.take_gone() {
-            self.shared.carrier.read().leave_address(here);
+            let door = self.shared.carrier.read();
+            door.tunnels()
+                .for_each(|(_, tunnel)| tunnel.leave_address(here));
         }
         if is_more_from_udp || is_more_from_tun {
             tokio::task::yield_now().await;
@@ -104,56 +138,22 @@ impl Worker {
 
     // ---- TUN → UDP --------------------------------------------------------------------------
 
-    /// Whether there may be more.
+    /// Whether there may be more. Each device has a turn of its own, so that none starves another.
     fn drain_tun(&mut self) -> io::Result<bool> {
         let Self {
             shared,
-            tun,
+            devices,
             udp,
             batch,
-            coalescer,
             packet,
             ..
         } = self;
-        let mut ends = Ends {
-            tun,
-            udp,
-            batch,
-            coalescer,
-            shared,
-        };
-        let mut turn = shared.carrier.turn(&mut ends);
-        let mut budget = TURN;
-        while budget > 0 {
-            let room = packet.len() - SPARE;
-            let len = match tun.recv(&mut packet[..room]) {
-                Ok(len) => len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // A packet that no offload header can describe; the driver has thrown it away.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    turn.count_drops(DropReason::Malformed, 1);
-                    budget = budget.saturating_sub(LEAST_COST);
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            budget = budget.saturating_sub(len.max(LEAST_COST));
-            let start = if tun.has_vnet_header() {
-                VNET_HEADER_LEN.min(len)
-            } else {
-                0
-            };
-            let (header, packet) = packet.split_at_mut(start);
-            let header = VnetHeader::parse(header).map_or_else(VnetHeader::default, |(h, _)| h);
-            let len = len - start;
-            let destination = tunnel::destination(&packet[..len]);
-            match Split::new(header, packet, len) {
-                Ok(split) => turn.send(destination, &mut Segments(split), clock::boot),
-                Err(_) => turn.count_drops(DropReason::Malformed, 1),
-            }
+        let mut outside = Outside { udp, batch, shared };
+        let mut is_more = false;
+        for device in devices {
+            is_more |= drain(device, packet, &mut outside)?;
         }
-        Ok(budget == 0)
+        Ok(is_more)
     }
 
     // ---- UDP → TUN --------------------------------------------------------------------------
@@ -186,25 +186,22 @@ impl Worker {
     fn open_all(&mut self, metas: &[RecvMeta]) {
         let Self {
             shared,
-            tun,
+            devices,
             udp,
             batch,
-            coalescer,
             datagrams: bytes,
             plain,
             headers,
             ..
         } = self;
-        coalescer.set(
-            shared.offloads.is_on(Offload::TunTcpMerge),
-            shared.offloads.is_on(Offload::TunUdpMerge),
-        );
+        let merged = [Offload::TunTcpMerge, Offload::TunUdpMerge];
+        let [tcp, udp_merge] = merged.map(|offload| shared.offloads.is_on(offload));
+        for device in devices.iter_mut() {
+            device.coalescer.set(tcp, udp_merge);
+        }
         let mut ends = Ends {
-            tun,
-            udp,
-            batch,
-            coalescer,
-            shared,
+            outside: Outside { udp, batch, shared },
+            devices,
         };
         let received = Received {
             datagrams: bytes,
@@ -217,37 +214,30 @@ impl Worker {
 
     // ---- what the main thread does besides ----------------------------------------------------
 
-    /// Sends what the tunnel has to say of its own, and tells what changed.
-    pub(super) fn flush(&self, tunnel: &mut Tunnel) {
-        send_control(tunnel, &self.udp, &self.shared);
-        if let Some(here) = self.udp.take_gone() {
-            tunnel.leave_address(here);
-        }
-        while let Some(event) = tunnel.poll_event() {
-            match event {
-                Event::Handshake {
-                    peer,
-                    epoch,
-                    initiator,
-                } => {
-                    tracing::debug!(%peer, %epoch, initiator, "session established");
-                }
-                Event::Endpoint { peer, endpoint } => {
-                    tracing::debug!(%peer, %endpoint, "endpoint changed")
-                }
+    /// Sends what the tunnels have to say of their own, and tells what changed.
+    pub(super) fn flush(&self, door: &mut FrontDoor) {
+        send_control(door, &self.udp, &self.shared);
+        let gone = self.udp.take_gone();
+        for (_, tunnel) in door.tunnels() {
+            if let Some(here) = gone {
+                tunnel.leave_address(here);
             }
+            tell(tunnel);
         }
     }
 
     /// Sends a packet by which a path is measured: now and whole, or not at all. One that waited for a
     /// session would be sent like any other, and say of a path that it carries what it cuts.
-    pub(super) fn measure(&self, mut packet: Vec<u8>) {
+    pub(super) fn measure(&self, tunnel: TunnelId, mut packet: Vec<u8>) {
         let len = packet.len();
         let Some(destination) = tunnel::destination(&packet) else {
             return;
         };
         let door = self.shared.carrier.read();
-        let Ok(Some(mut sealing)) = door.sealing(destination, clock::boot()) else {
+        let Some(tunnel) = door.tunnel(tunnel) else {
+            return;
+        };
+        let Ok(Some(mut sealing)) = tunnel.sealing(destination, clock::boot()) else {
             return;
         };
         let outer = sealing.around(&packet);
@@ -260,8 +250,11 @@ impl Worker {
         }
     }
 
-    /// Tries what the TUN device takes, with packets that the kernel throws away.
+    /// Tries what the first TUN device takes, with packets that the kernel throws away: the others are alike.
     pub(super) fn probe_tun(&self) {
+        let Some(Device { tun, .. }) = self.devices.first() else {
+            return;
+        };
         let offloads = &self.shared.offloads;
         for (offload, is_tcp) in [(Offload::TunTcpMerge, true), (Offload::TunUdpMerge, false)] {
             for is_v6 in [false, true] {
@@ -271,7 +264,7 @@ impl Worker {
                 let encoded = header.encode();
                 let slices = [IoSlice::new(&encoded), IoSlice::new(&packet)];
                 if offloads.is_on(offload)
-                    && let Err(error) = self.tun.send(&slices)
+                    && let Err(error) = tun.send(&slices)
                     && error.raw_os_error() == Some(libc::EINVAL)
                 {
                     offloads.turn_off(offload, Why::Unsupported(error));
@@ -281,7 +274,7 @@ impl Worker {
     }
 }
 
-impl DatagramSink for Ends<'_> {
+impl DatagramSink for Outside<'_> {
     fn room(&mut self, to: Outer, len: usize) -> &mut [u8] {
         let (room, lost) = self.batch.room(to, len, self.udp, &self.shared.offloads);
         count(&self.shared.udp_send, lost);
@@ -311,15 +304,47 @@ impl DatagramSink for Ends<'_> {
     }
 }
 
+impl DatagramSink for Ends<'_> {
+    fn room(&mut self, to: Outer, len: usize) -> &mut [u8] {
+        self.outside.room(to, len)
+    }
+
+    fn push(&mut self, len: usize) {
+        self.outside.push(len);
+    }
+
+    fn flush(&mut self) {
+        DatagramSink::flush(&mut self.outside);
+    }
+
+    fn send(&mut self, to: Outer, datagram: &[u8]) {
+        self.outside.send(to, datagram);
+    }
+
+    fn refuse(&mut self, error: &[u8]) {
+        self.outside.refuse(error);
+    }
+
+    fn deadline_changed(&mut self) {
+        self.outside.deadline_changed();
+    }
+}
+
 impl PacketSink for Ends<'_> {
-    fn put(&mut self, plain: &[u8], range: Range<usize>) {
-        self.coalescer.push(plain, range);
+    fn put(&mut self, tunnel: TunnelId, plain: &[u8], range: Range<usize>) {
+        let mut devices = self.devices.iter_mut();
+        match devices.find(|device| device.tunnel == tunnel) {
+            Some(device) => device.coalescer.push(plain, range),
+            // The tunnel is being opened or closed: no other device may have its packets.
+            None => count(&self.outside.shared.tun_write, 1),
+        }
     }
 
     fn flush(&mut self, plain: &mut [u8]) {
-        self.coalescer.drain(plain, |header, slices| {
-            deliver(self.tun, header, slices, self.shared)
-        });
+        let shared = self.outside.shared;
+        for Device { tun, coalescer, .. } in self.devices.iter_mut() {
+            coalescer.drain(plain, |header, slices| deliver(tun, header, slices, shared));
+        }
     }
 }
 
@@ -334,8 +359,64 @@ impl PacketSource for Segments<'_> {
     }
 }
 
-fn send_control(tunnel: &mut Tunnel, udp: &Udp, shared: &Shared) {
-    while let Some(transmit) = tunnel.poll_transmit() {
+/// Carries what there is to read from a device, for a turn; whether there may be more.
+fn drain(device: &Device, packet: &mut [u8], outside: &mut Outside<'_>) -> io::Result<bool> {
+    let Device { tunnel, tun, .. } = device;
+    let shared = outside.shared;
+    let mut turn = shared.carrier.turn(*tunnel, outside);
+    let mut budget = TURN;
+    while budget > 0 {
+        let room = packet.len() - SPARE;
+        let len = match tun.recv(&mut packet[..room]) {
+            Ok(len) => len,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // A packet that no offload header can describe; the driver has thrown it away.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                turn.count_drops(DropReason::Malformed, 1);
+                budget = budget.saturating_sub(LEAST_COST);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        budget = budget.saturating_sub(len.max(LEAST_COST));
+        let start = if tun.has_vnet_header() {
+            VNET_HEADER_LEN.min(len)
+        } else {
+            0
+        };
+        let (header, packet) = packet.split_at_mut(start);
+        let header = VnetHeader::parse(header).map_or_else(VnetHeader::default, |(h, _)| h);
+        let len = len - start;
+        let destination = tunnel::destination(&packet[..len]);
+        match Split::new(header, packet, len) {
+            Ok(split) => turn.send(destination, &mut Segments(split), clock::boot),
+            Err(_) => turn.count_drops(DropReason::Malformed, 1),
+        }
+    }
+    Ok(budget == 0)
+}
+
+/// Tells what changed in a tunnel.
+fn tell(tunnel: &Tunnel) {
+    while let Some(event) = tunnel.poll_event() {
+        match event {
+            Event::Handshake {
+                peer,
+                epoch,
+                initiator,
+            } => {
+                tracing::debug!(%peer, %epoch, initiator, "session established");
+            }
+            Event::Endpoint { peer, endpoint } => {
+                tracing::debug!(%peer, %endpoint, "endpoint changed")
+            }
+        }
+    }
+}
+
+fn send_control(door: &mut FrontDoor, udp: &Udp, shared: &Shared) {
+    while let Some(transmit) = door.poll_transmit() {
         let sent = udp.send(transmit.outer(), &transmit.payload, transmit.payload.len());
         count(&shared.udp_send, u64::from(sent.is_err()));
     }

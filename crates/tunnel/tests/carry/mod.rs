@@ -12,13 +12,13 @@ use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut, Range};
 use std::time::Duration;
 use tunnel::{
-    Carrier, Config, DatagramSink, DropReason, Drops, FrontDoor, Headers, Inbound, Outbound, Outer,
-    PacketSink, PacketSource, Path, Received,
+    Carrier, Config, DatagramSink, DropReason, Drops, Headers, Inbound, LoneTunnel, Outbound,
+    Outer, PacketSink, PacketSource, Path, Received, TunnelId,
 };
 
 /// A door, and the datagrams of its tunnel that a carrier has sent and nobody has fetched.
 pub(crate) struct Carried {
-    door: FrontDoor,
+    door: LoneTunnel,
     sent: VecDeque<Datagram>,
 }
 
@@ -30,9 +30,9 @@ pub(crate) struct Datagram {
 }
 
 impl Carried {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(handshakes_per_second: u64, config: Config) -> Self {
         Self {
-            door: FrontDoor::new(config),
+            door: LoneTunnel::new(handshakes_per_second, config),
             sent: VecDeque::new(),
         }
     }
@@ -50,15 +50,15 @@ impl Carried {
 }
 
 impl Deref for Carried {
-    type Target = FrontDoor;
+    type Target = LoneTunnel;
 
-    fn deref(&self) -> &FrontDoor {
+    fn deref(&self) -> &LoneTunnel {
         &self.door
     }
 }
 
 impl DerefMut for Carried {
-    fn deref_mut(&mut self) -> &mut FrontDoor {
+    fn deref_mut(&mut self) -> &mut LoneTunnel {
         &mut self.door
     }
 }
@@ -75,7 +75,7 @@ pub(crate) fn send(
     let destination = tunnel::destination(&buffer[..len]);
     let mut ends = Ends::new(out, &mut tunnel.sent);
     let carrier = Carrier::new(&mut tunnel.door);
-    let mut turn = carrier.turn(&mut ends);
+    let mut turn = carrier.turn(TunnelId::FIRST, &mut ends);
     turn.send(destination, &mut One(Some((buffer, len))), || now);
     drop(turn);
     let datagram = ends.datagram;
@@ -201,7 +201,7 @@ impl DatagramSink for Ends<'_> {
 }
 
 impl PacketSink for Ends<'_> {
-    fn put(&mut self, _: &[u8], range: Range<usize>) {
+    fn put(&mut self, _: TunnelId, _: &[u8], range: Range<usize>) {
         self.packets.push(range);
         self.is_unsent = true;
     }

@@ -7,6 +7,8 @@
 
 mod nft;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 use super::rights::{self, Keep};
 pub(crate) use rules::Scope;

@@ -17,6 +17,9 @@ pub(crate) struct Scope {
     pub(crate) v6: (Ipv6Addr, u8),
     /// UDP port of the WireGuard sockets.
     pub(crate) listen_port: u16,
+    /// Indices of this node's other mesh interfaces, as far as they were there first: of two tables that could
+    /// keep a pair of segments apart, the younger does.
+    pub(crate) beside: Vec<u32>,
 }
 
 /// Name of the table for an interface. nft takes letters, digits, points and dashes in a name; every
@@ -38,13 +41,18 @@ pub(super) fn table(interface: &str) -> String {
 pub(super) fn all(scope: &Scope) -> String {
     replace(
         &scope.interface,
-        &[incoming(scope), own_datagrams(scope), outgoing(scope)],
+        &[
+            incoming(scope),
+            own_datagrams(scope),
+            outgoing(scope),
+            crossing(scope),
+        ],
     )
 }
 
 /// The rules that stay after the end with `keep`: nothing for the mesh leaves in the clear.
 pub(super) fn fail_closed(scope: &Scope) -> String {
-    replace(&scope.interface, &[outgoing(scope)])
+    replace(&scope.interface, &[outgoing(scope), crossing(scope)])
 }
 
 /// Nothing.
@@ -135,6 +143,25 @@ fn outgoing(scope: &Scope) -> String {
     )
 }
 
+/// Nothing goes from one segment to another by way of this machine, whatever routes, address translation and
+/// other firewalls say: where it was sealed it has no business, and a translated source would hide that. What
+/// carries an address of the one on the interface of the other is dropped by the rules above.
+fn crossing(scope: &Scope) -> String {
+    let Scope { index, beside, .. } = scope;
+    if beside.is_empty() {
+        return String::new();
+    }
+    let others: Vec<String> = beside.iter().map(u32::to_string).collect();
+    let others = others.join(", ");
+    format!(
+        "  chain crossing {{\n    \
+           type filter hook forward priority filter + 10; policy accept;\n    \
+           iif {index} oif {{ {others} }} drop\n    \
+           iif {{ {others} }} oif {index} drop\n  \
+         }}\n"
+    )
+}
+
 fn mask_v4(len: u8) -> u32 {
     u32::MAX
         .checked_shl(32 - u32::from(len.min(32)))
@@ -174,6 +201,7 @@ mod tests {
             v4: ("10.76.1.2".parse().unwrap(), 16),
             v6: ("fd00:1::2".parse().unwrap(), 64),
             listen_port: 51820,
+            beside: Vec::new(),
         }
     }
 
@@ -212,6 +240,21 @@ mod tests {
                     .into_iter()
                     .all(|line| line.contains("inet meshd-meshd0"))
             );
+        }
+    }
+
+    #[test]
+    fn a_pair_of_segments_is_kept_apart_both_ways_even_after_the_end() {
+        let alone = scope("mesh0");
+        assert!(
+            !all(&alone).contains("crossing"),
+            "there is nothing to cross to"
+        );
+        let beside = vec![3, 5];
+        let scope = Scope { beside, ..alone };
+        for script in [all(&scope), fail_closed(&scope)] {
+            assert!(script.contains("iif 7 oif { 3, 5 } drop"), "{script}");
+            assert!(script.contains("iif { 3, 5 } oif 7 drop"), "{script}");
         }
     }
 

@@ -12,6 +12,7 @@ use super::offload::Offloads;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use steer::Steering;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -200,12 +201,10 @@ impl AsyncTun {
         Ok(Self(registered?))
     }
 
-    /// Resolves when there may be a packet to read.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.0
-            .readable()
-            .await
-            .map(|mut ready| ready.retain_ready())
+    /// Ready when there may be a packet to read.
+    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ready = self.0.poll_read_ready(context);
+        ready.map_ok(|mut ready| ready.retain_ready())
     }
 
     /// Reads one packet or super-packet; `WouldBlock` when there is none. Finding none clears the readiness under
