@@ -710,7 +710,7 @@ pub struct TokenRequest {
     #[serde(default)]
     pub uses: Option<u32>,
     /// The segments that they may ask for; the first is the one of a node that names none. Empty: the mesh's first.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub segments: Vec<SegmentName>,
 }
 

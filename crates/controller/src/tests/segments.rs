@@ -94,6 +94,18 @@ fn enrol(
     Ok((node, places))
 }
 
+/// Sends a good run that answers to the newest update of a segment; why it was refused.
+fn answer_to(world: &mut World, node: &Node, segment: SegmentId) -> Option<String> {
+    let newest = world.engine.fleet().standings(segment).newest_epoch();
+    let run = Benchmark {
+        challenge: newest.map(|(_, published)| published.update),
+        overall: Some(0.97),
+        ..world.run()
+    };
+    let envelope = run.attest_self(node.name.as_str(), &node.secret).unwrap();
+    world.envelope(node, envelope)
+}
+
 /// The segments of the updates and of the places that a node was told since `from`.
 fn heard(world: &World, node: &Node) -> BTreeSet<SegmentId> {
     let told = world.told[&node.connection].iter();
@@ -246,10 +258,18 @@ fn a_node_hears_nothing_of_a_segment_that_it_is_not_in() {
     let (b, _) = enrol(&mut world, &[second()], &[None]).unwrap();
     let (c, _) = enrol(&mut world, &[], &[None]).unwrap();
     for _ in 0..8 {
-        for node in [&a, &b, &c] {
-            assert_eq!(world.evidence(node, 0.97), None);
+        for (node, segment) in [(&a, SECOND), (&b, SECOND), (&c, SegmentId::FIRST)] {
+            assert_eq!(answer_to(&mut world, node, segment), None);
         }
         world.pass(s(10));
+    }
+    // An update that it was never sent is no challenge for it.
+    for (node, segment) in [(&a, SegmentId::FIRST), (&c, SECOND)] {
+        let refused = answer_to(&mut world, node, segment).unwrap();
+        assert!(
+            refused.contains("its challenge is of no epoch"),
+            "{refused}"
+        );
     }
     assert_eq!(roster(&world, SECOND).len(), 2);
     assert_eq!(roster(&world, SegmentId::FIRST), [c.name.as_str()]);
