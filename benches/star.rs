@@ -30,7 +30,7 @@ fn endpoint(number: u16) -> Endpoint {
     let secret = WgSecret::generate(&mut OsRng);
     let key = secret.public();
     let [high, low] = number.to_be_bytes();
-    let inner = Ipv4Addr::new(10, 77, high, low);
+    let inner = Ipv4Addr::new(10, 76, high, low);
     let tunnel = FrontDoor::new(Config {
         inside: Inside {
             own: vec![inner.into()],

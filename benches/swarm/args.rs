@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail, ensure};
 use std::time::Duration;
 
-/// What to measure, and how large.
+/// The measurement, and its size.
 #[derive(Debug, Clone)]
 pub(crate) struct Args {
     pub(crate) scenarios: Vec<String>,
@@ -33,7 +33,7 @@ impl Args {
             nodes: 300,
             rounds: 5,
             seconds: 60,
-            share: 16,
+            share: 8,
             dials: 128,
             slow: 100,
             epoch_seconds: 3_600,

@@ -1,4 +1,4 @@
-//! What QUIC alone costs: a process that does nothing but push the same bytes to as many connections, of the same
+//! The cost of QUIC alone: a process that does nothing but push the same bytes to as many connections, of the same
 //! crate with the same settings. It shares them as the controller may: they are in memory once.
 
 use crate::stats::Sample;
@@ -71,9 +71,7 @@ impl Bare {
         let mut dials = JoinSet::new();
         for number in 0..bare.connections {
             let secret = NodeSecret::generate(&mut OsRng);
-            let dialer = swarm
-                .dialer(u32::try_from(number)?, &secret)?
-                .beside(&secret, key);
+            let dialer = swarm.dialer(number, &secret)?.beside(&secret, key);
             let places = Arc::clone(&places);
             dials.spawn(async move {
                 let _place = places.acquire().await?;

@@ -1,5 +1,5 @@
 //! The controller under test: a real `meshd` in a process of its own, with a state directory that outlives kills.
-//! What is said of its processor time and memory comes from `/proc`.
+//! Its processor time and memory are read from `/proc`.
 
 use anyhow::{Context as _, bail, ensure};
 use serde::de::DeserializeOwned;

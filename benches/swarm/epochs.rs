@@ -46,9 +46,9 @@ pub(crate) async fn rotate(args: &Args) -> anyhow::Result<()> {
         table.row(cells(name, sample));
     }
     let ratio = |percent: f64| acknowledged.percentile(percent) / bare.percentile(percent);
-    let ratios = [50.0, 99.0, 100.0].map(|it| format!("{:.2}", ratio(it)));
-    let [p50, p99, max] = ratios;
-    table.row(["acknowledged : bare".to_owned(), p50, p99, max]);
+    let ratios = [0.0, 50.0, 99.0, 100.0].map(|it| format!("{:.2}", ratio(it)));
+    let [first, p50, p99, max] = ratios;
+    table.row(["acknowledged : bare".to_owned(), first, p50, p99, max]);
     println!(
         "{bytes} bytes to each of {} nodes, {} rounds\n\n{table}\n",
         args.nodes, args.rounds
@@ -162,15 +162,16 @@ impl Epochs {
     }
 }
 
-fn cells(name: &str, sample: &Sample) -> [String; 4] {
+fn cells(name: &str, sample: &Sample) -> [String; 5] {
     [
         name.to_owned(),
+        ms(sample.min()),
         ms(sample.median()),
         ms(sample.percentile(99.0)),
         ms(sample.max()),
     ]
 }
 
-const HEAD: [&str; 4] = ["Since the order, ms", "p50", "p99", "max"];
+const HEAD: [&str; 5] = ["Since the order, ms", "first", "p50", "p99", "max"];
 /// Between two measurements.
 const PAUSE: Duration = Duration::from_millis(1_500);

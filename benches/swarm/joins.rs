@@ -22,7 +22,7 @@ pub(crate) async fn joined(args: &Args, nodes: usize) -> anyhow::Result<Joined> 
     let mut swarm = Swarm::found(args).await?;
     let before = swarm.meter();
     let begun = tests::harness::now();
-    swarm.add(nodes)?;
+    swarm.add(nodes).await?;
     let epochs = swarm.settled(args.patience).await?;
     let spent = swarm.spent(&before);
     let at = swarm

@@ -3,8 +3,9 @@
 //!
 //! A node here has real keys, a real QUIC connection from an address of its own range (127.a.b.c), verifies what a
 //! node verifies and acknowledges it, submits signed evidence every 60 s, and keeps the end of the controller's log.
-//! It has no TUN device, no tunnel and no PSKs, and reports on no peers. Some nodes share an address and its socket
-//! (`--share`), because a socket each would take more memory than the nodes.
+//! It has no TUN device, no tunnel and no PSKs, and reports on no peers. Eight nodes share an address and its socket
+//! (`--share`), because a socket each would take more memory than the nodes; a controller lets as many unknown keys
+//! of one address enrol at a time.
 //!
 //! The controller and the swarm share the processors of this machine, so that every time includes the work of all
 //! nodes. `--dials` bounds how many handshakes the swarm computes at once: the nodes of a fleet have a processor

@@ -34,11 +34,9 @@ pub(crate) struct World {
     pub(crate) controller: ControllerId,
     /// The keys whose updates count.
     pub(crate) authorities: Vec<AuthorityId>,
-    /// Buys a place.
-    pub(crate) token: TokenSecret,
     /// Updates that were verified here.
     pub(crate) known: Known,
-    /// What the nodes were told, in all.
+    /// The messages that all nodes were told.
     pub(crate) counts: Counts,
     /// Bounds the handshakes that this process computes at a time: the nodes of a fleet have a processor each.
     pub(crate) dials: Semaphore,
@@ -62,6 +60,8 @@ pub(crate) struct Node {
     pub(crate) number: u32,
     pub(crate) name: NodeName,
     pub(crate) secret: NodeSecret,
+    /// Buys its place.
+    pub(crate) token: TokenSecret,
     pub(crate) wg: WgPublicKey,
     pub(crate) dialer: Dialer,
     pub(crate) world: Arc<World>,
@@ -129,19 +129,19 @@ impl Node {
     }
 
     async fn once(&mut self, failures: &mut u32) -> anyhow::Result<()> {
+        let world = Arc::clone(&self.world);
+        let permit = world.dials.acquire().await?;
         if self.memory.mesh.is_none() {
             let mesh = self.enrol().await?;
             self.memory.mesh = Some(mesh);
             self.slot.stage(Stage::Enrolled);
             *failures = 0;
         }
-        let world = Arc::clone(&self.world);
-        let place = world.dials.acquire().await?;
         let connection = self.dialer.connect(self.world.address).await?;
         let (mut sender, mut receiver) = connection.open_stream().await?;
         sender.send(&ToController::Hello(self.hello()?)).await?;
         let answer = self.answer(&mut receiver).await?;
-        drop(place);
+        drop(permit);
         let ToNode::Welcome { places, .. } = answer else {
             bail!("out of turn: {}", name_of(&answer));
         };
@@ -155,11 +155,10 @@ impl Node {
     }
 
     async fn enrol(&self) -> anyhow::Result<MeshId> {
-        let _place = self.world.dials.acquire().await?;
         let connection = self.dialer.connect(self.world.address).await?;
         let (mut sender, mut receiver) = connection.open_stream().await?;
         let enrol = Enrol {
-            token: TokenSecret::from_bytes(*self.world.token.expose()),
+            token: TokenSecret::from_bytes(*self.token.expose()),
             name: Some(self.name.clone()),
             segments: vec![wire::Ask::unnamed(self.wg)],
             addresses: vec![self.machine()],
@@ -289,21 +288,18 @@ impl Node {
                     Ok(update) => self.update(update, pushed, sender, at).await,
                     Err(error) => Err(error.into()),
                 };
-                if let Err(error) = taken {
-                    self.world.counts.fault(&self.name, &error);
-                }
+                self.judge(taken)?;
             }
             ToNode::Changes(changed) => {
                 let (known, trusted) = (&self.world.known, &self.world.authorities);
                 match known.changed(&changed.changes, &self.memory.held, trusted) {
                     Ok(update) => {
                         let pushed = changed.with(update.signed.clone());
-                        if let Err(error) = self.update(update, pushed, sender, at).await {
-                            self.world.counts.fault(&self.name, &error);
-                        }
+                        let taken = self.update(update, pushed, sender, at).await;
+                        self.judge(taken)?;
                     }
-                    Err(error) => {
-                        self.world.counts.fault(&self.name, &error);
+                    Err(_) => {
+                        self.world.counts.whole.fetch_add(1, Ordering::Relaxed);
                         self.witness(&changed.mark, &changed.log, sender).await?;
                         sender.send(&ToController::Whole).await?;
                     }
@@ -332,6 +328,18 @@ impl Node {
             | ToNode::Authorities { .. } => {}
         }
         Ok(())
+    }
+
+    /// An update that is not taken is a fault of the controller; a lost connection is none.
+    fn judge(&self, taken: anyhow::Result<()>) -> anyhow::Result<()> {
+        match taken {
+            Err(error) if error.is::<quic::SendError>() => Err(error),
+            Err(error) => {
+                self.world.counts.fault(&self.name, &error);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Verify, install, and activate if it is time.
@@ -407,12 +415,12 @@ impl Node {
         let end = known.end(mark, &news.checkpoint, trusted)?;
         if let Some(kept) = self.memory.kept {
             if news.from != kept.events {
-                ensure!(
-                    !self.memory.has_asked,
-                    "a proof that was asked for begins elsewhere"
-                );
-                self.memory.has_asked = true;
-                sender.send(&ToController::Kept { log: kept }).await?;
+                // An update in between was dropped for a slow reader. Those that are on their way until the answer
+                // comes are proved from elsewhere too.
+                self.world.counts.unproven.fetch_add(1, Ordering::Relaxed);
+                if !std::mem::replace(&mut self.memory.has_asked, true) {
+                    sender.send(&ToController::Kept { log: kept }).await?;
+                }
                 return Ok(false);
             }
             let proof: Vec<Hash> = news.proof.iter().copied().map(Hash).collect();

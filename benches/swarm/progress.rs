@@ -93,7 +93,7 @@ impl Slot {
     }
 }
 
-/// What all nodes were told since the beginning.
+/// The messages that all nodes were told since the beginning.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     /// Bytes of frames, with their headers.
@@ -103,6 +103,10 @@ pub(crate) struct Counts {
     /// Evidence.
     pub(crate) submitted: AtomicU64,
     pub(crate) accepted: AtomicU64,
+    /// Updates that were not taken, because the proof that came with them began elsewhere.
+    pub(crate) unproven: AtomicU64,
+    /// Updates that were not taken, because they were changes against one that the node did not hold.
+    pub(crate) whole: AtomicU64,
     by_kind: Mutex<BTreeMap<&'static str, (u64, u64)>>,
     refusals: Mutex<BTreeMap<String, u64>>,
     losses: Mutex<BTreeMap<String, u64>>,
@@ -130,7 +134,8 @@ impl Counts {
 
     /// A connection was lost, or could not be made.
     pub(crate) fn lost(&self, error: &anyhow::Error) {
-        *lock(&self.losses).entry(error.to_string()).or_default() += 1;
+        let reason = format!("{error:#}");
+        *lock(&self.losses).entry(reason).or_default() += 1;
     }
 
     /// Something that must not happen.
@@ -152,6 +157,15 @@ impl Counts {
             format!("{kind} {count} ({:.1} MB)", *bytes as f64 / 1e6)
         });
         let mut lines = vec![kinds.collect::<Vec<String>>().join(", ")];
+        for (what, count) in [
+            ("proved from elsewhere", &self.unproven),
+            ("changes against what is not held", &self.whole),
+        ] {
+            let count = count.load(Ordering::Relaxed);
+            if count > 0 {
+                lines.push(format!("updates that were asked for anew, {what}: {count}"));
+            }
+        }
         for (what, counts) in [("refused", &self.refusals), ("lost", &self.losses)] {
             let counts = lock(counts);
             let counts = counts.iter().map(|(why, count)| format!("{why}: {count}"));

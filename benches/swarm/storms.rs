@@ -137,5 +137,5 @@ async fn replace_one(swarm: &mut Swarm) -> anyhow::Result<()> {
     let name = swarm.members[number].name.clone();
     swarm.leave(number).await?;
     swarm.controller.remove(name.as_str()).await?;
-    swarm.add(1)
+    swarm.add(1).await
 }

@@ -28,7 +28,9 @@ pub(crate) struct Swarm {
     evidence: watch::Sender<Option<Duration>>,
     sockets: Vec<Dialer>,
     share: usize,
-    made: u32,
+    made: usize,
+    /// Buys the next places.
+    token: TokenSecret,
 }
 
 /// A node as its swarm holds it.
@@ -39,7 +41,7 @@ pub(crate) struct Member {
     task: JoinHandle<()>,
 }
 
-/// What was used and sent up to a moment.
+/// The use of the machine and of the network up to a moment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Meter {
     at: Instant,
@@ -48,7 +50,7 @@ pub(crate) struct Meter {
     datagrams: u64,
 }
 
-/// What was used and sent between two moments.
+/// The same between two moments.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spent {
     pub(crate) time: Duration,
@@ -84,7 +86,6 @@ impl Swarm {
             address: controller.address,
             controller: token.controller,
             authorities: token.authorities.clone(),
-            token: TokenSecret::from_bytes(*token.secret.expose()),
             known: Known::default(),
             counts: Counts::default(),
             dials: Semaphore::new(args.dials),
@@ -98,23 +99,28 @@ impl Swarm {
             sockets: Vec::new(),
             share: args.share,
             made: 0,
+            token: token.secret,
         })
     }
 
     /// Adds nodes, which begin at once.
-    pub(crate) fn add(&mut self, nodes: usize) -> anyhow::Result<()> {
+    pub(crate) async fn add(&mut self, nodes: usize) -> anyhow::Result<()> {
         for _ in 0..nodes {
             let number = self.made;
             self.made += 1;
+            if number > 0 && number.is_multiple_of(TOKEN_USES) {
+                self.token = self.controller.token(TOKEN_USES).await?.secret;
+            }
             let secret = NodeSecret::generate(&mut OsRng);
             let dialer = self.dialer(number, &secret)?;
             let (orders, heard) = watch::channel(Order::Serve);
             let name: NodeName = format!("node-{number:05}").parse()?;
             let slot = Arc::new(Slot::default());
             let node = Node {
-                number,
+                number: u32::try_from(number)?,
                 name: name.clone(),
                 secret,
+                token: TokenSecret::from_bytes(*self.token.expose()),
                 wg: WgSecret::generate(&mut OsRng).public(),
                 dialer,
                 world: Arc::clone(&self.world),
@@ -134,8 +140,8 @@ impl Swarm {
     }
 
     /// A key on the socket of its address. Nodes that share an address share its socket.
-    pub(crate) fn dialer(&mut self, number: u32, secret: &NodeSecret) -> anyhow::Result<Dialer> {
-        let group = number as usize / self.share;
+    pub(crate) fn dialer(&mut self, number: usize, secret: &NodeSecret) -> anyhow::Result<Dialer> {
+        let group = number / self.share;
         if let Some(socket) = self.sockets.get(group) {
             return Ok(socket.beside(secret, self.world.controller));
         }
@@ -350,8 +356,8 @@ impl Drop for Swarm {
     }
 }
 
-/// Uses of the one token, which all nodes share.
-const TOKEN_USES: usize = 100_000;
+/// The most that a token admits.
+const TOKEN_USES: usize = 1_000;
 const LOOK: Duration = Duration::from_millis(20);
 /// After a join the next one is due within its batch.
 const QUIET: Duration = Duration::from_secs(2);

@@ -29,7 +29,7 @@ fn a_stranger_who_knows_all_public_keys_gets_no_packet_through() {
         segment: keys::SegmentId::FIRST,
         segment_name: wire::SegmentName::default(),
         name: name(STRANGER),
-        v4: ([10, 77, 0, 200].into(), 16),
+        v4: ([10, 76, 0, 200].into(), 16),
         v6: (known[0].member.v6.to_bits().wrapping_add(0xFFFF).into(), 64),
     };
     let scope = Scope { node, place };

@@ -75,7 +75,7 @@ impl Controller {
         let setup = Setup {
             segments: controller::SegmentSetup::only(
                 self.policy.clone(),
-                (Ipv4Addr::new(10, 77, 0, 0), 16),
+                (Ipv4Addr::new(10, 76, 0, 0), 16),
                 None,
             ),
             advertise: vec!["192.0.2.1:7443".into()],

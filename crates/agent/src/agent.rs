@@ -14,13 +14,14 @@ use crate::paths::{Heard, PathLimit, Paths};
 use crate::pings::{self, Ping, PingResult, Pings, Round, Target};
 use crate::places::{Whereabouts, inside};
 use crate::report;
+use crate::sample::Sample;
 use crate::ways::{PeerWays, Ways};
 use crate::witness::{Cosigned, Unbelievable, Witness};
 use epoch::member::{Identity, View};
 use epoch::{Command, Derived, Member, Notice, UpdateError};
 use keys::{AuthorityId, LogId, NodeId, NodeSecret, WgPublicKey};
 use ledger::{cosignature, note};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tunnel::{Inside, PeerSnapshot};
@@ -51,6 +52,7 @@ pub struct Agent {
     marks: Marks,
     witness: Witness,
     places: Whereabouts,
+    sample: Sample,
     pings: Pings,
     /// The paths to peers, as far as they are known.
     paths: Paths,
@@ -100,6 +102,7 @@ impl Agent {
             marks: Marks::new(mark),
             witness: Witness::new(log),
             places: Whereabouts::default(),
+            sample: Sample::default(),
             pings: Pings::default(),
             paths: Paths::default(),
             ways: Ways::default(),
@@ -224,12 +227,13 @@ impl Agent {
         if round.is_search {
             return;
         }
-        self.ways.handle_ways(round.ways);
+        self.handle_ways(round.ways);
+        self.sample.handle_round(peers, now.boot);
         let (own, view) = (self.identity.public(), self.member.view());
         let (results, known) = (round.results, (&self.ways, &self.places));
         let peers = self
             .pings
-            .handle_round(results, &own, &view, peers, known, now.wall);
+            .handle_round(results, &own, &view, peers, known, now);
         self.places.tell_gaps(&view, &own);
         let interface = self.interface.clone();
         let segment = self.place.segment;
@@ -241,7 +245,10 @@ impl Agent {
     }
 
     /// Takes where the kernel sends what is meant for the peers, between two rounds.
-    pub fn handle_ways(&mut self, ways: Vec<PeerWays>) {
+    pub fn handle_ways(&mut self, mut ways: Vec<PeerWays>) {
+        // Those that were not asked about stay as they are, for as long as their echoes count.
+        let not_asked = self.ways.but(&ways);
+        ways.extend(not_asked.filter(|it| self.pings.knows(&it.node)));
         self.ways.handle_ways(ways);
     }
 
@@ -418,20 +425,28 @@ impl Agent {
         Some(is_in && !view.is_closed())
     }
 
-    /// Whom to probe, and with which sizes; `full` is the size of a full packet.
+    /// Whom to probe next, and with which sizes: in a large mesh not everybody. A round moves the choice on; `full` is the size of a full packet.
     pub fn targets(&mut self, peers: &[PeerSnapshot], full: u32) -> Vec<Target> {
         let view = self.member.view();
-        let mut targets = pings::targets(&self.identity.public(), &view);
-        let names = |node: &NodeId| targets.iter().any(|target| target.node == *node);
+        let targets = pings::targets(&self.identity.public(), &view, &mut self.sample);
+        let names = |node: &NodeId| {
+            let names = |update: &wire::EpochUpdate| {
+                update.member(node).is_some() || update.exclusion(node).is_some()
+            };
+            view.update.is_some_and(names)
+        };
         self.paths.retain(names);
-        for target in &mut targets {
-            let endpoint = endpoint_of(&view, &target.node, peers);
-            if let Some(endpoint) = endpoint {
-                let tried = self.paths.sizes(target.node, endpoint, full);
+        let endpoints = peers.iter().map(|peer| (peer.key, peer.endpoint));
+        let endpoints: HashMap<_, _> = endpoints.collect();
+        let tried = |(mut target, key): (Target, Option<WgPublicKey>)| {
+            let endpoint = key.and_then(|key| *endpoints.get(&key)?);
+            if let Some(endpoint) = endpoint.and_then(tunnel::Path::udp) {
+                let tried = self.paths.sizes(target.node, endpoint.ip(), full);
                 (target.sizes, target.search) = (tried.sizes, tried.search);
             }
-        }
-        targets
+            target
+        };
+        targets.into_iter().map(tried).collect()
     }
 
     /// The paths to the members of the epoch in force that are tried; `full` is the size of a full packet.
@@ -761,13 +776,6 @@ fn signer<'a>(place: &'a Place, identity: &'a NodeSecret) -> Signer<'a> {
         name: &place.name,
         mesh: place.mesh,
     }
-}
-
-/// Where packets to a member go.
-fn endpoint_of(view: &View<'_>, node: &NodeId, peers: &[PeerSnapshot]) -> Option<IpAddr> {
-    let key: WgPublicKey = view.update?.member(node)?.wg;
-    let peer = peers.iter().find(|peer| peer.key == key)?;
-    Some(peer.endpoint?.udp()?.ip())
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

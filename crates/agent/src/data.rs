@@ -3,11 +3,12 @@
 
 use epoch::{EpochChange, Install, Keep, PeerPlan, Turn};
 use keys::{Epoch, Psk, SharedSecret, WgPublicKey};
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tunnel::{Groups, PeerSpec, Protocol, Rule, Tunnel};
-use wire::rules::{Allow, Traffic};
+use wire::rules::{Allow, Rules, Traffic};
 
 /// Where peers are said to be, best first.
 pub type Places = Vec<(WgPublicKey, Vec<SocketAddr>)>;
@@ -24,9 +25,10 @@ pub enum DataChange {
 }
 
 impl DataChange {
-    /// The steps of the change, in their order. Others may have the tunnel between two of them: all that can
-    /// take long is done before the last, a little at a time, and takes nobody in whom the change does not name.
-    /// The last is the change itself.
+    /// The steps of the change, in their order. Others may have the tunnel between two of them: a large epoch is
+    /// installed a little at a time. That lets nobody in whom it does not name: those it leaves out are gone
+    /// with the first step if it begins at once, and it begins, with the last, for all of its members together.
+    /// No other change may come between.
     pub fn steps(self) -> Vec<DataStep> {
         let Self::Epoch(
             EpochChange {
@@ -48,21 +50,53 @@ impl DataChange {
             };
             return vec![DataStep::Change(Self::Epoch(change, places))];
         }
-        // A peer that an epoch without lead leaves out goes first: it waits for no newcomer.
-        let begins = matches!(turn, Some(Turn::Begin(_)));
-        let named = begins.then(|| Keep {
-            members: install.peers.iter().map(|peer| peer.member.wg).collect(),
-            at_once: true,
-        });
-        let keeps = keep.into_iter().chain(named).map(EpochChange::from);
-        let keeps = keeps.map(|change| DataStep::Change(Self::Epoch(change, Vec::new())));
-        let known = |peer: &PeerPlan| (peer.member.wg, Arc::clone(&peer.shared));
-        let newcomers = install.peers.chunks(AT_ONCE);
-        let newcomers = newcomers.map(|some| DataStep::Admit(some.iter().map(known).collect()));
-        let places = places.chunks(AT_ONCE);
-        let places = places.map(|some| DataStep::Change(Self::Places(some.to_vec())));
-        let mut steps: Vec<DataStep> = keeps.chain(newcomers).chain(places).collect();
-        steps.push(DataStep::Install(Ready::new(install), turn));
+        let Install {
+            epoch,
+            peers,
+            rules,
+            own,
+            lead,
+            closes_at,
+        } = install;
+        let members: HashSet<_> = peers.iter().map(|peer| peer.member.wg).collect();
+        let mut places: HashMap<_, _> = places.into_iter().collect();
+        let mut steps = Vec::new();
+        steps.extend(keep.map(|keep| DataStep::Change(Self::Epoch(keep.into(), Vec::new()))));
+        // A peer that an epoch without lead leaves out goes first, and waits for nobody to be let in.
+        if matches!(turn, Some(Turn::Begin(_))) {
+            let keep = Keep {
+                members: members.clone(),
+                at_once: true,
+            };
+            steps.push(DataStep::Change(Self::Epoch(keep.into(), Vec::new())));
+        }
+        let rules = gates(&rules, own);
+        let has_rules = rules.is_some();
+        steps.push(DataStep::Prepare(Preparation {
+            members,
+            rules,
+            closes_at,
+        }));
+        let mut peers = peers.into_iter().peekable();
+        while peers.peek().is_some() {
+            let some: Vec<_> = peers.by_ref().take(AT_ONCE).collect();
+            let place = |peer: &PeerPlan| places.remove_entry(&peer.member.wg);
+            steps.push(DataStep::Install(Part {
+                epoch,
+                lead,
+                groups: has_rules.then(|| some.iter().map(in_groups).collect()),
+                places: some.iter().filter_map(place).collect(),
+                known: some.iter().map(known).collect(),
+                peers: some.into_iter().map(ready).collect(),
+            }));
+        }
+        if turn.is_some() {
+            let change = EpochChange {
+                turn,
+                ..EpochChange::default()
+            };
+            steps.push(DataStep::Change(Self::Epoch(change, Vec::new())));
+        }
         steps
     }
 
@@ -79,13 +113,27 @@ impl DataChange {
         if let Some(Keep { members, at_once }) = change.keep {
             tunnel.keep_only(&members, at_once);
         }
-        let refused = change.install.map(|it| Ready::new(it).install(tunnel, now));
+        let refused = change.install.map(|it| {
+            let rules = gates(&it.rules, it.own);
+            let in_groups: Vec<_> = it.peers.iter().map(in_groups).collect();
+            let peers = it.peers.into_iter().map(ready).collect();
+            let refused = tunnel.install(it.epoch, peers, it.lead, it.closes_at, now);
+            if let Some((allow, own)) = rules {
+                tunnel.install_rules(allow, own, in_groups);
+            }
+            refused
+        });
         // A place that is told before its peer is installed is forgotten; one that is told after the epoch
         // has begun comes too late for the first handshakes, which then go nowhere until they are repeated.
         for (key, endpoints) in places {
             tunnel.set_endpoints(&key, endpoints, now);
         }
-        take_turn(change.turn, tunnel, now);
+        match change.turn {
+            Some(Turn::Begin(epoch)) => tunnel.activate(epoch, now),
+            Some(Turn::DiscardPrevious) => tunnel.discard_previous(),
+            Some(Turn::Close) => tunnel.close(),
+            None => {}
+        }
         refused.unwrap_or_default()
     }
 }
@@ -93,87 +141,84 @@ impl DataChange {
 /// A part of a change that is done without letting go of the tunnel.
 #[derive(Debug)]
 pub enum DataStep {
-    /// Peers become known that are about to be installed. Nothing passes to them or from them before.
-    Admit(Vec<(WgPublicKey, Arc<SharedSecret>)>),
     /// A whole change.
     Change(DataChange),
-    /// An epoch is installed whose peers are known, and takes its turn.
-    Install(Ready, Option<Turn>),
+    /// An epoch is about to be installed, in parts.
+    Prepare(Preparation),
+    /// Some of its members are.
+    Install(Part),
+}
+
+/// The terms for all members of an epoch that is installed in parts.
+#[derive(Debug)]
+pub struct Preparation {
+    members: HashSet<WgPublicKey>,
+    /// With the groups of this node; `None`: everything may pass.
+    rules: Option<(Vec<Rule>, Groups)>,
+    closes_at: Option<Duration>,
+}
+
+/// Some members of an epoch, as the tunnel takes them.
+#[derive(Debug)]
+pub struct Part {
+    epoch: Epoch,
+    lead: Duration,
+    known: Vec<(WgPublicKey, Arc<SharedSecret>)>,
+    peers: Vec<(PeerSpec, Psk)>,
+    /// `None`: there are no rules.
+    groups: Option<Vec<(WgPublicKey, Groups)>>,
+    places: Places,
 }
 
 impl DataStep {
     /// Carries the step out; returns the keys that no tunnel is possible with.
     pub fn carry_out(self, tunnel: &mut Tunnel, now: Duration) -> Vec<WgPublicKey> {
         match self {
-            Self::Admit(peers) => {
-                for (key, shared) in peers {
-                    tunnel.admit(key, shared);
+            Self::Change(change) => change.carry_out(tunnel, now),
+            Self::Prepare(it) => {
+                tunnel.prepare(&it.members, it.closes_at);
+                if let Some((allow, own)) = it.rules {
+                    tunnel.prepare_rules(allow, own);
                 }
                 Vec::new()
             }
-            Self::Change(change) => change.carry_out(tunnel, now),
-            Self::Install(ready, turn) => {
-                let refused = ready.install(tunnel, now);
-                take_turn(turn, tunnel, now);
+            Self::Install(part) => {
+                for (key, shared) in part.known {
+                    tunnel.admit(key, shared);
+                }
+                let refused = tunnel.install_some(part.epoch, part.peers, part.lead, now);
+                // In the same step: a newcomer may be heard as soon as others have the tunnel.
+                tunnel.install_groups(part.groups.into_iter().flatten());
+                for (key, endpoints) in part.places {
+                    tunnel.set_endpoints(&key, endpoints, now);
+                }
                 refused
             }
         }
     }
 }
 
-/// An installation as the tunnel takes it.
-#[derive(Debug)]
-pub struct Ready {
-    epoch: Epoch,
-    peers: Vec<(PeerSpec, Psk)>,
-    /// With the groups of this node and of each peer; `None`: everything may pass.
-    rules: Option<(Vec<Rule>, Groups, Vec<(WgPublicKey, Groups)>)>,
-    lead: Duration,
-    closes_at: Option<Duration>,
+fn known(peer: &PeerPlan) -> (WgPublicKey, Arc<SharedSecret>) {
+    (peer.member.wg, Arc::clone(&peer.shared))
 }
 
-impl Ready {
-    fn new(install: Install) -> Self {
-        let rules = match install.rules.traffic {
-            Traffic::Allow => None,
-            Traffic::Deny => {
-                let allow = install.rules.allow.iter().map(rule).collect();
-                let peers = install.peers.iter();
-                let peers = peers.map(|peer| (peer.member.wg, groups(peer.member.groups)));
-                Some((allow, groups(install.own), peers.collect()))
-            }
-        };
-        let peers = install.peers.into_iter().map(|peer| {
-            let PeerPlan { member, psk, .. } = peer;
-            let allowed = vec![IpAddr::V4(member.v4), IpAddr::V6(member.v6)];
-            let key = member.wg;
-            (PeerSpec { key, allowed }, psk)
-        });
-        Self {
-            epoch: install.epoch,
-            peers: peers.collect(),
-            rules,
-            lead: install.lead,
-            closes_at: install.closes_at,
-        }
-    }
+fn ready(peer: PeerPlan) -> (PeerSpec, Psk) {
+    let PeerPlan { member, psk, .. } = peer;
+    let allowed = vec![IpAddr::V4(member.v4), IpAddr::V6(member.v6)];
+    let key = member.wg;
+    (PeerSpec { key, allowed }, psk)
+}
 
-    fn install(self, tunnel: &mut Tunnel, now: Duration) -> Vec<WgPublicKey> {
-        let refused = tunnel.install(self.epoch, self.peers, self.lead, self.closes_at, now);
-        if let Some((allow, own, peers)) = self.rules {
-            tunnel.install_rules(allow, own, peers);
-        }
-        refused
+/// The rules of an epoch, with the groups of this node; `None`: everything may pass.
+fn gates(rules: &Rules, own: wire::rules::Groups) -> Option<(Vec<Rule>, Groups)> {
+    match rules.traffic {
+        Traffic::Allow => None,
+        Traffic::Deny => Some((rules.allow.iter().map(rule).collect(), groups(own))),
     }
 }
 
-fn take_turn(turn: Option<Turn>, tunnel: &mut Tunnel, now: Duration) {
-    match turn {
-        Some(Turn::Begin(epoch)) => tunnel.activate(epoch, now),
-        Some(Turn::DiscardPrevious) => tunnel.discard_previous(),
-        Some(Turn::Close) => tunnel.close(),
-        None => {}
-    }
+fn in_groups(peer: &PeerPlan) -> (WgPublicKey, Groups) {
+    (peer.member.wg, groups(peer.member.groups))
 }
 
 /// A rule, as the data plane has it.
@@ -201,3 +246,6 @@ fn groups(groups: wire::rules::Groups) -> Groups {
 
 /// Peers that are taken care of without letting others have the tunnel: a fraction of a millisecond.
 const AT_ONCE: usize = 256;
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@
 //! | `places` | where the controller said that nodes are |
 //! | `report` | an operator's lines about epochs |
 //! | `pings` | what the probes found, the report of it, and the cause of what was not answered |
+//! | `sample` | whom a round of probes looks at |
 //! | `paths` | the size of a packet that the path to each peer carries |
 //! | `ways` | where the kernel sends what is meant for the peers |
 //! | `lost_time` | time that this machine's clocks did not count |
@@ -35,6 +36,7 @@ mod paths;
 mod pings;
 mod places;
 mod report;
+mod sample;
 mod seen;
 #[cfg(test)]
 mod tests;
@@ -43,12 +45,13 @@ mod witness;
 
 pub use agent::Agent;
 pub use control::{Control, SessionEvent};
-pub use data::{DataChange, DataStep, Places, Ready};
+pub use data::{DataChange, DataStep, Part, Places, Preparation};
 pub use effect::{Config, Counts, Effect, Now};
 pub use evidence::{Emission, Evidence, EvidenceResult};
 pub use paths::{OVERHEAD_V4, OVERHEAD_V6, PathLimit, overhead};
 pub use pings::{Echoes, Ping, PingFailure, PingResult, Round, Target};
 pub use places::inside;
+pub use sample::{BUSY_FOR, EVERYBODY, IN_TURN, MOST_BUSY};
 pub use seen::SeenRun;
 pub use ways::PeerWays;
 pub use witness::Cosigned;

@@ -1,11 +1,13 @@
 //! The meaning of a round of probes: lines for the operator, a report for the controller, and the cause of
 //! what was not answered. Observes; decides nothing.
 
+use crate::effect::Now;
 use crate::places::Whereabouts;
+use crate::sample::Sample;
 use crate::ways::{PeerWays, Ways};
 use epoch::member::View;
 use jiff::Timestamp;
-use keys::{Epoch, NodeId};
+use keys::{Epoch, NodeId, WgPublicKey};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -86,13 +88,15 @@ pub struct PingResult {
     pub v6: Ping,
     /// When the round was over.
     pub at: Timestamp,
+    /// The same on the boot-time clock.
+    boot: Duration,
     /// Whether there was a tunnel by what was in force then.
     tunnel: bool,
     /// The epoch in which the result was last logged, and whether both families answered.
     logged: (Option<Epoch>, bool, bool),
 }
 
-/// The last round, by node.
+/// The last echoes, by node. A round may look at some nodes alone: what is known of the others stays for a while.
 #[derive(Debug, Default)]
 pub(crate) struct Pings(HashMap<NodeId, PingResult>);
 
@@ -123,11 +127,12 @@ impl Pings {
         view: &View<'_>,
         peers: &[PeerSnapshot],
         (ways, places): (&Ways, &Whereabouts),
-        at: Timestamp,
+        now: Now,
     ) -> Vec<PeerReport> {
         let epoch = view.update.map(|update| update.epoch);
+        let sessions: HashMap<_, _> = peers.iter().map(|it| (it.key, it.session_epoch)).collect();
         let mut reports = Vec::with_capacity(results.len());
-        let mut pings = HashMap::with_capacity(results.len());
+        self.forget(view, now.boot);
         for Echoes { target, v4, v6, .. } in results {
             let [way_v4, way_v6] = ways.of(&target.node);
             // The echoes are kept as they were: a way may change before the next round.
@@ -142,7 +147,7 @@ impl Pings {
             }
             reports.push(PeerReport {
                 node: target.node,
-                session_epoch: session_epoch(view, &target.node, peers),
+                session_epoch: session_epoch(view, &target.node, &sessions),
                 rtt_v4_us: micros(&v4),
                 rtt_v6_us: micros(&v6),
                 way_v4,
@@ -152,14 +157,31 @@ impl Pings {
             let result = PingResult {
                 v4,
                 v6,
-                at,
+                at: now.wall,
+                boot: now.boot,
                 tunnel: has_tunnel(view, own, &target.node),
                 logged,
             };
-            pings.insert(target.node, result);
+            self.0.insert(target.node, result);
         }
-        self.0 = pings;
         reports
+    }
+
+    /// Forgets what is long ago, and nodes that the epoch in force does not name.
+    fn forget(&mut self, view: &View<'_>, now: Duration) {
+        let is_named = |node: &NodeId| {
+            let names = |update: &wire::EpochUpdate| {
+                update.member(node).is_some() || update.exclusion(node).is_some()
+            };
+            view.update.is_some_and(names)
+        };
+        let is_recent = |it: &PingResult| now.saturating_sub(it.boot) < LASTS;
+        self.0.retain(|node, it| is_recent(it) && is_named(node));
+    }
+
+    /// Whether anything is known of a node.
+    pub(crate) fn knows(&self, node: &NodeId) -> bool {
+        self.0.contains_key(node)
     }
 }
 
@@ -174,9 +196,20 @@ fn judged(ping: Ping, way: &Way) -> Ping {
     }
 }
 
-/// Everybody else whom the epoch in force names, members and excluded. Excluded nodes are probed too: a
-/// status that says "dark" has tried.
-pub(crate) fn targets(own: &NodeId, view: &View<'_>) -> Vec<Target> {
+/// A node as an update names it: its key if it is a member.
+type Named<'v> = (
+    NodeId,
+    Option<WgPublicKey>,
+    (&'v NodeName, Ipv4Addr, Ipv6Addr),
+);
+
+/// Of everybody else whom the epoch in force names, members and excluded, those to look at next. Excluded nodes are
+/// probed too: a status that says "dark" has tried.
+pub(crate) fn targets(
+    own: &NodeId,
+    view: &View<'_>,
+    sample: &mut Sample,
+) -> Vec<(Target, Option<WgPublicKey>)> {
     let Some(update) = view.update else {
         return Vec::new();
     };
@@ -185,19 +218,24 @@ pub(crate) fn targets(own: &NodeId, view: &View<'_>) -> Vec<Target> {
     let apart =
         |it: &wire::Member| own_groups.is_some_and(|own| !update.rules.connect(own, it.groups));
     let members = update.roster.iter().filter(|it| !apart(it));
-    let members = members.map(|m| (m.node, &m.name, m.v4, m.v6));
+    let members = members.map(|m| (m.node, Some(m.wg), (&m.name, m.v4, m.v6)));
     let excluded = update.excluded.iter();
-    let excluded = excluded.map(|e| (e.node, &e.name, e.v4, e.v6));
+    let excluded = excluded.map(|e| (e.node, None, (&e.name, e.v4, e.v6)));
     let others = members.chain(excluded).filter(|(node, ..)| node != own);
-    let target = |(node, name, v4, v6): (NodeId, &NodeName, Ipv4Addr, Ipv6Addr)| Target {
-        node,
-        name: name.clone(),
-        v4,
-        v6,
-        sizes: Vec::new(),
-        search: 0,
+    let others: Vec<Named<'_>> = others.collect();
+    let chosen = sample.choose(others, |(node, key, _)| (*node, *key));
+    let target = |(node, key, (name, v4, v6)): Named<'_>| {
+        let target = Target {
+            node,
+            name: name.clone(),
+            v4,
+            v6,
+            sizes: Vec::new(),
+            search: 0,
+        };
+        (target, key)
     };
-    others.map(target).collect()
+    chosen.into_iter().map(target).collect()
 }
 
 /// Whether what is in force gives this node a tunnel to another.
@@ -259,10 +297,17 @@ fn log(name: &NodeName, address: IpAddr, ping: &Ping, cause: impl Fn(&Ping) -> S
     }
 }
 
-fn session_epoch(view: &View<'_>, node: &NodeId, peers: &[PeerSnapshot]) -> Option<Epoch> {
+fn session_epoch(
+    view: &View<'_>,
+    node: &NodeId,
+    sessions: &HashMap<WgPublicKey, Option<Epoch>>,
+) -> Option<Epoch> {
     let key = view.update?.member(node)?.wg;
-    peers.iter().find(|peer| peer.key == key)?.session_epoch
+    sessions.get(&key).copied()?
 }
+
+/// An echo says nothing any more of a pair after this.
+const LASTS: Duration = Duration::from_secs(300);
 
 fn micros(ping: &Ping) -> Option<u32> {
     let rtt = ping.as_ref().ok()?;

@@ -54,7 +54,7 @@ impl Ways {
                 }
             }
             if !back.is_empty() {
-                tracing::info!(way, addresses = %list(&back), "mesh addresses left that way: they go through the tunnel again, or are no peers' any more");
+                tracing::info!(way, addresses = %list(&back), "mesh addresses left that way: they go through the tunnel again, are no peers' any more, or were not asked about of late");
             }
             if !kept.is_empty() {
                 told.insert(way, kept);
@@ -73,6 +73,16 @@ impl Ways {
             .into_iter()
             .map(|peer| (peer.node, peer.ways))
             .collect();
+    }
+
+    /// The ways that are known to all peers but `those`.
+    pub(crate) fn but(&self, those: &[PeerWays]) -> impl Iterator<Item = PeerWays> + use<> {
+        let mut others = self.peers.clone();
+        for PeerWays { node, .. } in those {
+            others.remove(node);
+        }
+        let others = others.into_iter();
+        others.map(|(node, ways)| PeerWays { node, ways })
     }
 
     /// Takes a peer's word on its ways to this node; whether it is another than before.
@@ -188,7 +198,7 @@ mod tests {
         PeerWays {
             node: NodeId([n; 32]),
             ways: [
-                (IpAddr::from([10, 77, 0, n]), v4),
+                (IpAddr::from([10, 76, 0, n]), v4),
                 (IpAddr::from([0xFD00, 0, 0, 0, 0, 0, 0, u16::from(n)]), v6),
             ],
         }

@@ -169,7 +169,30 @@ pub(crate) struct Observed {
     pub(crate) rtt_v6_us: Option<u32>,
     /// Where its system sends packets to the other's addresses, IPv4 and IPv6.
     pub(crate) ways: [Way; 2],
+    /// When it said so, on the boot-time clock.
+    pub(crate) at: Duration,
 }
+
+impl Observed {
+    /// Whether it says the same, whenever.
+    pub(crate) fn says(&self, other: &Self) -> bool {
+        *self
+            == Self {
+                at: self.at,
+                ..other.clone()
+            }
+    }
+
+    /// Whether it says anything of now.
+    pub(crate) fn counts(&self, now: Duration) -> bool {
+        now.saturating_sub(self.at) < OBSERVED_FOR
+    }
+}
+
+/// A node's word on a peer counts for so long: in a large mesh it does not speak of everybody each time.
+pub(crate) const OBSERVED_FOR: Duration = Duration::from_secs(120);
+/// Peers that a node's word is kept of, where they are more than its last report has: the newest.
+pub(crate) const MOST_OBSERVED: usize = 64;
 
 impl Connections {
     pub(crate) fn new() -> Self {

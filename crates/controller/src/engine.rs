@@ -295,8 +295,7 @@ impl Engine {
         self.connections.open(id, peer, remote, output, now);
     }
 
-    /// What a connection is to be told of where members are: what it was not told before. It is taken to be told
-    /// with this.
+    /// The places of members that a connection was not told of. It is taken to be told with this.
     pub fn places_for(&mut self, id: ConnectionId) -> Vec<ToNode> {
         let Some(session) = self.connections.session(id) else {
             return Vec::new();

@@ -6,7 +6,7 @@
 use crate::announced::Announced;
 use crate::by::By;
 use crate::clock::Now;
-use crate::connections::{Connections, MIB_A_DAY, Observed, Report};
+use crate::connections::{Connections, MIB_A_DAY, MOST_OBSERVED, Observed, Report};
 use crate::counts::{Counts, EvidenceResult};
 use crate::effect::{ConnectionId, Output};
 use crate::event::{Accepted, Event};
@@ -68,7 +68,7 @@ struct StagedRun {
     kept: u32,
 }
 
-/// What a node says that it knows: the newest mark, the end of the log, the updates that it holds, and up to where it was
+/// The memory of a node, by its word: the newest mark, the end of the log, the updates that it holds, and up to where it was
 /// told of places.
 type Memory = (
     Vec<Signed<Mark>>,
@@ -184,7 +184,7 @@ impl Ingest<'_> {
         let Some(session) = self.connections.session(id) else {
             return;
         };
-        // What was sent whole is not asked for again.
+        // Nobody needs again, at once, an update that was sent whole.
         if !session.holds.take().is_empty() {
             self.again(id, now);
         }
@@ -417,7 +417,10 @@ impl Ingest<'_> {
             return;
         }
         let fleet = self.journal.fleet();
-        let observes: BTreeMap<_, _> = peers
+        let live = self.connections.live(name);
+        let last = live.and_then(|live| live.reports.get(&segment));
+        let last = last.cloned().unwrap_or_default();
+        let said: BTreeMap<_, _> = peers
             .into_iter()
             .filter_map(|report| {
                 let peer = fleet.name_of(&report.node)?.clone();
@@ -426,23 +429,30 @@ impl Ingest<'_> {
                     rtt_v4_us: report.rtt_v4_us,
                     rtt_v6_us: report.rtt_v6_us,
                     ways: [report.way_v4.checked(), report.way_v6.checked()],
+                    at: now.boot,
                 };
                 // Of a node that is in no segment with this one, it can know nothing.
                 let is_peer = fleet.node(&peer)?.is_in(segment);
                 is_peer.then_some((peer, observed))
             })
             .collect();
+        let before = &last.observes;
+        let is_same = before.len() == said.len()
+            && said
+                .iter()
+                .all(|(peer, it)| before.get(peer).is_some_and(|old| it.says(old)));
+        let interface = interface.bounded();
+        let is_news = !is_same || last.interface != interface;
+        let observes = merged(last.observes, said, now.boot);
         self.relay_ways(name, segment, &observes);
         let report = Report {
             observes,
-            interface: interface.bounded(),
+            interface,
             at: now.boot,
         };
         let live = self.connections.live_mut(name);
-        let before = live.reports.insert(segment, report);
-        let before = before.unwrap_or_default();
-        let after = &live.reports[&segment];
-        if before.observes != after.observes || before.interface != after.interface {
+        live.reports.insert(segment, report);
+        if is_news {
             self.output.touch();
         }
     }
@@ -768,3 +778,55 @@ fn accepted(name: &NodeName, attested: &Attested, envelope: &[u8], now: Now) -> 
 const EVENT_LEN: usize = 100;
 const MAX_SOFTWARE_LEN: usize = 64;
 const MAX_REFUSAL_LEN: usize = 256;
+
+/// The words of a node about its peers, with its newest report. Those that it does not say again leave after a while, and
+/// sooner where that is much: nobody can have the controller keep more than a report and a little.
+fn merged(
+    mut before: BTreeMap<NodeName, Observed>,
+    said: BTreeMap<NodeName, Observed>,
+    now: Duration,
+) -> BTreeMap<NodeName, Observed> {
+    before.retain(|peer, it| it.counts(now) && !said.contains_key(peer));
+    let room = MOST_OBSERVED.saturating_sub(said.len());
+    if before.len() > room {
+        let mut times: Vec<Duration> = before.values().map(|it| it.at).collect();
+        times.sort_unstable_by(|a, b| b.cmp(a));
+        // Those of one report come and go together.
+        let oldest = times.get(room).copied().unwrap_or_default();
+        before.retain(|_, it| it.at > oldest);
+    }
+    before.extend(said);
+    before
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(numbers: std::ops::Range<usize>, at: u64) -> BTreeMap<NodeName, Observed> {
+        let observed = Observed {
+            session_epoch: None,
+            rtt_v4_us: None,
+            rtt_v6_us: None,
+            ways: Default::default(),
+            at: Duration::from_secs(at),
+        };
+        let name = |number: usize| format!("node-{number:03}").parse().unwrap();
+        numbers.map(|it| (name(it), observed.clone())).collect()
+    }
+
+    #[test]
+    fn of_a_nodes_word_no_more_is_kept_than_a_report_and_a_little() {
+        let now = Duration::from_secs;
+        let all = merged(said(0..30, 10), said(30..60, 20), now(20));
+        assert_eq!(all.len(), 60, "all of it, while it is little");
+        // The oldest leave, whole reports at a time.
+        let all = merged(all, said(60..80, 30), now(30));
+        assert!(all.len() <= MOST_OBSERVED);
+        assert!(all == merged(said(30..60, 20), said(60..80, 30), now(30)));
+        // A report that is longer is kept as it is.
+        assert_eq!(merged(all, said(100..300, 40), now(40)).len(), 200);
+        let long_ago = merged(said(0..30, 10), said(30..60, 200), now(200));
+        assert_eq!(long_ago.len(), 30);
+    }
+}

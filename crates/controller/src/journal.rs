@@ -2,13 +2,13 @@
 //! is given. Refuses to fold anything that is not durable: nobody has a `&mut Fleet` but this file.
 
 use crate::by::By;
+use crate::changed::Changed;
 use crate::clock::{Now, Step, Steps};
 use crate::connections::Kept;
 use crate::effect::Output;
 use crate::event::Event;
 use crate::fleet::Fleet;
 use crate::log::{Log, LogError, NewEpoch, is_evidence};
-use crate::segment::Changed;
 use keys::{Epoch, LogSecret, SegmentId};
 use std::borrow::Cow;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(crate) struct Journal {
     writing: Writing,
     contradiction: Option<Contradiction>,
     steps: Steps,
-    /// What judgements rest on, as far as it has changed and nobody has asked.
+    /// The grounds of judgements that have changed since somebody asked.
     changed: Changed,
 }
 
@@ -103,7 +103,7 @@ impl Journal {
         is_set
     }
 
-    /// What judgements rest on, as far as it has changed since the last call.
+    /// The grounds of judgements that have changed since the last call.
     pub(crate) fn take_changed(&mut self) -> Changed {
         std::mem::take(&mut self.changed)
     }

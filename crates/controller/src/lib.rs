@@ -42,6 +42,7 @@ pub mod timers;
 
 mod admin;
 mod announced;
+mod changed;
 mod connections;
 mod counts;
 mod decide;

@@ -130,12 +130,12 @@ fn unique_local(mesh: MeshId, segment: SegmentId) -> Ipv6Addr {
 mod tests {
     use super::*;
 
-    const V4: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 77, 0, 0), 16);
+    const V4: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 76, 0, 0), 16);
 
     #[test]
     fn a_number_is_the_same_host_in_both_ranges() {
         let network = Network::new(V4, None, (MeshId([0xab; 16]), SegmentId::FIRST)).unwrap();
-        assert_eq!(network.v4(258), (Ipv4Addr::new(10, 77, 1, 2), 16));
+        assert_eq!(network.v4(258), (Ipv4Addr::new(10, 76, 1, 2), 16));
         let v6: Ipv6Addr = "fdab:abab:abab:abab::102".parse().unwrap();
         assert_eq!(network.v6(258), (v6, 64));
         assert_eq!(network.last_host(), 65_534);
@@ -147,7 +147,7 @@ mod tests {
         let other: Ipv4Addr = [10, 78, 0, 0].into();
         let (first, second) = (of(V4, 0).unwrap(), of((other, 16), 1).unwrap());
         assert!(!first.overlaps(&second) && !second.overlaps(&first));
-        let inside: Ipv4Addr = [10, 77, 8, 0].into();
+        let inside: Ipv4Addr = [10, 76, 8, 0].into();
         let within = of((inside, 24), 2).unwrap();
         assert!(first.overlaps(&within) && within.overlaps(&first));
         assert!(of(V4, 0).unwrap().overlaps(&of((other, 16), 0).unwrap()));
@@ -157,7 +157,7 @@ mod tests {
     fn ranges_without_room_or_with_host_bits_are_refused() {
         let mesh = (MeshId([0; 16]), SegmentId::FIRST);
         assert!(Network::new((V4.0, 31), None, mesh).is_err());
-        assert!(Network::new((Ipv4Addr::new(10, 77, 0, 1), 16), None, mesh).is_err());
+        assert!(Network::new((Ipv4Addr::new(10, 76, 0, 1), 16), None, mesh).is_err());
         assert!(Network::new(V4, Some((Ipv6Addr::LOCALHOST, 64)), mesh).is_err());
     }
 }

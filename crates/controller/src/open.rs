@@ -85,7 +85,7 @@ impl Config {
 }
 
 /// The default of [`Config::mesh_v4`].
-pub const DEFAULT_MESH_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 77, 0, 0), 16);
+pub const DEFAULT_MESH_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 76, 0, 0), 15);
 
 /// The keys of a controller.
 #[derive(Debug)]

@@ -60,7 +60,7 @@ impl Outbox {
                     node,
                     ways,
                 } => {
-                    // What is left out is said again with the next reports.
+                    // A way that is left out is said again with the next report.
                     let of = (segment, node);
                     if state.ways.len() < WAYS || state.ways.contains_key(&of) {
                         state.ways.insert(of, ways);

@@ -24,7 +24,7 @@ pub(crate) struct Places {
     first: u64,
     entries: BTreeMap<NodeId, Entry>,
     by_seq: BTreeMap<u64, NodeId>,
-    /// What was encoded since the last change, by number and by whether it goes to a loopback address.
+    /// The news that was encoded since the last change, by number and by whether it goes to a loopback address.
     encoded: RefCell<BTreeMap<(u64, bool), Vec<Entries>>>,
 }
 
@@ -148,11 +148,14 @@ impl Places {
         told.filter(known).unwrap_or(0)
     }
 
-    /// What is newer than a number, for somebody at this address; in pieces, so that an eviction waits for one piece
+    /// The news since a number, for somebody at this address; in pieces, so that an eviction waits for one piece
     /// at most.
     pub(crate) fn news(&self, since: u64, to: IpAddr) -> Vec<ToNode> {
         let to_loopback = to.to_canonical().is_loopback();
         let mut encoded = self.encoded.borrow_mut();
+        if encoded.len() >= ENCODED {
+            encoded.clear();
+        }
         let pieces = encoded.entry((since, to_loopback)).or_insert_with(|| {
             let newer = self.by_seq.range(since.saturating_add(1)..);
             let newer = newer.filter_map(|(_, node)| Some((*node, self.entries.get(node)?)));
@@ -181,6 +184,9 @@ impl Places {
 
 /// Nodes in one piece of news: up to 40 kB where each has one address.
 const PIECE: usize = 1_000;
+/// Different pieces of news that are kept encoded: nodes are told together, and those that name other numbers do not
+/// fill the memory.
+const ENCODED: usize = 16;
 /// More changes than a controller makes between two writes of the table.
 const GAP: u64 = 1 << 32;
 

@@ -105,7 +105,7 @@ impl Push<'_> {
     /// The mark of an epoch with the log as it is now: it holds this epoch's own events, so that a copy of it that
     /// lacks this very eviction does not pass as whole when a node shows its mark.
     fn mark(&self, issue: &Issue) -> Option<Signed<Mark>> {
-        let (scope, digest) = (issue.update.scope(), issue.signed.digest());
+        let (scope, digest) = (issue.update.scope(), issue.digest);
         let mark = self.mesh.mark(scope, digest, self.journal.log());
         mark.inspect_err(|error| tracing::error!(%error, "a mark breaks a rule of its format"))
             .ok()

@@ -266,7 +266,7 @@ impl Rotation<'_> {
         let ballot = decide(fleet, id, segment.policy(), Cause::Revocation, now);
         let mut roster = segment.standings(fleet).roster().iter();
         if roster.any(|name| !ballot.roster.contains(name)) {
-            // What fails for want of room on the disk is tried again.
+            // A revocation that fails for want of room on the disk is tried again.
             if self
                 .publish(None, &[id], Cause::Revocation, Kind::Immediate, &[], now)
                 .is_ok()

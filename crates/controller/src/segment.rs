@@ -3,6 +3,7 @@
 //! with `Segment::adopt`, once it is durable. Durable decisions lie in the fold
 //! ([`crate::fleet::Standings`]), under this segment's id.
 
+use crate::changed::Changed;
 use crate::clock::Now;
 use crate::decide::joins;
 use crate::fleet::{Case, Fleet, Node, Standings};
@@ -27,7 +28,6 @@ use bases::Bases;
 pub(crate) use draft::Draft;
 pub use draft::Unpublished;
 pub(crate) use issue::Issue;
-pub(crate) use watch::Changed;
 use watch::Watch;
 
 /// A segment.
@@ -453,7 +453,7 @@ impl Segment {
             issue,
             ..
         } = draft;
-        self.authority.publish(&schedule, issue.signed.digest());
+        self.authority.publish(&schedule, issue.digest);
         self.held = ballot.held;
         self.watch.suspect(&Changed::Anything);
         // An epoch that was superseded before it began must not be pushed to anybody who connects now: its

@@ -15,6 +15,7 @@ mod segments;
 mod shown;
 mod socket;
 mod timers;
+mod traffic;
 
 use crate::by::By;
 use crate::clock::Now;
@@ -123,7 +124,7 @@ fn start_with(
     let segment = |(id, policy): &(SegmentId, Policy)| crate::SegmentSetup {
         name: segment_name(*id),
         policy: policy.clone(),
-        mesh_v4: ([10, 77 + id.0 as u8, 0, 0].into(), 16),
+        mesh_v4: ([10, 76 + id.0 as u8, 0, 0].into(), 16),
         mesh_v6: None,
     };
     let setup = Setup {

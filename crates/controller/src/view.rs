@@ -272,7 +272,7 @@ impl<'e> View<'e> {
                 .map(|sighting| DuplicateStatus::new(&sighting.duplicate, utc(sighting.seen.wall))),
             observed_utc: report.map(|(_, report)| utc(wall(report.at, now))),
             observes: report
-                .map(|it| self.observes(segment, it))
+                .map(|it| self.observes(segment, it, now))
                 .unwrap_or_default(),
             faults: reporting.map(faults).unwrap_or_default(),
         })
@@ -355,27 +355,30 @@ impl<'e> View<'e> {
         }
     }
 
-    /// The last report of a node. What it says of a node that is no member is void if it is older than the epoch
+    /// The words of a node about its peers of late. Those about a node that is no member are void if they are older than the epoch
     /// in force: a peer that was cut off answered a moment before.
     fn observes(
         &self,
         segment: &Segment,
         (live, report): (&Live, &Report),
+        now: Now,
     ) -> BTreeMap<NodeName, Observation> {
         let begun = segment.in_force().map(|span| span.activates);
-        let is_of_before = Some(report.at) <= begun;
+        let is_of_before = |it: &Observed| Some(it.at) <= begun;
         let is_member = |peer: &NodeName| {
             let node = self.fleet().node(peer);
             node.is_some_and(|node| segment.has_in_force(&node.id))
         };
         let all = report.observes.iter();
-        let all = all.filter(|(peer, _)| !is_of_before || is_member(peer));
+        let all = all.filter(|(_, it)| it.counts(now.boot));
+        let all = all.filter(|(peer, it)| !is_of_before(it) || is_member(peer));
         let millis = |us: Option<u32>| us.map(|us| f64::from(us) / 1_000.0);
         let shown = |peer: &NodeName, observed: &Observed| Observation {
             session_epoch: observed.session_epoch.map(|epoch| epoch.0),
             rtt_v4_ms: millis(observed.rtt_v4_us),
             rtt_v6_ms: millis(observed.rtt_v6_us),
             faults: self.faults_of_pair(segment, live, (peer, observed)),
+            at_utc: utc(wall(observed.at, now)),
         };
         all.map(|(peer, it)| (peer.clone(), shown(peer, it)))
             .collect()

@@ -2,9 +2,9 @@
 //! [`Notice`]. Neither can be handed the other's by mistake.
 
 use crate::derivation::Derivation;
-use keys::{Epoch, Psk, SharedSecret, WgPublicKey};
+use crate::plan::PeerPlan;
+use keys::{Epoch, WgPublicKey};
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 use wire::Digest;
 use wire::message::Phase;
@@ -54,7 +54,7 @@ pub struct Install {
     pub epoch: Epoch,
     /// Every other member that this node has a tunnel to. Nobody is left in the slot `next` that is not among them.
     pub peers: Vec<PeerPlan>,
-    /// What members may send to each other.
+    /// The rules of what members may send to each other.
     pub rules: Rules,
     /// The groups of this node.
     pub own: Groups,
@@ -62,17 +62,6 @@ pub struct Install {
     pub lead: Duration,
     /// When the data plane must stop by itself; `None`: it may go on.
     pub closes_at: Option<Duration>,
-}
-
-/// A peer of the epoch being installed.
-#[derive(Debug)]
-pub struct PeerPlan {
-    /// The peer, from the roster.
-    pub member: wire::Member,
-    /// The pair's PSK.
-    pub psk: Psk,
-    /// The pair's static-static secret.
-    pub shared: Arc<SharedSecret>,
 }
 
 /// A turn that the epoch in force takes.

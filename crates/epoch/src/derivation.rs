@@ -2,7 +2,7 @@
 //! them half a second, in which the machine must go on hearing updates and the end of its lease. Decides
 //! nothing, and knows no time.
 
-use crate::command::PeerPlan;
+use crate::plan::PeerPlan;
 use keys::schedule::Side;
 use keys::{EpochSecret, NodeId, Psk, Scope, SharedSecret, WgPublicKey, WgSecret};
 use std::collections::HashMap;

@@ -15,7 +15,9 @@ pub mod authority;
 pub mod command;
 mod derivation;
 pub mod member;
+mod plan;
 
-pub use command::{Change, Command, EpochChange, Install, Keep, Notice, PeerPlan, Turn};
+pub use command::{Change, Command, EpochChange, Install, Keep, Notice, Turn};
 pub use derivation::{Derivation, Derived};
 pub use member::{DERIVE_AT_ONCE, Member, UpdateError};
+pub use plan::PeerPlan;

@@ -24,8 +24,9 @@
 //! The file is long because an update's checks, its steps and its end change one state.
 
 pub use crate::command::HighWater;
-use crate::command::{Change, Command, EpochChange, Install, Keep, Notice, PeerPlan, Turn};
+use crate::command::{Change, Command, EpochChange, Install, Keep, Notice, Turn};
 use crate::derivation::{Derivation, Derived, SharedSecrets};
+use crate::plan::PeerPlan;
 use keys::{Epoch, EpochSecret, MeshId, NodeId, Scope, SegmentId, WgPublicKey, WgSecret};
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;

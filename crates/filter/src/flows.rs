@@ -229,7 +229,7 @@ impl Drop for Flows {
 }
 
 /// Most flows that are remembered of one peer, 48 bytes each.
-pub const MAX_FLOWS_PER_PEER: usize = 4_096;
+pub const MAX_FLOWS_PER_PEER: usize = 16_384;
 /// Most flows that are remembered of all peers, without the first 32 of each: 12 MiB.
 pub const MAX_FLOWS: usize = 262_144;
 /// The places that each peer has to which this host has sent anything: 1.5 KiB.

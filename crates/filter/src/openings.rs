@@ -14,7 +14,7 @@ pub enum Access {
     /// Everything: the segment has no rules.
     #[default]
     All,
-    /// What the rules open, and answers.
+    /// The packets that the rules let in, and answers.
     Only(Arc<Openings>),
 }
 

@@ -12,7 +12,7 @@ pub(crate) struct Packet<'p> {
     pub(crate) part: Part<'p>,
 }
 
-/// What of a datagram a packet is.
+/// The part of a datagram that a packet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part<'p> {
     /// All of it.

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Rules {
     allow: Vec<Rule>,
     own: Groups,
+    /// The groups that make a difference here: those that a rule for this node names as senders.
+    telling: u64,
     /// Packets that each rule has let in.
     passed: Arc<[AtomicU64]>,
     room: Arc<Room>,
@@ -22,10 +24,13 @@ pub struct Rules {
 impl Rules {
     /// The rules of a node that is in the groups `own`. Everything else is refused.
     pub fn new(allow: Vec<Rule>, own: Groups, room: Arc<Room>) -> Self {
+        let mine = allow.iter().filter(|rule| own.is_meant(rule.to));
+        let telling = mine.fold(0, |bits, rule| bits | rule.from.0);
         let passed = allow.iter().map(|_| AtomicU64::new(0)).collect();
         Self {
             allow,
             own,
+            telling,
             passed,
             room,
             compiled: BTreeMap::new(),
@@ -46,12 +51,11 @@ impl Rules {
 
     /// The packets that a peer in the groups `peer` may send to this node.
     pub fn toward(&mut self, peer: Groups) -> Access {
-        let mine = self.allow.iter().zip(0..);
-        let mine = mine.filter(|(rule, _)| self.own.is_meant(rule.to));
-        // Groups that no rule names make no difference: peers with the same rest share what is compiled.
-        let telling = mine.clone().fold(0, |bits, (rule, _)| bits | rule.from.0);
-        let key = peer.0 & telling;
+        // Peers that differ in other groups alone share one: of thousands, a handful is compiled.
+        let key = peer.0 & self.telling;
         let openings = self.compiled.entry(key).or_insert_with(|| {
+            let mine = self.allow.iter().zip(0..);
+            let mine = mine.filter(|(rule, _)| self.own.is_meant(rule.to));
             let theirs = mine.filter(|(rule, _)| peer.is_meant(rule.from));
             Arc::new(Openings::new(
                 theirs,

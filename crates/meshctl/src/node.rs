@@ -390,13 +390,21 @@ fn heard(node: &NodeStatus, now: &str) -> String {
 }
 
 fn observations(node: &NodeStatus, now: &str) -> String {
-    let mut rows = Rows::new(&["PEER", "SESSION EPOCH", "PING v4", "PING v6", "FAULTS"]);
+    let mut rows = Rows::new(&[
+        "PEER",
+        "SESSION EPOCH",
+        "PING v4",
+        "PING v6",
+        "SAID",
+        "FAULTS",
+    ]);
     for (peer, seen) in &node.observes {
         rows.row([
             peer.to_string(),
             or_dash(seen.session_epoch),
             or_dash(seen.rtt_v4_ms.map(units::milliseconds)),
             or_dash(seen.rtt_v6_ms.map(units::milliseconds)),
+            units::ago(now, &seen.at_utc),
             faults(&seen.faults),
         ]);
     }

@@ -202,7 +202,7 @@ async fn rule(ruling: Override, client: &Client, answer: &Answer) -> Result<(), 
     })
 }
 
-/// What a policy says of traffic, where it says anything.
+/// The words of a policy on traffic, where it says anything.
 fn traffic(policy: &Policy) -> String {
     let rules = policy.rules();
     let denied = match (rules.traffic, rules.allow.len()) {

@@ -329,7 +329,7 @@ fn session(peer: &PeerStatus) -> String {
 /// An echo, with its age if it is not of the last seconds.
 fn ping(ping: Option<&PingStatus>, now: &str) -> String {
     let Some(ping) = ping else {
-        return DASH.into();
+        return "not probed".into();
     };
     let result = match (ping.ok, ping.rtt_ms, &ping.cause) {
         (true, None, _) => "ok".into(),

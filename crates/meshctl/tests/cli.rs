@@ -100,6 +100,7 @@ fn faults_are_shown_at_the_node_and_at_the_controller() {
     status["nodes"]["node-a"]["faults"] = json!(["is down"]);
     status["nodes"]["node-a"]["observes"] = json!({ "node-c": {
         "session_epoch": 12, "rtt_v4_ms": null, "rtt_v6_ms": 0.5,
+        "at_utc": "2031-01-01T00:00:50Z",
         "faults": ["10.90.0.3 goes by way of eth1\u{1b}[2J"]
     }});
     let shown = stdout(&Daemon::with(200, &status).run(&["status"]));
@@ -441,8 +442,10 @@ fn what_was_not_observed_lately_is_shown_with_its_age() {
     silent["control"] = json!("silent");
     silent["heard_utc"] = json!("2031-01-01T00:00:52Z");
     silent["observed_utc"] = json!("2031-01-01T00:00:50Z");
-    silent["observes"] =
-        json!({ "node-a": { "session_epoch": 12, "rtt_v4_ms": 0.3, "rtt_v6_ms": null } });
+    silent["observes"] = json!({ "node-a": {
+        "session_epoch": 12, "rtt_v4_ms": 0.3, "rtt_v6_ms": null,
+        "at_utc": "2031-01-01T00:00:30Z"
+    }});
     let mesh = Daemon::with(200, &status);
     let shown = stdout(&mesh.run(&["status"]));
     assert!(
@@ -454,6 +457,10 @@ fn what_was_not_observed_lately_is_shown_with_its_age() {
     let shown = stdout(&mesh.run(&["node", "show", "node-c"]));
     assert!(shown.contains("silent for 8 s; PSK none"), "{shown}");
     assert!(shown.contains("Reported 10 s ago:"), "{shown}");
+    assert!(
+        shown.contains("30 s ago"),
+        "that pair was not in it: {shown}"
+    );
 
     let mut status = daemon();
     status["control"] = json!("silent");

@@ -35,7 +35,7 @@ exposition::metrics! {
     BENCHMARK_FAILING: Gauge = "meshd_benchmark_failing";
     /// Everybody else whom the epoch in force names, by what this node has with them
     PEERS: Gauge = "meshd_peers" by "state";
-    /// Members that were probed in the last round, by the IP versions that they answered on
+    /// Members by the IP versions on which they answered the last probe of the last five minutes
     PROBED: Gauge = "meshd_probed_peers" by "answered";
     /// Mesh addresses of the others, by where this machine's routes send packets for them
     WAYS: Gauge = "meshd_peer_routes" by "way";
@@ -122,8 +122,11 @@ fn peers(agent: &Agent, view: &View<'_>, data: &Snapshot) -> Tally<PeerState> {
 fn probed(agent: &Agent, view: &View<'_>) -> Tally<Answered> {
     let mut probed = Tally::new(&Answered::ALL);
     let members = view.update.into_iter().flat_map(|update| &update.roster);
-    for pings in members.filter_map(|member| agent.ping(&member.node)) {
-        probed.count(Answered::of(pings.v4.is_ok(), pings.v6.is_ok()));
+    for member in members.filter(|member| member.node != agent.node()) {
+        probed.count(match agent.ping(&member.node) {
+            Some(pings) => Answered::of(pings.v4.is_ok(), pings.v6.is_ok()),
+            None => Answered::NotAsked,
+        });
     }
     probed
 }
@@ -254,10 +257,18 @@ enum Answered {
     Ipv4,
     Ipv6,
     Neither,
+    /// Nobody has asked of late: in a large mesh not every round asks everybody.
+    NotAsked,
 }
 
 impl Answered {
-    const ALL: [Self; 4] = [Self::Both, Self::Ipv4, Self::Ipv6, Self::Neither];
+    const ALL: [Self; 5] = [
+        Self::Both,
+        Self::Ipv4,
+        Self::Ipv6,
+        Self::Neither,
+        Self::NotAsked,
+    ];
 
     fn of(v4: bool, v6: bool) -> Self {
         match (v4, v6) {
@@ -274,6 +285,7 @@ impl Answered {
             Self::Ipv4 => "ipv4",
             Self::Ipv6 => "ipv6",
             Self::Neither => "neither",
+            Self::NotAsked => "not_asked",
         }
     }
 }
@@ -294,7 +306,7 @@ mod tests {
         (EVIDENCE, "accepted refused"),
         (BENCHMARK_RUNS, "succeeded failed"),
         (PEERS, "current lagging no_session excluded"),
-        (PROBED, "both ipv4 ipv6 neither"),
+        (PROBED, "both ipv4 ipv6 neither not_asked"),
         (
             DROPPED,
             "malformed no_route no_endpoint no_session no_generation endpoint_inside_mesh \

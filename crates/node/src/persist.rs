@@ -514,7 +514,7 @@ mod tests {
             mesh: MESH,
             segment: SegmentId::FIRST,
             segment_name: SegmentName::default(),
-            v4: ([10, 77, 0, 2].into(), 16),
+            v4: ([10, 76, 0, 2].into(), 16),
             v6: ("fd00::2".parse().unwrap(), 64),
             keys: None,
         };

@@ -540,7 +540,7 @@ mod tests {
             segment: SegmentId::FIRST,
             segment_name: wire::SegmentName::default(),
             name: "node-a".parse().unwrap(),
-            v4: ([10, 77, 0, 2].into(), 16),
+            v4: ([10, 76, 0, 2].into(), 16),
             v6: ("fd00::2".parse().unwrap(), 64),
         };
         let trusted = [authority.public()];

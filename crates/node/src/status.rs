@@ -9,7 +9,7 @@ use agent::{Agent, Evidence, EvidenceResult, Now, PathLimit, Ping};
 use epoch::member::View;
 use jiff::Timestamp;
 use keys::{NodeId, WgPublicKey};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 use tunnel::PeerSnapshot;
@@ -194,11 +194,13 @@ fn peers(
         return BTreeMap::new();
     };
     let (own, epoch) = (agent.node(), update.epoch.0);
+    let seen: HashMap<_, _> = snapshot.peers.iter().map(|peer| (peer.key, peer)).collect();
+    let paths: HashMap<_, _> = paths.iter().map(|path| (path.v4, path)).collect();
     let members = update.roster.iter().filter(|member| member.node != own);
     let members = members.map(|member| {
-        let seen = snapshot.peers.iter().find(|peer| peer.key == member.wg);
+        let seen = seen.get(&member.wg).copied();
         let place = (member.node, member.v4, member.v6);
-        let path = paths.iter().find(|path| path.v4 == member.v4);
+        let path = paths.get(&member.v4).copied();
         let proven = path.and_then(|path| Some(path.proven? + agent::overhead(path.endpoint)));
         let status = PeerStatus {
             reason: agent.apart(&member.node).map(str::to_owned),

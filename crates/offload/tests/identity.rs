@@ -76,7 +76,7 @@ impl Flow {
                 0,
                 0,
             ]);
-            header.extend([10, 77, 0, self.host, 10, 77, 0, 200]);
+            header.extend([10, 76, 0, self.host, 10, 76, 0, 200]);
             let sum = checksum(&[&header]);
             header[10..12].copy_from_slice(&sum.to_be_bytes());
             (header, 12..20)

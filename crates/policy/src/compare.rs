@@ -90,7 +90,7 @@ impl Passing {
         }
     }
 
-    /// What of it does not pass by `other`, in words.
+    /// The rest that does not pass by `other`, in words.
     fn without(&self, other: &Self) -> Vec<String> {
         if self.tunnel && !other.tunnel {
             return vec!["tunnel".to_owned()];

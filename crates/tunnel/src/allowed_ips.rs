@@ -1,7 +1,7 @@
 //! Which inner address belongs to which peer. Host routes only: a mesh member has one IPv4 and one
 //! IPv6 address, so the longest prefix is the only one.
 //!
-//! An epoch that moves no address costs nothing here: the table is made anew only if one has moved.
+//! An epoch costs nothing here for addresses that do not move.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,23 +12,24 @@ pub(crate) type PeerId = usize;
 #[derive(Default)]
 pub(crate) struct AllowedIps {
     owners: HashMap<IpAddr, PeerId>,
-    /// Addresses that their owner has until the next epoch begins, and no longer.
-    former: Vec<IpAddr>,
-    /// Whether an address is another peer's as soon as the next epoch begins.
-    has_moved: bool,
+    /// Addresses that their owner loses when the next epoch begins.
+    former: Vec<(IpAddr, PeerId)>,
+    /// Addresses that another peer still has when the next epoch begins which gives them to this one.
+    claims: Vec<(IpAddr, PeerId)>,
 }
 
 impl AllowedIps {
     /// Gives an address to a peer, unless another has it: that one keeps it until the next epoch begins.
     pub(crate) fn offer(&mut self, address: IpAddr, peer: PeerId) {
         let owner = *self.owners.entry(address).or_insert(peer);
-        self.has_moved |= owner != peer;
+        if owner != peer {
+            self.claims.push((address, peer));
+        }
     }
 
-    /// The owner of an address loses it when the next epoch begins.
-    pub(crate) fn leave(&mut self, address: IpAddr) {
-        self.former.push(address);
-        self.has_moved = true;
+    /// A peer loses an address when the next epoch begins.
+    pub(crate) fn leave(&mut self, address: IpAddr, peer: PeerId) {
+        self.former.push((address, peer));
     }
 
     pub(crate) fn get(&self, address: IpAddr) -> Option<PeerId> {
@@ -38,25 +39,28 @@ impl AllowedIps {
     /// Takes all addresses of a peer away, of which `allowed` are those that the newest epoch gives it. Its
     /// slot may be another peer's next: one that stayed would be that one's.
     pub(crate) fn remove_peer(&mut self, peer: PeerId, allowed: &[IpAddr]) {
-        for address in allowed.iter().chain(&self.former) {
+        let former = self.former.iter().filter(|(_, owner)| *owner == peer);
+        let former = former.map(|(address, _)| address);
+        for address in allowed.iter().chain(former) {
             if self.owners.get(address) == Some(&peer) {
                 self.owners.remove(address);
             }
         }
     }
 
-    /// Whether [`Self::renew`] has anything to do.
-    pub(crate) fn has_moved(&self) -> bool {
-        self.has_moved
-    }
-
-    /// Every peer has what the newest epoch says, and nothing else, whatever was said by one that never came
-    /// into force.
-    pub(crate) fn renew(&mut self, all: impl Iterator<Item = (IpAddr, PeerId)>) {
-        self.former.clear();
-        self.has_moved = false;
-        self.owners.clear();
-        self.owners.extend(all);
+    /// An epoch begins: every peer has what `allows` says, and nothing that was said by an epoch which never
+    /// came into force. To be called when the peers are gone that it leaves out.
+    pub(crate) fn renew(&mut self, mut allows: impl FnMut(PeerId, &IpAddr) -> bool) {
+        for (address, peer) in std::mem::take(&mut self.former) {
+            if self.owners.get(&address) == Some(&peer) && !allows(peer, &address) {
+                self.owners.remove(&address);
+            }
+        }
+        for (address, peer) in std::mem::take(&mut self.claims) {
+            if allows(peer, &address) {
+                self.owners.insert(address, peer);
+            }
+        }
     }
 
     /// How many addresses belong to somebody.
@@ -78,14 +82,28 @@ mod tests {
     fn an_address_stays_with_its_owner_until_the_next_epoch_begins() {
         let mut allowed = AllowedIps::default();
         allowed.offer(address(1), 1);
-        allowed.offer(address(1), 1);
-        assert!(!allowed.has_moved());
+        allowed.offer(address(2), 1);
         allowed.offer(address(1), 2);
-        assert!(allowed.has_moved());
+        allowed.leave(address(1), 1);
         assert_eq!(allowed.get(address(1)), Some(1));
-        allowed.renew([(address(1), 2)].into_iter());
-        assert!(!allowed.has_moved());
+        allowed.renew(|peer, it| (peer, *it) != (1, address(1)));
         assert_eq!(allowed.get(address(1)), Some(2));
+        assert_eq!(allowed.get(address(2)), Some(1));
+    }
+
+    #[test]
+    fn the_word_of_an_epoch_that_never_began_is_worth_nothing() {
+        let mut allowed = AllowedIps::default();
+        allowed.offer(address(1), 1);
+        // An epoch moves both to another peer, and is superseded by one that does not.
+        allowed.leave(address(1), 1);
+        allowed.offer(address(1), 2);
+        allowed.renew(|peer, it| (peer, *it) == (1, address(1)));
+        assert_eq!(allowed.get(address(1)), Some(1));
+        // One that gives it to nobody.
+        allowed.leave(address(1), 1);
+        allowed.renew(|_, _| false);
+        assert_eq!(allowed.get(address(1)), None);
     }
 
     #[test]
@@ -93,7 +111,7 @@ mod tests {
         let mut allowed = AllowedIps::default();
         allowed.offer(address(1), 1);
         allowed.offer(address(2), 2);
-        allowed.leave(address(1));
+        allowed.leave(address(1), 1);
         allowed.offer(address(3), 1);
         allowed.offer(address(2), 1);
         allowed.remove_peer(1, &[address(3), address(2)]);

@@ -14,6 +14,7 @@ use crate::path::Path;
 use crate::peer::Peer;
 use crate::tunnel::Tunnel;
 use boringtun::noise::TunnResult;
+use filter::Refusal;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -63,7 +64,7 @@ impl Tunnel {
         }
         let judged = judge(&plain, &self.allowed, &self.inside, peer)?;
         if matches!(judged, Inbound::Deliver { .. }) {
-            peer.admit(&plain, out, now)?;
+            admit(&plain, out, peer, now)?;
         }
         Ok(judged)
     }
@@ -216,4 +217,27 @@ pub(crate) fn judge(
         return Err(DropReason::DestinationNotAllowed);
     }
     Ok(Inbound::Deliver { len: plain.len })
+}
+
+/// Whether the rules of the segment let in a packet that was opened into `out` and is the peer's to send. Behind all
+/// other checks: a flow is known by addresses that nobody else may use.
+#[inline]
+pub(crate) fn admit(
+    plain: &Plain,
+    out: &[u8],
+    peer: &mut Peer,
+    now: Duration,
+) -> Result<(), DropReason> {
+    if peer.gate.is_open() {
+        return Ok(());
+    }
+    let packet = out.get(..plain.len).unwrap_or_default();
+    peer.gate
+        .admit(packet, now)
+        .map_err(|refusal| match refusal {
+            Refusal::NoRule => DropReason::NoRule,
+            Refusal::Fragment => DropReason::StrayFragment,
+            Refusal::IcmpError => DropReason::StrayIcmpError,
+            Refusal::Unreadable => DropReason::Unreadable,
+        })
 }

@@ -66,6 +66,8 @@ mod inbound;
 mod indices;
 mod initiation;
 mod inside;
+#[cfg(test)]
+mod large;
 mod limits;
 mod link;
 mod local;

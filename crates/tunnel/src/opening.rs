@@ -99,7 +99,7 @@ impl<'t> Opening<'t> {
             *ends = plain.ends;
         }
         // The rules are asked for each packet: its ends do not tell its ports.
-        peer.admit(&plain, out, now)?;
+        inbound::admit(&plain, out, peer, now)?;
         Ok(Some(Inbound::Deliver { len: plain.len }))
     }
 

@@ -149,7 +149,7 @@ mod tests {
 
     fn v4(class: u8) -> Vec<u8> {
         let mut packet = vec![0x45, class, 0, 20, 7, 7, 0x40, 0, 64, 17, 0, 0];
-        packet.extend([10, 77, 0, 1, 10, 77, 0, 2]);
+        packet.extend([10, 76, 0, 1, 10, 76, 0, 2]);
         let sum = !sum_of(&packet);
         packet[10..12].copy_from_slice(&sum.to_be_bytes());
         packet

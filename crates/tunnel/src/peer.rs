@@ -125,6 +125,15 @@ impl Peer {
         self.reschedule(local);
     }
 
+    /// The access that it has from its next epoch on. A peer that has no epoch in force has it at once, because it may
+    /// be heard a moment before.
+    pub(crate) fn expect_access(&mut self, access: Access) {
+        if self.generations.current.is_none() {
+            self.gate.set(access.clone());
+        }
+        self.next_access = access;
+    }
+
     /// `next → current → previous`. Returns whether the peer is part of `epoch`. A handshake that is
     /// still to be made begins within `spread`; with `greet`, within that time even without traffic.
     pub(crate) fn activate(

@@ -80,7 +80,7 @@ struct World {
 }
 
 /// Makes the keys of a world: the same in every run, so that the same side has the lower one.
-struct Keys(SmallRng);
+pub(crate) struct Keys(pub(crate) SmallRng);
 
 impl RngCore for Keys {
     fn next_u32(&mut self) -> u32 {

@@ -24,6 +24,7 @@ use crate::stamps::Stamps;
 use crate::traffic::Traffic;
 use crate::whereabouts::Endpoints;
 use allowance::Bucket;
+use filter::{Groups, Rule};
 use keys::{Epoch, Psk, SharedSecret, WgPublicKey};
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
@@ -64,7 +65,7 @@ pub struct Tunnel {
     pub(crate) peers: Peers,
     pub(crate) allowed: AllowedIps,
     pub(crate) inside: Inside,
-    pub(crate) gates: Gates,
+    gates: Gates,
     next_tick: Option<Duration>,
     /// Whether an epoch has been in force since the tunnel was empty.
     is_in_force: bool,
@@ -132,8 +133,9 @@ impl Tunnel {
         }
     }
 
-    /// Takes away what is installed for peers that are not among `members`. Such a peer goes as a whole if no
-    /// epoch is in force for it, or if `at_once` says so: an epoch that leaves it out begins, and what is to be
+    /// Takes away what is installed for peers that are not among `members`: activated by mistake, or kept as a
+    /// previous generation, it would let in a node that the newest epoch leaves out. Under the epoch in force it
+    /// is a peer until that ends; it goes as a whole if no epoch is in force for it, or if `at_once` says so: an epoch that leaves it out begins, and what is to be
     /// installed for the others takes longer than the peer may stay.
     pub fn keep_only(&mut self, members: &HashSet<WgPublicKey>, at_once: bool) {
         let slots = self.peers.slots();
@@ -161,6 +163,14 @@ impl Tunnel {
         closes_at: Option<Duration>,
         now: Duration,
     ) -> Vec<WgPublicKey> {
+        let named = peers.iter().map(|(spec, _)| spec.key).collect();
+        self.prepare(&named, closes_at);
+        self.install_some(epoch, peers, lead, now)
+    }
+
+    /// The first half of [`Self::install`]: what was installed for peers that are not among `members` is gone.
+    /// Until all of them are installed by [`Self::install_some`], no epoch may begin.
+    pub fn prepare(&mut self, members: &HashSet<WgPublicKey>, closes_at: Option<Duration>) {
         self.next_closes_at = closes_at;
         self.gates.forget_next();
         // With nothing in force, members that are ahead are heard on this epoch alone, and so no longer
@@ -168,17 +178,18 @@ impl Tunnel {
         if !self.is_in_force {
             self.closes_at = closes_at;
         }
-        let mut is_named = vec![false; self.peers.slots().len()];
-        for (spec, _) in &peers {
-            let named = self.peers.id_of(&spec.key);
-            let named = named.and_then(|id| is_named.get_mut(id));
-            named.into_iter().for_each(|it| *it = true);
-        }
-        // Under the epoch in force it is a peer until the activation; without one it is none. Its
-        // generation of a superseded epoch goes in either case: activated by mistake, or kept as a
-        // previous one, it would let in a node that the newest epoch leaves out.
-        let unnamed = (0..).zip(is_named).filter(|(_, is_named)| !is_named);
-        self.withdraw(unnamed.map(|(id, _)| id).collect());
+        self.keep_only(members, false);
+    }
+
+    /// The second half of [`Self::install`], for any part of the members: a pair of which one side has them
+    /// installed and the other has not is as one that heard of the epoch at different times.
+    pub fn install_some(
+        &mut self,
+        epoch: Epoch,
+        peers: Vec<(PeerSpec, Psk)>,
+        lead: Duration,
+        now: Duration,
+    ) -> Vec<WgPublicKey> {
         let mut refused = Vec::new();
         for (spec, psk) in peers {
             let key = spec.key;
@@ -192,6 +203,35 @@ impl Tunnel {
         }
         self.next_tick.get_or_insert(now + TICK);
         refused
+    }
+
+    /// The rules of the epoch that is being installed, for this node in the groups `own`: between
+    /// [`Self::prepare`] and the first part of its members.
+    pub fn prepare_rules(&mut self, allow: Vec<Rule>, own: Groups) {
+        self.gates.prepare(allow, own);
+    }
+
+    /// The groups of members that [`Self::install_some`] has just installed. Before others have the tunnel: a
+    /// newcomer may be heard from then on, and would be held against no rules.
+    pub fn install_groups(&mut self, groups: impl IntoIterator<Item = (WgPublicKey, Groups)>) {
+        for (key, groups) in groups {
+            let id = self.peers.id_of(&key);
+            if let Some(peer) = id.and_then(|id| self.peers.get_mut(id)) {
+                peer.expect_access(self.gates.next_access(groups));
+            }
+        }
+    }
+
+    /// The rules of the epoch that was installed last, for this node in the groups `own`, and the groups of its
+    /// peers; a peer that is not among them is in none. They hold from the epoch's activation on, for a newcomer at
+    /// once. An epoch without this call has no rules, and everything passes.
+    pub fn install_rules(
+        &mut self,
+        allow: Vec<Rule>,
+        own: Groups,
+        groups: impl IntoIterator<Item = (WgPublicKey, Groups)>,
+    ) {
+        self.gates.install(allow, own, groups, &mut self.peers);
     }
 
     /// Begins `epoch`: `next → current → previous`. A peer that is not part of it is gone when this
@@ -221,14 +261,11 @@ impl Tunnel {
             }
         }
         self.remove(left_out);
-        if self.allowed.has_moved() {
-            let of = |peer: &mut Peer| {
-                let id = peer.id;
-                let addresses: Vec<_> = peer.allowed.iter().map(|it| (*it, id)).collect();
-                addresses
-            };
-            self.allowed.renew(self.peers.iter_mut().flat_map(of));
-        }
+        let peers = &mut self.peers;
+        self.allowed.renew(|id, address| {
+            let peer = peers.get(id);
+            peer.is_some_and(|peer| peer.allowed.contains(address))
+        });
         self.hold_back(now);
     }
 
@@ -366,6 +403,11 @@ impl Tunnel {
         self.local.drops.read()
     }
 
+    /// Packets that each rule in force has let in, in the order of the rules; `None`: there are no rules.
+    pub fn passed_by_rule(&self) -> Option<Vec<u64>> {
+        self.gates.passed()
+    }
+
     /// Packets that were carried since start, peers that are gone included.
     pub fn traffic(&self) -> Traffic {
         let mut traffic = self.local.carried;
@@ -431,7 +473,7 @@ impl Tunnel {
         if peer.allowed != allowed {
             let former = std::mem::replace(&mut peer.allowed, allowed);
             let former = former.iter().filter(|it| !peer.allowed.contains(it));
-            former.for_each(|address| self.allowed.leave(*address));
+            former.for_each(|address| self.allowed.leave(*address, id));
             // A newcomer may be heard a moment before its epoch begins here; an address that another
             // peer has stays with it until then.
             for address in &peer.allowed {

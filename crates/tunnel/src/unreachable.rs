@@ -191,8 +191,8 @@ mod tests {
     use proptest::prelude::*;
     use std::time::Duration;
 
-    const OWN: [u8; 4] = [10, 77, 0, 1];
-    const OTHER: [u8; 4] = [10, 77, 0, 9];
+    const OWN: [u8; 4] = [10, 76, 0, 1];
+    const OTHER: [u8; 4] = [10, 76, 0, 9];
 
     fn inside() -> Inside {
         let (v4, v6) = (IpAddr::from(OWN), v6_of(1));
@@ -276,8 +276,8 @@ mod tests {
             assert!(!is_answered(&v4(OTHER, 1, &[kind; 8])), "{kind}");
         }
         for to in [
-            [10, 77, 255, 255],
-            [10, 77, 0, 0],
+            [10, 76, 255, 255],
+            [10, 76, 0, 0],
             [10, 78, 0, 1],
             [224, 0, 0, 1],
             [255, 255, 255, 255],

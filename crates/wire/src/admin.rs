@@ -330,7 +330,8 @@ pub struct NodeStatus {
     /// When it reported [`Self::observes`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_utc: Option<String>,
-    /// Its last report about its peers, by name; empty while it is not connected.
+    /// Its reports about its peers within two minutes, by name; empty while it is not connected. A
+    /// peer that is not among them was not probed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub observes: BTreeMap<NodeName, Observation>,
     /// The other machine that runs with this node's keys, if there was one within three minutes.
@@ -444,6 +445,8 @@ pub struct Observation {
     /// Why its packets to that peer do not take the tunnel; empty when they do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
+    /// When the node said so: in a large mesh it does not speak of every peer each time.
+    pub at_utc: String,
 }
 
 /// Why a node is where it is.

@@ -14,7 +14,7 @@ pub const MAX_RULES: usize = 256;
 /// Most ranges of ports in a rule.
 pub const MAX_PORT_RANGES: usize = 16;
 
-/// Who connects, and what passes between members.
+/// The rules of who connects, and what passes between members.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
     /// The groups that the rules name, in strictly increasing order; a group's bit is its place here.

@@ -1,4 +1,4 @@
-//! What a node and its controller say to each other about the segments that the node is in. Refuses to know which
+//! The words of a node and its controller to each other about the segments that the node is in. Refuses to know which
 //! segments there are.
 
 use crate::name::SegmentName;

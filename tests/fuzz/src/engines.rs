@@ -111,7 +111,7 @@ impl World {
 segments: controller::SegmentSetup::only(Policy {
                 epoch_seconds: 10,
                 ..Policy::default()
-            }, (Ipv4Addr::new(10, 77, 0, 0), 16), None),
+            }, (Ipv4Addr::new(10, 76, 0, 0), 16), None),
             advertise: vec!["192.0.2.1:7443".into()],
             controller: ControllerId([1; 32]),
             enrolment: Default::default(),

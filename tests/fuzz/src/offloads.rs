@@ -180,7 +180,7 @@ fn packet(flow: u8, id: u16, sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8
         header.extend((20 + len).to_be_bytes());
         header.extend(id.to_be_bytes());
         header.extend([if flow & 8 != 0 { 0x40 } else { 0 }, 0, 64, protocol, 0, 0]);
-        header.extend([10, 77, 0, 2, 10, 77, 0, 1]);
+        header.extend([10, 76, 0, 2, 10, 76, 0, 1]);
         let sum = checksum(&header);
         header[10..12].copy_from_slice(&sum.to_be_bytes());
         header

@@ -264,8 +264,8 @@ fn inner_packets(from: u8, to: u8) -> Vec<Vec<u8>> {
     let mut v4 = vec![0; 28];
     v4[0] = 0x45;
     v4[3] = 28;
-    v4[12..16].copy_from_slice(&[10, 77, 0, from]);
-    v4[16..20].copy_from_slice(&[10, 77, 0, to]);
+    v4[12..16].copy_from_slice(&[10, 76, 0, from]);
+    v4[16..20].copy_from_slice(&[10, 76, 0, to]);
     let mut v6 = vec![0; 48];
     v6[0] = 0x60;
     v6[5] = 8;

@@ -13,9 +13,9 @@ use std::time::Duration;
 use tunnel::{Config, DropReason, Inbound, Inside, Outbound, Path, PeerSpec, Range};
 
 const MTU: usize = 1420;
-const OWN_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const OWN_V4: Ipv4Addr = Ipv4Addr::new(10, 76, 0, 1);
 const OWN_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
-const PEER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+const PEER_V4: Ipv4Addr = Ipv4Addr::new(10, 76, 0, 2);
 const PEER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 
 /// A tunnel and, as its peer, boringtun by itself, which seals anything.
@@ -231,8 +231,8 @@ pub fn inside(data: &[u8]) {
 /// An address in one of the forms by which a system may reach it, and whether it is in the fuzzed mesh.
 fn address_of(form: u8, bytes: [u8; 16]) -> (IpAddr, bool) {
     let [a, b, ..] = bytes;
-    let v4 = Ipv4Addr::new(10, 77, a, b);
-    let (high, low) = (0x0A4D, u16::from_be_bytes([a, b]));
+    let v4 = Ipv4Addr::new(10, 76, a, b);
+    let (high, low) = (0x0A4C, u16::from_be_bytes([a, b]));
     let mut v6 = bytes;
     v6[..8].copy_from_slice(&OWN_V6.octets()[..8]);
     match form % 6 {
@@ -250,7 +250,7 @@ fn address_of(form: u8, bytes: [u8; 16]) -> (IpAddr, bool) {
 
 fn is_of_the_mesh(address: IpAddr) -> bool {
     match address.to_canonical() {
-        IpAddr::V4(v4) => v4.octets().starts_with(&[10, 77]),
+        IpAddr::V4(v4) => v4.octets().starts_with(&OWN_V4.octets()[..2]),
         IpAddr::V6(v6) => v6.octets().starts_with(&OWN_V6.octets()[..8]),
     }
 }

@@ -20,7 +20,7 @@ pub(super) enum Kind {
     Report,
     Endpoints,
     Present,
-    /// What was sent is asked for again, or otherwise.
+    /// The node asks for something again, or in another form.
     Again,
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Bases {
 impl Bases {
     /// An update is on its way to the nodes.
     pub(super) fn add(&mut self, issue: &Issue) {
-        let digest = issue.signed.digest();
+        let digest = issue.digest;
         self.updates.push_back((digest, Arc::clone(&issue.update)));
         if self.updates.len() > BASES {
             self.updates.pop_front();
@@ -45,7 +45,7 @@ impl Bases {
             changes.filter(|changes| changes.size() < issue.signed.payload_len())
         };
         let mut made = self.changes.borrow_mut();
-        let made = made.entry((*base, issue.signed.digest()));
+        let made = made.entry((*base, issue.digest));
         made.or_insert_with(between).clone()
     }
 }

@@ -98,7 +98,7 @@ impl Segment {
             epoch: issue.update.epoch,
             cause: draft.cause.word().to_owned(),
             in_force: self.in_force().map(|span| span.epoch),
-            update: issue.signed.digest(),
+            update: issue.digest,
             commitment: issue.update.commitment.to_string(),
             policy: issue.update.policy.to_string(),
             members: ballot.roster.len(),
@@ -204,6 +204,7 @@ impl Segment {
         })?;
         Ok(Issue {
             update: Arc::new(update),
+            digest: signed.digest(),
             signed,
             secret,
             signed_ms: basis.now.boot_ms(),

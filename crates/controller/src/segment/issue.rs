@@ -5,13 +5,15 @@ use keys::{EpochSecret, NodeId};
 use std::sync::Arc;
 use wire::log::LogNews;
 use wire::message::{ChangedUpdate, ToNode, Update};
-use wire::{Changes, EpochUpdate, Mark, Signed};
+use wire::{Changes, Digest, EpochUpdate, Mark, Signed};
 
 /// One epoch.
 #[derive(Debug)]
 pub(crate) struct Issue {
     pub(crate) update: Arc<EpochUpdate>,
     pub(crate) signed: Signed<EpochUpdate>,
+    /// Its digest: every connection asks for it, and a large roster takes long to hash.
+    pub(crate) digest: Digest,
     pub(crate) secret: EpochSecret,
     /// When it was signed, on the boot-time clock in milliseconds; negative: before this boot.
     pub(crate) signed_ms: i64,

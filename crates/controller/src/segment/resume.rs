@@ -77,6 +77,7 @@ impl Segment {
         };
         Some(Issue {
             update: Arc::new((*update).clone()),
+            digest,
             signed: stored.signed,
             secret: stored.secret,
             signed_ms: signed_ms(*at, published, basis),

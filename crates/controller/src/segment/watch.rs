@@ -2,33 +2,12 @@
 //! come. With every piece of evidence all were judged before, and in a large mesh nothing else was done. Refuses to
 //! judge, and to decide what follows.
 
+use crate::changed::Changed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use wire::NodeName;
 
-/// The part of a fold that a judgement may rest on has changed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) enum Changed {
-    /// Nothing has.
-    #[default]
-    Nothing,
-    /// What is known of these nodes.
-    Nodes(BTreeSet<NodeName>),
-    /// It may be anything.
-    Anything,
-}
-
-impl Changed {
-    pub(crate) fn add(&mut self, name: &NodeName) {
-        match self {
-            Self::Nothing => *self = Self::Nodes(BTreeSet::from([name.clone()])),
-            Self::Nodes(names) => drop(names.insert(name.clone())),
-            Self::Anything => {}
-        }
-    }
-}
-
-/// What has to be looked at again, and when.
+/// The members to be judged, and the times to do it.
 #[derive(Debug)]
 pub(super) struct Watch {
     suspects: Changed,
@@ -109,7 +88,7 @@ impl Watch {
         self.undecided && !self.failing.is_empty()
     }
 
-    /// What follows is decided.
+    /// It is decided what follows.
     pub(super) fn decided(&mut self) {
         self.undecided = false;
     }

@@ -111,6 +111,29 @@ fn a_peer_that_was_cut_off_is_not_said_to_answer_by_a_report_of_before() {
 }
 
 #[test]
+fn what_a_node_does_not_say_again_of_a_peer_is_dated_and_leaves_after_two_minutes() {
+    let mut world = World::new(calm());
+    let [a, b, c] = world.members(["a", "b", "c"]);
+    world.pass(s(1));
+    world.reports(&a, &b);
+    let first = world.status_of(&a).observes[&b.name].at_utc.clone();
+    world.pass(s(60));
+    world.reports(&a, &c);
+    let status = world.status_of(&a);
+    assert_eq!(status.observes[&b.name].at_utc, first, "no younger");
+    assert_eq!(
+        Some(&status.observes[&c.name].at_utc),
+        status.observed_utc.as_ref()
+    );
+    world.pass(s(61));
+    let shown: Vec<_> = world.status_of(&a).observes.into_keys().collect();
+    assert_eq!(shown, [c.name.clone()]);
+    // Said again, it is there again.
+    world.reports(&a, &b);
+    assert_eq!(world.status_of(&a).observes.len(), 2);
+}
+
+#[test]
 fn the_status_file_is_dated_though_nothing_changes_and_hides_no_characters() {
     let mut world = World::new(calm());
     let [a] = world.members(["a"]);

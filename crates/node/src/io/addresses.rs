@@ -208,7 +208,7 @@ mod tests {
             own("203.0.113.2", 6, true, false),
             own("192.0.2.1", 2, true, false),
         ];
-        let inside = |address: IpAddr| address == IpAddr::from([10, 77, 0, 2]);
+        let inside = |address: IpAddr| address == IpAddr::from([10, 76, 0, 2]);
         let chosen = |ways: &[u32]| -> Vec<String> {
             let chosen = choose(all.clone(), &links, ways, inside).into_iter();
             chosen.map(|address| address.to_string()).collect()

@@ -39,10 +39,10 @@ pub struct TrafficChange {
     pub pairs: u64,
     /// One of these pairs.
     pub example: (NodeName, NodeName),
-    /// What passes now and would not, in words: `tunnel`, or protocols and ports.
+    /// The traffic that passes now and would not, in words: `tunnel`, or protocols and ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub closed: Vec<String>,
-    /// What does not pass now and would.
+    /// The traffic that does not pass now and would.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub opened: Vec<String>,
 }

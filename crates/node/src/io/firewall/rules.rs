@@ -199,7 +199,7 @@ mod tests {
             "ip6 daddr { fd00:1::2, fd00:1:: } drop",
             "ip6 daddr fd00:1::/64 reject",
             "oif 7 udp sport 51820 drop",
-            "@th,192,32 & 0xffff0000 == 0xa4d0000 drop",
+            "@th,192,32 & 0xffff0000 == 0xa4c0000 drop",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

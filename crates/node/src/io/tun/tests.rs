@@ -48,7 +48,7 @@ fn is_ours(packet: &[u8]) -> bool {
 fn answer(host: u8) -> Vec<u8> {
     let mut packet = vec![0; 10];
     packet.extend([0x45, 0, 0, 28, 0, 0, 0x40, 0, 64, 17, 0, 0]);
-    packet.extend([10, 77, 0, host, 10, 77, 0, 1, 0, 7, 0, 7, 0, 8, 0, 0]);
+    packet.extend([10, 76, 0, host, 10, 76, 0, 1, 0, 7, 0, 7, 0, 8, 0, 0]);
     packet
 }
 
@@ -61,7 +61,7 @@ fn what_goes_to_a_member_is_read_from_one_queue_whatever_comes_back_by_another()
         let place = Wanted {
             name: "steered".into(),
             index: interface::index_of("steered").expect("it was just made"),
-            v4: (Ipv4Addr::new(10, 77, 0, 1), 16),
+            v4: (Ipv4Addr::new(10, 76, 0, 1), 16),
             v6: (Ipv6Addr::new(0xFD00, 0, 0, 0, 0, 0, 0, 1), 64),
             mtu: 1420,
             queue_len: 500,
@@ -90,7 +90,7 @@ fn what_goes_to_a_member_is_read_from_one_queue_whatever_comes_back_by_another()
         for host in 2..10 {
             let mut of_host = vec![0; queues.len()];
             for round in 0..8 {
-                let to = Ipv4Addr::new(10, 77, 0, host);
+                let to = Ipv4Addr::new(10, 76, 0, host);
                 v4.send_to(b"there", (to, 7)).expect("the interface is up");
                 let to = Ipv6Addr::new(0xFD00, 0, 0, 0, 0, 0, 0, host.into());
                 v6.send_to(b"there", (to, 7)).expect("the interface is up");
