@@ -2,7 +2,7 @@
 //! own interface: a controller enrols ten nodes a second at most.
 
 use anyhow::Context as _;
-use controller::event::{Accepted, Event, Probation};
+use controller::event::{Accepted, Event, KeyIn, Probation};
 use controller::fleet::{FIRST_HOST, Fleet};
 use controller::log::{Log, Opened, path_in};
 use jiff::{SignedDuration, Timestamp};
@@ -195,12 +195,16 @@ fn enrol(number: usize, at: Timestamp) -> anyhow::Result<(Node, [Event; 2])> {
         name: None,
         expires_unix: at.as_second().unsigned_abs() + 3_600,
         uses: 1,
+        segments: vec![SegmentId::FIRST],
         boot_ms: 1,
     };
     let enrolled = Event::NodeEnrolled {
         name: node.name.clone(),
         node: node.secret.public(),
-        wg: WgSecret::generate(&mut OsRng).public(),
+        keys: vec![KeyIn {
+            segment: SegmentId::FIRST,
+            wg: WgSecret::generate(&mut OsRng).public(),
+        }],
         host: FIRST_HOST + u32::try_from(number)?,
         token,
         probation: vec![Probation {

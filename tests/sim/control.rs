@@ -73,9 +73,11 @@ impl Controller {
         let Opened { log, fleet, epochs } = opened.expect("the log opens again");
         let authority = self.authority.expose_base64();
         let setup = Setup {
-            policy: self.policy.clone(),
-            mesh_v4: (Ipv4Addr::new(10, 76, 0, 0), 16),
-            mesh_v6: None,
+            segments: controller::SegmentSetup::only(
+                self.policy.clone(),
+                (Ipv4Addr::new(10, 76, 0, 0), 16),
+                None,
+            ),
             advertise: vec!["192.0.2.1:7443".into()],
             controller: ControllerId([1; 32]),
             enrolment: Default::default(),
@@ -102,6 +104,7 @@ impl Controller {
             name: Some(name),
             ttl_seconds: None,
             uses: None,
+            segments: Vec::new(),
         };
         let token = match engine.operator(Request::CreateToken(form), None, now) {
             Ok(Answer::Created(created)) => created.token.parse::<Token>().expect("a token"),

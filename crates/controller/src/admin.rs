@@ -12,9 +12,9 @@ use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
 use jiff::Timestamp;
 use serde::Deserialize;
-use wire::NodeName;
 use wire::admin::PolicyRequest;
 use wire::succession::EvaluatorSuccession;
+use wire::{NodeName, SegmentName};
 
 type Reply = Result<Json<Answer>, Refused>;
 type Engine = Desk<Question>;
@@ -73,6 +73,11 @@ pub(crate) fn routes() -> Router<Engine> {
         .route("/v1/policy/simulate", post(simulate))
         .route("/v1/nodes/{name}/evict", post(evict))
         .route("/v1/nodes/{name}/readmit", post(readmit))
+        .route("/v1/nodes/{name}/segments/{segment}", post(join_segment))
+        .route(
+            "/v1/nodes/{name}/segments/{segment}/leave",
+            post(leave_segment),
+        )
         .route("/v1/nodes/{name}/remove", post(remove))
         .route("/v1/nodes/{name}/approve", post(approve))
         .route("/v1/nodes/{name}/reject", post(reject))
@@ -182,14 +187,14 @@ fn group((name, group): (String, String), member: bool) -> Result<Request, Refus
     })
 }
 
-async fn policy(State(engine): State<Engine>, asker: Asker) -> Reply {
-    ask(&engine, asker, Request::Policy).await
+async fn policy(State(engine): State<Engine>, asker: Asker, Query(of): Query<OfSegment>) -> Reply {
+    ask(&engine, asker, Request::Policy(of.segment)).await
 }
 
 async fn change_policy(State(engine): State<Engine>, asker: Asker, body: Body) -> Reply {
     let form: PolicyRequest = form(body)?;
     let policy = Box::new(policy_of(&form)?);
-    ask(&engine, asker, Request::ChangePolicy(policy)).await
+    ask(&engine, asker, Request::ChangePolicy(form.segment, policy)).await
 }
 
 async fn simulate(State(engine): State<Engine>, asker: Asker, body: Body) -> Reply {
@@ -200,7 +205,12 @@ async fn simulate(State(engine): State<Engine>, asker: Asker, body: Body) -> Rep
         let hint = "`since` is a time in RFC 3339, as in 2026-11-26T04:00:00Z";
         Refused::new(400, format!("`since` is no time: {error}"), hint)
     })?;
-    ask(&engine, asker, Request::Simulate(policy, since)).await
+    ask(
+        &engine,
+        asker,
+        Request::Simulate(form.segment, policy, since),
+    )
+    .await
 }
 
 fn policy_of(form: &PolicyRequest) -> Result<Policy, Refused> {
@@ -226,6 +236,40 @@ async fn readmit(
     UrlPath(name): UrlPath<String>,
 ) -> Reply {
     ask(&engine, asker, Request::Readmit(node(name)?)).await
+}
+
+/// Which segment is asked about.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfSegment {
+    segment: Option<SegmentName>,
+}
+
+async fn join_segment(
+    State(engine): State<Engine>,
+    asker: Asker,
+    UrlPath((name, segment)): UrlPath<(String, String)>,
+) -> Reply {
+    let request = Request::JoinSegment(node(name)?, segment_of(segment)?);
+    ask(&engine, asker, request).await
+}
+
+async fn leave_segment(
+    State(engine): State<Engine>,
+    asker: Asker,
+    UrlPath((name, segment)): UrlPath<(String, String)>,
+    body: Body,
+) -> Reply {
+    let (name, segment) = (node(name)?, segment_of(segment)?);
+    let request = Request::LeaveSegment(name, segment, form(body)?);
+    ask(&engine, asker, request).await
+}
+
+fn segment_of(text: String) -> Result<SegmentName, Refused> {
+    SegmentName::try_from(text).map_err(|error| {
+        let hint = "`meshctl status` names the segments";
+        Refused::new(400, error.to_string(), hint)
+    })
 }
 
 async fn rotate_evaluator(State(engine): State<Engine>, asker: Asker, body: Body) -> Reply {

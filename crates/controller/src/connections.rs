@@ -120,17 +120,16 @@ pub(crate) struct Live {
     pub(crate) announced: Announced,
     /// Follows from that and from where the node is seen.
     pub(crate) endpoints: Vec<SocketAddr>,
-    pub(crate) acked: Option<(Epoch, Phase)>,
+    /// How far it has come in each segment, by its own word.
+    pub(crate) acked: BTreeMap<SegmentId, (Epoch, Phase)>,
     pub(crate) clock_skew_ms: Option<i64>,
     pub(crate) software: Option<String>,
     /// When it was last heard on its connection, on the boot-time clock.
     pub(crate) heard: Option<Duration>,
-    /// Its last report of its sessions with others, on the connection that it has.
-    pub(crate) observes: BTreeMap<NodeName, Observed>,
-    /// Its last report of its interface.
-    pub(crate) interface: InterfaceReport,
-    /// When that came.
-    pub(crate) observed: Option<Duration>,
+    /// Its last report of each segment, on the connection that it has.
+    pub(crate) reports: BTreeMap<SegmentId, Report>,
+    /// Requests for other segments.
+    pub(crate) joins: Bucket,
     pub(crate) evidence: Bucket,
     /// How many bytes of its evidence may be kept.
     pub(crate) kept_bytes: Bucket,
@@ -146,6 +145,17 @@ pub(crate) struct Sighting {
     pub(crate) seen: Now,
     /// When an operator was told of it last, on the boot-time clock.
     told: Duration,
+}
+
+/// A node's report of a segment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// Its sessions with others.
+    pub(crate) observes: BTreeMap<NodeName, Observed>,
+    /// Its interface there.
+    pub(crate) interface: InterfaceReport,
+    /// When it came, on the boot-time clock.
+    pub(crate) at: Duration,
 }
 
 /// One node's word on its session with another.
@@ -494,9 +504,7 @@ impl Connections {
         }
         live.heard = None;
         // Of another time: the next report says how it is now.
-        live.observes.clear();
-        live.interface = InterfaceReport::default();
-        live.observed = None;
+        live.reports.clear();
         Some(remote)
     }
 
@@ -607,13 +615,12 @@ impl Live {
             takeovers: Bucket::per_ten_seconds(TAKEOVERS_IN_TEN_SECONDS, TAKEOVER_BURST),
             announced: Announced::default(),
             endpoints: Vec::new(),
-            acked: None,
+            acked: BTreeMap::new(),
             clock_skew_ms: None,
             software: None,
             heard: None,
-            observes: BTreeMap::new(),
-            interface: InterfaceReport::default(),
-            observed: None,
+            reports: BTreeMap::new(),
+            joins: Bucket::per_ten_seconds(JOINS_IN_TEN_SECONDS, JOIN_BURST),
             evidence: Bucket::new(EVIDENCE_PER_SECOND, EVIDENCE_BURST),
             kept_bytes: Bucket::new((MIB_A_DAY << 20) / DAY_SECONDS, KEPT_BURST),
             moves: Bucket::new(MOVES_PER_SECOND, MOVE_BURST),
@@ -634,6 +641,9 @@ const SIGHTING_TIME: Duration = Duration::from_secs(180);
 const TELL_AGAIN: Duration = Duration::from_secs(3_600);
 /// How long a connection may take to say something that counts.
 const OPENING_TIME: Duration = Duration::from_secs(5);
+/// Requests for segments: each may be an epoch.
+const JOINS_IN_TEN_SECONDS: u32 = 1;
+const JOIN_BURST: u32 = 20;
 const EVIDENCE_PER_SECOND: u32 = 10;
 const EVIDENCE_BURST: u32 = 20;
 /// Evidence of 45 kB every 30 s, or of a kilobyte every second, for ever.

@@ -176,7 +176,7 @@ pub(crate) fn refusals() -> Tally<Refusal> {
     Tally::new(&REFUSED)
 }
 
-const REFUSED: [Refusal; 15] = [
+const REFUSED: [Refusal; 16] = [
     Refusal::NotEnrolled,
     Refusal::BadToken,
     Refusal::NameTaken,
@@ -192,6 +192,7 @@ const REFUSED: [Refusal; 15] = [
     IN_RANGE,
     Refusal::Rejected,
     Refusal::Banned,
+    Refusal::Segment,
 ];
 
 /// Every address in the mesh's range counts as one.
@@ -223,5 +224,6 @@ pub(crate) fn refused(reason: Refusal) -> &'static str {
         Refusal::InRange(_) => "in_range",
         Refusal::Rejected => "rejected",
         Refusal::Banned => "banned",
+        Refusal::Segment => "segment",
     }
 }

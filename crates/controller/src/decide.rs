@@ -29,6 +29,8 @@ pub(crate) enum Cause {
     Eviction,
     /// An operator removed a member for good.
     Removal,
+    /// An operator took a member out of the segment.
+    Departure,
     /// Another authority signs.
     Authority,
     /// A member got new keys.
@@ -82,6 +84,7 @@ impl Cause {
             Self::Revocation => "revocation",
             Self::Eviction => "eviction",
             Self::Removal => "removal",
+            Self::Departure => "departure",
             Self::Authority => "authority",
             Self::Rekey => "rekey",
             Self::Recovery => "recovery",
@@ -96,6 +99,7 @@ impl Cause {
             | Self::Join
             | Self::Eviction
             | Self::Removal
+            | Self::Departure
             | Self::Authority
             | Self::Rekey
             | Self::Recovery => Reach::Joining,
@@ -111,6 +115,9 @@ impl Cause {
             Self::Join,
             Self::Revocation,
             Self::Eviction,
+            Self::Removal,
+            Self::Departure,
+            Self::Authority,
             Self::Rekey,
             Self::Recovery,
         ];

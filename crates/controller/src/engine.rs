@@ -9,6 +9,7 @@
 //! | `Connections` | who is there, and where | |
 //! | `Rotation` | decide → time → sign → persist → push | changes journal and segments; sees connections |
 //! | `Enrolment` | which unknown key is let in | changes its allowance; sees the fold |
+//! | `membership` | which segments a node is in | a rotation |
 //! | `Ingest` | what enrolled nodes say | changes connections, and with evidence the journal |
 //! | `Operator` | what operators ask | a rotation |
 //! | `View`, `metrics` | what all of that looks like from outside | sees everything |
@@ -30,15 +31,14 @@ use crate::journal::Journal;
 use crate::log::{Log, StoredEpoch};
 use crate::mesh::Mesh;
 use crate::metrics::{self, Held};
-use crate::network::Network;
 use crate::operator::{self, Operator, policy_changed};
 use crate::places::KeptPlaces;
 use crate::push::Push;
 use crate::request::{Answer, Request};
 use crate::rotate::Rotation;
-use crate::segment::Basis;
+use crate::segment::{Basis, Settings};
 use crate::segments::Segments;
-use crate::setup::found;
+use crate::setup::{check_segments, found};
 use crate::timers::{self, Timer};
 use crate::view::View;
 use ::admin::Refused;
@@ -48,19 +48,20 @@ use exposition::Page;
 use keys::{AuthorityId, AuthoritySecret, NodeId, SegmentId};
 use policy::Policy;
 use rand_core::OsRng;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 use wire::admin::{ControllerStatus, PolicyApplied};
 use wire::log::LogRestored;
 use wire::message::{Enrol, Refusal, ToController, ToNode};
-use wire::{NodeName, Signed, Succession, VerifyError};
+use wire::{NodeName, SegmentName, Signed, Succession, VerifyError};
 
 pub use crate::effect::{ConnectionId, Effect, KeysChanged};
 pub use crate::journal::Unwritten;
 pub use crate::mesh::EnrolmentMode;
 pub use crate::network::NetworkError;
 pub use crate::segment::Unpublished;
-pub use crate::setup::{Setup, StartError};
+pub use crate::setup::{SegmentSetup, Setup, StartError};
 
 /// The machine.
 ///
@@ -112,27 +113,14 @@ impl Engine {
         epochs: Vec<StoredEpoch>,
         now: Now,
     ) -> Result<Self, StartError> {
-        // The one place that says which segments there are: one, until a configuration can name others.
-        let policies = vec![(SegmentId::FIRST, setup.policy.clone())];
-        Self::start_with(policies, setup, (log, fleet), epochs, now)
-    }
-
-    /// The same with a policy for each segment.
-    pub(crate) fn start_with(
-        policies: Vec<(SegmentId, Policy)>,
-        setup: Setup,
-        (mut log, mut fleet): (Log, Fleet),
-        epochs: Vec<StoredEpoch>,
-        now: Now,
-    ) -> Result<Self, StartError> {
-        for (_, policy) in &policies {
-            policy.validate()?;
-        }
+        let (mut log, mut fleet) = (log, fleet);
         let id = match fleet.mesh() {
             Some(id) => id,
             None => found(&setup, &mut log, &mut fleet, now)?,
         };
-        let network = Network::new(setup.mesh_v4, setup.mesh_v6, id)?;
+        let (numbers, named) = numbered(&setup.segments, &fleet);
+        let number = |name: &SegmentName| numbers.get(name).copied().unwrap_or_default();
+        let settings = check_segments(&setup.segments, id, number)?;
         if let Some(old) = fleet
             .authority()
             .filter(|it| *it != setup.authority.public())
@@ -142,13 +130,15 @@ impl Engine {
             log.append(now.wall, None, std::slice::from_ref(&event), &[])?;
             fleet.apply(now.wall, None, &event);
         }
-        let highest = fleet.nodes().values().map(|node| node.host).max();
-        if let Some(host) = highest.filter(|host| *host > network.last_host()) {
-            return Err(NetworkError::TooSmall(host, network.last_host()).into());
+        for Settings { id, network, .. } in &settings {
+            let nodes = fleet.nodes().values().filter(|node| node.is_in(*id));
+            let highest = nodes.map(|node| node.host).max();
+            if let Some(host) = highest.filter(|host| *host > network.last_host()) {
+                return Err(NetworkError::TooSmall(host, network.last_host()).into());
+            }
         }
         let mesh = Mesh {
             id,
-            network,
             authority: setup.authority,
             controller: setup.controller,
             advertise: setup.advertise,
@@ -161,10 +151,16 @@ impl Engine {
             boot_id: mesh.boot_id.clone(),
             boot_ms: now.boot_ms(),
         };
-        let others = policies
-            .iter()
-            .filter(|(segment, policy)| fleet.policy(*segment) != Some(policy));
-        let changed = others.map(|(segment, policy)| policy_changed(*segment, policy));
+        if !named.is_empty() {
+            // Durable before anything is signed with a number.
+            log.append(now.wall, None, &named, &[])?;
+        }
+        for event in &named {
+            fleet.apply(now.wall, None, event);
+        }
+        let others = settings.iter();
+        let others = others.filter(|it| fleet.policy(it.id) != Some(&it.policy));
+        let changed = others.map(|it| policy_changed(it.id, &it.policy));
         let opening: Vec<Event> = [started].into_iter().chain(changed).collect();
         // A disk that takes nothing is no reason to let a mesh be without its controller.
         if let Err(error) = log.append(now.wall, None, &opening, &[]) {
@@ -179,7 +175,7 @@ impl Engine {
             fleet: journal.fleet(),
             now,
         };
-        let segments = Segments::resume(policies, epochs, basis);
+        let segments = Segments::resume(settings, epochs, basis);
         let mut engine = Self {
             mesh,
             journal,
@@ -435,9 +431,9 @@ impl Engine {
                 let answer = self.ingest().handed_in(&name, &envelope, by, now)?;
                 Ok(Answer::Evidence(answer))
             }
-            Request::ChangePolicy(policy) => {
+            Request::ChangePolicy(segment, policy) => {
                 let digest = policy.digest().to_string();
-                let changed = self.change_policy(*policy, by, now)?;
+                let changed = self.change_policy(segment.as_ref(), *policy, by, now)?;
                 Ok(Answer::PolicyApplied(PolicyApplied { digest, changed }))
             }
             Request::RotateAuthority => self.rotate_authority(by, now),
@@ -449,19 +445,20 @@ impl Engine {
         }
     }
 
-    /// Puts another policy in force, at the word of `by`; whether it is another than before. Under
+    /// Puts another policy in force in a segment, at the word of `by`; without a name, in the only one. Whether it is another than before. Under
     /// `revoke = "now"` it takes effect with the next [`Self::handle_timeout`].
     ///
     /// # Errors
     /// [`Refused`]; then the old one stays in force.
     pub fn change_policy(
         &mut self,
+        segment: Option<&SegmentName>,
         policy: Policy,
         by: Option<By>,
         now: Now,
     ) -> Result<bool, Refused> {
         self.ingest().commit_staged(now);
-        let changed = self.asked(by).change_policy(policy, now)?;
+        let changed = self.asked(by).change_policy(segment, policy, now)?;
         self.unread_policy = None;
         self.output.touch();
         Ok(changed)
@@ -510,7 +507,8 @@ impl Engine {
     fn restored_anew(&self, now: Now) -> Option<Event> {
         let fleet = self.journal.fleet();
         let word = fleet.restored()?.verify(&fleet.authorities()).ok()?;
-        let seen = fleet.standings(self.segments.shown().id()).lost()?;
+        let lost = self.segments.iter();
+        let seen = lost.filter_map(|it| it.standings(fleet).lost()).max()?;
         let word = LogRestored {
             unix_ms: now.unix_ms(),
             ..*word
@@ -545,15 +543,19 @@ impl Engine {
     /// Tells a node where it belongs; it opens its session with that.
     fn give_place(&mut self, id: ConnectionId, name: &NodeName, now: Now) {
         self.connections.reopen(id, now);
-        let segment = self.segments.shown().id();
-        let node = self.journal.fleet().node(name);
-        let place = node.and_then(|node| self.mesh.place(segment, name, node));
-        if let Some(place) = place {
+        let Some(node) = self.journal.fleet().node(name) else {
+            return;
+        };
+        let segments = self.segments.of(node);
+        let places: Vec<_> = segments
+            .filter_map(|it| it.place(&self.mesh, name, node))
+            .collect();
+        if !places.is_empty() {
             // The node's token may name an authority of before.
             if let Some(words) = self.journal.words_of_authorities() {
                 self.output.send(id, words);
             }
-            self.output.send(id, ToNode::Enrolled(vec![place]));
+            self.output.send(id, ToNode::Enrolled(places));
         }
     }
 
@@ -579,7 +581,6 @@ impl Engine {
 
     fn enrol(&mut self, id: ConnectionId, peer: NodeId, enrol: &Enrol, now: Now) {
         let mut enrolment = Enrolment {
-            network: &self.mesh.network,
             mode: self.mesh.enrolment,
             fleet: self.journal.fleet(),
             segments: &self.segments,
@@ -676,6 +677,26 @@ impl Engine {
     pub(crate) fn segments(&self) -> &Segments {
         &self.segments
     }
+}
+
+/// The numbers of the segments of a configuration, and the events that give one to those that have none yet.
+fn numbered(
+    segments: &[SegmentSetup],
+    fleet: &Fleet,
+) -> (BTreeMap<SegmentName, SegmentId>, Vec<Event>) {
+    let (mut numbers, mut events) = (BTreeMap::new(), Vec::new());
+    let mut free = fleet.free_segment();
+    for SegmentSetup { name, .. } in segments {
+        let known = fleet.segment_number(name);
+        if known.is_none() && !numbers.contains_key(name) {
+            let (segment, name) = (free, name.clone());
+            events.push(Event::SegmentNamed { segment, name });
+            free = SegmentId(free.0.saturating_add(1));
+        }
+        let last = SegmentId(free.0.saturating_sub(1));
+        numbers.entry(name.clone()).or_insert(known.unwrap_or(last));
+    }
+    (numbers, events)
 }
 
 /// The event of a change of the authority, with the word of the one that signs until then.

@@ -9,6 +9,7 @@
 //! | unknown | taken | good and bound to that name | the node's keys change, its evidence is void |
 //! | unknown | taken | good, not bound | refused |
 //! | banned, or its WireGuard key is | – | any | refused |
+//! | any | – | good, but not for a segment that is asked for | refused |
 //!
 //! Where an operator has to approve, an unknown key that would get a place waits for it instead: its keys and the
 //! name are on record, and the token's use is spent. It need not show the token again.
@@ -18,23 +19,24 @@
 use crate::by::By;
 use crate::clock::Now;
 use crate::decide::Cause;
-use crate::event::{Event, Probation};
+use crate::event::{Event, KeyIn, Probation};
 use crate::fleet::{Fleet, TokenRecord, Waiting};
 use crate::mesh::EnrolmentMode;
-use crate::network::Network;
 use crate::rotate::Rotation;
+use crate::segment::Segment;
 use crate::segments::Segments;
 use allowance::Bucket;
-use keys::{NodeId, TokenHash, WgPublicKey};
+use keys::{NodeId, SegmentId, TokenHash, WgPublicKey};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use wire::message::{Enrol, Refusal};
+use wire::segment::MAX_SEGMENTS;
 use wire::update::MAX_ROSTER;
-use wire::{Ask, NodeName};
+use wire::{Ask, NodeName, SegmentName};
 
 /// The part that decides who is let in.
 #[derive(Debug)]
 pub(crate) struct Enrolment<'e> {
-    pub(crate) network: &'e Network,
     pub(crate) mode: EnrolmentMode,
     pub(crate) fleet: &'e Fleet,
     pub(crate) segments: &'e Segments,
@@ -96,33 +98,37 @@ impl Enrolment<'_> {
         enrol: &Enrol,
         now: Now,
     ) -> Result<Admission, Refusal> {
-        let [Ask { wg, .. }] = enrol.segments[..] else {
+        let wgs: Vec<WgPublicKey> = enrol.segments.iter().map(|ask| ask.wg).collect();
+        let distinct: BTreeSet<WgPublicKey> = wgs.iter().copied().collect();
+        if wgs.is_empty() || wgs.len() > MAX_SEGMENTS || distinct.len() != wgs.len() {
             return Err(Refusal::Protocol);
-        };
+        }
         let known = self.fleet.name_of(&peer);
         if let Some(name) = known {
             // A node whose answer was lost asks again; it has proved the key that the place is of.
-            if self.fleet.node(name).is_some_and(|n| n.wg == wg) {
+            let node = self.fleet.node(name);
+            if node.is_some_and(|node| self.has(node.keys(), &enrol.segments)) {
                 return Ok(Admission::Known(name.clone()));
             }
         }
         // The key may be in the wrong hands, and a token is not what it lacks.
-        if self.fleet.is_banned(&peer, &wg) {
+        if self.fleet.is_banned(&peer, &wgs) {
             return Err(Refusal::Banned);
         }
         let waits = self.fleet.waiting_of(&peer);
-        if let Some((name, _)) = waits.filter(|(_, waiting)| waiting.wg == wg) {
+        if let Some((name, _)) = waits.filter(|(_, it)| self.has(&it.keys, &enrol.segments)) {
             return Ok(Admission::StillWaiting(name.clone()));
         }
         // A weak key would be another name for somebody else's, or for nobody's.
-        if !peer.is_sound() || !wg.is_sound() {
+        if !peer.is_sound() || !wgs.iter().all(WgPublicKey::is_sound) {
             return Err(Refusal::WeakKey);
         }
         // The token first: nobody without one takes from what those have who hold one.
-        let (token, bound) = self.open_token(enrol.token.hash(), now)?;
+        let (token, bound, allowed) = self.open_token(enrol.token.hash(), now)?;
+        let keys = self.keys(&enrol.segments, allowed)?;
         // A node whose own way lies in the mesh's range would lose it with the first route into the tunnel.
         let mut used = enrol.addresses.iter().chain(&self.seen);
-        if let Some(within) = used.find(|address| self.network.contains(**address)) {
+        if let Some(within) = used.find(|address| self.segments.contain(**address)) {
             return Err(Refusal::InRange(*within));
         }
         if !self.allowance.take(now.boot) {
@@ -137,14 +143,13 @@ impl Enrolment<'_> {
                 None => enrol.name.clone().unwrap_or_else(|| default_name(&peer)),
             },
         };
-        let mut others = self.fleet.waiting().iter();
-        let others_wait = others.find(|(_, it)| it.node != peer && it.wg == wg);
+        let mut others = self.fleet.waiting().values().filter(|it| it.node != peer);
+        let others_wait = others.any(|it| it.keys.iter().any(|key| wgs.contains(&key.wg)));
         let is_another = |waiting: &Waiting| waiting.node != peer;
         if self.fleet.waiting().get(&name).is_some_and(is_another) {
             return Err(Refusal::NameTaken);
         }
-        let owner = self.fleet.owner_of(&wg);
-        if owner.is_some_and(|owner| *owner != name) || others_wait.is_some() {
+        if others_wait || keys.iter().any(|key| self.is_taken(key, &name)) {
             return Err(Refusal::KeyTaken);
         }
         match self.fleet.node(&name) {
@@ -154,7 +159,7 @@ impl Enrolment<'_> {
                 event: Event::NodeWaiting {
                     name: name.clone(),
                     node: peer,
-                    wg,
+                    keys,
                     token,
                 },
                 name,
@@ -164,7 +169,7 @@ impl Enrolment<'_> {
                 event: Event::NodeRekeyed {
                     name: name.clone(),
                     node: peer,
-                    wg,
+                    keys,
                     token,
                 },
                 name,
@@ -175,57 +180,102 @@ impl Enrolment<'_> {
                 let place = Newcomer {
                     name,
                     node: peer,
-                    wg,
+                    keys,
                     token,
                 };
-                place.create(self.network, self.fleet, self.segments)
+                place.create(self.fleet, self.segments)
             }
         }
     }
 
-    fn open_token(&self, hash: TokenHash, now: Now) -> Result<(String, Option<NodeName>), Refusal> {
+    /// Whether all that is asked for is there already, with the same keys.
+    fn has(&self, keys: &[KeyIn], asks: &[Ask]) -> bool {
+        let number = |name: &SegmentName| self.segments.named(name).map(Segment::id);
+        let is_there = |ask: &Ask| {
+            let mut same = keys.iter().filter(|key| key.wg == ask.wg);
+            same.any(|key| {
+                let asked = ask.name.as_ref();
+                asked.is_none_or(|name| number(name) == Some(key.segment))
+            })
+        };
+        asks.iter().all(is_there)
+    }
+
+    /// The segments that are asked for, as far as the token allows all of them.
+    fn keys(&self, asks: &[Ask], allowed: &[SegmentId]) -> Result<Vec<KeyIn>, Refusal> {
+        let mut keys: BTreeMap<SegmentId, WgPublicKey> = BTreeMap::new();
+        for ask in asks {
+            let segment = match &ask.name {
+                Some(name) => self.segments.named(name).map(Segment::id),
+                None => allowed.first().copied(),
+            };
+            let segment = segment.filter(|id| allowed.contains(id));
+            // A segment of the token that the configuration has no more is none.
+            let segment = segment.filter(|id| self.segments.find(*id).is_some());
+            let segment = segment.ok_or(Refusal::Segment)?;
+            if keys.insert(segment, ask.wg).is_some() {
+                return Err(Refusal::Protocol);
+            }
+        }
+        let keys = keys.into_iter();
+        Ok(keys.map(|(segment, wg)| KeyIn { segment, wg }).collect())
+    }
+
+    /// Whether a key is another node's, or the same node's in another segment.
+    fn is_taken(&self, key: &KeyIn, name: &NodeName) -> bool {
+        let owner = self.fleet.owner_of(&key.wg);
+        owner.is_some_and(|owner| {
+            let own = self.fleet.node(owner).filter(|_| owner == name);
+            own.is_none_or(|node| node.wg(key.segment) != Some(key.wg))
+        })
+    }
+
+    fn open_token(&self, hash: TokenHash, now: Now) -> Result<OpenToken<'_>, Refusal> {
         let fits = |record: &TokenRecord| record.hash == hash && record.is_open(now);
         let mut tokens = self.fleet.tokens().iter();
         let (id, record) = tokens
             .find(|(_, record)| fits(record))
             .ok_or(Refusal::BadToken)?;
-        Ok((id.clone(), record.name.clone()))
+        Ok((id.clone(), record.name.clone(), &record.segments))
     }
 }
+
+/// A token's id, the name that it is bound to, and the segments that it allows.
+type OpenToken<'f> = (String, Option<NodeName>, &'f [SegmentId]);
 
 /// A key that gets a place of its own.
 #[derive(Debug)]
 pub(crate) struct Newcomer {
     pub(crate) name: NodeName,
     pub(crate) node: NodeId,
-    pub(crate) wg: WgPublicKey,
+    pub(crate) keys: Vec<KeyIn>,
     pub(crate) token: String,
 }
 
 impl Newcomer {
     /// The place, if there is one.
-    pub(crate) fn create(
-        self,
-        network: &Network,
-        fleet: &Fleet,
-        segments: &Segments,
-    ) -> Result<Admission, Refusal> {
-        let last = network.last_host();
+    pub(crate) fn create(self, fleet: &Fleet, segments: &Segments) -> Result<Admission, Refusal> {
+        // One number in all segments: it may come into another one later.
+        let last = segments.last_host();
         let host = fleet.free_host(last).ok_or(Refusal::MeshFull)?;
         if fleet.nodes().len() >= MAX_ROSTER {
             return Err(Refusal::MeshFull);
         }
-        let probation = segments.iter().map(|segment| Probation {
+        let own = self
+            .keys
+            .iter()
+            .filter_map(|key| segments.find(key.segment));
+        let probation = own.map(|segment| Probation {
             segment: segment.id(),
             epochs: segment.policy().probation_epochs,
         });
         let event = Event::NodeEnrolled {
             name: self.name.clone(),
             node: self.node,
-            wg: self.wg,
             host,
             token: self.token,
             probation: probation.collect(),
+            keys: self.keys,
         };
         Ok(Admission::New {
             name: self.name,

@@ -14,7 +14,7 @@ use wire::evidence::Signer;
 use wire::instance::Seen;
 use wire::log::{LogEnd, LogRestored};
 use wire::succession::EvaluatorSuccession;
-use wire::{Digest, Duplicate, NodeName, Signed, Succession};
+use wire::{Digest, Duplicate, NodeName, SegmentName, Signed, Succession};
 
 /// One event. Its kind and its body are columns of their own in the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,6 +67,8 @@ pub enum Event {
         boot_ms: i64,
         /// How many nodes may enrol with it.
         uses: u32,
+        /// The segments that they may ask for; the first is the one of a node that names none.
+        segments: Vec<SegmentId>,
     },
     /// A token was withdrawn.
     TokenRevoked {
@@ -80,9 +82,8 @@ pub enum Event {
         /// Its identity.
         #[serde(with = "text")]
         node: NodeId,
-        /// Its WireGuard key.
-        #[serde(with = "text")]
-        wg: WgPublicKey,
+        /// Its WireGuard key in each of its segments.
+        keys: Vec<KeyIn>,
         /// The token.
         token: String,
     },
@@ -103,9 +104,8 @@ pub enum Event {
         /// Its identity.
         #[serde(with = "text")]
         node: NodeId,
-        /// Its WireGuard key.
-        #[serde(with = "text")]
-        wg: WgPublicKey,
+        /// Its WireGuard key in each of its segments.
+        keys: Vec<KeyIn>,
         /// Why, in the operator's words.
         reason: Option<String>,
     },
@@ -115,6 +115,38 @@ pub enum Event {
         #[serde(with = "text")]
         node: NodeId,
     },
+    /// A segment has this number from now on: numbers are in keys and signatures, and no name gets another one.
+    SegmentNamed {
+        /// The number.
+        segment: SegmentId,
+        /// The name.
+        name: SegmentName,
+    },
+    /// An operator lets a node into a segment, which it has to ask for with a key.
+    NodeInvited {
+        /// The node.
+        name: NodeName,
+        /// The segment.
+        segment: SegmentId,
+    },
+    /// A node came into one more segment, or has another key in it than before.
+    NodeJoinedSegment {
+        /// The node.
+        name: NodeName,
+        /// Its key there.
+        key: KeyIn,
+        /// Epochs of probation there, where it is new.
+        probation: Option<u32>,
+    },
+    /// An operator took a node out of a segment.
+    NodeLeftSegment {
+        /// The node.
+        name: NodeName,
+        /// The segment.
+        segment: SegmentId,
+        /// Why, in the operator's words.
+        reason: Option<String>,
+    },
     /// A node was enrolled, with one of the token's uses.
     NodeEnrolled {
         /// Its name.
@@ -122,9 +154,8 @@ pub enum Event {
         /// Its identity.
         #[serde(with = "text")]
         node: NodeId,
-        /// Its WireGuard key.
-        #[serde(with = "text")]
-        wg: WgPublicKey,
+        /// Its WireGuard key in each of its segments.
+        keys: Vec<KeyIn>,
         /// Its number in the mesh's address ranges.
         host: u32,
         /// The token.
@@ -139,9 +170,8 @@ pub enum Event {
         /// Its identity from now on.
         #[serde(with = "text")]
         node: NodeId,
-        /// Its WireGuard key from now on.
-        #[serde(with = "text")]
-        wg: WgPublicKey,
+        /// Its WireGuard key in each of its segments.
+        keys: Vec<KeyIn>,
         /// The token.
         token: String,
     },
@@ -274,6 +304,16 @@ impl From<&Seen> for Machine {
             run: seen.run_words(),
         }
     }
+}
+
+/// A WireGuard key in a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyIn {
+    /// The segment.
+    pub segment: SegmentId,
+    /// The key.
+    #[serde(with = "text")]
+    pub wg: WgPublicKey,
 }
 
 /// A new node's time without evidence, in one segment.
@@ -549,7 +589,10 @@ mod tests {
             Event::NodeEnrolled {
                 name: "node-a".parse().unwrap(),
                 node: NodeId([1; 32]),
-                wg: WgPublicKey([2; 32]),
+                keys: vec![KeyIn {
+                    segment: SegmentId::FIRST,
+                    wg: WgPublicKey([2; 32]),
+                }],
                 host: 2,
                 token: "t".into(),
                 probation: vec![Probation {

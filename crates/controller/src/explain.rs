@@ -6,7 +6,6 @@ use crate::decide::joins;
 use crate::fleet::Case;
 use crate::format::{shown, utc};
 use crate::segment::Segment;
-use keys::SegmentId;
 use policy::{Decision, Policy, judge, rules, stale_in};
 use std::time::Duration;
 use wire::admin::{DecisionStatus, Explanation, KeptEvidence, RuleStatus};
@@ -123,6 +122,3 @@ pub(crate) fn when(segment: &Segment, member: bool, allowed: bool, now: Now) -> 
         "{word} in {wait} s at the latest, when the newest epoch ends"
     ))
 }
-
-/// The segment of which an explanation has room.
-pub(crate) const SHOWN: SegmentId = SegmentId::FIRST;

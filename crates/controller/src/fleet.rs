@@ -5,7 +5,7 @@
 
 use crate::by::By;
 use crate::clock::{Now, steps_back};
-use crate::event::{Event, bytes, text};
+use crate::event::{Event, KeyIn, bytes, text};
 use jiff::Timestamp;
 use keys::{AuthorityId, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
 use policy::{History, Policy};
@@ -15,7 +15,7 @@ use std::time::Duration;
 use wire::evidence::{Benchmark, Signer};
 use wire::log::LogRestored;
 use wire::succession::MAX_SUCCESSIONS;
-use wire::{Digest, NodeName, Signed, Succession};
+use wire::{Digest, NodeName, SegmentName, Signed, Succession};
 
 mod admission;
 mod ageing;
@@ -41,6 +41,8 @@ pub struct Fleet {
     waiting: BTreeMap<NodeName, Waiting>,
     banned: Vec<Banned>,
     segments: BTreeMap<SegmentId, Standings>,
+    /// The number of every segment that the log names. [`SegmentName::default`] has the first without being named.
+    segment_names: BTreeMap<SegmentName, SegmentId>,
     /// The policy of each segment that was recorded last.
     policies: BTreeMap<SegmentId, Policy>,
     /// The time of the newest event.
@@ -76,6 +78,8 @@ pub struct TokenRecord {
     pub uses: u32,
     /// The nodes that did.
     pub used_by: Vec<NodeName>,
+    /// The segments that they may ask for; the first is the one of a node that names none.
+    pub segments: Vec<SegmentId>,
     /// An operator withdrew it.
     pub revoked: bool,
     /// Over by the log's own time, before the clock was set back.
@@ -152,6 +156,7 @@ impl Fleet {
                 expires_unix,
                 uses,
                 boot_ms,
+                segments,
             } => {
                 let record = TokenRecord {
                     hash: *hash,
@@ -160,6 +165,7 @@ impl Fleet {
                     expires_unix: *expires_unix,
                     uses: *uses,
                     used_by: Vec::new(),
+                    segments: segments.clone(),
                     revoked: false,
                     over: false,
                     ageing: Ageing::Counted {
@@ -177,11 +183,11 @@ impl Fleet {
             Event::NodeWaiting {
                 name,
                 node,
-                wg,
+                keys,
                 token,
             } => {
                 self.use_token(token, name);
-                let waiting = Waiting::new(*node, *wg, token, at);
+                let waiting = Waiting::new(*node, keys, token, at);
                 self.waiting.insert(name.clone(), waiting);
             }
             Event::NodeRejected { name, .. } => {
@@ -190,13 +196,13 @@ impl Fleet {
             Event::NodeRemoved {
                 name,
                 node,
-                wg,
+                keys,
                 reason,
             } => {
                 self.remove(name);
                 self.banned.push(Banned {
                     node: *node,
-                    wg: *wg,
+                    keys: keys.clone(),
                     name: name.clone(),
                     at,
                     by,
@@ -207,14 +213,15 @@ impl Fleet {
             Event::NodeEnrolled {
                 name,
                 node,
-                wg,
+                keys,
                 host,
                 token,
                 probation,
             } => {
                 self.enter(name, node, token);
                 self.names.insert(*node, name.clone());
-                let node = Node::new(*node, *wg, *host, at);
+                let mut node = Node::new(*node, keys, *host, at);
+                node.allow(self.segments_of(token));
                 self.nodes.insert(name.clone(), node);
                 for probation in probation {
                     let standings = self.segments.entry(probation.segment).or_default();
@@ -224,11 +231,44 @@ impl Fleet {
             Event::NodeRekeyed {
                 name,
                 node,
-                wg,
+                keys,
                 token,
             } => {
                 self.enter(name, node, token);
-                self.rekey(name, *node, *wg);
+                self.rekey(name, *node, keys);
+                let allowed = self.segments_of(token).to_vec();
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.allow(&allowed);
+                }
+            }
+            Event::SegmentNamed { segment, name } => {
+                self.segment_names.insert(name.clone(), *segment);
+            }
+            Event::NodeInvited { name, segment } => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.invite(*segment);
+                }
+            }
+            Event::NodeJoinedSegment {
+                name,
+                key,
+                probation,
+            } => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.join(*key);
+                    if let Some(epochs) = probation {
+                        let standings = self.segments.entry(key.segment).or_default();
+                        standings.enrol(name, *epochs);
+                    }
+                }
+            }
+            Event::NodeLeftSegment { name, segment, .. } => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.leave(*segment);
+                }
+                if let Some(standings) = self.segments.get_mut(segment) {
+                    standings.remove(name);
+                }
             }
             Event::ControllerStarted { boot_ms, .. } => {
                 let start = Now::at(*boot_ms, at);
@@ -317,12 +357,12 @@ impl Fleet {
 
     /// The evidence accepted earlier from a node, as far as it concerns a run of it.
     ///
-    /// A run answers to one update. Whichever segment published it, the run is no older than that: so it counts
-    /// in all of them.
+    /// A run answers to one update, of a segment that the node is in. Whichever that is, the run is no older than the
+    /// update: so it counts in all of them.
     pub fn history(&self, node: &Node, run: &Benchmark, signer: &Signer, now: Now) -> History {
         let known = |challenge: &Digest| {
-            let mut segments = self.segments.values();
-            segments.any(|standings| standings.knows_challenge(challenge))
+            let mut segments = self.segments.iter();
+            segments.any(|(id, it)| node.is_in(*id) && it.knows_challenge(challenge))
         };
         node.history(run, signer, known, now)
     }
@@ -395,7 +435,8 @@ impl Fleet {
     /// The node with this WireGuard key.
     pub fn owner_of(&self, wg: &WgPublicKey) -> Option<&NodeName> {
         let mut nodes = self.nodes.iter();
-        nodes.find(|(_, node)| node.wg == *wg).map(|(name, _)| name)
+        let has = |node: &Node| node.keys().iter().any(|key| key.wg == *wg);
+        nodes.find(|(_, node)| has(node)).map(|(name, _)| name)
     }
 
     /// A segment's part.
@@ -403,8 +444,26 @@ impl Fleet {
         self.segments.get(&segment).unwrap_or(&standings::NONE)
     }
 
-    /// The node of this name, before a segment's policy.
+    /// The number of the segment of this name, if it has one.
+    pub fn segment_number(&self, name: &SegmentName) -> Option<SegmentId> {
+        let named = self.segment_names.get(name).copied();
+        named.or_else(|| (*name == SegmentName::default()).then_some(SegmentId::FIRST))
+    }
+
+    /// The lowest number that no segment has had.
+    pub fn free_segment(&self) -> SegmentId {
+        let highest = self.segment_names.values().map(|id| id.0).max();
+        SegmentId(highest.unwrap_or(SegmentId::FIRST.0).saturating_add(1))
+    }
+
+    /// The node of this name, before the policy of a segment that it is in.
     pub fn case(&self, segment: SegmentId, name: &NodeName) -> Option<Case<'_>> {
+        let case = self.case_as_if(segment, name);
+        case.filter(|case| case.node.is_in(segment))
+    }
+
+    /// The same, in it or not.
+    pub fn case_as_if(&self, segment: SegmentId, name: &NodeName) -> Option<Case<'_>> {
         let (name, node) = self.nodes.get_key_value(name)?;
         let standing = self.standings(segment).of(name);
         Some(Case {
@@ -414,10 +473,12 @@ impl Fleet {
         })
     }
 
-    /// Every enrolled node, before a segment's policy.
+    /// Every node of a segment, before its policy.
     pub fn cases(&self, segment: SegmentId) -> impl Iterator<Item = (&NodeName, Case<'_>)> {
         let standings = self.standings(segment);
-        self.nodes.iter().map(|(name, node)| {
+        let nodes = self.nodes.iter();
+        let nodes = nodes.filter(move |(_, node)| node.is_in(segment));
+        nodes.map(move |(name, node)| {
             let standing = standings.of(name);
             let case = Case {
                 name,
@@ -437,6 +498,11 @@ impl Fleet {
     pub fn free_host(&self, last: u32) -> Option<u32> {
         let taken: BTreeSet<u32> = self.nodes.values().map(|node| node.host).collect();
         (FIRST_HOST..=last).find(|host| !taken.contains(host))
+    }
+
+    fn segments_of(&self, token: &str) -> &[SegmentId] {
+        let record = self.tokens.get(token);
+        record.map_or(&[], |record| &record.segments)
     }
 
     fn use_token(&mut self, token: &str, name: &NodeName) {
@@ -463,11 +529,14 @@ impl Fleet {
         }
     }
 
-    fn rekey(&mut self, name: &NodeName, id: NodeId, wg: WgPublicKey) {
+    fn rekey(&mut self, name: &NodeName, id: NodeId, keys: &[KeyIn]) {
         let Some(node) = self.nodes.get_mut(name) else {
             return;
         };
-        node.wg = wg;
+        if node.id != id {
+            node.forget_keys();
+        }
+        keys.iter().for_each(|key| node.join(*key));
         if node.id == id {
             return;
         }
@@ -495,11 +564,18 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn key(byte: u8) -> Vec<KeyIn> {
+        vec![KeyIn {
+            segment: SegmentId::FIRST,
+            wg: WgPublicKey([byte; 32]),
+        }]
+    }
+
     fn enrol(fleet: &mut Fleet, text: &str, byte: u8, host: u32) {
         let event = Event::NodeEnrolled {
             name: name(text),
             node: NodeId([byte; 32]),
-            wg: WgPublicKey([byte; 32]),
+            keys: key(byte),
             host,
             token: "t".into(),
             probation: vec![Probation {
@@ -535,7 +611,7 @@ mod tests {
         let rekeyed = Event::NodeRekeyed {
             name: name("a"),
             node: NodeId([9; 32]),
-            wg: WgPublicKey([9; 32]),
+            keys: key(9),
             token: "u".into(),
         };
         fleet.apply(at(), None, &rekeyed);

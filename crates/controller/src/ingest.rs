@@ -6,13 +6,15 @@
 use crate::announced::Announced;
 use crate::by::By;
 use crate::clock::Now;
-use crate::connections::{Connections, MIB_A_DAY, MOST_OBSERVED, Observed};
+use crate::connections::{Connections, MIB_A_DAY, MOST_OBSERVED, Observed, Report};
 use crate::counts::{Counts, EvidenceResult};
 use crate::effect::{ConnectionId, Output};
 use crate::event::{Accepted, Event};
 use crate::journal::{Journal, Unwritten};
 use crate::mesh::Mesh;
 use crate::push::Push;
+use crate::rotate::Rotation;
+use crate::segment::Segment;
 use crate::segments::Segments;
 use ::admin::Refused;
 use jiff::Timestamp;
@@ -21,6 +23,7 @@ use policy::{Subject, Unacceptable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+use wire::Ask;
 use wire::admin::EvidenceAnswer;
 use wire::endpoints::PlacesMark;
 use wire::evidence::{Attested, EvidenceError, payload_digest, peek};
@@ -29,6 +32,7 @@ use wire::message::{
     Again, Hello, InterfaceReport, MAX_HELD, PeerReport, Phase, Refusal, RefusedEvidence,
     ToController, ToNode,
 };
+use wire::segment::{MAX_SEGMENTS, Unplaced};
 use wire::{Digest, Mark, NodeName, Signed, Verified, Way};
 
 /// The part that hears enrolled nodes.
@@ -147,17 +151,17 @@ impl Ingest<'_> {
             ToController::Kept { log } => self.kept(id, log, now),
             ToController::Evidence { envelope } => self.evidence(id, name, &envelope, now),
             ToController::Ack {
-                segment: _,
+                segment,
                 epoch,
                 phase,
-            } => self.ack(id, name, epoch, phase),
+            } => self.ack(id, name, (segment, epoch), phase),
             ToController::Whole => self.whole(id, now),
             ToController::Report {
-                segment: _,
+                segment,
                 peers,
                 interface,
-            } => self.observe(name, peers, interface, now),
-            ToController::Join { .. } => self.close(id, Refusal::Protocol),
+            } => self.observe(name, segment, (peers, interface), now),
+            ToController::Join { ask } => self.join(id, name, &ask, now),
             ToController::Endpoints {
                 listen_port,
                 advertised,
@@ -198,7 +202,7 @@ impl Ingest<'_> {
             connections: self.connections,
             output: self.output,
         };
-        push.updates(id, &node, self.segments, None, now);
+        push.updates(id, &node, self.segments, &[], now);
     }
 
     /// A node's process is there.
@@ -252,10 +256,12 @@ impl Ingest<'_> {
         let Some(node) = self.journal.fleet().node(name) else {
             return;
         };
-        let segment = self.segments.shown().id();
-        let Some(place) = self.mesh.place(segment, name, node) else {
-            return;
-        };
+        let own = self.segments.of(node);
+        let places = own.filter_map(|it| it.place(self.mesh, name, node));
+        let places = places.collect();
+        let invited = node.invited().iter();
+        let invited = invited.filter_map(|id| self.segments.find(*id));
+        let invited: Vec<_> = invited.map(|it| it.name().clone()).collect();
         let node = node.id;
         let Some(session) = self.connections.session(id) else {
             return;
@@ -265,13 +271,16 @@ impl Ingest<'_> {
             self.output.send(id, words);
         }
         let welcome = ToNode::Welcome {
-            places: vec![place],
+            places,
             unix_ms: now.unix_ms(),
             observed: session.remote,
         };
         self.output.send(id, welcome);
-        let mark = self.proven(newest);
-        if let Some(mark) = &mark {
+        for name in invited {
+            self.output.send(id, ToNode::Invited { name });
+        }
+        let marks = self.proven(newest);
+        for mark in &marks {
             self.journal.witness(name, mark, self.output);
         }
         if let Some(session) = self.connections.session(id) {
@@ -287,18 +296,17 @@ impl Ingest<'_> {
             connections: self.connections,
             output: self.output,
         };
-        push.welcome(id, &node, self.segments, mark.as_ref(), now);
+        push.welcome(id, &node, self.segments, &marks, now);
     }
 
-    /// The mark that a node remembers, as far as the authority signed it for this mesh. The mere word of a
+    /// The marks that a node remembers, as far as the authority signed them for this mesh. The mere word of a
     /// node is worth nothing: any member could claim an epoch that never was, and raise a false alarm.
-    fn proven(&self, newest: Vec<Signed<Mark>>) -> Option<Verified<Mark>> {
+    fn proven(&self, newest: Vec<Signed<Mark>>) -> Vec<Verified<Mark>> {
         // A node that was away has the word of an authority before.
         let trusted = self.journal.fleet().authorities();
-        let mark = newest
-            .into_iter()
-            .find_map(|mark| mark.verify(&trusted).ok());
-        mark.filter(|mark| mark.mesh == self.mesh.id)
+        let newest = newest.into_iter().take(MAX_SEGMENTS);
+        let marks = newest.filter_map(|mark| mark.verify(&trusted).ok());
+        marks.filter(|mark| mark.mesh == self.mesh.id).collect()
     }
 
     /// The node says where it can be reached.
@@ -309,7 +317,7 @@ impl Ingest<'_> {
         (listen_port, advertised, addresses): (u16, Vec<SocketAddr>, Vec<IpAddr>),
         now: Now,
     ) {
-        let is_mesh = |address: IpAddr| self.mesh.network.contains(address);
+        let is_mesh = |address: IpAddr| self.segments.contain(address);
         let Some(announced) = Announced::new(listen_port, advertised, addresses, is_mesh) else {
             self.close(id, Refusal::Protocol);
             return;
@@ -318,24 +326,82 @@ impl Ingest<'_> {
         self.relocate(id, name, now);
     }
 
-    fn ack(&mut self, id: ConnectionId, name: &NodeName, epoch: Epoch, phase: Phase) {
-        let mut segments = self.segments.iter();
-        let held = segments.find_map(|segment| segment.digest_of(epoch));
+    /// A node asks for a place in one more segment.
+    fn join(&mut self, id: ConnectionId, name: &NodeName, ask: &Ask, now: Now) {
+        let Some(segment) = ask.name.clone() else {
+            return self.close(id, Refusal::Protocol);
+        };
+        let joined = if self.connections.live_mut(name).joins.take(now.boot) {
+            let mut rotation = Rotation {
+                mesh: self.mesh,
+                journal: self.journal,
+                segments: self.segments,
+                connections: self.connections,
+                counts: self.counts,
+                output: self.output,
+            };
+            rotation.join_segment(name, ask, now)
+        } else {
+            Err(Unplaced::Busy)
+        };
+        let joined = match joined {
+            Ok(joined) => joined.segment(),
+            Err(reason) => {
+                tracing::info!(node = %name, %segment, %reason, "no place in a segment");
+                let name = segment;
+                return self.output.send(id, ToNode::NotPlaced { name, reason });
+            }
+        };
+        let segment = self.segments.get(joined);
+        let node = self.journal.fleet().node(name);
+        if let Some((node, place)) =
+            node.and_then(|it| Some((it.id, segment.place(self.mesh, name, it)?)))
+        {
+            self.output.send(id, ToNode::Placed(place));
+            let mut push = Push {
+                mesh: self.mesh,
+                journal: self.journal,
+                connections: self.connections,
+                output: self.output,
+            };
+            push.segment(id, &node, segment, now);
+        }
+        self.output.touch();
+    }
+
+    /// The segment of this number, if it is one of a node's.
+    fn own(&self, name: &NodeName, segment: SegmentId) -> Option<&Segment> {
+        let node = self.journal.fleet().node(name)?;
+        self.segments.find(segment).filter(|_| node.is_in(segment))
+    }
+
+    fn ack(
+        &mut self,
+        id: ConnectionId,
+        name: &NodeName,
+        (segment, epoch): (SegmentId, Epoch),
+        phase: Phase,
+    ) {
+        // A node that was taken out has not heard of it yet.
+        let Some(own) = self.own(name, segment) else {
+            return;
+        };
+        let newest = own.newest().map(|span| span.epoch).unwrap_or_default();
+        let held = own.digest_of(epoch);
         if let (Some(session), Some(digest)) = (self.connections.session(id), held) {
             session.hold(digest);
         }
-        let newest = self.segments.iter().filter_map(|segment| segment.newest());
-        let newest = newest.map(|span| span.epoch).max().unwrap_or_default();
         let live = self.connections.live_mut(name);
+        let before = live.acked.get(&segment);
         let news = match phase {
             // Says that all is well so far; the status shows what is in force.
             Phase::Installed => false,
             Phase::Activated | Phase::Dark => {
-                epoch <= newest && live.acked.is_none_or(|(acked, _)| acked <= epoch)
+                epoch <= newest && before.is_none_or(|(acked, _)| *acked <= epoch)
             }
         };
-        if news && live.acked != Some((epoch, phase)) {
-            live.acked = Some((epoch, phase));
+        if news && before != Some(&(epoch, phase)) {
+            live.acked.insert(segment, (epoch, phase));
             self.output.touch();
         }
     }
@@ -343,16 +409,21 @@ impl Ingest<'_> {
     fn observe(
         &mut self,
         name: &NodeName,
-        peers: Vec<PeerReport>,
-        interface: InterfaceReport,
+        segment: SegmentId,
+        (peers, interface): (Vec<PeerReport>, InterfaceReport),
         now: Now,
     ) {
-        let before = self.connections.live(name).map(|live| &live.observes);
-        let before = before.cloned().unwrap_or_default();
+        if self.own(name, segment).is_none() {
+            return;
+        }
+        let fleet = self.journal.fleet();
+        let live = self.connections.live(name);
+        let last = live.and_then(|live| live.reports.get(&segment));
+        let last = last.cloned().unwrap_or_default();
         let said: BTreeMap<_, _> = peers
             .into_iter()
             .filter_map(|report| {
-                let peer = self.journal.fleet().name_of(&report.node)?.clone();
+                let peer = fleet.name_of(&report.node)?.clone();
                 let observed = Observed {
                     session_epoch: report.session_epoch,
                     rtt_v4_us: report.rtt_v4_us,
@@ -360,34 +431,48 @@ impl Ingest<'_> {
                     ways: [report.way_v4.checked(), report.way_v6.checked()],
                     at: now.boot,
                 };
-                Some((peer, observed))
+                // Of a node that is in no segment with this one, it can know nothing.
+                let is_peer = fleet.node(&peer)?.is_in(segment);
+                is_peer.then_some((peer, observed))
             })
             .collect();
+        let before = &last.observes;
         let is_same = before.len() == said.len()
             && said
                 .iter()
                 .all(|(peer, it)| before.get(peer).is_some_and(|old| it.says(old)));
-        let observes = merged(before, said, now.boot);
-        self.relay_ways(name, &observes);
-        let live = self.connections.live_mut(name);
         let interface = interface.bounded();
-        live.observed = Some(now.boot);
-        live.observes = observes;
-        if !is_same || live.interface != interface {
-            live.interface = interface;
+        let is_news = !is_same || last.interface != interface;
+        let observes = merged(last.observes, said, now.boot);
+        self.relay_ways(name, segment, &observes);
+        let report = Report {
+            observes,
+            interface,
+            at: now.boot,
+        };
+        let live = self.connections.live_mut(name);
+        live.reports.insert(segment, report);
+        if is_news {
             self.output.touch();
         }
     }
 
     /// Tells each peer that a node's packets to it do not take the tunnel: all that it sees itself is silence. It
     /// forgets what is not said again with the next reports.
-    fn relay_ways(&mut self, name: &NodeName, observes: &BTreeMap<NodeName, Observed>) {
+    fn relay_ways(
+        &mut self,
+        name: &NodeName,
+        segment: SegmentId,
+        observes: &BTreeMap<NodeName, Observed>,
+    ) {
         let fleet = self.journal.fleet();
         let Some(node) = fleet.node(name).map(|node| node.id) else {
             return;
         };
         let is_astray = |it: &Observed| it.ways.iter().any(Way::is_astray);
-        let before = self.connections.live(name).map(|live| &live.observes);
+        let live = self.connections.live(name);
+        let before = live.and_then(|live| live.reports.get(&segment));
+        let before = before.map(|report| &report.observes);
         let known = before.into_iter().flat_map(BTreeMap::keys);
         let peers: BTreeSet<&NodeName> = observes.keys().chain(known).collect();
         for peer in peers.into_iter().filter(|peer| *peer != name) {
@@ -399,15 +484,12 @@ impl Ingest<'_> {
             let was_astray = before.and_then(|it| it.get(peer)).is_some_and(is_astray);
             if now.is_some_and(is_astray) || was_astray {
                 let ways = now.map(|it| it.ways.clone()).unwrap_or_default();
-                let segment = SegmentId::FIRST;
-                self.output.send(
-                    id,
-                    ToNode::Ways {
-                        segment,
-                        node,
-                        ways,
-                    },
-                );
+                let ways = ToNode::Ways {
+                    segment,
+                    node,
+                    ways,
+                };
+                self.output.send(id, ways);
             }
         }
     }
@@ -573,7 +655,7 @@ impl Ingest<'_> {
         u64::try_from(age).is_ok_and(|age| age > oldest)
     }
 
-    /// The evidence in an envelope, once the policy of every segment takes it. One record of a node is judged
+    /// The evidence in an envelope, once the policy of every segment of its node takes it. One record of a node is judged
     /// in all of them: evidence that one of them must refuse, for its signer, its age or a challenge that it
     /// does not answer, would otherwise count there by way of another.
     fn verified(
@@ -585,12 +667,12 @@ impl Ingest<'_> {
     ) -> Result<Accepted, NotAccepted> {
         let fleet = self.journal.fleet();
         let mut taken = Err(NotAccepted::NotEnrolled);
-        for segment in self.segments.iter() {
+        let node = fleet.node(name).ok_or(NotAccepted::NotEnrolled)?;
+        for segment in self.segments.of(node) {
             let policy = segment.policy();
             // First the signature, bound to the key that this connection proved and to this mesh: nothing of an
             // envelope may be looked at before, because anybody could have written it.
             let attested = Attested::verify(envelope, &id, self.mesh.id, &policy.evaluator_keys())?;
-            let node = fleet.node(name).ok_or(NotAccepted::NotEnrolled)?;
             let (run, signer) = (attested.benchmark(), attested.signer());
             let history = fleet.history(node, run, &signer, now);
             let groups = &node.groups;
@@ -621,7 +703,7 @@ enum NotAccepted {
     TooMuch,
     #[error("over {MIB_A_DAY} MiB of evidence a day: emit it less often, or smaller")]
     TooMuchToday,
-    #[error("this node is not enrolled")]
+    #[error("this node is not enrolled, or is in no segment")]
     NotEnrolled,
     #[error("this node is evicted: its evidence is not taken until it is readmitted")]
     Evicted,

@@ -47,9 +47,9 @@ pub(crate) enum Question {
         by: Option<By>,
         answer: oneshot::Sender<Result<Answer, Refused>>,
     },
-    /// The policy was read again, or could not be.
-    Policy {
-        policy: Result<Box<Policy>, String>,
+    /// The policies of segments were read again, or could not be.
+    Policies {
+        policies: Result<Vec<(wire::SegmentName, Policy)>, String>,
         answer: oneshot::Sender<Result<bool, String>>,
     },
     /// A scraper asks.

@@ -152,7 +152,9 @@ impl Journal {
             self.fleet.apply(now.wall, by, event);
             match event {
                 Event::EvidenceAccepted(accepted) => self.changed.add(&accepted.name),
-                Event::NodeEnrolled { name, .. } => self.changed.add(name),
+                Event::NodeEnrolled { name, .. } | Event::NodeJoinedSegment { name, .. } => {
+                    self.changed.add(name);
+                }
                 _ => self.changed = Changed::Anything,
             }
         }

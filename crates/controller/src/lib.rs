@@ -54,6 +54,7 @@ mod ingest;
 mod inputs;
 mod intake;
 mod journal;
+mod membership;
 mod mesh;
 mod network;
 mod outbox;
@@ -75,7 +76,7 @@ pub use log::{Log, LogError};
 pub use mesh::EnrolmentMode;
 pub use open::{Config, Controller, Keys, OpenError};
 pub use serve::{Remote, ServeError};
-pub use setup::StartError;
+pub use setup::{SegmentSetup, StartError};
 
 #[cfg(test)]
 mod tests;

@@ -123,8 +123,8 @@ fn put_connections(view: &View<'_>, held: Held, page: &mut Page) {
 
 fn states(view: &View<'_>) -> Tally<NodeState> {
     let mut states = Tally::new(&NODE_STATES);
-    for (name, case) in view.cases() {
-        states.count(view.state_of(name, &case));
+    for name in view.fleet().nodes().keys() {
+        states.count(view.state_of(name));
     }
     states
 }

@@ -1,6 +1,6 @@
 //! The mesh's address ranges: a node's number in them is its host part, in both families.
 
-use keys::MeshId;
+use keys::{MeshId, SegmentId};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wire::place::{PREFIX_V4, PREFIX_V6};
 
@@ -37,16 +37,17 @@ pub enum NetworkError {
 }
 
 impl Network {
-    /// Checks the ranges. Without one for IPv6, it is `fd` and the first 7 bytes of the mesh's id.
+    /// Checks the ranges of a segment. Without one for IPv6, it is `fd` and the first 7 bytes of the mesh's id, the last
+    /// two of them combined (XOR) with the segment's number.
     ///
     /// # Errors
     /// [`NetworkError`].
     pub(crate) fn new(
         v4: (Ipv4Addr, u8),
         v6: Option<(Ipv6Addr, u8)>,
-        mesh: MeshId,
+        (mesh, segment): (MeshId, SegmentId),
     ) -> Result<Self, NetworkError> {
-        let v6 = v6.unwrap_or_else(|| (unique_local(mesh), 64));
+        let v6 = v6.unwrap_or_else(|| (unique_local(mesh, segment), 64));
         if !PREFIX_V4.contains(&v4.1) {
             return Err(NetworkError::V4(v4.0, v4.1));
         }
@@ -86,6 +87,23 @@ impl Network {
         }
     }
 
+    /// Whether an address could be in a range of both.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let v4 = self.contains(other.v4.0.into()) || other.contains(self.v4.0.into());
+        let v6 = self.contains(other.v6.0.into()) || other.contains(self.v6.0.into());
+        v4 || v6
+    }
+
+    /// The IPv4 range, as people write it.
+    pub(crate) fn range_v4(&self) -> String {
+        format!("{}/{}", self.v4.0, self.v4.1)
+    }
+
+    /// The IPv6 range, as people write it.
+    pub(crate) fn range_v6(&self) -> String {
+        format!("{}/{}", self.v6.0, self.v6.1)
+    }
+
     /// The address with this number, and the range's prefix length.
     pub(crate) fn v4(&self, host: u32) -> (Ipv4Addr, u8) {
         (Ipv4Addr::from_bits(self.v4.0.to_bits() | host), self.v4.1)
@@ -98,10 +116,13 @@ impl Network {
     }
 }
 
-fn unique_local(mesh: MeshId) -> Ipv6Addr {
+fn unique_local(mesh: MeshId, segment: SegmentId) -> Ipv6Addr {
     let mut bytes = [0; 16];
     bytes[0] = 0xfd;
     bytes[1..8].copy_from_slice(&mesh.0[..7]);
+    let [.., high, low] = segment.0.to_be_bytes();
+    bytes[6] ^= high;
+    bytes[7] ^= low;
     Ipv6Addr::from(bytes)
 }
 
@@ -113,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_number_is_the_same_host_in_both_ranges() {
-        let network = Network::new(V4, None, MeshId([0xab; 16])).unwrap();
+        let network = Network::new(V4, None, (MeshId([0xab; 16]), SegmentId::FIRST)).unwrap();
         assert_eq!(network.v4(258), (Ipv4Addr::new(10, 76, 1, 2), 16));
         let v6: Ipv6Addr = "fdab:abab:abab:abab::102".parse().unwrap();
         assert_eq!(network.v6(258), (v6, 64));
@@ -121,8 +142,20 @@ mod tests {
     }
 
     #[test]
+    fn two_segments_of_a_mesh_have_ranges_of_their_own_by_default() {
+        let of = |v4, number| Network::new(v4, None, (MeshId([0xab; 16]), SegmentId(number)));
+        let other: Ipv4Addr = [10, 78, 0, 0].into();
+        let (first, second) = (of(V4, 0).unwrap(), of((other, 16), 1).unwrap());
+        assert!(!first.overlaps(&second) && !second.overlaps(&first));
+        let inside: Ipv4Addr = [10, 76, 8, 0].into();
+        let within = of((inside, 24), 2).unwrap();
+        assert!(first.overlaps(&within) && within.overlaps(&first));
+        assert!(of(V4, 0).unwrap().overlaps(&of((other, 16), 0).unwrap()));
+    }
+
+    #[test]
     fn ranges_without_room_or_with_host_bits_are_refused() {
-        let mesh = MeshId([0; 16]);
+        let mesh = (MeshId([0; 16]), SegmentId::FIRST);
         assert!(Network::new((V4.0, 31), None, mesh).is_err());
         assert!(Network::new((Ipv4Addr::new(10, 76, 0, 1), 16), None, mesh).is_err());
         assert!(Network::new(V4, Some((Ipv6Addr::LOCALHOST, 64)), mesh).is_err());

@@ -6,23 +6,21 @@ use crate::engine::Engine;
 use crate::inputs::Question;
 use crate::log::{self, Log, LogError, Opened, next_key};
 use crate::mesh::EnrolmentMode;
-use crate::network::Network;
-use crate::setup::{Setup, StartError};
+use crate::setup::{SegmentSetup, Setup, StartError, check_segments};
 use crate::status_file;
-use keys::{AuthorityId, AuthoritySecret, ControllerSecret, LogSecret, MeshId};
-use policy::Policy;
+use keys::{AuthorityId, AuthoritySecret, ControllerSecret, LogSecret, MeshId, SegmentId};
 use quic::{Bound, Listener};
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use wire::HostPort;
 use wire::host_port::Host;
 use wire::token::MAX_ADDRESSES;
+use wire::{HostPort, SegmentName};
 
 /// The settings of a controller.
 #[derive(Debug, Clone)]
@@ -37,14 +35,10 @@ pub struct Config {
     pub founding: bool,
     /// `status.json`; world-readable.
     pub status_file: PathBuf,
-    /// The mesh's IPv4 range and its prefix length.
-    pub mesh_v4: (Ipv4Addr, u8),
-    /// The mesh's IPv6 range and its prefix length. `None`: `fd` and the mesh's id, /64.
-    pub mesh_v6: Option<(Ipv6Addr, u8)>,
+    /// The segments, each with its policy and its ranges.
+    pub segments: Vec<SegmentSetup>,
     /// Whether a token is enough.
     pub enrolment: EnrolmentMode,
-    /// The policy.
-    pub policy: Policy,
     /// The first part of the name that the log of a new mesh gets in its checkpoints.
     pub log_name: String,
     /// How long evidence is kept in the log; zero: for ever.
@@ -66,21 +60,27 @@ impl Config {
         if self.advertise.len() > MAX_ADDRESSES {
             return Err(OpenError::Advertise(self.advertise.len()));
         }
-        self.policy.validate().map_err(StartError::from)?;
-        let any_mesh = MeshId([0; 16]);
-        let network = Network::new(self.mesh_v4, self.mesh_v6, any_mesh);
-        let network = network.map_err(StartError::from)?;
+        let names: Vec<&SegmentName> = self.segments.iter().map(|it| &it.name).collect();
+        let number = |name: &SegmentName| {
+            let at = names.iter().position(|it| *it == name).unwrap_or_default();
+            SegmentId(u32::try_from(at).unwrap_or_default())
+        };
+        let checked = check_segments(&self.segments, MeshId([0; 16]), number)?;
         let advertised = self.advertise.iter().filter_map(|at| match &at.host {
             Host::Address(address) => Some(*address),
             Host::Zoned(..) | Host::Name(_) => None,
         });
-        let mut used = advertised.chain([self.listen.ip()]);
-        // Without a setting the range of IPv6 is drawn at random, and lies over nobody's address.
-        let is_set = |address: &IpAddr| address.to_canonical().is_ipv4() || self.mesh_v6.is_some();
-        match used.find(|address| is_set(address) && network.contains(*address)) {
-            None => Ok(()),
-            Some(address) => Err(StartError::from(network.over(address)).into()),
+        let used: Vec<IpAddr> = advertised.chain([self.listen.ip()]).collect();
+        for (segment, checked) in self.segments.iter().zip(&checked) {
+            // Without a setting the range of IPv6 is drawn at random, and lies over nobody's address.
+            let is_set = |at: &IpAddr| at.to_canonical().is_ipv4() || segment.mesh_v6.is_some();
+            let network = &checked.network;
+            let mut over = used.iter().filter(|at| network.contains(**at));
+            if let Some(address) = over.find(|at| is_set(at)) {
+                return Err(StartError::from(network.over(*address)).into());
+            }
         }
+        Ok(())
     }
 }
 
@@ -213,9 +213,7 @@ impl Controller {
         let metrics = metrics.map(|at| exposition::Listener::open(at, config.clients));
         let setup = Setup {
             advertise: advertise(&config, &listener),
-            policy: config.policy,
-            mesh_v4: config.mesh_v4,
-            mesh_v6: config.mesh_v6,
+            segments: config.segments,
             controller: controller.public(),
             authority,
             enrolment: config.enrolment,

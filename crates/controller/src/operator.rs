@@ -10,6 +10,7 @@ use crate::event::Event;
 use crate::events;
 use crate::fleet::{Fleet, TokenRecord};
 use crate::format::{utc, utc_unix};
+use crate::membership::named;
 use crate::prove::prove;
 use crate::rotate::Rotation;
 use crate::segment::{Segment, Unpublished};
@@ -22,7 +23,7 @@ use wire::admin::{
     AuthorityRotated, EpochChange, EvictRequest, RotateRequest, Status, TokenCreated, TokenInfo,
     TokenRequest,
 };
-use wire::{NodeName, Token, VerifyError};
+use wire::{NodeName, SegmentName, Token, VerifyError};
 
 use crate::request::LogRequest;
 
@@ -63,14 +64,18 @@ impl Operator<'_> {
                 group,
                 member,
             } => self.group(name, group, member, now),
-            Request::Policy => Ok(self.policy()),
-            Request::Simulate(policy, since) => self.simulate(&policy, since),
-            Request::Evidence(..) | Request::ChangePolicy(_) => {
+            Request::Policy(segment) => self.policy(segment.as_ref()),
+            Request::Simulate(segment, policy, since) => {
+                self.simulate(segment.as_ref(), &policy, since)
+            }
+            Request::Evidence(..) | Request::ChangePolicy(..) => {
                 let hint = "this is a fault of the controller: its log has the details";
                 Err(Refused::new(500, "asked in the wrong place", hint))
             }
             Request::Evict(name, form) => self.evict(name, form, now),
             Request::Readmit(name) => self.readmit(name, now),
+            Request::JoinSegment(name, segment) => self.let_into(&name, &segment, now),
+            Request::LeaveSegment(name, segment, form) => self.take_out(&name, &segment, form, now),
             Request::RotateEvaluator(word) => self.rotate_evaluator(word, now),
             // The engine's: it changes the key that the other parts only borrow.
             Request::RotateAuthority => Err(Refused::plain(500, "not here")),
@@ -148,9 +153,13 @@ impl Operator<'_> {
             journal, segments, ..
         } = &mut self.rotation;
         segments.want_join_of(journal.fleet(), &name, now);
-        let case = self.fleet().case(self.shown().id(), &name);
-        let case = case.ok_or_else(|| unknown(&name))?;
-        let status = self.view().node_status(&name, &case, now);
+        self.node(&name, now)
+    }
+
+    /// A node, as an answer.
+    fn node(&self, name: &NodeName, now: Now) -> Result<Answer, Refused> {
+        let status = self.view().node_status(name, now);
+        let status = status.ok_or_else(|| unknown(name))?;
         Ok(Answer::Node(Box::new(status)))
     }
 
@@ -184,9 +193,13 @@ impl Operator<'_> {
         }
     }
 
-    /// The newest epoch, as an answer.
+    /// The newest epoch of the first segment, as an answer.
     fn change(&self, now: Now) -> EpochChange {
-        let segment = self.shown();
+        self.change_of(self.rotation.segments.first(), now)
+    }
+
+    /// The newest epoch of a segment, as an answer.
+    fn change_of(&self, segment: &Segment, now: Now) -> EpochChange {
         let newest = segment.newest();
         let epoch = newest.map_or(Epoch(0), |span| span.epoch);
         let wait = newest.map_or(Duration::ZERO, |span| {
@@ -229,7 +242,7 @@ impl Operator<'_> {
 
     fn tokens(&self, now: Now) -> Vec<TokenInfo> {
         let tokens = self.fleet().tokens().iter();
-        tokens.map(|(id, record)| info(id, record, now)).collect()
+        tokens.map(|(id, it)| self.info(id, it, now)).collect()
     }
 
     fn create_token(&mut self, form: TokenRequest, now: Now) -> Result<Answer, Refused> {
@@ -248,6 +261,7 @@ impl Operator<'_> {
             let hint = "leave out the name, or the number of uses";
             return Err(Refused::new(400, error, hint));
         }
+        let segments = self.segments_of(&form.segments)?;
         let mesh = self.rotation.mesh;
         if mesh.advertise.is_empty() {
             let error = "the controller does not know where nodes can reach it";
@@ -263,6 +277,7 @@ impl Operator<'_> {
             expires_unix,
             uses,
             boot_ms: now.boot_ms(),
+            segments,
         };
         // Durable before it is shown: a token that a crash took back would be refused to whoever was given it.
         self.commit(event, now)?;
@@ -285,7 +300,7 @@ impl Operator<'_> {
         let record = self.fleet().tokens().get(id);
         let record = record.ok_or_else(|| Refused::new(404, format!("no token {id}"), list))?;
         if record.revoked {
-            return Ok(Answer::Token(info(id, record, now)));
+            return Ok(Answer::Token(self.info(id, record, now)));
         }
         if let Some(name) = record.used_by.last().filter(|_| record.is_used_up()) {
             let hint = format!("to shut the node out, `meshctl node evict {name}`");
@@ -301,7 +316,44 @@ impl Operator<'_> {
         self.commit(event, now)?;
         let record = self.fleet().tokens().get(id);
         let record = record.ok_or_else(|| Refused::new(404, format!("no token {id}"), list))?;
-        Ok(Answer::Token(info(id, record, now)))
+        Ok(Answer::Token(self.info(id, record, now)))
+    }
+
+    /// The numbers of the segments that a token is to allow; of none, the first one.
+    fn segments_of(&self, names: &[SegmentName]) -> Result<Vec<SegmentId>, Refused> {
+        let segments = &self.rotation.segments;
+        if names.is_empty() {
+            return Ok(vec![segments.first().id()]);
+        }
+        let mut ids = Vec::new();
+        for name in names {
+            let id = named(segments, name)?.id();
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        Ok(ids)
+    }
+
+    fn info(&self, id: &str, record: &TokenRecord, now: Now) -> TokenInfo {
+        let state = match () {
+            () if record.revoked => "revoked",
+            () if record.is_used_up() => "used",
+            () if record.is_over(now) => "expired",
+            () => "open",
+        };
+        let segments = record.segments.iter();
+        let segments = segments.filter_map(|id| self.rotation.segments.find(*id));
+        TokenInfo {
+            id: id.to_owned(),
+            name: record.name.clone(),
+            segments: segments.map(|it| it.name().clone()).collect(),
+            state: state.to_owned(),
+            created_utc: utc(record.created_at),
+            expires_utc: utc_unix(record.expires_unix),
+            uses: record.uses,
+            used_by: record.used_by.clone(),
+        }
     }
 
     fn commit(&mut self, event: Event, now: Now) -> Result<(), Refused> {
@@ -319,31 +371,8 @@ impl Operator<'_> {
         }
     }
 
-    /// The segment that an answer has room for.
-    fn shown(&self) -> &Segment {
-        self.rotation.segments.shown()
-    }
-
     fn fleet(&self) -> &Fleet {
         self.rotation.journal.fleet()
-    }
-}
-
-fn info(id: &str, record: &TokenRecord, now: Now) -> TokenInfo {
-    let state = match () {
-        () if record.revoked => "revoked",
-        () if record.is_used_up() => "used",
-        () if record.is_over(now) => "expired",
-        () => "open",
-    };
-    TokenInfo {
-        id: id.to_owned(),
-        name: record.name.clone(),
-        state: state.to_owned(),
-        created_utc: utc(record.created_at),
-        expires_utc: utc_unix(record.expires_unix),
-        uses: record.uses,
-        used_by: record.used_by.clone(),
     }
 }
 

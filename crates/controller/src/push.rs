@@ -30,7 +30,11 @@ impl Push<'_> {
         let Some(mark) = self.mark(issue) else {
             return;
         };
-        for (id, peer, _) in self.connections.serving() {
+        for (id, peer, name) in self.connections.serving() {
+            let node = self.journal.fleet().node(name);
+            if !node.is_some_and(|node| node.is_in(segment.id())) {
+                continue;
+            }
             // By the key that the connection proved. If the name decided, a connection that is still open
             // under a node's old key, which may be in the wrong hands, would be sent the secret of the epoch
             // that was published to shut it out.
@@ -40,30 +44,33 @@ impl Push<'_> {
     }
 
     /// Answers Hello: what is in force and on its way, and where the members are. A node that proves by its
-    /// `mark` which epoch was in force on it is sent nothing older, which it would refuse.
+    /// `marks` which epochs was in force on it is sent nothing older, which it would refuse.
     pub(crate) fn welcome(
         &mut self,
         id: ConnectionId,
         node: &NodeId,
         segments: &Segments,
-        mark: Option<&Verified<Mark>>,
+        marks: &[Verified<Mark>],
         now: Now,
     ) {
-        self.updates(id, node, segments, mark, now);
+        self.updates(id, node, segments, marks, now);
         self.output.places(id);
     }
 
-    /// Sends what is in force and on its way, and not older than what `mark` proves to be known.
+    /// Sends what is in force and on its way, and not older than what `marks` prove to be known.
     pub(crate) fn updates(
         &mut self,
         id: ConnectionId,
         node: &NodeId,
         segments: &Segments,
-        mark: Option<&Verified<Mark>>,
+        marks: &[Verified<Mark>],
         now: Now,
     ) {
-        for segment in segments.iter() {
-            let mark = mark.filter(|mark| mark.segment == segment.id());
+        let fleet = self.journal.fleet();
+        let known = fleet.name_of(node).and_then(|name| fleet.node(name));
+        for segment in known.into_iter().flat_map(|node| segments.of(node)) {
+            let mut marks = marks.iter();
+            let mark = marks.find(|mark| mark.segment == segment.id());
             let seen = mark.map_or(Epoch::default(), |mark| mark.epoch);
             for issue in segment.issues_since(seen) {
                 if let Some(mark) = self.mark(issue) {
@@ -71,6 +78,16 @@ impl Push<'_> {
                 }
             }
         }
+    }
+
+    /// Sends what is in force and on its way in one segment, to a node that is new there.
+    pub(crate) fn segment(&mut self, id: ConnectionId, node: &NodeId, segment: &Segment, now: Now) {
+        for issue in segment.issues_since(Epoch::default()) {
+            if let Some(mark) = self.mark(issue) {
+                self.update(id, node, segment, (issue, &mark), now);
+            }
+        }
+        self.output.places(id);
     }
 
     /// Tells the members of a segment where the others are, as far as they do not know.

@@ -8,12 +8,12 @@
 use crate::clock::Now;
 use crate::decide::{Cause, decide, recorded};
 use crate::event::{Event, Published};
-use crate::explain::{self, SHOWN};
-use crate::fleet::Fleet;
+use crate::explain;
+use crate::fleet::{Fleet, Node};
 use crate::format::{shown, utc};
 use crate::log::{self, Log, LogError};
 use jiff::Timestamp;
-use keys::Epoch;
+use keys::{Epoch, SegmentId};
 use policy::{Membership, Policy};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::NodeName;
@@ -82,28 +82,35 @@ pub(crate) fn explain_at(
         fleet.apply(at, by, event);
         true
     })?;
-    let Some(case) = fleet.case(SHOWN, name) else {
+    // The first of its segments.
+    let keys = fleet.node(name).map(Node::keys).unwrap_or_default();
+    let segment = keys.first().map(|key| key.segment).unwrap_or_default();
+    let Some(case) = fleet.case_as_if(segment, name) else {
         return Ok(None);
     };
     let (boot_ms, at) = clock.unwrap_or((0, then));
     let since = then.as_millisecond() - at.as_millisecond();
     let now = Now::at(boot_ms.saturating_add(since), then);
-    let policy = fleet.policy(SHOWN).cloned().unwrap_or_default();
-    let member = fleet.standings(SHOWN).roster().contains(name);
+    let policy = fleet.policy(segment).cloned().unwrap_or_default();
+    let member = fleet.standings(segment).roster().contains(name);
     let held = case.verdict().is_some_and(|verdict| verdict.held);
     Ok(Some(explain::explain(&case, &policy, (member, held), now)))
 }
 
-/// The decisions of the log's first segment, taken by another policy at the times and for the causes of those that were
+/// The decisions of a segment, taken by another policy at the times and for the causes of those that were
 /// taken, on the evidence that was accepted. What the policy in force refused is not on record, and a
 /// `revoke = "now"` of the other policy waits for the next decision.
 pub(crate) fn simulate(
     log: &Log,
     policy: &Policy,
     since: Option<Timestamp>,
+    of: SegmentId,
 ) -> Result<Simulation, Unreplayed> {
     let (mut real, mut other) = (Fleet::default(), Fleet::default());
-    let mut told = Told::default();
+    let mut told = Told {
+        segment: of,
+        ..Told::default()
+    };
     walk(log, |_, at, by, event| {
         real.apply(at, by, event);
         match event {
@@ -114,28 +121,28 @@ pub(crate) fn simulate(
                 confirmed,
                 boot_ms,
                 ..
-            } if *segment == SHOWN => {
+            } if *segment == of => {
                 let now = Now::at(*boot_ms, at);
                 if let Some(cause) = Cause::of_word(cause, *confirmed) {
                     told.decided(&mut other, policy, (*epoch, cause), now, since);
                 }
             }
-            Event::EpochPublished(published) if published.segment == SHOWN => {
+            Event::EpochPublished(published) if published.segment == of => {
                 let published = told.publish(&other, published);
                 other.apply(at, by, &Event::EpochPublished(Box::new(published)));
                 if since.is_none_or(|since| at >= since) {
                     told.compare(&real, &other, at);
                 }
             }
-            Event::PolicyChanged { segment, .. } if *segment == SHOWN => {}
+            Event::PolicyChanged { segment, .. } if *segment == of => {}
             _ => other.apply(at, by, event),
         }
         true
     })?;
     let mut simulation = told.simulation(policy);
     // Of members of now: a rule judges no evidence, so that the past has nothing to tell of it.
-    let in_force = real.policy(SHOWN).cloned().unwrap_or_default();
-    let roster = real.standings(SHOWN).roster();
+    let in_force = real.policy(of).cloned().unwrap_or_default();
+    let roster = real.standings(of).roster();
     let members = real
         .nodes()
         .iter()
@@ -151,6 +158,7 @@ pub(crate) fn simulate(
 /// The findings of a trial.
 #[derive(Debug, Default)]
 struct Told {
+    segment: SegmentId,
     decisions: u64,
     from: Option<Timestamp>,
     /// The roster that was decided on last, and why the others are not in it.
@@ -171,8 +179,8 @@ impl Told {
         now: Now,
         since: Option<Timestamp>,
     ) {
-        let ballot = decide(other, SHOWN, policy, cause, now);
-        let event = recorded(other, (SHOWN, epoch), cause, &ballot, now);
+        let ballot = decide(other, self.segment, policy, cause, now);
+        let event = recorded(other, (self.segment, epoch), cause, &ballot, now);
         other.apply(now.wall, None, &event);
         (self.roster, self.reasons) = (ballot.roster, ballot.excluded);
         if since.is_none_or(|since| now.wall >= since) {
@@ -183,7 +191,7 @@ impl Told {
 
     /// The publication as it would have been.
     fn publish(&self, other: &Fleet, published: &Published) -> Published {
-        let before = other.standings(SHOWN).roster();
+        let before = other.standings(self.segment).roster();
         let removed = before.difference(&self.roster).map(|name| {
             let reason = self.reasons.get(name).cloned().unwrap_or_default();
             (name.clone(), reason)
@@ -198,8 +206,8 @@ impl Told {
 
     fn compare(&mut self, real: &Fleet, other: &Fleet, at: Timestamp) {
         let (happened, would) = (
-            real.standings(SHOWN).roster(),
-            other.standings(SHOWN).roster(),
+            real.standings(self.segment).roster(),
+            other.standings(self.segment).roster(),
         );
         for name in real.nodes().keys() {
             let (is, would_be) = (happened.contains(name), would.contains(name));

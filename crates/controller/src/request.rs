@@ -5,7 +5,6 @@ use jiff::Timestamp;
 use keys::NodeId;
 use policy::Policy;
 use serde::{Deserialize, Serialize};
-use wire::NodeName;
 use wire::admin::{
     AuthorityRotated, BannedKey, EpochChange, EventList, EvictRequest, EvidenceAnswer, Explanation,
     LogConsistency, LogEntries, LogProof, LogStatus, NodeStatus, OverrideRequest, PolicyApplied,
@@ -13,6 +12,7 @@ use wire::admin::{
     TokenInfo, TokenRequest, WaitingStatus,
 };
 use wire::succession::EvaluatorSuccession;
+use wire::{NodeName, SegmentName};
 
 /// A request.
 #[derive(Debug)]
@@ -25,6 +25,10 @@ pub enum Request {
     Evict(NodeName, EvictRequest),
     /// End an exclusion.
     Readmit(NodeName),
+    /// Let a node into a segment.
+    JoinSegment(NodeName, SegmentName),
+    /// Take a node out of a segment.
+    LeaveSegment(NodeName, SegmentName, EvictRequest),
     /// Record that another key vouches for an evaluator.
     RotateEvaluator(EvaluatorSuccession),
     /// Another key for the authority.
@@ -72,12 +76,12 @@ pub enum Request {
         /// Whether it is to be in it.
         member: bool,
     },
-    /// The policy in force.
-    Policy,
-    /// Another policy.
-    ChangePolicy(Box<Policy>),
+    /// The policy in force in a segment; without a name, in the only one.
+    Policy(Option<SegmentName>),
+    /// Another policy for a segment; without a name, for the only one.
+    ChangePolicy(Option<SegmentName>, Box<Policy>),
     /// The decisions that another policy would have taken, since then.
-    Simulate(Box<Policy>, Option<Timestamp>),
+    Simulate(Option<SegmentName>, Box<Policy>, Option<Timestamp>),
 }
 
 /// A question about the log as a transparency log.

@@ -6,8 +6,9 @@
 use crate::changed::Changed;
 use crate::clock::Now;
 use crate::decide::joins;
-use crate::fleet::{Case, Fleet, Standings};
+use crate::fleet::{Case, Fleet, Node, Standings};
 use crate::mesh::Mesh;
+use crate::network::Network;
 use crate::places::Places;
 use epoch::authority::{Authority, Span, Timer, Timing};
 use keys::{Epoch, NodeId, SegmentId};
@@ -15,7 +16,7 @@ use policy::{Decision, Policy, Revoke, judge, stale_in};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
-use wire::{Changes, Digest, NodeName};
+use wire::{Changes, Digest, NodeName, Place, SegmentName, Signed};
 
 mod bases;
 mod draft;
@@ -33,6 +34,8 @@ use watch::Watch;
 #[derive(Debug)]
 pub(crate) struct Segment {
     id: SegmentId,
+    name: SegmentName,
+    network: Network,
     policy: Policy,
     authority: Authority,
     /// The epoch in force and the one on its way, as far as they can be pushed.
@@ -49,6 +52,15 @@ pub(crate) struct Segment {
     watch: Watch,
     /// Until then it is not decided between epochs what follows from those that fail.
     decides_after: Duration,
+}
+
+/// What a segment is, before it has a history.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) id: SegmentId,
+    pub(crate) name: SegmentName,
+    pub(crate) policy: Policy,
+    pub(crate) network: Network,
 }
 
 /// All from outside a segment that an epoch of it is made of.
@@ -84,9 +96,17 @@ enum Joins {
 
 impl Segment {
     /// A segment without history.
-    pub(super) fn new(id: SegmentId, policy: Policy) -> Self {
+    pub(super) fn new(settings: Settings) -> Self {
+        let Settings {
+            id,
+            name,
+            policy,
+            network,
+        } = settings;
         Self {
             id,
+            name,
+            network,
             authority: Authority::new(timing(&policy)),
             policy,
             issues: BTreeMap::new(),
@@ -103,6 +123,35 @@ impl Segment {
 
     pub(crate) fn id(&self) -> SegmentId {
         self.id
+    }
+
+    pub(crate) fn name(&self) -> &SegmentName {
+        &self.name
+    }
+
+    /// Its address ranges.
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Where a node belongs in it; `None`: nowhere.
+    pub(crate) fn place(&self, mesh: &Mesh, name: &NodeName, node: &Node) -> Option<Signed<Place>> {
+        if !node.is_in(self.id) {
+            return None;
+        }
+        let place = Place {
+            node: node.id,
+            mesh: mesh.id,
+            segment: self.id,
+            segment_name: self.name.clone(),
+            name: name.clone(),
+            v4: self.network.v4(node.host),
+            v6: self.network.v6(node.host),
+        };
+        let signed = Signed::sign(&place, &mesh.authority);
+        signed
+            .inspect_err(|error| tracing::error!(node = %name, %error, "its place breaks a rule"))
+            .ok()
     }
 
     pub(crate) fn policy(&self) -> &Policy {

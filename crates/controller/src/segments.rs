@@ -1,14 +1,14 @@
-//! All segments of the mesh. A mesh has one today; everything that concerns "the segments" is a loop over these
+//! All segments of the mesh. Everything that concerns "the segments" is a loop over these
 //! or a look-up here. Refuses to say which there are: the engine's start does.
 
 use crate::clock::Now;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Node};
 use crate::log::StoredEpoch;
-use crate::segment::{Basis, Segment};
+use crate::segment::{Basis, Segment, Settings};
 use keys::SegmentId;
-use policy::Policy;
 use std::collections::BTreeMap;
-use wire::NodeName;
+use std::net::IpAddr;
+use wire::{NodeName, SegmentName};
 
 /// The segments, by id; at least one.
 #[derive(Debug)]
@@ -17,16 +17,17 @@ pub(crate) struct Segments(BTreeMap<SegmentId, Segment>);
 impl Segments {
     /// Resumes the segments with these policies, each with its own of the epochs that were `stored`.
     pub(crate) fn resume(
-        policies: Vec<(SegmentId, Policy)>,
+        settings: Vec<Settings>,
         mut stored: Vec<StoredEpoch>,
         basis: Basis<'_>,
     ) -> Self {
-        let resume = |(id, policy)| {
+        let resume = |settings: Settings| {
+            let id = settings.id;
             let own = stored.extract_if(.., |epoch| epoch.segment == id).collect();
-            let segment = Segment::resume(id, policy, own, basis);
+            let segment = Segment::resume(settings, own, basis);
             (id, segment)
         };
-        Self(policies.into_iter().map(resume).collect())
+        Self(settings.into_iter().map(resume).collect())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Segment> {
@@ -50,8 +51,40 @@ impl Segments {
         self.0.get_mut(&id).expect("ids are those of segments")
     }
 
-    /// The one that a node's place, the status and the metrics show: they have room for one.
-    pub(crate) fn shown(&self) -> &Segment {
+    /// The one of this name.
+    pub(crate) fn named(&self, name: &SegmentName) -> Option<&Segment> {
+        self.iter().find(|segment| segment.name() == name)
+    }
+
+    /// The one of this number, if it is run.
+    pub(crate) fn find(&self, id: SegmentId) -> Option<&Segment> {
+        self.0.get(&id)
+    }
+
+    /// Those that a node is in.
+    pub(crate) fn of<'s>(&'s self, node: &Node) -> impl Iterator<Item = &'s Segment> + use<'s> {
+        let ids: Vec<SegmentId> = node.keys().iter().map(|key| key.segment).collect();
+        ids.into_iter().filter_map(|id| self.find(id))
+    }
+
+    /// The first that a node is in; the first of all for one that is in none.
+    pub(crate) fn home_of(&self, node: &Node) -> &Segment {
+        self.of(node).next().unwrap_or_else(|| self.first())
+    }
+
+    /// The highest number that is an address in every segment.
+    pub(crate) fn last_host(&self) -> u32 {
+        let last = self.iter().map(|segment| segment.network().last_host());
+        last.min().unwrap_or_default()
+    }
+
+    /// Whether an address is in the range of one of them.
+    pub(crate) fn contain(&self, address: IpAddr) -> bool {
+        self.iter().any(|it| it.network().contains(address))
+    }
+
+    /// The first one: of a mesh whose configuration names none, the only one.
+    pub(crate) fn first(&self) -> &Segment {
         let (_, first) = self.0.first_key_value().expect("there is at least one");
         first
     }

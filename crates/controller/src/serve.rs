@@ -104,17 +104,19 @@ impl std::fmt::Debug for Remote {
 }
 
 impl Remote {
-    /// Hands over a policy that was read again at a signal, or why none could be read, and waits: not for a thread
-    /// that runs tasks. Whether another one is in force than before.
+    /// Hands over the policies of the segments that were read again at a signal, or why none could be read, and waits:
+    /// not for a thread that runs tasks. Whether another one is in force than before.
     ///
     /// # Errors
-    /// The reason for which the policy before stays in force.
-    pub fn change_policy(&self, policy: Result<Policy, String>) -> Result<bool, String> {
+    /// The reason for which a policy before stays in force.
+    pub fn change_policies(
+        &self,
+        policies: Result<Vec<(wire::SegmentName, Policy)>, String>,
+    ) -> Result<bool, String> {
         let (answer, answered) = oneshot::channel();
-        let policy = policy.map(Box::new);
         let sent = self
             .questions
-            .blocking_send(Question::Policy { policy, answer });
+            .blocking_send(Question::Policies { policies, answer });
         let stopping = |_| "the controller is stopping".to_owned();
         sent.map_err(|_| stopping(()))?;
         answered.blocking_recv().map_err(|_| stopping(()))?
@@ -264,12 +266,16 @@ impl Shell {
                 // An operator who has gone away has been served all the same.
                 let _ = answer.send(self.engine.operator(request, by, now));
             }
-            Question::Policy { policy, answer } => {
-                let changed = match policy {
-                    Ok(policy) => {
-                        let changed = self.engine.change_policy(*policy, Some(By::Signal), now);
-                        changed.map_err(|refused| refused.error.error)
-                    }
+            Question::Policies { policies, answer } => {
+                let by = Some(By::Signal);
+                let changed = match policies {
+                    Ok(policies) => policies
+                        .into_iter()
+                        .map(|(segment, policy)| {
+                            self.engine.change_policy(Some(&segment), policy, by, now)
+                        })
+                        .try_fold(false, |any, changed| Ok(changed? || any))
+                        .map_err(|refused: ::admin::Refused| refused.error.error),
                     Err(error) => {
                         self.engine.handle_unread_policy(error);
                         Ok(true)

@@ -90,6 +90,14 @@ fn log_key() -> LogSecret {
     LogSecret::from_base64(&format!("{}=", "A".repeat(43))).unwrap()
 }
 
+/// The names of the segments with the numbers 0 and 1.
+fn segment_name(id: SegmentId) -> wire::SegmentName {
+    match id {
+        SegmentId::FIRST => wire::SegmentName::default(),
+        _ => "second".parse().unwrap(),
+    }
+}
+
 fn start(
     path: PathBuf,
     policy: Policy,
@@ -113,11 +121,14 @@ fn start_with(
     let authority = AuthoritySecret::from_base64(authority).unwrap();
     let trusted: Vec<_> = adopt.into_iter().chain([authority.public()]).collect();
     let Opened { log, fleet, epochs } = Log::open(&path, log_key(), &trusted)?;
-    let (policies, opened) = (policies.to_vec(), (log, fleet));
-    let setup = Setup {
-        policy: policies[0].1.clone(),
-        mesh_v4: crate::open::DEFAULT_MESH_V4,
+    let segment = |(id, policy): &(SegmentId, Policy)| crate::SegmentSetup {
+        name: segment_name(*id),
+        policy: policy.clone(),
+        mesh_v4: ([10, 76 + id.0 as u8, 0, 0].into(), 16),
         mesh_v6: None,
+    };
+    let setup = Setup {
+        segments: policies.iter().map(segment).collect(),
         advertise: vec!["192.0.2.1:7443".into()],
         controller: ControllerId([1; 32]),
         enrolment: Default::default(),
@@ -126,10 +137,7 @@ fn start_with(
         log_name: "test".into(),
         keep_evidence: Duration::ZERO,
     };
-    match policies.as_slice() {
-        [_] => Engine::start(setup, opened.0, opened.1, epochs, now),
-        _ => Engine::start_with(policies, setup, opened, epochs, now),
-    }
+    Engine::start(setup, log, fleet, epochs, now)
 }
 
 impl World {
@@ -482,7 +490,7 @@ impl World {
 #[test]
 fn the_secret_of_an_epoch_that_is_over_is_nowhere_on_disk_once_there_was_time() {
     let mut world = World::new(Policy::default());
-    let segment = world.engine.segments().shown();
+    let segment = world.engine.segments().first();
     let issue = segment.issue(Epoch(1)).unwrap();
     let secret = *issue.secret.expose();
     let on_disk = |world: &World| {

@@ -1,8 +1,10 @@
 //! The controller as it looks from outside: the admin socket's status and `status.json`. Sees everything
-//! and can change nothing. The status has room for one segment.
+//! and can change nothing.
+//!
+//! The file is long because every field of the status is made here.
 
 use crate::clock::{Now, steps_back};
-use crate::connections::{Connections, Live, Observed};
+use crate::connections::{Connections, Live, Observed, Report};
 use crate::decide::why_not;
 use crate::fleet::{Case, Eviction, Fleet, Override, Waiting};
 use crate::format::utc;
@@ -12,13 +14,13 @@ use crate::segment::Segment;
 use crate::segments::Segments;
 use epoch::authority::Span;
 use jiff::Timestamp;
-use policy::{Reason, Ruling, Run, State};
-use std::collections::BTreeMap;
+use policy::{Policy, Reason, Ruling, Run, State};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use wire::admin::{
     BenchmarkStatus, Control, ControllerStatus, DuplicateStatus, EpochStatus, EvictionStatus,
-    Membership, NextEpoch, NodeState, NodeStatus, Observation, OverrideStatus, PolicyStatus,
-    PskState, SCHEMA, WaitingStatus,
+    Membership, NextEpoch, NodeInSegment, NodeState, NodeStatus, Observation, OverrideStatus,
+    PolicyStatus, PskState, SCHEMA, SegmentStatus, WaitingStatus,
 };
 use wire::evidence::Signer;
 use wire::message::Phase;
@@ -39,23 +41,24 @@ impl<'e> View<'e> {
     /// Everything.
     pub(crate) fn status(&self, now: Now) -> ControllerStatus {
         let segment = self.segment();
-        let policy = segment.policy();
         ControllerStatus {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mesh: self.mesh.id.to_string(),
             generated_utc: utc(now.wall),
             alarms: self.alarms(now),
-            epoch: self.epoch_status(now),
-            policy: PolicyStatus {
-                threshold: policy.threshold,
-                max_benchmark_age: policy.oldest_seconds(),
-                epoch_seconds: policy.epoch_seconds,
-                digest: policy.digest().to_string(),
-            },
+            epoch: self.epoch_status(segment, now),
+            policy: policy_status(segment.policy()),
+            segments: self
+                .segments
+                .iter()
+                .map(|it| (it.name().clone(), self.segment_status(it, now)))
+                .collect(),
             nodes: self
-                .cases()
-                .map(|(name, case)| (name.clone(), self.node_status(name, &case, now)))
+                .fleet()
+                .nodes()
+                .keys()
+                .filter_map(|name| Some((name.clone(), self.node_status(name, now)?)))
                 .collect(),
             waiting: self
                 .fleet()
@@ -64,6 +67,48 @@ impl<'e> View<'e> {
                 .map(|(name, waiting)| (name.clone(), self.waiting_status(name, waiting)))
                 .collect(),
         }
+    }
+
+    fn segment_status(&self, segment: &Segment, now: Now) -> SegmentStatus {
+        let network = segment.network();
+        SegmentStatus {
+            id: segment.id().0,
+            v4: network.range_v4(),
+            v6: network.range_v6(),
+            epoch: self.epoch_status(segment, now),
+            policy: policy_status(segment.policy()),
+        }
+    }
+
+    /// The first segment that a node is in, and the node before its policy. One that is in none is shown as one of the
+    /// first segment that nothing was decided about.
+    pub(crate) fn home(&self, name: &NodeName) -> Option<(&'e Segment, Case<'e>)> {
+        let node = self.fleet().node(name)?;
+        let segment = self.segments.home_of(node);
+        Some((segment, self.fleet().case_as_if(segment.id(), name)?))
+    }
+
+    /// A node in one of its segments.
+    fn in_segment(&self, name: &NodeName, segment: &Segment, now: Now) -> Option<NodeInSegment> {
+        let case = self.fleet().case(segment.id(), name)?;
+        let (node, live) = (case.node, self.connections.live(name));
+        let decision = segment.judge(&case, now);
+        let member = segment.has_in_force(&node.id);
+        let acked = live.and_then(|live| live.acked.get(&segment.id()));
+        Some(NodeInSegment {
+            membership: membership(member),
+            reason: if member {
+                decision.reason.as_ref().map(Reason::to_string)
+            } else {
+                Some(why_not(&case, &decision))
+            },
+            score: decision.score,
+            epoch: acked.map(|(epoch, _)| epoch.0),
+            probation_left: case.probation_left(),
+            v4: segment.network().v4(node.host).0,
+            v6: segment.network().v6(node.host).0,
+            wireguard: node.wg(segment.id())?.to_base64(),
+        })
     }
 
     /// Conditions that an operator has to look at, with the way out.
@@ -129,10 +174,14 @@ impl<'e> View<'e> {
 
     /// Nodes whose evidence is void.
     fn void(&self, now: Now) -> Option<String> {
-        let policy = self.segment().policy();
-        let is_void = |case: &Case<'_>| policy::is_void(policy, &case.record(now), now.wall);
-        let cases = self.cases().filter(|(_, case)| is_void(case));
-        let names: Vec<&str> = cases.map(|(name, _)| name.as_str()).collect();
+        let cases = self.segments.iter().flat_map(|segment| {
+            let policy = segment.policy();
+            let is_void = |case: &Case<'_>| policy::is_void(policy, &case.record(now), now.wall);
+            let cases = self.fleet().cases(segment.id());
+            cases.filter(move |(_, case)| is_void(case))
+        });
+        let names: BTreeSet<&str> = cases.map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = names.into_iter().collect();
         let (shown, others) = names.split_at(names.len().min(MAX_NAMED));
         let more = match others.len() {
             0 => String::new(),
@@ -154,7 +203,7 @@ impl<'e> View<'e> {
         let session = own.next().and_then(|(id, _)| self.connections.session(id));
         WaitingStatus {
             node: waiting.node.to_string(),
-            wireguard: waiting.wg.to_base64(),
+            wireguard: waiting.keys.iter().map(|it| it.wg.to_base64()).collect(),
             token: waiting.token.clone(),
             since_utc: utc(waiting.since),
             address: session.map(|session| session.remote),
@@ -162,26 +211,29 @@ impl<'e> View<'e> {
         }
     }
 
-    /// One node.
-    pub(crate) fn node_status(&self, name: &NodeName, case: &Case<'_>, now: Now) -> NodeStatus {
+    /// One node: what it is everywhere, and what it is in the first of its segments; then what it is in each. `None`:
+    /// there is none of this name.
+    pub(crate) fn node_status(&self, name: &NodeName, now: Now) -> Option<NodeStatus> {
+        let (segment, case) = self.home(name)?;
+        let case = &case;
         let (node, live) = (case.node, self.connections.live(name));
-        let segment = self.segment();
         let current = segment.current();
         let member = segment.has_in_force(&node.id);
         let decision = segment.judge(case, now);
         let control = control(live, now);
-        let state = self.state_of(name, case);
-        let acked = live.and_then(|live| live.acked);
+        let state = self.state_of(name);
+        let acked = live.and_then(|live| live.acked.get(&segment.id()).copied());
         let holds = member && acked == Some((current, Phase::Activated));
         // The words of a node that is gone say nothing of now.
         let reporting = live.filter(|_| control != Control::Disconnected);
-        NodeStatus {
+        let report = reporting.and_then(|live| Some((live, live.reports.get(&segment.id())?)));
+        let segments = self.segments.of(node);
+        Some(NodeStatus {
             node: node.id.to_string(),
-            membership: if member {
-                Membership::Allowed
-            } else {
-                Membership::Denied
-            },
+            segments: segments
+                .filter_map(|it| Some((it.name().clone(), self.in_segment(name, it, now)?)))
+                .collect(),
+            membership: membership(member),
             state,
             last_benchmark: node.newest_run().map(benchmark),
             score: decision.score,
@@ -204,9 +256,11 @@ impl<'e> View<'e> {
             heard_utc: live
                 .and_then(|live| live.heard)
                 .map(|at| utc(wall(at, now))),
-            v4: self.mesh.network.v4(node.host).0,
-            v6: self.mesh.network.v6(node.host).0,
-            wireguard: node.wg.to_base64(),
+            v4: segment.network().v4(node.host).0,
+            v6: segment.network().v6(node.host).0,
+            wireguard: node
+                .wg(segment.id())
+                .map_or_else(String::new, |wg| wg.to_base64()),
             endpoints: live.map(|live| live.endpoints.clone()).unwrap_or_default(),
             epoch: acked.map(|(epoch, _)| epoch.0),
             probation_left: case.probation_left(),
@@ -216,19 +270,22 @@ impl<'e> View<'e> {
             duplicate: live
                 .and_then(|live| live.sighting(now))
                 .map(|sighting| DuplicateStatus::new(&sighting.duplicate, utc(sighting.seen.wall))),
-            observed_utc: reporting.and_then(|live| Some(utc(wall(live.observed?, now)))),
-            observes: reporting
-                .map(|live| self.observes(live, now))
+            observed_utc: report.map(|(_, report)| utc(wall(report.at, now))),
+            observes: report
+                .map(|it| self.observes(segment, it, now))
                 .unwrap_or_default(),
-            faults: reporting
-                .map(|live| live.interface.faults.clone())
-                .unwrap_or_default(),
-        }
+            faults: reporting.map(faults).unwrap_or_default(),
+        })
     }
 
     /// The faults that keep packets of a node from `peer`, by its word and by where both are.
-    fn faults_of_pair(&self, live: &Live, peer: &NodeName, observed: &Observed) -> Vec<String> {
-        let mut faults = self.faults_of_ways(peer, &observed.ways);
+    fn faults_of_pair(
+        &self,
+        segment: &Segment,
+        live: &Live,
+        (peer, observed): (&NodeName, &Observed),
+    ) -> Vec<String> {
+        let mut faults = self.faults_of_ways(segment, peer, &observed.ways);
         let is_dark = observed.rtt_v4_us.is_none() && observed.rtt_v6_us.is_none();
         if let Some(other) = self.connections.live(peer).filter(|_| is_dark) {
             let of = |live: &'_ Live| live.endpoints.iter().map(|at| at.ip()).collect::<Vec<_>>();
@@ -238,25 +295,61 @@ impl<'e> View<'e> {
     }
 
     /// Why packets to `peer` do not take the tunnel, by the word of a node whose system has these ways to it.
-    fn faults_of_ways(&self, peer: &NodeName, [v4, v6]: &[Way; 2]) -> Vec<String> {
+    fn faults_of_ways(
+        &self,
+        segment: &Segment,
+        peer: &NodeName,
+        [v4, v6]: &[Way; 2],
+    ) -> Vec<String> {
         let Some(node) = self.fleet().node(peer) else {
             return Vec::new();
         };
-        let network = &self.mesh.network;
+        let network = segment.network();
         let addresses = (network.v4(node.host).0, network.v6(node.host).0);
         let faults = [v4.fault(addresses.0.into()), v6.fault(addresses.1.into())];
         faults.into_iter().flatten().collect()
     }
 
-    /// One node's state in words.
-    pub(crate) fn state_of(&self, name: &NodeName, case: &Case<'_>) -> NodeState {
+    /// One node's state in words: the best that it is in one of its segments.
+    pub(crate) fn state_of(&self, name: &NodeName) -> NodeState {
+        let Some(node) = self.fleet().node(name) else {
+            return NodeState::Offline;
+        };
+        let states = self.segments.of(node).filter_map(|segment| {
+            let case = self.fleet().case(segment.id(), name)?;
+            Some(self.state_in(segment, name, &case))
+        });
+        let rank = |state: &NodeState| match state {
+            NodeState::Evicted => 0,
+            NodeState::Offline => 1,
+            NodeState::Quarantined => 2,
+            NodeState::Impaired => 3,
+            NodeState::Probation => 4,
+            NodeState::Active => 5,
+        };
+        let none = if node.evicted() {
+            NodeState::Evicted
+        } else if self
+            .connections
+            .live(name)
+            .is_some_and(|it| it.connection.is_some())
+        {
+            NodeState::Quarantined
+        } else {
+            NodeState::Offline
+        };
+        states.max_by_key(rank).unwrap_or(none)
+    }
+
+    fn state_in(&self, segment: &Segment, name: &NodeName, case: &Case<'_>) -> NodeState {
         let live = self.connections.live(name);
+        let report = live.and_then(|live| live.reports.get(&segment.id()));
         let connected = live.is_some_and(|live| live.connection.is_some());
         match case.verdict().map(|verdict| verdict.state) {
             _ if case.node.evicted() => NodeState::Evicted,
             _ if !connected => NodeState::Offline,
-            _ if !self.segment().has_in_force(&case.node.id) => NodeState::Quarantined,
-            _ if live.is_some_and(|live| live.interface.unusable) => NodeState::Impaired,
+            _ if !segment.has_in_force(&case.node.id) => NodeState::Quarantined,
+            _ if report.is_some_and(|it| it.interface.unusable) => NodeState::Impaired,
             Some(State::Probation) => NodeState::Probation,
             Some(State::Active | State::Quarantined | State::Evicted) | None => NodeState::Active,
         }
@@ -264,15 +357,19 @@ impl<'e> View<'e> {
 
     /// The words of a node about its peers of late. Those about a node that is no member are void if they are older than the epoch
     /// in force: a peer that was cut off answered a moment before.
-    fn observes(&self, live: &Live, now: Now) -> BTreeMap<NodeName, Observation> {
-        let segment = self.segment();
+    fn observes(
+        &self,
+        segment: &Segment,
+        (live, report): (&Live, &Report),
+        now: Now,
+    ) -> BTreeMap<NodeName, Observation> {
         let begun = segment.in_force().map(|span| span.activates);
         let is_of_before = |it: &Observed| Some(it.at) <= begun;
         let is_member = |peer: &NodeName| {
             let node = self.fleet().node(peer);
             node.is_some_and(|node| segment.has_in_force(&node.id))
         };
-        let all = live.observes.iter();
+        let all = report.observes.iter();
         let all = all.filter(|(_, it)| it.counts(now.boot));
         let all = all.filter(|(peer, it)| !is_of_before(it) || is_member(peer));
         let millis = |us: Option<u32>| us.map(|us| f64::from(us) / 1_000.0);
@@ -280,29 +377,23 @@ impl<'e> View<'e> {
             session_epoch: observed.session_epoch.map(|epoch| epoch.0),
             rtt_v4_ms: millis(observed.rtt_v4_us),
             rtt_v6_ms: millis(observed.rtt_v6_us),
-            faults: self.faults_of_pair(live, peer, observed),
+            faults: self.faults_of_pair(segment, live, (peer, observed)),
             at_utc: utc(wall(observed.at, now)),
         };
         all.map(|(peer, it)| (peer.clone(), shown(peer, it)))
             .collect()
     }
 
-    /// Every enrolled node, before the policy of the segment that is shown.
-    pub(crate) fn cases(&self) -> impl Iterator<Item = (&'e NodeName, Case<'e>)> {
-        self.fleet().cases(self.segment().id())
-    }
-
-    /// The segment that is shown.
+    /// The first segment: the fields of the status that are not of one segment by name are of this one.
     pub(crate) fn segment(&self) -> &'e Segment {
-        self.segments.shown()
+        self.segments.first()
     }
 
     pub(crate) fn fleet(&self) -> &'e Fleet {
         self.journal.fleet()
     }
 
-    fn epoch_status(&self, now: Now) -> EpochStatus {
-        let segment = self.segment();
+    fn epoch_status(&self, segment: &Segment, now: Now) -> EpochStatus {
         let current = segment.current();
         let times = |span: &Span| {
             let (at, published) = segment.standings(self.fleet()).epoch(span.epoch)?;
@@ -342,6 +433,30 @@ impl<'e> View<'e> {
                 held,
             },
         }
+    }
+}
+
+/// The faults of all interfaces of a node.
+fn faults(live: &Live) -> Vec<String> {
+    let reports = live.reports.values();
+    let faults = reports.flat_map(|report| report.interface.faults.iter().cloned());
+    faults.collect()
+}
+
+fn membership(member: bool) -> Membership {
+    if member {
+        Membership::Allowed
+    } else {
+        Membership::Denied
+    }
+}
+
+fn policy_status(policy: &Policy) -> PolicyStatus {
+    PolicyStatus {
+        threshold: policy.threshold,
+        max_benchmark_age: policy.oldest_seconds(),
+        epoch_seconds: policy.epoch_seconds,
+        digest: policy.digest().to_string(),
     }
 }
 

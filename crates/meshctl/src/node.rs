@@ -12,7 +12,7 @@ use wire::admin::{
     BannedKey, BenchmarkStatus, ControllerStatus, DuplicateStatus, EvictRequest, EvictionStatus,
     InstanceStatus, NodeState, NodeStatus, OverrideStatus, PskState, WaitingStatus,
 };
-use wire::name::NodeName;
+use wire::name::{NodeName, SegmentName};
 
 /// A verb of `meshctl node`.
 #[derive(Debug, Subcommand)]
@@ -62,6 +62,23 @@ pub(crate) enum Verb {
     Unban {
         /// The key, `node:…`.
         key: NodeId,
+    },
+    /// Let a node into a segment: it makes a key there and asks for its place.
+    Join {
+        /// The node's name.
+        name: NodeName,
+        /// The segment's name.
+        segment: SegmentName,
+    },
+    /// Take a node out of a segment now, with an epoch that does not have it.
+    Leave {
+        /// The node's name.
+        name: NodeName,
+        /// The segment's name.
+        segment: SegmentName,
+        /// Why, for the event log.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
     },
     /// End an eviction; the node's evidence decides again.
     Readmit {
@@ -118,6 +135,26 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
             let reply = client.post_form(&path, &form).await?;
             answer.show(&reply, |change| {
                 format!("{name} is evicted: {}", words::change(&change))
+            })
+        }
+        Verb::Join { name, segment } => {
+            let path = format!("/v1/nodes/{name}/segments/{segment}");
+            let reply = client.post(&path).await?;
+            answer.show(&reply, |_: NodeStatus| {
+                format!(
+                    "{name} may come into {segment}: it asks for its place when it is connected"
+                )
+            })
+        }
+        Verb::Leave {
+            name,
+            segment,
+            reason,
+        } => {
+            let path = format!("/v1/nodes/{name}/segments/{segment}/leave");
+            let reply = client.post_form(&path, &EvictRequest { reason }).await?;
+            answer.show(&reply, |change| {
+                format!("{name} is out of {segment}: {}", words::change(&change))
             })
         }
         Verb::Group(verb) => {

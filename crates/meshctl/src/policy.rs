@@ -18,7 +18,7 @@ use wire::admin::{
     NodeStatus, OverrideRequest, PolicyApplied, PolicyRequest, PolicyShown, Simulation,
     TrafficChange,
 };
-use wire::name::NodeName;
+use wire::name::{NodeName, SegmentName};
 use wire::rules::Traffic;
 
 /// A verb of `meshctl policy`.
@@ -30,16 +30,26 @@ pub(crate) enum Verb {
         file: PathBuf,
     },
     /// Show the policy in force, as a file that reads back as it.
-    Show,
+    Show {
+        /// The segment; may be left out where there is one.
+        #[arg(long, value_name = "NAME")]
+        segment: Option<SegmentName>,
+    },
     /// Show the differences between the policy in force (-) and a file (+).
     Diff {
         /// The file, or - for standard input.
         file: PathBuf,
+        /// The segment; may be left out where there is one.
+        #[arg(long, value_name = "NAME")]
+        segment: Option<SegmentName>,
     },
     /// Tell which nodes would have been in or out under a file, by what is on record.
     Simulate {
         /// The file, or - for standard input.
         file: PathBuf,
+        /// The segment; may be left out where there is one.
+        #[arg(long, value_name = "NAME")]
+        segment: Option<SegmentName>,
         /// Only what happened since then: RFC 3339, or how long ago, as in `2h`.
         #[arg(long, value_name = "TIME", value_parser = time)]
         since: Option<Timestamp>,
@@ -48,6 +58,9 @@ pub(crate) enum Verb {
     Apply {
         /// The file, or - for standard input.
         file: PathBuf,
+        /// The segment; may be left out where there is one.
+        #[arg(long, value_name = "NAME")]
+        segment: Option<SegmentName>,
     },
     /// Rule on one node for a time, whatever the policy says of it.
     Override(Override),
@@ -79,6 +92,14 @@ pub(crate) struct Override {
     reason: Option<String>,
 }
 
+/// Where the policy of a segment is.
+fn path(segment: Option<&SegmentName>) -> String {
+    match segment {
+        Some(segment) => format!("/v1/policy?segment={segment}"),
+        None => "/v1/policy".to_owned(),
+    }
+}
+
 /// Runs the command.
 pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<(), Failure> {
     match verb {
@@ -99,15 +120,15 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
                 "The policy can be used: {many} {words}{traffic}, {digest}."
             ))
         }
-        Verb::Show => {
-            let reply = client.get("/v1/policy").await?;
+        Verb::Show { segment } => {
+            let reply = client.get(&path(segment.as_ref())).await?;
             answer.show(&reply, |shown: PolicyShown| {
                 format!("# {}\n{}", shown.digest, shown.toml.trim_end())
             })
         }
-        Verb::Diff { file } => {
+        Verb::Diff { file, segment } => {
             let (policy, _) = read(&file)?;
-            let shown: PolicyShown = client.get("/v1/policy").await?.form()?;
+            let shown: PolicyShown = client.get(&path(segment.as_ref())).await?.form()?;
             let lines = diff(&shown.toml, &policy.to_toml());
             if answer.is_json() {
                 return answer.value(&json!({ "differences": lines }));
@@ -117,16 +138,28 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
                 lines => lines.join("\n"),
             })
         }
-        Verb::Simulate { file, since } => {
+        Verb::Simulate {
+            file,
+            segment,
+            since,
+        } => {
             let (_, toml) = read(&file)?;
             let since = since.map(|since| since.to_string());
-            let form = PolicyRequest { toml, since };
+            let form = PolicyRequest {
+                toml,
+                since,
+                segment,
+            };
             let reply = client.post_form("/v1/policy/simulate", &form).await?;
             answer.show(&reply, |simulation: Simulation| simulated(&simulation))
         }
-        Verb::Apply { file } => {
+        Verb::Apply { file, segment } => {
             let (_, toml) = read(&file)?;
-            let form = PolicyRequest { toml, since: None };
+            let form = PolicyRequest {
+                toml,
+                since: None,
+                segment,
+            };
             let reply = client.post_form("/v1/policy", &form).await?;
             answer.show(&reply, |applied: PolicyApplied| match applied.changed {
                 true => format!(

@@ -10,7 +10,7 @@ use clap::Subcommand;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use wire::admin::{TokenCreated, TokenInfo, TokenRequest};
-use wire::name::NodeName;
+use wire::name::{NodeName, SegmentName};
 
 /// A verb of `meshctl token`.
 #[derive(Debug, Subcommand)]
@@ -26,6 +26,10 @@ pub(crate) enum Verb {
         /// How many nodes may enrol with it, up to 1000; not together with --name.
         #[arg(long, value_name = "N", conflicts_with = "name")]
         reusable: Option<u32>,
+        /// A segment that a node may ask for, the first the one of a node that names none; repeatable
+        /// [default: the mesh's first]
+        #[arg(long, value_name = "NAME")]
+        segment: Vec<SegmentName>,
         /// A new file for the token, of mode 0600, instead of stdout; never overwritten.
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
@@ -47,12 +51,14 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
             name,
             ttl_seconds,
             reusable,
+            segment,
             output,
         } => {
             let form = TokenRequest {
                 name,
                 ttl_seconds,
                 uses: reusable,
+                segments: segment,
             };
             create(&form, output.as_deref(), client, answer).await
         }
@@ -103,7 +109,7 @@ async fn create(
 
 fn table(tokens: &[TokenInfo]) -> String {
     let mut rows = Rows::new(&[
-        "ID", "STATE", "USES", "NAME", "USED BY", "CREATED", "EXPIRES",
+        "ID", "STATE", "USES", "NAME", "SEGMENTS", "USED BY", "CREATED", "EXPIRES",
     ]);
     for token in tokens {
         rows.row([
@@ -111,12 +117,21 @@ fn table(tokens: &[TokenInfo]) -> String {
             token.state.clone(),
             format!("{} of {}", token.used_by.len(), token.uses),
             or_dash(token.name.as_ref()),
+            segments(&token.segments),
             used_by(&token.used_by),
             token.created_utc.clone(),
             token.expires_utc.clone(),
         ]);
     }
     rows.render("No tokens.")
+}
+
+fn segments(names: &[SegmentName]) -> String {
+    let names: Vec<&str> = names.iter().map(SegmentName::as_str).collect();
+    if names.is_empty() {
+        return DASH.into();
+    }
+    names.join(", ")
 }
 
 /// The nodes that used a token, the last ones if they are many.

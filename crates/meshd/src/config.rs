@@ -6,8 +6,8 @@
 use crate::addresses::{entries, for_peers, local};
 use crate::descriptors::MAX_CLIENTS;
 use crate::private::{NotPrivate, Owners};
-use crate::settings::{Role, Settings};
-use controller::EnrolmentMode;
+use crate::settings::{Role, SegmentSettings, Settings};
+use controller::{EnrolmentMode, SegmentSetup};
 use keys::EvaluatorId;
 use node::{
     Backend, BenchmarkUser, Emitter, FirewallMode, Keepalive, Labels, Mtu, OffloadSwitches, Reading,
@@ -17,7 +17,7 @@ use rustix::fs::OFlags;
 use serde::de::{DeserializeOwned, IntoDeserializer as _};
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -125,23 +125,8 @@ fn controller(
     settings: Settings,
     state_dir: &std::path::Path,
 ) -> Result<controller::Config, ConfigError> {
-    let policy = policy_of(&settings)?;
+    let segments = segments_of(&settings)?;
     let listen = settings.listen.as_deref().unwrap_or("[::]:7443");
-    let v4 = settings.mesh_v4.as_deref().unwrap_or("10.76.0.0/15");
-    let mesh_v4 = match range("mesh_v4", v4)? {
-        (IpAddr::V4(base), prefix) => (base, prefix),
-        (IpAddr::V6(_), _) => return Err(wrong("mesh_v4", "not an IPv4 range")),
-    };
-    let mesh_v6 = match settings
-        .mesh_v6
-        .as_deref()
-        .map(|text| range("mesh_v6", text))
-        .transpose()?
-    {
-        Some((IpAddr::V6(base), prefix)) => Some((base, prefix)),
-        Some((IpAddr::V4(_), _)) => return Err(wrong("mesh_v6", "not an IPv6 range")),
-        None => None,
-    };
     let metrics_listen = metrics_listen(&settings)?;
     let advertise = host_ports("advertise", settings.advertise.as_deref())?;
     let config = controller::Config {
@@ -153,8 +138,7 @@ fn controller(
         status_file: settings
             .status_file
             .unwrap_or_else(|| state_dir.join("status.json")),
-        mesh_v4,
-        mesh_v6,
+        segments,
         enrolment: choice(
             "enrolment",
             settings.enrolment.as_deref(),
@@ -163,7 +147,6 @@ fn controller(
                 ("approve", EnrolmentMode::Approve),
             ],
         )?,
-        policy,
         log_name: log_name(settings.log_name)?,
         keep_evidence: keep_evidence(settings.keep_evidence_days)?,
         adopt_log: settings
@@ -199,6 +182,64 @@ fn keep_evidence(days: Option<u64>) -> Result<Duration, ConfigError> {
             let why = format!("{days} is over {MAX_KEEP_DAYS} days; 0 keeps evidence for ever");
             Err(wrong("keep_evidence_days", why))
         }
+    }
+}
+
+/// The segments in the settings: those that are listed, or else one with the settings beside.
+///
+/// # Errors
+/// [`ConfigError`], for the first setting that does not fit, or with a file's fault.
+pub fn segments_of(settings: &Settings) -> Result<Vec<SegmentSetup>, ConfigError> {
+    let listed = settings.segment.as_deref().unwrap_or_default();
+    if listed.is_empty() {
+        let v4 = settings.mesh_v4.as_deref().unwrap_or("10.76.0.0/15");
+        let ranges = (
+            range_v4("mesh_v4", v4)?,
+            range_v6(settings.mesh_v6.as_deref())?,
+        );
+        return Ok(SegmentSetup::only(policy_of(settings)?, ranges.0, ranges.1));
+    }
+    let beside = [
+        ("mesh_v4", settings.mesh_v4.is_some()),
+        ("mesh_v6", settings.mesh_v6.is_some()),
+        ("policy_file", settings.policy_file.is_some()),
+    ];
+    let given = beside.iter().find(|(_, is_given)| *is_given);
+    if let Some(name) = given.map(|it| it.0).or(policy_settings(settings)) {
+        let why = "stands beside `segment`, where each has its own: move it there";
+        return Err(wrong(name, why));
+    }
+    let segment = |it: &SegmentSettings| {
+        let name = it.name.parse().map_err(|error| {
+            let why = format!("`{}`: {error}", it.name);
+            wrong("segment.name", why)
+        })?;
+        let policy = match &it.policy_file {
+            Some(path) => policy_in(path, settings)?,
+            None => Policy::default(),
+        };
+        Ok(SegmentSetup {
+            name,
+            policy,
+            mesh_v4: range_v4("segment.mesh_v4", &it.mesh_v4)?,
+            mesh_v6: range_v6(it.mesh_v6.as_deref())?,
+        })
+    };
+    listed.iter().map(segment).collect()
+}
+
+fn range_v4(name: &'static str, text: &str) -> Result<(Ipv4Addr, u8), ConfigError> {
+    match range(name, text)? {
+        (IpAddr::V4(base), prefix) => Ok((base, prefix)),
+        (IpAddr::V6(_), _) => Err(wrong(name, "not an IPv4 range")),
+    }
+}
+
+fn range_v6(text: Option<&str>) -> Result<Option<(Ipv6Addr, u8)>, ConfigError> {
+    match text.map(|text| range("mesh_v6", text)).transpose()? {
+        Some((IpAddr::V6(base), prefix)) => Ok(Some((base, prefix))),
+        Some((IpAddr::V4(_), _)) => Err(wrong("mesh_v6", "not an IPv6 range")),
+        None => Ok(None),
     }
 }
 
@@ -282,7 +323,15 @@ fn policy_settings(settings: &Settings) -> Option<&'static str> {
 
 /// The settings without those that make up the policy, and without the file that may hold it.
 pub fn without_policy(settings: &Settings) -> Settings {
+    let segment = settings.segment.as_ref().map(|all| {
+        let without = |it: &SegmentSettings| SegmentSettings {
+            policy_file: None,
+            ..it.clone()
+        };
+        all.iter().map(without).collect()
+    });
     Settings {
+        segment,
         policy_file: None,
         epoch_seconds: None,
         threshold: None,
@@ -726,7 +775,7 @@ mod tests {
         let RoleConfig::Controller(controller) = resolve_text(two).unwrap().role else {
             panic!("a controller")
         };
-        assert_eq!(controller.policy.metric_minimum.len(), 2);
+        assert_eq!(controller.segments[0].policy.metric_minimum.len(), 2);
     }
 
     #[test]

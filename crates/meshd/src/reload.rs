@@ -50,7 +50,7 @@ impl Reload {
             Err(error) => {
                 tracing::warn!(%error, "SIGHUP: the settings stay as they are");
                 if let Some(controller) = self.controller.get() {
-                    let _ = controller.change_policy(Err(error.to_string()));
+                    let _ = controller.change_policies(Err(error.to_string()));
                 }
                 return;
             }
@@ -85,11 +85,15 @@ impl Reload {
         let Some(controller) = self.controller.get() else {
             return false;
         };
-        let policy = config::policy_of(read).map_err(|error| error.to_string());
-        if let Err(error) = &policy {
+        let policies = config::segments_of(read).map_err(|error| error.to_string());
+        let policies = policies.map(|all| {
+            let all = all.into_iter();
+            all.map(|segment| (segment.name, segment.policy)).collect()
+        });
+        if let Err(error) = &policies {
             tracing::warn!(%error, "SIGHUP: the policy stays as it is");
         }
-        match controller.change_policy(policy) {
+        match controller.change_policies(policies) {
             Ok(is_other) => is_other,
             Err(error) => {
                 tracing::warn!(%error, "SIGHUP: the policy stays as it is");

@@ -58,6 +58,20 @@ impl From<String> for NumberOrWord {
     }
 }
 
+/// A segment of a controller's mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentSettings {
+    /// Its name.
+    pub name: String,
+    /// File with its whole policy [default: the default policy]
+    pub policy_file: Option<PathBuf>,
+    /// Its IPv4 range, which overlaps that of no other.
+    pub mesh_v4: String,
+    /// Its IPv6 range [default: derived from the mesh's id and the segment's number, in fd00::/8]
+    pub mesh_v6: Option<String>,
+}
+
 /// Declares [`Settings`]: `role name: type = "value name"`, each optional.
 macro_rules! settings {
     ($($(#[$doc:meta])* [$role:ident] $name:ident: $type:ty, $env:literal;)*) => {
@@ -67,19 +81,27 @@ macro_rules! settings {
         #[allow(rustdoc::broken_intra_doc_links, reason = "these are help texts, with brackets as in help texts")]
         pub struct Settings {
             $($(#[$doc])* #[arg(long, env = $env, hide_env_values = true)] pub $name: Option<$type>,)*
+            /// A controller's segments; in the file alone.
+            #[arg(skip)]
+            pub segment: Option<Vec<SegmentSettings>>,
         }
 
         impl Settings {
             /// These settings, and those of `other` that are missing here.
             #[must_use]
             pub fn or(self, other: Self) -> Self {
-                Self { $($name: self.$name.or(other.$name),)* }
+                Self {
+                    $($name: self.$name.or(other.$name),)*
+                    segment: self.segment.or(other.segment),
+                }
             }
 
             /// The first setting that does not belong to `role`.
             pub fn misplaced(&self, role: Role) -> Option<&'static str> {
                 let given = [$((stringify!($name), Owner::$role, self.$name.is_some())),*];
-                given.iter().find(|(_, owner, set)| *set && !owner.serves(role)).map(|(name, ..)| *name)
+                let segment = ("segment", Owner::Controller, self.segment.is_some());
+                let mut given = given.iter().chain([&segment]);
+                given.find(|(_, owner, set)| *set && !owner.serves(role)).map(|(name, ..)| *name)
             }
         }
     };

@@ -36,7 +36,7 @@
 //! The file is long because it is a list.
 
 use crate::instance::{Duplicate, Seen};
-use crate::name::NodeName;
+use crate::name::{NodeName, SegmentName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -136,10 +136,13 @@ pub struct ControllerStatus {
     /// Conditions that an operator has to look at, with the way out; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alarms: Vec<String>,
-    /// The epoch in force.
+    /// The epoch in force in the first segment.
     pub epoch: EpochStatus,
-    /// The policy in force.
+    /// The policy in force in the first segment.
     pub policy: PolicyStatus,
+    /// Every segment, by name.
+    #[serde(default)]
+    pub segments: BTreeMap<SegmentName, SegmentStatus>,
     /// Every enrolled node, by name.
     pub nodes: BTreeMap<NodeName, NodeStatus>,
     /// Nodes that an operator has not approved yet, by the names that they would have.
@@ -147,13 +150,51 @@ pub struct ControllerStatus {
     pub waiting: BTreeMap<NodeName, WaitingStatus>,
 }
 
+/// A segment, by its controller.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SegmentStatus {
+    /// Its number, which keys and signatures have.
+    pub id: u32,
+    /// Its IPv4 range.
+    pub v4: String,
+    /// Its IPv6 range.
+    pub v6: String,
+    /// The epoch in force.
+    pub epoch: EpochStatus,
+    /// The policy in force.
+    pub policy: PolicyStatus,
+}
+
+/// A node in one of its segments.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeInSegment {
+    /// Membership in the epoch in force.
+    pub membership: Membership,
+    /// Why it is denied, or why it soon will be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The score that the segment's policy makes of the node's evidence, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// Newest epoch that it acknowledged as active.
+    pub epoch: Option<u64>,
+    /// Epochs for which it stays on probation, the one in force included.
+    pub probation_left: u32,
+    /// Its IPv4 address.
+    pub v4: Ipv4Addr,
+    /// Its IPv6 address.
+    pub v6: Ipv6Addr,
+    /// Its WireGuard key, base64.
+    pub wireguard: String,
+}
+
 /// A node that waits for an operator's approval.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingStatus {
     /// Identity, `node:…`.
     pub node: String,
-    /// Its WireGuard key, base64.
-    pub wireguard: String,
+    /// Its WireGuard keys, base64, one for each segment that it asks for.
+    pub wireguard: Vec<String>,
     /// The token that it came with.
     pub token: String,
     /// Since when it waits.
@@ -171,8 +212,8 @@ pub struct WaitingStatus {
 pub struct BannedKey {
     /// Identity, `node:…`.
     pub node: String,
-    /// Its WireGuard key, base64, which is banned with it.
-    pub wireguard: String,
+    /// Its WireGuard keys, base64, which are banned with it.
+    pub wireguard: Vec<String>,
     /// The name that it had.
     pub name: NodeName,
     /// Since when it is banned.
@@ -235,6 +276,9 @@ pub struct PolicyStatus {
 pub struct NodeStatus {
     /// Identity, `node:…`.
     pub node: String,
+    /// The segments that it is in, by name. What follows and is not the same in all is of the first of them.
+    #[serde(default)]
+    pub segments: BTreeMap<SegmentName, NodeInSegment>,
     /// Membership in the epoch in force.
     pub membership: Membership,
     /// State in words.
@@ -471,6 +515,9 @@ pub struct OverrideRequest {
 pub struct PolicyRequest {
     /// Its file.
     pub toml: String,
+    /// The segment; `None`: the only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<SegmentName>,
     /// For a trial: the time from which differences are told, in RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
@@ -665,6 +712,9 @@ pub struct TokenRequest {
     /// How many nodes may enrol with it; one unless told. More than one only without a name.
     #[serde(default)]
     pub uses: Option<u32>,
+    /// The segments that they may ask for; the first is the one of a node that names none. Empty: the mesh's first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<SegmentName>,
 }
 
 /// A new token. Holds a secret.
@@ -685,6 +735,9 @@ pub struct TokenInfo {
     pub id: String,
     /// The only name that it admits.
     pub name: Option<NodeName>,
+    /// The segments that a node may ask for with it.
+    #[serde(default)]
+    pub segments: Vec<SegmentName>,
     /// `open`, `used`, `revoked` or `expired`.
     pub state: String,
     /// When it was created.

@@ -393,6 +393,12 @@ pub enum Refusal {
          for `meshctl node unban`"
     )]
     Banned,
+    /// The mesh has no such segment, or the token is not for it.
+    #[error(
+        "the mesh has no such segment, or the token does not allow it: see `segments`, or ask for a token of \
+         `meshctl token create --segment`"
+    )]
+    Segment,
 }
 
 const SMALL: usize = 4 << 10;

@@ -108,12 +108,10 @@ impl World {
         let Opened { log, fleet, epochs } = opened.expect("what the engine wrote opens again");
         let authority = AUTHORITY.expose_base64();
         let setup = Setup {
-            policy: Policy {
+segments: controller::SegmentSetup::only(Policy {
                 epoch_seconds: 10,
                 ..Policy::default()
-            },
-            mesh_v4: (Ipv4Addr::new(10, 76, 0, 0), 16),
-            mesh_v6: None,
+            }, (Ipv4Addr::new(10, 76, 0, 0), 16), None),
             advertise: vec!["192.0.2.1:7443".into()],
             controller: ControllerId([1; 32]),
             enrolment: Default::default(),
@@ -288,6 +286,7 @@ impl World {
             name: (bound & 1 == 1).then(|| name(node)),
             ttl_seconds: Some(60 + u64::from(bound)),
             uses: None,
+            segments: Vec::new(),
         };
         let now = self.now;
         if let Ok(Answer::Created(created)) =

@@ -2,7 +2,7 @@
 
 use super::Fleet;
 use crate::by::By;
-use crate::event::text;
+use crate::event::{KeyIn, text};
 use jiff::Timestamp;
 use keys::{NodeId, WgPublicKey};
 use serde::{Deserialize, Serialize};
@@ -15,9 +15,8 @@ pub struct Waiting {
     /// Its identity.
     #[serde(with = "text")]
     pub node: NodeId,
-    /// Its WireGuard key.
-    #[serde(with = "text")]
-    pub wg: WgPublicKey,
+    /// The segments that it asks for, with its WireGuard key in each.
+    pub keys: Vec<KeyIn>,
     /// The token that it came with.
     pub token: String,
     /// Since when it waits.
@@ -30,9 +29,8 @@ pub struct Banned {
     /// Its identity.
     #[serde(with = "text")]
     pub node: NodeId,
-    /// Its WireGuard key.
-    #[serde(with = "text")]
-    pub wg: WgPublicKey,
+    /// Its WireGuard keys.
+    pub keys: Vec<KeyIn>,
     /// The name that it had.
     pub name: NodeName,
     /// When it was removed.
@@ -44,11 +42,11 @@ pub struct Banned {
 }
 
 impl Waiting {
-    pub(super) fn new(node: NodeId, wg: WgPublicKey, token: &str, since: Timestamp) -> Self {
+    pub(super) fn new(node: NodeId, keys: &[KeyIn], token: &str, since: Timestamp) -> Self {
         let token = token.to_owned();
         Self {
             node,
-            wg,
+            keys: keys.to_vec(),
             token,
             since,
         }
@@ -66,14 +64,21 @@ impl Fleet {
         self.waiting.iter().find(|(_, waiting)| waiting.node == *id)
     }
 
+    /// Whether a node that waits has this key.
+    pub fn waits_with(&self, wg: &WgPublicKey) -> bool {
+        let keys = self.waiting.values().flat_map(|it| &it.keys);
+        keys.into_iter().any(|key| key.wg == *wg)
+    }
+
     /// The keys that may not enrol.
     pub fn banned(&self) -> &[Banned] {
         &self.banned
     }
 
     /// Whether one of a node's keys may not enrol.
-    pub fn is_banned(&self, node: &NodeId, wg: &WgPublicKey) -> bool {
+    pub fn is_banned(&self, node: &NodeId, keys: &[WgPublicKey]) -> bool {
         let mut banned = self.banned.iter();
-        banned.any(|banned| banned.node == *node || banned.wg == *wg)
+        let is_its = |key: &KeyIn| keys.contains(&key.wg);
+        banned.any(|banned| banned.node == *node || banned.keys.iter().any(is_its))
     }
 }

@@ -5,9 +5,9 @@ use super::ageing::Ageing;
 use super::kept::{MOST_KEPT, Records};
 use crate::by::By;
 use crate::clock::Now;
-use crate::event::{Accepted, Event, Verdict, text};
+use crate::event::{Accepted, Event, KeyIn, Verdict, text};
 use jiff::Timestamp;
-use keys::{NodeId, WgPublicKey};
+use keys::{NodeId, SegmentId, WgPublicKey};
 use policy::{History, Record, Ruling, Run, Standing, Unacceptable};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -32,10 +32,13 @@ pub struct Node {
     /// Its identity.
     #[serde(with = "text")]
     pub id: NodeId,
-    /// Its WireGuard key.
-    #[serde(with = "text")]
-    pub wg: WgPublicKey,
-    /// Its number in the mesh's address ranges.
+    /// Its WireGuard key in each segment that it is in.
+    keys: Vec<KeyIn>,
+    /// Segments that it may ask for: by its token, or by an operator's word.
+    allowed: BTreeSet<SegmentId>,
+    /// Those of them that an operator has let it into, and that it has not asked for yet.
+    invited: BTreeSet<SegmentId>,
+    /// Its number in the address ranges of all segments.
     pub host: u32,
     /// When it was enrolled.
     pub enrolled_at: Timestamp,
@@ -121,10 +124,12 @@ impl<'f> Case<'f> {
 }
 
 impl Node {
-    pub(super) fn new(id: NodeId, wg: WgPublicKey, host: u32, at: Timestamp) -> Self {
+    pub(super) fn new(id: NodeId, keys: &[KeyIn], host: u32, at: Timestamp) -> Self {
         Self {
             id,
-            wg,
+            keys: keys.to_vec(),
+            allowed: keys.iter().map(|key| key.segment).collect(),
+            invited: BTreeSet::new(),
             host,
             enrolled_at: at,
             eviction: None,
@@ -132,6 +137,60 @@ impl Node {
             overriding: None,
             records: Records::default(),
         }
+    }
+
+    /// Its WireGuard key in a segment; `None`: it is not in it.
+    pub fn wg(&self, segment: SegmentId) -> Option<WgPublicKey> {
+        let mut keys = self.keys.iter();
+        keys.find(|key| key.segment == segment).map(|key| key.wg)
+    }
+
+    /// Whether it is in a segment.
+    pub fn is_in(&self, segment: SegmentId) -> bool {
+        self.wg(segment).is_some()
+    }
+
+    /// Its keys, one for each segment that it is in.
+    pub fn keys(&self) -> &[KeyIn] {
+        &self.keys
+    }
+
+    /// Whether it may ask for a place in a segment.
+    pub fn may_ask_for(&self, segment: SegmentId) -> bool {
+        self.allowed.contains(&segment)
+    }
+
+    /// The segments that it is to ask for, at an operator's word.
+    pub fn invited(&self) -> &BTreeSet<SegmentId> {
+        &self.invited
+    }
+
+    pub(super) fn allow(&mut self, segments: &[SegmentId]) {
+        self.allowed.extend(segments);
+    }
+
+    pub(super) fn invite(&mut self, segment: SegmentId) {
+        self.allowed.insert(segment);
+        self.invited.insert(segment);
+    }
+
+    pub(super) fn join(&mut self, key: KeyIn) {
+        self.leave(key.segment);
+        self.allowed.insert(key.segment);
+        self.keys.push(key);
+        self.keys.sort_by_key(|key| key.segment);
+    }
+
+    /// It is out, and may not ask again.
+    pub(super) fn leave(&mut self, segment: SegmentId) {
+        self.keys.retain(|key| key.segment != segment);
+        self.allowed.remove(&segment);
+        self.invited.remove(&segment);
+    }
+
+    /// Another identity has the name: it is in the segments that it asked for, and in no other.
+    pub(super) fn forget_keys(&mut self) {
+        self.keys.clear();
     }
 
     /// The evidence accepted earlier, as far as it concerns a run. `known` says which challenges are.

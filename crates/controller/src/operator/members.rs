@@ -7,13 +7,14 @@ use crate::enrol::{Admission, Newcomer};
 use crate::event::Event;
 use crate::fleet::Banned;
 use crate::format::utc;
+use crate::membership::named;
 use crate::request::Answer;
 use crate::rotate::Rotation;
 use ::admin::Refused;
 use keys::NodeId;
-use wire::NodeName;
 use wire::admin::{BannedKey, EvictRequest};
 use wire::message::Refusal;
+use wire::{NodeName, SegmentName, ToNode};
 
 impl Operator<'_> {
     /// Gives a node that waits its place. Its connection hears of it from the engine.
@@ -21,7 +22,7 @@ impl Operator<'_> {
         let fleet = self.fleet();
         let waiting = fleet.waiting().get(name).cloned();
         let waiting = waiting.ok_or_else(|| nobody_waits(name))?;
-        let Rotation { mesh, segments, .. } = &self.rotation;
+        let Rotation { segments, .. } = &self.rotation;
         let admission = match fleet.node(name) {
             // Another node has had the name, and the token was for it: its keys are replaced.
             Some(node) => Ok(Admission::Rekeyed {
@@ -31,7 +32,7 @@ impl Operator<'_> {
                 event: Event::NodeRekeyed {
                     name: name.clone(),
                     node: waiting.node,
-                    wg: waiting.wg,
+                    keys: waiting.keys.clone(),
                     token: waiting.token,
                 },
             }),
@@ -39,10 +40,10 @@ impl Operator<'_> {
                 let newcomer = Newcomer {
                     name: name.clone(),
                     node: waiting.node,
-                    wg: waiting.wg,
+                    keys: waiting.keys,
                     token: waiting.token,
                 };
-                newcomer.create(&mesh.network, fleet, segments)
+                newcomer.create(fleet, segments)
             }
         };
         let done = admission.and_then(|it| it.carry_out(&mut self.rotation, self.by, now));
@@ -59,10 +60,7 @@ impl Operator<'_> {
             ),
         })?;
         tracing::info!(node = %name, "node approved");
-        let case = self.fleet().case(self.shown().id(), name);
-        let case = case.ok_or_else(|| unknown(name))?;
-        let status = self.view().node_status(name, &case, now);
-        Ok(Answer::Node(Box::new(status)))
+        self.node(name, now)
     }
 
     /// Sends a node away that waits. Its token stays used.
@@ -112,7 +110,7 @@ impl Operator<'_> {
         let event = Event::NodeRemoved {
             name: name.clone(),
             node: id,
-            wg: node.wg,
+            keys: node.keys().to_vec(),
             reason: form.reason,
         };
         let done = self
@@ -121,6 +119,75 @@ impl Operator<'_> {
         done.map_err(|error| unpublished(&error))?;
         tracing::info!(node = %name, key = id.short(), "node removed for good");
         Ok(Answer::Change(self.change(now)))
+    }
+
+    /// Lets a node into a segment. It has to make a key there, and asks with that.
+    pub(super) fn let_into(
+        &mut self,
+        name: &NodeName,
+        segment: &SegmentName,
+        now: Now,
+    ) -> Result<Answer, Refused> {
+        let id = named(self.rotation.segments, segment)?.id();
+        let node = self.fleet().node(name).ok_or_else(|| unknown(name))?;
+        if node.is_in(id) {
+            let hint = format!("`meshctl explain {name}` says why it is where it is");
+            let error = format!("{name} is in {segment} already");
+            return Err(Refused::new(409, error, hint));
+        }
+        if !node.invited().contains(&id) {
+            let event = Event::NodeInvited {
+                name: name.clone(),
+                segment: id,
+            };
+            self.commit(event, now)?;
+            tracing::info!(node = %name, %segment, "node let into a segment");
+        }
+        let name_of_segment = segment.clone();
+        self.tell(
+            name,
+            ToNode::Invited {
+                name: name_of_segment,
+            },
+        );
+        self.node(name, now)
+    }
+
+    /// Takes a node out of a segment: like an eviction there, with an epoch at once that does not have it.
+    pub(super) fn take_out(
+        &mut self,
+        name: &NodeName,
+        segment: &SegmentName,
+        form: EvictRequest,
+        now: Now,
+    ) -> Result<Answer, Refused> {
+        check_reason(&form)?;
+        let id = named(self.rotation.segments, segment)?.id();
+        let node = self.fleet().node(name).ok_or_else(|| unknown(name))?;
+        if !node.is_in(id) && !node.may_ask_for(id) {
+            let hint = format!("`meshctl node show {name}` names those that it is in");
+            let error = format!("{name} is not in {segment}");
+            return Err(Refused::new(409, error, hint));
+        }
+        let event = Event::NodeLeftSegment {
+            name: name.clone(),
+            segment: id,
+            reason: form.reason,
+        };
+        let (by, cause) = (self.by, Cause::Departure);
+        let done = self.rotation.shut_out_of(by, name, id, cause, event, now);
+        done.map_err(|error| unpublished(&error))?;
+        tracing::info!(node = %name, %segment, "node taken out of a segment");
+        self.tell(name, ToNode::Left { segment: id });
+        let change = self.change_of(self.rotation.segments.get(id), now);
+        Ok(Answer::Change(change))
+    }
+
+    fn tell(&mut self, name: &NodeName, message: ToNode) {
+        let live = self.rotation.connections.live(name);
+        if let Some(id) = live.and_then(|live| live.connection) {
+            self.rotation.output.send(id, message);
+        }
     }
 
     /// The keys that may not enrol.
@@ -144,7 +211,7 @@ impl Operator<'_> {
 fn banned(banned: &Banned) -> BannedKey {
     BannedKey {
         node: banned.node.to_string(),
-        wireguard: banned.wg.to_base64(),
+        wireguard: banned.keys.iter().map(|it| it.wg.to_base64()).collect(),
         name: banned.name.clone(),
         at_utc: utc(banned.at),
         by: banned.by.map(|by| by.to_string()),

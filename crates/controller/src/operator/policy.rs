@@ -4,28 +4,29 @@ use super::{MAX_WORDS, Operator, unknown, unpublished};
 use crate::clock::Now;
 use crate::event::Event;
 use crate::explain::{explain, when};
+use crate::membership::named;
 use crate::replay::{self, Unreplayed};
 use crate::request::Answer;
 use crate::rotate::Rotation;
+use crate::segment::Segment;
 use ::admin::Refused;
 use jiff::Timestamp;
 use keys::SegmentId;
 use policy::{Policy, Ruling};
-use wire::NodeName;
 use wire::admin::{Membership, OverrideRequest, PolicyShown};
+use wire::{NodeName, SegmentName};
 
 impl Operator<'_> {
     pub(super) fn explain(&self, name: &NodeName, now: Now) -> Result<Answer, Refused> {
-        let (view, segment) = (self.view(), self.shown());
-        let case = self.fleet().case(segment.id(), name);
-        let case = case.ok_or_else(|| unknown(name))?;
+        let view = self.view();
+        let (segment, case) = view.home(name).ok_or_else(|| unknown(name))?;
         let member = segment.standings(self.fleet()).roster().contains(name);
         let held = segment.held().contains(name);
         let mut explanation = explain(&case, segment.policy(), (member, held), now);
         let allowed = explanation.decision.membership == Membership::Allowed;
         let when = when(segment, member, allowed || held, now);
         explanation.outlook.extend(when);
-        explanation.status = Some(view.node_status(name, &case, now));
+        explanation.status = view.node_status(name, now);
         Ok(Answer::Explanation(Box::new(explanation)))
     }
 
@@ -40,22 +41,42 @@ impl Operator<'_> {
         Ok(Answer::Explanation(Box::new(explained)))
     }
 
-    pub(super) fn policy(&self) -> Answer {
-        let policy = self.shown().policy();
-        Answer::Policy(PolicyShown {
+    pub(super) fn policy(&self, segment: Option<&SegmentName>) -> Result<Answer, Refused> {
+        let policy = self.meant(segment)?.policy();
+        Ok(Answer::Policy(PolicyShown {
             digest: policy.digest().to_string(),
             toml: policy.to_toml(),
-        })
+        }))
     }
 
-    /// Puts another policy in force in the segment that is shown; whether it is another than before.
-    pub(crate) fn change_policy(&mut self, policy: Policy, now: Now) -> Result<bool, Refused> {
+    /// The segment of this name; without one, the only one.
+    fn meant(&self, name: Option<&SegmentName>) -> Result<&Segment, Refused> {
+        let segments = &self.rotation.segments;
+        match name {
+            Some(name) => named(segments, name),
+            None if segments.iter().count() == 1 => Ok(segments.first()),
+            None => {
+                let all: Vec<&str> = segments.iter().map(|it| it.name().as_str()).collect();
+                let hint = format!("name one with --segment: {}", all.join(", "));
+                Err(Refused::new(400, "the mesh has several segments", hint))
+            }
+        }
+    }
+
+    /// Puts another policy in force in a segment; whether it is another than before.
+    pub(crate) fn change_policy(
+        &mut self,
+        segment: Option<&SegmentName>,
+        policy: Policy,
+        now: Now,
+    ) -> Result<bool, Refused> {
         policy.validate().map_err(|error| {
             let hint = "`meshctl policy check FILE` says whether a file can be used";
             Refused::new(400, format!("the policy cannot be used: {error}"), hint)
         })?;
-        let id = self.shown().id();
-        if *self.shown().policy() == policy {
+        let meant = self.meant(segment)?;
+        let id = meant.id();
+        if *meant.policy() == policy {
             return Ok(false);
         }
         let digest = policy.digest();
@@ -71,10 +92,12 @@ impl Operator<'_> {
 
     pub(super) fn simulate(
         &self,
+        segment: Option<&SegmentName>,
         policy: &Policy,
         since: Option<Timestamp>,
     ) -> Result<Answer, Refused> {
-        let simulation = replay::simulate(self.rotation.journal.log(), policy, since);
+        let of = self.meant(segment)?.id();
+        let simulation = replay::simulate(self.rotation.journal.log(), policy, since, of);
         let simulation = simulation.map_err(|error| unreplayed(&error))?;
         Ok(Answer::Simulation(Box::new(simulation)))
     }
@@ -191,10 +214,7 @@ impl Operator<'_> {
             journal, segments, ..
         } = &mut self.rotation;
         segments.want_join_of(journal.fleet(), &name, now);
-        let case = self.fleet().case(self.shown().id(), &name);
-        let case = case.ok_or_else(|| unknown(&name))?;
-        let status = self.view().node_status(&name, &case, now);
-        Ok(Answer::Node(Box::new(status)))
+        self.node(&name, now)
     }
 }
 

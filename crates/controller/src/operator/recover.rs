@@ -78,7 +78,9 @@ impl Operator<'_> {
             let error = "no node has proved that this log is an old copy";
             Refused::new(409, error, hint)
         })?;
-        let newest = self.shown().newest().map_or(0, |span| span.epoch.0);
+        let segments = self.rotation.segments.iter();
+        let newest = segments.filter_map(|it| it.newest()).map(|it| it.epoch.0);
+        let newest = newest.max().unwrap_or_default();
         if seen.0 > newest.saturating_add(MAX_JUMP) {
             let error =
                 format!("epoch {seen} is more than {MAX_JUMP} beyond {newest}, the newest here");

@@ -13,7 +13,8 @@ use rand_core::OsRng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use wire::signed::VerifyError;
-use wire::{EpochUpdate, Excluded, Member, NodeName, Signed};
+use wire::update::MAX_REASON_LEN;
+use wire::{EpochUpdate, Excluded, Member, NodeName, Rules, Signed};
 
 /// An epoch that is decided and signed, and not yet durable.
 #[derive(Debug)]
@@ -76,7 +77,12 @@ impl Segment {
         let decided = recorded(foreseen, about, draft.cause, ballot, basis.now);
         let reason = |name: &NodeName| {
             let reason = ballot.excluded.get(name).cloned();
-            let reason = reason.unwrap_or_else(|| REMOVED.to_owned());
+            let gone = if foreseen.node(name).is_some() {
+                LEFT
+            } else {
+                REMOVED
+            };
+            let reason = reason.unwrap_or_else(|| gone.to_owned());
             (name.clone(), reason)
         };
         let removed: BTreeMap<_, _> = draft
@@ -120,6 +126,29 @@ impl Segment {
         }
     }
 
+    fn member(&self, name: &NodeName, node: &Node, rules: &Rules) -> Option<Member> {
+        Some(Member {
+            node: node.id,
+            name: name.clone(),
+            // A ballot names nodes of this segment, and each has a key in it.
+            wg: node.wg(self.id)?,
+            v4: self.network.v4(node.host).0,
+            v6: self.network.v6(node.host).0,
+            groups: rules.groups_of(&node.groups),
+        })
+    }
+
+    fn exclusion(&self, name: &NodeName, node: &Node, reason: &str) -> Excluded {
+        let end = reason.floor_char_boundary(MAX_REASON_LEN);
+        Excluded {
+            node: node.id,
+            name: name.clone(),
+            v4: self.network.v4(node.host).0,
+            v6: self.network.v6(node.host).0,
+            reason: reason.get(..end).unwrap_or_default().to_owned(),
+        }
+    }
+
     /// Draws the epoch's secret and signs the update that commits to it.
     ///
     /// The secret is fresh and depends on nothing that was there before: a node that was excluded can derive
@@ -140,8 +169,8 @@ impl Segment {
         };
         let members = ballot.roster.iter();
         let rules = self.policy.rules();
-        let member = |name| mesh.member(name, node(name), &rules);
-        let mut roster: Vec<Member> = members.map(member).collect();
+        let member = |name| self.member(name, node(name), &rules);
+        let mut roster: Vec<Member> = members.filter_map(member).collect();
         let is_hub = |member: &Member| rules.hubs.shares(member.groups);
         if !rules.hubs.is_empty() && !roster.iter().any(is_hub) {
             let hub = rules.names(rules.hubs).collect::<Vec<_>>().join(", ");
@@ -150,7 +179,7 @@ impl Segment {
         roster.sort_by_key(|member| member.node);
         let others = ballot.excluded.iter();
         let mut excluded: Vec<Excluded> = others
-            .map(|(name, reason)| mesh.exclusion(name, node(name), reason))
+            .map(|(name, reason)| self.exclusion(name, node(name), reason))
             .collect();
         excluded.sort_by_key(|excluded| excluded.node);
         let update = EpochUpdate {
@@ -183,5 +212,7 @@ impl Segment {
     }
 }
 
+/// Said of a node that is in other segments, if in any.
+const LEFT: &str = "is in this segment no more";
 /// Said of a node that is enrolled no more.
 const REMOVED: &str = "removed for good";

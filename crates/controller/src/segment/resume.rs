@@ -1,27 +1,22 @@
 //! A segment as the log left it: the machine at its place on this boot's clock, and the updates that can still
 //! be pushed. Refuses stored updates that this authority did not sign.
 
-use super::{Basis, Issue, Phase, SETTLE, Segment, timing};
+use super::{Basis, Issue, Phase, SETTLE, Segment, Settings, timing};
 use crate::clock::steps_back;
 use crate::event::Published;
 use crate::log::StoredEpoch;
 use epoch::authority::{Authority, Span};
 use jiff::Timestamp;
-use keys::{Epoch, SegmentId};
-use policy::Policy;
+use keys::Epoch;
 use std::sync::Arc;
 use std::time::Duration;
 
 impl Segment {
     /// Resumes a segment with the epochs of it that were `stored`, or begins one that the log does not know.
-    pub(crate) fn resume(
-        id: SegmentId,
-        policy: Policy,
-        stored: Vec<StoredEpoch>,
-        basis: Basis<'_>,
-    ) -> Self {
+    pub(crate) fn resume(settings: Settings, stored: Vec<StoredEpoch>, basis: Basis<'_>) -> Self {
         let Basis { fleet, now, .. } = basis;
-        let mut segment = Self::new(id, policy);
+        let id = settings.id;
+        let mut segment = Self::new(settings);
         let Some((current, next)) = segment.recorded(basis) else {
             return segment;
         };

@@ -283,6 +283,7 @@ fn a_token_lives_as_long_as_it_was_made_for_whatever_the_wall_clock_does() {
             name: None,
             ttl_seconds: Some(60),
             uses: None,
+            segments: Vec::new(),
         };
         match world.ask(Request::CreateToken(form)) {
             Ok(Answer::Created(created)) => (created.id, created.token.parse::<Token>().unwrap()),

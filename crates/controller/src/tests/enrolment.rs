@@ -85,6 +85,7 @@ fn a_token_for_no_nodes_for_too_many_or_for_one_name_many_times_is_refused() {
             uses: Some(uses),
             name,
             ttl_seconds: None,
+            segments: Vec::new(),
         };
         let refused = world.ask(Request::CreateToken(form)).err().unwrap();
         assert!(refused.contains(words), "{refused}");
@@ -188,7 +189,7 @@ fn a_lost_wireguard_key_is_replaced_with_a_token_and_evidence_stays() {
     let status = world.status_of(&node);
     assert_eq!(status.wireguard, new.to_base64());
     assert!(status.last_benchmark.is_some());
-    let segment = world.engine.segments().shown();
+    let segment = world.engine.segments().first();
     let newest = segment.newest().unwrap().epoch;
     let update = &segment.issue(newest).unwrap().update;
     assert_eq!(update.roster[0].wg, new);

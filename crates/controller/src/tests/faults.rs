@@ -72,9 +72,11 @@ fn a_range_that_is_too_small_for_its_nodes_is_refused() {
     let trusted = [authority.public()];
     let Opened { log, fleet, epochs } = Log::open(&path, log_key(), &trusted).unwrap();
     let setup = Setup {
-        policy: Policy::default(),
-        mesh_v4: ([10, 0, 0, 0].into(), 30),
-        mesh_v6: None,
+        segments: crate::setup::SegmentSetup::only(
+            Policy::default(),
+            ([10, 0, 0, 0].into(), 30),
+            None,
+        ),
         advertise: Vec::new(),
         controller: ControllerId([1; 32]),
         enrolment: Default::default(),
@@ -257,6 +259,7 @@ fn while_no_evidence_can_be_kept_nobody_is_judged_and_epochs_go_on() {
             name: None,
             ttl_seconds: None,
             uses: None,
+            segments: Vec::new(),
         };
         let mut tries = 0..200;
         while !world.engine.log().has_spent_its_room() && tries.next().is_some() {

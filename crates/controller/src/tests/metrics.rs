@@ -31,7 +31,7 @@ const VALUES: &[(Metric, &str)] = &[
     (
         metrics::REFUSALS,
         "not_enrolled bad_token name_taken key_taken mesh_full superseded protocol busy stopping \
-         too_much weak_key duplicate in_range rejected banned",
+         too_much weak_key duplicate in_range rejected banned segment",
     ),
 ];
 

@@ -56,7 +56,7 @@ fn old_evidence_leaves_and_nothing_else_and_the_state_is_the_same() {
     assert_eq!(world.evidence(&a, 0.95), None);
     assert_eq!(world.status_of(&a).membership, Membership::Allowed);
     let folded = world.folded();
-    let policy = world.engine.segments().shown().policy().clone();
+    let policy = world.engine.segments().first().policy().clone();
     world.restart(policy, Duration::ZERO, "boot");
     assert_eq!(world.folded(), folded);
 }

@@ -22,14 +22,14 @@ fn explained_at(world: &mut World, node: &Node, then: Timestamp) -> Explanation 
 }
 
 fn simulated(world: &mut World, policy: Policy, since: Option<Timestamp>) -> Simulation {
-    match world.ask(Request::Simulate(Box::new(policy), since)) {
+    match world.ask(Request::Simulate(None, Box::new(policy), since)) {
         Ok(Answer::Simulation(simulation)) => *simulation,
         _ => panic!("no simulation"),
     }
 }
 
 fn change(world: &mut World, policy: Policy) -> Result<bool, String> {
-    let changed = world.ask(Request::ChangePolicy(Box::new(policy)));
+    let changed = world.ask(Request::ChangePolicy(None, Box::new(policy)));
     world.pass(ms(10));
     match changed? {
         Answer::PolicyApplied(applied) => Ok(applied.changed),
@@ -146,7 +146,9 @@ fn a_policy_file_that_cannot_be_used_is_an_alarm_until_one_can() {
         "{alarms:?}"
     );
     let now = world.now;
-    let changed = world.engine.change_policy(lenient(), Some(By::Signal), now);
+    let changed = world
+        .engine
+        .change_policy(None, lenient(), Some(By::Signal), now);
     assert_eq!(changed.ok(), Some(false));
     assert!(world.status().alarms.is_empty());
 }

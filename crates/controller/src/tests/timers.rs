@@ -122,7 +122,17 @@ fn what_failed_rests_for_a_second_though_an_operator_may_try() {
 fn nodes_that_come_to_a_large_mesh_wait_for_each_other_and_not_for_ever() {
     let mut world = World::new(Policy::default());
     let start = world.now.boot;
-    let mut segment = crate::segment::Segment::new(FIRST, Policy::default());
+    let mut segment = crate::segment::Segment::new(crate::segment::Settings {
+        id: FIRST,
+        name: wire::SegmentName::default(),
+        policy: Policy::default(),
+        network: crate::network::Network::new(
+            crate::open::DEFAULT_MESH_V4,
+            None,
+            (keys::MeshId([1; 16]), FIRST),
+        )
+        .unwrap(),
+    });
     let mut come = |segment: &mut crate::segment::Segment, members: usize| {
         segment.want_join(members, world.now);
         world.now.boot += ms(100);

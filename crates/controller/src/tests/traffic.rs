@@ -50,7 +50,7 @@ fn rules_and_groups_come_with_the_next_epoch_and_simulate_tells_of_them_before()
     put(&mut world, &a, "trainer", true);
     put(&mut world, &b, "elsewhere", true);
 
-    let simulate = Request::Simulate(Box::new(denying()), None);
+    let simulate = Request::Simulate(None, Box::new(denying()), None);
     let Ok(Answer::Simulation(simulation)) = world.ask(simulate) else {
         panic!("no simulation")
     };
@@ -60,7 +60,7 @@ fn rules_and_groups_come_with_the_next_epoch_and_simulate_tells_of_them_before()
 
     assert!(
         world
-            .ask(Request::ChangePolicy(Box::new(denying())))
+            .ask(Request::ChangePolicy(None, Box::new(denying())))
             .is_ok()
     );
     put(&mut world, &b, "store", true);

@@ -78,6 +78,26 @@ fn words(kind: &str, body: &Value) -> Option<String> {
             text("name")?,
             text("node")?
         ),
+        "segment_named" => format!(
+            "segment {} has the number {}",
+            text("name")?,
+            number("segment")?
+        ),
+        "node_invited" => format!("{} let into segment {}", text("name")?, number("segment")?),
+        "node_joined_segment" => {
+            let segment = body["key"]["segment"].as_u64()?;
+            let word = if body["probation"].is_null() {
+                "has another key in"
+            } else {
+                "joined"
+            };
+            format!("{} {word} segment {segment}", text("name")?)
+        }
+        "node_left_segment" => format!(
+            "{} taken out of segment {}{because}",
+            text("name")?,
+            number("segment")?
+        ),
         "node_evicted" => format!("{} evicted{because}", text("name")?),
         "node_readmitted" => format!("{} readmitted", text("name")?),
         "node_removed" => format!(
