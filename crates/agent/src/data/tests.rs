@@ -4,23 +4,25 @@ use super::*;
 use keys::WgSecret;
 use rand_core::OsRng;
 use std::collections::BTreeMap;
-use tunnel::{FrontDoor, Path};
+use tunnel::{LoneTunnel, Path};
 use wire::fixtures;
 
 const NOW: Duration = Duration::from_secs(1_000);
 
-fn door(own: &WgSecret) -> FrontDoor {
+fn door(own: &WgSecret) -> LoneTunnel {
     let range = IpAddr::from([10, 76, 0, 1]);
-    FrontDoor::new(tunnel::Config {
-        secret: own.duplicate(),
-        mtu: 1420,
-        handshakes_per_second: 100,
-        seed: 1,
-        inside: tunnel::Inside {
-            own: vec![range],
-            ranges: vec![tunnel::Range::new(range, 8)],
+    LoneTunnel::new(
+        100,
+        tunnel::Config {
+            secret: own.duplicate(),
+            mtu: 1420,
+            seed: 1,
+            inside: tunnel::Inside {
+                own: vec![range],
+                ranges: vec![tunnel::Range::new(range, 8)],
+            },
         },
-    })
+    )
 }
 
 fn plan(own: &WgSecret, number: u32, epoch: u8) -> PeerPlan {
@@ -72,8 +74,11 @@ fn change(
     DataChange::Epoch(change, places)
 }
 
+/// An epoch in force with its PSK, and an endpoint.
+type Seen = (Option<(u64, [u8; 32])>, Option<Path>);
+
 /// Each peer with its epoch in force, its PSK and its endpoint.
-fn state(door: &mut FrontDoor) -> BTreeMap<WgPublicKey, (Option<(u64, [u8; 32])>, Option<Path>)> {
+fn state(door: &mut LoneTunnel) -> BTreeMap<WgPublicKey, Seen> {
     let peers = door.snapshot(NOW);
     let peers = peers.into_iter().map(|peer| {
         let psk = door.current_psk(&peer.key);

@@ -127,7 +127,7 @@ fn what_a_node_does_not_say_again_of_a_peer_is_dated_and_leaves_after_two_minute
     );
     world.pass(s(61));
     let shown: Vec<_> = world.status_of(&a).observes.into_keys().collect();
-    assert_eq!(shown, [c.name.clone()]);
+    assert_eq!(shown, std::slice::from_ref(&c.name));
     // Said again, it is there again.
     world.reports(&a, &b);
     assert_eq!(world.status_of(&a).observes.len(), 2);

@@ -222,7 +222,8 @@ fn psks_that_come_after_the_lease_of_their_own_epoch_open_nothing() {
 fn what_is_derived_is_of_no_use_after_a_duplicate_or_the_loss_of_the_lease() {
     let lose_lease = |a: &mut Member, now| assert!(a.handle_lost_time(LEAD * 1_000, now));
     let duplicate = |a: &mut Member, now| a.handle_duplicate(now);
-    let ends: [&dyn Fn(&mut Member, Duration); 2] = [&lose_lease, &duplicate];
+    type End<'a> = &'a dyn Fn(&mut Member, Duration);
+    let ends: [End<'_>; 2] = [&lose_lease, &duplicate];
     for end in ends {
         let mut mesh = Mesh::new();
         let mut a = running(&mut mesh);
