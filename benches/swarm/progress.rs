@@ -107,6 +107,8 @@ pub(crate) struct Counts {
     pub(crate) unproven: AtomicU64,
     /// Updates that were not taken, because they were changes against one that the node did not hold.
     pub(crate) whole: AtomicU64,
+    /// Updates that were older than one that was taken.
+    pub(crate) older: AtomicU64,
     by_kind: Mutex<BTreeMap<&'static str, (u64, u64)>>,
     refusals: Mutex<BTreeMap<String, u64>>,
     losses: Mutex<BTreeMap<String, u64>>,
@@ -158,12 +160,16 @@ impl Counts {
         });
         let mut lines = vec![kinds.collect::<Vec<String>>().join(", ")];
         for (what, count) in [
-            ("proved from elsewhere", &self.unproven),
-            ("changes against what is not held", &self.whole),
+            ("asked for anew, proved from elsewhere", &self.unproven),
+            (
+                "asked for anew, changes against what is not held",
+                &self.whole,
+            ),
+            ("older than what was taken", &self.older),
         ] {
             let count = count.load(Ordering::Relaxed);
             if count > 0 {
-                lines.push(format!("updates that were asked for anew, {what}: {count}"));
+                lines.push(format!("updates {what}: {count}"));
             }
         }
         for (what, counts) in [("refused", &self.refusals), ("lost", &self.losses)] {
