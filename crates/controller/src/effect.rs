@@ -15,7 +15,7 @@ pub enum Effect {
     /// Send a message.
     Send(ConnectionId, Box<ToNode>),
     /// Members are elsewhere than the connection was told: when it can take more, ask
-    /// [`Engine::places_for`](crate::Engine::places_for) for what it is to be told.
+    /// [`Engine::places_for`](crate::engine::Engine::places_for) for what it is to be told.
     Places(ConnectionId),
     /// Say why, then close.
     Close(ConnectionId, Refusal),

@@ -84,7 +84,7 @@ impl Config {
     }
 }
 
-/// The default of [`Config::mesh_v4`].
+/// The IPv4 range of the segment `default`, unless its configuration has another.
 pub const DEFAULT_MESH_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 76, 0, 0), 15);
 
 /// The keys of a controller.

@@ -54,7 +54,7 @@ pub(crate) struct Segment {
     decides_after: Duration,
 }
 
-/// What a segment is, before it has a history.
+/// The properties of a segment, before it has a history.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) id: SegmentId,

@@ -111,7 +111,7 @@ impl Entry {
 }
 
 impl Room {
-    /// Room for [`MAX_FLOWS`] beside the [`FIRST_FLOWS`](FIRST) that each peer has. `seed`: anything that peers do
+    /// Room for [`MAX_FLOWS`] beside the first 32 that each peer has. `seed`: anything that peers do
     /// not know.
     pub fn new(seed: u64) -> Self {
         Self {

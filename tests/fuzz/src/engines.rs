@@ -108,10 +108,14 @@ impl World {
         let Opened { log, fleet, epochs } = opened.expect("what the engine wrote opens again");
         let authority = AUTHORITY.expose_base64();
         let setup = Setup {
-segments: controller::SegmentSetup::only(Policy {
-                epoch_seconds: 10,
-                ..Policy::default()
-            }, (Ipv4Addr::new(10, 76, 0, 0), 16), None),
+            segments: controller::SegmentSetup::only(
+                Policy {
+                    epoch_seconds: 10,
+                    ..Policy::default()
+                },
+                (Ipv4Addr::new(10, 76, 0, 0), 16),
+                None,
+            ),
             advertise: vec!["192.0.2.1:7443".into()],
             controller: ControllerId([1; 32]),
             enrolment: Default::default(),

@@ -32,7 +32,11 @@ pub fn packets(data: &[u8]) {
             continue;
         }
         let narrow = closed.admit(packet, now);
-        assert_eq!(closed.admit(packet, now), narrow, "a refusal changes nothing");
+        assert_eq!(
+            closed.admit(packet, now),
+            narrow,
+            "a refusal changes nothing"
+        );
         let wide = half.admit(packet, now);
         // The more is open, the more passes; but nobody remembers answers to what a rule lets in, and an error about
         // those has to come from the one that they went to. More datagrams make each the sooner forgotten.
@@ -43,7 +47,11 @@ pub fn packets(data: &[u8]) {
         match open.admit(packet, now) {
             Ok(()) => {}
             Err(refusal) => {
-                assert_eq!(refusal, Refusal::Unreadable, "everything that can be read passes");
+                assert_eq!(
+                    refusal,
+                    Refusal::Unreadable,
+                    "everything that can be read passes"
+                );
                 assert_eq!((narrow, wide), (Err(refusal), Err(refusal)));
             }
         }

@@ -4,7 +4,9 @@
 //! The file is long because it is a list.
 
 use crate::fixed::{AUTHORITY, EVALUATOR, NODE};
-use crate::{engines, evidence, frames, gates, ledgers, offloads, results, tokens, tunnels, updates};
+use crate::{
+    engines, evidence, frames, gates, ledgers, offloads, results, tokens, tunnels, updates,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use keys::{
@@ -291,22 +293,30 @@ fn conversations() -> Vec<Vec<u8>> {
     };
     let families = inner_packets(1, 2).into_iter().zip(inner_packets(2, 1));
     let kinds = [(9, 1, [3, 4]), (6, 58, [2, 0])];
-    let conversations = families.zip(kinds).map(|((out, back), (protocol, icmp, kind))| {
-        let question = udp(out, protocol, [4_000, 80]);
-        let answer = udp(back.clone(), protocol, [80, 4_000]);
-        let mut error = back;
-        error[protocol] = icmp;
-        let header = error.len() - 8;
-        error[header..header + 2].copy_from_slice(&kind);
-        error.extend(&question);
-        // The length field of either family is at another place, and counts other bytes.
-        if icmp == 1 {
-            error[3] = error.len() as u8;
-        } else {
-            error[5] = (error.len() - 40) as u8;
-        }
-        [said(0, &answer), said(1, &question), said(2, &answer), said(0, &error)].concat()
-    });
+    let conversations = families
+        .zip(kinds)
+        .map(|((out, back), (protocol, icmp, kind))| {
+            let question = udp(out, protocol, [4_000, 80]);
+            let answer = udp(back.clone(), protocol, [80, 4_000]);
+            let mut error = back;
+            error[protocol] = icmp;
+            let header = error.len() - 8;
+            error[header..header + 2].copy_from_slice(&kind);
+            error.extend(&question);
+            // The length field of either family is at another place, and counts other bytes.
+            if icmp == 1 {
+                error[3] = error.len() as u8;
+            } else {
+                error[5] = (error.len() - 40) as u8;
+            }
+            [
+                said(0, &answer),
+                said(1, &question),
+                said(2, &answer),
+                said(0, &error),
+            ]
+            .concat()
+        });
     let mut seeds: Vec<_> = conversations.collect();
     let [first, _] = &inner_packets(2, 1)[..] else {
         return seeds;

@@ -45,15 +45,18 @@ fn secret(byte: u8) -> (WgSecret, StaticSecret) {
 impl Pair {
     fn connected() -> Self {
         let ((own, own_static), (peer, peer_static)) = (secret(1), secret(2));
-        let mut tunnel = Carried::new(u64::MAX, Config {
-            secret: own,
-            mtu: MTU,
-            seed: 1,
-            inside: Inside {
-                own: vec![OWN_V4.into(), OWN_V6.into()],
-                ranges: vec![Range::new(OWN_V4.into(), 16), Range::new(OWN_V6.into(), 64)],
+        let mut tunnel = Carried::new(
+            u64::MAX,
+            Config {
+                secret: own,
+                mtu: MTU,
+                seed: 1,
+                inside: Inside {
+                    own: vec![OWN_V4.into(), OWN_V6.into()],
+                    ranges: vec![Range::new(OWN_V4.into(), 16), Range::new(OWN_V6.into(), 64)],
+                },
             },
-        });
+        );
         let now = Duration::from_secs(1_000);
         let allowed = vec![IpAddr::V4(PEER_V4), IpAddr::V6(PEER_V6)];
         let spec = PeerSpec {

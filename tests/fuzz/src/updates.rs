@@ -39,7 +39,9 @@ pub fn sign_anything(payload: &[u8]) -> Signed<EpochUpdate> {
     let raw = RawSigned {
         payload,
         signer: AUTHORITY.public(),
-        signature: &AUTHORITY.sign(EpochUpdate::LABEL, &Sha256::digest(payload)).0,
+        signature: &AUTHORITY
+            .sign(EpochUpdate::LABEL, &Sha256::digest(payload))
+            .0,
     };
     let bytes = postcard::to_stdvec(&raw).expect("a signed value always encodes");
     postcard::from_bytes(&bytes).expect("the mirror has the fields of `Signed`")

@@ -234,7 +234,7 @@ fn a_token_says_which_segments_a_node_may_ask_for_and_each_gives_it_a_place() {
         BTreeSet::from([SegmentId::FIRST, SECOND])
     );
 
-    // What the token does not allow, and what there is not, is refused before the token is used up.
+    // A segment that the token does not allow, or that there is not, is refused before the token is used up.
     let first = [wire::SegmentName::default()];
     let nowhere: wire::SegmentName = "nowhere".parse().unwrap();
     for asked in [second(), nowhere] {
