@@ -396,7 +396,7 @@ impl Node {
             return Ok(false);
         }
         if got < have {
-            // What is sent once more, on demand, may begin before what is on its way.
+            // An update that is sent once more, on demand, may be older than the one on its way.
             self.world.counts.older.fetch_add(1, Ordering::Relaxed);
             return Ok(false);
         }
