@@ -1,6 +1,8 @@
 //! One node as the controller sees it: it enrols, opens its session, holds every update against its history, the
 //! log and its own secret, acknowledges it, submits signed evidence, and comes back when its connection is lost. It
 //! has no tunnel, derives no PSK, and reports on no peers. All that it knows of the protocol is in this file.
+//!
+//! The file is long because all that a node says and hears is one conversation.
 
 use crate::known::{Known, Update};
 use crate::progress::{Counts, Slot, Stage};

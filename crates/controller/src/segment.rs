@@ -2,6 +2,8 @@
 //! what it waits for. Decides, schedules and signs; refuses to write or to send: a `Draft` takes effect
 //! with `Segment::adopt`, once it is durable. Durable decisions lie in the fold
 //! ([`crate::fleet::Standings`]), under this segment's id.
+//!
+//! The file is long because every question about a segment, and every step that it takes, has its door here.
 
 use crate::changed::Changed;
 use crate::clock::Now;

@@ -1,4 +1,6 @@
 //! The engine against its effects, in virtual time: a whole controller without sockets or tasks.
+//!
+//! The file is long because all that the tests ask of a world and its nodes is written once.
 
 mod clocks;
 mod duplicates;

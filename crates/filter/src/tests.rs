@@ -1,4 +1,6 @@
 //! Gates against packets made by hand and at random, and against a model that looks at every rule.
+//!
+//! The file is long because a packet of each kind is made by hand.
 
 use crate::flows::{Flow, Flows};
 use crate::parse::{Packet, Upper};

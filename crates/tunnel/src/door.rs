@@ -5,6 +5,8 @@
 //! for whose key a handshake message was made, the index table to which peer of which tunnel all other
 //! messages belong. Allowances are the door's: what a flood may cost does not grow with the segments. It
 //! refuses to know peers, epochs and sessions, and opens nothing.
+//!
+//! The file is long because each kind of datagram is led in here, and the tests forge each.
 
 use crate::admission::{Admission, Refusal};
 use crate::allowed_ips::PeerId;

@@ -2,6 +2,8 @@
 //! kept is bounded and belongs to somebody, a peer that is out is out, and a pair that stays loses
 //! nothing that the network does not lose. It is long because a life needs a whole world: nodes, a
 //! network with weather, a plan of epochs, and the rules.
+//!
+//! The file is long because a random world, its rules and its schedules are read together.
 
 #[path = "../tests/carry/mod.rs"]
 mod carry;

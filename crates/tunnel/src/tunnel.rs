@@ -1,5 +1,7 @@
 //! The tunnel: its peers, the life of their epochs, and time. The two ways of a packet are in
 //! `outbound.rs` and `inbound.rs`; the front door stands before it, and tells it no header.
+//!
+//! The file is long because every call of the tunnel has its door here.
 
 use crate::agenda::Agenda;
 use crate::allowed_ips::{AllowedIps, PeerId};
