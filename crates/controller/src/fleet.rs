@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use keys::{AuthorityId, MeshId, NodeId, SegmentId, TokenHash, WgPublicKey};
 use policy::{History, Policy};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 use wire::evidence::{Benchmark, Signer};
 use wire::log::LogRestored;
@@ -37,6 +37,12 @@ pub struct Fleet {
     /// The names of the identities; made anew of the nodes when a snapshot is read.
     #[serde(skip)]
     names: BTreeMap<NodeId, NodeName>,
+    /// The numbers that are taken; made anew likewise.
+    #[serde(skip)]
+    hosts: BTreeSet<u32>,
+    /// The nodes that were given each WireGuard key last, made anew likewise. A node may have left one since.
+    #[serde(skip)]
+    owners: HashMap<WgPublicKey, NodeName>,
     tokens: BTreeMap<String, TokenRecord>,
     waiting: BTreeMap<NodeName, Waiting>,
     banned: Vec<Banned>,
@@ -223,6 +229,8 @@ impl Fleet {
                 let mut node = Node::new(*node, keys, *host, at);
                 node.allow(self.segments_of(token));
                 self.nodes.insert(name.clone(), node);
+                self.hosts.insert(*host);
+                self.own(name, keys);
                 for probation in probation {
                     let standings = self.segments.entry(probation.segment).or_default();
                     standings.enrol(name, probation.epochs);
@@ -236,6 +244,7 @@ impl Fleet {
             } => {
                 self.enter(name, node, token);
                 self.rekey(name, *node, keys);
+                self.own(name, keys);
                 let allowed = self.segments_of(token).to_vec();
                 if let Some(node) = self.nodes.get_mut(name) {
                     node.allow(&allowed);
@@ -254,6 +263,7 @@ impl Fleet {
                 key,
                 probation,
             } => {
+                self.own(name, std::slice::from_ref(key));
                 if let Some(node) = self.nodes.get_mut(name) {
                     node.join(*key);
                     if let Some(epochs) = probation {
@@ -414,6 +424,12 @@ impl Fleet {
             .iter()
             .map(|(name, node)| (node.id, name.clone()));
         fleet.names = names.collect();
+        fleet.hosts = fleet.nodes.values().map(|node| node.host).collect();
+        let keys = fleet.nodes.iter().flat_map(|(name, node)| {
+            let keys = node.keys().iter();
+            keys.map(|key| (key.wg, name.clone()))
+        });
+        fleet.owners = keys.collect();
         Ok(fleet)
     }
 
@@ -434,9 +450,9 @@ impl Fleet {
 
     /// The node with this WireGuard key.
     pub fn owner_of(&self, wg: &WgPublicKey) -> Option<&NodeName> {
-        let mut nodes = self.nodes.iter();
         let has = |node: &Node| node.keys().iter().any(|key| key.wg == *wg);
-        nodes.find(|(_, node)| has(node)).map(|(name, _)| name)
+        let last = self.owners.get(wg);
+        last.filter(|name| self.nodes.get(*name).is_some_and(has))
     }
 
     /// A segment's part.
@@ -496,8 +512,15 @@ impl Fleet {
 
     /// The lowest free number in the address ranges, from [`FIRST_HOST`] to `last`.
     pub fn free_host(&self, last: u32) -> Option<u32> {
-        let taken: BTreeSet<u32> = self.nodes.values().map(|node| node.host).collect();
-        (FIRST_HOST..=last).find(|host| !taken.contains(host))
+        let taken = self.hosts.range(FIRST_HOST..);
+        let mut free = FIRST_HOST;
+        for host in taken.take_while(|host| **host <= last) {
+            if *host != free {
+                break;
+            }
+            free += 1;
+        }
+        (free <= last).then_some(free)
     }
 
     fn segments_of(&self, token: &str) -> &[SegmentId] {
@@ -523,10 +546,17 @@ impl Fleet {
     fn remove(&mut self, name: &NodeName) {
         if let Some(node) = self.nodes.remove(name) {
             self.names.remove(&node.id);
+            self.hosts.remove(&node.host);
         }
         for standings in self.segments.values_mut() {
             standings.remove(name);
         }
+    }
+
+    /// These keys are this node's from now on.
+    fn own(&mut self, name: &NodeName, keys: &[KeyIn]) {
+        let keys = keys.iter().map(|key| (key.wg, name.clone()));
+        self.owners.extend(keys);
     }
 
     fn rekey(&mut self, name: &NodeName, id: NodeId, keys: &[KeyIn]) {
