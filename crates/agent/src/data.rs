@@ -116,6 +116,10 @@ impl DataChange {
         let refused = change.install.map(|it| {
             let rules = gates(&it.rules, it.own);
             let in_groups: Vec<_> = it.peers.iter().map(in_groups).collect();
+            // With the secret that is known already: while the tunnel computes one, nobody else has it.
+            for (key, shared) in it.peers.iter().map(known) {
+                tunnel.admit(key, shared);
+            }
             let peers = it.peers.into_iter().map(ready).collect();
             let refused = tunnel.install(it.epoch, peers, it.lead, it.closes_at, now);
             if let Some((allow, own)) = rules {
