@@ -18,10 +18,13 @@ impl Held {
         self.0.push_back(update);
     }
 
-    /// The update with this digest.
-    pub(crate) fn get(&self, digest: &Digest) -> Option<&EpochUpdate> {
-        let found = self.0.iter().find(|held| held.digest() == *digest);
-        found.map(|held| &**held)
+    /// The update with this digest. It stays for longer than the others from then on: until it has heard of a newer
+    /// acknowledgement, the controller builds on the same one.
+    pub(crate) fn get(&mut self, digest: &Digest) -> Option<&EpochUpdate> {
+        let at = self.0.iter().position(|held| held.digest() == *digest)?;
+        let held = self.0.remove(at)?;
+        self.0.push_back(held);
+        self.0.back().map(|held| &**held)
     }
 
     /// The digests of all, oldest first.
@@ -32,3 +35,33 @@ impl Held {
 
 /// The epoch in force, the one on its way, and some that either may have taken the place of.
 const HELD: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keys::AuthoritySecret;
+    use rand_core::OsRng;
+    use wire::{Signed, fixtures};
+
+    #[test]
+    fn an_update_that_others_build_on_stays_however_many_come() {
+        let authority = AuthoritySecret::generate(&mut OsRng);
+        let update = |epoch| {
+            let update = fixtures::update(epoch, Vec::new());
+            let signed = Signed::sign(&update, &authority).unwrap();
+            signed.verify(&[authority.public()]).unwrap()
+        };
+        let base = update(1);
+        let mut held = Held::default();
+        held.keep(base.clone());
+        for epoch in 2..20 {
+            assert!(held.get(&base.digest()).is_some(), "epoch {epoch}");
+            held.keep(update(epoch));
+        }
+        assert_eq!(held.digests().len(), HELD);
+        for epoch in 20..24 {
+            held.keep(update(epoch));
+        }
+        assert!(held.get(&base.digest()).is_none());
+    }
+}
