@@ -51,7 +51,7 @@ use rand_core::OsRng;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
-use wire::admin::{ControllerStatus, PolicyApplied};
+use wire::admin::{ControllerStatus, EvictRequest, PolicyApplied};
 use wire::log::LogRestored;
 use wire::message::{Enrol, Refusal, ToController, ToNode};
 use wire::{NodeName, SegmentName, Signed, Succession, VerifyError};
@@ -413,6 +413,20 @@ impl Engine {
             (_, None) => Refusal::NotEnrolled,
         };
         self.connections.close(id, refusal, &mut self.output);
+    }
+
+    /// Evicts nodes by orders of one operator that came together, in one epoch: in an incident, one epoch for each would
+    /// be told to everybody. One answer for each order.
+    pub fn evict(
+        &mut self,
+        orders: Vec<(NodeName, EvictRequest)>,
+        by: Option<By>,
+        now: Now,
+    ) -> Vec<Result<Answer, Refused>> {
+        self.ingest().commit_staged(now);
+        let answers = self.asked(by).evict(orders, now);
+        self.follow_fleet(now);
+        answers
     }
 
     /// Does what an operator asks, or says why not. What it changes is on record as done at the word of `by`.

@@ -318,7 +318,7 @@ impl Admission {
             } => {
                 // The old key may be in the wrong hands: its holder is dropped at once, by an epoch that it is
                 // not given the secret of.
-                let written = rotation.shut_out(by, &old, Cause::Rekey, event, now);
+                let written = rotation.shut_out(by, &[old], Cause::Rekey, &[event], now);
                 written.map_err(|_| Refusal::Busy)?;
                 tracing::info!(node = %name, key = new.short(), "node enrolled with new keys");
                 let replaced = old != new;

@@ -13,6 +13,8 @@ use quic::Connection;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::oneshot;
+use wire::NodeName;
+use wire::admin::EvictRequest;
 use wire::message::{Refusal, ToController};
 
 /// Messages of connections to the engine.
@@ -56,6 +58,43 @@ pub(crate) enum Question {
     Metrics {
         answer: oneshot::Sender<Result<Page, Refused>>,
     },
+}
+
+/// An order to evict a node.
+pub(crate) struct Eviction {
+    pub(crate) order: (NodeName, EvictRequest),
+    pub(crate) by: Option<By>,
+    pub(crate) answer: oneshot::Sender<Result<Answer, Refused>>,
+}
+
+impl From<Eviction> for Question {
+    fn from(eviction: Eviction) -> Self {
+        let Eviction { order, by, answer } = eviction;
+        let (name, form) = order;
+        Self::Operator {
+            request: Request::Evict(name, form),
+            by,
+            answer,
+        }
+    }
+}
+
+impl Question {
+    /// The eviction that is asked for, or the question as it was.
+    pub(crate) fn eviction(self) -> Result<Eviction, Box<Self>> {
+        match self {
+            Self::Operator {
+                request: Request::Evict(name, form),
+                by,
+                answer,
+            } => Ok(Eviction {
+                order: (name, form),
+                by,
+                answer,
+            }),
+            other => Err(Box::new(other)),
+        }
+    }
 }
 
 impl ::admin::Question for Question {

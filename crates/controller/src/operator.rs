@@ -16,7 +16,7 @@ use crate::rotate::Rotation;
 use crate::segment::{Segment, Unpublished};
 use crate::view::View;
 use epoch::authority::Kind;
-use keys::{AuthorityId, Epoch, LogSecret, SegmentId, TokenSecret};
+use keys::{AuthorityId, Epoch, LogSecret, NodeId, SegmentId, TokenSecret};
 use rand_core::{OsRng, RngCore as _};
 use std::time::Duration;
 use wire::admin::{
@@ -72,7 +72,10 @@ impl Operator<'_> {
                 let hint = "this is a fault of the controller: its log has the details";
                 Err(Refused::new(500, "asked in the wrong place", hint))
             }
-            Request::Evict(name, form) => self.evict(name, form, now),
+            Request::Evict(name, form) => {
+                let mut answers = self.evict(vec![(name, form)], now);
+                answers.pop().expect("one answer for each order")
+            }
             Request::Readmit(name) => self.readmit(name, now),
             Request::JoinSegment(name, segment) => self.let_into(&name, &segment, now),
             Request::LeaveSegment(name, segment, form) => self.take_out(&name, &segment, form, now),
@@ -113,30 +116,54 @@ impl Operator<'_> {
         prove(self.rotation.journal.log(), LogRequest::Status)
     }
 
-    fn evict(&mut self, name: NodeName, form: EvictRequest, now: Now) -> Result<Answer, Refused> {
-        let node = self.fleet().node(&name).ok_or_else(|| unknown(&name))?;
+    /// Evicts nodes by orders that came together, in one epoch; one answer for each.
+    pub(crate) fn evict(
+        &mut self,
+        orders: Vec<(NodeName, EvictRequest)>,
+        now: Now,
+    ) -> Vec<Result<Answer, Refused>> {
+        let (mut ids, mut events) = (Vec::new(), Vec::new());
+        let mut taken = Vec::with_capacity(orders.len());
+        for (name, form) in orders {
+            let order = self.eviction(&name, form).and_then(|(id, event)| {
+                if ids.contains(&id) {
+                    return Err(evicted_already(&name));
+                }
+                ids.push(id);
+                events.push(event);
+                Ok(name)
+            });
+            taken.push(order);
+        }
+        // The operator is answered once the node is out: the event is durable together with an epoch that does
+        // not have it, and that epoch is on its way to everybody else.
+        let done = if events.is_empty() {
+            Ok(())
+        } else {
+            self.rotation
+                .shut_out(self.by, &ids, Cause::Eviction, &events, now)
+        };
+        let answer = |order: Result<NodeName, Refused>| {
+            let name = order?;
+            done.as_ref().map_err(unpublished)?;
+            tracing::info!(node = %name, "node evicted");
+            Ok(Answer::Change(self.change(now)))
+        };
+        taken.into_iter().map(answer).collect()
+    }
+
+    /// An order to evict, held against what is known.
+    fn eviction(&self, name: &NodeName, form: EvictRequest) -> Result<(NodeId, Event), Refused> {
+        let node = self.fleet().node(name).ok_or_else(|| unknown(name))?;
         if node.evicted() {
-            let hint = format!("`meshctl node readmit {name}` would let it return");
-            return Err(Refused::new(
-                409,
-                format!("{name} is evicted already"),
-                hint,
-            ));
+            return Err(evicted_already(name));
         }
         check_reason(&form)?;
-        let id = node.id;
         let event = Event::NodeEvicted {
             name: name.clone(),
             reason: form.reason,
         };
-        // The operator is answered once the node is out: the event is durable together with an epoch that does
-        // not have it, and that epoch is on its way to everybody else.
-        let done = self
-            .rotation
-            .shut_out(self.by, &id, Cause::Eviction, event, now);
-        done.map_err(|error| unpublished(&error))?;
-        tracing::info!(node = %name, "node evicted");
-        Ok(Answer::Change(self.change(now)))
+        Ok((node.id, event))
     }
 
     fn readmit(&mut self, name: NodeName, now: Now) -> Result<Answer, Refused> {
@@ -374,6 +401,11 @@ impl Operator<'_> {
     fn fleet(&self) -> &Fleet {
         self.rotation.journal.fleet()
     }
+}
+
+fn evicted_already(name: &NodeName) -> Refused {
+    let hint = format!("`meshctl node readmit {name}` would let it return");
+    Refused::new(409, format!("{name} is evicted already"), hint)
 }
 
 fn check_reason(form: &EvictRequest) -> Result<(), Refused> {

@@ -144,24 +144,27 @@ impl Rotation<'_> {
         self.output.touch();
     }
 
-    /// Makes an event durable that shuts out an identity: with a new epoch wherever it is a member, so that it
-    /// is out of the mesh as soon as it is out of the log; alone where it is not.
+    /// Makes events durable that shut out identities: with one new epoch wherever one of them is a member, so that
+    /// they are out of the mesh as soon as they are out of the log; alone where none is.
     pub(crate) fn shut_out(
         &mut self,
         by: Option<By>,
-        node: &NodeId,
+        nodes: &[NodeId],
         cause: Cause,
-        event: Event,
+        events: &[Event],
         now: Now,
     ) -> Result<(), Unpublished> {
         let fleet = self.journal.fleet();
         let segments = self.segments.iter();
-        let where_member = segments.filter(|segment| segment.is_member(fleet, node));
+        let where_member = segments.filter(|segment| {
+            let mut nodes = nodes.iter();
+            nodes.any(|node| segment.is_member(fleet, node))
+        });
         let which: Vec<SegmentId> = where_member.map(|segment| segment.id()).collect();
         if which.is_empty() {
-            return Ok(self.commit(by, event, now)?);
+            return Ok(self.journal.commit(by, events, &[], self.output, now)?);
         }
-        self.publish(by, &which, cause, Kind::Immediate, &[event], now)
+        self.publish(by, &which, cause, Kind::Immediate, events, now)
     }
 
     /// Makes an event durable that no epoch has to follow.

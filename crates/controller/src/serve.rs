@@ -208,6 +208,8 @@ impl Shell {
         shutdown: impl Future<Output = ()>,
     ) {
         let mut shutdown = std::pin::pin!(shutdown);
+        // A question that was taken from the queue and has not been answered.
+        let mut next: Option<Question> = None;
         loop {
             let now = Now::read();
             self.engine.handle_timeout(now);
@@ -224,13 +226,15 @@ impl Shell {
                 // An operator does not wait behind whatever nodes have to say.
                 biased;
                 () = &mut shutdown => Wake::Stop,
-                Some(question) = asked.recv() => Wake::Question(question),
+                Some(question) = question(&mut next, &mut asked) => Wake::Question(question),
                 input = queue.recv() => input.map_or(Wake::Stop, Wake::Input),
                 () = sleep(wait) => Wake::Timeout,
             };
             match wake {
                 Wake::Stop => break,
-                Wake::Question(question) => self.answer(question),
+                Wake::Question(question) => {
+                    next = self.answer_with_what_follows(question, &mut asked)
+                }
                 Wake::Input(input) => self.apply_with_what_follows(input, &mut queue),
                 Wake::Timeout => {}
             }
@@ -253,6 +257,43 @@ impl Shell {
             let at = now.boot.saturating_sub(silence);
             self.engine.handle_heard(*id, at, now);
         }
+    }
+
+    /// Evictions that wait together are carried out in one epoch. Returns a question that came after them.
+    fn answer_with_what_follows(
+        &mut self,
+        question: Question,
+        asked: &mut mpsc::Receiver<Question>,
+    ) -> Option<Question> {
+        let first = match question.eviction() {
+            Ok(first) => first,
+            Err(other) => {
+                self.answer(*other);
+                return None;
+            }
+        };
+        let by = first.by;
+        let (mut orders, mut answers) = (vec![first.order], vec![first.answer]);
+        let mut next = None;
+        while orders.len() < EVICTIONS && next.is_none() {
+            let Ok(question) = asked.try_recv() else {
+                break;
+            };
+            match question.eviction() {
+                Ok(eviction) if eviction.by == by => {
+                    orders.push(eviction.order);
+                    answers.push(eviction.answer);
+                }
+                Ok(eviction) => next = Some(eviction.into()),
+                Err(other) => next = Some(*other),
+            }
+        }
+        let results = self.engine.evict(orders, by, Now::read());
+        for (answer, result) in answers.into_iter().zip(results) {
+            // An operator who has gone away has been served all the same.
+            let _ = answer.send(result);
+        }
+        next
     }
 
     fn answer(&mut self, question: Question) {
@@ -390,6 +431,19 @@ impl Shell {
     }
 }
 
+/// The next question, the one that was put back first.
+async fn question(
+    next: &mut Option<Question>,
+    asked: &mut mpsc::Receiver<Question>,
+) -> Option<Question> {
+    match next.take() {
+        Some(question) => Some(question),
+        None => asked.recv().await,
+    }
+}
+
+/// Evictions that share an epoch.
+const EVICTIONS: usize = 64;
 /// Inputs that may wait; beyond that, connections wait.
 const INPUTS: usize = 1024;
 /// Evidence that is taken together: a disk that takes its time for a commit must not be the limit. Operators wait for

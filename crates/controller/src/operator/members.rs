@@ -115,7 +115,7 @@ impl Operator<'_> {
         };
         let done = self
             .rotation
-            .shut_out(self.by, &id, Cause::Removal, event, now);
+            .shut_out(self.by, &[id], Cause::Removal, &[event], now);
         done.map_err(|error| unpublished(&error))?;
         tracing::info!(node = %name, key = id.short(), "node removed for good");
         Ok(Answer::Change(self.change(now)))

@@ -620,3 +620,27 @@ fn a_returning_node_is_sent_nothing_older_than_it_has() {
         assert_eq!(updates(&world, id), sent);
     }
 }
+
+#[test]
+fn evictions_that_come_together_are_one_epoch_and_each_is_answered() {
+    let mut world = World::new(Policy::default());
+    let [a, b, c, _d] = world.members(["a", "b", "c", "d"]);
+    let epoch = world.epoch();
+    let order = |name: &str| (super::name(name), wire::admin::EvictRequest::default());
+    let orders = ["a", "b", "stranger", "a"].map(order);
+    let answers = world.engine.evict(orders.to_vec(), None, world.now);
+    world.collect();
+    let done: Vec<bool> = answers.iter().map(Result::is_ok).collect();
+    assert_eq!(done, [true, true, false, false]);
+    assert_eq!(world.epoch(), epoch + 1);
+    for node in [&a, &b] {
+        assert_eq!(world.status_of(node).membership, Membership::Denied);
+        let (update, has_secret) = world.update(node);
+        assert!(update.member(&node.secret.public()).is_none() && !has_secret);
+    }
+    assert_eq!(world.status_of(&c).membership, Membership::Allowed);
+    // Nobody is left to shut out: no epoch for nothing.
+    let again = world.engine.evict([order("a")].to_vec(), None, world.now);
+    assert!(again[0].is_err());
+    assert_eq!(world.epoch(), epoch + 1);
+}
