@@ -634,6 +634,11 @@ impl Agent {
         let (epoch, digest) = (verified.epoch, verified.digest());
         if let Err(reason) = self.member.check(&verified) {
             self.counts.updates_rejected += 1;
+            let trusted = &self.authorities;
+            self.witness
+                .handle_aside(self.place.mesh, &mark, &log, trusted);
+            let kept = self.witness.kept();
+            self.effects.extend(kept.map(Effect::Witnessed));
             return tracing::warn!(%epoch, %reason, "update rejected");
         }
         if let Err(reason) = self.witness(&mark, &log) {

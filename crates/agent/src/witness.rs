@@ -139,6 +139,21 @@ impl Witness {
         }
     }
 
+    /// Takes the log that comes with an update which is of no use, if it is proved: the controller goes on from there,
+    /// and its next proof would else begin elsewhere. An old message that is sent again proves nothing, and harms nothing.
+    pub(crate) fn handle_aside(
+        &mut self,
+        mesh: MeshId,
+        mark: &wire::Signed<Mark>,
+        news: &LogNews,
+        trusted: &[AuthorityId],
+    ) {
+        if let Ok((end, checkpoint)) = self.hold(mesh, mark, news, trusted) {
+            self.checkpoint = Some(checkpoint);
+            self.kept = Some(end);
+        }
+    }
+
     fn hold(
         &self,
         mesh: MeshId,
@@ -311,6 +326,33 @@ mod tests {
             let (mark, news) = self.says(log, from);
             witness.handle_news(MESH, &mark, &news, &[self.authority.public()])
         }
+    }
+
+    #[test]
+    fn an_update_of_no_use_tells_of_the_log_and_one_that_is_sent_again_of_nothing() {
+        let controller = Controller::new();
+        let mut witness = Witness::default();
+        let log = Log::new(&["a", "b", "c"]);
+        controller.tell(&mut witness, &log, 0).unwrap();
+        let old = controller.says(&log, 0);
+        let longer = Log::new(&["a", "b", "c", "d"]);
+        let mut aside = |witness: &mut Witness, (mark, news): &(Signed<Mark>, LogNews)| {
+            witness.handle_aside(MESH, mark, news, &[controller.authority.public()]);
+        };
+        aside(&mut witness, &controller.says(&longer, 3));
+        assert_eq!(witness.kept(), Some(longer.end()));
+        for _ in 0..10 {
+            aside(&mut witness, &old);
+        }
+        let fork = controller.says(&Log::new(&["a", "b", "c", "x", "e"]), 4);
+        aside(&mut witness, &fork);
+        assert_eq!(
+            (witness.kept(), witness.fault()),
+            (Some(longer.end()), None)
+        );
+        controller
+            .tell(&mut witness, &Log::new(&["a", "b", "c", "d", "e"]), 4)
+            .unwrap();
     }
 
     #[test]
