@@ -336,7 +336,7 @@ mod tests {
         controller.tell(&mut witness, &log, 0).unwrap();
         let old = controller.says(&log, 0);
         let longer = Log::new(&["a", "b", "c", "d"]);
-        let mut aside = |witness: &mut Witness, (mark, news): &(Signed<Mark>, LogNews)| {
+        let aside = |witness: &mut Witness, (mark, news): &(Signed<Mark>, LogNews)| {
             witness.handle_aside(MESH, mark, news, &[controller.authority.public()]);
         };
         aside(&mut witness, &controller.says(&longer, 3));
