@@ -442,9 +442,10 @@ fn datagram(from: &Namespace, source: Option<IpAddr>, service: &Namespace, to: I
     socket.recv(&mut [0; 16]).is_ok()
 }
 
+/// The last address of the default range, a /15.
 fn broadcast(address: IpAddr) -> IpAddr {
     match address {
-        IpAddr::V4(v4) => std::net::Ipv4Addr::from(u32::from(v4) | 0xFFFF).into(),
+        IpAddr::V4(v4) => std::net::Ipv4Addr::from(u32::from(v4) | 0x1_FFFF).into(),
         IpAddr::V6(_) => panic!("IPv6 has none"),
     }
 }

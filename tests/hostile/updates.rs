@@ -12,6 +12,7 @@ use keys::{
 };
 use rand_core::OsRng;
 use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use tests::harness::mesh::{CONTROLLER, CONTROLLER_PORT};
@@ -618,7 +619,8 @@ struct Parts {
 
 impl Parts {
     fn sign(&mut self, authority: &AuthoritySecret) {
-        self.signature = authority.sign(EpochUpdate::LABEL, &self.payload).0;
+        let digest: [u8; 32] = sha2::Sha256::digest(&self.payload).into();
+        self.signature = authority.sign(EpochUpdate::LABEL, &digest).0;
     }
 }
 
