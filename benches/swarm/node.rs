@@ -5,7 +5,7 @@
 //! The file is long because all that a node says and hears is one conversation.
 
 use crate::known::{Known, Update};
-use crate::progress::{Counts, Slot, Stage};
+use crate::progress::{Counts, Slot, Stage, name_of};
 use anyhow::{Context as _, bail, ensure};
 use jiff::{SignedDuration, Timestamp};
 use keys::{AuthorityId, ControllerId, MeshId, NodeSecret, SegmentId, TokenSecret, WgPublicKey};
@@ -25,7 +25,7 @@ use wire::endpoints::PlacesMark;
 use wire::evidence::Benchmark;
 use wire::frame::HEADER_LEN;
 use wire::log::{LogEnd, LogNews};
-use wire::message::{Again, Enrol, Hello, Phase, Refusal, RefusedEvidence, Update as Pushed};
+use wire::message::{Again, Enrol, Hello, Phase, RefusedEvidence, Update as Pushed};
 use wire::{Digest, Instance, Mark, NodeName, Place, Signed, ToController, ToNode};
 
 /// Everything that all nodes of this process share.
@@ -556,34 +556,6 @@ async fn next(receiver: &mut Receiver<ToNode>) -> Heard {
 async fn hear(mut receiver: Receiver<ToNode>) -> (Heard, Receiver<ToNode>) {
     let heard = next(&mut receiver).await;
     (heard, receiver)
-}
-
-/// The kind of a message, for errors.
-pub(crate) fn name_of(message: &ToNode) -> &'static str {
-    match message {
-        ToNode::Enrolled(_) => "Enrolled",
-        ToNode::Welcome { .. } => "Welcome",
-        ToNode::Update(_) => "Update",
-        ToNode::Changes(_) => "Changes",
-        ToNode::Endpoints { .. } => "Endpoints",
-        ToNode::EvidenceResult { .. } => "EvidenceResult",
-        ToNode::Refused { .. } => "Refused",
-        ToNode::RollCall => "RollCall",
-        ToNode::Duplicate(_) => "Duplicate",
-        ToNode::Seen { .. } => "Seen",
-        ToNode::Ways { .. } => "Ways",
-        ToNode::Waiting { .. } => "Waiting",
-        ToNode::Authorities { .. } => "Authorities",
-        ToNode::Placed(_) => "Placed",
-        ToNode::NotPlaced { .. } => "NotPlaced",
-        ToNode::Invited { .. } => "Invited",
-        ToNode::Left { .. } => "Left",
-    }
-}
-
-/// The kind of a refusal, for counts.
-pub(crate) fn refusal_of(refusal: Refusal) -> String {
-    format!("{refusal:?}")
 }
 
 /// A run of the size that runs of real harnesses have.

@@ -1,6 +1,5 @@
 //! How far each node has come, and what all nodes together were told. Scenarios read it; nodes write it.
 
-use crate::node::{name_of, refusal_of};
 use keys::Epoch;
 use quic::Connection;
 use std::collections::BTreeMap;
@@ -125,7 +124,9 @@ impl Counts {
     }
 
     pub(crate) fn refused(&self, refusal: Refusal) {
-        *lock(&self.refusals).entry(refusal_of(refusal)).or_default() += 1;
+        *lock(&self.refusals)
+            .entry(format!("{refusal:?}"))
+            .or_default() += 1;
     }
 
     /// Evidence is to be sent again.
@@ -190,3 +191,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Faults that are kept: the first say what is wrong.
 const FAULTS: usize = 20;
+
+/// The kind of a message, for errors.
+pub(crate) fn name_of(message: &ToNode) -> &'static str {
+    match message {
+        ToNode::Enrolled(_) => "Enrolled",
+        ToNode::Welcome { .. } => "Welcome",
+        ToNode::Update(_) => "Update",
+        ToNode::Changes(_) => "Changes",
+        ToNode::Endpoints { .. } => "Endpoints",
+        ToNode::EvidenceResult { .. } => "EvidenceResult",
+        ToNode::Refused { .. } => "Refused",
+        ToNode::RollCall => "RollCall",
+        ToNode::Duplicate(_) => "Duplicate",
+        ToNode::Seen { .. } => "Seen",
+        ToNode::Ways { .. } => "Ways",
+        ToNode::Waiting { .. } => "Waiting",
+        ToNode::Authorities { .. } => "Authorities",
+        ToNode::Placed(_) => "Placed",
+        ToNode::NotPlaced { .. } => "NotPlaced",
+        ToNode::Invited { .. } => "Invited",
+        ToNode::Left { .. } => "Left",
+    }
+}

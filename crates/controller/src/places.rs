@@ -123,19 +123,19 @@ impl Places {
         true
     }
 
-    /// Forgets all but those that `stays` picks.
-    pub(crate) fn retain(&mut self, stays: impl Fn(&NodeId) -> bool) {
-        let by_seq = &mut self.by_seq;
-        let mut changed = false;
-        self.entries.retain(|node, entry| {
-            let stays = stays(node);
-            if !stays {
-                by_seq.remove(&entry.seq);
-                changed = true;
+    /// The members in the table.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &NodeId> {
+        self.entries.keys()
+    }
+
+    /// Forgets those that are members no more.
+    pub(crate) fn remove(&mut self, gone: &[NodeId]) {
+        for node in gone {
+            if let Some(entry) = self.entries.remove(node) {
+                self.by_seq.remove(&entry.seq);
             }
-            stays
-        });
-        if changed {
+        }
+        if !gone.is_empty() {
             self.encoded.borrow_mut().clear();
         }
     }
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(told(&places, seq), [(node(2), at(19))]);
         assert_eq!(told(&places, 0), [(node(1), at(1)), (node(2), at(19))]);
         assert_eq!(told(&places, places.seq()), []);
-        places.retain(|it| *it == node(1));
+        places.remove(&[node(2)]);
         assert_eq!(told(&places, 0), [(node(1), at(1))]);
     }
 

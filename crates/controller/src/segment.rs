@@ -229,9 +229,13 @@ impl Segment {
                 self.places.post(node.id, endpoints);
             }
         }
-        let mut places = std::mem::replace(&mut self.places, Places::new(self.id));
-        places.retain(|node| self.is_member(fleet, node));
-        self.places = places;
+        let gone: Vec<NodeId> = self
+            .places
+            .nodes()
+            .filter(|node| !self.is_member(fleet, node))
+            .copied()
+            .collect();
+        self.places.remove(&gone);
     }
 
     /// The digest of the update of an epoch that was pushed of late.
