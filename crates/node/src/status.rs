@@ -54,8 +54,8 @@ pub(crate) fn of(
     } else if view.is_closed() {
         Some("the lease is over and no update came".to_owned())
     } else {
-        let excluded = update.and_then(|update| update.exclusion(&own));
-        excluded.map(|excluded| excluded.reason.clone())
+        let denial = update.and_then(|update| update.denial(&own));
+        denial.map(str::to_owned)
     };
     let place = agent.place();
     NodeDaemonStatus {
