@@ -3,6 +3,7 @@
 //! The file is long because all that the tests ask of a world and its nodes is written once.
 
 mod clocks;
+mod crowd;
 mod duplicates;
 mod enrolment;
 mod epochs;
