@@ -24,6 +24,7 @@ mod refusals;
 mod revocation;
 mod rights;
 mod secrets;
+mod segments;
 mod sources;
 mod startup;
 mod traffic;

@@ -178,6 +178,7 @@ impl World {
         let form = RotateRequest {
             now,
             confirm_removals,
+            segment: None,
         };
         if self.ask(Request::Rotate(form)) {
             self.note(format!("an operator rotates, at once: {now}"));
@@ -188,6 +189,7 @@ impl World {
         let form = RotateRequest {
             now: true,
             confirm_removals: true,
+            segment: None,
         };
         let confirmed = self.ask(Request::Rotate(form));
         assert!(confirmed, "in peace the controller runs");

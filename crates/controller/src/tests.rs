@@ -403,6 +403,7 @@ impl World {
         let form = RotateRequest {
             now,
             confirm_removals,
+            segment: None,
         };
         match self.ask(Request::Rotate(form)) {
             Ok(Answer::Change(change)) => change,

@@ -15,6 +15,7 @@ use crate::io::ways::Exits;
 use crate::io::{clock, interface, links, ways};
 use crate::standing::{self, Condition, Fault, Restraint, Wanted};
 use agent::{PeerWays, Target};
+use keys::SegmentId;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,7 +23,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
-/// News for the shell.
+/// News of a segment's interface for the shell.
+#[derive(Debug)]
 pub(crate) enum News {
     /// Where packets to the peers go.
     Ways(Vec<PeerWays>),
@@ -44,6 +46,9 @@ pub(crate) struct Parts {
     pub(crate) sockets: mpsc::Sender<Sockets>,
     /// Whose ways to ask for.
     pub(crate) targets: watch::Receiver<Vec<Target>>,
+    /// The segment, and the way to the shell.
+    pub(crate) segment: SegmentId,
+    pub(crate) out: mpsc::Sender<(SegmentId, News)>,
 }
 
 /// The way to the keeper; it ends when the last is dropped.
@@ -67,10 +72,9 @@ impl Guard {
     ///
     /// # Errors
     /// When no thread can be had.
-    pub(crate) fn start(parts: Parts) -> io::Result<(Self, mpsc::Receiver<News>)> {
+    pub(crate) fn start(parts: Parts) -> io::Result<Self> {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (publish, condition) = watch::channel(Condition::default());
-        let (out, news) = mpsc::channel(1);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -84,13 +88,12 @@ impl Guard {
                 told: Vec::new(),
                 asked: Duration::ZERO,
                 publish,
-                out,
             };
             runtime.block_on(keeper.run(inbox));
         };
         let thread = std::thread::Builder::new().name("meshd-interface".into());
         drop(thread.spawn(keep)?);
-        Ok((Self { orders, condition }, news))
+        Ok(Self { orders, condition })
     }
 
     /// How the interface stands.
@@ -136,7 +139,6 @@ struct Keeper {
     /// When the ways were asked for, on the boot-time clock.
     asked: Duration,
     publish: watch::Sender<Condition>,
-    out: mpsc::Sender<News>,
 }
 
 enum Wake {
@@ -188,14 +190,14 @@ impl Keeper {
                     sleep(SETTLED).await;
                     let _ = news.try_recv();
                     if let Err(lost) = self.look().await {
-                        let _ = self.out.send(News::Lost(lost)).await;
+                        self.lost(lost).await;
                         return;
                     }
                 }
                 Wake::Time => {
                     let before = self.publish.borrow().carries;
                     if let Err(lost) = self.look().await {
-                        let _ = self.out.send(News::Lost(lost)).await;
+                        self.lost(lost).await;
                         return;
                     }
                     // While something is wrong, there is a look every second; a large mesh has many ways.
@@ -216,6 +218,11 @@ impl Keeper {
         }
     }
 
+    async fn lost(&self, error: TunError) {
+        let Parts { segment, out, .. } = &self.parts;
+        let _ = out.send((*segment, News::Lost(error))).await;
+    }
+
     /// Tells the shell, unless it is gone or says stop. The shell may be waiting for an order of its own to be
     /// carried out, and hear nothing until then: orders go on.
     async fn tell_ways(
@@ -223,11 +230,11 @@ impl Keeper {
         ways: Vec<PeerWays>,
         inbox: &mut mpsc::UnboundedReceiver<Order>,
     ) -> bool {
-        let out = self.out.clone();
+        let (segment, out) = (self.parts.segment, self.parts.out.clone());
         loop {
             let order = tokio::select! {
                 room = out.reserve() => {
-                    return room.map(|room| room.send(News::Ways(ways))).is_ok();
+                    return room.map(|room| room.send((segment, News::Ways(ways)))).is_ok();
                 }
                 Some(order) = inbox.recv() => order,
             };

@@ -61,7 +61,7 @@ pub use message::{ToController, ToNode};
 pub use name::{NodeName, SegmentName};
 pub use place::Place;
 pub use rules::Rules;
-pub use segment::Ask;
+pub use segment::{Ask, Unplaced};
 pub use signed::{Digest, Signed, Verified, VerifyError};
 pub use succession::Succession;
 pub use token::Token;
