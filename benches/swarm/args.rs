@@ -97,7 +97,7 @@ impl Args {
         Self {
             nodes: 20,
             rounds: 1,
-            seconds: 2,
+            seconds: 1,
             slow: 4,
             sizes: vec![5, 10],
             pause: Duration::from_millis(400),

@@ -8,7 +8,9 @@ use crate::report::{Table, ms};
 use crate::stats::Sample;
 use crate::swarm::{Swarm, Times};
 use anyhow::ensure;
+use std::sync::Arc;
 use tests::harness::now;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -80,11 +82,19 @@ pub(crate) async fn evict(args: &Args, swarm: &mut Swarm) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Gives all orders at once; the newest epoch that one of them made.
+/// Gives all orders at once, as far as the admin socket serves so many clients; the newest epoch that one of them made.
 async fn order_evictions(swarm: &Swarm, of: std::ops::Range<usize>) -> anyhow::Result<u64> {
-    let orders = swarm.members[of]
-        .iter()
-        .map(|it| swarm.controller.evicting(it.name.as_str()));
+    let clients = Arc::new(Semaphore::new(CLIENTS));
+    let orders = swarm.members[of].iter().map(|it| {
+        let (clients, order) = (
+            Arc::clone(&clients),
+            swarm.controller.evicting(it.name.as_str()),
+        );
+        async move {
+            let _client = clients.acquire().await?;
+            order.await
+        }
+    });
     let mut orders: JoinSet<_> = orders.collect();
     let mut newest = 0;
     while let Some(change) = orders.join_next().await {
@@ -162,3 +172,5 @@ fn cells(name: &str, sample: &Sample) -> [String; 5] {
 }
 
 const HEAD: [&str; 5] = ["Since the order, ms", "first", "p50", "p99", "max"];
+/// Fewer than the admin socket serves at a time.
+const CLIENTS: usize = 14;

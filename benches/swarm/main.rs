@@ -109,6 +109,8 @@ async fn measure(names: &[String], args: &Args) -> anyhow::Result<()> {
         for name in others.into_iter().filter(|name| *name != "join") {
             println!("\n## {name}; load before: {}\n", load());
             let swarm = &mut joined.swarm;
+            // The scenario before may have had it stopped.
+            swarm.evidence(Some(args.evidence_every));
             let measured = match name.as_str() {
                 "idle" => joins::idle(args, swarm).await,
                 "rotate" => epochs::rotate(args, swarm).await,
