@@ -3,7 +3,6 @@
 
 use crate::args::Args;
 use crate::bare::Bare;
-use crate::joins::joined;
 use crate::node::Order;
 use crate::report::{Table, ms};
 use crate::stats::Sample;
@@ -15,10 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 /// An epoch change by an operator's order, and a bare push of as many bytes.
-pub(crate) async fn rotate(args: &Args) -> anyhow::Result<()> {
-    let mut joined = joined(args, args.nodes).await?;
-    joined.print();
-    let swarm = &mut joined.swarm;
+pub(crate) async fn rotate(args: &Args, swarm: &mut Swarm) -> anyhow::Result<()> {
     swarm.evidence(None);
     let mut bare = Bare::connect(swarm).await?;
     let mut epochs = Epochs::default();
@@ -57,10 +53,7 @@ pub(crate) async fn rotate(args: &Args) -> anyhow::Result<()> {
 }
 
 /// One in a hundred is evicted at once.
-pub(crate) async fn evict(args: &Args) -> anyhow::Result<()> {
-    let mut joined = joined(args, args.nodes).await?;
-    joined.print();
-    let swarm = &mut joined.swarm;
+pub(crate) async fn evict(args: &Args, swarm: &mut Swarm) -> anyhow::Result<()> {
     let evicted = (args.nodes / 100).max(1);
     let mut table = Table::new(&HEAD);
     for round in 0..args.rounds {
@@ -102,10 +95,7 @@ async fn order_evictions(swarm: &Swarm, of: std::ops::Range<usize>) -> anyhow::R
 }
 
 /// Some nodes stop reading. What do the others notice?
-pub(crate) async fn slow(args: &Args) -> anyhow::Result<()> {
-    let mut joined = joined(args, args.nodes).await?;
-    joined.print();
-    let swarm = &mut joined.swarm;
+pub(crate) async fn slow(args: &Args, swarm: &mut Swarm) -> anyhow::Result<()> {
     swarm.evidence(None);
     let slow = args.slow.min(args.nodes / 2);
     let reads = |number: usize| number >= slow;

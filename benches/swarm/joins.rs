@@ -77,17 +77,8 @@ impl Joined {
     }
 }
 
-/// All nodes join from nothing.
-pub(crate) async fn join(args: &Args) -> anyhow::Result<()> {
-    joined(args, args.nodes).await?.print();
-    Ok(())
-}
-
 /// All nodes are there, and nothing happens; then the same beside evidence.
-pub(crate) async fn idle(args: &Args) -> anyhow::Result<()> {
-    let mut joined = joined(args, args.nodes).await?;
-    joined.print();
-    let swarm = &mut joined.swarm;
+pub(crate) async fn idle(args: &Args, swarm: &mut Swarm) -> anyhow::Result<()> {
     let mut table = Table::new(&[
         "At rest",
         "controller, % of a core",

@@ -136,6 +136,12 @@ impl Connection {
         }
     }
 
+    /// Resolves when the connection has ended. Whoever waits for this alone looks at the [`Pulse`] each second, and
+    /// closes a connection that is [lost](Pulse::is_lost): with ten thousand of them a timer each takes longer.
+    pub async fn ended(&self) -> ConnectionError {
+        self.inner.closed().await.into()
+    }
+
     /// When the other side was last heard, while [`Self::closed`] is polled.
     pub fn pulse(&self) -> Pulse {
         self.pulse.clone()
