@@ -8,7 +8,6 @@ use crate::report::{Table, ms};
 use crate::stats::Sample;
 use crate::swarm::{Swarm, Times};
 use anyhow::ensure;
-use std::time::Duration;
 use tests::harness::now;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -21,12 +20,12 @@ pub(crate) async fn rotate(args: &Args, swarm: &mut Swarm) -> anyhow::Result<()>
     let mut pushes = Vec::new();
     let mut bytes = 0;
     for _ in 0..args.rounds {
-        sleep(PAUSE).await;
+        sleep(args.pause).await;
         let before = swarm.meter();
         let (_, times) = swarm.rotate(|_| true, args.patience).await?;
         bytes = swarm.spent(&before).frames as usize / swarm.members.len();
         epochs.take(&times);
-        sleep(PAUSE).await;
+        sleep(args.pause).await;
         pushes.extend_from_slice(bare.push(bytes, args.patience).await?.values());
     }
     bare.end().await?;
@@ -57,7 +56,7 @@ pub(crate) async fn evict(args: &Args, swarm: &mut Swarm) -> anyhow::Result<()> 
     let evicted = (args.nodes / 100).max(1);
     let mut table = Table::new(&HEAD);
     for round in 0..args.rounds {
-        sleep(PAUSE).await;
+        sleep(args.pause).await;
         let from = round * evicted;
         let upto = from + evicted;
         ensure!(
@@ -112,12 +111,12 @@ pub(crate) async fn slow(args: &Args, swarm: &mut Swarm) -> anyhow::Result<()> {
             Order::Serve
         };
         swarm.members[..slow].iter().for_each(|it| it.order(order));
-        sleep(PAUSE).await;
+        sleep(args.pause).await;
         let mut epochs = Epochs::default();
         for _ in 0..args.rounds {
             let (_, times) = swarm.rotate(reads, args.patience).await?;
             epochs.take(&times);
-            sleep(PAUSE).await;
+            sleep(args.pause).await;
         }
         let [_, acknowledged] = epochs.samples();
         medians.push(acknowledged.median());
@@ -163,5 +162,3 @@ fn cells(name: &str, sample: &Sample) -> [String; 5] {
 }
 
 const HEAD: [&str; 5] = ["Since the order, ms", "first", "p50", "p99", "max"];
-/// Between two measurements.
-const PAUSE: Duration = Duration::from_millis(1_500);

@@ -92,7 +92,7 @@ pub(crate) async fn idle(args: &Args, swarm: &mut Swarm) -> anyhow::Result<()> {
         ("with evidence", Some(args.evidence_every)),
     ] {
         swarm.evidence(evidence);
-        sleep(SETTLE).await;
+        sleep(args.pause).await;
         let before = swarm.meter();
         let accepted = swarm
             .world
@@ -147,7 +147,7 @@ pub(crate) async fn grow(args: &Args) -> anyhow::Result<()> {
         let peak = joined.swarm.controller.memory().peak;
         let swarm = &mut joined.swarm;
         swarm.evidence(None);
-        sleep(SETTLE).await;
+        sleep(args.pause).await;
         let before = swarm.meter();
         let mut acknowledged = Vec::new();
         for _ in 0..args.rounds {
@@ -203,6 +203,3 @@ fn exponent(points: impl Iterator<Item = (f64, f64)>) -> f64 {
     let square: f64 = logs.iter().map(|it| (it.0 - x).powi(2)).sum();
     both / square
 }
-
-/// Until what was under way is done.
-const SETTLE: Duration = Duration::from_secs(2);

@@ -258,7 +258,7 @@ impl Shell {
         }
         self.listen_at = now.boot + NAP;
         for (id, line) in &mut self.boxes {
-            let silence = line.connection.pulse().silence();
+            let silence = line.connection.silence();
             let at = now.boot.saturating_sub(silence);
             self.engine.handle_heard(*id, at, now);
             if Pulse::is_lost(line.silence, silence) {

@@ -147,6 +147,11 @@ impl Connection {
         self.pulse.clone()
     }
 
+    /// For how long nothing has been heard, to a second: [`Pulse::silence`] without a pulse of one's own.
+    pub fn silence(&self) -> std::time::Duration {
+        self.pulse.silence()
+    }
+
     /// Bytes of UDP payload that were received on it, those of QUIC's own frames included.
     pub fn received(&self) -> u64 {
         self.inner.stats().udp_rx.bytes
