@@ -31,6 +31,7 @@ mod node;
 mod peer;
 mod policy;
 mod score;
+mod segments;
 mod status;
 mod table;
 mod token;
