@@ -1,8 +1,8 @@
 //! Bytes that arrive, and may hold a secret: they are wiped when they are not needed any more, and when they move.
 //!
-//! `zeroize` writes each byte by itself, in 2 ns. A roster of 10,000 has a megabyte, and everybody is sent it: wiping
-//! took a seventh of all the time in which nodes joined. The bytes here are overwritten at once instead, in 0.05 ns
-//! each, and the compiler is kept from leaving that out by [`black_box`](std::hint::black_box).
+//! `zeroize` writes each byte by itself, in some 2 ns. A roster of 10,000 has a megabyte, and everybody is sent it: wiping
+//! took a seventh of the processor time of nodes that joined. The bytes here are overwritten at once instead, and the
+//! compiler is kept from leaving that out by [`black_box`](std::hint::black_box).
 
 /// Bytes that are wiped when they are dropped.
 #[derive(Default)]
