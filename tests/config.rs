@@ -195,7 +195,11 @@ fn a_bad_field_of_a_segment_is_refused_by_its_name() {
             "mesh_v4 = 'fd00::/64'",
             &["segment.mesh_v4", "not an IPv4 range"],
         ),
-        (range, "mesh_v4 = '10.76.0.0/33'", &["segment.mesh_v4"]),
+        (
+            range,
+            "mesh_v4 = '10.76.0.0/33'",
+            &["10.76.0.0/33", "8 to 30"],
+        ),
         (range, "", &["mesh_v4"]),
         (
             v6,
