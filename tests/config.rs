@@ -133,3 +133,112 @@ fn the_examples_tell_the_defaults_that_the_help_tells() {
         }
     }
 }
+
+/// The example of segments in the controller's file, which is indented because it may not stand beside the policy's
+/// settings. Its policy's file is another one.
+fn segments() -> String {
+    let text = text("controller");
+    let lines = text.lines().filter_map(|line| line.strip_prefix("#   "));
+    let lines = lines.collect::<Vec<_>>().join("\n");
+    let policy = path("policy");
+    lines.replace("/etc/meshd/training.toml", policy.to_str().expect("a path"))
+}
+
+/// The segments of a controller's file, read and checked as `meshd --check` does.
+fn read_segments(of: &str) -> Result<Vec<String>, String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, state) = (folder.path().join("c.toml"), folder.path().join("state"));
+    let head = format!("role = 'controller'\nstate_dir = '{}'\n", state.display());
+    std::fs::write(&file, format!("{head}{of}")).expect("it is written");
+    let settings = config::read_file(file).map_err(|error| error.to_string())?;
+    let made = config::resolve(settings).map_err(|error| error.to_string())?;
+    let RoleConfig::Controller(made) = made.role else {
+        panic!("it is a controller's");
+    };
+    Ok(made.segments.iter().map(|it| it.name.to_string()).collect())
+}
+
+#[test]
+fn the_example_of_segments_is_one() {
+    assert_eq!(
+        read_segments(&segments()).unwrap(),
+        ["training", "inference"]
+    );
+    // Every field is in it.
+    for field in ["name", "policy_file", "mesh_v4", "mesh_v6"] {
+        assert!(segments().contains(&format!("\n{field} = ")), "{field}");
+    }
+}
+
+#[test]
+fn a_bad_field_of_a_segment_is_refused_by_its_name() {
+    let good = segments();
+    let training = "name = \"training\"";
+    let range = "mesh_v4 = \"10.76.0.0/16\"";
+    let v6 = "mesh_v6 = \"fd77:6d65:7368:1::/64\"";
+    for (from, to, causes) in [
+        (
+            training,
+            "name = 'Training'",
+            &["segment.name", "`Training`", "a-z"][..],
+        ),
+        (training, "name = 'inference'", &["inference", "twice"]),
+        (training, "", &["name"]),
+        (training, "name = 'training'\nnumber = 1", &["number"]),
+        (
+            range,
+            "mesh_v4 = '10.77.0.0/17'",
+            &["training", "inference", "overlap"],
+        ),
+        (
+            range,
+            "mesh_v4 = 'fd00::/64'",
+            &["segment.mesh_v4", "not an IPv4 range"],
+        ),
+        (
+            range,
+            "mesh_v4 = '10.76.0.0/33'",
+            &["10.76.0.0/33", "8 to 30"],
+        ),
+        (range, "", &["mesh_v4"]),
+        (
+            v6,
+            "mesh_v6 = '10.90.0.0/16'",
+            &["mesh_v6", "not an IPv6 range"],
+        ),
+        (
+            "[[segment]]",
+            "mesh_v4 = '10.90.0.0/16'\n[[segment]]",
+            &["mesh_v4", "stands beside `segment`"],
+        ),
+        (
+            "[[segment]]",
+            "threshold = 0.9\n[[segment]]",
+            &["threshold", "stands beside `segment`"],
+        ),
+        (
+            "[[segment]]",
+            "policy_file = 'x'\n[[segment]]",
+            &["policy_file", "stands beside `segment`"],
+        ),
+        (
+            "policy.toml",
+            "nowhere.toml",
+            &["policy_file", "nowhere.toml"],
+        ),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let error = read_segments(&good.replacen(from, to, 1)).expect_err(to);
+        for cause in causes {
+            assert!(error.contains(cause), "{to}: {error}");
+        }
+    }
+    let one_too_many: String = (0..17)
+        .map(|it| format!("[[segment]]\nname = 's{it}'\nmesh_v4 = '10.{it}.0.0/16'\n"))
+        .collect();
+    let error = read_segments(&one_too_many).expect_err("17 segments");
+    assert!(error.contains("1 to 16 segments, not 17"), "{error}");
+    let of_a_node = format!("role = 'node'\n{good}");
+    let node: Settings = toml::from_str(&of_a_node).unwrap();
+    assert_eq!(node.misplaced(Role::Node), Some("segment"));
+}

@@ -26,9 +26,15 @@ fn segments_that_make_no_sense_are_refused_by_name() {
         (long.as_str(), "is not NAME:NODE"),
         ("a:node-a,,node-b", "\"a:node-a,,node-b\" is not"),
         ("$(id):node-a", "makes no sense"),
-        ("default:node-a", "\"default\" is the name of a mesh without"),
+        (
+            "default:node-a",
+            "\"default\" is the name of a mesh without",
+        ),
         ("a:node-a a:node-b", "\"a\" is there twice"),
-        ("a:node-a,node-d b:node-b,node-c", "\"a\" has node-d, and the lab has not"),
+        (
+            "a:node-a,node-d b:node-b,node-c",
+            "\"a\" has node-d, and the lab has not",
+        ),
         ("a:node-a,node-a b:node-b,node-c", "\"a\" has node-a twice"),
         ("a:node-a b:node-b", "node-c is in no segment"),
         (seventeen.as_str(), "there are more than 16"),
@@ -44,7 +50,8 @@ fn segments_that_make_no_sense_are_refused_by_name() {
 
 #[test]
 fn segments_are_read_in_their_order_and_a_lab_without_is_as_ever() {
-    let script = "segment_names; for_each_place say; segments_of node-b; places; say $NODE_C_SCORE_MEAN";
+    let script =
+        "segment_names; for_each_place say; segments_of node-b; places; say $NODE_C_SCORE_MEAN";
     let segments = "training:node-a,node-b  inference:node-b,node-c";
     let read = bash(&[("SEGMENTS", segments)], script);
     let is = "training inference training node-a training node-b inference node-b inference node-c \

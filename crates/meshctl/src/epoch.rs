@@ -52,7 +52,7 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
             if segments::has_several(&status) {
                 let each = status.segments.iter();
                 let each = each.map(|(name, it)| segments::epoch(&status, name, it).render());
-                let alarms = Some(status::alarms(&status).render()).filter(|it| !it.is_empty());
+                let alarms = Some(words::alarms(&status).render()).filter(|it| !it.is_empty());
                 let parts: Vec<String> = alarms.into_iter().chain(each).collect();
                 return answer.text(&parts.join("\n"));
             }

@@ -6,12 +6,12 @@ use crate::failure::Failure;
 use crate::segments;
 use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::units;
-use crate::words::{self, control, membership};
+use crate::words::{self, control, membership, state};
 use clap::Subcommand;
 use keys::NodeId;
 use wire::admin::{
     BannedKey, BenchmarkStatus, ControllerStatus, DuplicateStatus, EvictRequest, EvictionStatus,
-    InstanceStatus, NodeState, NodeStatus, OverrideStatus, PskState, WaitingStatus,
+    InstanceStatus, NodeStatus, OverrideStatus, PskState, WaitingStatus,
 };
 use wire::name::{NodeName, SegmentName};
 
@@ -501,18 +501,6 @@ fn benchmark(benchmark: &BenchmarkStatus) -> String {
         benchmark.signer,
         benchmark.digest
     )
-}
-
-/// A state in words.
-pub(crate) fn state(state: NodeState) -> &'static str {
-    match state {
-        NodeState::Active => "ACTIVE",
-        NodeState::Probation => "PROBATION",
-        NodeState::Quarantined => "QUARANTINED",
-        NodeState::Offline => "OFFLINE",
-        NodeState::Evicted => "EVICTED",
-        NodeState::Impaired => "IMPAIRED",
-    }
 }
 
 fn psk(psk: PskState) -> &'static str {

@@ -1,10 +1,9 @@
 //! The segments of a mesh, as its controller sees them. A mesh whose one segment has the name of the default is shown as if there
 //! were none.
 
-use crate::status;
 use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::units;
-use crate::words::{held, membership};
+use crate::words::{self, held, membership};
 use wire::SegmentName;
 use wire::admin::{ControllerStatus, NodeInSegment, NodeStatus, SegmentStatus};
 
@@ -18,9 +17,9 @@ pub(crate) fn is_named(name: &SegmentName) -> bool {
     *name != SegmentName::default()
 }
 
-/// What an operator has to look at, as fields: alarms, and removals that wait.
+/// The conditions that an operator has to look at, as fields: alarms, and removals that wait.
 pub(crate) fn alarms(status: &ControllerStatus) -> Fields {
-    let mut fields = status::alarms(status);
+    let mut fields = words::alarms(status);
     for (name, segment) in &status.segments {
         let held = held(&segment.epoch.held);
         fields.maybe("held", held.map(|held| format!("{name}: {held}")));
@@ -37,10 +36,10 @@ pub(crate) fn table(status: &ControllerStatus) -> String {
         rows.row([
             name.to_string(),
             epoch.id.to_string(),
-            status::until(now, &epoch.expiry_utc),
+            words::until(now, &epoch.expiry_utc),
             or_dash(next(segment, now)),
             members(status, name, segment),
-            status::policy(&segment.policy),
+            words::policy(&segment.policy),
         ]);
     }
     rows.render("No segments.")
@@ -55,13 +54,13 @@ pub(crate) fn epoch(
     let (now, epoch) = (&status.generated_utc, &segment.epoch);
     let mut fields = Fields::default();
     fields.field("segment", name);
-    let ends = status::until(now, &epoch.expiry_utc);
+    let ends = words::until(now, &epoch.expiry_utc);
     fields.field("epoch", format!("{}, ends {ends}", epoch.id));
     fields.field("members", members(status, name, segment));
     let next = next(segment, now);
     fields.maybe("next", next.map(|next| format!("epoch {next}")));
     fields.maybe("held", held(&epoch.held));
-    fields.field("policy", status::policy(&segment.policy));
+    fields.field("policy", words::policy(&segment.policy));
     fields.field("range", format!("{} {}", segment.v4, segment.v6));
     fields.field("began", &epoch.activated_utc);
     fields.field("secret", &epoch.secret_hash);
@@ -88,7 +87,7 @@ pub(crate) fn of_node(node: &NodeStatus) -> String {
         rows.row([
             name.to_string(),
             membership(it.membership).into(),
-            crate::node::state(it.state).into(),
+            words::state(it.state).into(),
             or_dash(it.score.map(units::score)),
             or_dash(it.epoch),
             probation(it.probation_left),
@@ -109,7 +108,7 @@ fn probation(left: u32) -> String {
 
 fn next(segment: &SegmentStatus, now: &str) -> Option<String> {
     let next = segment.epoch.next.as_ref()?;
-    let begins = status::until(now, &next.activates_utc);
+    let begins = words::until(now, &next.activates_utc);
     Some(format!("{}, begins {begins}", next.id))
 }
 

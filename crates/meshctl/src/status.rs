@@ -7,12 +7,11 @@ use crate::node;
 use crate::segments;
 use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::units;
-use crate::words::{control, held, membership};
+use crate::words::{self, control, held, membership};
 use std::collections::BTreeMap;
 use wire::admin::{
     Control, ControllerStatus, FirewallState, FirewallStatus, InterfaceState, InterfaceStatus,
-    Membership, NodeDaemonStatus, NodeSegmentStatus, PeerStatus, PingStatus, PolicyStatus,
-    RulesInForce, Status,
+    Membership, NodeDaemonStatus, NodeSegmentStatus, PeerStatus, PingStatus, RulesInForce, Status,
 };
 use wire::rules::Traffic;
 use wire::{NodeName, SegmentName};
@@ -29,8 +28,8 @@ pub(crate) async fn run(client: &Client, answer: &Answer) -> Result<(), Failure>
 /// The epoch in force and the policy, as fields.
 pub(crate) fn epoch_fields(status: &ControllerStatus) -> Fields {
     let (now, epoch) = (&status.generated_utc, &status.epoch);
-    let until = |then: &str| until(now, then);
-    let mut fields = alarms(status);
+    let until = |then: &str| words::until(now, then);
+    let mut fields = words::alarms(status);
     fields.field(
         "epoch",
         format!("{}, ends {}", epoch.id, until(&epoch.expiry_utc)),
@@ -47,32 +46,8 @@ pub(crate) fn epoch_fields(status: &ControllerStatus) -> Fields {
             .map(|next| format!("epoch {}, begins {}", next.id, until(&next.activates_utc))),
     );
     fields.maybe("held", held(&epoch.held));
-    fields.field("policy", policy(&status.policy));
+    fields.field("policy", words::policy(&status.policy));
     fields
-}
-
-/// What an operator has to look at, as fields.
-pub(crate) fn alarms(status: &ControllerStatus) -> Fields {
-    let mut fields = Fields::default();
-    for alarm in &status.alarms {
-        fields.field("ALARM", alarm.clone());
-    }
-    fields
-}
-
-/// A policy in a line.
-pub(crate) fn policy(policy: &PolicyStatus) -> String {
-    format!(
-        "overall score at least {}, evidence at most {} old, epochs of {}",
-        policy.threshold,
-        units::span(policy.max_benchmark_age as f64),
-        units::span(policy.epoch_seconds as f64),
-    )
-}
-
-/// How far away a time is, by the time at which the controller made its answer.
-pub(crate) fn until(now: &str, then: &str) -> String {
-    or_dash(units::seconds_until(now, then).map(units::relative))
 }
 
 fn controller(status: &ControllerStatus) -> String {
@@ -245,7 +220,7 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
     fields
 }
 
-/// What a node is in one of its segments.
+/// A node in one of its segments, as fields.
 fn segment_fields(name: &SegmentName, segment: &NodeSegmentStatus) -> Fields {
     let mut fields = Fields::default();
     fields.field("segment", name);

@@ -1,9 +1,9 @@
 //! Words that more than one command has for the same thing.
 
-use crate::table::clean;
+use crate::table::{Fields, clean, or_dash};
 use crate::units;
 use wire::NodeName;
-use wire::admin::{Control, EpochChange, Membership};
+use wire::admin::{Control, ControllerStatus, EpochChange, Membership, NodeState, PolicyStatus};
 
 /// `ALLOWED` or `DENIED`.
 pub(crate) fn membership(membership: Membership) -> &'static str {
@@ -11,6 +11,42 @@ pub(crate) fn membership(membership: Membership) -> &'static str {
         Membership::Allowed => "ALLOWED",
         Membership::Denied => "DENIED",
     }
+}
+
+/// A node's state.
+pub(crate) fn state(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Active => "ACTIVE",
+        NodeState::Probation => "PROBATION",
+        NodeState::Quarantined => "QUARANTINED",
+        NodeState::Offline => "OFFLINE",
+        NodeState::Evicted => "EVICTED",
+        NodeState::Impaired => "IMPAIRED",
+    }
+}
+
+/// The conditions that an operator has to look at, as fields.
+pub(crate) fn alarms(status: &ControllerStatus) -> Fields {
+    let mut fields = Fields::default();
+    for alarm in &status.alarms {
+        fields.field("ALARM", alarm.clone());
+    }
+    fields
+}
+
+/// A policy in a line.
+pub(crate) fn policy(policy: &PolicyStatus) -> String {
+    format!(
+        "overall score at least {}, evidence at most {} old, epochs of {}",
+        policy.threshold,
+        units::span(policy.max_benchmark_age as f64),
+        units::span(policy.epoch_seconds as f64),
+    )
+}
+
+/// How far away a time is, by the time at which the controller made its answer.
+pub(crate) fn until(now: &str, then: &str) -> String {
+    or_dash(units::seconds_until(now, then).map(units::relative))
 }
 
 /// `connected`, `silent for 8 s` or `disconnected, heard 40 s ago`. `heard`: seconds since the other side was.

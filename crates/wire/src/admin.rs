@@ -7,6 +7,8 @@
 //! | `POST /v1/nodes/{name}/evict` | [`EvictRequest`] → [`EpochChange`] |
 //! | `POST /v1/nodes/{name}/readmit` | → [`NodeStatus`] |
 //! | `POST /v1/nodes/{name}/remove` | [`EvictRequest`] → [`EpochChange`] |
+//! | `POST /v1/nodes/{name}/segments/{segment}` | → [`NodeStatus`] |
+//! | `POST /v1/nodes/{name}/segments/{segment}/leave` | [`EvictRequest`] → [`EpochChange`] |
 //! | `POST /v1/nodes/{name}/approve` | → [`NodeStatus`] |
 //! | `POST /v1/nodes/{name}/reject` | [`EvictRequest`] → [`WaitingStatus`] |
 //! | `GET /v1/banned`, `DELETE /v1/banned/{key}` | [`BannedKey`], one or a list |
