@@ -31,6 +31,8 @@ pub(crate) enum Cause {
     Removal,
     /// An operator took a member out of the segment.
     Departure,
+    /// The networks behind members are others.
+    Routes,
     /// Another authority signs.
     Authority,
     /// A member got new keys.
@@ -85,6 +87,7 @@ impl Cause {
             Self::Eviction => "eviction",
             Self::Removal => "removal",
             Self::Departure => "departure",
+            Self::Routes => "routes",
             Self::Authority => "authority",
             Self::Rekey => "rekey",
             Self::Recovery => "recovery",
@@ -100,6 +103,7 @@ impl Cause {
             | Self::Eviction
             | Self::Removal
             | Self::Departure
+            | Self::Routes
             | Self::Authority
             | Self::Rekey
             | Self::Recovery => Reach::Joining,
@@ -117,6 +121,7 @@ impl Cause {
             Self::Eviction,
             Self::Removal,
             Self::Departure,
+            Self::Routes,
             Self::Authority,
             Self::Rekey,
             Self::Recovery,

@@ -2,6 +2,7 @@
 
 use keys::{MeshId, SegmentId};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use wire::Prefix;
 use wire::place::{PREFIX_V4, PREFIX_V6};
 
 /// Both ranges.
@@ -92,6 +93,15 @@ impl Network {
         let v4 = self.contains(other.v4.0.into()) || other.contains(self.v4.0.into());
         let v6 = self.contains(other.v6.0.into()) || other.contains(self.v6.0.into());
         v4 || v6
+    }
+
+    /// Whether an address of one of the ranges is in a prefix.
+    pub(crate) fn is_met_by(&self, prefix: &Prefix) -> bool {
+        let ranges = [
+            Prefix::around(self.v4.0.into(), self.v4.1),
+            Prefix::around(self.v6.0.into(), self.v6.1),
+        ];
+        ranges.iter().any(|range| range.overlaps(prefix))
     }
 
     /// The IPv4 range, as people write it.

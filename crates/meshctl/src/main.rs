@@ -30,6 +30,7 @@ mod metrics;
 mod node;
 mod peer;
 mod policy;
+mod route;
 mod score;
 mod status;
 mod table;
@@ -66,6 +67,9 @@ enum Noun {
     /// List, show, approve, evict, readmit or remove nodes.
     #[command(subcommand)]
     Node(node::Verb),
+    /// List, approve or withdraw the networks behind nodes.
+    #[command(subcommand)]
+    Route(route::Verb),
     /// Say why a node is, or is not, a member.
     Explain {
         /// The node's name.
@@ -131,6 +135,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.noun {
         Noun::Status => status::run(&client, &answer).await,
         Noun::Node(verb) => node::run(verb, &client, &answer).await,
+        Noun::Route(verb) => route::run(verb, &client, &answer).await,
         Noun::Explain { node, at } => explain::run(&node, at, &client, &answer).await,
         Noun::Policy(verb) => policy::run(verb, &client, &answer).await,
         Noun::Controller(verb) => controller::run(verb, &client, &answer).await,

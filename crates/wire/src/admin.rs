@@ -9,6 +9,8 @@
 //! | `POST /v1/nodes/{name}/remove` | [`EvictRequest`] → [`EpochChange`] |
 //! | `POST /v1/nodes/{name}/approve` | → [`NodeStatus`] |
 //! | `POST /v1/nodes/{name}/reject` | [`EvictRequest`] → [`WaitingStatus`] |
+//! | `GET /v1/routes` | a list of [`RouteStatus`] |
+//! | `POST /v1/nodes/{name}/routes/approve`, `…/withdraw` | [`RouteRequest`] → [`RouteStatus`] |
 //! | `GET /v1/banned`, `DELETE /v1/banned/{key}` | [`BannedKey`], one or a list |
 //! | `POST /v1/evaluators/rotate` | [`EvaluatorSuccession`](crate::succession::EvaluatorSuccession) → the same |
 //! | `POST /v1/authority/rotate` | → [`AuthorityRotated`] |
@@ -42,9 +44,11 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 mod log;
+mod routes;
 mod rules;
 
 pub use log::{LogConsistency, LogEntries, LogEntry, LogProof, LogSeen, LogStatus};
+pub use routes::{RouteRequest, RouteStatus};
 pub use rules::{AllowInForce, RulesInForce, TrafficChange};
 
 /// Version of these forms; a new field does not change it, a changed meaning does.

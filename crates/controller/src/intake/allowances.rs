@@ -22,10 +22,12 @@ pub(super) enum Kind {
     Present,
     /// The node asks for something again, or in another form.
     Again,
+    /// A place in a segment is asked for, or networks are offered in one.
+    Segment,
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Connection,
         Self::Evidence,
         Self::Ack,
@@ -33,6 +35,7 @@ impl Kind {
         Self::Endpoints,
         Self::Present,
         Self::Again,
+        Self::Segment,
     ];
 
     /// How many of them in ten seconds for ever, and how many at once. Each is several times what a node
@@ -49,6 +52,8 @@ impl Kind {
             Self::Present => (10, 40),
             // Each may be answered with a whole roster.
             Self::Again => (2, 10),
+            // Once for each segment in a session. Each may be an event.
+            Self::Segment => (4, 64),
         }
     }
 
@@ -61,6 +66,7 @@ impl Kind {
             6 => Some(Self::Endpoints),
             7 => Some(Self::Present),
             8 | 9 => Some(Self::Again),
+            10 | 11 => Some(Self::Segment),
             _ => None,
         }
     }
