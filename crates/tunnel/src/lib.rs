@@ -74,6 +74,7 @@ mod limits;
 mod link;
 mod local;
 mod lone;
+mod networks;
 mod opening;
 mod outbound;
 mod outbox;
@@ -84,6 +85,8 @@ mod peer;
 mod peers;
 mod remembered;
 mod role;
+#[cfg(test)]
+mod routed;
 #[cfg(test)]
 mod routes;
 mod snapshot;

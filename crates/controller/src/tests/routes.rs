@@ -75,8 +75,8 @@ fn a_network_is_told_when_it_is_both_offered_and_approved_and_no_longer() {
     assert_eq!(world.update(&a).0.epoch.0, before.0 + 1);
     assert!(list(&mut world)[0].in_force);
     let events = world.events(Page::default()).events;
-    let causes = events.iter().filter(|it| it.kind == "epoch_published");
-    assert_eq!(causes.last().unwrap().body["cause"], "routes");
+    let mut causes = events.iter().filter(|it| it.kind == "epoch_published");
+    assert_eq!(causes.next_back().unwrap().body["cause"], "routes");
 
     // The node offers it no more, and again.
     advertise(&mut world, &b, &["10.2.0.0/16"]);
