@@ -1,7 +1,7 @@
 //! Networks behind nodes at the data path: what goes there, who may speak for them, from when on and until when.
 
 use crate::turns::{LEN, NOW, Node, outer, packet, pair};
-use crate::{DropReason, Groups, Inbound, Outbound, PeerSpec, Protocol, Range, Rule};
+use crate::{DropReason, Groups, Inbound, Outbound, Path, PeerSpec, Protocol, Range, Rule};
 use keys::{Epoch, Psk, WgPublicKey};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -200,6 +200,28 @@ fn a_node_has_no_networks_that_it_did_not_agree_to_and_none_inside_the_mesh() {
     assert_eq!(free, Err(DropReason::NoRoute));
     assert!(!one.door.networks.is_behind_here([10, 0, 0, 77].into()));
     assert!(send(&mut one, between(HOST, BEHIND_TWO)).is_ok());
+}
+
+#[test]
+fn nothing_is_sent_through_the_tunnel_to_where_a_peer_is_reached() {
+    let (mut one, mut two) = pair();
+    route(&mut one, &mut two, 2);
+    assert!(send(&mut one, between(HOST, BEHIND_TWO)).is_ok());
+    // The router is heard from inside its own network, and then from where it was.
+    let inside = Path::Udp((BEHIND_TWO, 51_820).into());
+    for (from, sends) in [(inside, false), (outer(2), true)] {
+        let datagram = send(&mut two, between(PEER, HOST)).expect("a session");
+        let heard = one.door.handle_udp(from, &datagram, &mut [0; 256], NOW);
+        assert_eq!(heard, Inbound::Deliver { len: LEN });
+        let sent = send(&mut one, between(HOST, BEHIND_TWO));
+        assert_eq!(sent.is_ok(), sends, "{from:?}");
+    }
+    // Or is said to be there, in the form that IPv6 has for it.
+    let mapped = (BEHIND_TWO.to_ipv6_mapped(), 7);
+    let said = [outer(2), Path::Udp(mapped.into())];
+    one.door.set_endpoints(&two.key, said, NOW);
+    let sent = send(&mut one, between(HOST, BEHIND_TWO));
+    assert_eq!(sent, Err(DropReason::NoRoute));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::limits::{MAX_ENDPOINTS, PATIENT_ATTEMPTS};
 use crate::outer::Route;
 use crate::path::Path;
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +21,14 @@ pub(crate) struct Whereabouts {
 
 /// Where peers are expected, each place with how many peers are there.
 #[derive(Default)]
-pub(crate) struct Endpoints(Mutex<HashMap<Path, usize>>);
+pub(crate) struct Endpoints(Mutex<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    paths: HashMap<Path, usize>,
+    /// By their addresses alone.
+    hosts: HashMap<IpAddr, usize>,
+}
 
 impl Whereabouts {
     /// Where packets go; `None` before the peer was heard or chosen a place for.
@@ -151,30 +159,43 @@ impl Whereabouts {
 
 impl Endpoints {
     pub(crate) fn contains(&self, endpoint: Path) -> bool {
-        self.counts().contains_key(&endpoint)
+        self.counts().paths.contains_key(&endpoint)
+    }
+
+    /// Whether any is at this address.
+    pub(crate) fn has_host(&self, address: IpAddr) -> bool {
+        self.counts().hosts.contains_key(&address.to_canonical())
     }
 
     fn add(&self, endpoint: Path) {
-        *self.counts().entry(endpoint).or_default() += 1;
+        let mut counts = self.counts();
+        *counts.paths.entry(endpoint).or_default() += 1;
+        let host = endpoint.ip().to_canonical();
+        *counts.hosts.entry(host).or_default() += 1;
     }
 
     fn remove(&self, endpoint: Path) {
         let mut counts = self.counts();
-        if let Some(count) = counts.get_mut(&endpoint) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&endpoint);
-            }
-        }
+        take_one(&mut counts.paths, &endpoint);
+        take_one(&mut counts.hosts, &endpoint.ip().to_canonical());
     }
 
-    fn counts(&self) -> MutexGuard<'_, HashMap<Path, usize>> {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(test)]
     pub(crate) fn all(&self) -> HashMap<Path, usize> {
-        self.counts().clone()
+        self.counts().paths.clone()
+    }
+}
+
+fn take_one<T: Eq + Hash>(counts: &mut HashMap<T, usize>, of: &T) {
+    if let Some(count) = counts.get_mut(of) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(of);
+        }
     }
 }
 

@@ -1,0 +1,157 @@
+//! Which networks behind peers this machine sends packets to: the ones for which its kernel gets a route into the tunnel,
+//! and why not for the others. Decides; the kernel is asked in `io/networks.rs`.
+//!
+//! Refuses a network that holds an address of the underlay, whose packets would enter the tunnel that they carry, and
+//! one of which this machine has a route of its own, to all or to a part: what is connected here is not taken away.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use wire::{NodeName, Prefix};
+
+/// A network behind a peer, by the epoch in force.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Network {
+    pub(crate) prefix: Prefix,
+    /// The peer.
+    pub(crate) node: NodeName,
+}
+
+/// The networks that are to be routed, and what they must not hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Networks {
+    pub(crate) behind_peers: Vec<Network>,
+    /// Addresses that the tunnel's own datagrams, or those of the control channel, go to.
+    pub(crate) underlay: BTreeSet<IpAddr>,
+}
+
+/// A route of this machine that is none of ours, but for the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Present {
+    pub(crate) prefix: Prefix,
+    /// Name of the interface that it leads by, if it does.
+    pub(crate) link: Option<String>,
+}
+
+/// Why a network has no route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unrouted {
+    /// Datagrams to this address carry the tunnel, or the control channel.
+    Underlay(IpAddr),
+    /// This machine has a route of its own.
+    Present(Present),
+    /// The kernel refuses it.
+    Refused(String),
+}
+
+/// A network, and why it has no route if it has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) network: Network,
+    pub(crate) unrouted: Option<Unrouted>,
+}
+
+impl Networks {
+    /// What may be routed beside these routes.
+    pub(crate) fn judge(&self, present: &[Present]) -> Vec<Outcome> {
+        let judge = |network: &Network| {
+            let prefix = network.prefix;
+            let mut underlay = self.underlay.iter().map(IpAddr::to_canonical);
+            let held = underlay.find(|at| prefix.contains(*at));
+            let is_in_the_way = |it: &&Present| {
+                it.prefix.overlaps(&prefix) && it.prefix.length() >= prefix.length()
+            };
+            let own = || present.iter().find(is_in_the_way).cloned();
+            let unrouted = held.map(Unrouted::Underlay);
+            Outcome {
+                network: network.clone(),
+                unrouted: unrouted.or_else(|| own().map(Unrouted::Present)),
+            }
+        };
+        self.behind_peers.iter().map(judge).collect()
+    }
+}
+
+impl fmt::Display for Unrouted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Underlay(address) => write!(
+                f,
+                "it holds {address}, which the tunnel or the control channel is carried to"
+            ),
+            Self::Present(Present { prefix, link }) => {
+                write!(f, "this machine has a route of its own to {prefix}")?;
+                match link {
+                    Some(link) => write!(f, " by {link}"),
+                    None => Ok(()),
+                }
+            }
+            Self::Refused(error) => write!(f, "the system refuses the route: {error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(text: &str) -> Prefix {
+        let (address, length) = text.split_once('/').unwrap();
+        Prefix::around(address.parse().unwrap(), length.parse().unwrap())
+    }
+
+    fn verdicts(networks: &[&str], underlay: &[&str], present: &[&str]) -> Vec<String> {
+        let behind = networks.iter().map(|it| Network {
+            prefix: prefix(it),
+            node: "node-b".parse().unwrap(),
+        });
+        let networks = Networks {
+            behind_peers: behind.collect(),
+            underlay: underlay.iter().map(|it| it.parse().unwrap()).collect(),
+        };
+        let present = present.iter().map(|it| Present {
+            prefix: prefix(it),
+            link: Some("eth0".into()),
+        });
+        let outcomes = networks.judge(&present.collect::<Vec<_>>());
+        let words = |it: Outcome| it.unrouted.map_or_else(String::new, |it| it.to_string());
+        outcomes.into_iter().map(words).collect()
+    }
+
+    #[test]
+    fn a_network_that_holds_an_address_of_the_underlay_has_no_route() {
+        let underlay = ["192.0.2.7", "::ffff:198.51.100.9", "2001:db8::7"];
+        let found = verdicts(
+            &[
+                "10.1.0.0/16",
+                "192.0.2.0/24",
+                "198.51.100.0/24",
+                "2001:db8::/32",
+            ],
+            &underlay,
+            &[],
+        );
+        assert_eq!(found[0], "");
+        for (found, address) in found[1..]
+            .iter()
+            .zip(["192.0.2.7", "198.51.100.9", "2001:db8::7"])
+        {
+            let words = format!(
+                "it holds {address}, which the tunnel or the control channel is carried to"
+            );
+            assert_eq!(*found, words);
+        }
+    }
+
+    #[test]
+    fn what_this_machine_has_itself_stays_and_wider_routes_are_no_hindrance() {
+        let networks = ["10.1.0.0/16"];
+        let found = |present: &[&str]| verdicts(&networks, &[], present).remove(0);
+        let own = |it: &str| format!("this machine has a route of its own to {it} by eth0");
+        assert_eq!(found(&["10.1.0.0/16"]), own("10.1.0.0/16"));
+        assert_eq!(found(&["10.1.7.0/24"]), own("10.1.7.0/24"));
+        assert_eq!(found(&["10.1.7.5/32"]), own("10.1.7.5/32"));
+        assert_eq!(found(&["10.0.0.0/8", "0.0.0.0/0"]), "");
+        assert_eq!(found(&["10.2.0.0/16", "::/0", "fd01::/64"]), "");
+    }
+}
