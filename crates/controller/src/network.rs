@@ -164,6 +164,23 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_that_holds_some_of_a_range_or_is_within_it_meets_it() {
+        let network = Network::new(V4, None, (MeshId([0xab; 16]), SegmentId::FIRST)).unwrap();
+        let meets = |text: &str| network.is_met_by(&text.parse().unwrap());
+        for text in [
+            "10.0.0.0/8",
+            "10.76.0.0/16",
+            "10.76.9.0/24",
+            "fdab:abab:abab:abab::/64",
+        ] {
+            assert!(meets(text), "{text}");
+        }
+        for text in ["10.77.0.0/16", "192.168.0.0/16", "fdab:abab:abab:abac::/64"] {
+            assert!(!meets(text), "{text}");
+        }
+    }
+
+    #[test]
     fn ranges_without_room_or_with_host_bits_are_refused() {
         let mesh = (MeshId([0; 16]), SegmentId::FIRST);
         assert!(Network::new((V4.0, 31), None, mesh).is_err());

@@ -3,13 +3,19 @@
 
 use crate::clock::Now;
 use crate::event::Event;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Node};
 use crate::rotate::Rotation;
 use crate::segment::Segment;
 use keys::SegmentId;
 use wire::{NodeName, Prefix};
 
 impl Segment {
+    /// The networks that an update gives to a node. Its range may be another than when they were approved.
+    pub(crate) fn granted(&self, node: &Node) -> impl Iterator<Item = Prefix> {
+        let granted = node.routes(self.id()).granted();
+        granted.filter(|prefix| !self.network().is_met_by(prefix))
+    }
+
     /// Whether the newest update gives a member other networks than it is to have.
     pub(crate) fn has_other_routes(&self, fleet: &Fleet) -> bool {
         let newest = self.newest().and_then(|span| self.issue(span.epoch));
@@ -18,10 +24,7 @@ impl Segment {
             members.any(|member| {
                 let node = fleet.node(&member.name);
                 let node = node.filter(|node| node.id == member.node);
-                node.is_some_and(|node| {
-                    let granted = node.routes(self.id()).granted();
-                    !granted.eq(member.routes.iter().copied())
-                })
+                node.is_some_and(|node| !self.granted(node).eq(member.routes.iter().copied()))
             })
         })
     }

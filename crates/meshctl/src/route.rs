@@ -77,3 +77,37 @@ fn state(route: &RouteStatus) -> &'static str {
         (false, false, false) => "withdrawn",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_says_what_each_route_waits_for() {
+        let route = |prefix: &str, [advertised, approved, in_force]: [bool; 3]| RouteStatus {
+            node: "node-b".parse().unwrap(),
+            segment: SegmentName::default(),
+            prefix: prefix.parse().unwrap(),
+            advertised,
+            approved,
+            in_force,
+        };
+        let all = [
+            route("10.1.0.0/16", [true, true, true]),
+            route("10.2.0.0/16", [true, false, false]),
+            route("10.3.0.0/16", [false, true, false]),
+            route("10.4.0.0/16", [true, true, false]),
+            route("10.5.0.0/16", [false, true, true]),
+        ];
+        let lines = [
+            "PREFIX       NODE    SEGMENT  STATE",
+            "10.1.0.0/16  node-b  default  in force",
+            "10.2.0.0/16  node-b  default  waits for approval",
+            "10.3.0.0/16  node-b  default  approved; the node does not offer it",
+            "10.4.0.0/16  node-b  default  comes with the next epoch in which the node is a member",
+            "10.5.0.0/16  node-b  default  ends with the next epoch",
+        ];
+        assert_eq!(table(&all), lines.join("\n") + "\n");
+        assert!(table(&[]).contains("no node offers a route"));
+    }
+}

@@ -48,7 +48,7 @@ mod routes;
 mod rules;
 
 pub use log::{LogConsistency, LogEntries, LogEntry, LogProof, LogSeen, LogStatus};
-pub use routes::{RouteRequest, RouteStatus};
+pub use routes::{NodeRoutes, OwnRoute, PeerRoute, RouteRequest, RouteStatus};
 pub use rules::{AllowInForce, RulesInForce, TrafficChange};
 
 /// Version of these forms; a new field does not change it, a changed meaning does.
