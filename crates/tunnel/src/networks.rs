@@ -32,7 +32,7 @@ pub(crate) struct Networks {
 struct Table(Vec<(u128, HashMap<u128, PeerId>)>);
 
 impl Networks {
-    /// What this node agrees to, from the next epoch that is installed on.
+    /// The terms that this node agrees to, from the next epoch that is installed on.
     pub(crate) fn agree(&mut self, offered: Vec<Range>, accepts: bool) {
         (self.offered, self.accepts) = (offered, accepts);
     }

@@ -95,7 +95,7 @@ fn packets_go_to_hosts_behind_a_peer_and_come_from_there_and_from_nowhere_else()
         send(&mut one, between(HOST, NOWHERE)),
         Err(DropReason::NoRoute)
     );
-    // What is not behind the receiver is not delivered there, whoever sends it there.
+    // The receiver delivers nothing to a network that is not behind it, whoever sends it there.
     let both = vec![range("172.16.2.0/24"), range("172.16.3.0/24")];
     install(&mut one, 3, &[(two.key, 2)]);
     one.door.install_networks([(two.key, both)]);
