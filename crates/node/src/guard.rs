@@ -12,7 +12,8 @@ use crate::io::icmp::Sockets;
 use crate::io::rights::{self, Keep};
 use crate::io::tun::{Maker, TunError};
 use crate::io::ways::Exits;
-use crate::io::{clock, interface, links, ways};
+use crate::io::{clock, interface, links, networks, ways};
+use crate::networks::{Networks, Outcome};
 use crate::standing::{self, Condition, Fault, Restraint, Wanted};
 use agent::{PeerWays, Target};
 use std::io;
@@ -51,6 +52,7 @@ pub(crate) struct Parts {
 pub(crate) struct Guard {
     orders: mpsc::UnboundedSender<Order>,
     condition: watch::Receiver<Condition>,
+    outcomes: watch::Receiver<Vec<Outcome>>,
 }
 
 enum Order {
@@ -58,6 +60,8 @@ enum Order {
     Mtu(u32, oneshot::Sender<Result<(), InterfaceError>>),
     /// Other routes to narrow peers, and the least packet that super-packets are made for, if it is another.
     Hold(Routes, Option<u32>, oneshot::Sender<io::Result<()>>),
+    /// Other networks behind peers, or another underlay.
+    Networks(Networks),
     /// The interface is about to go, as it should.
     Stop(oneshot::Sender<()>),
 }
@@ -70,6 +74,7 @@ impl Guard {
     pub(crate) fn start(parts: Parts) -> io::Result<(Self, mpsc::Receiver<News>)> {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (publish, condition) = watch::channel(Condition::default());
+        let (publish_outcomes, outcomes) = watch::channel(Vec::new());
         let (out, news) = mpsc::channel(1);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -83,19 +88,38 @@ impl Guard {
                 restraint: Restraint::default(),
                 told: Vec::new(),
                 asked: Duration::ZERO,
+                networks: Networks::default(),
+                is_swept: false,
                 publish,
+                publish_outcomes,
                 out,
             };
             runtime.block_on(keeper.run(inbox));
         };
         let thread = std::thread::Builder::new().name("meshd-interface".into());
         drop(thread.spawn(keep)?);
-        Ok((Self { orders, condition }, news))
+        let guard = Self {
+            orders,
+            condition,
+            outcomes,
+        };
+        Ok((guard, news))
     }
 
     /// How the interface stands.
     pub(crate) fn condition(&self) -> Condition {
         self.condition.borrow().clone()
+    }
+
+    /// The networks behind peers, and which of them packets of this machine are routed to.
+    pub(crate) fn outcomes(&self) -> Vec<Outcome> {
+        self.outcomes.borrow().clone()
+    }
+
+    /// Routes packets to networks behind peers, and to none but these.
+    pub(crate) fn route(&self, networks: Networks) {
+        // A keeper that has ended routes nothing: the interface goes.
+        let _ = self.orders.send(Order::Networks(networks));
     }
 
     /// Gives the interface another MTU, which it keeps from then on.
@@ -135,7 +159,12 @@ struct Keeper {
     told: Vec<Fault>,
     /// When the ways were asked for, on the boot-time clock.
     asked: Duration,
+    /// Those that are to be routed.
+    networks: Networks,
+    /// Whether routes of an earlier process are gone.
+    is_swept: bool,
     publish: watch::Sender<Condition>,
+    publish_outcomes: watch::Sender<Vec<Outcome>>,
     out: mpsc::Sender<News>,
 }
 
@@ -180,6 +209,10 @@ impl Keeper {
                 }
                 Wake::Order(Order::Hold(routes, least, answer)) => {
                     let _ = answer.send(self.hold(routes, least).await);
+                    continue;
+                }
+                Wake::Order(Order::Networks(networks)) => {
+                    self.set_networks(networks).await;
                     continue;
                 }
                 Wake::Targets => {}
@@ -239,6 +272,7 @@ impl Keeper {
                 Order::Mtu(mtu, answer) => {
                     let _ = answer.send(self.set_mtu(mtu).await);
                 }
+                Order::Networks(networks) => self.set_networks(networks).await,
                 Order::Hold(routes, least, answer) => {
                     let _ = answer.send(self.hold(routes, least).await);
                 }
@@ -273,6 +307,40 @@ impl Keeper {
         set
     }
 
+    async fn set_networks(&mut self, networks: Networks) {
+        if self.networks != networks {
+            self.networks = networks;
+            self.follow_networks().await;
+        }
+    }
+
+    /// Has the kernel's routes be those of the networks, and says what became of each. The kernel's own routes may
+    /// have changed, and somebody may have removed one of ours.
+    async fn follow_networks(&mut self) {
+        let wanted = &self.parts.wanted;
+        let exit = networks::Exit {
+            index: wanted.index,
+            own: [wanted.v4.0.into(), wanted.v6.0.into()],
+            carries: self.publish.borrow().carries,
+        };
+        let outcomes = match networks::follow(exit, &self.networks).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                tracing::debug!(%error, "routes to networks behind peers cannot be looked at");
+                return;
+            }
+        };
+        self.is_swept = true;
+        self.publish_outcomes.send_if_modified(|before| {
+            let changed = *before != outcomes;
+            if changed {
+                tell_outcomes(before, &outcomes);
+            }
+            *before = outcomes;
+            changed
+        });
+    }
+
     /// Looks, and puts right what is wrong if it is time to.
     async fn look(&mut self) -> Result<(), TunError> {
         let may = self.restraint.allows(clock::boot());
@@ -296,6 +364,9 @@ impl Keeper {
         }
         if may {
             mended.extend(self.routes(&condition).await);
+        }
+        if !self.is_swept || !self.networks.behind_peers.is_empty() {
+            self.follow_networks().await;
         }
         if !mended.is_empty() {
             let interface = &self.parts.wanted.name;
@@ -415,6 +486,26 @@ impl Keeper {
             tracing::warn!(interface, faults, "the interface is not as it should be");
         }
         self.told = faults;
+    }
+}
+
+/// One line for each network that is new, is gone or stands otherwise.
+fn tell_outcomes(before: &[Outcome], after: &[Outcome]) {
+    for outcome in after.iter().filter(|it| !before.contains(it)) {
+        let (prefix, node) = (outcome.network.prefix, &outcome.network.node);
+        match &outcome.unrouted {
+            None => {
+                tracing::info!(%prefix, %node, "packets are routed to the network behind a peer")
+            }
+            Some(why) => {
+                tracing::warn!(%prefix, %node, %why, "no packets are routed to the network behind a peer")
+            }
+        }
+    }
+    let stays = |it: &&Outcome| after.iter().any(|other| other.network == it.network);
+    for outcome in before.iter().filter(|it| !stays(it)) {
+        let (prefix, node) = (outcome.network.prefix, &outcome.network.node);
+        tracing::info!(%prefix, %node, "the network is behind the peer no more");
     }
 }
 

@@ -24,6 +24,7 @@ mod heard;
 mod io;
 mod keepalive;
 pub mod metrics;
+mod networks;
 mod persist;
 mod probe;
 mod segment;

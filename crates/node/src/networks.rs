@@ -52,7 +52,7 @@ pub(crate) struct Outcome {
 }
 
 impl Networks {
-    /// What may be routed beside these routes.
+    /// Each network, with the reason against it if these routes, or the underlay, are one.
     pub(crate) fn judge(&self, present: &[Present]) -> Vec<Outcome> {
         let judge = |network: &Network| {
             let prefix = network.prefix;
