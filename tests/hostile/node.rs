@@ -12,7 +12,7 @@ use crate::arsenal::{Arsenal, Known, Scope, Shot, by_udp, seal, seal_to, tunnel_
 use crate::control::{self, Session};
 use crate::packets::{echo, is_data, is_response, udp};
 use crate::witness::inside;
-use agent::{Agent, DataChange, Effect, SessionEvent};
+use agent::{Agent, DataChange, Effect, SegmentConfig, SessionEvent};
 use anyhow::{Context as _, anyhow, bail};
 use epoch::member::HighWater;
 use epoch::{Install, PeerPlan, Turn};
@@ -271,11 +271,16 @@ async fn live(
     let control = tokio::spawn(control);
     let agent = Agent::new(agent::Config {
         identity,
-        wg: wg.duplicate(),
-        place: scope.place.clone(),
+        name: scope.place.name.clone(),
+        mesh: scope.place.mesh,
         authorities: token.authorities.clone(),
-        high_water: HighWater::default(),
-        mark: None,
+        segments: vec![SegmentConfig {
+            place: scope.place.clone(),
+            wg: wg.duplicate(),
+            high_water: HighWater::default(),
+            mark: None,
+        }],
+        asks: Vec::new(),
         log: None,
         seen: Vec::new(),
         derive_at_once: epoch::DERIVE_AT_ONCE,
@@ -425,7 +430,7 @@ impl Life {
     fn carry_out(&mut self) {
         while let Some(effect) = self.agent.poll_effect() {
             match effect {
-                Effect::Data(change) => self.change(change),
+                Effect::Data(_, change) => self.change(change),
                 Effect::Send(message) => {
                     let unsent = match &self.outbox {
                         Some(outbox) => outbox.try_send(message).map_err(|e| e.into_inner()),
@@ -435,9 +440,9 @@ impl Life {
                         self.agent.handle_unsent(&message);
                     }
                 }
-                Effect::Derive(derivation) => {
+                Effect::Derive(segment, derivation) => {
                     if let Some(derived) = derivation.run() {
-                        self.agent.handle_derived(derived, Clock.moment());
+                        self.agent.handle_derived(segment, derived, Clock.moment());
                     }
                 }
                 Effect::HangUp => self.outbox = None,
@@ -448,6 +453,9 @@ impl Life {
                 | Effect::RememberRuns(_)
                 | Effect::Trust(_)
                 | Effect::Move(_)
+                | Effect::Placed(_)
+                | Effect::Left(_)
+                | Effect::Invited(_)
                 | Effect::LookAtUnderlay => {}
             }
         }

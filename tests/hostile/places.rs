@@ -103,26 +103,34 @@ fn forged(place: &Place, by: &AuthoritySecret, authority: &AuthoritySecret) -> S
 }
 
 /// The node's place, as it keeps it.
-fn place(mesh: &Mesh, node: NodeId) -> Place {
+pub(crate) fn place(mesh: &Mesh, node: NodeId) -> Place {
     #[derive(Deserialize)]
     struct Enrolment {
         name: wire::NodeName,
         mesh: MeshId,
+        segments: Vec<Segment>,
+    }
+    #[derive(Deserialize)]
+    struct Segment {
         segment: keys::SegmentId,
-        segment_name: wire::SegmentName,
+        name: wire::SegmentName,
         v4: (Ipv4Addr, u8),
         v6: (Ipv6Addr, u8),
     }
+
     let enrolment = read(mesh, NODE, "enrolment.json");
     let enrolment: Enrolment = serde_json::from_str(&enrolment).expect("its place");
+    let [segment] = <[Segment; 1]>::try_from(enrolment.segments)
+        .ok()
+        .expect("it is in one");
     Place {
         node,
         mesh: enrolment.mesh,
-        segment: enrolment.segment,
-        segment_name: enrolment.segment_name,
+        segment: segment.segment,
+        segment_name: segment.name,
         name: enrolment.name,
-        v4: enrolment.v4,
-        v6: enrolment.v6,
+        v4: segment.v4,
+        v6: segment.v6,
     }
 }
 

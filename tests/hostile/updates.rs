@@ -13,7 +13,6 @@ use keys::{
 use rand_core::OsRng;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use tests::harness::mesh::{CONTROLLER, CONTROLLER_PORT};
 use tests::harness::{Mesh, PATIENCE, poll};
@@ -21,7 +20,7 @@ use wire::admin::{Control, Membership, NodeDaemonStatus};
 use wire::log::LogNews;
 use wire::message::Update;
 use wire::signed::Signable as _;
-use wire::{Digest, EpochUpdate, Excluded, Mark, NodeName, Place, Signed, ToNode};
+use wire::{Digest, EpochUpdate, Excluded, Mark, Place, Signed, ToNode};
 
 /// A node, the update that it has in force, and whoever sits at its controller's address.
 struct Scene {
@@ -500,26 +499,7 @@ impl Scene {
 
     /// The node's place, as it keeps it.
     fn place(&self) -> Place {
-        let enrolment = std::fs::read(self.mesh.state_dir(NODE).join("enrolment.json"));
-        let enrolment: Enrolment =
-            serde_json::from_slice(&enrolment.expect("the node is enrolled")).expect("its place");
-        let Enrolment {
-            name,
-            mesh,
-            segment,
-            segment_name,
-            v4,
-            v6,
-        } = enrolment;
-        Place {
-            node: self.node(),
-            mesh,
-            segment,
-            segment_name,
-            name,
-            v4,
-            v6,
-        }
+        crate::places::place(&self.mesh, self.node())
     }
 
     fn node(&self) -> NodeId {
@@ -622,17 +602,6 @@ impl Parts {
         let digest: [u8; 32] = sha2::Sha256::digest(&self.payload).into();
         self.signature = authority.sign(EpochUpdate::LABEL, &digest).0;
     }
-}
-
-/// The node's enrolment.json, as far as its place goes.
-#[derive(Deserialize)]
-struct Enrolment {
-    name: NodeName,
-    mesh: MeshId,
-    segment: SegmentId,
-    segment_name: wire::SegmentName,
-    v4: (Ipv4Addr, u8),
-    v6: (Ipv6Addr, u8),
 }
 
 const NODE: &str = "node-a";

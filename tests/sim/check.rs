@@ -12,7 +12,7 @@ impl World {
     /// The member machine and the tunnel of an honest node hold what the model says.
     pub(crate) fn check_node(&mut self, node: usize) {
         let (subject, model) = (&self.nodes[node], &self.models[node]);
-        let view = subject.agent.view();
+        let view = subject.view();
         let held = (view.update.map(|u| u.epoch), view.next.map(|u| u.epoch));
         assert_eq!(
             held,

@@ -3,10 +3,10 @@
 
 use crate::carry::Carried;
 use crate::world::Event;
-use agent::{Agent, DataChange, Effect, Emission, Now, SessionEvent};
+use agent::{Agent, DataChange, Effect, Emission, Now, SegmentConfig, SessionEvent};
 use controller::engine::ConnectionId;
 use epoch::Turn;
-use epoch::member::HighWater;
+use epoch::member::{HighWater, View};
 use keys::{AuthorityId, Epoch, NodeId, NodeSecret, WgSecret};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -143,6 +143,12 @@ impl Node {
         self.state = State::Up;
     }
 
+    /// Its epochs.
+    pub(crate) fn view(&self) -> View<'_> {
+        let segment = self.agent.segment(self.place.segment);
+        segment.expect("it never leaves").view()
+    }
+
     /// The node's boot clock.
     pub(crate) fn clock(&self, now: Duration) -> Duration {
         self.boot + now
@@ -170,7 +176,7 @@ impl Node {
             listen_port: self.address.port(),
             advertised: Vec::new(),
             addresses: Vec::new(),
-            newest: self.agent.mark().cloned().into_iter().collect(),
+            newest: self.agent.marks(),
             holds: self.agent.holds(),
             told: self.agent.told(),
             log: self.agent.log(),
@@ -220,17 +226,17 @@ impl Node {
     /// Carries out the next thing that the agent asks for, as the daemon's shell and data plane do.
     pub(crate) fn step(&mut self, now: Duration) -> Option<Step> {
         let step = match self.agent.poll_effect()? {
-            Effect::Data(change) => {
+            Effect::Data(_, change) => {
                 let (change, clock) = (self.bent(change), self.clock(now));
                 let refused = change.carry_out(&mut self.tunnel, clock);
                 assert!(refused.is_empty(), "no key here is of low order");
                 Step::Changed
             }
-            Effect::Derive(derivation) => {
+            Effect::Derive(segment, derivation) => {
                 // Packets have passed since the change before this, and pass before the next.
                 let clocks = self.clocks(now);
                 if let Some(derived) = derivation.run() {
-                    self.agent.handle_derived(derived, clocks);
+                    self.agent.handle_derived(segment, derived, clocks);
                 }
                 Step::Other
             }
@@ -242,6 +248,7 @@ impl Node {
                 high_water,
                 mark,
                 log,
+                ..
             } => {
                 (self.persisted, self.mark, self.log) = (high_water, mark, log);
                 Step::Begun(high_water.epoch)
@@ -252,7 +259,11 @@ impl Node {
             | Effect::Told(_)
             | Effect::RememberRuns(_)
             | Effect::Trust(_) => Step::Other,
-            Effect::HangUp | Effect::Move(_) => panic!("no clock jumps here, and no node moves"),
+            Effect::HangUp
+            | Effect::Move(_)
+            | Effect::Placed(_)
+            | Effect::Left(_)
+            | Effect::Invited(_) => panic!("no clock jumps here, and no node moves"),
         };
         Some(step)
     }
@@ -292,11 +303,16 @@ fn process(
     let identity = NodeSecret::from_base64(&secret.expose_base64());
     let agent = Agent::new(agent::Config {
         identity: identity.expect("its own form"),
-        wg: wg.duplicate(),
-        place: place.clone(),
+        name: place.name.clone(),
+        mesh: place.mesh,
         authorities: authorities.to_vec(),
-        high_water,
-        mark,
+        segments: vec![SegmentConfig {
+            place: place.clone(),
+            wg: wg.duplicate(),
+            high_water,
+            mark,
+        }],
+        asks: Vec::new(),
         log,
         seen: Vec::new(),
         // Every second process derives nothing itself, as if its mesh were large.

@@ -90,7 +90,7 @@ fn a_mesh_whose_controller_was_away_for_longer_than_the_lease_finds_together_aga
     world.stop_controller();
     world.pass(Duration::from_secs(40));
     let lapsed = |world: &World| {
-        let lapsed = world.nodes.iter().filter(|node| node.agent.view().lapsed);
+        let lapsed = world.nodes.iter().filter(|node| node.view().lapsed);
         lapsed.count()
     };
     assert_eq!(lapsed(&world), 8, "every node has closed");

@@ -296,12 +296,12 @@ impl World {
             return;
         }
         let clocks = self.nodes[node].clocks(self.now);
-        let lapsed = self.nodes[node].agent.view().lapsed;
+        let lapsed = self.nodes[node].view().lapsed;
         self.nodes[node].agent.handle_clocks(clocks);
         self.nodes[node].agent.handle_timeout(clocks);
         self.models[node].agent_ran(self.now);
         self.carry_out(node);
-        self.counts.lapses += u64::from(!lapsed && self.nodes[node].agent.view().lapsed);
+        self.counts.lapses += u64::from(!lapsed && self.nodes[node].view().lapsed);
         self.check_node(node);
     }
 

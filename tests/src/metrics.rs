@@ -13,6 +13,8 @@ pub struct Described {
     pub help: String,
     /// Its label and all of its values.
     pub label: Option<(String, BTreeSet<String>)>,
+    /// Whether it has the label `segment` before that one.
+    pub in_segment: bool,
 }
 
 /// One scrape.
@@ -20,7 +22,8 @@ pub struct Described {
 pub struct Scrape {
     /// Every metric, by its whole name.
     pub metrics: BTreeMap<String, Described>,
-    /// Every sample, by name and label value.
+    /// Every sample, by name and label value. A name is followed by `@` and the segment's, if that is another one
+    /// than `default`.
     pub samples: BTreeMap<(String, Option<String>), f64>,
 }
 
@@ -56,7 +59,8 @@ impl Scrape {
                 scrape.sample(name, line).map_err(wrong)?;
             }
         }
-        let sampled = |name: &String| scrape.samples.keys().any(|(of, _)| of == name);
+        let of = |key: &str| key.split('@').next().unwrap_or_default().to_owned();
+        let sampled = |name: &String| scrape.samples.keys().any(|(key, _)| of(key) == *name);
         match scrape.metrics.keys().find(|name| !sampled(name)) {
             Some(name) => Err(format!("{name} has no sample")),
             None => Ok(scrape),
@@ -78,7 +82,7 @@ impl Scrape {
     #[must_use]
     pub fn fallen(&self, later: &Self) -> Vec<&(String, Option<String>)> {
         let counters = self.samples.iter().filter(|((name, _), _)| {
-            let metric = self.metrics.get(name);
+            let metric = self.metrics.get(name.split('@').next().unwrap_or_default());
             metric.is_some_and(|metric| metric.kind == "counter")
         });
         let fell = counters.filter(|(key, before)| later.samples.get(*key) < Some(*before));
@@ -95,6 +99,7 @@ impl Scrape {
             kind: kind.into(),
             help: help.into(),
             label: None,
+            in_segment: false,
         };
         match self.metrics.insert(name.clone(), described) {
             Some(_) => Err("a family a second time"),
@@ -109,7 +114,23 @@ impl Scrape {
             .strip_prefix(name)
             .ok_or("a sample of another family")?;
         let metric = self.metrics.get_mut(name).ok_or("an unknown family")?;
-        let label = match rest {
+        let (segment, rest) = match rest.strip_prefix("{segment=\"") {
+            None => (None, rest.to_owned()),
+            Some(rest) => {
+                let (segment, rest) = rest.split_once('"').ok_or("no end of a label")?;
+                let rest = match rest {
+                    "}" => String::new(),
+                    more => format!("{{{}", more.strip_prefix(',').ok_or("no comma")?),
+                };
+                (Some(segment), rest)
+            }
+        };
+        metric.in_segment = segment.is_some();
+        let key = match segment {
+            None | Some("default") => name.to_owned(),
+            Some(segment) => format!("{name}@{segment}"),
+        };
+        let label = match &*rest {
             "" => None,
             set => {
                 let inside = set
@@ -131,7 +152,7 @@ impl Scrape {
                 Some(value.to_owned())
             }
         };
-        match self.samples.insert((name.into(), label), value) {
+        match self.samples.insert((key, label), value) {
             Some(_) => Err("a sample a second time"),
             None => Ok(()),
         }
@@ -159,6 +180,10 @@ fn row(line: &str) -> (String, Described) {
     let [name, kind, label, help] = cells[..] else {
         panic!("not four cells: {line}")
     };
+    let (in_segment, label) = match label.strip_prefix("`segment`") {
+        Some(rest) => (true, rest.strip_prefix(", ").unwrap_or(rest)),
+        None => (false, label),
+    };
     let label = label.split_once(": ").map(|(key, values)| {
         let plain = values.split(", ").filter_map(quoted);
         (
@@ -170,6 +195,7 @@ fn row(line: &str) -> (String, Described) {
         kind: kind.into(),
         help: help.into(),
         label,
+        in_segment,
     };
     (quoted(name).expect("a metric").to_owned(), described)
 }
@@ -192,6 +218,12 @@ mod tests {
         let scrape = Scrape::read(PAGE).unwrap();
         assert_eq!(scrape.at("m_a_total", Some("x")), 3.0);
         assert_eq!(scrape.at("m_b", None), 1.5);
+        let both = "m_b{segment=\"default\"} 1.5\nm_b{segment=\"x\"} 2.5";
+        let in_two = Scrape::read(&PAGE.replace("m_b 1.5", both)).unwrap();
+        assert_eq!(
+            (in_two.at("m_b", None), in_two.at("m_b@x", None)),
+            (1.5, 2.5)
+        );
         let values = BTreeSet::from(["x".to_owned(), "y".to_owned()]);
         assert_eq!(
             scrape.metrics["m_a_total"].label,
@@ -207,6 +239,7 @@ mod tests {
             ("m_a_total{k=\"y\"}", "m_a{k=\"y\"}"),
             ("m_a_total{k=\"y\"}", "m_a_total{l=\"y\"}"),
             ("gauge", "summary"),
+            ("m_b 1.5", "m_b{segment=\"x\"k=\"y\"} 1.5"),
         ] {
             assert!(PAGE.contains(from), "{from}");
             assert!(

@@ -3,25 +3,23 @@
 //!
 //! The file is long because every input and every view of the machine has its door here.
 
+use crate::asks::Asks;
 use crate::control::{Control, SessionEvent};
 use crate::data::DataChange;
-use crate::effect::{Config, Counts, Effect, Now};
+use crate::effect::{Config, Counts, Effect, Now, SegmentConfig};
 use crate::evidence::{Emission, Evidence, Signer, Submissions};
 use crate::held::Held;
 use crate::lost_time::{Clocks, Step};
-use crate::marks::Marks;
-use crate::paths::{Heard, PathLimit, Paths};
-use crate::pings::{self, Ping, PingResult, Pings, Round, Target};
-use crate::places::{Whereabouts, inside};
+use crate::pings::{Round, Target};
+use crate::places::{self, Whereabouts, inside_all};
 use crate::report;
-use crate::sample::Sample;
-use crate::ways::{PeerWays, Ways};
+use crate::segment::{InSegment, Segment};
+use crate::ways::PeerWays;
 use crate::witness::{Cosigned, Unbelievable, Witness};
-use epoch::member::{Identity, View};
-use epoch::{Command, Derived, Member, Notice, UpdateError};
-use keys::{AuthorityId, LogId, NodeId, NodeSecret, WgPublicKey};
+use epoch::{Command, Derived, Notice, UpdateError};
+use keys::{AuthorityId, LogId, MeshId, NodeId, NodeSecret, SegmentId};
 use ledger::{cosignature, note};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tunnel::{Inside, PeerSnapshot};
@@ -29,7 +27,8 @@ use wire::endpoints::PlacesMark;
 use wire::log::{LogEnd, LogNews};
 use wire::message::{ChangedUpdate, InterfaceReport, Phase, Update};
 use wire::{
-    Digest, Duplicate, Mark, Place, Signed, Succession, ToController, ToNode, Way, succession,
+    Ask, Digest, Duplicate, Mark, NodeName, Place, SegmentName, Signed, Succession, ToController,
+    ToNode, Unplaced, succession,
 };
 
 /// The machine.
@@ -42,23 +41,21 @@ use wire::{
 /// sleeps.
 pub struct Agent {
     identity: NodeSecret,
-    place: Place,
+    name: NodeName,
+    mesh: MeshId,
+    /// The addresses of all segments.
     inside: Inside,
     authorities: Vec<AuthorityId>,
-    member: Member,
+    segments: BTreeMap<SegmentId, Segment>,
+    /// The segments that the daemon was told to open, and has not opened yet.
+    opening: BTreeSet<SegmentId>,
+    asks: Asks,
+    derive_at_once: usize,
     held: Held,
     control: Control,
     submissions: Submissions,
-    marks: Marks,
     witness: Witness,
     places: Whereabouts,
-    sample: Sample,
-    pings: Pings,
-    /// The paths to peers, as far as they are known.
-    paths: Paths,
-    ways: Ways,
-    /// How the interface stands, as the daemon said last.
-    interface: InterfaceReport,
     clocks: Clocks,
     /// When time was found to be lost, on the boot-time clock.
     lost_at: Option<Duration>,
@@ -73,46 +70,43 @@ impl Agent {
     pub fn new(config: Config) -> Self {
         let Config {
             identity,
-            wg,
-            place,
+            name,
+            mesh,
             authorities,
-            high_water,
-            mark,
+            segments,
+            asks,
             log,
             seen,
             derive_at_once,
         } = config;
-        let member = Identity {
-            node: identity.public(),
-            wg,
-            mesh: place.mesh,
-            segment: place.segment,
-        };
-        let mut member = Member::new(member, high_water);
-        member.set_derive_at_once(derive_at_once);
-        Self {
-            inside: inside(&place),
-            member,
-            held: Held::default(),
+        let mut agent = Self {
             identity,
-            place,
+            name,
+            mesh,
+            inside: Inside::default(),
             authorities,
+            segments: BTreeMap::new(),
+            opening: BTreeSet::new(),
+            asks: Asks::default(),
+            derive_at_once,
+            held: Held::default(),
             control: Control::default(),
             submissions: Submissions::new(seen),
-            marks: Marks::new(mark),
             witness: Witness::new(log),
             places: Whereabouts::default(),
-            sample: Sample::default(),
-            pings: Pings::default(),
-            paths: Paths::default(),
-            ways: Ways::default(),
-            interface: InterfaceReport::default(),
             clocks: Clocks::default(),
             lost_at: None,
             duplicate: None,
             counts: Counts::default(),
             effects: VecDeque::new(),
+        };
+        segments.into_iter().for_each(|it| agent.take(it));
+        for Ask { name, wg } in asks {
+            if let Some(name) = name {
+                agent.asks.handle_ask(name, wg);
+            }
         }
+        agent
     }
 
     // ---- inputs -----------------------------------------------------------------------------
@@ -128,7 +122,10 @@ impl Agent {
             Some(Step::SetBack(by)) => return self.set_back(by, now),
             Some(Step::Lost(by)) => by,
         };
-        let closed = self.member.handle_lost_time(lost, now.boot);
+        let mut closed = false;
+        for segment in self.segments.values_mut() {
+            closed |= segment.member.handle_lost_time(lost, now.boot);
+        }
         let seconds = lost.as_secs();
         tracing::warn!(
             seconds,
@@ -142,7 +139,7 @@ impl Agent {
             self.effects.push_back(Effect::HangUp);
             self.submissions.handle_lost();
         }
-        self.follow_member();
+        self.follow_members();
     }
 
     /// Takes what happens on the control channel.
@@ -180,10 +177,12 @@ impl Agent {
                 self.submissions.handle_lost();
                 // It may have been served before, and still hold an epoch: the other one's peers would follow
                 // the packets of both.
-                self.member.handle_duplicate(now.boot);
+                for segment in self.segments.values_mut() {
+                    segment.member.handle_duplicate(now.boot);
+                }
             }
         }
-        self.follow_member();
+        self.follow_members();
     }
 
     /// An [`Effect::Send`] could not be carried out: the connection is about to be lost.
@@ -196,7 +195,7 @@ impl Agent {
 
     /// Takes a finished run.
     pub fn handle_evidence(&mut self, emission: Emission, now: Now) {
-        let signer = signer(&self.place, &self.identity);
+        let signer = signer(&self.name, self.mesh, &self.identity);
         if self
             .submissions
             .handle_emission(emission, &signer, now.wall)
@@ -208,48 +207,57 @@ impl Agent {
         }
     }
 
-    /// Takes a round of probes; `peers` is what the tunnel shows of them, and `full` the size of a full
-    /// packet.
-    pub fn handle_round(&mut self, round: Round, peers: &[PeerSnapshot], full: u32, now: Now) {
-        for echoes in &round.results {
-            let heard = Heard {
-                small: echoes.v4.is_ok(),
-                large: &echoes.large,
-            };
-            let target = &echoes.target;
-            if self
-                .paths
-                .handle_round(target.node, &target.name, &heard, full, now.boot)
-            {
-                self.effects.push_back(Effect::LookAtUnderlay);
-            }
+    /// The daemon has opened a segment that the node has got a place in; whether it is still wanted.
+    pub fn handle_segment(&mut self, config: SegmentConfig) -> bool {
+        let place = &config.place;
+        if !self.opening.remove(&place.segment) {
+            return false;
         }
-        if round.is_search {
-            return;
-        }
-        self.handle_ways(round.ways);
-        self.sample.handle_round(peers, now.boot);
-        let (own, view) = (self.identity.public(), self.member.view());
-        let (results, known) = (round.results, (&self.ways, &self.places));
-        let peers = self
-            .pings
-            .handle_round(results, &own, &view, peers, known, now);
-        self.places.tell_gaps(&view, &own);
-        let interface = self.interface.clone();
-        let segment = self.place.segment;
-        self.say(ToController::Report {
-            segment,
-            peers,
-            interface,
-        });
+        tracing::info!(segment = %place.segment_name, v4 = %place.v4.0, v6 = %place.v6.0, "in one more segment");
+        self.take(config);
+        // The words of the controller about it had nowhere to go in the meantime.
+        self.say(ToController::Whole);
+        true
     }
 
-    /// Takes where the kernel sends what is meant for the peers, between two rounds.
-    pub fn handle_ways(&mut self, mut ways: Vec<PeerWays>) {
-        // Those that were not asked about stay as they are, for as long as their echoes count.
-        let not_asked = self.ways.but(&ways);
-        ways.extend(not_asked.filter(|it| self.pings.knows(&it.node)));
-        self.ways.handle_ways(ways);
+    /// The daemon could not open a segment; it is tried again with the next connection.
+    pub fn handle_no_segment(&mut self, segment: SegmentId) {
+        self.opening.remove(&segment);
+    }
+
+    /// The daemon has a key for a segment that an operator lets the node into.
+    pub fn handle_ask(&mut self, name: SegmentName, wg: keys::WgPublicKey) {
+        self.asks.handle_ask(name.clone(), wg);
+        self.ask(&name);
+    }
+
+    /// Takes a round of probes in a segment; `peers` is what its tunnel shows of them, and `full` the size of a full
+    /// packet.
+    pub fn handle_round(
+        &mut self,
+        segment: SegmentId,
+        round: Round,
+        peers: &[PeerSnapshot],
+        full: u32,
+        now: Now,
+    ) {
+        let Some(segment) = self.segments.get_mut(&segment) else {
+            return;
+        };
+        if segment.handle_sizes(&round, full, now) {
+            self.effects.push_back(Effect::LookAtUnderlay);
+        }
+        if !round.is_search {
+            let report = segment.handle_round(round, peers, &self.places, now);
+            self.say(report);
+        }
+    }
+
+    /// Takes where the kernel sends what is meant for the peers in a segment, between two rounds.
+    pub fn handle_ways(&mut self, segment: SegmentId, ways: Vec<PeerWays>) {
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            segment.handle_ways(ways);
+        }
     }
 
     /// Takes the addresses of this machine that peers can reach it at.
@@ -257,21 +265,32 @@ impl Agent {
         self.places.handle_own(addresses);
     }
 
-    /// Takes how the interface stands; the next report says so.
-    pub fn handle_interface(&mut self, interface: InterfaceReport) {
-        self.interface = interface.bounded();
+    /// Takes how the interface of a segment stands; the next report says so.
+    pub fn handle_interface(&mut self, segment: SegmentId, interface: InterfaceReport) {
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            segment.interface = interface.bounded();
+        }
     }
 
     /// Takes what came of an [`Effect::Derive`].
-    pub fn handle_derived(&mut self, derived: Derived, now: Now) {
-        self.member.handle_derived(derived, now.boot);
-        self.follow_member();
+    pub fn handle_derived(&mut self, segment: SegmentId, derived: Derived, now: Now) {
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            segment.member.handle_derived(derived, now.boot);
+        }
+        self.follow_members();
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.member.handle_timeout(now.boot);
-        self.follow_member();
+        for segment in self.segments.values_mut() {
+            segment.member.handle_timeout(now.boot);
+        }
+        self.follow_members();
+        if self.control.is_up() {
+            for ask in self.asks.due(now.boot) {
+                self.say(ToController::Join { ask });
+            }
+        }
         // Evidence that found the way full waits for no other occasion.
         self.send_evidence(now);
     }
@@ -285,26 +304,44 @@ impl Agent {
 
     /// When [`Self::handle_timeout`] is due, on the boot-time clock.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let again = self.submissions.poll_timeout();
+        let of_evidence = self.submissions.poll_timeout();
+        let again = of_evidence.into_iter().chain(self.asks.poll_timeout());
         let again = again.filter(|_| self.control.is_up());
-        self.member.poll_timeout().into_iter().chain(again).min()
+        let segments = self.segments.values();
+        let epochs = segments.filter_map(|segment| segment.member.poll_timeout());
+        epochs.chain(again).min()
     }
 
     // ---- views ------------------------------------------------------------------------------
 
-    /// The update in force, the next one, and the end of the lease.
-    pub fn view(&self) -> View<'_> {
-        self.member.view()
+    /// One of the segments that the node is in.
+    pub fn segment(&self, segment: SegmentId) -> Option<InSegment<'_>> {
+        self.segments.get(&segment).map(|it| self.in_segment(it))
+    }
+
+    /// All segments that the node is in, by number.
+    pub fn segments(&self) -> impl Iterator<Item = InSegment<'_>> {
+        self.segments.values().map(|it| self.in_segment(it))
+    }
+
+    /// The segments that the controller gives the node no place in, though it asks for one.
+    pub fn not_placed(&self) -> impl Iterator<Item = (&SegmentName, Unplaced)> {
+        self.asks.refused()
     }
 
     /// The node.
     pub fn node(&self) -> NodeId {
-        self.place.node
+        self.identity.public()
     }
 
-    /// Where it belongs.
-    pub fn place(&self) -> &Place {
-        &self.place
+    /// Its name.
+    pub fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    /// The addresses of all segments that the node is in.
+    pub fn inside(&self) -> &Inside {
+        &self.inside
     }
 
     /// The control channel.
@@ -326,7 +363,7 @@ impl Agent {
     /// its word that it has seen no other log. `None` before the first update of this run.
     pub fn cosigned(&self, now: Now) -> Option<Cosigned> {
         let (note, log) = self.witness.checkpoint()?;
-        let name = self.place.name.as_str();
+        let name = self.name.as_str();
         let seconds = u64::try_from(now.wall.as_second()).ok()?;
         let line = cosignature::cosign(note, name, seconds, &self.identity).ok()?;
         let key = LogId(self.identity.public().0);
@@ -355,9 +392,11 @@ impl Agent {
         self.witness.kept()
     }
 
-    /// The authority's word for the newest epoch that was in force here.
-    pub fn mark(&self) -> Option<&Signed<Mark>> {
-        self.marks.newest()
+    /// The authority's word for the newest epoch of each segment that was in force here.
+    pub fn marks(&self) -> Vec<Signed<Mark>> {
+        let segments = self.segments.values();
+        let newest = segments.filter_map(|segment| segment.marks.newest().cloned());
+        newest.collect()
     }
 
     /// The other process that runs with this node's keys, if the controller spoke of one of late, and when.
@@ -371,112 +410,77 @@ impl Agent {
         &self.counts
     }
 
-    /// The last echoes of a node, if they were sent under what is in force between the two now. One that was
-    /// answered counts only while packets take the tunnel.
-    pub fn ping(&self, node: &NodeId) -> Option<PingResult> {
-        let (own, view) = (self.identity.public(), self.member.view());
-        self.pings.of(node, (&own, &view), &self.ways)
+    /// Whom to probe next in a segment, and with which sizes: in a large mesh not everybody. A round moves the choice
+    /// on; `full` is the size of a full packet.
+    pub fn targets(
+        &mut self,
+        segment: SegmentId,
+        peers: &[PeerSnapshot],
+        full: u32,
+    ) -> Vec<Target> {
+        let segment = self.segments.get_mut(&segment);
+        segment.map_or_else(Vec::new, |segment| segment.targets(peers, full))
     }
 
-    /// Why packets to `node`, or its packets to this one, do not take the tunnel, and why the tunnel does not
-    /// reach it; empty when all is well. What keeps the tunnel from a node counts only while nothing is
-    /// answered.
-    pub fn faults_of(&self, node: &NodeId, now: Now) -> Vec<String> {
-        let mut faults = self.ways.faults(node);
-        faults.extend(self.ways.faults_of_theirs(node, self.own(), now.boot));
-        let is_reached = self
-            .ping(node)
-            .is_some_and(|it| it.v4.is_ok() || it.v6.is_ok());
-        faults.extend(self.places.faults(node, is_reached));
-        faults
+    fn in_segment<'a>(&'a self, segment: &'a Segment) -> InSegment<'a> {
+        InSegment {
+            segment,
+            places: &self.places,
+            control: &self.control,
+            inside: &self.inside,
+        }
     }
 
-    /// This node's mesh addresses.
-    fn own(&self) -> [IpAddr; 2] {
-        [self.place.v4.0.into(), self.place.v6.0.into()]
+    // ---- segments ---------------------------------------------------------------------------
+
+    /// Takes a segment that has an interface and a tunnel.
+    fn take(&mut self, config: SegmentConfig) {
+        let segment = Segment::new(config, self.derive_at_once);
+        self.asks.handle_placed(&segment.place.segment_name);
+        self.segments.insert(segment.place.segment, segment);
+        self.inside = inside_all(self.segments.values().map(|it| &it.place));
     }
 
-    /// The same of all peers, in a few sentences.
-    pub fn ways_astray(&self) -> Vec<String> {
-        self.ways.summary()
-    }
-
-    /// How many addresses of peers are reached by the tunnel, elsewhere, and nobody knows where.
-    pub fn ways_count(&self) -> [u64; 3] {
-        self.ways.count()
-    }
-
-    /// Why an echo to `node` failed, with what the epoch says about it.
-    pub fn ping_cause(&self, node: &NodeId, ping: &Ping) -> String {
-        let (view, own) = (self.member.view(), self.identity.public());
-        pings::cause(&view, &own, node, (ping, &self.places))
-    }
-
-    /// Why this node has no tunnel to another member, if the rules of the segment keep them apart.
-    pub fn apart(&self, node: &NodeId) -> Option<&'static str> {
-        let update = self.member.view().update?;
-        pings::are_apart(update, &self.identity.public(), node).then_some(pings::NO_HUB)
-    }
-
-    /// Whether this node has peers by what is in force; `None` before the first epoch.
-    pub fn is_member(&self) -> Option<bool> {
-        let view = self.member.view();
-        let is_in = view.update?.member(&self.identity.public()).is_some();
-        Some(is_in && !view.is_closed())
-    }
-
-    /// Whom to probe next, and with which sizes: in a large mesh not everybody. A round moves the choice on; `full` is the size of a full packet.
-    pub fn targets(&mut self, peers: &[PeerSnapshot], full: u32) -> Vec<Target> {
-        let view = self.member.view();
-        let targets = pings::targets(&self.identity.public(), &view, &mut self.sample);
-        let names = |node: &NodeId| {
-            let names = |update: &wire::EpochUpdate| {
-                update.member(node).is_some() || update.exclusion(node).is_some()
-            };
-            view.update.is_some_and(names)
-        };
-        self.paths.retain(names);
-        let endpoints = peers.iter().map(|peer| (peer.key, peer.endpoint));
-        let endpoints: HashMap<_, _> = endpoints.collect();
-        let tried = |(mut target, key): (Target, Option<WgPublicKey>)| {
-            let endpoint = key.and_then(|key| *endpoints.get(&key)?);
-            if let Some(endpoint) = endpoint.and_then(tunnel::Path::udp) {
-                let tried = self.paths.sizes(target.node, endpoint.ip(), full);
-                (target.sizes, target.search) = (tried.sizes, tried.search);
+    /// The authority has a place for this node.
+    fn placed(&mut self, place: Place) {
+        let id = place.segment;
+        match self.segments.get(&id) {
+            Some(segment) if segment.place == place => {}
+            Some(_) => self.effects.push_back(Effect::Move(place)),
+            None if place.mesh != self.mesh => {
+                tracing::warn!(segment = %place.segment_name, "a place in another mesh: ignored");
             }
-            target
+            None if self.opening.insert(id) => {
+                self.asks.handle_placed(&place.segment_name);
+                self.effects.push_back(Effect::Placed(place));
+            }
+            None => {}
+        }
+    }
+
+    /// The node has no place in a segment any more.
+    fn left(&mut self, id: SegmentId) {
+        let was_opening = self.opening.remove(&id);
+        let Some(segment) = self.segments.remove(&id) else {
+            if was_opening {
+                self.effects.push_back(Effect::Left(id));
+            }
+            return;
         };
-        targets.into_iter().map(tried).collect()
+        tracing::warn!(segment = %segment.place.segment_name, "out of a segment: its tunnels are closed");
+        self.inside = inside_all(self.segments.values().map(|it| &it.place));
+        self.held.forget(id);
+        self.places.forget_segment(id);
+        self.effects.push_back(Effect::Left(id));
+        self.effects.push_back(Effect::Holds(self.held.digests()));
+        self.effects
+            .push_back(Effect::Told(self.places.told().to_vec()));
     }
 
-    /// The paths to the members of the epoch in force that are tried; `full` is the size of a full packet.
-    pub fn path_limits(&self, full: u32) -> Vec<PathLimit> {
-        let members = self.member.view().update.into_iter();
-        let members = members.flat_map(|update| &update.roster);
-        members
-            .filter_map(|it| self.paths.limit(&it.node, (it.v4, it.v6), full))
-            .collect()
-    }
-
-    /// Where the members of the epochs at hand are said to be and where they are heard from; the
-    /// controller, which has the same underlay, while there are none.
-    pub fn destinations(&self, peers: &[PeerSnapshot]) -> BTreeSet<SocketAddr> {
-        let View { update, next, .. } = self.member.view();
-        let own = self.identity.public();
-        let members = [update, next]
-            .into_iter()
-            .flatten()
-            .flat_map(|update| &update.roster)
-            .filter(|member| member.node != own);
-        let announced = members.flat_map(|member| self.places.of(&member.node));
-        let observed = peers.iter().filter_map(|peer| peer.endpoint?.udp());
-        // Of a path through the mesh the own MTU would be the measure, and shrink for ever.
-        let outside = observed.filter(|endpoint| !self.inside.contains(endpoint.ip()));
-        let found = announced.copied().chain(outside).map(canonical);
-        let found: BTreeSet<SocketAddr> = found.collect();
-        match &self.control {
-            Control::Up { remote, .. } if found.is_empty() => BTreeSet::from([*remote]),
-            Control::Up { .. } | Control::Down { .. } => found,
+    /// Asks for a place in a segment, with the key that there is for it.
+    fn ask(&mut self, name: &SegmentName) {
+        if let Some(ask) = self.asks.ask(name) {
+            self.say(ToController::Join { ask });
         }
     }
 
@@ -489,8 +493,11 @@ impl Agent {
             "the wall clock was set back: runs that finished before count as runs of the future"
         );
         let unix = u64::try_from(now.wall.as_millisecond()).unwrap_or(0);
-        let change = DataChange::ClockSetBack(Duration::from_millis(unix));
-        self.effects.push_back(Effect::Data(change));
+        let unix = Duration::from_millis(unix);
+        for segment in self.segments.keys() {
+            let change = DataChange::ClockSetBack(unix);
+            self.effects.push_back(Effect::Data(*segment, change));
+        }
     }
 
     // ---- control channel --------------------------------------------------------------------
@@ -505,17 +512,22 @@ impl Agent {
     ) {
         self.counts.control_connections += 1;
         self.control.up(address, remote, skew_ms);
-        let mut places = places.into_iter();
-        if let Some(place) = places.find(|it| it.segment == self.place.segment)
-            && place != self.place
-        {
-            self.effects.push_back(Effect::Move(place));
+        let is_among = |id: &SegmentId| places.iter().any(|place| place.segment == *id);
+        let known = self.segments.keys().chain(&self.opening);
+        let gone: Vec<SegmentId> = known.filter(|id| !is_among(id)).copied().collect();
+        gone.into_iter().for_each(|id| self.left(id));
+        let names: BTreeSet<_> = places.iter().map(|it| it.segment_name.clone()).collect();
+        places.into_iter().for_each(|place| self.placed(place));
+        for ask in self.asks.open(|name| names.contains(name)) {
+            self.say(ToController::Join { ask });
         }
         self.effects.push_back(Effect::LookAtUnderlay);
         // The last acknowledgement may have been lost with the connection before, and the controller would
         // show this node as one that has not heard.
-        self.member.handle_reconnect();
-        self.follow_member();
+        for segment in self.segments.values_mut() {
+            segment.member.handle_reconnect();
+        }
+        self.follow_members();
         self.send_evidence(now);
     }
 
@@ -531,11 +543,7 @@ impl Agent {
                     let told = self.places.handle_mark(mark).to_vec();
                     self.effects.push_back(Effect::Told(told));
                 }
-                let view = self.member.view();
-                let found = self.places.handle_endpoints(entries, &self.inside, &view);
-                let change = DataChange::Places(found);
-                self.effects.push_back(Effect::Data(change));
-                self.effects.push_back(Effect::LookAtUnderlay);
+                self.endpoints(entries);
             }
             ToNode::EvidenceResult { digest, refused } => {
                 let is_refused = refused.is_some();
@@ -555,14 +563,24 @@ impl Agent {
                 segment,
                 node,
                 ways,
-            } if segment == self.place.segment => self.theirs(node, ways, now),
-            ToNode::Ways { .. } => {}
-            ToNode::Placed(_)
-            | ToNode::NotPlaced { .. }
-            | ToNode::Invited { .. }
-            | ToNode::Left { .. } => {
-                tracing::warn!("the controller speaks of another segment; ignored");
+            } => {
+                if let Some(segment) = self.segments.get_mut(&segment) {
+                    segment.handle_theirs(node, ways, now);
+                }
             }
+            ToNode::Placed(signed) => match signed.verify(&self.authorities) {
+                Ok(place) if place.node == self.node() => self.placed((*place).clone()),
+                Ok(_) => tracing::warn!("the controller gives another node's place; ignored"),
+                Err(reason) => tracing::warn!(%reason, "a place that no authority signed; ignored"),
+            },
+            ToNode::NotPlaced { name, reason } => {
+                self.asks.handle_refused(&name, reason, now.boot);
+            }
+            ToNode::Invited { name } => match self.asks.ask(&name) {
+                Some(ask) => self.say(ToController::Join { ask }),
+                None => self.effects.push_back(Effect::Invited(name)),
+            },
+            ToNode::Left { segment } => self.left(segment),
             ToNode::Authorities { successions } => self.follow(&successions),
             ToNode::Enrolled(_)
             | ToNode::Waiting { .. }
@@ -576,7 +594,7 @@ impl Agent {
     /// Other keys have signed for the mesh before: what an authority says of its successor is believed, and then
     /// remembered, because the old key's word is worth nothing from then on.
     fn follow(&mut self, chain: &[Signed<Succession>]) {
-        let trusted = succession::follow(chain, Some(self.place.mesh), &self.authorities);
+        let trusted = succession::follow(chain, Some(self.mesh), &self.authorities);
         if trusted != self.authorities {
             let keys: Vec<String> = trusted.iter().map(ToString::to_string).collect();
             tracing::warn!(
@@ -588,18 +606,18 @@ impl Agent {
         }
     }
 
-    /// A peer says which ways its packets to this node take.
-    fn theirs(&mut self, node: NodeId, ways: [Way; 2], now: Now) {
-        let view = self.member.view();
-        let updates = [view.update, view.next].into_iter().flatten();
-        let mut name = updates.filter_map(|update| Some(update.member(&node)?.name.clone()));
-        let Some(peer) = name.next() else { return };
-        if self.ways.handle_theirs(node, ways, now.boot) {
-            match &self.ways.faults_of_theirs(&node, self.own(), now.boot)[..] {
-                [] => tracing::info!(%peer, "its packets to this node take the tunnel again"),
-                faults => tracing::warn!(%peer, "{}", faults.join("; ")),
+    /// Takes where nodes are; what is news to a tunnel goes there.
+    fn endpoints(&mut self, entries: Vec<(NodeId, Vec<SocketAddr>)>) {
+        let views: Vec<_> = self.segments.values().map(|it| it.member.view()).collect();
+        let usable = self.places.handle_endpoints(entries, &self.inside, &views);
+        for (id, segment) in &self.segments {
+            let known = places::known(&usable, &segment.member.view());
+            if !known.is_empty() {
+                let change = DataChange::Places(known);
+                self.effects.push_back(Effect::Data(*id, change));
             }
         }
+        self.effects.push_back(Effect::LookAtUnderlay);
     }
 
     /// An update as what changed.
@@ -632,13 +650,18 @@ impl Agent {
             }
         };
         let (epoch, digest) = (verified.epoch, verified.digest());
-        if let Err(reason) = self.member.check(&verified) {
+        let id = verified.segment;
+        if !self.segments.contains_key(&id) && self.opening.contains(&id) {
+            // It is asked for again when the segment has an interface. The log goes on meanwhile.
+            return self.aside(&mark, &log);
+        }
+        let checked = match self.segments.get(&id) {
+            Some(segment) => segment.member.check(&verified),
+            None => Err(UpdateError::Foreign),
+        };
+        if let Err(reason) = checked {
             self.counts.updates_rejected += 1;
-            let trusted = &self.authorities;
-            self.witness
-                .handle_aside(self.place.mesh, &mark, &log, trusted);
-            let kept = self.witness.kept();
-            self.effects.extend(kept.map(Effect::Witnessed));
+            self.aside(&mark, &log);
             return tracing::warn!(%epoch, %reason, "update rejected");
         }
         if let Err(reason) = self.witness(&mark, &log) {
@@ -653,14 +676,20 @@ impl Agent {
             return;
         }
         let age = Duration::from_millis(age_ms);
-        let taken = verified.clone();
-        match self.member.handle_update(verified, secret, age, now.boot) {
+        let (taken, all) = (verified.clone(), self.segments.len());
+        let Some(segment) = self.segments.get_mut(&id) else {
+            return;
+        };
+        match segment
+            .member
+            .handle_update(verified, secret, age, now.boot)
+        {
             Ok(()) => {
                 self.counts.updates_accepted += 1;
-                self.held.keep(taken);
+                let trusted = &self.authorities;
+                segment.marks.handle_update((epoch, digest), mark, trusted);
+                self.held.keep(taken, all);
                 self.effects.push_back(Effect::Holds(self.held.digests()));
-                self.marks
-                    .handle_update((epoch, digest), mark, &self.authorities);
                 self.answer_to(digest, now);
             }
             Err(reason) => {
@@ -675,11 +704,18 @@ impl Agent {
         }
     }
 
+    /// Takes what an update of no use tells of the controller's log.
+    fn aside(&mut self, mark: &Signed<Mark>, log: &LogNews) {
+        let trusted = &self.authorities;
+        self.witness.handle_aside(self.mesh, mark, log, trusted);
+        let kept = self.witness.kept();
+        self.effects.extend(kept.map(Effect::Witnessed));
+    }
+
     /// Holds the controller's log against the one that this node has seen.
     fn witness(&mut self, mark: &Signed<Mark>, log: &LogNews) -> Result<(), Unbelievable> {
         let trusted = &self.authorities;
-        self.witness
-            .handle_news(self.place.mesh, mark, log, trusted)?;
+        self.witness.handle_news(self.mesh, mark, log, trusted)?;
         if let Some(end) = self.witness.kept() {
             self.effects.push_back(Effect::Witnessed(end));
         }
@@ -713,7 +749,7 @@ impl Agent {
         if !self.control.is_up() {
             return;
         }
-        let signer = signer(&self.place, &self.identity);
+        let signer = signer(&self.name, self.mesh, &self.identity);
         if let Some(message) = self.submissions.send(&signer, now.boot) {
             self.effects.push_back(Effect::Send(message));
         }
@@ -721,32 +757,47 @@ impl Agent {
 
     // ---- epochs -----------------------------------------------------------------------------
 
-    /// Turns what the member machine asks for into effects, in its order.
-    fn follow_member(&mut self) {
-        while let Some(command) = self.member.poll_command() {
-            match command {
-                Command::Data(change) => {
-                    // With the peers go their places: one that comes back after an absence, or is new, has
-                    // no other way to be found before it speaks.
-                    let places = match &change.install {
-                        Some(_) => self.places.of_peers(&self.member.view()),
-                        None => Vec::new(),
-                    };
-                    let change = DataChange::Epoch(change, places);
-                    self.effects.push_back(Effect::Data(change));
+    /// Turns what the member machines ask for into effects, each in its order.
+    fn follow_members(&mut self) {
+        let ids: Vec<SegmentId> = self.segments.keys().copied().collect();
+        for id in ids {
+            while let Some(command) = self.command(id) {
+                match command {
+                    Command::Data(change) => {
+                        // With the peers go their places: one that comes back after an absence, or is new, has
+                        // no other way to be found before it speaks.
+                        let places = match (&change.install, self.segments.get(&id)) {
+                            (Some(_), Some(segment)) => {
+                                self.places.of_peers(&segment.member.view())
+                            }
+                            _ => Vec::new(),
+                        };
+                        let change = DataChange::Epoch(change, places);
+                        self.effects.push_back(Effect::Data(id, change));
+                    }
+                    Command::Agent(notice) => self.notice(id, notice),
+                    Command::Derive(derivation) => {
+                        self.effects.push_back(Effect::Derive(id, derivation));
+                    }
                 }
-                Command::Agent(notice) => self.notice(notice),
-                Command::Derive(derivation) => self.effects.push_back(Effect::Derive(derivation)),
             }
         }
     }
 
-    fn notice(&mut self, notice: Notice) {
+    fn command(&mut self, segment: SegmentId) -> Option<Command> {
+        self.segments.get_mut(&segment)?.member.poll_command()
+    }
+
+    fn notice(&mut self, id: SegmentId, notice: Notice) {
+        let Some(segment) = self.segments.get_mut(&id) else {
+            return;
+        };
         match notice {
             Notice::Persist(high_water) => {
-                let mark = self.marks.handle_in_force(high_water.epoch).cloned();
+                let mark = segment.marks.handle_in_force(high_water.epoch).cloned();
                 let log = self.witness.kept();
                 let remember = Effect::Remember {
+                    segment: id,
                     high_water,
                     mark,
                     log,
@@ -754,37 +805,33 @@ impl Agent {
                 self.effects.push_back(remember);
             }
             Notice::Acknowledge { epoch, phase } => {
+                if phase != Phase::Installed {
+                    segment.forget_strangers();
+                    // Of a segment that is being opened nobody can say yet who its members are.
+                    if self.opening.is_empty() {
+                        let views: Vec<_> =
+                            self.segments.values().map(|it| it.member.view()).collect();
+                        self.places.forget_strangers(&views);
+                    }
+                }
                 self.say(ToController::Ack {
-                    segment: self.place.segment,
+                    segment: id,
                     epoch,
                     phase,
                 });
                 self.effects.push_back(Effect::LookAtUnderlay);
-                if phase != Phase::Installed {
-                    let view = self.member.view();
-                    self.places.forget_strangers(&view);
-                    let updates = [view.update, view.next];
-                    let is_peer = |node: &NodeId| {
-                        updates.iter().flatten().any(|it| it.member(node).is_some())
-                    };
-                    self.ways.forget_strangers(is_peer);
-                }
             }
-            Notice::Report(change) => report::tell(&change),
+            Notice::Report(change) => report::tell(&change, &segment.place.segment_name),
         }
     }
 }
 
-fn signer<'a>(place: &'a Place, identity: &'a NodeSecret) -> Signer<'a> {
+fn signer<'a>(name: &'a NodeName, mesh: MeshId, identity: &'a NodeSecret) -> Signer<'a> {
     Signer {
         identity,
-        name: &place.name,
-        mesh: place.mesh,
+        name,
+        mesh,
     }
-}
-
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// How long the controller's word on another process is shown: that one is refused again within 45 s.

@@ -5,6 +5,8 @@
 //! | Module | Holds |
 //! |---|---|
 //! | `agent` | [`Agent`]: the inputs, the effects, and how the parts play together |
+//! | `segment` | the parts that each segment has to itself |
+//! | `asks` | the segments that the node would like to be in |
 //! | `effect` | the effects, and the values that an agent is made from |
 //! | `control` | the control channel as the agent sees it |
 //! | `evidence` | a run from the benchmark to the controller's answer |
@@ -25,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod asks;
 mod control;
 mod data;
 mod effect;
@@ -38,6 +41,7 @@ mod places;
 mod report;
 mod sample;
 mod seen;
+mod segment;
 #[cfg(test)]
 mod tests;
 mod ways;
@@ -46,12 +50,13 @@ mod witness;
 pub use agent::Agent;
 pub use control::{Control, SessionEvent};
 pub use data::{DataChange, DataStep, Part, Places, Preparation};
-pub use effect::{Config, Counts, Effect, Now};
+pub use effect::{Config, Counts, Effect, Now, SegmentConfig};
 pub use evidence::{Emission, Evidence, EvidenceResult};
 pub use paths::{OVERHEAD_V4, OVERHEAD_V6, PathLimit, overhead};
 pub use pings::{Echoes, Ping, PingFailure, PingResult, Round, Target};
-pub use places::inside;
+pub use places::{inside, inside_all};
 pub use sample::{BUSY_FOR, EVERYBODY, IN_TURN, MOST_BUSY};
 pub use seen::SeenRun;
+pub use segment::InSegment;
 pub use ways::PeerWays;
 pub use witness::Cosigned;

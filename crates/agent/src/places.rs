@@ -3,7 +3,7 @@
 
 use crate::data::Places;
 use epoch::member::View;
-use keys::{NodeId, WgPublicKey};
+use keys::{NodeId, SegmentId, WgPublicKey};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use tunnel::{Inside, Range};
@@ -18,31 +18,30 @@ pub(crate) struct Whereabouts {
     within: HashMap<NodeId, Vec<SocketAddr>>,
     /// Addresses of this machine that peers can reach it at.
     own: Vec<IpAddr>,
-    /// Peers that were told to have no address family in common with this machine.
-    apart: HashSet<NodeId>,
     /// Up to where the controller has told, by segment.
     told: Vec<PlacesMark>,
 }
 
 impl Whereabouts {
-    /// Takes what the controller says; of it, what the data plane shall know.
+    /// Takes what the controller says. Returned is the part of it that the data plane shall know; by node, for
+    /// [`known`].
     pub(crate) fn handle_endpoints(
         &mut self,
         entries: Vec<(NodeId, Vec<SocketAddr>)>,
         inside: &Inside,
-        view: &View<'_>,
-    ) -> Places {
-        let mut known = Vec::with_capacity(entries.len());
+        views: &[View<'_>],
+    ) -> Vec<(NodeId, Vec<SocketAddr>)> {
+        let mut usable = Vec::with_capacity(entries.len());
         for (node, endpoints) in entries {
             // An endpoint inside the mesh would send the tunnel's packets into the tunnel, each wrapped
             // once more with every turn.
             let is_within = |at: &SocketAddr| inside.contains(at.ip());
             let (within, endpoints): (Vec<_>, Vec<_>) = endpoints.into_iter().partition(is_within);
-            self.keep_within(node, within, view);
-            known.extend(key_of(view, &node).map(|key| (key, endpoints.clone())));
+            self.keep_within(node, within, views);
+            usable.push((node, endpoints.clone()));
             self.said.insert(node, endpoints);
         }
-        known
+        usable
     }
 
     /// Everything up to there was told.
@@ -57,11 +56,16 @@ impl Whereabouts {
         &self.told
     }
 
-    fn keep_within(&mut self, node: NodeId, within: Vec<SocketAddr>, view: &View<'_>) {
+    /// The node is not in this segment any more.
+    pub(crate) fn forget_segment(&mut self, segment: SegmentId) {
+        self.told.retain(|told| told.segment != segment);
+    }
+
+    fn keep_within(&mut self, node: NodeId, within: Vec<SocketAddr>, views: &[View<'_>]) {
         if within.is_empty() {
             self.within.remove(&node);
         } else if self.within.get(&node) != Some(&within) {
-            let peer = name_of(view, &node);
+            let peer = views.iter().find_map(|view| name_of(view, &node));
             tracing::warn!(peer, endpoints = ?within, "a peer is announced inside the mesh's address range: not used");
             self.within.insert(node, within);
         }
@@ -88,22 +92,6 @@ impl Whereabouts {
             .collect()
     }
 
-    /// Tells of peers that cannot be reached for want of an address family, each once while it lasts.
-    pub(crate) fn tell_gaps(&mut self, view: &View<'_>, own: &NodeId) {
-        let members = view.update.into_iter().flat_map(|update| &update.roster);
-        let mut apart = HashSet::new();
-        for member in members.filter(|member| member.node != *own) {
-            let Some(gap) = self.gap(&member.node) else {
-                continue;
-            };
-            if !self.apart.contains(&member.node) {
-                tracing::warn!(peer = %member.name, "no tunnel: {gap}");
-            }
-            apart.insert(member.node);
-        }
-        self.apart = apart;
-    }
-
     /// Everything that is known of the peers of the epochs at hand.
     pub(crate) fn of_peers(&self, view: &View<'_>) -> Places {
         let known = self.said.iter();
@@ -115,21 +103,62 @@ impl Whereabouts {
         self.said.get(node).map_or(&[], Vec::as_slice)
     }
 
-    /// Forgets nodes that no update names any more: the memory would otherwise grow with every node that
-    /// was ever enrolled.
-    pub(crate) fn forget_strangers(&mut self, view: &View<'_>) {
+    /// Forgets nodes that no update of any segment names any more: the memory would otherwise grow with every node
+    /// that was ever enrolled.
+    pub(crate) fn forget_strangers(&mut self, views: &[View<'_>]) {
         let named = |node: &NodeId| {
             let names = |update: &wire::EpochUpdate| {
                 update.member(node).is_some() || update.exclusion(node).is_some()
             };
-            [view.update, view.next].into_iter().flatten().any(names)
+            let updates = views.iter().flat_map(|view| [view.update, view.next]);
+            updates.flatten().any(names)
         };
         self.said.retain(|node, _| named(node));
         self.within.retain(|node, _| named(node));
     }
 }
 
-/// The mesh's own addresses, as a node at this place has to know them.
+/// The peers of a segment that were told to have no address family in common with this machine.
+#[derive(Debug, Default)]
+pub(crate) struct Gaps(HashSet<NodeId>);
+
+impl Gaps {
+    /// Tells of peers that cannot be reached for want of an address family, each once while it lasts.
+    pub(crate) fn tell(&mut self, places: &Whereabouts, view: &View<'_>, own: &NodeId) {
+        let members = view.update.into_iter().flat_map(|update| &update.roster);
+        let mut apart = HashSet::new();
+        for member in members.filter(|member| member.node != *own) {
+            let Some(gap) = places.gap(&member.node) else {
+                continue;
+            };
+            if !self.0.contains(&member.node) {
+                tracing::warn!(peer = %member.name, "no tunnel: {gap}");
+            }
+            apart.insert(member.node);
+        }
+        self.0 = apart;
+    }
+}
+
+/// Of these places, those of the peers of one segment, by their keys there.
+pub(crate) fn known(entries: &[(NodeId, Vec<SocketAddr>)], view: &View<'_>) -> Places {
+    let known = entries.iter();
+    let known = known.filter_map(|(node, at)| Some((key_of(view, node)?, at.clone())));
+    known.collect()
+}
+
+/// The mesh's own addresses, as a node at these places has to know them.
+pub fn inside_all<'p>(places: impl IntoIterator<Item = &'p Place>) -> Inside {
+    let mut all = Inside::default();
+    for place in places {
+        let Inside { own, ranges } = inside(place);
+        all.own.extend(own);
+        all.ranges.extend(ranges);
+    }
+    all
+}
+
+/// The segment's own addresses, as a node at this place has to know them.
 pub fn inside(place: &Place) -> Inside {
     let (v4, v6) = (IpAddr::V4(place.v4.0), IpAddr::V6(place.v6.0));
     Inside {

@@ -3,13 +3,13 @@
 //! The file is long because each rule of the agent has its test here, on one bench.
 
 use crate::{
-    Agent, Config, Control, DataChange, Echoes, Effect, Emission, EvidenceResult, Now, Round,
-    SessionEvent, Target, inside,
+    Agent, Config, Control, DataChange, Echoes, Effect, Emission, EvidenceResult, InSegment, Now,
+    Round, SegmentConfig, SessionEvent, Target, inside,
 };
 use epoch::member::HighWater;
 use epoch::{EpochChange, Turn};
 use jiff::Timestamp;
-use keys::{AuthoritySecret, EpochSecret, LogSecret, NodeSecret, WgSecret};
+use keys::{AuthoritySecret, EpochSecret, LogSecret, NodeSecret, SegmentId, WgSecret};
 use rand_core::OsRng;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,6 +21,8 @@ use wire::message::Update;
 use wire::rules::{Allow, Groups, Protocol, Rules, Traffic};
 use wire::update::Excluded;
 use wire::{Digest, Duplicate, EpochUpdate, Mark, Member, Place, Signed, ToController, ToNode};
+
+mod segments;
 
 struct Bench {
     authority: AuthoritySecret,
@@ -50,11 +52,16 @@ impl Bench {
         };
         let agent = Agent::new(Config {
             identity,
-            wg: wg.duplicate(),
-            place: place(&own),
+            name: own.name.clone(),
+            mesh: MESH,
             authorities: vec![authority.public()],
-            high_water: HighWater::default(),
-            mark: None,
+            segments: vec![SegmentConfig {
+                place: place(&own),
+                wg: wg.duplicate(),
+                high_water: HighWater::default(),
+                mark: None,
+            }],
+            asks: Vec::new(),
             log: None,
             seen: Vec::new(),
             derive_at_once: epoch::DERIVE_AT_ONCE,
@@ -150,10 +157,19 @@ impl Bench {
         std::iter::from_fn(|| self.agent.poll_effect()).collect()
     }
 
+    /// The first segment, in which the node is.
+    fn first(&self) -> InSegment<'_> {
+        self.agent.segment(SegmentId::FIRST).unwrap()
+    }
+
     fn changes(&mut self) -> Vec<DataChange> {
+        self.changes_of(SegmentId::FIRST)
+    }
+
+    fn changes_of(&mut self, segment: SegmentId) -> Vec<DataChange> {
         let effects = self.effects().into_iter();
         let changes = effects.filter_map(|effect| match effect {
-            Effect::Data(change) => Some(change),
+            Effect::Data(of, change) if of == segment => Some(change),
             _ => None,
         });
         changes.collect()
@@ -180,7 +196,7 @@ fn place(own: &Member) -> Place {
     Place {
         node: own.node,
         mesh: MESH,
-        segment: keys::SegmentId::FIRST,
+        segment: SegmentId::FIRST,
         segment_name: wire::SegmentName::default(),
         name: own.name.clone(),
         v4: (own.v4, 24),
@@ -226,7 +242,7 @@ fn rules_reach_the_data_plane_with_their_epoch_and_a_pair_without_a_hub_is_not_p
         change.carry_out(&mut tunnel, bench.now.boot);
     }
     assert_eq!(tunnel.passed_by_rule(), Some(vec![0]));
-    assert_eq!(bench.agent.targets(&[], 1_420).len(), 1);
+    assert_eq!(bench.agent.targets(SegmentId::FIRST, &[], 1_420).len(), 1);
 
     let mut next = EpochUpdate {
         epoch: keys::Epoch(3),
@@ -239,9 +255,9 @@ fn rules_reach_the_data_plane_with_their_epoch_and_a_pair_without_a_hub_is_not_p
         change.carry_out(&mut tunnel, bench.now.boot);
     }
     assert_eq!(tunnel.snapshot(bench.now.boot), []);
-    assert_eq!(bench.agent.targets(&[], 1_420), []);
+    assert_eq!(bench.agent.targets(SegmentId::FIRST, &[], 1_420), []);
     let peer = bench.peer.node;
-    let cause = bench.agent.ping_cause(&peer, &Ok(Duration::ZERO));
+    let cause = bench.first().ping_cause(&peer, &Ok(Duration::ZERO));
     assert_eq!(cause, "no tunnel: neither is a hub");
 }
 
@@ -296,7 +312,7 @@ fn with_a_lead_an_epoch_is_installed_and_begins_later() {
     let turn = Some(Turn::Begin(keys::Epoch(1)));
     let effects = bench.effects();
     assert!(
-        matches!(&effects[0], Effect::Data(DataChange::Epoch(change, _)) if change.turn == turn),
+        matches!(&effects[0], Effect::Data(_, DataChange::Epoch(change, _)) if change.turn == turn),
         "nobody is told before the data plane"
     );
     let remembered = effects.iter().find_map(|effect| match effect {
@@ -306,7 +322,7 @@ fn with_a_lead_an_epoch_is_installed_and_begins_later() {
         _ => None,
     });
     assert_eq!(remembered, Some((keys::Epoch(1), true)));
-    assert_eq!(bench.agent.is_member(), Some(true));
+    assert_eq!(bench.first().is_member(), Some(true));
 }
 
 #[test]
@@ -320,7 +336,7 @@ fn after_lost_time_only_a_new_connection_is_believed() {
     let update = bench.update(0);
     bench.say(update);
     assert!(bench.effects().is_empty());
-    assert_eq!(bench.agent.view().update, None);
+    assert_eq!(bench.first().view().update, None);
     // A connection that was being made meanwhile brings what waited as well.
     bench.connect();
     assert!(matches!(bench.effects()[..], [Effect::HangUp]));
@@ -346,10 +362,10 @@ fn a_clock_that_was_set_back_is_told_to_the_tunnel_and_closes_nothing() {
     let now = Duration::from_millis(bench.now.wall.as_millisecond().unsigned_abs());
     let effects = bench.effects();
     assert!(
-        matches!(effects[..], [Effect::Data(DataChange::ClockSetBack(unix))] if unix == now),
+        matches!(effects[..], [Effect::Data(_, DataChange::ClockSetBack(unix))] if unix == now),
         "{effects:?}"
     );
-    assert_eq!(bench.agent.is_member(), Some(true));
+    assert_eq!(bench.first().is_member(), Some(true));
 }
 
 #[test]
@@ -415,11 +431,11 @@ fn a_peer_without_a_common_address_family_is_named_while_it_lasts() {
     });
     bench.agent.handle_addresses(vec![[192, 0, 2, 1].into()]);
     let lost = |failure| Err(failure);
-    let cause = |bench: &Bench, failure| bench.agent.ping_cause(&peer, &lost(failure));
+    let cause = |bench: &Bench, failure| bench.first().ping_cause(&peer, &lost(failure));
     let silent = || crate::PingFailure::Unanswered(Duration::from_secs(1));
     let named = "no common address family";
     assert!(cause(&bench, silent()).contains(named));
-    assert!(bench.agent.faults_of(&peer, bench.now)[0].contains(named));
+    assert!(bench.first().faults_of(&peer, bench.now)[0].contains(named));
     // A way that leads elsewhere is wrong by itself.
     assert!(cause(&bench, crate::PingFailure::Astray("eth1".into())).contains("eth1"));
     bench
@@ -427,7 +443,7 @@ fn a_peer_without_a_common_address_family_is_named_while_it_lasts() {
         .handle_addresses(vec![[192, 0, 2, 1].into(), "2001:db8::1".parse().unwrap()]);
     assert_eq!(cause(&bench, silent()), "no answer within 1 s");
     assert_eq!(
-        bench.agent.faults_of(&peer, bench.now),
+        bench.first().faults_of(&peer, bench.now),
         Vec::<String>::new()
     );
 }
@@ -452,7 +468,7 @@ fn a_place_inside_the_mesh_is_none() {
     assert_eq!(*places, [(bench.peer.wg, vec![endpoint(3)])]);
     assert_eq!(
         bench
-            .agent
+            .first()
             .destinations(&[])
             .into_iter()
             .collect::<Vec<_>>(),
@@ -498,7 +514,7 @@ fn a_process_that_is_the_second_of_its_node_goes_dark_until_it_is_served_again()
             assert!(install.peers.is_empty(), "nothing is left that could begin");
         }
         assert_eq!(change.install.is_some(), lead > 0);
-        assert!(bench.agent.is_member().is_none() && bench.agent.poll_timeout().is_none());
+        assert!(bench.first().is_member().is_none() && bench.agent.poll_timeout().is_none());
         bench.is_second();
         assert!(bench.changes().is_empty(), "once");
         assert!(bench.agent.duplicate(bench.now).is_some());
@@ -515,7 +531,7 @@ fn a_process_that_is_the_second_of_its_node_goes_dark_until_it_is_served_again()
             bench.connect();
             let update = bench.update(lead);
             bench.say(update);
-            assert_eq!(bench.agent.is_member(), Some(true));
+            assert_eq!(bench.first().is_member(), Some(true));
             bench.pass(Duration::from_secs(180));
             assert!(bench.agent.duplicate(bench.now).is_none());
             Bench::new()
@@ -540,7 +556,7 @@ fn a_process_that_is_the_first_says_that_it_is_there_and_changes_nothing() {
     bench.say(ToNode::Duplicate(duplicate()));
     assert!(bench.effects().is_empty());
     assert!(bench.agent.duplicate(bench.now).is_some());
-    assert_eq!(bench.agent.is_member(), Some(true));
+    assert_eq!(bench.first().is_member(), Some(true));
 }
 
 /// A round in which the peer has answered.
@@ -580,8 +596,8 @@ fn an_echo_of_before_a_peer_was_cut_off_is_not_shown_after() {
     let peer = bench.peer.clone();
     bench
         .agent
-        .handle_round(answered(&peer), &[], 1_420, bench.now);
-    assert!(bench.agent.ping(&peer.node).is_some());
+        .handle_round(SegmentId::FIRST, answered(&peer), &[], 1_420, bench.now);
+    assert!(bench.first().ping(&peer.node).is_some());
 
     let excluded = Excluded {
         node: peer.node,
@@ -597,13 +613,13 @@ fn an_echo_of_before_a_peer_was_cut_off_is_not_shown_after() {
         ..fixtures::update(2, vec![bench.own.clone()])
     });
     bench.say(second);
-    assert_eq!(bench.agent.view().update.unwrap().epoch.0, 2);
-    assert!(bench.agent.ping(&peer.node).is_none(), "it is cut off");
+    assert_eq!(bench.first().view().update.unwrap().epoch.0, 2);
+    assert!(bench.first().ping(&peer.node).is_none(), "it is cut off");
     // An excluded node that answers is news, and no leftover.
     bench
         .agent
-        .handle_round(answered(&peer), &[], 1_420, bench.now);
-    assert!(bench.agent.ping(&peer.node).is_some());
+        .handle_round(SegmentId::FIRST, answered(&peer), &[], 1_420, bench.now);
+    assert!(bench.first().ping(&peer.node).is_some());
 }
 
 #[test]
@@ -615,11 +631,11 @@ fn an_echo_of_before_the_lease_ended_is_not_shown_after() {
     let peer = bench.peer.clone();
     bench
         .agent
-        .handle_round(answered(&peer), &[], 1_420, bench.now);
-    assert!(bench.agent.ping(&peer.node).is_some());
+        .handle_round(SegmentId::FIRST, answered(&peer), &[], 1_420, bench.now);
+    assert!(bench.first().ping(&peer.node).is_some());
     bench.pass(Duration::from_secs(301));
-    assert!(bench.agent.view().is_closed());
-    assert!(bench.agent.ping(&peer.node).is_none());
+    assert!(bench.first().view().is_closed());
+    assert!(bench.first().ping(&peer.node).is_none());
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! The controller's metrics: each declared once, and filled from a view of the state when somebody asks.
-//! Counts nothing itself. Metrics of epochs and nodes have room for one segment.
+//! Counts nothing itself.
 
 use crate::clock::Now;
 use crate::counts::{Counts, refused};
 use crate::intake::Waiting;
+use crate::segment::Segment;
 use crate::view::View;
 use epoch::authority::Span;
 use exposition::{Page, Tally};
@@ -14,19 +15,19 @@ exposition::metrics! {
     /// The version that runs; always 1
     BUILD_INFO: Gauge = "meshd_build_info" by "version";
     /// Number of the epoch in force
-    EPOCH: Gauge = "meshd_epoch_current";
+    EPOCH: Gauge = "meshd_epoch_current" in segment;
     /// Time until the epoch in force is scheduled to end; 0 when it is overdue
-    EPOCH_REMAINING: Gauge = "meshd_epoch_remaining_seconds";
+    EPOCH_REMAINING: Gauge = "meshd_epoch_remaining_seconds" in segment;
     /// Members of the epoch in force
-    EPOCH_MEMBERS: Gauge = "meshd_epoch_members";
+    EPOCH_MEMBERS: Gauge = "meshd_epoch_members" in segment;
     /// Attempts to publish an epoch, by what became of them
     EPOCH_UPDATES: Counter = "meshd_epoch_updates_total" by "result";
     /// Decisions about a node's membership that an epoch was published with
     DECISIONS: Counter = "meshd_policy_decisions_total" by "decision";
     /// Members whose removal the sanity floor holds back until an operator confirms it
-    HELD: Gauge = "meshd_removals_held";
-    /// Enrolled nodes, by state
-    NODES: Gauge = "meshd_nodes" by "state";
+    HELD: Gauge = "meshd_removals_held" in segment;
+    /// Nodes with a place in the segment, by state
+    NODES: Gauge = "meshd_nodes" by "state" in segment;
     /// Evidence that nodes sent, by what became of it
     EVIDENCE: Counter = "meshd_evidence_total" by "result";
     /// Connections of the control channel that hold memory, by how far they have come
@@ -58,8 +59,16 @@ pub(crate) fn page(view: &View<'_>, counts: &Counts, held: Held, now: Now) -> Pa
     put_epoch(view, counts, &mut page, now);
     let decisions = counts.decisions.iter();
     page.put_each(DECISIONS, decisions.map(|(it, n)| (it.name(), n)));
-    page.put(HELD, view.segment().held().len());
-    page.put_each(NODES, states(view).iter().map(|(it, n)| (word(it), n)));
+    let segments: Vec<&Segment> = view.segments.iter().collect();
+    let name = |it: &Segment| it.name().as_str().to_owned();
+    page.put_in(HELD, &segments, |it| (it.name().as_str(), it.held().len()));
+    let states: Vec<_> = segments
+        .iter()
+        .map(|it| (name(it), states(view, it)))
+        .collect();
+    page.put_each_in(NODES, &states, |(name, states)| {
+        (name, states.iter().map(|(it, n)| (word(it), n)))
+    });
     let evidence = counts.evidence.iter();
     page.put_each(EVIDENCE, evidence.map(|(it, n)| (it.name(), n)));
     put_connections(view, held, &mut page);
@@ -70,20 +79,21 @@ pub(crate) fn page(view: &View<'_>, counts: &Counts, held: Held, now: Now) -> Pa
 }
 
 fn put_epoch(view: &View<'_>, counts: &Counts, page: &mut Page, now: Now) {
-    let segment = view.segment();
-    let span = segment.in_force();
+    let segments: Vec<&Segment> = view.segments.iter().collect();
     let left = |span: &Span| span.ends.saturating_sub(now.boot);
-    let standings = segment.standings(view.fleet());
-    let published = standings.epoch(segment.current());
-    page.put(EPOCH, segment.current().0);
-    page.put(
-        EPOCH_REMAINING,
-        span.map_or(Duration::ZERO, left).as_secs_f64(),
-    );
-    page.put(
-        EPOCH_MEMBERS,
-        published.map_or(0, |(_, published)| published.members),
-    );
+    let remaining = |it: &Segment| it.in_force().map_or(Duration::ZERO, left).as_secs_f64();
+    let members = |it: &Segment| {
+        let standings = it.standings(view.fleet());
+        let published = standings.epoch(it.current());
+        published.map_or(0, |(_, published)| published.members)
+    };
+    page.put_in(EPOCH, &segments, |it| (it.name().as_str(), it.current().0));
+    page.put_in(EPOCH_REMAINING, &segments, |it| {
+        (it.name().as_str(), remaining(it))
+    });
+    page.put_in(EPOCH_MEMBERS, &segments, |it| {
+        (it.name().as_str(), members(it))
+    });
     let updates = counts.updates.iter();
     page.put_each(EPOCH_UPDATES, updates.map(|(it, n)| (it.name(), n)));
 }
@@ -121,10 +131,12 @@ fn put_connections(view: &View<'_>, held: Held, page: &mut Page) {
     page.put_each(REFUSALS, refusals.map(|(it, n)| (refused(it), n)));
 }
 
-fn states(view: &View<'_>) -> Tally<NodeState> {
+fn states(view: &View<'_>, segment: &Segment) -> Tally<NodeState> {
     let mut states = Tally::new(&NODE_STATES);
     for name in view.fleet().nodes().keys() {
-        states.count(view.state_of(name));
+        if let Some(case) = view.fleet().case(segment.id(), name) {
+            states.count(view.state_in(segment, name, &case));
+        }
     }
     states
 }

@@ -341,7 +341,13 @@ impl<'e> View<'e> {
         states.max_by_key(rank).unwrap_or(none)
     }
 
-    fn state_in(&self, segment: &Segment, name: &NodeName, case: &Case<'_>) -> NodeState {
+    /// The state of a node in one of its segments.
+    pub(crate) fn state_in(
+        &self,
+        segment: &Segment,
+        name: &NodeName,
+        case: &Case<'_>,
+    ) -> NodeState {
         let live = self.connections.live(name);
         let report = live.and_then(|live| live.reports.get(&segment.id()));
         let connected = live.is_some_and(|live| live.connection.is_some());

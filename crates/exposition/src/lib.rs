@@ -3,7 +3,8 @@
 //! A role declares its metrics once, with [`metrics!`], and fills a [`Page`] from what it observes
 //! whenever somebody asks: this crate keeps no values, but for the [`Tally`] of what nothing else
 //! counts. It refuses labels whose values are not known when the program is built: every value of a
-//! label is exported from zero, and no peer, name or address can become one.
+//! label is exported from zero, and no peer, name or address can become one. The name of a segment, of which
+//! there are few, is the exception.
 //!
 //! | Module | Holds |
 //! |---|---|
@@ -25,5 +26,5 @@ mod places;
 
 pub use listener::Listener;
 pub use metric::{Kind, Metric};
-pub use page::{CONTENT_TYPE, Page, Value};
+pub use page::{CONTENT_TYPE, Page, Sample, Value};
 pub use tally::Tally;

@@ -11,6 +11,8 @@ pub struct Metric {
     pub help: &'static str,
     /// Its label, if it has one.
     pub label: Option<&'static str>,
+    /// Whether it has the label `segment` as well, with the name of one for its value.
+    pub in_segment: bool,
 }
 
 /// Kind of a metric.
@@ -50,14 +52,14 @@ impl Metric {
 ///     /// Packets that were not carried, by reason
 ///     DROPPED: Counter = "meshd_dropped_packets_total" by "reason";
 ///     /// Number of the epoch in force
-///     EPOCH: Gauge = "meshd_epoch_current";
+///     EPOCH: Gauge = "meshd_epoch_current" in segment;
 /// }
 /// assert_eq!(ALL, [DROPPED, EPOCH]);
 /// assert_eq!(EPOCH.help, "Number of the epoch in force");
 /// ```
 #[macro_export]
 macro_rules! metrics {
-    ($($(#[doc = $help:literal])+ $constant:ident: $kind:ident = $name:literal $(by $label:literal)?;)+) => {
+    ($($(#[doc = $help:literal])+ $constant:ident: $kind:ident = $name:literal $(by $label:literal)? $(in $segment:ident)?;)+) => {
         $(
             $(#[doc = $help])+
             #[allow(unreachable_pub, reason = "a role may keep its module to itself")]
@@ -66,6 +68,7 @@ macro_rules! metrics {
                 name: $name,
                 help: concat!($($help),+).trim_ascii(),
                 label: $crate::metrics!(@label $($label)?),
+                in_segment: $crate::metrics!(@in $($segment)?),
             };
         )+
 
@@ -75,6 +78,8 @@ macro_rules! metrics {
     };
     (@label $label:literal) => { Some($label) };
     (@label) => { None };
+    (@in segment) => { true };
+    (@in) => { false };
 }
 
 const PREFIX: &str = "meshd_";
@@ -92,6 +97,7 @@ mod tests {
             name,
             help: "",
             label: None,
+            in_segment: false,
         };
         for good in [
             named(Kind::Counter, "meshd_drops_total"),

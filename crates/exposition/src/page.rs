@@ -16,8 +16,16 @@ pub struct Page {
     families: Vec<(Metric, Vec<Sample>)>,
 }
 
-/// A label's value, if the metric has a label, and what it stands at.
-pub type Sample = (Option<&'static str>, Value);
+/// A value with its labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// The name of the segment, if the metric is in one.
+    pub segment: Option<String>,
+    /// The label's value, if the metric has a label.
+    pub label: Option<&'static str>,
+    /// The number.
+    pub value: Value,
+}
 
 /// A metric's value.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,8 +39,7 @@ pub enum Value {
 impl Page {
     /// Adds a metric without a label.
     pub fn put(&mut self, metric: Metric, value: impl Into<Value>) {
-        debug_assert!(metric.label.is_none(), "{} has a label", metric.name);
-        self.families.push((metric, vec![(None, value.into())]));
+        self.add(metric, [(None, None, value.into())]);
     }
 
     /// Adds a metric with every value of its label.
@@ -41,10 +48,65 @@ impl Page {
         metric: Metric,
         samples: impl IntoIterator<Item = (&'static str, V)>,
     ) {
-        debug_assert!(metric.label.is_some(), "{} has no label", metric.name);
         let samples = samples.into_iter();
-        let samples = samples.map(|(label, value)| (Some(label), value.into()));
-        self.families.push((metric, samples.collect()));
+        let samples = samples.map(|(label, value)| (None, Some(label), value.into()));
+        self.add(metric, samples);
+    }
+
+    /// Adds a metric that is in segments, without another label.
+    pub fn put_in<'a, S, V: Into<Value>>(
+        &mut self,
+        metric: Metric,
+        segments: impl IntoIterator<Item = &'a S>,
+        value: impl Fn(&'a S) -> (&'a str, V),
+    ) where
+        S: 'a,
+    {
+        let samples = segments.into_iter().map(|segment| {
+            let (name, value) = value(segment);
+            (Some(name.to_owned()), None, value.into())
+        });
+        self.add(metric, samples.collect::<Vec<_>>());
+    }
+
+    /// Adds a metric that is in segments, with every value of its label in each.
+    pub fn put_each_in<'a, S, V: Into<Value>, I: IntoIterator<Item = (&'static str, V)>>(
+        &mut self,
+        metric: Metric,
+        segments: impl IntoIterator<Item = &'a S>,
+        values: impl Fn(&'a S) -> (&'a str, I),
+    ) where
+        S: 'a,
+    {
+        let mut samples = Vec::new();
+        for segment in segments {
+            let (name, values) = values(segment);
+            let of = |(label, value): (_, V)| (Some(name.to_owned()), Some(label), value.into());
+            samples.extend(values.into_iter().map(of));
+        }
+        self.add(metric, samples);
+    }
+
+    fn add(
+        &mut self,
+        metric: Metric,
+        samples: impl IntoIterator<Item = (Option<String>, Option<&'static str>, Value)>,
+    ) {
+        let sample = |(segment, label, value): (Option<String>, Option<_>, _)| {
+            let fits = (segment.is_some(), label.is_some());
+            debug_assert!(
+                fits == (metric.in_segment, metric.label.is_some()),
+                "{} has other labels",
+                metric.name
+            );
+            Sample {
+                segment,
+                label,
+                value,
+            }
+        };
+        let samples = samples.into_iter().map(sample).collect();
+        self.families.push((metric, samples));
     }
 
     /// Everything that was added, in order.
@@ -77,10 +139,16 @@ impl Collector for Page {
                 Kind::Gauge => (metric.name, MetricType::Gauge),
             };
             let mut family = encoder.encode_descriptor(name, metric.help, None, kind)?;
-            for (label, value) in samples {
-                match metric.label.zip(*label) {
-                    Some(pair) => value.write(metric.kind, &mut family.encode_family(&[pair])?)?,
-                    None => value.write(metric.kind, &mut family)?,
+            for sample in samples {
+                let segment = sample.segment.as_deref().map(|name| (SEGMENT, name));
+                let labels = segment.into_iter().chain(metric.label.zip(sample.label));
+                let labels: Vec<(&str, &str)> = labels.collect();
+                match &labels[..] {
+                    [] => sample.value.write(metric.kind, &mut family)?,
+                    labels => {
+                        let mut one = family.encode_family(&labels)?;
+                        sample.value.write(metric.kind, &mut one)?;
+                    }
                 }
             }
         }
@@ -130,6 +198,9 @@ impl From<f64> for Value {
     }
 }
 
+/// The label of metrics that are in segments.
+const SEGMENT: &str = "segment";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +213,10 @@ mod tests {
         ON: Gauge = "meshd_on";
         /// Time left
         LEFT: Gauge = "meshd_left_seconds";
+        /// Number of the epoch
+        EPOCH: Gauge = "meshd_epoch" in segment;
+        /// Peers
+        PEERS: Gauge = "meshd_peers" by "state" in segment;
     }
 
     #[test]
@@ -150,6 +225,9 @@ mod tests {
         page.put_each(THINGS, [("odd", 3_u64), ("even", 0)]);
         page.put(ON, true);
         page.put(LEFT, 1.5);
+        let segments = [("infer", 7_u64), ("train", 8)];
+        page.put_in(EPOCH, &segments, |it| (it.0, it.1));
+        page.put_each_in(PEERS, &segments, |it| (it.0, [("up", it.1), ("down", 0)]));
         let made: Vec<Metric> = page.families().map(|(metric, _)| *metric).collect();
         assert_eq!(made, ALL);
         assert_eq!(
@@ -164,6 +242,16 @@ mod tests {
              # HELP meshd_left_seconds Time left\n\
              # TYPE meshd_left_seconds gauge\n\
              meshd_left_seconds 1.5\n\
+             # HELP meshd_epoch Number of the epoch\n\
+             # TYPE meshd_epoch gauge\n\
+             meshd_epoch{segment=\"infer\"} 7\n\
+             meshd_epoch{segment=\"train\"} 8\n\
+             # HELP meshd_peers Peers\n\
+             # TYPE meshd_peers gauge\n\
+             meshd_peers{segment=\"infer\",state=\"up\"} 7\n\
+             meshd_peers{segment=\"infer\",state=\"down\"} 0\n\
+             meshd_peers{segment=\"train\",state=\"up\"} 8\n\
+             meshd_peers{segment=\"train\",state=\"down\"} 0\n\
              # EOF\n"
         );
     }

@@ -22,7 +22,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
-use wire::{HostPort, NodeName, Token};
+use wire::segment::MAX_SEGMENTS;
+use wire::{HostPort, NodeName, SegmentName, Token};
 use zeroize::Zeroizing;
 
 /// Why settings make no configuration. Names the setting and the way out.
@@ -425,6 +426,7 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         let why = format!("`{interface}` is no name for an interface: 1 to 15 letters and digits");
         return Err(wrong("interface", why));
     }
+    let segments = asked(settings.segments.as_deref())?;
     let emit_seconds = settings.emit_seconds.unwrap_or(30);
     if emit_seconds == 0 {
         return Err(wrong("emit_seconds", "must be at least 1"));
@@ -453,6 +455,7 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
             .name
             .map(|name| parse::<NodeName>("name", &name))
             .transpose()?,
+        segments,
         controllers,
         listen_port: settings.listen_port.unwrap_or(51_820),
         advertise,
@@ -498,6 +501,24 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         metrics_listen,
         clients: MAX_CLIENTS,
     })
+}
+
+/// The segments that a node asks for.
+fn asked(names: Option<&[String]>) -> Result<Vec<SegmentName>, ConfigError> {
+    let mut segments: Vec<SegmentName> = Vec::new();
+    for name in entries(names) {
+        let parsed = name
+            .parse()
+            .map_err(|why| wrong("segments", format!("`{name}`: {why}")))?;
+        if segments.contains(&parsed) {
+            return Err(wrong("segments", format!("`{name}` stands there twice")));
+        }
+        segments.push(parsed);
+    }
+    if segments.len() > MAX_SEGMENTS {
+        return Err(wrong("segments", format!("at most {MAX_SEGMENTS}")));
+    }
+    Ok(segments)
 }
 
 fn emitter(settings: &Settings) -> Result<Emitter, ConfigError> {

@@ -150,13 +150,20 @@ pub fn node(state: &StateDir) -> Result<(NodeSecret, WgSecret), FoundingError> {
         NodeSecret::expose_base64,
         || NodeSecret::generate(&mut OsRng),
     )?;
-    let wg = state.key(
-        (WIREGUARD, RESTORE_NODE),
+    Ok((identity, wireguard(state, WIREGUARD)?))
+}
+
+/// The WireGuard key in a file of this name, which is made if there is none.
+///
+/// # Errors
+/// When the file is not a key, or cannot be written.
+pub fn wireguard(state: &StateDir, name: &str) -> Result<WgSecret, StateDirError> {
+    state.key(
+        (name, RESTORE_NODE),
         WgSecret::from_base64,
         WgSecret::expose_base64,
         || WgSecret::generate(&mut OsRng),
-    )?;
-    Ok((identity, wg))
+    )
 }
 
 fn connection(state: &StateDir) -> Result<ControllerSecret, StateDirError> {

@@ -184,7 +184,15 @@ async fn run(
                 () = told.clone().to_stop() => return Ok(stopped()),
             };
             let of_benchmark = role.emitter.rights();
-            let node = node::Node::open(*role, identity, wg, admin, port)?;
+            // The directory stays locked for as long as this process runs.
+            let state = Arc::new(state);
+            let in_state = Arc::clone(&state);
+            let find = move |file: &str| {
+                let found = founding::wireguard(&in_state, file);
+                found.map_err(|error| error.to_string())
+            };
+            let keys = node::KeyStore(Arc::new(find));
+            let node = node::Node::open(*role, identity, wg, keys, admin, port)?;
             let files = files_of_others(&[&config.state_dir, folder(&config.socket)]);
             rights::reduce(Keep::NETWORK_SETUP.and(files).and(of_benchmark));
             match node.serve(told.to_stop()).await {

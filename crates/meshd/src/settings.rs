@@ -203,12 +203,16 @@ settings! {
     [Node] join: String, "MESHD_JOIN";
     /// Node: the name to ask for
     [Node] name: String, "MESHD_NAME";
+    /// Node: segment to ask for; repeatable, or with commas [default: the first that the token allows]
+    #[arg(visible_alias = "segment")]
+    #[serde(default, deserialize_with = "one_or_many")]
+    [Node] segments: Vec<String>, "MESHD_SEGMENTS";
     /// Node: controller address HOST:PORT instead of the token's; repeatable, or with commas
     #[serde(default, deserialize_with = "one_or_many")]
     [Node] controller: Vec<String>, "MESHD_CONTROLLER";
     /// Node: UDP port of WireGuard, 0 for any [default: 51820]
     [Node] listen_port: u16, "MESHD_LISTEN_PORT";
-    /// Node: name of the TUN interface [default: meshd0]
+    /// Node: name of the TUN interface; that of a second segment is named after both [default: meshd0]
     [Node] interface: String, "MESHD_INTERFACE";
     /// Node: firewall table that keeps mesh addresses to the tunnel: auto, keep or off [default: auto]
     [Node] firewall: String, "MESHD_FIREWALL";

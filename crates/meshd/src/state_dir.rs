@@ -150,7 +150,7 @@ fn write_private(dir: &Path, path: &Path, secret: &[u8]) -> io::Result<()> {
 /// Whether a file holds secrets or state. `status.json` holds neither, and is for everybody.
 fn is_held(name: &str) -> bool {
     // SQLite keeps the newest commits in files beside the database.
-    HELD.contains(&name) || name.starts_with("controller.db")
+    HELD.contains(&name) || name.starts_with("controller.db") || name.starts_with("wireguard-")
 }
 
 const HELD: [&str; 12] = [

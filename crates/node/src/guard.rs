@@ -16,6 +16,7 @@ use crate::io::{clock, interface, links, networks, ways};
 use crate::networks::{Networks, Outcome};
 use crate::standing::{self, Condition, Fault, Restraint, Wanted};
 use agent::{PeerWays, Target};
+use keys::SegmentId;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,7 +24,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
-/// News for the shell.
+/// News of a segment's interface for the shell.
+#[derive(Debug)]
 pub(crate) enum News {
     /// Where packets to the peers go.
     Ways(Vec<PeerWays>),
@@ -45,6 +47,9 @@ pub(crate) struct Parts {
     pub(crate) sockets: mpsc::Sender<Sockets>,
     /// Whose ways to ask for.
     pub(crate) targets: watch::Receiver<Vec<Target>>,
+    /// The segment, and the way to the shell.
+    pub(crate) segment: SegmentId,
+    pub(crate) out: mpsc::Sender<(SegmentId, News)>,
 }
 
 /// The way to the keeper; it ends when the last is dropped.
@@ -71,11 +76,10 @@ impl Guard {
     ///
     /// # Errors
     /// When no thread can be had.
-    pub(crate) fn start(parts: Parts) -> io::Result<(Self, mpsc::Receiver<News>)> {
+    pub(crate) fn start(parts: Parts) -> io::Result<Self> {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (publish, condition) = watch::channel(Condition::default());
         let (publish_outcomes, outcomes) = watch::channel(Vec::new());
-        let (out, news) = mpsc::channel(1);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -92,18 +96,16 @@ impl Guard {
                 is_swept: false,
                 publish,
                 publish_outcomes,
-                out,
             };
             runtime.block_on(keeper.run(inbox));
         };
         let thread = std::thread::Builder::new().name("meshd-interface".into());
         drop(thread.spawn(keep)?);
-        let guard = Self {
+        Ok(Self {
             orders,
             condition,
             outcomes,
-        };
-        Ok((guard, news))
+        })
     }
 
     /// How the interface stands.
@@ -165,7 +167,6 @@ struct Keeper {
     is_swept: bool,
     publish: watch::Sender<Condition>,
     publish_outcomes: watch::Sender<Vec<Outcome>>,
-    out: mpsc::Sender<News>,
 }
 
 enum Wake {
@@ -221,14 +222,14 @@ impl Keeper {
                     sleep(SETTLED).await;
                     let _ = news.try_recv();
                     if let Err(lost) = self.look().await {
-                        let _ = self.out.send(News::Lost(lost)).await;
+                        self.lost(lost).await;
                         return;
                     }
                 }
                 Wake::Time => {
                     let before = self.publish.borrow().carries;
                     if let Err(lost) = self.look().await {
-                        let _ = self.out.send(News::Lost(lost)).await;
+                        self.lost(lost).await;
                         return;
                     }
                     // While something is wrong, there is a look every second; a large mesh has many ways.
@@ -249,6 +250,11 @@ impl Keeper {
         }
     }
 
+    async fn lost(&self, error: TunError) {
+        let Parts { segment, out, .. } = &self.parts;
+        let _ = out.send((*segment, News::Lost(error))).await;
+    }
+
     /// Tells the shell, unless it is gone or says stop. The shell may be waiting for an order of its own to be
     /// carried out, and hear nothing until then: orders go on.
     async fn tell_ways(
@@ -256,11 +262,11 @@ impl Keeper {
         ways: Vec<PeerWays>,
         inbox: &mut mpsc::UnboundedReceiver<Order>,
     ) -> bool {
-        let out = self.out.clone();
+        let (segment, out) = (self.parts.segment, self.parts.out.clone());
         loop {
             let order = tokio::select! {
                 room = out.reserve() => {
-                    return room.map(|room| room.send(News::Ways(ways))).is_ok();
+                    return room.map(|room| room.send((segment, News::Ways(ways)))).is_ok();
                 }
                 Some(order) = inbox.recv() => order,
             };

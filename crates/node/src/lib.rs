@@ -25,6 +25,7 @@ mod io;
 mod keepalive;
 pub mod metrics;
 mod networks;
+mod opening;
 mod persist;
 mod probe;
 mod segment;
@@ -46,23 +47,20 @@ pub use keepalive::{Keepalive, KeepaliveError};
 pub use persist::PersistError;
 pub use underlay::{MAX_MTU, MIN_MTU, Mtu, MtuError};
 
-use io::firewall::Firewall;
 use io::offload::Offloads;
-use io::tun::{Maker, Tun};
 use keys::{NodeSecret, WgSecret};
-use persist::{EnrolledKeys, Enrolment, Memory, StateDir};
+use opening::{Made, Workshop, interface_name};
+use persist::{EnrolledSegment, Enrolment, Memory, OwnKeys, StateDir, key_file};
 use quic::Dialer;
-use shell::{Inputs, Shell};
-use standing::{Fault, Wanted};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use underlay::Fit;
 use wire::message::Refusal;
-use wire::place::Place;
-use wire::{HostPort, NodeName, Token};
+use wire::{Ask, HostPort, NodeName, SegmentName, Token};
 
 /// A node's settings.
 #[derive(Debug)]
@@ -73,13 +71,16 @@ pub struct Config {
     pub join: Option<Token>,
     /// The name to ask for.
     pub name: Option<NodeName>,
+    /// The segments to ask for; empty: the one that the token says.
+    pub segments: Vec<SegmentName>,
     /// Controller addresses instead of those of the token.
     pub controllers: Vec<HostPort>,
     /// UDP port of the WireGuard socket; 0: any.
     pub listen_port: u16,
     /// Addresses to announce to peers instead of the one that the controller sees.
     pub advertise: Vec<SocketAddr>,
-    /// Name of the TUN interface.
+    /// Name of the TUN interface of the segment that the node enrols in first; that of another one is called after
+    /// this and the segment.
     pub interface: String,
     /// Whether mesh addresses are kept to the tunnel by firewall rules.
     pub firewall: FirewallMode,
@@ -140,6 +141,14 @@ pub enum OpenError {
     /// The state directory.
     #[error(transparent)]
     State(#[from] PersistError),
+    /// The key of a segment.
+    #[error("no key for segment {segment}: {why}")]
+    Key {
+        /// The segment.
+        segment: SegmentName,
+        /// The reason, with the way out.
+        why: String,
+    },
     /// The benchmark's user.
     #[error(transparent)]
     User(#[from] UserError),
@@ -160,6 +169,9 @@ pub enum ServeError {
     /// The interface cannot be set up.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
+    /// No interface for a segment.
+    #[error(transparent)]
+    Tun(TunError),
     /// Somebody deleted the interface.
     #[error("the interface is gone and cannot be made anew: {0}")]
     Lost(TunError),
@@ -174,19 +186,37 @@ pub enum ServeError {
     Dialer(#[from] quic::BindError),
 }
 
+/// Finds the WireGuard key in a file of the state directory by its name, or makes one there; or says why it cannot.
+#[derive(Clone)]
+pub struct KeyStore(pub Arc<FindKey>);
+
+/// See [`KeyStore`].
+pub type FindKey = dyn Fn(&str) -> Result<WgSecret, String> + Send + Sync;
+
+impl fmt::Debug for KeyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyStore")
+    }
+}
+
 /// A node that has everything that it needs to run.
 pub struct Node {
     config: Config,
     identity: NodeSecret,
+    /// The key in the segment that the node enrols in first.
     wg: WgSecret,
+    /// Those in others, by name.
+    further: BTreeMap<SegmentName, WgSecret>,
+    keys: KeyStore,
     state: StateDir,
     enrolment: Option<Enrolment>,
     memory: Memory,
-    /// One of each for every data thread.
-    queues: Vec<(Box<dyn Tun>, std::net::UdpSocket)>,
-    offloads: Arc<Offloads>,
-    /// Made the interface, and makes it anew.
-    maker: Maker,
+    /// One for each data thread.
+    sockets: Vec<std::net::UdpSocket>,
+    /// The interfaces: of a node that is enrolled one for each of its segments, in their order; of another one the
+    /// first.
+    made: Vec<Made>,
+    workshop: Workshop,
     admin: std::os::unix::net::UnixListener,
     metrics: Option<exposition::Listener>,
 }
@@ -205,8 +235,9 @@ impl Node {
         bound.map_err(|source| OpenError::Port { port, source })
     }
 
-    /// Claims interface and state. `admin` is the bound admin socket, non-blocking, and `udp` that of
-    /// WireGuard, from [`Self::bind`]. Must run inside a tokio runtime.
+    /// Claims interfaces and state. `admin` is the bound admin socket, non-blocking, and `udp` that of
+    /// WireGuard, from [`Self::bind`]. `wg` is the key in the segment that the node enrols in first, and `keys` has
+    /// those in others. Must run inside a tokio runtime.
     ///
     /// # Errors
     /// [`OpenError`], each with the cause and the way out; nothing is left behind.
@@ -214,18 +245,19 @@ impl Node {
         config: Config,
         identity: NodeSecret,
         wg: WgSecret,
+        keys: KeyStore,
         admin: std::os::unix::net::UnixListener,
         udp: WireGuardSocket,
     ) -> Result<Self, OpenError> {
         let state = StateDir::new(config.state_dir.clone());
-        let keys = EnrolledKeys {
+        let own = OwnKeys {
             node: identity.public(),
             wg: wg.public(),
         };
         if let Some(user) = config.emitter.other_user() {
             user.check(&config.state_dir)?;
         }
-        let enrolment = state.enrolment(keys)?;
+        let enrolment = state.enrolment(own)?;
         let remembered = state.memory()?;
         if enrolment.is_some() && remembered.is_none() {
             tracing::warn!(
@@ -243,28 +275,43 @@ impl Node {
             }
             _ => {}
         }
+        let further = further(&state, &keys, &config.segments, enrolment.as_ref())?;
         let metrics = config.metrics_listen;
         let metrics = metrics.map(|at| exposition::Listener::open(at, config.clients));
         let offloads = Arc::new(Offloads::new(config.offloads));
-        let (name, backend) = (&config.interface, config.tun_backend);
-        let mut maker = Maker::new(name, backend, Arc::clone(&offloads));
-        let tuns = maker.make(config.data_threads)?;
+        let mut workshop = Workshop {
+            backend: config.tun_backend,
+            offloads: Arc::clone(&offloads),
+            queues: config.data_threads,
+        };
+        let interfaces = match &enrolment {
+            Some(enrolment) => interfaces(&config.interface, &enrolment.segments),
+            None => vec![config.interface.clone()],
+        };
+        let mut made: Vec<Made> = Vec::with_capacity(interfaces.len());
+        for name in &interfaces {
+            made.push(workshop.make(name)?);
+            // A back end may have fewer queues: each thread has one of each interface.
+            workshop.queues = made.first().map_or(workshop.queues, |it| it.queues.len());
+        }
         if let Err(error) = io::udp::probe(&offloads) {
             tracing::debug!(%error, "batches of datagrams could not be tried");
         }
         let port = config.listen_port;
-        let sockets = io::udp::share(udp.0, tuns.len());
+        let sockets = io::udp::share(udp.0, workshop.queues);
         let sockets = sockets.map_err(|source| OpenError::Port { port, source })?;
         Ok(Self {
             config,
             identity,
             wg,
+            further,
+            keys,
             state,
             enrolment,
             memory: remembered.unwrap_or_default(),
-            queues: tuns.into_iter().zip(sockets).collect(),
-            offloads,
-            maker,
+            sockets,
+            made,
+            workshop,
             admin,
             metrics,
         })
@@ -283,86 +330,21 @@ impl Node {
                 () = &mut shutdown => return Ok(()),
             },
         };
-        let place = enrolment.place(self.identity.public());
-        io::interface::refuse_collisions(&self.config.interface, &place).await?;
-        // Before the addresses are there: at no time do they answer to anybody but the tunnel.
-        let mut firewall = self.raise_firewall(&place)?;
-        tokio::select! {
-            () = firewall.installed() => {}
-            () = &mut shutdown => {
-                firewall.undo();
-                return Ok(());
-            }
-        }
-        let (mut shell, inputs) = match self.set_up(enrolment, &firewall).await {
-            Ok(ready) => ready,
-            Err(error) => {
-                firewall.undo();
-                return Err(error);
-            }
+        let started = tokio::select! {
+            started = start::start(self, enrolment) => started?,
+            () = &mut shutdown => return Ok(()),
         };
+        let (mut shell, inputs) = started;
         let emitter = std::mem::take(&mut shell.emitter);
         let ended = shell.run(inputs, shutdown).await;
         emitter.stop();
-        // A data plane that failed leaves the rules as they are: what was kept apart stays so.
-        ended?;
-        firewall.stop();
-        Ok(())
-    }
-
-    fn raise_firewall(&self, place: &Place) -> Result<Firewall, ServeError> {
-        let name = &self.config.interface;
-        let gone = |_| ServeError::Interface(InterfaceError::Gone(name.clone()));
-        let scope = io::firewall::Scope {
-            interface: name.clone(),
-            index: io::interface::index_of(name).map_err(gone)?,
-            v4: place.v4,
-            v6: place.v6,
-            listen_port: self.listen_port(),
-            beside: Vec::new(),
-        };
-        Firewall::start(self.config.firewall, scope).map_err(ServeError::Data)
-    }
-
-    async fn set_up(
-        self,
-        enrolment: Enrolment,
-        firewall: &Firewall,
-    ) -> Result<(Shell, Inputs), ServeError> {
-        let wanted = self.wanted(&enrolment.place(self.identity.public()))?;
-        let ((v4, v4_len), (v6, v6_len)) = (wanted.v4, wanted.v6);
-        let mut missing = vec![Fault::Missing(v4.into(), v4_len)];
-        // Without IPv6 the node runs by IPv4; the guard waits for it, and says so.
-        if io::links::ipv6_off(&wanted).is_none() {
-            missing.push(Fault::Missing(v6.into(), v6_len));
-        }
-        let refused = |source| InterfaceError::Refused {
-            name: wanted.name.clone(),
-            source,
-        };
-        let configured = io::links::restore(&wanted, &missing).await;
-        configured.map_err(refused)?;
-        start::start(self, enrolment, wanted, firewall)
-    }
-
-    /// The interface as it should be.
-    fn wanted(&self, place: &Place) -> Result<Wanted, InterfaceError> {
-        let name = &self.config.interface;
-        let gone = |_| InterfaceError::Gone(name.clone());
-        Ok(Wanted {
-            name: name.clone(),
-            index: io::interface::index_of(name).map_err(gone)?,
-            v4: place.v4,
-            v6: place.v6,
-            mtu: Fit::unknown(self.config.mtu).mtu,
-            queue_len: io::interface::QUEUE_LEN,
-        })
+        ended
     }
 
     fn listen_port(&self) -> u16 {
-        let first = self.queues.first();
+        let first = self.sockets.first();
         first
-            .and_then(|(_, udp)| udp.local_addr().ok())
+            .and_then(|udp| udp.local_addr().ok())
             .map_or(self.config.listen_port, |address| address.port())
     }
 
@@ -371,18 +353,109 @@ impl Node {
             return Err(ServeError::Enrolment(Refusal::NotEnrolled));
         };
         let dialer = Dialer::bind(&self.identity, token.controller)?;
-        let keys = (self.identity.public(), self.wg.public());
+        let asks = self.asks();
+        let node = self.identity.public();
         let known = (self.config.name.as_ref(), self.config.interface.as_str());
-        let enrolled = session::enrol(&dialer, token, known, keys).await;
+        let enrolled = session::enrol(&dialer, token, known, (node, &asks)).await;
         dialer.close("enrolled").await;
-        let (place, authorities) = enrolled.map_err(ServeError::Enrolment)?;
-        let (node, wg) = keys;
-        let keys = EnrolledKeys { node, wg };
-        let enrolment = Enrolment::new(token, authorities, &place, keys);
+        let (places, authorities) = enrolled.map_err(ServeError::Enrolment)?;
+        let Some(first) = places.first() else {
+            return Err(ServeError::Enrolment(Refusal::Segment));
+        };
+        let home = asks.first().and_then(|ask| ask.name.as_ref());
+        let segment = |place: &wire::Place| {
+            let further = home.is_some_and(|home| *home != place.segment_name);
+            let wg = match self.further.get(&place.segment_name) {
+                Some(wg) if further => wg.public(),
+                _ => self.wg.public(),
+            };
+            EnrolledSegment::new(place, wg, further)
+        };
+        let enrolment = Enrolment {
+            name: first.name.clone(),
+            controllers: token.controllers.clone(),
+            controller: token.controller,
+            authorities,
+            mesh: first.mesh,
+            node,
+            segments: places.iter().map(segment).collect(),
+        };
         // First the memory, so that an enrolled node without one has lost it.
         self.state.save_memory(&self.memory)?;
         self.state.save_enrolment_aside(enrolment.clone()).await?;
-        tracing::info!(name = %enrolment.name, v4 = %enrolment.v4.0, v6 = %enrolment.v6.0, "enrolled");
+        for it in &enrolment.segments {
+            tracing::info!(name = %enrolment.name, segment = %it.name, v4 = %it.v4.0, v6 = %it.v6.0, "enrolled");
+        }
         Ok(enrolment)
     }
+
+    /// The segments to enrol in: the first with this node's own key.
+    fn asks(&self) -> Vec<Ask> {
+        let own = self.wg.public();
+        let Some((first, others)) = self.config.segments.split_first() else {
+            return vec![Ask::unnamed(own)];
+        };
+        let first = Ask {
+            name: Some(first.clone()),
+            wg: own,
+        };
+        let others = others.iter().filter_map(|name| {
+            Some(Ask {
+                name: Some(name.clone()),
+                wg: self.further.get(name)?.public(),
+            })
+        });
+        std::iter::once(first).chain(others).collect()
+    }
+}
+
+/// The keys in the segments that a node did not enrol in first, or would not.
+fn further(
+    state: &StateDir,
+    keys: &KeyStore,
+    wanted: &[SegmentName],
+    enrolment: Option<&Enrolment>,
+) -> Result<BTreeMap<SegmentName, WgSecret>, OpenError> {
+    let mut further = BTreeMap::new();
+    let find = |segment: &SegmentName| {
+        keys.0(&key_file(segment)).map_err(|why| OpenError::Key {
+            segment: segment.clone(),
+            why,
+        })
+    };
+    if let Some(enrolment) = enrolment {
+        for it in enrolment.segments.iter().filter(|it| it.by_name) {
+            let file = it.key_file();
+            // A new key in the place of one that is lost would be another one.
+            let key = state.has(&file).then(|| find(&it.name)).transpose()?;
+            let key = key.filter(|key| key.public() == it.wg);
+            let key = key.ok_or_else(|| state.other_key(&file, enrolment))?;
+            further.insert(it.name.clone(), key);
+        }
+    }
+    let is_first = |name: &SegmentName| match enrolment {
+        Some(enrolment) => {
+            let mut enrolled = enrolment.segments.iter();
+            enrolled.any(|it| !it.by_name && it.name == *name)
+        }
+        None => wanted.first() == Some(name),
+    };
+    for name in wanted.iter().filter(|name| !is_first(name)) {
+        if !further.contains_key(name) {
+            further.insert(name.clone(), find(name)?);
+        }
+    }
+    Ok(further)
+}
+
+/// The names of the interfaces of segments.
+fn interfaces(configured: &str, segments: &[EnrolledSegment]) -> Vec<String> {
+    let name = |it: &EnrolledSegment| {
+        if it.by_name {
+            interface_name(configured, &it.name, it.segment)
+        } else {
+            configured.to_owned()
+        }
+    };
+    segments.iter().map(name).collect()
 }

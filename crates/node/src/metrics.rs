@@ -1,26 +1,26 @@
 //! The node's metrics: each declared once, and filled from what agent and data plane show when somebody
 //! asks. Decides nothing, and nothing reads them but a scrape.
 
-use crate::data::{IoFailures, Snapshot};
+use crate::data::{Common, IoFailures, Snapshot};
 use crate::emitter::Health;
 use crate::standing::{Condition, Fault};
-use agent::{Agent, Counts};
+use agent::{Agent, Counts, InSegment};
 use epoch::member::View;
 use exposition::{Page, Tally};
 use keys::Epoch;
 use std::collections::HashMap;
 use std::time::Duration;
-use tunnel::PeerSnapshot;
+use tunnel::{Drops, PeerSnapshot, Traffic};
 
 exposition::metrics! {
     /// The version that runs; always 1
     BUILD_INFO: Gauge = "meshd_build_info" by "version";
     /// Number of the epoch in force here; 0 before the first
-    EPOCH: Gauge = "meshd_epoch_current";
+    EPOCH: Gauge = "meshd_epoch_current" in segment;
     /// Whether this node is a member of that epoch; 0 too when its lease is over and the policy closes
-    MEMBER: Gauge = "meshd_member";
+    MEMBER: Gauge = "meshd_member" in segment;
     /// Time until the lease ends; 0 when it has, and before the first epoch
-    LEASE: Gauge = "meshd_lease_remaining_seconds";
+    LEASE: Gauge = "meshd_lease_remaining_seconds" in segment;
     /// Updates that the controller pushed, by what became of them
     EPOCH_UPDATES: Counter = "meshd_epoch_updates_total" by "result";
     /// Whether the control channel is up, and the controller was heard there within seven seconds
@@ -34,19 +34,19 @@ exposition::metrics! {
     /// Whether the benchmark gives no results now; status says why not
     BENCHMARK_FAILING: Gauge = "meshd_benchmark_failing";
     /// Everybody else whom the epoch in force names, by what this node has with them
-    PEERS: Gauge = "meshd_peers" by "state";
+    PEERS: Gauge = "meshd_peers" by "state" in segment;
     /// Members by the IP versions on which they answered the last probe of the last five minutes
-    PROBED: Gauge = "meshd_probed_peers" by "answered";
+    PROBED: Gauge = "meshd_probed_peers" by "answered" in segment;
     /// Mesh addresses of the others, by where this machine's routes send packets for them
-    WAYS: Gauge = "meshd_peer_routes" by "way";
+    WAYS: Gauge = "meshd_peer_routes" by "way" in segment;
     /// Things that are wrong with the mesh's interface, by kind
-    INTERFACE_FAULTS: Gauge = "meshd_interface_faults" by "kind";
+    INTERFACE_FAULTS: Gauge = "meshd_interface_faults" by "kind" in segment;
     /// Inner packets that were carried, by direction
-    PACKETS: Counter = "meshd_tunnel_packets_total" by "direction";
+    PACKETS: Counter = "meshd_tunnel_packets_total" by "direction" in segment;
     /// Their bytes
-    BYTES: Counter = "meshd_tunnel_bytes_total" by "direction";
+    BYTES: Counter = "meshd_tunnel_bytes_total" by "direction" in segment;
     /// Handshakes that were completed
-    HANDSHAKES: Counter = "meshd_tunnel_handshakes_total";
+    HANDSHAKES: Counter = "meshd_tunnel_handshakes_total" in segment;
     /// Packets that were not carried, by reason
     DROPPED: Counter = "meshd_tunnel_dropped_packets_total" by "reason";
     /// Packets that the kernel did not take, by what was tried
@@ -57,54 +57,88 @@ exposition::metrics! {
     DATA_THREADS: Gauge = "meshd_data_threads";
 }
 
+/// The observations of the node as a whole.
+pub(crate) struct OfNode<'a> {
+    pub(crate) agent: &'a Agent,
+    pub(crate) benchmark: &'a Health,
+    /// For how long the controller has not been heard.
+    pub(crate) silence: Option<Duration>,
+    pub(crate) data: Common,
+}
+
 /// The observations that a page is made of.
 struct Observed<'a> {
+    connected: bool,
+    benchmark: &'a Health,
+    counts: &'a Counts,
+    data: Common,
+    drops: Drops,
+    /// By number.
+    segments: Vec<InOne<'a>>,
+}
+
+/// Those of one segment.
+struct InOne<'a> {
+    name: &'a str,
     epoch: Option<Epoch>,
     member: bool,
     lease: Option<Duration>,
-    connected: bool,
     peers: Tally<PeerState>,
     probed: Tally<Answered>,
     /// By the tunnel, elsewhere, unknown.
     ways: [u64; 3],
-    condition: &'a Condition,
-    benchmark: &'a Health,
-    counts: &'a Counts,
-    data: &'a Snapshot,
+    condition: Condition,
+    traffic: Traffic,
+    handshakes: u64,
 }
 
-/// Everything that is measured, as it is now.
+/// Everything that is measured, as it is now; `segments` in the order of their numbers.
 pub(crate) fn page(
-    agent: &Agent,
-    data: &Snapshot,
-    (condition, benchmark): (&Condition, &Health),
-    silence: Option<Duration>,
+    node: &OfNode<'_>,
+    segments: &[(InSegment<'_>, Condition, &Snapshot)],
     boot: Duration,
 ) -> Page {
-    let view = agent.view();
+    fn in_one<'a>(
+        (seen, condition, data): &(InSegment<'a>, Condition, &Snapshot),
+        boot: Duration,
+    ) -> InOne<'a> {
+        let view = seen.view();
+        InOne {
+            name: seen.place().segment_name.as_str(),
+            epoch: view.update.map(|update| update.epoch),
+            member: seen.is_member().unwrap_or(false),
+            lease: view.lease_end.map(|end| end.saturating_sub(boot)),
+            peers: peers(*seen, &view, data),
+            probed: probed(*seen, &view),
+            ways: seen.ways_count(),
+            condition: condition.clone(),
+            traffic: data.traffic,
+            handshakes: data.handshakes,
+        }
+    }
+    let mut drops = node.data.drops.clone();
+    for (_, _, data) in segments {
+        drops.add(&data.own_drops);
+    }
+    let silence = node.silence;
     let observed = Observed {
-        epoch: view.update.map(|update| update.epoch),
-        member: agent.is_member().unwrap_or(false),
-        lease: view.lease_end.map(|end| end.saturating_sub(boot)),
-        connected: agent.control().is_up()
+        connected: node.agent.control().is_up()
             && silence.is_none_or(|silence| silence < quic::pulse::SILENT_AFTER),
-        peers: peers(agent, &view, data),
-        probed: probed(agent, &view),
-        ways: agent.ways_count(),
-        condition,
-        benchmark,
-        counts: agent.counts(),
-        data,
+        benchmark: node.benchmark,
+        counts: node.agent.counts(),
+        data: node.data.clone(),
+        drops,
+        segments: segments.iter().map(|it| in_one(it, boot)).collect(),
     };
     observed.page()
 }
 
-fn peers(agent: &Agent, view: &View<'_>, data: &Snapshot) -> Tally<PeerState> {
+fn peers(agent: InSegment<'_>, view: &View<'_>, data: &Snapshot) -> Tally<PeerState> {
     let mut peers = Tally::new(&PeerState::ALL);
     let Some(update) = view.update else {
         return peers;
     };
-    let own = agent.node();
+    let own = agent.place().node;
     let by_key: HashMap<_, _> = data.peers.iter().map(|peer| (peer.key, peer)).collect();
     for member in update.roster.iter().filter(|member| member.node != own) {
         let seen = by_key.get(&member.wg).copied();
@@ -119,10 +153,10 @@ fn peers(agent: &Agent, view: &View<'_>, data: &Snapshot) -> Tally<PeerState> {
     peers
 }
 
-fn probed(agent: &Agent, view: &View<'_>) -> Tally<Answered> {
+fn probed(agent: InSegment<'_>, view: &View<'_>) -> Tally<Answered> {
     let mut probed = Tally::new(&Answered::ALL);
     let members = view.update.into_iter().flat_map(|update| &update.roster);
-    for member in members.filter(|member| member.node != agent.node()) {
+    for member in members.filter(|member| member.node != agent.place().node) {
         probed.count(match agent.ping(&member.node) {
             Some(pings) => Answered::of(pings.v4.is_ok(), pings.v6.is_ok()),
             None => Answered::NotAsked,
@@ -135,9 +169,12 @@ impl Observed<'_> {
     fn page(&self) -> Page {
         let mut page = Page::default();
         page.put_each(BUILD_INFO, [(env!("CARGO_PKG_VERSION"), true)]);
-        page.put(EPOCH, self.epoch.map_or(0, |epoch| epoch.0));
-        page.put(MEMBER, self.member);
-        page.put(LEASE, self.lease.unwrap_or_default().as_secs_f64());
+        let all = &self.segments;
+        let epoch = |it: &InOne<'_>| it.epoch.map_or(0, |epoch| epoch.0);
+        let lease = |it: &InOne<'_>| it.lease.unwrap_or_default().as_secs_f64();
+        page.put_in(EPOCH, all, |it| (it.name, epoch(it)));
+        page.put_in(MEMBER, all, |it| (it.name, it.member));
+        page.put_in(LEASE, all, |it| (it.name, lease(it)));
         let Counts {
             control_connections,
             updates_accepted,
@@ -167,33 +204,32 @@ impl Observed<'_> {
         let runs = [("succeeded", *succeeded), ("failed", *failed)];
         page.put_each(BENCHMARK_RUNS, runs);
         page.put(BENCHMARK_FAILING, failing.is_some());
-        page.put_each(PEERS, self.peers.iter().map(|(it, n)| (it.name(), n)));
-        page.put_each(PROBED, self.probed.iter().map(|(it, n)| (it.name(), n)));
-        let [tunnel, elsewhere, unknown] = self.ways;
-        let ways = [
-            ("tunnel", tunnel),
-            ("elsewhere", elsewhere),
-            ("unknown", unknown),
-        ];
-        page.put_each(WAYS, ways);
-        let faults = &self.condition.faults;
-        let of = |kind| faults.iter().filter(|fault| fault.kind() == kind).count();
-        let faults = Fault::KINDS.map(|kind| (kind, of(kind) as u64));
-        page.put_each(INTERFACE_FAULTS, faults);
-        let traffic = self.data.traffic;
-        page.put_each(
-            PACKETS,
-            [
-                ("sent", traffic.tx_packets),
-                ("received", traffic.rx_packets),
-            ],
-        );
-        page.put_each(
-            BYTES,
-            [("sent", traffic.tx_bytes), ("received", traffic.rx_bytes)],
-        );
-        page.put(HANDSHAKES, self.data.handshakes);
-        let drops = self.data.drops.iter();
+        page.put_each_in(PEERS, all, |it| {
+            (it.name, it.peers.iter().map(|(it, n)| (it.name(), n)))
+        });
+        page.put_each_in(PROBED, all, |it| {
+            (it.name, it.probed.iter().map(|(it, n)| (it.name(), n)))
+        });
+        page.put_each_in(WAYS, all, |it| {
+            let [tunnel, elsewhere, unknown] = it.ways;
+            let ways = [
+                ("tunnel", tunnel),
+                ("elsewhere", elsewhere),
+                ("unknown", unknown),
+            ];
+            (it.name, ways)
+        });
+        page.put_each_in(INTERFACE_FAULTS, all, |it| {
+            let faults = &it.condition.faults;
+            let of = |kind| faults.iter().filter(|fault| fault.kind() == kind).count();
+            (it.name, Fault::KINDS.map(|kind| (kind, of(kind) as u64)))
+        });
+        let packets = |it: &Traffic| [("sent", it.tx_packets), ("received", it.rx_packets)];
+        page.put_each_in(PACKETS, all, |it| (it.name, packets(&it.traffic)));
+        let bytes = |it: &Traffic| [("sent", it.tx_bytes), ("received", it.rx_bytes)];
+        page.put_each_in(BYTES, all, |it| (it.name, bytes(&it.traffic)));
+        page.put_in(HANDSHAKES, all, |it| (it.name, it.handshakes));
+        let drops = self.drops.iter();
         page.put_each(DROPPED, drops.map(|(reason, n)| (reason.name(), n)));
         let IoFailures {
             tun_write,
@@ -328,16 +364,12 @@ mod tests {
         ),
     ];
 
-    fn nothing() -> Snapshot {
-        Snapshot {
-            peers: Vec::new(),
+    fn nothing() -> Common {
+        Common {
             drops: Drops::default(),
             io: IoFailures::default(),
-            traffic: Traffic::default(),
-            handshakes: 0,
             offloads: all_off(),
             threads: 0,
-            passed: None,
         }
     }
 
@@ -357,34 +389,39 @@ mod tests {
         failing: None,
     };
 
-    /// A node that has just started.
-    fn started<'a>(counts: &'a Counts, data: &'a Snapshot) -> Observed<'a> {
-        Observed {
+    /// A node that has just started, in one segment.
+    fn started(counts: &Counts) -> Observed<'_> {
+        let first = InOne {
+            name: "default",
             epoch: None,
             member: false,
             lease: None,
-            connected: false,
             peers: Tally::new(&PeerState::ALL),
             probed: Tally::new(&Answered::ALL),
             ways: [0; 3],
-            condition: &RIGHT,
+            // An interface of which nothing is wrong.
+            condition: Condition {
+                state: wire::admin::InterfaceState::Ok,
+                faults: Vec::new(),
+                carries: [true, true],
+            },
+            traffic: Traffic::default(),
+            handshakes: 0,
+        };
+        Observed {
+            connected: false,
             benchmark: &WELL,
             counts,
-            data,
+            data: nothing(),
+            drops: Drops::default(),
+            segments: vec![first],
         }
     }
 
-    /// An interface of which nothing is wrong.
-    static RIGHT: Condition = Condition {
-        state: wire::admin::InterfaceState::Ok,
-        faults: Vec::new(),
-        carries: [true, true],
-    };
-
     #[test]
     fn every_metric_is_exported_from_zero_and_named_by_the_rule() {
-        let (counts, data) = (Counts::default(), nothing());
-        let page = started(&counts, &data).page();
+        let counts = Counts::default();
+        let page = started(&counts).page();
         let made: Vec<Metric> = page.families().map(|(metric, _)| *metric).collect();
         assert_eq!(made, ALL, "each once, in the order of their declaration");
         let names: BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
@@ -393,9 +430,9 @@ mod tests {
             assert!(metric.is_well_named(), "{}", metric.name);
             assert!(!metric.help.ends_with('.'), "{}", metric.name);
             let zero = |value: &Value| [Value::Count(0), Value::Amount(0.0)].contains(value);
-            let zeros = samples.iter().all(|(_, value)| zero(value));
+            let zeros = samples.iter().all(|it| zero(&it.value));
             assert!(zeros || *metric == BUILD_INFO, "{}", metric.name);
-            let labels: Vec<_> = samples.iter().filter_map(|(label, _)| *label).collect();
+            let labels: Vec<_> = samples.iter().filter_map(|it| it.label).collect();
             let expected = VALUES.iter().find(|(it, _)| it == metric);
             let expected = expected.map_or("", |(_, values)| *values);
             assert_eq!(labels.join(" "), expected, "{}", metric.name);
@@ -415,21 +452,21 @@ mod tests {
         counts.updates_rejected += 1;
         counts.evidence_refused += 1;
         counts.control_connections = 3;
-        let mut data = nothing();
-        data.io.udp_send = 7;
-        let mut observed = started(&counts, &data);
-        observed.epoch = Some(Epoch(12));
-        observed.member = true;
-        observed.lease = Some(Duration::from_millis(1_500));
+        let mut observed = started(&counts);
+        observed.data.io.udp_send = 7;
         observed.connected = true;
-        observed.peers.count(PeerState::Lagging);
-        observed.probed.count(Answered::Ipv6);
-        observed.ways = [3, 1, 0];
-        let condition = Condition {
-            faults: vec![Fault::Down],
-            ..RIGHT.clone()
-        };
-        observed.condition = &condition;
+        let mut other = started(&counts).segments.remove(0);
+        other.name = "training";
+        other.epoch = Some(Epoch(3));
+        let first = &mut observed.segments[0];
+        first.epoch = Some(Epoch(12));
+        first.member = true;
+        first.lease = Some(Duration::from_millis(1_500));
+        first.peers.count(PeerState::Lagging);
+        first.probed.count(Answered::Ipv6);
+        first.ways = [3, 1, 0];
+        first.condition.faults.push(Fault::Down);
+        observed.segments.push(other);
         let text = observed.page().text();
         let standing: Vec<_> = text
             .lines()
@@ -443,18 +480,20 @@ mod tests {
             standing,
             [
                 &build,
-                "meshd_epoch_current 12",
-                "meshd_member 1",
-                "meshd_lease_remaining_seconds 1.5",
+                "meshd_epoch_current{segment=\"default\"} 12",
+                "meshd_epoch_current{segment=\"training\"} 3",
+                "meshd_member{segment=\"default\"} 1",
+                "meshd_lease_remaining_seconds{segment=\"default\"} 1.5",
+                "meshd_lease_remaining_seconds{segment=\"training\"} 0.0",
                 "meshd_epoch_updates_total{result=\"rejected\"} 1",
                 "meshd_control_connected 1",
                 "meshd_control_connections_total 3",
                 "meshd_evidence_total{result=\"refused\"} 1",
-                "meshd_peers{state=\"lagging\"} 1",
-                "meshd_probed_peers{answered=\"ipv6\"} 1",
-                "meshd_peer_routes{way=\"tunnel\"} 3",
-                "meshd_peer_routes{way=\"elsewhere\"} 1",
-                "meshd_interface_faults{kind=\"down\"} 1",
+                "meshd_peers{segment=\"default\",state=\"lagging\"} 1",
+                "meshd_probed_peers{segment=\"default\",answered=\"ipv6\"} 1",
+                "meshd_peer_routes{segment=\"default\",way=\"tunnel\"} 3",
+                "meshd_peer_routes{segment=\"default\",way=\"elsewhere\"} 1",
+                "meshd_interface_faults{segment=\"default\",kind=\"down\"} 1",
                 "meshd_io_failures_total{kind=\"udp_send\"} 7",
             ]
         );

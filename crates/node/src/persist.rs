@@ -1,4 +1,4 @@
-//! A node's memory across restarts, in its state directory: where it is enrolled, and the
+//! A node's memory across restarts, in its state directory: where it is enrolled, and of each segment the
 //! newest epoch that it accepted. Files are 0600 and replaced whole.
 //!
 //! The file is long because it holds every file of a node's memory, and a quarter of it is tests.
@@ -18,7 +18,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use wire::log::LogEnd;
-use wire::{Digest, Mark, NodeName, Place, SegmentName, Signed, Token};
+use wire::{Digest, Mark, NodeName, Place, SegmentName, Signed};
 
 /// The result of enrolment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,19 +29,31 @@ pub(crate) struct Enrolment {
     pub(crate) controller: ControllerId,
     pub(crate) authorities: Vec<AuthorityId>,
     pub(crate) mesh: MeshId,
-    pub(crate) segment: SegmentId,
-    pub(crate) segment_name: SegmentName,
-    pub(crate) v4: (Ipv4Addr, u8),
-    pub(crate) v6: (Ipv6Addr, u8),
-    /// The keys that were enrolled; `None` in a file of an earlier version, until the next start.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) keys: Option<EnrolledKeys>,
+    /// The identity that was enrolled.
+    pub(crate) node: NodeId,
+    /// The segments that the node is in, each once.
+    pub(crate) segments: Vec<EnrolledSegment>,
 }
 
-/// The public halves of the keys that a node was enrolled with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A segment that a node is in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct EnrolledKeys {
+pub(crate) struct EnrolledSegment {
+    pub(crate) segment: SegmentId,
+    pub(crate) name: SegmentName,
+    pub(crate) v4: (Ipv4Addr, u8),
+    pub(crate) v6: (Ipv6Addr, u8),
+    /// The node's key in it.
+    pub(crate) wg: WgPublicKey,
+    /// Whether key file and interface are named after the segment. The first one that a node enrols in has
+    /// `wireguard.key`, and the interface of the settings.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) by_name: bool,
+}
+
+/// The public halves of the keys that a node has in its state directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OwnKeys {
     pub(crate) node: NodeId,
     pub(crate) wg: WgPublicKey,
 }
@@ -54,9 +66,17 @@ pub(crate) struct Newest {
     pub(crate) digest: Digest,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mark: Option<Signed<Mark>>,
+}
+
+/// The memory of one mesh.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfMesh {
     /// The end of the controller's log by the newest checkpoint that was kept then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) log: Option<LogEnd>,
+    log: Option<LogEnd>,
+    /// The newest epoch of each segment that the node was ever in, by number.
+    segments: BTreeMap<u32, Newest>,
 }
 
 /// A run that has come from a file, by its nonce, with the time at which it was seen to have finished first.
@@ -67,25 +87,43 @@ struct KeptRun {
     finished_at: Timestamp,
 }
 
-/// The newest epoch of every mesh that this node was ever in, by the mesh as printed. It only grows: a node
-/// that is sent into another mesh and back must not take what it had refused before.
+/// The memory of every mesh that this node was ever in, by the mesh as printed. It only grows: a node that is sent
+/// into another mesh and back must not take what it had refused before.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Memory(BTreeMap<String, Newest>);
+pub(crate) struct Memory(BTreeMap<String, OfMesh>);
 
 impl Memory {
-    /// The memory of one mesh.
-    pub(crate) fn of(&self, mesh: MeshId) -> Option<&Newest> {
-        self.0.get(&mesh.to_string())
+    /// The newest epoch of a segment that was in force here.
+    pub(crate) fn of(&self, mesh: MeshId, segment: SegmentId) -> Option<&Newest> {
+        self.0.get(&mesh.to_string())?.segments.get(&segment.0)
     }
 
     /// The mark that an update has to be newer than.
-    pub(crate) fn high_water(&self, mesh: MeshId) -> HighWater {
-        self.of(mesh)
+    pub(crate) fn high_water(&self, mesh: MeshId, segment: SegmentId) -> HighWater {
+        self.of(mesh, segment)
             .map_or_else(HighWater::default, |n| HighWater {
                 epoch: n.epoch,
                 digest: n.digest,
             })
+    }
+
+    /// The end of a mesh's log.
+    pub(crate) fn log(&self, mesh: MeshId) -> Option<LogEnd> {
+        self.0.get(&mesh.to_string())?.log
+    }
+
+    /// The marks of all of its segments.
+    pub(crate) fn marks(&self, mesh: MeshId) -> Vec<Signed<Mark>> {
+        let known = self.0.get(&mesh.to_string());
+        let newest = known.into_iter().flat_map(|it| it.segments.values());
+        newest.filter_map(|it| it.mark.clone()).collect()
+    }
+
+    fn keep(&mut self, mesh: MeshId, segment: SegmentId, newest: Newest, log: Option<LogEnd>) {
+        let of_mesh = self.0.entry(mesh.to_string()).or_default();
+        of_mesh.segments.insert(segment.0, newest);
+        of_mesh.log = log.or(of_mesh.log);
     }
 }
 
@@ -144,32 +182,35 @@ impl StateDir {
     }
 
     /// The enrolment, if there is one, of a node with these keys.
-    pub(crate) fn enrolment(&self, keys: EnrolledKeys) -> Result<Option<Enrolment>, PersistError> {
+    pub(crate) fn enrolment(&self, keys: OwnKeys) -> Result<Option<Enrolment>, PersistError> {
         let path = self.0.join(ENROLMENT);
-        let Some(mut enrolment) = read::<Enrolment>(&path, ENROL_AGAIN)? else {
+        let Some(enrolment) = read::<Enrolment>(&path, ENROL_AGAIN)? else {
             return Ok(None);
         };
-        let Some(enrolled) = enrolment.keys else {
-            enrolment.keys = Some(keys);
-            // A full disk keeps nobody from starting: without the keys, the enrolment is as good as before.
-            if let Err(error) = self.save_enrolment(&enrolment) {
-                tracing::debug!(%error, "the enrolled keys are not remembered");
-            }
-            return Ok(Some(enrolment));
-        };
+        let first = enrolment.segments.iter().find(|it| !it.by_name);
         let other = match () {
-            () if enrolled.node != keys.node => Some("identity.key"),
-            () if enrolled.wg != keys.wg => Some("wireguard.key"),
+            () if enrolment.node != keys.node => Some("identity.key"),
+            () if first.is_some_and(|it| it.wg != keys.wg) => Some("wireguard.key"),
             () => None,
         };
         match other {
             None => Ok(Some(enrolment)),
-            Some(key) => Err(PersistError::OtherKey {
-                key: self.0.join(key),
-                enrolment: path,
-                name: enrolment.name,
-            }),
+            Some(key) => Err(self.other_key(key, &enrolment)),
         }
+    }
+
+    /// The refusal of a key that is not the one that was enrolled.
+    pub(crate) fn other_key(&self, file: &str, enrolment: &Enrolment) -> PersistError {
+        PersistError::OtherKey {
+            key: self.0.join(file),
+            enrolment: self.0.join(ENROLMENT),
+            name: enrolment.name.clone(),
+        }
+    }
+
+    /// Whether there is a file of this name.
+    pub(crate) fn has(&self, file: &str) -> bool {
+        self.0.join(file).exists()
     }
 
     fn save_enrolment(&self, enrolment: &Enrolment) -> Result<(), PersistError> {
@@ -241,7 +282,7 @@ pub(crate) struct Keeper {
 }
 
 enum Wanted {
-    Newest(Newest),
+    Newest(SegmentId, Newest, Option<LogEnd>),
     Runs(Vec<SeenRun>),
     Place(Box<Enrolment>),
     Enrolment(Box<Enrolment>),
@@ -261,10 +302,11 @@ impl Keeper {
         Ok(Self { wanted, ended })
     }
 
-    /// Has `newest` written soon. A failure is logged: it matters only after a restart.
-    pub(crate) fn keep(&self, newest: Newest) {
+    /// Has the newest epoch of a segment written soon, and the end of the log. A failure is logged: it matters only
+    /// after a restart.
+    pub(crate) fn keep(&self, segment: SegmentId, newest: Newest, log: Option<LogEnd>) {
         // The thread ends only with the sender.
-        let _ = self.wanted.send(Wanted::Newest(newest));
+        let _ = self.wanted.send(Wanted::Newest(segment, newest, log));
     }
 
     /// Has the runs that came from files written soon. A failure is logged: it matters only after a restart.
@@ -293,15 +335,18 @@ impl Keeper {
 
 fn keep(state: &StateDir, mut memory: Memory, mesh: MeshId, inbox: &mpsc::Receiver<Wanted>) {
     while let Ok(first) = inbox.recv() {
-        let (mut newest, mut runs) = (None, None);
+        let (mut is_news, mut runs) = (false, None);
         for wanted in std::iter::once(first).chain(inbox.try_iter()) {
             match wanted {
-                Wanted::Newest(it) => newest = Some(it),
+                Wanted::Newest(segment, newest, log) => {
+                    memory.keep(mesh, segment, newest, log);
+                    is_news = true;
+                }
                 Wanted::Runs(it) => runs = Some(it),
                 Wanted::Place(enrolment) => keep_place(state, &enrolment),
                 Wanted::Enrolment(enrolment) => {
                     if let Err(error) = state.save_enrolment(&enrolment) {
-                        tracing::error!(%error, "the mesh's new authority is not remembered across a restart");
+                        tracing::error!(%error, "the enrolment as it is now is not remembered across a restart");
                     }
                 }
             }
@@ -309,9 +354,7 @@ fn keep(state: &StateDir, mut memory: Memory, mesh: MeshId, inbox: &mpsc::Receiv
         if let Some(Err(error)) = runs.map(|runs| state.save_seen_runs(runs)) {
             tracing::error!(%error, "the runs that came from files are not remembered across a restart");
         }
-        let Some(newest) = newest else { continue };
-        memory.0.insert(mesh.to_string(), newest);
-        if let Err(error) = state.save_memory(&memory) {
+        if is_news && let Err(error) = state.save_memory(&memory) {
             tracing::error!(%error, "the newest epoch is not remembered across a restart");
         }
     }
@@ -327,51 +370,61 @@ fn keep_place(state: &StateDir, enrolment: &Enrolment) {
 }
 
 impl Enrolment {
-    pub(crate) fn new(
-        token: &Token,
-        authorities: Vec<AuthorityId>,
-        place: &Place,
-        keys: EnrolledKeys,
-    ) -> Self {
-        Self {
-            name: place.name.clone(),
-            controllers: token.controllers.clone(),
-            controller: token.controller,
-            authorities,
-            mesh: place.mesh,
-            segment: place.segment,
-            segment_name: place.segment_name.clone(),
-            v4: place.v4,
-            v6: place.v6,
-            keys: Some(keys),
-        }
-    }
-
-    /// The same controller, another place.
+    /// The same, with another place where it was in that segment before.
     pub(crate) fn moved_to(&self, place: &Place) -> Self {
-        Self {
+        let mut moved = Self {
             name: place.name.clone(),
             mesh: place.mesh,
+            ..self.clone()
+        };
+        for it in &mut moved.segments {
+            if it.segment == place.segment {
+                (it.name, it.v4, it.v6) = (place.segment_name.clone(), place.v4, place.v6);
+            }
+        }
+        moved
+    }
+
+    /// The node's place in one of its segments.
+    pub(crate) fn place(&self, segment: &EnrolledSegment) -> Place {
+        Place {
+            node: self.node,
+            mesh: self.mesh,
+            segment: segment.segment,
+            segment_name: segment.name.clone(),
+            name: self.name.clone(),
+            v4: segment.v4,
+            v6: segment.v6,
+        }
+    }
+}
+
+impl EnrolledSegment {
+    /// At this place, with this key.
+    pub(crate) fn new(place: &Place, wg: WgPublicKey, by_name: bool) -> Self {
+        Self {
             segment: place.segment,
-            segment_name: place.segment_name.clone(),
+            name: place.segment_name.clone(),
             v4: place.v4,
             v6: place.v6,
-            ..self.clone()
+            wg,
+            by_name,
         }
     }
 
-    /// The place of `node`, which is this one.
-    pub(crate) fn place(&self, node: NodeId) -> Place {
-        Place {
-            node,
-            mesh: self.mesh,
-            segment: self.segment,
-            segment_name: self.segment_name.clone(),
-            name: self.name.clone(),
-            v4: self.v4,
-            v6: self.v6,
+    /// The file of the node's key in it.
+    pub(crate) fn key_file(&self) -> String {
+        if self.by_name {
+            key_file(&self.name)
+        } else {
+            "wireguard.key".to_owned()
         }
     }
+}
+
+/// The file of a node's key in a segment that it did not enrol in first.
+pub(crate) fn key_file(segment: &SegmentName) -> String {
+    format!("wireguard-{segment}.key")
 }
 
 fn read<T: for<'de> Deserialize<'de>>(
@@ -439,20 +492,19 @@ mod tests {
             epoch: Epoch(epoch),
             digest: Digest([3; 32]),
             mark: None,
-            log: None,
         }
     }
 
-    fn epoch_of(state: &StateDir, mesh: MeshId) -> u64 {
+    fn epoch_of(state: &StateDir, mesh: MeshId, segment: u32) -> u64 {
         let memory = state.memory().unwrap().unwrap_or_default();
-        memory.high_water(mesh).epoch.0
+        memory.high_water(mesh, SegmentId(segment)).epoch.0
     }
 
     #[test]
     fn the_newest_epoch_survives_and_a_damaged_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path().to_owned());
-        assert_eq!(epoch_of(&state, MESH), 0);
+        assert_eq!(epoch_of(&state, MESH, 0), 0);
         let authority = keys::AuthoritySecret::generate(&mut rand_core::OsRng);
         let mark = Mark {
             mesh: MESH,
@@ -471,10 +523,11 @@ mod tests {
             mark: Some(signed),
             ..newest(7)
         };
-        memory.0.insert(MESH.to_string(), newest);
+        memory.keep(MESH, SegmentId::FIRST, newest, Some(mark.log));
         state.save_memory(&memory).unwrap();
         let read = state.memory().unwrap().unwrap();
-        let newest = read.of(MESH).unwrap();
+        assert_eq!(read.log(MESH), Some(mark.log));
+        let newest = read.of(MESH, SegmentId::FIRST).unwrap();
         let proof = newest.mark.as_ref().unwrap().verify(&[authority.public()]);
         assert_eq!(*proof.unwrap(), mark, "the signature survives too");
         let path = dir.path().join(EPOCHS);
@@ -492,45 +545,48 @@ mod tests {
         assert!(state.memory().unwrap().is_none(), "lost is not empty");
     }
 
-    fn enrolled_keys() -> EnrolledKeys {
+    fn own_keys() -> OwnKeys {
         let mut rng = rand_core::OsRng;
-        EnrolledKeys {
+        OwnKeys {
             node: keys::NodeSecret::generate(&mut rng).public(),
             wg: keys::WgSecret::generate(&mut rng).public(),
         }
     }
 
     #[test]
-    fn a_key_that_was_not_enrolled_is_named_and_an_earlier_versions_file_learns_the_keys() {
+    fn a_key_that_was_not_enrolled_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path().to_owned());
-        let keys = enrolled_keys();
+        let keys = own_keys();
         assert!(state.enrolment(keys).unwrap().is_none());
-        let earlier = Enrolment {
+        let segment = |number, wg, by_name| EnrolledSegment {
+            segment: SegmentId(number),
+            name: "training".parse().unwrap(),
+            v4: ([10, 76, 0, 2].into(), 16),
+            v6: ("fd00::2".parse().unwrap(), 64),
+            wg,
+            by_name,
+        };
+        let further = segment(1, own_keys().wg, true);
+        assert_eq!(further.key_file(), "wireguard-training.key");
+        let enrolment = Enrolment {
             name: "node-a".parse().unwrap(),
             controllers: Vec::new(),
             controller: ControllerId([1; 32]),
             authorities: Vec::new(),
             mesh: MESH,
-            segment: SegmentId::FIRST,
-            segment_name: SegmentName::default(),
-            v4: ([10, 76, 0, 2].into(), 16),
-            v6: ("fd00::2".parse().unwrap(), 64),
-            keys: None,
+            node: keys.node,
+            segments: vec![further, segment(0, keys.wg, false)],
         };
-        state.save_enrolment(&earlier).unwrap();
-        let text = std::fs::read_to_string(dir.path().join(ENROLMENT)).unwrap();
-        assert!(!text.contains("keys"), "as it was: {text}");
-        for _ in 0..2 {
-            let enrolment = state.enrolment(keys).unwrap().unwrap();
-            assert_eq!(enrolment.keys, Some(keys));
-        }
-        let other = enrolled_keys();
-        let identity = EnrolledKeys {
+        state.save_enrolment(&enrolment).unwrap();
+        let read = state.enrolment(keys).unwrap().unwrap();
+        assert_eq!(read.segments, enrolment.segments);
+        let other = own_keys();
+        let identity = OwnKeys {
             node: other.node,
             ..keys
         };
-        let wireguard = EnrolledKeys {
+        let wireguard = OwnKeys {
             wg: other.wg,
             ..keys
         };
@@ -551,14 +607,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path().to_owned());
         let keeper = Keeper::start(state.clone(), Memory::default(), MESH).unwrap();
-        (1..50).for_each(|epoch| keeper.keep(newest(epoch)));
+        let log = |events| {
+            Some(LogEnd {
+                events,
+                root: Digest([4; 32]),
+            })
+        };
+        (1..50).for_each(|epoch| keeper.keep(SegmentId(0), newest(epoch), log(epoch)));
+        keeper.keep(SegmentId(1), newest(7), log(60));
         keeper.stop(PATIENCE);
-        assert_eq!(epoch_of(&state, MESH), 49);
+        let epochs = [0, 1].map(|segment| epoch_of(&state, MESH, segment));
+        assert_eq!(epochs, [49, 7]);
+        assert_eq!(state.memory().unwrap().unwrap().log(MESH), log(60));
         let other = MeshId([2; 16]);
         let keeper = Keeper::start(state.clone(), state.memory().unwrap().unwrap(), other).unwrap();
-        keeper.keep(newest(3));
+        keeper.keep(SegmentId(0), newest(3), None);
         keeper.stop(PATIENCE);
-        assert_eq!((epoch_of(&state, MESH), epoch_of(&state, other)), (49, 3));
+        assert_eq!(epoch_of(&state, MESH, 0), 49);
+        assert_eq!(epoch_of(&state, other, 0), 3);
     }
 
     #[test]

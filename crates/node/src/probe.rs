@@ -7,6 +7,7 @@ use crate::io::clock;
 use crate::io::icmp::{Echo, Sockets};
 use crate::io::ways::{self, Exits};
 use agent::{Echoes, Ping, PingFailure, Round, Target};
+use keys::SegmentId;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -30,14 +31,16 @@ pub(crate) struct Subjects {
     pub(crate) exits: Arc<Exits>,
     /// Sockets on an interface that was made anew.
     pub(crate) fresh: mpsc::Receiver<Sockets>,
+    /// The segment that they are in.
+    pub(crate) segment: SegmentId,
 }
 
-/// Probes until nobody wants the results.
+/// Probes until nobody sets targets any more, or wants the results.
 pub(crate) async fn run(
     mut prober: Prober,
     mut subjects: Subjects,
     every: Duration,
-    out: mpsc::Sender<Round>,
+    out: mpsc::Sender<(SegmentId, Round)>,
 ) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -46,7 +49,12 @@ pub(crate) async fn run(
         let is_search = tokio::select! {
             _ = ticks.tick() => false,
             // At once: until it is done, packets may be too large for a path.
-            () = search_goes_on(&mut subjects.targets) => true,
+            goes_on = search_goes_on(&mut subjects.targets) => {
+                if !goes_on {
+                    return;
+                }
+                true
+            }
             Some(sockets) = subjects.fresh.recv() => {
                 if let Err(error) = prober.echo.replace(sockets) {
                     tracing::warn!(%error, "peers are not probed on the new interface");
@@ -63,22 +71,21 @@ pub(crate) async fn run(
             // The echoes are bound to the tunnel; whether applications take it is another question.
             round.ways = ways::ask(&subjects.exits, &now).await;
         }
-        if out.send(round).await.is_err() {
+        if out.send((subjects.segment, round)).await.is_err() {
             return;
         }
     }
 }
 
-/// Resolves when targets are set of which one is searched for its size.
-async fn search_goes_on(targets: &mut watch::Receiver<Vec<Target>>) {
+/// Resolves when targets are set of which one is searched for its size; `false`: nobody sets any more.
+async fn search_goes_on(targets: &mut watch::Receiver<Vec<Target>>) -> bool {
     let is_search = |targets: &Vec<Target>| targets.iter().any(|target| target.search > 0);
     while targets.changed().await.is_ok() {
         if is_search(&targets.borrow_and_update()) {
-            return;
+            return true;
         }
     }
-    // The task that set the targets is gone, and the results are wanted no more.
-    std::future::pending().await
+    false
 }
 
 /// An echo: to whom, and of which size if it is not small.

@@ -5,7 +5,7 @@
 
 use crate::io::{addresses, clock, interface, udp};
 use agent::SessionEvent;
-use keys::{AuthorityId, MeshId, NodeId, WgPublicKey};
+use keys::{AuthorityId, MeshId, NodeId};
 use quic::{Connection, Dialer, Pulse};
 use rand::Rng as _;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs as _};
@@ -96,14 +96,16 @@ pub(crate) enum SessionError {
 /// The memory of the controller that a node shows it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Shown {
-    /// The mark of the newest epoch that was in force.
-    pub(crate) newest: Option<Signed<Mark>>,
+    /// The mark of the newest epoch that was in force, of each segment.
+    pub(crate) newest: Vec<Signed<Mark>>,
     /// The end of its log.
     pub(crate) log: Option<LogEnd>,
     /// The updates that are in memory.
     pub(crate) holds: Vec<Digest>,
     /// Up to where it was told of the endpoints of others.
     pub(crate) told: Vec<PlacesMark>,
+    /// The mesh's own addresses, which lead into a tunnel. These are not shown, and stay out of what is.
+    pub(crate) inside: Inside,
 }
 
 /// The part of a hello that may change from one connection to the next.
@@ -115,8 +117,6 @@ pub(crate) struct Introduction {
     pub(crate) advertised: Vec<SocketAddr>,
     pub(crate) shown: watch::Receiver<Shown>,
     pub(crate) instance: Instance,
-    /// The mesh's own addresses, which lead into the tunnel.
-    pub(crate) inside: Inside,
 }
 
 impl Introduction {
@@ -208,7 +208,8 @@ async fn once(
     backoff: &mut Backoff,
 ) -> Result<(), SessionError> {
     let dialled = clock::boot();
-    let inside = |address: IpAddr| introduction.inside.contains(address);
+    let own = introduction.shown.borrow().inside.clone();
+    let inside = |address: IpAddr| own.contains(address);
     let connection = dial(caller, address, inside).await?;
     let (mut send, mut receive) = connection.open_stream::<ToController, ToNode>().await?;
     let controller = connection.remote().ip();
@@ -219,7 +220,7 @@ async fn once(
         listen_port: introduction.listen_port,
         advertised: introduction.advertised.clone(),
         addresses: addresses.clone(),
-        newest: shown.newest.into_iter().collect(),
+        newest: shown.newest,
         holds: shown.holds,
         told: shown.told,
         log: shown.log,
@@ -331,8 +332,8 @@ pub(crate) async fn enrol(
     dialer: &Dialer,
     token: &Token,
     (name, interface): (Option<&NodeName>, &str),
-    (node, wg): (NodeId, WgPublicKey),
-) -> Result<(Place, Vec<AuthorityId>), Refusal> {
+    (node, asks): (NodeId, &[Ask]),
+) -> Result<(Vec<Place>, Vec<AuthorityId>), Refusal> {
     let mut backoff = Backoff::default();
     let mut caller = Caller::new(dialer);
     let (mut told, mut told_to_wait) = (false, false);
@@ -344,7 +345,16 @@ pub(crate) async fn enrol(
             }
         };
         let wishes = (name, interface);
-        match enrol_at(&mut caller, address, token, wishes, (node, wg), &mut waits).await {
+        match enrol_at(
+            &mut caller,
+            address,
+            token,
+            wishes,
+            (node, asks),
+            &mut waits,
+        )
+        .await
+        {
             Ok(enrolled) => return Ok(enrolled),
             Err(SessionError::Refused(Refusal::Busy)) => {}
             Err(SessionError::Refused(reason)) => return Err(reason),
@@ -365,9 +375,9 @@ async fn enrol_at(
     address: &str,
     token: &Token,
     (name, interface): (Option<&NodeName>, &str),
-    (node, wg): (NodeId, WgPublicKey),
+    (node, asks): (NodeId, &[Ask]),
     waits: &mut impl FnMut(&NodeName),
-) -> Result<(Place, Vec<AuthorityId>), SessionError> {
+) -> Result<(Vec<Place>, Vec<AuthorityId>), SessionError> {
     // Nothing is known of the range yet. The controller knows it, and refuses before the token is spent.
     let connection = dial(caller, address, |_| false).await?;
     let mut addresses = vec![connection.remote().ip()];
@@ -378,7 +388,7 @@ async fn enrol_at(
     send.send(&ToController::Enrol(Enrol {
         token: secret,
         name: name.cloned(),
-        segments: vec![Ask::unnamed(wg)],
+        segments: asks.to_vec(),
         addresses,
     }))
     .await?;
@@ -404,9 +414,11 @@ async fn enrol_at(
     connection.close("enrolled");
     match answer {
         Some(ToNode::Enrolled(places)) => {
-            let mut places = believe_all(&places, node, &authorities)?.into_iter();
-            let place = places.next().ok_or(SessionError::OutOfTurn)?;
-            Ok((place, authorities))
+            let places = believe_all(&places, node, &authorities)?;
+            if places.is_empty() {
+                return Err(SessionError::OutOfTurn);
+            }
+            Ok((places, authorities))
         }
         Some(ToNode::Refused { reason }) => Err(SessionError::Refused(reason)),
         Some(_) => Err(SessionError::OutOfTurn),

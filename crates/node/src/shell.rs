@@ -9,20 +9,26 @@ use crate::guard::News;
 use crate::heard::Heard;
 use crate::io::{addresses, clock};
 use crate::keepalive::Watch;
-use crate::persist::{Enrolment, Keeper, Newest};
-use crate::segment::Segment;
+use crate::opening::{Opening, Outcome, interface_name};
+use crate::persist::{EnrolledSegment, Enrolment, Keeper, Memory, Newest};
+use crate::segment::{Common, Segment};
 use crate::session::{Session, Shown};
 use crate::{ServeError, admin, emitter, export, metrics, status};
-use agent::{Agent, Effect, Emission, Evidence, Now, PathLimit, Round, SessionEvent};
+use agent::{
+    Agent, Effect, Emission, Evidence, Now, PathLimit, Round, SegmentConfig, SessionEvent,
+};
 use epoch::Derived;
+use keys::{SegmentId, WgSecret};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use wire::admin::{LogStatus, Status, WgExport};
-use wire::{NodeName, Place, ToController};
+use wire::{NodeName, Place, SegmentName, ToController};
 
 /// The parts that the shell owns.
 pub(crate) struct Shell {
@@ -30,8 +36,20 @@ pub(crate) struct Shell {
     pub(crate) enrolment: Enrolment,
     pub(crate) keeper: Keeper,
     pub(crate) data: DataPlane,
-    /// The segment that this node is in.
-    pub(crate) segment: Segment,
+    /// The segments that this node is in.
+    pub(crate) segments: BTreeMap<SegmentId, Segment>,
+    /// The means that they are run with.
+    pub(crate) common: Common,
+    /// Opens those that it joins.
+    pub(crate) opening: Opening,
+    /// How many it is opening now.
+    pub(crate) being_opened: usize,
+    /// The keys in segments that the node did not enrol in first.
+    pub(crate) keys: BTreeMap<SegmentName, WgSecret>,
+    /// The epochs of before this start.
+    pub(crate) memory: Memory,
+    /// The name of the first interface, as configured.
+    pub(crate) interface: String,
     /// Taken by those that run the shell, to be stopped after it.
     pub(crate) emitter: emitter::Running,
     /// Whether the benchmark works.
@@ -51,34 +69,36 @@ pub(crate) struct Shell {
     /// The memory that the next connection shows.
     pub(crate) announced: watch::Sender<Shown>,
     /// Threads on which the PSKs of large epochs are derived. At most one of them has work that is wanted.
-    pub(crate) derivations: JoinSet<Option<Derived>>,
+    pub(crate) derivations: JoinSet<Option<(SegmentId, Derived)>>,
 }
 
 /// The channels that the shell listens to.
 pub(crate) struct Inputs {
     pub(crate) session: mpsc::Receiver<Session>,
     pub(crate) emissions: mpsc::Receiver<Emission>,
-    pub(crate) rounds: mpsc::Receiver<Round>,
+    pub(crate) rounds: mpsc::Receiver<(SegmentId, Round)>,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) underlay: mpsc::Receiver<()>,
-    pub(crate) guard: mpsc::Receiver<News>,
+    pub(crate) guard: mpsc::Receiver<(SegmentId, News)>,
+    pub(crate) opened: mpsc::UnboundedReceiver<Outcome>,
 }
 
 enum Action {
     Session(Box<Session>),
     Emission(Emission),
-    Round(Round),
-    Derived(Derived),
+    Round(SegmentId, Round),
+    Derived(SegmentId, Derived),
     Request(Request),
     Underlay,
-    Guard(News),
+    Guard(SegmentId, News),
+    Opened(Outcome),
     Timeout,
     DataFailed(io::Error),
     Stop,
 }
 
 impl Shell {
-    /// Runs until `shutdown` resolves, the data plane fails or the interface is lost.
+    /// Runs until `shutdown` resolves, the data plane fails or an interface is lost.
     pub(crate) async fn run(
         mut self,
         mut inputs: Inputs,
@@ -89,14 +109,15 @@ impl Shell {
             let action = tokio::select! {
                 () = &mut shutdown => Action::Stop,
                 error = self.data.failed() => Action::DataFailed(error),
-                Some(Ok(Some(derived))) = self.derivations.join_next() => Action::Derived(derived),
+                Some(Ok(Some((segment, derived)))) = self.derivations.join_next() => Action::Derived(segment, derived),
                 Some(event) = inputs.session.recv() => Action::Session(Box::new(event)),
                 () = clock::until(self.agent.poll_timeout(), clock::LONGEST_WAIT) => Action::Timeout,
                 Some(request) = inputs.requests.recv() => Action::Request(request),
                 Some(emission) = inputs.emissions.recv() => Action::Emission(emission),
-                Some(round) = inputs.rounds.recv() => Action::Round(round),
+                Some((segment, round)) = inputs.rounds.recv() => Action::Round(segment, round),
                 Some(()) = inputs.underlay.recv() => Action::Underlay,
-                Some(news) = inputs.guard.recv() => Action::Guard(news),
+                Some((segment, news)) = inputs.guard.recv() => Action::Guard(segment, news),
+                Some(outcome) = inputs.opened.recv() => Action::Opened(outcome),
             };
             // Before any timer and any message is believed. A reading that took long says nothing.
             if let Some(now) = clock::both() {
@@ -106,26 +127,29 @@ impl Shell {
             let now = clock::now();
             match action {
                 Action::Stop => {
-                    self.segment.leave(&self.data).await;
-                    self.data.stop().await;
-                    self.keeper.stop(KEEP_TIME);
+                    self.stop(inputs.opened).await;
                     return Ok(());
                 }
                 Action::DataFailed(error) => {
                     self.keeper.stop(KEEP_TIME);
                     return Err(ServeError::Data(error));
                 }
-                Action::Guard(News::Lost(error)) => {
+                // The interface of a segment that was left is gone as it should be.
+                Action::Guard(segment, News::Lost(_)) if !self.segments.contains_key(&segment) => {}
+                Action::Guard(_, News::Lost(error)) => {
                     self.keeper.stop(KEEP_TIME);
                     return Err(ServeError::Lost(error));
                 }
-                Action::Guard(News::Ways(ways)) => self.agent.handle_ways(ways),
+                Action::Guard(segment, News::Ways(ways)) => self.agent.handle_ways(segment, ways),
                 Action::Session(session) => self.session(*session, now),
-                Action::Derived(derived) => self.agent.handle_derived(derived, now),
+                Action::Derived(segment, derived) => {
+                    self.agent.handle_derived(segment, derived, now);
+                }
+                Action::Opened(outcome) => self.opened(outcome),
                 Action::Timeout => self.agent.handle_timeout(now),
                 Action::Request(request) => self.request(request).await,
                 Action::Emission(emission) => self.agent.handle_evidence(emission, now),
-                Action::Round(round) => self.round(round, now).await,
+                Action::Round(segment, round) => self.round(segment, round, now).await,
                 Action::Underlay => self.underlay_changed = true,
             }
             self.carry_out();
@@ -133,6 +157,29 @@ impl Shell {
                 self.follow_underlay().await;
             }
         }
+    }
+
+    /// The segments first: nothing of them passes any more when the rules that guard them go.
+    async fn stop(mut self, mut opened: mpsc::UnboundedReceiver<Outcome>) {
+        let mut walls = Vec::with_capacity(self.segments.len());
+        for segment in std::mem::take(&mut self.segments).into_values() {
+            walls.push(segment.leave(&self.data).await);
+        }
+        drop(self.opening);
+        while let (1.., Ok(Some(outcome))) = (
+            self.being_opened,
+            timeout(OPENING_TIME, opened.recv()).await,
+        ) {
+            self.being_opened -= usize::from(!matches!(outcome, Outcome::Key(..)));
+            if let Outcome::Opened(opened) = outcome {
+                opened.undo(&self.data.opener()).await;
+            }
+        }
+        self.data.stop().await;
+        self.keeper.stop(KEEP_TIME);
+        walls
+            .into_iter()
+            .for_each(crate::io::firewall::Firewall::stop);
     }
 
     fn session(&mut self, session: Session, now: Now) {
@@ -170,18 +217,24 @@ impl Shell {
         self.data.send(DataCommand::Keepalive(every));
     }
 
-    async fn round(&mut self, round: Round, now: Now) {
-        let snapshot = self.segment.snapshot(&self.data).await;
+    async fn round(&mut self, id: SegmentId, round: Round, now: Now) {
+        let Some(segment) = self.segments.get(&id) else {
+            return;
+        };
+        let snapshot = segment.snapshot(&self.data).await;
         let peers = snapshot.as_ref().map_or(&[][..], |s| &s.peers);
-        let condition = self.segment.guard.condition();
-        self.agent.handle_interface(condition.report());
-        let full = self.segment.underlay.mtu();
-        self.agent.handle_round(round, peers, full, now);
+        let condition = segment.guard.condition();
+        self.agent.handle_interface(id, condition.report());
+        let full = segment.underlay.mtu();
+        self.agent.handle_round(id, round, peers, full, now);
         self.carry_out();
         // An MTU that is news to the interface is tried when the interface has followed.
         if !self.underlay_changed {
-            self.place_targets(snapshot.as_ref());
-            self.segment.underlay.hold(&self.path_limits(), false).await;
+            self.place_targets(id, snapshot.as_ref());
+            let limits = self.path_limits(id);
+            if let Some(segment) = self.segments.get_mut(&id) {
+                segment.underlay.hold(&limits, false).await;
+            }
         }
     }
 
@@ -189,9 +242,14 @@ impl Shell {
     fn carry_out(&mut self) {
         while let Some(effect) = self.agent.poll_effect() {
             match effect {
-                Effect::Data(change) => self.segment.change(&self.data, change),
-                Effect::Derive(derivation) => {
-                    self.derivations.spawn_blocking(|| derivation.run());
+                Effect::Data(id, change) => {
+                    if let Some(segment) = self.segments.get(&id) {
+                        segment.change(&self.data, change);
+                    }
+                }
+                Effect::Derive(segment, derivation) => {
+                    let derive = move || Some((segment, derivation.run()?));
+                    self.derivations.spawn_blocking(derive);
                 }
                 Effect::Send(message) => self.send(message),
                 Effect::HangUp => self.outbox = None,
@@ -199,26 +257,117 @@ impl Shell {
                 Effect::Holds(held) => self.announced.send_modify(|it| it.holds = held),
                 Effect::Told(told) => self.announced.send_modify(|it| it.told = told),
                 Effect::Remember {
+                    segment,
                     high_water,
                     mark,
                     log,
                 } => {
-                    self.announced.send_modify(|it| it.newest.clone_from(&mark));
-                    self.keeper.keep(Newest {
+                    let marks = self.agent.marks();
+                    self.announced.send_modify(|it| it.newest = marks);
+                    let newest = Newest {
                         epoch: high_water.epoch,
                         digest: high_water.digest,
                         mark,
-                        log,
-                    });
+                    };
+                    self.keeper.keep(segment, newest, log);
                 }
                 Effect::RememberRuns(runs) => self.keeper.keep_runs(runs),
                 Effect::Move(place) => self.moved(&place),
+                Effect::Placed(place) => self.placed(place),
+                Effect::Left(segment) => self.left(segment),
+                Effect::Invited(segment) => self.opening.want_key(segment),
                 Effect::Trust(authorities) => {
                     self.enrolment.authorities = authorities;
                     self.keeper.keep_enrolment(self.enrolment.clone());
                 }
                 Effect::LookAtUnderlay => self.underlay_changed = true,
             }
+        }
+    }
+
+    // ---- segments ---------------------------------------------------------------------------
+
+    /// The node has a place in one more segment: opens it, in its own time.
+    fn placed(&mut self, place: Place) {
+        let name = &place.segment_name;
+        let Some(wg) = self.keys.get(name).map(WgSecret::duplicate) else {
+            tracing::warn!(segment = %name, "a place that this node has not asked for: ignored");
+            return self.agent.handle_no_segment(place.segment);
+        };
+        let interface = interface_name(&self.interface, name, place.segment);
+        let beside = self.segments.values().map(Segment::beside).collect();
+        self.being_opened += 1;
+        self.opening.want(place, wg, interface, beside);
+    }
+
+    fn opened(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Key(name, Ok(wg)) => {
+                let public = wg.public();
+                self.keys.insert(name.clone(), wg);
+                self.agent.handle_ask(name, public);
+            }
+            Outcome::Key(segment, Err(error)) => {
+                tracing::error!(%segment, %error, "no key for a segment that an operator lets this node into");
+            }
+            Outcome::Failed(place, error) => {
+                self.being_opened -= 1;
+                tracing::error!(segment = %place.segment_name, %error, "a segment cannot be opened; tried again with the next connection to the controller");
+                self.agent.handle_no_segment(place.segment);
+            }
+            Outcome::Opened(opened) => {
+                self.being_opened -= 1;
+                let (place, wg) = (opened.place.clone(), opened.wg.duplicate());
+                let (id, mesh) = (place.segment, self.enrolment.mesh);
+                let is_wanted = self.agent.handle_segment(SegmentConfig {
+                    place: place.clone(),
+                    wg: wg.duplicate(),
+                    high_water: self.memory.high_water(mesh, id),
+                    mark: self.memory.of(mesh, id).and_then(|it| it.mark.clone()),
+                });
+                if !is_wanted {
+                    // It was left meanwhile.
+                    let opener = self.data.opener();
+                    tokio::spawn(async move { opened.undo(&opener).await });
+                    return;
+                }
+                let segment = Segment::run(*opened, &self.data, &self.common);
+                self.segments.insert(id, segment);
+                self.keep_apart();
+                let every = self.keepalive.every();
+                self.data.send(DataCommand::Keepalive(every));
+                let enrolled = EnrolledSegment::new(&place, wg.public(), true);
+                self.enrolment.segments.retain(|it| it.segment != id);
+                self.enrolment.segments.push(enrolled);
+                self.keeper.keep_enrolment(self.enrolment.clone());
+                self.underlay_changed = true;
+            }
+        }
+    }
+
+    fn left(&mut self, id: SegmentId) {
+        self.enrolment.segments.retain(|it| it.segment != id);
+        self.keeper.keep_enrolment(self.enrolment.clone());
+        let Some(segment) = self.segments.remove(&id) else {
+            return;
+        };
+        self.keep_apart();
+        let closed = segment.leave(&self.data);
+        tokio::spawn(async move {
+            let wall = closed.await;
+            // It waits for nft.
+            tokio::task::spawn_blocking(|| wall.stop());
+        });
+    }
+
+    /// Nothing goes from one segment of this node to another.
+    fn keep_apart(&self) {
+        let all = &self.segments;
+        let inside = agent::inside_all(all.values().map(|it| &it.place));
+        self.announced.send_modify(|it| it.inside = inside);
+        for (id, segment) in all {
+            let others = all.iter().filter(|(other, _)| *other != id);
+            segment.keep_apart_from(others.map(|(_, other)| other.beside()).collect());
         }
     }
 
@@ -250,11 +399,11 @@ impl Shell {
         let agent::Control::Up { remote, .. } = self.agent.control() else {
             return;
         };
-        let inside = agent::inside(self.agent.place());
-        let inside = |address: IpAddr| inside.contains(address);
+        let own = self.agent.inside().clone();
+        let inside = |address: IpAddr| own.contains(address);
         let found = addresses::usable(remote.ip(), inside).await;
         self.agent.handle_addresses(found.clone());
-        let listen_port = self.segment.underlay.listen_port();
+        let listen_port = self.common.listen_port;
         let news = self.announcement.handle_found(found, listen_port);
         if let (Some(message), Some(outbox)) = (news, &self.outbox) {
             // A message that finds no room is said with the next look.
@@ -265,37 +414,57 @@ impl Shell {
 
     async fn follow_underlay(&mut self) {
         self.announce().await;
-        let snapshot = self.segment.snapshot(&self.data).await;
+        let ids: Vec<SegmentId> = self.segments.keys().copied().collect();
+        for id in ids {
+            self.follow_underlay_of(id).await;
+        }
+    }
+
+    async fn follow_underlay_of(&mut self, id: SegmentId) {
+        let limits = self.path_limits(id);
+        let Some(segment) = self.segments.get_mut(&id) else {
+            return;
+        };
+        let snapshot = segment.snapshot(&self.data).await;
         let peers = snapshot.as_ref().map_or(&[][..], |s| &s.peers);
         let endpoints = peers.iter().filter_map(|peer| peer.endpoint?.udp());
-        let moved = self.segment.underlay.moved(endpoints);
+        let moved = segment.underlay.moved(endpoints);
         if !moved.is_empty() {
             self.data.send(DataCommand::Moved(moved));
         }
-        let destinations = self.agent.destinations(peers);
-        let limits = self.path_limits();
-        if let Some(mtu) = self.segment.underlay.follow(destinations, &limits).await {
-            self.segment.change_mtu(&self.data, mtu);
+        if let Some(in_segment) = self.agent.segment(id) {
+            let destinations = in_segment.destinations(peers);
+            if let Some(mtu) = segment.underlay.follow(destinations, &limits).await {
+                segment.change_mtu(&self.data, mtu);
+            }
         }
-        self.place_targets(snapshot.as_ref());
+        self.place_targets(id, snapshot.as_ref());
         // Only now every peer has a path, if it is one of which nothing is known.
-        self.segment.underlay.hold(&self.path_limits(), true).await;
-    }
-
-    /// The paths to the peers, where they are tried; none without probes.
-    fn path_limits(&self) -> Vec<PathLimit> {
-        if self.segment.targets.is_closed() {
-            Vec::new()
-        } else {
-            self.agent.path_limits(self.segment.underlay.mtu())
+        let limits = self.path_limits(id);
+        if let Some(segment) = self.segments.get_mut(&id) {
+            segment.underlay.hold(&limits, true).await;
         }
     }
 
-    /// Says whom to probe, and with which sizes.
-    fn place_targets(&mut self, snapshot: Option<&Snapshot>) {
+    /// The paths to the peers in a segment, where they are tried; none without probes.
+    fn path_limits(&self, id: SegmentId) -> Vec<PathLimit> {
+        let segment = self.segments.get(&id).zip(self.agent.segment(id));
+        match segment {
+            Some((segment, seen)) if !segment.targets.is_closed() => {
+                seen.path_limits(segment.underlay.mtu())
+            }
+            Some(_) | None => Vec::new(),
+        }
+    }
+
+    /// Says whom to probe in a segment, and with which sizes.
+    fn place_targets(&mut self, id: SegmentId, snapshot: Option<&Snapshot>) {
+        let Some(segment) = self.segments.get(&id) else {
+            return;
+        };
         let peers = snapshot.map_or(&[][..], |s| &s.peers);
-        let targets = self.agent.targets(peers, self.segment.underlay.mtu());
-        self.segment.targets.send_if_modified(|before| {
+        let targets = self.agent.targets(id, peers, segment.underlay.mtu());
+        segment.targets.send_if_modified(|before| {
             let changed = *before != targets;
             *before = targets;
             changed
@@ -308,26 +477,7 @@ impl Shell {
     async fn request(&mut self, request: Request) {
         match request {
             Request::Status(answer) => {
-                let snapshot = self.segment.snapshot(&self.data).await;
-                // Without a data plane: interface and peers that are gone would be a lie.
-                let snapshot = snapshot.ok_or_else(admin::no_data_plane);
-                let status = snapshot.map(|snapshot| {
-                    let now = clock::now();
-                    let mut status = status::of(
-                        &self.agent,
-                        &self.segment.wg.public(),
-                        (&self.segment.underlay, &self.segment.guard.condition()),
-                        &self.path_limits(),
-                        self.heard.silence(now.boot),
-                        &snapshot,
-                        now,
-                    );
-                    status.keepalive = self.keepalive.every().map(|it| it.as_secs());
-                    status.mapped = self.keepalive.mapped();
-                    status.benchmark = status::benchmark(&self.benchmark.borrow());
-                    Status::Node(Box::new(status))
-                });
-                let _ = answer.send(status);
+                let _ = answer.send(self.status().await.map(|it| Status::Node(Box::new(it))));
             }
             Request::Score(mean, answer) => {
                 let _ = answer.send(self.set_mean(mean));
@@ -349,23 +499,65 @@ impl Shell {
                 let _ = answer.send(self.export(&peer).await);
             }
             Request::Metrics(answer) => {
-                // Without a data plane: counters that went back to zero would be a lie.
-                let snapshot = self
-                    .segment
-                    .snapshot(&self.data)
-                    .await
-                    .ok_or_else(admin::no_data_plane);
-                let condition = self.segment.guard.condition();
-                let boot = clock::boot();
-                let silence = self.heard.silence(boot);
-                let benchmark = self.benchmark.borrow().clone();
-                let page = |data: Snapshot| {
-                    let seen = (&condition, &benchmark);
-                    metrics::page(&self.agent, &data, seen, silence, boot)
-                };
-                let _ = answer.send(snapshot.map(page));
+                let _ = answer.send(self.metrics().await);
             }
         }
+    }
+
+    /// Every segment as observed, in the order of their numbers.
+    async fn observe(&self) -> Answer<Vec<(&Segment, Snapshot)>> {
+        let mut all = Vec::with_capacity(self.segments.len());
+        for segment in self.segments.values() {
+            // Without a data plane: interface and peers that are gone would be a lie.
+            let snapshot = segment.snapshot(&self.data).await;
+            all.push((segment, snapshot.ok_or_else(admin::no_data_plane)?));
+        }
+        Ok(all)
+    }
+
+    async fn status(&self) -> Answer<wire::admin::NodeDaemonStatus> {
+        let all = self.observe().await?;
+        let now = clock::now();
+        let paths = all.iter().map(|(it, _)| self.path_limits(it.place.segment));
+        let paths: Vec<_> = paths.collect();
+        let seen = all
+            .iter()
+            .zip(&paths)
+            .filter_map(|((segment, snapshot), paths)| {
+                Some(status::Seen {
+                    agent: self.agent.segment(segment.place.segment)?,
+                    segment,
+                    paths,
+                    snapshot,
+                })
+            });
+        let seen: Vec<_> = seen.collect();
+        let silence = self.heard.silence(now.boot);
+        let mut status = status::of(&self.agent, &seen, silence, now);
+        status.keepalive = self.keepalive.every().map(|it| it.as_secs());
+        status.mapped = self.keepalive.mapped();
+        status.benchmark = status::benchmark(&self.benchmark.borrow());
+        Ok(status)
+    }
+
+    async fn metrics(&self) -> Answer<exposition::Page> {
+        // Without a data plane: counters that went back to zero would be a lie.
+        let all = self.observe().await?;
+        let boot = clock::boot();
+        let seen = all.iter().filter_map(|(segment, data)| {
+            let seen = self.agent.segment(segment.place.segment)?;
+            Some((seen, segment.guard.condition(), data))
+        });
+        let seen: Vec<_> = seen.collect();
+        let benchmark = self.benchmark.borrow().clone();
+        let silence = self.heard.silence(boot);
+        let node = metrics::OfNode {
+            agent: &self.agent,
+            benchmark: &benchmark,
+            silence,
+            data: self.data.common(),
+        };
+        Ok(metrics::page(&node, &seen, boot))
     }
 
     fn set_mean(&self, mean: f64) -> Answer<()> {
@@ -379,19 +571,23 @@ impl Shell {
     }
 
     async fn export(&self, peer: &NodeName) -> Answer<WgExport> {
-        let update = self.agent.view().update;
-        let named = update.and_then(|update| update.roster.iter().find(|it| it.name == *peer));
-        let member = named.ok_or_else(|| admin::no_member(peer))?;
-        let psk = self.segment.export_psk(&self.data, member.wg).await;
+        // A peer in several segments is exported from the first of them.
+        let named = self.agent.segments().find_map(|seen| {
+            let update = seen.view().update?;
+            let member = update.roster.iter().find(|it| it.name == *peer)?;
+            Some((self.segments.get(&seen.id())?, member))
+        });
+        let (segment, member) = named.ok_or_else(|| admin::no_member(peer))?;
+        let psk = segment.export_psk(&self.data, member.wg).await;
         let (epoch, psk) = psk.ok_or_else(|| admin::no_tunnel(peer))?;
-        let snapshot = self.segment.snapshot(&self.data).await;
+        let snapshot = segment.snapshot(&self.data).await;
         let seen = snapshot.and_then(|it| it.peers.into_iter().find(|it| it.key == member.wg));
         tracing::warn!(%peer, %epoch, "WireGuard secrets exported by the operator");
         let own = export::Own {
-            place: self.agent.place(),
-            secret: &self.segment.wg,
-            listen_port: self.segment.underlay.listen_port(),
-            mtu: self.segment.underlay.mtu(),
+            place: &segment.place,
+            secret: &segment.wg,
+            listen_port: segment.underlay.listen_port(),
+            mtu: segment.underlay.mtu(),
         };
         let endpoint = seen.and_then(|seen| seen.endpoint?.udp());
         Ok(WgExport {
@@ -401,5 +597,7 @@ impl Shell {
     }
 }
 
+/// For a segment that is being opened when the node stops.
+const OPENING_TIME: Duration = Duration::from_millis(800);
 /// For the disk to take the newest epoch at the end.
 const KEEP_TIME: Duration = Duration::from_millis(400);

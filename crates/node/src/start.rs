@@ -2,94 +2,84 @@
 //! that runs it. Opens what is left to open, and then gives the rights up that this took.
 
 use crate::announcement::Announcement;
-use crate::data::{DataCommand, DataPlane, Ruler};
+use crate::data::{DataCommand, DataPlane};
 use crate::emitter;
-use crate::guard::{Guard, Parts};
 use crate::heard::Heard;
 use crate::io;
-use crate::io::firewall::Firewall;
-use crate::io::host_routes::HostRoutes;
-use crate::io::icmp::{Echo, Sockets};
+use crate::io::firewall::Beside;
 use crate::io::offload::Offloads;
 use crate::io::rights::{self, Keep};
-use crate::io::tun::Tun;
 use crate::io::udp::PathErrors;
-use crate::io::ways::Exits;
 use crate::keepalive::Watch;
+use crate::opening::{self, Made, Means, Opened, Opening};
 use crate::persist::{Enrolment, Keeper};
-use crate::probe::{self, Prober};
-use crate::segment::Segment;
+use crate::segment::{Common, Segment};
 use crate::session::{self, Introduction, Session, Shown};
 use crate::shell::{Inputs, Shell};
-use crate::standing::Wanted;
-use crate::underlay::{Fit, Interface, Underlay};
-use crate::{Config, Node, ServeError, admin};
-use agent::{Agent, Round};
+use crate::{Node, ServeError, admin, interfaces};
+use agent::{Agent, SegmentConfig};
 use keys::WgSecret;
 use quic::Dialer;
 use rand::Rng as _;
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tunnel::TunnelId;
-use wire::{Instance, Place};
+use wire::{Ask, Instance, Place};
 
 /// Everything that runs from here on; nothing waits yet.
-pub(crate) fn start(
-    node: Node,
-    enrolment: Enrolment,
-    wanted: Wanted,
-    firewall: &Firewall,
-) -> Result<(Shell, Inputs), ServeError> {
+pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, Inputs), ServeError> {
     let listen_port = node.listen_port();
     let Node {
         config,
         identity,
         wg,
+        further,
+        keys,
         state,
         memory,
-        queues,
-        offloads,
-        maker,
+        sockets,
+        made,
+        workshop,
         admin,
         metrics,
         ..
     } = node;
-    let place = enrolment.place(identity.public());
-    let interface = interface(&config, &queues, listen_port);
-    let name = interface.name.clone();
-    let (queues, sockets) = queues.into_iter().unzip();
-    let (data, path_errors) = carry(sockets, offloads)?;
-    let tunnel = open(&data, &wg, &place, interface.mtu, queues)?;
-    let own = [place.v4.0.into(), place.v6.0.into()];
-    let keepalive = Watch::new(config.keepalive);
-    data.send(DataCommand::Keepalive(keepalive.every()));
-
-    let (targets, targets_seen) = watch::channel(Vec::new());
-    let exits = Arc::new(Exits::default());
-    let (sockets, fresh) = mpsc::channel(1);
-    let parts = Parts {
-        wanted,
-        maker,
-        queues: data.queues(tunnel),
-        firewall: firewall.follower(),
-        routes: HostRoutes::none(&name, own),
-        exits: Arc::clone(&exits),
-        sockets,
-        targets: targets_seen.clone(),
+    let (data, path_errors) = carry(sockets, Arc::clone(&workshop.offloads))?;
+    let (news_out, news) = mpsc::channel(QUEUE);
+    let means = Means {
+        data: data.opener(),
+        mtu: config.mtu,
+        firewall: config.firewall,
+        listen_port,
+        probes: config.probe_every.is_some(),
+        news: news_out,
     };
-    let (guard, news) = Guard::start(parts).map_err(ServeError::Data)?;
-    let (watch, interface_guard) = (firewall.watch(), guard.clone());
-    let underlay = Underlay::new(config.mtu, (interface, interface_guard), watch, path_errors);
+    let mut made = made;
+    // A node that has just enrolled has made the first interface alone.
+    let names = interfaces(&config.interface, &enrolment.segments);
+    for name in names.iter().skip(made.len()) {
+        made.push(workshop.make(name).map_err(ServeError::Tun)?);
+    }
+    let segment = |it| {
+        let place: Place = enrolment.place(it);
+        let key = if it.by_name {
+            further.get(&it.name)
+        } else {
+            Some(&wg)
+        };
+        let key = key.ok_or_else(|| ServeError::Data(std::io::Error::other("a key is missing")));
+        Ok::<_, ServeError>((place, key?.duplicate()))
+    };
+    let places: Result<Vec<_>, _> = enrolment.segments.iter().map(segment).collect();
+    let opened = open_all(&means, made, places?).await?;
 
-    let remembered = memory.of(enrolment.mesh);
-    let mark = remembered.and_then(|newest| newest.mark.clone());
-    let log = remembered.and_then(|newest| newest.log);
+    let keepalive = Watch::new(config.keepalive);
+    let log = memory.log(enrolment.mesh);
     let (announced, shown) = watch::channel(Shown {
-        newest: mark.clone(),
+        newest: memory.marks(enrolment.mesh),
         log,
+        inside: agent::inside_all(opened.iter().map(|it| &it.place)),
         ..Shown::default()
     });
     let dialer = Dialer::bind(&identity, enrolment.controller)?;
@@ -106,7 +96,6 @@ pub(crate) fn start(
             state.lock(),
             rand_core::OsRng.r#gen(),
         ),
-        inside: agent::inside(&place),
     };
     let addresses = match config.controllers {
         none if none.is_empty() => enrolment.controllers.clone(),
@@ -118,46 +107,66 @@ pub(crate) fn start(
     let (requests_out, requests) = mpsc::channel(QUEUE);
     let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
     serve_clients(admin, metrics, config.clients, requests_out);
-
-    let subjects = probe::Subjects {
-        targets: targets_seen,
-        exits,
-        fresh,
-    };
-    let means = (name.as_str(), data.ruler(tunnel), place.v4.0);
-    let rounds = probe(means, config.probe_every, subjects);
     let (underlay_out, links) = mpsc::channel(1);
     tokio::spawn(io::mtu::watch(underlay_out));
 
-    let high_water = memory.high_water(enrolment.mesh);
+    let (rounds_out, rounds) = mpsc::channel(QUEUE);
+    let common = Common {
+        mtu: config.mtu,
+        listen_port,
+        path_errors,
+        probe_every: config.probe_every,
+        rounds: rounds_out,
+    };
     let seen = state.seen_runs()?;
-    let keeper = Keeper::start(state, memory, enrolment.mesh).map_err(ServeError::Data)?;
-    // Every socket is open: what is left to do with the interface is the guard's.
-    rights::reduce(Keep::FILES);
+    let of_segment = |opened: &Opened| {
+        let (mesh, segment) = (enrolment.mesh, opened.place.segment);
+        SegmentConfig {
+            place: opened.place.clone(),
+            wg: opened.wg.duplicate(),
+            high_water: memory.high_water(mesh, segment),
+            mark: memory.of(mesh, segment).and_then(|it| it.mark.clone()),
+        }
+    };
     let agent = Agent::new(agent::Config {
         identity,
-        wg: wg.duplicate(),
-        place,
+        name: enrolment.name.clone(),
+        mesh: enrolment.mesh,
         authorities: enrolment.authorities.clone(),
-        high_water,
-        mark,
+        segments: opened.iter().map(of_segment).collect(),
+        asks: config
+            .segments
+            .iter()
+            .filter_map(|name| {
+                Some(Ask {
+                    name: Some(name.clone()),
+                    wg: further.get(name)?.public(),
+                })
+            })
+            .collect(),
         log,
         seen,
         derive_at_once: epoch::DERIVE_AT_ONCE,
     });
-    let segment = Segment {
-        wg,
-        tunnel,
-        underlay,
-        guard,
-        targets,
-    };
+    let keeper = Keeper::start(state, memory.clone(), enrolment.mesh).map_err(ServeError::Data)?;
+    let opener = Opening::start(means, workshop, keys).map_err(ServeError::Data)?;
+    // Every socket is open: what is left to do with interfaces is for threads of their own.
+    rights::reduce(Keep::FILES);
+    let run = |opened: Opened| (opened.place.segment, Segment::run(opened, &data, &common));
+    let segments: BTreeMap<_, _> = opened.into_iter().map(run).collect();
+    data.send(DataCommand::Keepalive(keepalive.every()));
     let shell = Shell {
         agent,
         enrolment,
+        memory,
         keeper,
+        segments,
+        common,
+        opening: opener.0,
+        being_opened: 0,
+        keys: further,
+        interface: config.interface,
         data,
-        segment,
         emitter: emitting.running,
         benchmark: emitting.health,
         outbox: None,
@@ -176,24 +185,36 @@ pub(crate) fn start(
         requests,
         underlay: links,
         guard: news,
+        opened: opener.1,
     };
     Ok((shell, inputs))
 }
 
-fn interface(
-    config: &Config,
-    queues: &[(Box<dyn Tun>, std::net::UdpSocket)],
-    listen_port: u16,
-) -> Interface {
-    let fit = Fit::unknown(config.mtu);
-    Interface {
-        name: config.interface.clone(),
-        mtu: fit.mtu,
-        underlay_mtu: fit.underlay,
-        fragments: fit.fragments,
-        backend: queues.first().map_or("none", |(tun, _)| tun.backend()),
-        listen_port,
-        threads: queues.len(),
+/// Opens the segments that a node is in, one after the other: each beside those before it, and in the end all beside
+/// each other.
+async fn open_all(
+    means: &Means,
+    made: Vec<Made>,
+    places: Vec<(Place, WgSecret)>,
+) -> Result<Vec<Opened>, ServeError> {
+    let mut all: Vec<Opened> = Vec::with_capacity(made.len());
+    for (made, place) in made.into_iter().zip(places) {
+        let beside = all.iter().map(beside).collect();
+        all.push(opening::open(means, made, place, beside).await?);
+    }
+    for (at, opened) in all.iter().enumerate() {
+        let others = all.iter().enumerate().filter(|(other, _)| *other != at);
+        let others = others.map(|(_, other)| beside(other)).collect();
+        opened.firewall.set_beside(others);
+    }
+    Ok(all)
+}
+
+fn beside(opened: &Opened) -> Beside {
+    Beside {
+        interface: opened.interface.clone(),
+        v4: opened.place.v4,
+        v6: opened.place.v6,
     }
 }
 
@@ -240,45 +261,6 @@ fn carry(
     let path_errors = PathErrors::to(sockets.iter()).map_err(ServeError::Data)?;
     let data = DataPlane::start(HANDSHAKES_PER_SECOND, sockets, offloads);
     Ok((data.map_err(ServeError::Data)?, path_errors))
-}
-
-/// Opens the tunnel of a segment, which has no peers yet, at its device.
-fn open(
-    data: &DataPlane,
-    wg: &WgSecret,
-    place: &Place,
-    mtu: u32,
-    queues: Vec<Box<dyn Tun>>,
-) -> Result<TunnelId, ServeError> {
-    let config = tunnel::Config {
-        secret: wg.duplicate(),
-        mtu: mtu as usize,
-        seed: rand_core::OsRng.r#gen(),
-        inside: agent::inside(place),
-    };
-    let opened = data.open(config, queues);
-    opened.map_err(|error| ServeError::Data(std::io::Error::other(error)))
-}
-
-/// Starts the probes, where there are to be any; their rounds.
-fn probe(
-    (interface, ruler, own): (&str, Ruler, Ipv4Addr),
-    every: Option<Duration>,
-    subjects: probe::Subjects,
-) -> mpsc::Receiver<Round> {
-    let (out, rounds) = mpsc::channel(QUEUE);
-    let Some(every) = every else { return rounds };
-    let open = |sockets| Echo::new(sockets, rand_core::OsRng.r#gen());
-    match Sockets::open(interface).and_then(open) {
-        Ok(echo) => {
-            let prober = Prober { echo, ruler, own };
-            drop(tokio::spawn(probe::run(prober, subjects, every, out)));
-        }
-        Err(error) => {
-            tracing::warn!(%error, "peers are not probed: raw ICMP needs CAP_NET_RAW");
-        }
-    }
-    rounds
 }
 
 /// Initiations per second from the endpoints of peers above which they must prove their address. With

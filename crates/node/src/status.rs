@@ -3,9 +3,10 @@
 use crate::data::Snapshot;
 use crate::emitter::Health;
 use crate::io::firewall::FirewallState;
+use crate::segment::Segment;
 use crate::standing::Condition;
 use crate::underlay::Underlay;
-use agent::{Agent, Evidence, EvidenceResult, Now, PathLimit, Ping};
+use agent::{Agent, Evidence, EvidenceResult, InSegment, Now, PathLimit, Ping};
 use epoch::member::View;
 use jiff::Timestamp;
 use keys::{NodeId, WgPublicKey};
@@ -13,32 +14,30 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 use tunnel::PeerSnapshot;
-use wire::NodeName;
 use wire::admin::{
     self, BenchmarkFault, Control, DuplicateStatus, EvidenceStatus, FirewallStatus, InterfaceState,
-    InterfaceStatus, LogSeen, Membership, NodeDaemonStatus, OffloadStatus, PeerStatus, PingStatus,
-    RulesInForce, SCHEMA,
+    InterfaceStatus, LogSeen, Membership, NodeDaemonStatus, NodeSegmentStatus, OffloadStatus,
+    PeerStatus, PingStatus, RulesInForce, SCHEMA,
 };
 use wire::rules::Groups;
+use wire::{NodeName, SegmentName};
 
-/// Everything, as it is now.
+/// One segment, as its status is made from.
+pub(crate) struct Seen<'a> {
+    pub(crate) agent: InSegment<'a>,
+    pub(crate) segment: &'a Segment,
+    /// The paths to its peers, as far as they are known.
+    pub(crate) paths: &'a [PathLimit],
+    pub(crate) snapshot: &'a Snapshot,
+}
+
+/// Everything, as it is now; the segments in the order of their numbers.
 pub(crate) fn of(
     agent: &Agent,
-    wg: &WgPublicKey,
-    (underlay, condition): (&Underlay, &Condition),
-    paths: &[PathLimit],
+    segments: &[Seen<'_>],
     silence: Option<Duration>,
-    snapshot: &Snapshot,
     now: Now,
 ) -> NodeDaemonStatus {
-    let view = agent.view();
-    let View {
-        update,
-        next,
-        lease_end,
-        ..
-    } = view;
-    let own = agent.node();
     let (control, controller, control_error, clock_skew_ms) = match agent.control() {
         agent::Control::Up {
             address, skew_ms, ..
@@ -47,9 +46,79 @@ pub(crate) fn of(
             (Control::Disconnected, address.clone(), error.clone(), None)
         }
     };
-    let is_dark = agent.is_member().is_none() && !agent.control().is_up();
-    let is_second = is_dark && agent.duplicate(now).is_some();
-    let reason = if is_second {
+    let duplicate = agent.duplicate(now);
+    let is_second = duplicate.is_some() && !agent.control().is_up();
+    let named = |seen: &Seen<'_>| {
+        let name = seen.agent.place().segment_name.clone();
+        (name, of_segment(seen, is_second, now))
+    };
+    let all: Vec<(SegmentName, NodeSegmentStatus)> = segments.iter().map(named).collect();
+    let first = all.first().map(|(_, first)| first.clone());
+    let is_alone = matches!(&all[..], [(name, _)] if *name == SegmentName::default());
+    let not_placed = agent
+        .not_placed()
+        .map(|(name, why)| (name.clone(), why.to_string()));
+    let of_first = |it: &NodeSegmentStatus| it.wireguard.clone();
+    NodeDaemonStatus {
+        schema: SCHEMA,
+        version: env!("CARGO_PKG_VERSION").into(),
+        generated_utc: seconds(now.wall),
+        node: agent.node().to_string(),
+        name: Some(agent.name().clone()),
+        wireguard: first.as_ref().map(of_first).unwrap_or_default(),
+        v4: first.as_ref().map(|it| it.v4),
+        v6: first.as_ref().map(|it| it.v6),
+        control,
+        control_heard_seconds: silence.map(|silence| silence.as_secs_f64()),
+        controller,
+        control_error,
+        clock_skew_ms,
+        duplicate: duplicate
+            .map(|(duplicate, said)| DuplicateStatus::new(duplicate, seconds(said.wall))),
+        log: agent.log().map(|end| LogSeen {
+            events: end.events,
+            root: end.root_base64(),
+        }),
+        log_fault: agent.log_fault().map(str::to_owned),
+        membership: first.as_ref().and_then(|it| it.membership),
+        reason: match &first {
+            Some(first) => first.reason.clone(),
+            None => Some("it is in no segment: see `meshctl node join` at the controller".into()),
+        },
+        epoch: first.as_ref().and_then(|it| it.epoch),
+        next_epoch: first.as_ref().and_then(|it| it.next_epoch),
+        lease_seconds: first.as_ref().and_then(|it| it.lease_seconds),
+        interface: first.as_ref().map(|it| it.interface.clone()),
+        last_evidence: agent.evidence().map(|it| evidence(it, agent.control())),
+        keepalive: None,
+        mapped: None,
+        benchmark: None,
+        rules: first.as_ref().and_then(|it| it.rules.clone()),
+        dropped: first
+            .as_ref()
+            .map_or_else(BTreeMap::new, |it| it.dropped.clone()),
+        peers: first.map_or_else(BTreeMap::new, |it| it.peers),
+        segments: if is_alone {
+            BTreeMap::new()
+        } else {
+            all.into_iter().collect()
+        },
+        not_placed: not_placed.collect(),
+    }
+}
+
+fn of_segment(seen: &Seen<'_>, is_second: bool, now: Now) -> NodeSegmentStatus {
+    let (agent, snapshot) = (seen.agent, seen.snapshot);
+    let view = agent.view();
+    let View {
+        update,
+        next,
+        lease_end,
+        ..
+    } = view;
+    let place = agent.place();
+    let own = place.node;
+    let reason = if is_second && agent.is_member().is_none() {
         Some("another machine runs with this node's keys, and was first".to_owned())
     } else if view.is_closed() {
         Some("the lease is over and no update came".to_owned())
@@ -57,40 +126,19 @@ pub(crate) fn of(
         let excluded = update.and_then(|update| update.exclusion(&own));
         excluded.map(|excluded| excluded.reason.clone())
     };
-    let place = agent.place();
-    NodeDaemonStatus {
-        schema: SCHEMA,
-        version: env!("CARGO_PKG_VERSION").into(),
-        generated_utc: seconds(now.wall),
-        node: own.to_string(),
-        name: Some(place.name.clone()),
-        wireguard: wg.to_base64(),
-        v4: Some(place.v4.0),
-        v6: Some(place.v6.0),
-        control,
-        control_heard_seconds: silence.map(|silence| silence.as_secs_f64()),
-        controller,
-        control_error,
-        clock_skew_ms,
-        duplicate: agent
-            .duplicate(now)
-            .map(|(duplicate, said)| DuplicateStatus::new(duplicate, seconds(said.wall))),
-        log: agent.log().map(|end| LogSeen {
-            events: end.events,
-            root: end.root_base64(),
-        }),
-        log_fault: agent.log_fault().map(str::to_owned),
+    let underlay = &seen.segment.underlay;
+    let condition = seen.segment.guard.condition();
+    NodeSegmentStatus {
+        wireguard: seen.segment.wg.public().to_base64(),
+        v4: place.v4.0,
+        v6: place.v6.0,
         membership: agent.is_member().map(membership),
         reason,
         epoch: update.map(|update| update.epoch.0),
         next_epoch: next.map(|next| next.epoch.0),
         lease_seconds: lease_end.map(|end| end.saturating_sub(now.boot).as_secs_f64()),
-        interface: Some(interface(agent, underlay, condition, snapshot)),
-        last_evidence: agent.evidence().map(|it| evidence(it, agent.control())),
-        keepalive: None,
-        mapped: None,
-        benchmark: None,
-        peers: peers(agent, (underlay, paths), snapshot, now),
+        interface: interface(agent, underlay, &condition, snapshot),
+        peers: peers(agent, (underlay, seen.paths), snapshot, now),
         rules: update.and_then(|update| {
             let own = update
                 .member(&own)
@@ -115,7 +163,7 @@ fn heard(silence: Option<Duration>) -> Control {
 }
 
 fn interface(
-    agent: &Agent,
+    agent: InSegment<'_>,
     underlay: &Underlay,
     condition: &Condition,
     snapshot: &Snapshot,
@@ -185,7 +233,7 @@ fn evidence(evidence: &Evidence, control: &agent::Control) -> EvidenceStatus {
 }
 
 fn peers(
-    agent: &Agent,
+    agent: InSegment<'_>,
     (underlay, paths): (&Underlay, &[PathLimit]),
     snapshot: &Snapshot,
     now: Now,
@@ -193,7 +241,7 @@ fn peers(
     let Some(update) = agent.view().update else {
         return BTreeMap::new();
     };
-    let (own, epoch) = (agent.node(), update.epoch.0);
+    let (own, epoch) = (agent.place().node, update.epoch.0);
     let seen: HashMap<_, _> = snapshot.peers.iter().map(|peer| (peer.key, peer)).collect();
     let paths: HashMap<_, _> = paths.iter().map(|path| (path.v4, path)).collect();
     let members = update.roster.iter().filter(|member| member.node != own);
@@ -220,7 +268,7 @@ fn peers(
 }
 
 fn peer(
-    agent: &Agent,
+    agent: InSegment<'_>,
     (node, v4, v6): (NodeId, Ipv4Addr, Ipv6Addr),
     wg: Option<WgPublicKey>,
     reason: Option<&str>,

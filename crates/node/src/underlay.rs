@@ -327,6 +327,17 @@ impl Underlay {
     }
 }
 
+impl Drop for Underlay {
+    fn drop(&mut self) {
+        // Those of other segments may still believe them.
+        if self.believes_routers
+            && let Err(error) = self.path_errors.believe(false)
+        {
+            tracing::debug!(%error, "datagrams may still be cut for a path that is gone");
+        }
+    }
+}
+
 /// Fits an underlay of 1500 on either family.
 const UNKNOWN: u32 = 1500 - OVERHEAD_V6;
 

@@ -796,7 +796,7 @@ pub struct NodeDaemonStatus {
     pub node: String,
     /// The node's name, once it is enrolled.
     pub name: Option<NodeName>,
-    /// The node's WireGuard key, base64.
+    /// The node's WireGuard key, base64; empty while it is in no segment.
     pub wireguard: String,
     /// The node's IPv4 address inside the mesh.
     pub v4: Option<Ipv4Addr>,
@@ -848,6 +848,44 @@ pub struct NodeDaemonStatus {
     /// Where the controller sees the node, if that is no address of its machine.
     #[serde(default)]
     pub mapped: Option<SocketAddr>,
+    /// Every node of the roster and every excluded one, by name.
+    pub peers: BTreeMap<NodeName, PeerStatus>,
+    /// The segment's rules; `None`: all members connect, and everything passes between them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<RulesInForce>,
+    /// Packets that were not carried, by reason; every reason is there from zero.
+    pub dropped: BTreeMap<String, u64>,
+    /// Every segment that the node is in, by name. Empty where that is the one of a mesh without others. The fields
+    /// beside are of the first of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub segments: BTreeMap<SegmentName, NodeSegmentStatus>,
+    /// Segments that the node asks for and has no place in, by name, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_placed: BTreeMap<SegmentName, String>,
+}
+
+/// One segment of a node, by the node's own daemon. The fields are those of [`NodeDaemonStatus`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeSegmentStatus {
+    /// The node's WireGuard key in it, base64.
+    pub wireguard: String,
+    /// The node's IPv4 address in it.
+    pub v4: Ipv4Addr,
+    /// The node's IPv6 address in it.
+    pub v6: Ipv6Addr,
+    /// Membership in the epoch that the node has in force; `None` before the first.
+    pub membership: Option<Membership>,
+    /// Why the node has no peers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The epoch that the node has in force.
+    pub epoch: Option<u64>,
+    /// An epoch that is installed and not yet in force.
+    pub next_epoch: Option<u64>,
+    /// Seconds until the lease ends; `None`: there is none, or it has ended.
+    pub lease_seconds: Option<f64>,
+    /// The interface.
+    pub interface: InterfaceStatus,
     /// Every node of the roster and every excluded one, by name.
     pub peers: BTreeMap<NodeName, PeerStatus>,
     /// The segment's rules; `None`: all members connect, and everything passes between them.

@@ -64,7 +64,7 @@ pub use name::{NodeName, SegmentName};
 pub use place::Place;
 pub use prefix::Prefix;
 pub use rules::Rules;
-pub use segment::Ask;
+pub use segment::{Ask, Unplaced};
 pub use signed::{Digest, Signed, Verified, VerifyError};
 pub use succession::Succession;
 pub use token::Token;

@@ -40,8 +40,8 @@ fn at(page: &Page, metric: Metric, label: Option<&str>) -> f64 {
     let mut families = page.families();
     let (_, samples) = families.find(|(it, _)| **it == metric).expect(metric.name);
     let mut samples = samples.iter();
-    let (_, value) = samples.find(|(it, _)| *it == label).expect(metric.name);
-    match *value {
+    let sample = samples.find(|it| it.label == label).expect(metric.name);
+    match sample.value {
         Value::Count(count) => count as f64,
         Value::Amount(amount) => amount,
     }
@@ -73,7 +73,7 @@ fn every_metric_is_exported_from_zero_and_named_by_the_rule() {
         assert!(metric.is_well_named(), "{}", metric.name);
         assert!(!metric.help.ends_with('.'), "{}", metric.name);
         assert!(names.insert(metric.name), "{} twice", metric.name);
-        let labels: BTreeSet<_> = samples.iter().map(|(label, _)| *label).collect();
+        let labels: BTreeSet<_> = samples.iter().map(|it| it.label).collect();
         assert_eq!(labels.len(), samples.len(), "{}", metric.name);
         assert_eq!(
             metric.label.is_none(),
@@ -85,13 +85,13 @@ fn every_metric_is_exported_from_zero_and_named_by_the_rule() {
         standing.extend(
             samples
                 .iter()
-                .filter(|(_, it)| !zero(it))
-                .map(|(label, _)| (metric.name, *label)),
+                .filter(|it| !zero(&it.value))
+                .map(|it| (metric.name, it.label)),
         );
     }
     for (metric, values) in VALUES {
         let found = page.families().find(|(it, _)| *it == metric).unwrap().1;
-        let found: Vec<_> = found.iter().filter_map(|(value, _)| *value).collect();
+        let found: Vec<_> = found.iter().filter_map(|it| it.label).collect();
         assert_eq!(found.join(" "), *values, "{}", metric.name);
     }
     let labelled = ALL.iter().filter(|metric| metric.label.is_some()).count();

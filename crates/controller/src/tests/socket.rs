@@ -186,7 +186,10 @@ async fn metrics_are_served_on_the_admin_socket_and_on_the_address_for_them() {
     }));
     let (code, inside) = http(&socket, "GET", "/metrics", "").await;
     assert_eq!(code, 200);
-    assert!(inside.contains("\nmeshd_epoch_current 1\n"), "{inside}");
+    assert!(
+        inside.contains("\nmeshd_epoch_current{segment=\"default\"} 1\n"),
+        "{inside}"
+    );
     assert!(inside.ends_with("\n# EOF\n"), "{inside}");
 
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -196,7 +199,10 @@ async fn metrics_are_served_on_the_admin_socket_and_on_the_address_for_them() {
     stream.read_to_string(&mut outside).await.unwrap();
     let head = format!("content-type: {}\r\n", exposition::CONTENT_TYPE);
     assert!(outside.contains(&head), "{outside}");
-    assert!(outside.contains("\nmeshd_epoch_current 1\n"), "{outside}");
+    assert!(
+        outside.contains("\nmeshd_epoch_current{segment=\"default\"} 1\n"),
+        "{outside}"
+    );
     stop.send(()).unwrap();
     serving.await.unwrap().unwrap();
 }

@@ -64,14 +64,26 @@ pub(crate) struct Snapshot {
     pub(crate) peers: Vec<PeerSnapshot>,
     /// Of the tunnel, and those that the front door dropped before it knew for which tunnel they were.
     pub(crate) drops: Drops,
+    /// Of the tunnel alone.
+    pub(crate) own_drops: Drops,
     pub(crate) io: IoFailures,
     pub(crate) traffic: Traffic,
     pub(crate) handshakes: u64,
     /// Every offload by name, and why it is off if it is.
     pub(crate) offloads: Vec<(&'static str, Option<String>)>,
-    pub(crate) threads: usize,
     /// Packets that each rule of the segment has let in; `None`: there are no rules.
     pub(crate) passed: Option<Vec<u64>>,
+}
+
+/// The parts of the data plane that all tunnels have in common, as observed.
+#[derive(Clone)]
+pub(crate) struct Common {
+    /// Of the front door, before it knew for which tunnel they were.
+    pub(crate) drops: Drops,
+    pub(crate) io: IoFailures,
+    /// Every offload by name, and why it is off if it is.
+    pub(crate) offloads: Vec<(&'static str, Option<String>)>,
+    pub(crate) threads: usize,
 }
 
 /// Packets that the system did not take.
@@ -128,10 +140,16 @@ pub(crate) struct DataPlane {
     commands: mpsc::UnboundedSender<DataCommand>,
     /// Dropped to end the threads that have no commands.
     stop: watch::Sender<()>,
+    opener: Opener,
+    ended: FuturesUnordered<oneshot::Receiver<io::Result<()>>>,
+}
+
+/// Opens tunnels in the data plane, and closes them. It keeps no thread from ending.
+#[derive(Clone)]
+pub(crate) struct Opener {
     shared: Arc<Shared>,
     /// One for each thread: takes queues of devices.
     devices: Vec<mpsc::UnboundedSender<DeviceChange>>,
-    ended: FuturesUnordered<oneshot::Receiver<io::Result<()>>>,
 }
 
 /// Sends packets of one tunnel past its TUN device, in datagrams that nobody fragments.
@@ -182,8 +200,10 @@ impl DataPlane {
         let mut plane = Self {
             commands,
             stop,
-            shared: Arc::clone(&shared),
-            devices: Vec::new(),
+            opener: Opener {
+                shared: Arc::clone(&shared),
+                devices: Vec::new(),
+            },
             ended: FuturesUnordered::new(),
         };
         for (number, udp) in sockets.into_iter().enumerate() {
@@ -208,12 +228,72 @@ impl DataPlane {
             };
             let thread = std::thread::Builder::new().name(format!("meshd-data{number}"));
             thread.spawn(run)?;
-            plane.devices.push(device);
+            plane.opener.devices.push(device);
             plane.ended.push(ended);
         }
         Ok(plane)
     }
 
+    /// The way to open tunnels, and to close them.
+    pub(crate) fn opener(&self) -> Opener {
+        self.opener.clone()
+    }
+
+    pub(crate) fn send(&self, command: DataCommand) {
+        // A data plane that has ended is noticed in `ended`.
+        let _ = self.commands.send(command);
+    }
+
+    /// The way for packets that paths are measured with; it keeps no thread from ending.
+    pub(crate) fn ruler(&self, tunnel: TunnelId) -> Ruler {
+        Ruler(tunnel, self.commands.downgrade())
+    }
+
+    /// The data plane with one tunnel as observed; `None` when it has ended, or the tunnel is closed.
+    pub(crate) async fn snapshot(&self, tunnel: TunnelId) -> Option<Snapshot> {
+        let (answer, snapshot) = oneshot::channel();
+        self.send(DataCommand::Snapshot(tunnel, answer));
+        snapshot.await.ok()
+    }
+
+    /// The parts that all tunnels have in common, as observed.
+    pub(crate) fn common(&self) -> Common {
+        let shared = &self.opener.shared;
+        common(&shared.carrier.read(), shared)
+    }
+
+    /// The PSK in force with one peer, base64; `None` without a tunnel to it.
+    pub(crate) async fn export_psk(
+        &self,
+        tunnel: TunnelId,
+        peer: WgPublicKey,
+    ) -> Option<(Epoch, Zeroizing<String>)> {
+        let (answer, psk) = oneshot::channel();
+        self.send(DataCommand::ExportPsk(tunnel, peer, answer));
+        psk.await.ok().flatten()
+    }
+
+    /// Resolves when the data plane has failed.
+    pub(crate) async fn failed(&mut self) -> io::Error {
+        match self.ended.next().await {
+            Some(Ok(Err(error))) => error,
+            Some(Ok(Ok(())) | Err(_)) | None => io::Error::other("a data thread ended"),
+        }
+    }
+
+    /// Ends the threads and waits for them a little: when this returns, the interface is gone, or goes with
+    /// the process.
+    pub(crate) async fn stop(self) {
+        drop((self.commands, self.stop, self.opener));
+        // A thread has closed its queue and its socket before it says how it ended.
+        let all = self.ended.for_each(|_| std::future::ready(()));
+        if timeout(STOP_TIME, all).await.is_err() {
+            tracing::warn!("a data thread does not end: it is left behind");
+        }
+    }
+}
+
+impl Opener {
     /// Opens a tunnel, which has no peers yet, and gives each thread a queue of its device.
     ///
     /// # Errors
@@ -253,53 +333,6 @@ impl DataPlane {
             to: to.clone(),
         };
         self.devices.iter().map(queue).collect()
-    }
-
-    pub(crate) fn send(&self, command: DataCommand) {
-        // A data plane that has ended is noticed in `ended`.
-        let _ = self.commands.send(command);
-    }
-
-    /// The way for packets that paths are measured with; it keeps no thread from ending.
-    pub(crate) fn ruler(&self, tunnel: TunnelId) -> Ruler {
-        Ruler(tunnel, self.commands.downgrade())
-    }
-
-    /// The data plane with one tunnel as observed; `None` when it has ended, or the tunnel is closed.
-    pub(crate) async fn snapshot(&self, tunnel: TunnelId) -> Option<Snapshot> {
-        let (answer, snapshot) = oneshot::channel();
-        self.send(DataCommand::Snapshot(tunnel, answer));
-        snapshot.await.ok()
-    }
-
-    /// The PSK in force with one peer, base64; `None` without a tunnel to it.
-    pub(crate) async fn export_psk(
-        &self,
-        tunnel: TunnelId,
-        peer: WgPublicKey,
-    ) -> Option<(Epoch, Zeroizing<String>)> {
-        let (answer, psk) = oneshot::channel();
-        self.send(DataCommand::ExportPsk(tunnel, peer, answer));
-        psk.await.ok().flatten()
-    }
-
-    /// Resolves when the data plane has failed.
-    pub(crate) async fn failed(&mut self) -> io::Error {
-        match self.ended.next().await {
-            Some(Ok(Err(error))) => error,
-            Some(Ok(Ok(())) | Err(_)) | None => io::Error::other("a data thread ended"),
-        }
-    }
-
-    /// Ends the threads and waits for them a little: when this returns, the interface is gone, or goes with
-    /// the process.
-    pub(crate) async fn stop(self) {
-        drop((self.commands, self.stop, self.devices));
-        // A thread has closed its queue and its socket before it says how it ended.
-        let all = self.ended.for_each(|_| std::future::ready(()));
-        if timeout(STOP_TIME, all).await.is_err() {
-            tracing::warn!("a data thread does not end: it is left behind");
-        }
     }
 }
 
@@ -439,21 +472,35 @@ fn carry_out(command: DataCommand, door: &mut FrontDoor) {
 
 /// Others carry meanwhile: with thousands of peers it takes a while.
 fn snapshot(door: &FrontDoor, tunnel: &Tunnel, shared: &Shared) -> Snapshot {
-    let io = IoFailures {
-        tun_write: shared.tun_write.load(Ordering::Relaxed),
-        udp_send: shared.udp_send.load(Ordering::Relaxed),
-    };
-    let mut drops = tunnel.drops();
-    drops.add(&door.drops());
+    let Common {
+        mut drops,
+        io,
+        offloads,
+        ..
+    } = common(door, shared);
+    let own_drops = tunnel.drops();
+    drops.add(&own_drops);
     Snapshot {
         peers: tunnel.snapshot(clock::boot()),
         drops,
+        own_drops,
         io,
         traffic: tunnel.traffic(),
         handshakes: tunnel.handshakes(),
+        offloads,
+        passed: tunnel.passed_by_rule(),
+    }
+}
+
+fn common(door: &FrontDoor, shared: &Shared) -> Common {
+    Common {
+        drops: door.drops(),
+        io: IoFailures {
+            tun_write: shared.tun_write.load(Ordering::Relaxed),
+            udp_send: shared.udp_send.load(Ordering::Relaxed),
+        },
         offloads: shared.offloads.states(),
         threads: shared.threads,
-        passed: tunnel.passed_by_rule(),
     }
 }
 

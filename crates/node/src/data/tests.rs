@@ -53,7 +53,10 @@ fn start(tun: Box<dyn Tun>) -> (DataPlane, TunnelId, SocketAddr) {
     let socket = udp::bind(0).expect("a port is free");
     let port = socket.local_addr().expect("it is bound").port();
     let plane = DataPlane::start(1_000, vec![socket], offloads).expect("a thread can be started");
-    let tunnel = plane.open(config(), vec![tun]).expect("it is the first");
+    let tunnel = plane
+        .opener()
+        .open(config(), vec![tun])
+        .expect("it is the first");
     (plane, tunnel, (Ipv4Addr::LOCALHOST, port).into())
 }
 
@@ -119,6 +122,7 @@ async fn a_segment_that_is_left_gives_its_device_back_and_the_other_is_carried_o
     let ((one, one_end, _), (other, _other_end, other_read)) = (device(), device());
     let (plane, first, _) = start(one);
     let second = plane
+        .opener()
         .open(config(), vec![other])
         .expect("its key is another");
     assert_ne!(first, second);
@@ -127,7 +131,7 @@ async fn a_segment_that_is_left_gives_its_device_back_and_the_other_is_carried_o
         until(|| other_read.load(Ordering::Relaxed) >= enough)
     };
     assert!(passed(MANY_TURNS), "both are read");
-    plane.close(first);
+    plane.opener().close(first);
     let snapshot = plane.snapshot(first).await;
     assert!(snapshot.is_none(), "there is nothing left of it");
     // The other end of a device that was given back.
@@ -143,7 +147,7 @@ async fn a_segment_that_is_left_gives_its_device_back_and_the_other_is_carried_o
 async fn a_device_without_a_queue_for_each_thread_is_not_taken() {
     let (one, _end, _) = device();
     let (plane, ..) = start(one);
-    let refused = plane.open(config(), Vec::new());
+    let refused = plane.opener().open(config(), Vec::new());
     let refused = refused.map_err(|error| error.to_string());
     let expected = "the interface has 0 queues, and 1 threads carry packets: set data_threads to 0";
     assert_eq!(refused, Err(expected.to_owned()));

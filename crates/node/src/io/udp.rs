@@ -12,6 +12,8 @@ use std::cell::Cell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -236,25 +238,49 @@ fn allow_fragments(socket: &std::net::UdpSocket, dual: bool) -> io::Result<()> {
 /// Whether the kernel believes what routers answer about IPv6 paths. It has to when a path does not
 /// carry the smallest packets that the interface may have: only the sender can fragment IPv6, and the
 /// kernel knows no other way to be told for one destination.
-pub(crate) struct PathErrors(Vec<std::net::UdpSocket>);
+#[derive(Clone)]
+pub(crate) struct PathErrors {
+    sockets: Arc<[std::net::UdpSocket]>,
+    /// How many of those who share this believe them.
+    believers: Arc<AtomicUsize>,
+}
 
 impl PathErrors {
     /// To these sockets.
     pub(crate) fn to<'a>(
         sockets: impl Iterator<Item = &'a std::net::UdpSocket>,
     ) -> io::Result<Self> {
-        let copies: io::Result<_> = sockets.map(std::net::UdpSocket::try_clone).collect();
-        Ok(Self(copies?))
+        let copies: io::Result<Vec<_>> = sockets.map(std::net::UdpSocket::try_clone).collect();
+        Ok(Self {
+            sockets: copies?.into(),
+            believers: Arc::default(),
+        })
     }
 
-    /// Whether they count from now on.
+    /// Whether one of those who share this believes them from now on; it says so once for each change. They count
+    /// while anybody does.
     pub(crate) fn believe(&self, believe: bool) -> io::Result<()> {
+        let change = |more| match more {
+            true => self.believers.fetch_add(1, Ordering::Relaxed),
+            false => self.believers.fetch_sub(1, Ordering::Relaxed) - 1,
+        };
+        if change(believe) > 0 {
+            return Ok(());
+        }
+        let set = self.set(believe);
+        if set.is_err() {
+            change(!believe);
+        }
+        set
+    }
+
+    fn set(&self, believe: bool) -> io::Result<()> {
         let mode = if believe {
             libc::IPV6_PMTUDISC_DONT
         } else {
             libc::IPV6_PMTUDISC_OMIT
         };
-        for socket in &self.0 {
+        for socket in &*self.sockets {
             if socket.local_addr()?.is_ipv6() {
                 set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, mode)?;
             }

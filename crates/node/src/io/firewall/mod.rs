@@ -11,7 +11,7 @@ mod rules;
 mod tests;
 
 use super::rights::{self, Keep};
-pub(crate) use rules::Scope;
+pub(crate) use rules::{Beside, Scope};
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,12 +44,13 @@ pub(crate) enum FirewallState {
 /// The table's keeper.
 pub(crate) struct Firewall {
     state: Arc<Mutex<FirewallState>>,
-    /// Dropped without a word, the table stays as it is.
     orders: Sender<Order>,
     /// Hung up when the rules are there, and when they cannot be had.
     installed: oneshot::Receiver<()>,
     /// Hung up when the thread has ended.
     ended: Receiver<()>,
+    /// Whether the table goes with this.
+    is_on_trial: bool,
 }
 
 /// An order to the keeper.
@@ -57,6 +58,8 @@ enum Order {
     /// The interface was made anew and has this index now. The sender is dropped when the rules say so, or when it
     /// is clear that there are none.
     Follow(u32, Sender<()>),
+    /// These are the node's other segments now.
+    Beside(Vec<Beside>),
     /// The node stops as asked.
     Stop,
     /// The node could not start: nothing is left behind.
@@ -64,7 +67,8 @@ enum Order {
 }
 
 impl Firewall {
-    /// Installs the rules, or finds out why they cannot be had, and keeps them; [`Self::installed`] says when.
+    /// Installs the rules, or finds out why they cannot be had, and keeps them there; [`Self::installed`] says when.
+    /// They go when this is dropped before [`Self::keep`].
     ///
     /// # Errors
     /// When no thread can be had. A missing firewall is no error: the node runs, and says so.
@@ -96,6 +100,7 @@ impl Firewall {
             orders,
             installed,
             ended,
+            is_on_trial: true,
         })
     }
 
@@ -115,23 +120,39 @@ impl Firewall {
         FirewallFollower(self.orders.clone())
     }
 
+    /// These are the node's other segments from now on: nothing goes from one to the other.
+    pub(crate) fn set_beside(&self, beside: Vec<Beside>) {
+        // The thread ends only by an order, and after it.
+        let _ = self.orders.send(Order::Beside(beside));
+    }
+
+    /// The table is in use. Dropped from now on without a word, it stays as it is.
+    pub(crate) fn keep(&mut self) {
+        self.is_on_trial = false;
+    }
+
     /// The node stops as asked: the table goes, or with `keep` the part that fails closed stays.
-    pub(crate) fn stop(self) {
+    pub(crate) fn stop(mut self) {
+        self.is_on_trial = false;
         self.end(Order::Stop);
     }
 
-    /// The node could not start: the table goes.
-    pub(crate) fn undo(self) {
-        self.end(Order::Undo);
-    }
-
-    fn end(self, order: Order) {
+    fn end(&self, order: Order) {
         // The thread ends only by an order, and after it.
         let _ = self.orders.send(order);
         if self.ended.recv_timeout(STOP_TIME) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!(
                 "nft does not answer: firewall rules may be left; the next start replaces them"
             );
+        }
+    }
+}
+
+impl Drop for Firewall {
+    fn drop(&mut self) {
+        // It was raised for something that has not come.
+        if self.is_on_trial {
+            self.end(Order::Undo);
         }
     }
 }
@@ -196,6 +217,7 @@ impl Keeper {
                     self.follow(index);
                     drop(done);
                 }
+                Ok(Order::Beside(beside)) => self.apart_from(beside),
                 Ok(order @ (Order::Stop | Order::Undo)) => return self.end(&order),
             }
         }
@@ -236,6 +258,18 @@ impl Keeper {
         }
     }
 
+    fn apart_from(&mut self, beside: Vec<Beside>) {
+        if self.scope.beside == beside {
+            return;
+        }
+        self.scope.beside = beside;
+        if self.mode != FirewallMode::Off
+            && let Err(error) = self.install()
+        {
+            self.failed(&error);
+        }
+    }
+
     fn install(&mut self) -> Result<(), nft::NftError> {
         nft::load(&rules::all(&self.scope))?;
         self.installed = true;
@@ -246,7 +280,7 @@ impl Keeper {
 
     fn end(&self, order: &Order) {
         match (self.mode, order) {
-            (FirewallMode::Off, _) | (_, Order::Follow(..)) => {}
+            (FirewallMode::Off, _) | (_, Order::Follow(..) | Order::Beside(_)) => {}
             (FirewallMode::Keep, Order::Stop) => {
                 if let Err(error) = nft::load(&rules::fail_closed(&self.scope)) {
                     tracing::warn!(%error, "firewall rules could not be reduced to those that stay");

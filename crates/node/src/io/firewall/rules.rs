@@ -17,9 +17,20 @@ pub(crate) struct Scope {
     pub(crate) v6: (Ipv6Addr, u8),
     /// UDP port of the WireGuard sockets.
     pub(crate) listen_port: u16,
-    /// Indices of this node's other mesh interfaces, as far as they were there first: of two tables that could
-    /// keep a pair of segments apart, the younger does.
-    pub(crate) beside: Vec<u32>,
+    /// This node's other segments.
+    pub(crate) beside: Vec<Beside>,
+}
+
+/// Another segment of this node. It is known by the name of its interface, which may be made anew with another index,
+/// and by its ranges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Beside {
+    /// Name of its interface.
+    pub(crate) interface: String,
+    /// An address in it and the prefix of the range.
+    pub(crate) v4: (Ipv4Addr, u8),
+    /// The same.
+    pub(crate) v6: (Ipv6Addr, u8),
 }
 
 /// Name of the table for an interface. nft takes letters, digits, points and dashes in a name; every
@@ -156,14 +167,24 @@ fn crossing(scope: &Scope) -> String {
     if beside.is_empty() {
         return String::new();
     }
-    let others: Vec<String> = beside.iter().map(u32::to_string).collect();
-    let others = others.join(", ");
+    let mut rules = String::new();
+    for Beside { interface, v4, v6 } in beside {
+        let ((v4, v4_len), (v6, v6_len)) = (*v4, *v6);
+        let (v4, v6) = (bounds_v4(v4, v4_len).0, base_v6(v6, v6_len));
+        let _ = write!(
+            rules,
+            "    iif {index} oifname \"{interface}\" drop\n    \
+                 iifname \"{interface}\" oif {index} drop\n    \
+                 iif {index} ip daddr {v4}/{v4_len} drop\n    \
+                 oif {index} ip saddr {v4}/{v4_len} drop\n    \
+                 iif {index} ip6 daddr {v6}/{v6_len} drop\n    \
+                 oif {index} ip6 saddr {v6}/{v6_len} drop\n"
+        );
+    }
     format!(
         "  chain crossing {{\n    \
-           type filter hook forward priority filter + 10; policy accept;\n    \
-           iif {index} oif {{ {others} }} drop\n    \
-           iif {{ {others} }} oif {index} drop\n  \
-         }}\n"
+           type filter hook forward priority filter + 10; policy accept;\n\
+         {rules}  }}\n"
     )
 }
 
@@ -261,11 +282,24 @@ mod tests {
             !all(&alone).contains("crossing"),
             "there is nothing to cross to"
         );
-        let beside = vec![3, 5];
+        let beside = |interface: &str, third| Beside {
+            interface: interface.into(),
+            v4: ([10, third, 3, 4].into(), 16),
+            v6: (Ipv6Addr::new(0xFD00, third.into(), 0, 0, 0, 0, 0, 9), 64),
+        };
+        let beside = vec![beside("mesh-a", 80), beside("mesh-b", 81)];
         let scope = Scope { beside, ..alone };
         for script in [all(&scope), fail_closed(&scope)] {
-            assert!(script.contains("iif 7 oif { 3, 5 } drop"), "{script}");
-            assert!(script.contains("iif { 3, 5 } oif 7 drop"), "{script}");
+            for rule in [
+                "iif 7 oifname \"mesh-a\" drop",
+                "iifname \"mesh-b\" oif 7 drop",
+                "iif 7 ip daddr 10.80.0.0/16 drop",
+                "oif 7 ip saddr 10.81.0.0/16 drop",
+                "iif 7 ip6 daddr fd00:50::/64 drop",
+                "oif 7 ip6 saddr fd00:51::/64 drop",
+            ] {
+                assert!(script.contains(rule), "{rule}: {script}");
+            }
         }
     }
 

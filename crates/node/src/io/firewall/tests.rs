@@ -149,7 +149,11 @@ fn nothing_crosses_from_one_mesh_interface_to_another_whatever_the_machine_forwa
             crosses(&one, &two, &honest[0]),
             "neither table knows of the other"
         );
-        two.scope.beside = vec![one.scope.index];
+        two.scope.beside = vec![rules::Beside {
+            interface: one.scope.interface.clone(),
+            v4: one.scope.v4,
+            v6: one.scope.v6,
+        }];
         nft::load(&rules::all(&two.scope)).expect("nft takes the rules");
         let back = [packet_v4(v4(2, 9), v4(1, 9)), packet_v6(v6(2, 9), v6(1, 9))];
         // The address of a third machine, as a source that was translated would be.
