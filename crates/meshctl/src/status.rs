@@ -9,7 +9,7 @@ use crate::units;
 use crate::words::{control, held, membership};
 use wire::admin::{
     Control, ControllerStatus, FirewallState, FirewallStatus, InterfaceState, InterfaceStatus,
-    NodeDaemonStatus, PeerStatus, PingStatus, RulesInForce, Status,
+    NodeDaemonStatus, NodeRoutes, PeerStatus, PingStatus, RulesInForce, Status,
 };
 use wire::rules::Traffic;
 
@@ -189,6 +189,9 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
     fields.maybe("firewall", status.interface.as_ref().map(firewall));
     fields.maybe("underlay", status.interface.as_ref().and_then(underlay));
     fields.maybe("keepalive", keepalive(status));
+    for line in status.routes.iter().flat_map(routes) {
+        fields.field("route", line);
+    }
     fields.field(
         "addresses",
         format!("{} {}", or_dash(status.v4), or_dash(status.v6)),
@@ -259,6 +262,36 @@ fn firewall(interface: &InterfaceStatus) -> String {
         None => words.to_owned(),
         Some(reason) => format!("{words} ({reason})"),
     }
+}
+
+/// The networks behind nodes, a line each.
+fn routes(routes: &NodeRoutes) -> Vec<String> {
+    let words = |reason: &Option<String>| match reason {
+        Some(reason) => format!(": {reason}"),
+        None => String::new(),
+    };
+    let own = routes.own.iter().map(|it| {
+        let state = if it.in_force {
+            "carried"
+        } else {
+            "not in force"
+        };
+        format!(
+            "{} behind this node, {state}{}",
+            it.prefix,
+            words(&it.reason)
+        )
+    });
+    let peers = routes.peers.iter().map(|it| {
+        let state = if it.routed { "routed" } else { "NOT ROUTED" };
+        format!(
+            "{} behind {}, {state}{}",
+            it.prefix,
+            it.node,
+            words(&it.reason)
+        )
+    });
+    own.chain(peers).collect()
 }
 
 /// Whether peers hear from the node even if it has nothing to say.

@@ -60,7 +60,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use wire::message::Refusal;
-use wire::{Ask, HostPort, NodeName, SegmentName, Token};
+use wire::{Ask, HostPort, NodeName, Prefix, SegmentName, Token};
 
 /// A node's settings.
 #[derive(Debug)]
@@ -88,6 +88,11 @@ pub struct Config {
     pub mtu: Mtu,
     /// How long a peer may hear nothing.
     pub keepalive: Keepalive,
+    /// Networks behind this node, which it carries packets for where an operator approves; they keep
+    /// [`wire::prefix::check_list`].
+    pub advertise_routes: Vec<Prefix>,
+    /// Whether packets go to networks behind peers.
+    pub accept_routes: bool,
     /// TUN back end.
     pub tun_backend: Backend,
     /// Which offloads may be used.

@@ -4,10 +4,22 @@
 //! Refuses a network that holds an address of the underlay, whose packets would enter the tunnel that they carry, and
 //! one of which this machine has a route of its own, to all or to a part: what is connected here is not taken away.
 
+use agent::InSegment;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use tunnel::Range;
+use wire::admin::{NodeRoutes, OwnRoute, PeerRoute};
 use wire::{NodeName, Prefix};
+
+/// A node's own terms, from its configuration.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Terms {
+    /// Networks behind it that it carries packets for.
+    pub(crate) offers: Vec<Prefix>,
+    /// Whether packets go to networks behind peers.
+    pub(crate) accepts: bool,
+}
 
 /// A network behind a peer, by the epoch in force.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +63,92 @@ pub(crate) struct Outcome {
     pub(crate) unrouted: Option<Unrouted>,
 }
 
+impl Terms {
+    /// The offers, as the tunnel takes them.
+    pub(crate) fn ranges(&self) -> Vec<Range> {
+        let offers = self.offers.iter();
+        let range = |it: &Prefix| Range::new(it.address(), it.length());
+        offers.map(range).collect()
+    }
+
+    /// The networks behind peers that packets are to go to; none past the end of a lease that closes.
+    pub(crate) fn behind_peers(&self, seen: InSegment<'_>) -> Vec<Network> {
+        let view = seen.view();
+        let is_member = seen.is_member() == Some(true);
+        let update = view.update.filter(|_| is_member && self.accepts);
+        let own = seen.place().node;
+        let members = update.into_iter().flat_map(|update| {
+            let connected = move |it: &&wire::Member| update.connects(&own, &it.node);
+            let routers = update.roster.iter().filter(|it| !it.routes.is_empty());
+            routers.filter(move |it| it.node != own).filter(connected)
+        });
+        let networks = members.flat_map(|member| {
+            member.routes.iter().map(|prefix| Network {
+                prefix: *prefix,
+                node: member.name.clone(),
+            })
+        });
+        networks.collect()
+    }
+
+    /// Whether the controller has something to hear of the offers: there are some, or the epoch in force has others.
+    pub(crate) fn is_news(&self, seen: InSegment<'_>) -> bool {
+        let update = seen.view().update;
+        let given = update.map_or(&[][..], |it| it.routes_of(&seen.place().node));
+        !self.offers.is_empty() || !given.is_empty()
+    }
+
+    /// How all of it stands in a segment, with the `outcomes` of its keeper; `None` where it has to do with none.
+    /// `forwards` says of a family, IPv4 or not, whether the kernel passes packets on.
+    pub(crate) fn status(
+        &self,
+        seen: InSegment<'_>,
+        outcomes: Vec<Outcome>,
+        forwards: impl Fn(bool) -> Option<bool>,
+    ) -> Option<NodeRoutes> {
+        if self.offers.is_empty() && !self.accepts {
+            return None;
+        }
+        let update = seen
+            .view()
+            .update
+            .filter(|_| seen.is_member() == Some(true));
+        let given = update.map_or(&[][..], |it| it.routes_of(&seen.place().node));
+        let own = self.offers.iter().map(|prefix| {
+            let in_force = given.contains(prefix);
+            let is_v4 = prefix.address().is_ipv4();
+            OwnRoute {
+                prefix: *prefix,
+                in_force,
+                reason: match (update, in_force) {
+                    (None, _) => Some(NO_MEMBER.to_owned()),
+                    (Some(_), false) => Some(UNAPPROVED.to_owned()),
+                    (Some(_), true) if forwards(is_v4) == Some(false) => Some(
+                        if is_v4 {
+                            NO_FORWARDING_V4
+                        } else {
+                            NO_FORWARDING_V6
+                        }
+                        .to_owned(),
+                    ),
+                    (Some(_), true) => None,
+                },
+            }
+        });
+        let peers = outcomes.into_iter().map(|it| PeerRoute {
+            prefix: it.network.prefix,
+            node: it.network.node,
+            routed: it.unrouted.is_none(),
+            reason: it.unrouted.map(|it| it.to_string()),
+        });
+        Some(NodeRoutes {
+            accepts: self.accepts,
+            own: own.collect(),
+            peers: peers.collect(),
+        })
+    }
+}
+
 impl Networks {
     /// Each network, with the reason against it if these routes, or the underlay, are one.
     pub(crate) fn judge(&self, present: &[Present]) -> Vec<Outcome> {
@@ -90,6 +188,14 @@ impl fmt::Display for Unrouted {
         }
     }
 }
+
+const NO_MEMBER: &str = "this node is no member";
+const UNAPPROVED: &str =
+    "not approved: `meshctl route approve` at the controller, or another node or segment has it";
+const NO_FORWARDING_V4: &str =
+    "the kernel does not forward IPv4 from the mesh: sysctl net.ipv4.ip_forward=1";
+const NO_FORWARDING_V6: &str =
+    "the kernel does not forward IPv6: sysctl net.ipv6.conf.all.forwarding=1";
 
 #[cfg(test)]
 mod tests {

@@ -853,6 +853,9 @@ pub struct NodeDaemonStatus {
     /// The segment's rules; `None`: all members connect, and everything passes between them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<RulesInForce>,
+    /// Networks behind nodes; `None`: the node neither offers nor accepts any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<NodeRoutes>,
     /// Packets that were not carried, by reason; every reason is there from zero.
     pub dropped: BTreeMap<String, u64>,
     /// Every segment that the node is in, by name. Empty where that is the one of a mesh without others. The fields
@@ -891,6 +894,9 @@ pub struct NodeSegmentStatus {
     /// The segment's rules; `None`: all members connect, and everything passes between them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<RulesInForce>,
+    /// Networks behind nodes; `None`: the node neither offers nor accepts any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<NodeRoutes>,
     /// Packets that were not carried, by reason; every reason is there from zero.
     pub dropped: BTreeMap<String, u64>,
 }
