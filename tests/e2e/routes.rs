@@ -85,7 +85,10 @@ fn a_host_behind_a_router_is_reached_until_the_router_is_evicted() {
     let mut mesh = mesh();
     mesh.wait_until("the routes are offered", |mesh| {
         let list: Vec<RouteStatus> = mesh.ask(CONTROLLER, &["route", "list"]);
-        list.iter().filter(|it| it.advertised && !it.approved).count() == 3
+        list.iter()
+            .filter(|it| it.advertised && !it.approved)
+            .count()
+            == 3
     });
     assert!(routed(&mesh, "node-a").is_empty(), "nobody has approved");
     for prefix in [LAN_V4, LAN_V6] {
@@ -99,8 +102,10 @@ fn a_host_behind_a_router_is_reached_until_the_router_is_evicted() {
     let own = routes(&mesh, "node-b").own;
     assert!(own.iter().all(|it| it.in_force), "{own:?}");
     assert!(
-        own.iter()
-            .all(|it| it.reason.as_ref().is_some_and(|it| it.contains("does not forward"))),
+        own.iter().all(|it| it
+            .reason
+            .as_ref()
+            .is_some_and(|it| it.contains("does not forward"))),
         "{own:?}"
     );
     forward(&mesh);
@@ -178,7 +183,12 @@ fn no_route_takes_the_underlay_or_a_network_of_the_machine_away_and_the_status_s
     own.ip("link add lan0 type bridge");
     own.ip("addr add 10.1.9.1/24 dev lan0");
     own.ip("link set lan0 up");
-    for prefix in ["198.18.0.0/24", "198.18.1.0/24", "10.1.0.0/16", "10.2.0.0/16"] {
+    for prefix in [
+        "198.18.0.0/24",
+        "198.18.1.0/24",
+        "10.1.0.0/16",
+        "10.2.0.0/16",
+    ] {
         approve(&mesh, "node-b", prefix);
     }
     mesh.wait_until("the harmless one is routed", |mesh| {
@@ -194,8 +204,14 @@ fn no_route_takes_the_underlay_or_a_network_of_the_machine_away_and_the_status_s
     let said = reason(&mesh, "198.18.1.0/24");
     assert!(said.contains("it holds 198.18.1.2"), "{said}");
     let said = reason(&mesh, "10.1.0.0/16");
-    assert!(said.contains("route of its own to 10.1.9.0/24 by lan0"), "{said}");
-    assert!(mesh.log("node-a").contains("no packets are routed to the network"));
+    assert!(
+        said.contains("route of its own to 10.1.9.0/24 by lan0"),
+        "{said}"
+    );
+    assert!(
+        mesh.log("node-a")
+            .contains("no packets are routed to the network")
+    );
     assert!(mesh.all_reach(&["node-a", "node-b"]), "the tunnel stands");
 
     // The machine's own network goes, and the route comes; and the other way round.

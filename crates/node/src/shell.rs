@@ -512,10 +512,10 @@ impl Shell {
             underlay.clone_from(&self.controllers);
             for segment in self.segments.values() {
                 let snapshot = segment.snapshot(&self.data).await;
-                let peers = snapshot.as_ref().map_or(&[][..], |it| &it.peers);
-                let seen = self.agent.segment(segment.place.segment);
-                let destinations = seen.map(|it| it.destinations(peers)).into_iter().flatten();
-                underlay.extend(destinations.map(|it| it.ip().to_canonical()));
+                // Not all the places where they are said to be: a router has an address in its own network.
+                let peers = snapshot.iter().flat_map(|it| &it.peers);
+                let endpoints = peers.filter_map(|peer| peer.endpoint?.udp());
+                underlay.extend(endpoints.map(|it| it.ip().to_canonical()));
             }
         }
         for (segment, behind_peers) in all {

@@ -150,7 +150,7 @@ impl Tunnel {
         peer.ok_or(DropReason::NoRoute)
     }
 
-    /// The peer that an address outside the mesh is behind. Where a peer is reached, nobody is sent to by way of a
+    /// The peer that an address outside the mesh is behind. Where a peer is reached, nothing is sent by way of a
     /// peer: this node's own datagrams would come back by the TUN device, and be sealed once more with every turn.
     fn network(&self, destination: IpAddr) -> Option<PeerId> {
         let peer = self.networks.owner(destination)?;

@@ -26,7 +26,7 @@ pub(crate) struct Endpoints(Mutex<Counts>);
 #[derive(Default)]
 struct Counts {
     paths: HashMap<Path, usize>,
-    /// By their addresses alone.
+    /// The addresses that packets go to.
     hosts: HashMap<IpAddr, usize>,
 }
 
@@ -113,10 +113,14 @@ impl Whereabouts {
     fn move_to(&mut self, endpoint: Option<Path>, endpoints: &Endpoints) {
         self.here = None;
         let before = std::mem::replace(&mut self.endpoint, endpoint);
-        endpoint.into_iter().for_each(|after| endpoints.add(after));
-        before
-            .into_iter()
-            .for_each(|before| endpoints.remove(before));
+        endpoint.into_iter().for_each(|after| {
+            endpoints.add(after);
+            endpoints.add_host(after);
+        });
+        before.into_iter().for_each(|before| {
+            endpoints.remove(before);
+            endpoints.remove_host(before);
+        });
     }
 
     /// The peer is said to be at `candidates`, best first. A place where it was heard stays preferred,
@@ -162,22 +166,26 @@ impl Endpoints {
         self.counts().paths.contains_key(&endpoint)
     }
 
-    /// Whether any is at this address.
+    /// Whether packets to any go to this address.
     pub(crate) fn has_host(&self, address: IpAddr) -> bool {
         self.counts().hosts.contains_key(&address.to_canonical())
     }
 
     fn add(&self, endpoint: Path) {
-        let mut counts = self.counts();
-        *counts.paths.entry(endpoint).or_default() += 1;
-        let host = endpoint.ip().to_canonical();
-        *counts.hosts.entry(host).or_default() += 1;
+        *self.counts().paths.entry(endpoint).or_default() += 1;
     }
 
     fn remove(&self, endpoint: Path) {
-        let mut counts = self.counts();
-        take_one(&mut counts.paths, &endpoint);
-        take_one(&mut counts.hosts, &endpoint.ip().to_canonical());
+        take_one(&mut self.counts().paths, &endpoint);
+    }
+
+    fn add_host(&self, endpoint: Path) {
+        let host = endpoint.ip().to_canonical();
+        *self.counts().hosts.entry(host).or_default() += 1;
+    }
+
+    fn remove_host(&self, endpoint: Path) {
+        take_one(&mut self.counts().hosts, &endpoint.ip().to_canonical());
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
