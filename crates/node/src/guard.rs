@@ -57,6 +57,8 @@ pub(crate) struct Parts {
 pub(crate) struct Guard {
     orders: mpsc::UnboundedSender<Order>,
     condition: watch::Receiver<Condition>,
+    /// Not orders: each of those puts off the look that is due without news.
+    networks: watch::Sender<Networks>,
     outcomes: watch::Receiver<Vec<Outcome>>,
 }
 
@@ -65,8 +67,6 @@ enum Order {
     Mtu(u32, oneshot::Sender<Result<(), InterfaceError>>),
     /// Other routes to narrow peers, and the least packet that super-packets are made for, if it is another.
     Hold(Routes, Option<u32>, oneshot::Sender<io::Result<()>>),
-    /// Other networks behind peers, or another underlay.
-    Networks(Networks),
     /// The interface is about to go, as it should.
     Stop(oneshot::Sender<()>),
 }
@@ -80,6 +80,7 @@ impl Guard {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (publish, condition) = watch::channel(Condition::default());
         let (publish_outcomes, outcomes) = watch::channel(Vec::new());
+        let (networks, wanted_networks) = watch::channel(Networks::default());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -92,7 +93,7 @@ impl Guard {
                 restraint: Restraint::default(),
                 told: Vec::new(),
                 asked: Duration::ZERO,
-                networks: Networks::default(),
+                networks: wanted_networks,
                 is_swept: false,
                 publish,
                 publish_outcomes,
@@ -104,6 +105,7 @@ impl Guard {
         Ok(Self {
             orders,
             condition,
+            networks,
             outcomes,
         })
     }
@@ -120,8 +122,11 @@ impl Guard {
 
     /// Routes packets to networks behind peers, and to none but these.
     pub(crate) fn route(&self, networks: Networks) {
-        // A keeper that has ended routes nothing: the interface goes.
-        let _ = self.orders.send(Order::Networks(networks));
+        self.networks.send_if_modified(|before| {
+            let changed = *before != networks;
+            *before = networks;
+            changed
+        });
     }
 
     /// Gives the interface another MTU, which it keeps from then on.
@@ -162,7 +167,7 @@ struct Keeper {
     /// When the ways were asked for, on the boot-time clock.
     asked: Duration,
     /// Those that are to be routed.
-    networks: Networks,
+    networks: watch::Receiver<Networks>,
     /// Whether routes of an earlier process are gone.
     is_swept: bool,
     publish: watch::Sender<Condition>,
@@ -175,6 +180,8 @@ enum Wake {
     News,
     /// Other peers.
     Targets,
+    /// Other networks behind them, or another underlay.
+    Networks,
     Time,
 }
 
@@ -195,6 +202,7 @@ impl Keeper {
                     None => return,
                 },
                 Some(()) = news.recv() => Wake::News,
+                Ok(()) = self.networks.changed() => Wake::Networks,
                 Ok(()) = self.parts.targets.changed() => Wake::Targets,
                 () = sleep(sleep_for) => Wake::Time,
             };
@@ -212,8 +220,8 @@ impl Keeper {
                     let _ = answer.send(self.hold(routes, least).await);
                     continue;
                 }
-                Wake::Order(Order::Networks(networks)) => {
-                    self.set_networks(networks).await;
+                Wake::Networks => {
+                    self.follow_networks().await;
                     continue;
                 }
                 Wake::Targets => {}
@@ -278,7 +286,6 @@ impl Keeper {
                 Order::Mtu(mtu, answer) => {
                     let _ = answer.send(self.set_mtu(mtu).await);
                 }
-                Order::Networks(networks) => self.set_networks(networks).await,
                 Order::Hold(routes, least, answer) => {
                     let _ = answer.send(self.hold(routes, least).await);
                 }
@@ -313,13 +320,6 @@ impl Keeper {
         set
     }
 
-    async fn set_networks(&mut self, networks: Networks) {
-        if self.networks != networks {
-            self.networks = networks;
-            self.follow_networks().await;
-        }
-    }
-
     /// Has the kernel's routes be those of the networks, and says what became of each. The kernel's own routes may
     /// have changed, and somebody may have removed one of ours.
     async fn follow_networks(&mut self) {
@@ -329,7 +329,8 @@ impl Keeper {
             own: [wanted.v4.0.into(), wanted.v6.0.into()],
             carries: self.publish.borrow().carries,
         };
-        let outcomes = match networks::follow(exit, &self.networks).await {
+        let networks = self.networks.borrow_and_update().clone();
+        let outcomes = match networks::follow(exit, &networks).await {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 tracing::debug!(%error, "routes to networks behind peers cannot be looked at");
@@ -371,7 +372,7 @@ impl Keeper {
         if may {
             mended.extend(self.routes(&condition).await);
         }
-        if !self.is_swept || !self.networks.behind_peers.is_empty() {
+        if !self.is_swept || !self.networks.borrow().behind_peers.is_empty() {
             self.follow_networks().await;
         }
         if !mended.is_empty() {
