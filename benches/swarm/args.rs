@@ -17,6 +17,8 @@ pub(crate) struct Args {
     /// Handshakes under way at a time in this process.
     pub(crate) dials: usize,
     pub(crate) slow: usize,
+    /// Every node verifies the signature of every update.
+    pub(crate) each: bool,
     pub(crate) epoch_seconds: u64,
     pub(crate) evidence_every: Duration,
     /// Sizes of `grow`.
@@ -36,6 +38,7 @@ impl Args {
             share: 8,
             dials: 128,
             slow: 100,
+            each: false,
             epoch_seconds: 3_600,
             evidence_every: Duration::from_secs(60),
             sizes: vec![10, 100, 1_000],
@@ -54,6 +57,7 @@ impl Args {
             match word.as_str() {
                 "--bench" => {}
                 "--test" => args.is_test = true,
+                "--each" => args.each = true,
                 "--nodes" => args.nodes = number()?,
                 "--rounds" => args.rounds = number()?,
                 "--seconds" => args.seconds = number()? as u64,
@@ -72,7 +76,7 @@ impl Args {
                 }
                 other if other.starts_with('-') => bail!(
                     "{other} is no option: --nodes, --rounds, --seconds, --share, --dials, --slow, --sizes, \
-                     --epoch-seconds, --evidence-seconds, --patience, --test"
+                     --epoch-seconds, --evidence-seconds, --patience, --each, --test"
                 ),
                 _ => args.scenarios.push(word),
             }

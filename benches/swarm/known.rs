@@ -1,21 +1,26 @@
 //! Updates that this process has verified, so that ten thousand nodes need not hold ten thousand rosters.
 //!
 //! A node that receives an update whose bytes are those of one here, signature included, shares that one: the same
-//! bytes have the same value, the same digest and break the same rules. The signature over them is verified by
-//! every node all the same, because that is what a node pays for an epoch. Marks and checkpoints are verified once
-//! for the same bytes; consistency proofs, which differ from node to node, by every node.
+//! bytes have the same value, the same digest, break the same rules and were signed by the same key. Signatures are
+//! therefore verified once for the same bytes, those of marks and checkpoints too. A fleet's nodes have a processor
+//! each for that; here it would be taken from the controller. With `--each` every node verifies the signature of every
+//! update. Consistency proofs, which differ from node to node, are checked by every node.
 
 use anyhow::Context as _;
 use keys::AuthorityId;
 use ledger::Checkpoint;
 use ledger::note::{Note, Verifier};
 use std::sync::{Arc, Mutex, PoisonError};
+use wire::endpoints::Entries;
 use wire::log::LogEnd;
 use wire::{Changes, EpochUpdate, Mark, Signed, Verified, VerifyError};
 
 /// Everything that was verified.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
+    /// Every node verifies the signature of every update.
+    each_verifies: bool,
+    places: Mutex<Vec<Entries>>,
     updates: Mutex<Vec<Arc<Update>>>,
     /// The updates that were put together, with the changes that make them.
     made: Mutex<Vec<(Changes, Arc<Update>)>>,
@@ -38,15 +43,26 @@ struct End {
 }
 
 impl Known {
+    pub(crate) fn new(each_verifies: bool) -> Self {
+        Self {
+            each_verifies,
+            ..Self::default()
+        }
+    }
+
     /// Verifies an update.
     pub(crate) fn update(
         &self,
         signed: Signed<EpochUpdate>,
         trusted: &[AuthorityId],
     ) -> Result<Arc<Update>, VerifyError> {
-        let candidates = lock(&self.updates).clone();
-        if let Some(known) = candidates.into_iter().rev().find(|it| it.signed == signed) {
-            return known.vouched(trusted);
+        let known = lock(&self.updates)
+            .iter()
+            .rev()
+            .find(|it| it.signed == signed)
+            .cloned();
+        if let Some(known) = known {
+            return self.vouched(known, trusted);
         }
         let verified = signed.verify(trusted)?;
         let update = Arc::new(Update { signed, verified });
@@ -64,9 +80,13 @@ impl Known {
         let base = changes.base()?;
         let base = held.iter().find(|it| it.verified.digest() == base);
         let base = base.context("changes against an update that this node does not hold")?;
-        let made = lock(&self.made).clone();
-        if let Some((_, known)) = made.into_iter().rev().find(|(it, _)| it == changes) {
-            return Ok(known.vouched(trusted)?);
+        let mut known = lock(&self.made)
+            .iter()
+            .rev()
+            .find(|(it, _)| it == changes)
+            .cloned();
+        if let Some((_, known)) = known.take() {
+            return Ok(self.vouched(known, trusted)?);
         }
         let signed = changes.apply(|_| Some(&base.verified))?;
         let update = self.update(signed, trusted)?;
@@ -74,6 +94,28 @@ impl Known {
             &mut lock(&self.made),
             (changes.clone(), Arc::clone(&update)),
         );
+        Ok(update)
+    }
+
+    /// The list of places: decoded once for the same bytes.
+    pub(crate) fn places(&self, entries: &Entries) -> anyhow::Result<()> {
+        if lock(&self.places).iter().rev().any(|it| it == entries) {
+            return Ok(());
+        }
+        entries.decode()?;
+        keep(&mut lock(&self.places), entries.clone());
+        Ok(())
+    }
+
+    /// The same update for another node.
+    fn vouched(
+        &self,
+        update: Arc<Update>,
+        trusted: &[AuthorityId],
+    ) -> Result<Arc<Update>, VerifyError> {
+        if self.each_verifies {
+            update.signed.vouch(trusted, &update.verified.digest())?;
+        }
         Ok(update)
     }
 
@@ -104,14 +146,6 @@ impl Known {
         };
         keep(&mut lock(&self.ends), kept);
         Ok(end)
-    }
-}
-
-impl Update {
-    /// Verifies the signature once more, for another node.
-    fn vouched(self: Arc<Self>, trusted: &[AuthorityId]) -> Result<Arc<Self>, VerifyError> {
-        self.signed.vouch(trusted, &self.verified.digest())?;
-        Ok(self)
     }
 }
 

@@ -308,7 +308,7 @@ impl Node {
                 }
             }
             ToNode::Endpoints { entries, mark } => {
-                entries.decode()?;
+                self.world.known.places(&entries)?;
                 self.memory.told.splice(.., mark);
             }
             ToNode::EvidenceResult { refused, .. } => self.answered(refused),

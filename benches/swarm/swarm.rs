@@ -86,7 +86,7 @@ impl Swarm {
             address: controller.address,
             controller: token.controller,
             authorities: token.authorities.clone(),
-            known: Known::default(),
+            known: Known::new(args.each),
             counts: Counts::default(),
             dials: Semaphore::new(args.dials),
             evidence_every,

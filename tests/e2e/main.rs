@@ -25,6 +25,7 @@ mod revocation;
 mod rights;
 mod routes;
 mod secrets;
+mod segments;
 mod sources;
 mod startup;
 mod traffic;

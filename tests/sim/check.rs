@@ -1,9 +1,11 @@
 //! Safety: what must hold after every step, by the model. Every violation ends the run.
 
+use crate::carry;
 use crate::node::{Nature, State};
 use crate::packet;
 use crate::world::{Datagram, Taken, World};
 use keys::{Epoch, NodeId};
+use rand::Rng as _;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use tunnel::{Inbound, Path};
@@ -11,22 +13,28 @@ use tunnel::{Inbound, Path};
 impl World {
     /// The member machine and the tunnel of an honest node hold what the model says.
     pub(crate) fn check_node(&mut self, node: usize) {
-        let (subject, model) = (&self.nodes[node], &self.models[node]);
-        let view = subject.view();
+        for lane in 0..self.lanes() {
+            self.check_lane(node, lane);
+        }
+    }
+
+    fn check_lane(&mut self, node: usize, lane: usize) {
+        let (subject, model) = (&self.nodes[node], &self.models[node][lane]);
+        let view = subject.view(lane);
         let held = (view.update.map(|u| u.epoch), view.next.map(|u| u.epoch));
         assert_eq!(
             held,
             model.epochs(),
             "node {node}: epochs in force and next, and what they should be"
         );
-        let persisted = (subject.persisted.epoch, model.persisted());
+        let persisted = (subject.lanes[lane].persisted.epoch, model.persisted());
         assert_eq!(persisted.0, persisted.1, "node {node}: persisted epoch");
         if subject.nature != Nature::Honest {
             return;
         }
         let in_force = model.epochs().0.unwrap_or(Epoch(0));
         let clock = subject.clock(self.now);
-        let peers = subject.tunnel.snapshot(clock);
+        let peers = subject.lanes[lane].tunnel.snapshot(clock);
         for peer in &peers {
             let ahead = peer.session_epoch.is_some_and(|epoch| epoch > in_force);
             assert!(
@@ -52,9 +60,9 @@ impl World {
     }
 
     /// A packet was sealed.
-    pub(crate) fn check_sealed(&self, from: usize, to: usize) {
+    pub(crate) fn check_sealed(&self, lane: usize, from: usize, to: usize) {
         if self.nodes[from].nature == Nature::Honest {
-            let may = self.models[from].may_tell(&self.nodes[to].id, self.now);
+            let may = self.models[from][lane].may_tell(&self.nodes[to].id, self.now);
             assert!(
                 may,
                 "node {from} sealed a packet for {to}, which it may not reach"
@@ -65,6 +73,7 @@ impl World {
     /// A datagram leaves for an address; returns whose it is.
     pub(crate) fn check_leaving(
         &self,
+        lane: usize,
         from: usize,
         to: SocketAddr,
         datagram: &[u8],
@@ -74,7 +83,7 @@ impl World {
         let is_cookie = datagram.first() == Some(&3);
         if self.nodes[from].nature == Nature::Honest && !is_cookie {
             let receiver = receiver.expect("an honest node answers the attacker");
-            let may = self.models[from].may_approach(&self.nodes[receiver].id);
+            let may = self.models[from][lane].may_approach(&self.nodes[receiver].id);
             assert!(may, "node {from} sends to {receiver}, which is no peer");
         }
         receiver
@@ -89,6 +98,11 @@ impl World {
         let (from, again) = (sent.from, std::mem::replace(&mut sent.delivered, true));
         assert!(!again, "packet {number} was delivered twice");
         assert_eq!(sent.to, node, "packet {number} came out elsewhere");
+        let lane = datagram.lane;
+        assert_eq!(
+            sent.lane, lane,
+            "packet {number} came out of another segment"
+        );
         let v6 = source.is_ipv6();
         self.counts.delivered += 1;
         if self.nodes[node].nature != Nature::Honest {
@@ -98,13 +112,13 @@ impl World {
             !sent.spoofed,
             "a packet of {from} with another's source came out at {node}"
         );
-        assert_eq!(source, self.nodes[from].address_inside(v6), "source");
+        assert_eq!(source, self.nodes[from].address_inside(lane, v6), "source");
         assert_eq!(
             destination,
-            self.nodes[node].address_inside(v6),
+            self.nodes[node].address_inside(lane, v6),
             "destination"
         );
-        let model = &self.models[node];
+        let model = &self.models[node][lane];
         let epochs = model.epochs();
         assert!(
             model.may_hear(&self.nodes[from].id, self.now),
@@ -116,6 +130,23 @@ impl World {
             "node {node} (in force and next: {epochs:?}) took a packet of {from} on a session of an \
              epoch that ends on {tag:02b}"
         );
+    }
+
+    /// A datagram of one segment, at the tunnel of another: it is nothing there.
+    pub(crate) fn check_apart(&mut self, node: usize, datagram: &Datagram) {
+        if self.lanes() < 2 || !self.rng.gen_bool(0.02) {
+            return;
+        }
+        let clock = self.nodes[node].clock(self.now);
+        let mut out = vec![0; datagram.bytes.len()];
+        let other = (datagram.lane + 1) % self.lanes();
+        let tunnel = &mut self.nodes[node].lanes[other].tunnel;
+        let inbound = carry::receive(tunnel, datagram.from, &datagram.bytes, &mut out, clock);
+        assert!(
+            matches!(inbound, Inbound::Dropped(_)),
+            "node {node} took a datagram of another segment: {inbound:?}"
+        );
+        self.counts.strays_refused += 1;
     }
 
     /// A datagram came a second time, from elsewhere.
@@ -134,7 +165,7 @@ impl World {
         if self.nodes[node].nature != Nature::Honest || self.nodes[node].state != State::Up {
             return;
         }
-        let lineage = self.models[node].lineage(&self.nodes[datagram.sender].id);
+        let lineage = self.models[node][datagram.lane].lineage(&self.nodes[datagram.sender].id);
         let taken = Taken {
             datagram: Datagram {
                 again: true,

@@ -7,7 +7,10 @@ use controller::clock::Now;
 use controller::engine::{ConnectionId, Effect, Engine, Setup};
 use controller::log::{self, Log, Opened};
 use controller::operator::{Answer, Request};
-use keys::{AuthoritySecret, ControllerId, LogSecret, NodeId, NodeSecret, TokenSecret, WgSecret};
+use keys::{
+    AuthorityId, AuthoritySecret, ControllerId, LogSecret, NodeId, NodeSecret, SegmentId,
+    TokenSecret, WgSecret,
+};
 use policy::Policy;
 use rand::Rng as _;
 use std::collections::BTreeMap;
@@ -15,12 +18,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use wire::admin::TokenRequest;
 use wire::message::{Enrol, Refusal, Update};
-use wire::{Digest, EpochUpdate, NodeName, Place, ToController, ToNode, Token, frame};
+use wire::{
+    Digest, EpochUpdate, NodeName, Place, SegmentName, Signed, ToController, ToNode, Token, frame,
+};
 
 /// The controller.
 pub(crate) struct Controller {
     dir: tempfile::TempDir,
-    pub(crate) policy: Policy,
+    /// One for each segment.
+    pub(crate) policies: Vec<Policy>,
     pub(crate) authority: AuthoritySecret,
     log: LogSecret,
     /// `None` while it is down.
@@ -29,8 +35,8 @@ pub(crate) struct Controller {
     pub(crate) timer: Option<Duration>,
     connections: BTreeMap<ConnectionId, Connection>,
     last_connection: u64,
-    /// The newest update that went out.
-    pub(crate) published: Option<EpochUpdate>,
+    /// The newest update of each segment that went out.
+    pub(crate) published: BTreeMap<SegmentId, EpochUpdate>,
     pub(crate) seen: wire::fixtures::Seen,
     /// Every kind of update that was ever sent, as it was sent, for those who would send it again.
     pub(crate) sent: Vec<(usize, Vec<u8>)>,
@@ -44,10 +50,10 @@ struct Connection {
 }
 
 impl Controller {
-    pub(crate) fn new(policy: Policy) -> Self {
+    pub(crate) fn new(policies: Vec<Policy>) -> Self {
         let mut controller = Self {
             dir: directory(),
-            policy,
+            policies,
             authority: AuthoritySecret::generate(&mut rand_core::OsRng),
             log: LogSecret::generate(&mut rand_core::OsRng),
             engine: None,
@@ -55,7 +61,7 @@ impl Controller {
             timer: None,
             connections: BTreeMap::new(),
             last_connection: 0,
-            published: None,
+            published: BTreeMap::new(),
             seen: Default::default(),
             sent: Vec::new(),
         };
@@ -73,11 +79,7 @@ impl Controller {
         let Opened { log, fleet, epochs } = opened.expect("the log opens again");
         let authority = self.authority.expose_base64();
         let setup = Setup {
-            segments: controller::SegmentSetup::only(
-                self.policy.clone(),
-                (Ipv4Addr::new(10, 76, 0, 0), 16),
-                None,
-            ),
+            segments: self.segments(),
             advertise: vec!["192.0.2.1:7443".into()],
             controller: ControllerId([1; 32]),
             enrolment: Default::default(),
@@ -90,21 +92,43 @@ impl Controller {
         self.engine = Some(engine.expect("the engine starts"));
     }
 
-    /// Enrols a node through the front door.
+    fn segments(&self) -> Vec<controller::SegmentSetup> {
+        let names = self.names().into_iter();
+        let all = names.zip(&self.policies).zip(76..);
+        let setup = |((name, policy), range): ((_, &Policy), u8)| controller::SegmentSetup {
+            name,
+            policy: policy.clone(),
+            mesh_v4: (Ipv4Addr::new(10, range, 0, 0), 16),
+            mesh_v6: None,
+        };
+        all.map(setup).collect()
+    }
+
+    /// The names of the segments; the first has that of a mesh without others.
+    fn names(&self) -> Vec<SegmentName> {
+        let further = (1..self.policies.len()).map(|at| format!("segment-{at}").parse());
+        let further = further.map(|name| name.expect("a name"));
+        std::iter::once(SegmentName::default())
+            .chain(further)
+            .collect()
+    }
+
+    /// Enrols a node in all segments through the front door, with a key for each.
     pub(crate) fn enrol(
         &mut self,
         secret: &NodeSecret,
-        wg: &WgSecret,
+        keys: &[WgSecret],
         name: NodeName,
         now: Duration,
-    ) -> Place {
+    ) -> Vec<Place> {
+        let names = self.names();
         let now = clock(now);
         let engine = self.engine.as_mut().expect("it was started");
         let form = TokenRequest {
             name: Some(name),
             ttl_seconds: None,
             uses: None,
-            segments: Vec::new(),
+            segments: names.clone(),
         };
         let token = match engine.operator(Request::CreateToken(form), None, now) {
             Ok(Answer::Created(created)) => created.token.parse::<Token>().expect("a token"),
@@ -113,27 +137,28 @@ impl Controller {
         self.last_connection += 1;
         let id = ConnectionId(self.last_connection);
         engine.handle_connected(id, secret.public(), NOWHERE, now);
+        let asks = names.into_iter().zip(keys).map(|(name, wg)| wire::Ask {
+            name: Some(name),
+            wg: wg.public(),
+        });
         let enrol = Enrol {
             token: TokenSecret::from_bytes(*token.secret.expose()),
             name: None,
-            segments: vec![wire::Ask::unnamed(wg.public())],
+            segments: asks.collect(),
             addresses: Vec::new(),
         };
         engine.handle_message(id, ToController::Enrol(enrol), now);
-        let mut place = None;
+        let mut places = None;
         while let Some(effect) = engine.poll_effect() {
             if let Effect::Send(_, message) = effect
                 && let ToNode::Enrolled(enrolled) = *message
             {
                 let trusted = [self.authority.public()];
-                let enrolled = enrolled[0]
-                    .verify(&trusted)
-                    .expect("the authority signs it");
-                place = Some((*enrolled).clone());
+                places = Some(verified(&enrolled, &trusted));
             }
         }
         engine.handle_disconnected(id);
-        place.expect("the token was good")
+        places.expect("the token was good")
     }
 }
 
@@ -201,17 +226,20 @@ impl World {
         let message = self.controller.seen.whole(message, &trusted);
         if let ToNode::Update(Update { signed, .. }) = &message {
             let update = signed.verify(&trusted).expect("it was signed just now");
-            let newest = self.controller.published.as_ref().map(|u| u.epoch);
+            let published = &self.controller.published;
+            let newest = published.get(&update.segment).map(|u| u.epoch);
             if newest < Some(update.epoch) {
                 let evicted = |node: &NodeId| self.evicted.contains(node);
                 let kept = update.roster.iter().find(|member| evicted(&member.node));
                 assert!(kept.is_none(), "an evicted node is a member: {kept:?}");
                 self.note(format!(
-                    "published {} with {} members",
+                    "published {} of {} with {} members",
                     update.epoch,
+                    update.segment,
                     update.roster.len()
                 ));
-                self.controller.published = Some((*update).clone());
+                let published = &mut self.controller.published;
+                published.insert(update.segment, (*update).clone());
             }
             if self.rng.gen_bool(0.05) {
                 let whole = frame::encode(&message).expect("the engine's messages fit");
@@ -232,12 +260,14 @@ impl World {
         match message {
             ToNode::Welcome { places, .. } => {
                 let trusted = [self.controller.authority.public()];
-                let place = places[0].verify(&trusted).expect("the authority signs it");
-                assert_eq!(*place, self.nodes[node].place, "a place is for life");
+                let places = verified(&places, &trusted);
+                let lanes = self.nodes[node].lanes.iter();
+                let own: Vec<_> = lanes.map(|lane| lane.place.clone()).collect();
+                assert_eq!(places, own, "a place is for life");
                 self.nodes[node].link.welcomed = true;
                 self.nodes[node].link.failures = 0;
-                let (now, place) = (self.now, (*place).clone());
-                self.nodes[node].welcomed(place, NOWHERE, now);
+                let now = self.now;
+                self.nodes[node].welcomed(places, NOWHERE, now);
                 self.emit_evidence(node);
             }
             message @ (ToNode::Update(_) | ToNode::Changes(_)) => self.update_node(node, message),
@@ -288,7 +318,11 @@ impl World {
             && let Ok(verified) = signed.verify(&trusted)
         {
             let age = Duration::from_millis(age_ms);
-            self.models[node].delivered(&verified, verified.digest(), age, self.now);
+            let lanes = self.nodes[node].lanes.iter();
+            let mut lanes = lanes.map(|lane| lane.place.segment);
+            let lane = lanes.position(|it| it == verified.segment);
+            let model = &mut self.models[node][lane.expect("it is in all")];
+            model.delivered(&verified, verified.digest(), age, self.now);
         }
         let now = self.now;
         self.nodes[node].told(message, now);
@@ -434,6 +468,12 @@ impl World {
             self.run_engine();
         }
     }
+}
+
+fn verified(places: &[Signed<Place>], trusted: &[AuthorityId]) -> Vec<Place> {
+    let verified = places.iter().map(|place| place.verify(trusted));
+    let verified = verified.map(|place| (*place.expect("the authority signs it")).clone());
+    verified.collect()
 }
 
 /// In memory where that is possible: thousands of events are written, and synced, per run.

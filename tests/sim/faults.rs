@@ -1,6 +1,7 @@
 //! Faults, by the seed: restarts, sleeps, partitions, scores, evictions, replays. Refuses
 //! anything that the design does not promise to survive.
 
+use crate::model::NodeModel;
 use crate::node::{Nature, State};
 use crate::world::{Event, World, address};
 use controller::operator::Request;
@@ -56,7 +57,7 @@ impl World {
         self.note(format!("node {node} crashes"));
         self.sever(node);
         self.nodes[node].state = State::Down;
-        self.models[node].restarted();
+        self.models[node].iter_mut().for_each(NodeModel::restarted);
         let away = if self.rng.gen_bool(0.2) {
             self.millis(10..25_000)
         } else {
@@ -77,7 +78,7 @@ impl World {
         }
         self.note(format!(
             "node {node} starts in {}",
-            self.nodes[node].persisted.epoch
+            self.nodes[node].lanes[0].persisted.epoch
         ));
         self.dial(node);
     }
@@ -152,7 +153,7 @@ impl World {
     }
 
     pub(crate) fn evict(&mut self, node: usize) {
-        let (id, name) = (self.nodes[node].id, self.nodes[node].place.name.clone());
+        let (id, name) = (self.nodes[node].id, self.nodes[node].name());
         // Before it is asked for: what the answer sets off counts.
         let first = self.evicted.insert(id);
         if self.ask(Request::Evict(name, EvictRequest { reason: None })) {
@@ -163,7 +164,7 @@ impl World {
     }
 
     pub(crate) fn readmit(&mut self, node: usize) {
-        let (id, name) = (self.nodes[node].id, self.nodes[node].place.name.clone());
+        let (id, name) = (self.nodes[node].id, self.nodes[node].name());
         let before = self.evicted.remove(&id);
         if self.ask(Request::Readmit(name)) {
             self.note(format!("node {node} is readmitted"));
@@ -175,9 +176,13 @@ impl World {
     fn rotate(&mut self) {
         let now = self.rng.r#gen();
         let confirm_removals = false;
+        let lane = self.rng.gen_range(0..self.lanes());
+        let place = &self.nodes[0].lanes[lane].place;
+        let segment = Some(place.segment_name.clone()).filter(|_| self.rng.gen_bool(0.5));
         let form = RotateRequest {
             now,
             confirm_removals,
+            segment,
         };
         if self.ask(Request::Rotate(form)) {
             self.note(format!("an operator rotates, at once: {now}"));
@@ -188,6 +193,7 @@ impl World {
         let form = RotateRequest {
             now: true,
             confirm_removals: true,
+            segment: None,
         };
         let confirmed = self.ask(Request::Rotate(form));
         assert!(confirmed, "in peace the controller runs");
@@ -221,7 +227,10 @@ impl World {
         let trusted = [self.controller.authority.public()];
         let old = update.signed.verify(&trusted).expect("it was sent");
         // Of the newest epoch a controller may say what it likes: it is its own.
-        let older = self.models[node].persisted() > old.epoch;
+        let lanes = self.nodes[node].lanes.iter();
+        let mut lanes = lanes.map(|lane| lane.place.segment);
+        let lane = lanes.position(|it| it == old.segment);
+        let older = self.models[node][lane.expect("it is in all")].persisted() > old.epoch;
         if self.nodes[node].state != State::Up || !older {
             return;
         }
@@ -241,7 +250,8 @@ impl World {
         let taken = &self.taken[at];
         let sender = self.nodes[taken.datagram.sender].id;
         let same_life = self.nodes[taken.receiver].life == taken.life;
-        let same_peer = self.models[taken.receiver].lineage(&sender) == taken.lineage;
+        let same_peer =
+            self.models[taken.receiver][taken.datagram.lane].lineage(&sender) == taken.lineage;
         // Both promise only as much memory as WireGuard has: a process's, a peer's.
         if !same_life || !same_peer {
             return;

@@ -46,6 +46,7 @@ fn whatever_goes_wrong_nobody_reaches_whom_the_epoch_does_not_allow_and_it_heals
         all.delivered += counts.delivered;
         all.replays_refused += counts.replays_refused;
         all.spoofs_refused += counts.spoofs_refused;
+        all.strays_refused += counts.strays_refused;
         all.old_updates += counts.old_updates;
         all.restarts += counts.restarts;
         all.sleeps += counts.sleeps;
@@ -77,9 +78,17 @@ fn chaos(seed: u64) -> Counts {
         },
         ..Policy::default()
     };
+    // Half of the meshes have a second segment, which is less strict and has another rhythm.
+    let second = Policy {
+        threshold: 0.5,
+        epoch_seconds: 7,
+        ..policy.clone()
+    };
+    let segments = if rng.gen_bool(0.5) { 2 } else { 1 };
+    let policies: Vec<Policy> = [policy, second].into_iter().take(segments).collect();
     let lawless = [(1, Nature::Lawless), (2, Nature::Lawless)];
-    let mut world = World::new(seed, count, policy, &lawless);
-    world.note(format!("{count} nodes, {:?}", world.controller.policy));
+    let mut world = World::new(seed, count, policies, &lawless);
+    world.note(format!("{count} nodes, {:?}", world.controller.policies));
     world.pass(Duration::from_secs(5));
     world.traffic = true;
     world.traffic_gap = Duration::from_millis(12);
@@ -117,19 +126,33 @@ impl World {
             if node >= 3 {
                 self.readmit(node);
             }
-            let good = node % 7 != 3 && self.nodes[node].nature != Nature::Rogue;
-            self.nodes[node].score = if good { 0.9 } else { 0.2 };
+            let is_rogue = self.nodes[node].nature == Nature::Rogue;
+            self.nodes[node].score = match node % 7 {
+                _ if is_rogue => 0.2,
+                3 => 0.2,
+                // Good enough for the second segment.
+                4 => 0.6,
+                _ => 0.9,
+            };
         }
     }
 
     /// Every ordered pair of members delivers a fresh packet in time; nobody else does.
     pub(crate) fn everybody_talks(&mut self) {
-        let roster = self.controller.published.as_ref().expect("published");
+        for lane in 0..self.lanes() {
+            self.everybody_talks_in(lane);
+        }
+    }
+
+    fn everybody_talks_in(&mut self, lane: usize) {
+        let segment = self.nodes[0].lanes[lane].place.segment;
+        let threshold = self.controller.policies[lane].threshold;
+        let roster = &self.controller.published[&segment];
         let members: BTreeSet<usize> = (0..self.nodes.len())
             .filter(|node| roster.member(&self.nodes[*node].id).is_some())
             .collect();
         for node in 3..self.nodes.len() {
-            let good = self.nodes[node].score > 0.7;
+            let good = self.nodes[node].score >= threshold;
             assert_eq!(members.contains(&node), good, "node {node} and the roster");
         }
         let first = self.packets.len();
@@ -141,10 +164,11 @@ impl World {
             .collect();
         for _ in 0..PROBES {
             for (from, to) in &missing {
-                self.say(*from, *to, false);
+                self.say(lane, *from, *to, false);
             }
             self.pass(Duration::from_secs(1));
-            for packet in self.packets.iter().skip(first).filter(|p| p.delivered) {
+            let came = self.packets.iter().skip(first);
+            for packet in came.filter(|p| p.delivered && p.lane == lane) {
                 let pair = (packet.from, packet.to);
                 let allowed = members.contains(&pair.0) && members.contains(&pair.1);
                 assert!(
@@ -156,7 +180,7 @@ impl World {
         }
         missing.retain(|(from, to)| members.contains(from) && members.contains(to));
         for pair in missing.iter().take(4) {
-            self.explain(*pair);
+            self.explain(lane, *pair);
         }
         assert!(
             missing.is_empty(),
@@ -165,13 +189,13 @@ impl World {
     }
 
     /// Notes what one node knows about another.
-    fn explain(&mut self, (from, to): (usize, usize)) {
+    fn explain(&mut self, lane: usize, (from, to): (usize, usize)) {
         let clock = self.nodes[from].clock(self.now);
-        let key = self.nodes[to].wg.public();
-        let peers = self.nodes[from].tunnel.snapshot(clock);
+        let key = self.nodes[to].lanes[lane].wg.public();
+        let peers = self.nodes[from].lanes[lane].tunnel.snapshot(clock);
         let peer = peers.into_iter().find(|peer| peer.key == key);
         let there = self.nodes[to].address;
-        let epochs = self.models[from].epochs();
+        let epochs = self.models[from][lane].epochs();
         self.note(format!(
             "{from} in {epochs:?} of {to} at {there}: {peer:?}, connected: {}",
             self.nodes[from].link.welcomed

@@ -7,7 +7,7 @@ use agent::{Agent, DataChange, Effect, Emission, Now, SegmentConfig, SessionEven
 use controller::engine::ConnectionId;
 use epoch::Turn;
 use epoch::member::{HighWater, View};
-use keys::{AuthorityId, Epoch, NodeId, NodeSecret, WgSecret};
+use keys::{AuthorityId, Epoch, NodeId, NodeSecret, SegmentId, WgSecret};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -16,20 +16,17 @@ use wire::evidence::Benchmark;
 use wire::fixtures;
 use wire::log::LogEnd;
 use wire::message::Hello;
-use wire::{Mark, Place, Signed, ToController, ToNode};
+use wire::{Mark, NodeName, Place, Signed, ToController, ToNode};
 
 /// A node.
 pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) secret: NodeSecret,
-    pub(crate) wg: WgSecret,
-    pub(crate) place: Place,
+    /// The segments that it is in; each node of a mesh is in all of them.
+    pub(crate) lanes: Vec<Lane>,
     authorities: Vec<AuthorityId>,
     pub(crate) agent: Agent,
-    pub(crate) tunnel: Carried,
-    /// The content of the state directory.
-    pub(crate) persisted: HighWater,
-    mark: Option<Signed<Mark>>,
+    /// The content of the state directory besides the lanes'.
     log: Option<LogEnd>,
     pub(crate) address: SocketAddr,
     /// Its boot clock's time when the simulation begins.
@@ -46,6 +43,16 @@ pub(crate) struct Node {
     pub(crate) waiting: Vec<Event>,
     /// When its timers are looked at next.
     pub(crate) timer: Option<Duration>,
+}
+
+/// A node in one segment.
+pub(crate) struct Lane {
+    pub(crate) wg: WgSecret,
+    pub(crate) place: Place,
+    pub(crate) tunnel: Carried,
+    /// The content of the state directory.
+    pub(crate) persisted: HighWater,
+    mark: Option<Signed<Mark>>,
 }
 
 /// Whether a node runs.
@@ -82,33 +89,38 @@ pub(crate) struct Link {
 pub(crate) enum Step {
     /// The data plane has changed.
     Changed,
-    /// An epoch is in force, and the state directory knows.
-    Begun(Epoch),
+    /// An epoch of a lane is in force, and the state directory knows.
+    Begun(usize, Epoch),
     /// Anything else.
     Other,
 }
 
 impl Node {
+    /// A node with these keys and places, a pair for each segment.
     pub(crate) fn new(
-        (secret, wg): (NodeSecret, WgSecret),
-        place: Place,
+        secret: NodeSecret,
+        places: Vec<(WgSecret, Place)>,
         authorities: Vec<AuthorityId>,
         address: SocketAddr,
         boot: Duration,
         nature: Nature,
     ) -> Self {
         let id = secret.public();
-        let (agent, tunnel) = process(&secret, &wg, &place, &authorities, Default::default(), 0);
+        let lane = |(wg, place): (WgSecret, Place)| Lane {
+            tunnel: tunnel(&secret, &wg, &place, 0),
+            wg,
+            place,
+            persisted: HighWater::default(),
+            mark: None,
+        };
+        let lanes: Vec<Lane> = places.into_iter().map(lane).collect();
+        let agent = agent(&secret, &lanes, &authorities, None, 0);
         Self {
             id,
             secret,
-            wg,
-            place,
+            lanes,
             authorities,
             agent,
-            tunnel,
-            persisted: HighWater::default(),
-            mark: None,
             log: None,
             address,
             boot,
@@ -127,15 +139,10 @@ impl Node {
     pub(crate) fn restart(&mut self) {
         self.life += 1;
         let seed = u64::from(self.life);
-        let remembered = (self.persisted, self.mark.clone(), self.log);
-        (self.agent, self.tunnel) = process(
-            &self.secret,
-            &self.wg,
-            &self.place,
-            &self.authorities,
-            remembered,
-            seed,
-        );
+        for lane in &mut self.lanes {
+            lane.tunnel = tunnel(&self.secret, &lane.wg, &lane.place, seed);
+        }
+        self.agent = agent(&self.secret, &self.lanes, &self.authorities, self.log, seed);
         self.link = Link::default();
         self.outbox.clear();
         self.waiting.clear();
@@ -143,9 +150,14 @@ impl Node {
         self.state = State::Up;
     }
 
-    /// Its epochs.
-    pub(crate) fn view(&self) -> View<'_> {
-        let segment = self.agent.segment(self.place.segment);
+    /// Its name.
+    pub(crate) fn name(&self) -> NodeName {
+        self.lanes[0].place.name.clone()
+    }
+
+    /// Its epochs in a segment.
+    pub(crate) fn view(&self, lane: usize) -> View<'_> {
+        let segment = self.agent.segment(self.lanes[lane].place.segment);
         segment.expect("it never leaves").view()
     }
 
@@ -162,11 +174,12 @@ impl Node {
         }
     }
 
-    pub(crate) fn address_inside(&self, v6: bool) -> IpAddr {
+    pub(crate) fn address_inside(&self, lane: usize, v6: bool) -> IpAddr {
+        let place = &self.lanes[lane].place;
         if v6 {
-            self.place.v6.0.into()
+            place.v6.0.into()
         } else {
-            self.place.v4.0.into()
+            place.v4.0.into()
         }
     }
 
@@ -186,12 +199,12 @@ impl Node {
     }
 
     /// The controller has welcomed it.
-    pub(crate) fn welcomed(&mut self, place: Place, remote: SocketAddr, now: Duration) {
+    pub(crate) fn welcomed(&mut self, places: Vec<Place>, remote: SocketAddr, now: Duration) {
         let up = SessionEvent::Up {
             address: remote.to_string(),
             remote,
             dialled: self.clock(now),
-            places: vec![place],
+            places,
             skew_ms: 0,
         };
         self.agent.handle_session(up, self.clocks(now));
@@ -226,9 +239,10 @@ impl Node {
     /// Carries out the next thing that the agent asks for, as the daemon's shell and data plane do.
     pub(crate) fn step(&mut self, now: Duration) -> Option<Step> {
         let step = match self.agent.poll_effect()? {
-            Effect::Data(_, change) => {
+            Effect::Data(segment, change) => {
                 let (change, clock) = (self.bent(change), self.clock(now));
-                let refused = change.carry_out(&mut self.tunnel, clock);
+                let lane = self.lane(segment);
+                let refused = change.carry_out(&mut self.lanes[lane].tunnel, clock);
                 assert!(refused.is_empty(), "no key here is of low order");
                 Step::Changed
             }
@@ -245,13 +259,15 @@ impl Node {
                 Step::Other
             }
             Effect::Remember {
+                segment,
                 high_water,
                 mark,
                 log,
-                ..
             } => {
-                (self.persisted, self.mark, self.log) = (high_water, mark, log);
-                Step::Begun(high_water.epoch)
+                let lane = self.lane(segment);
+                (self.lanes[lane].persisted, self.lanes[lane].mark) = (high_water, mark);
+                self.log = log;
+                Step::Begun(lane, high_water.epoch)
             }
             Effect::LookAtUnderlay
             | Effect::Witnessed(_)
@@ -266,6 +282,13 @@ impl Node {
             | Effect::Invited(_) => panic!("no clock jumps here, and no node moves"),
         };
         Some(step)
+    }
+
+    /// The lane of a segment.
+    fn lane(&self, segment: SegmentId) -> usize {
+        let mut lanes = self.lanes.iter();
+        let lane = lanes.position(|lane| lane.place.segment == segment);
+        lane.expect("effects are of its own segments")
     }
 
     /// A node that breaks the rules keeps what it has when its lease ends or it is excluded.
@@ -286,32 +309,34 @@ impl Node {
     pub(crate) fn poll_timeout(&self) -> Option<Duration> {
         let agent = self.agent.poll_timeout();
         let agent = agent.filter(|_| self.nature != Nature::Rogue);
-        let earliest = [agent, self.tunnel.poll_timeout()];
-        let earliest = earliest.into_iter().flatten().min()?;
+        let lanes = self.lanes.iter();
+        let tunnels = lanes.filter_map(|lane| lane.tunnel.poll_timeout());
+        let earliest = tunnels.chain(agent).min()?;
         Some(earliest.saturating_sub(self.boot))
     }
 }
 
-fn process(
+fn agent(
     secret: &NodeSecret,
-    wg: &WgSecret,
-    place: &Place,
+    lanes: &[Lane],
     authorities: &[AuthorityId],
-    (high_water, mark, log): (HighWater, Option<Signed<Mark>>, Option<LogEnd>),
+    log: Option<LogEnd>,
     life: u64,
-) -> (Agent, Carried) {
+) -> Agent {
     let identity = NodeSecret::from_base64(&secret.expose_base64());
-    let agent = Agent::new(agent::Config {
+    let place = &lanes[0].place;
+    let segment = |lane: &Lane| SegmentConfig {
+        place: lane.place.clone(),
+        wg: lane.wg.duplicate(),
+        high_water: lane.persisted,
+        mark: lane.mark.clone(),
+    };
+    Agent::new(agent::Config {
         identity: identity.expect("its own form"),
         name: place.name.clone(),
         mesh: place.mesh,
         authorities: authorities.to_vec(),
-        segments: vec![SegmentConfig {
-            place: place.clone(),
-            wg: wg.duplicate(),
-            high_water,
-            mark,
-        }],
+        segments: lanes.iter().map(segment).collect(),
         asks: Vec::new(),
         log,
         seen: Vec::new(),
@@ -321,8 +346,11 @@ fn process(
         } else {
             0
         },
-    });
-    let tunnel = Carried::new(
+    })
+}
+
+fn tunnel(secret: &NodeSecret, wg: &WgSecret, place: &Place, life: u64) -> Carried {
+    Carried::new(
         1_000,
         Config {
             inside: agent::inside(place),
@@ -330,8 +358,7 @@ fn process(
             mtu: MTU,
             seed: u64::from(secret.public().0[0]) << 32 | life,
         },
-    );
-    (agent, tunnel)
+    )
 }
 
 const MTU: usize = 1420;

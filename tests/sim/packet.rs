@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A packet that was handed to a tunnel.
 pub(crate) struct Packet {
+    /// The segment, by its place among a node's.
+    pub(crate) lane: usize,
     pub(crate) from: usize,
     pub(crate) to: usize,
     pub(crate) spoofed: bool,

@@ -12,7 +12,7 @@ fn of_twenty_nodes_one_fails_and_is_gone_while_the_others_go_on_under_loss() {
         max_benchmark_age: 15,
         ..Policy::default()
     };
-    let mut world = World::new(0, NODES, policy, &[]);
+    let mut world = World::new(0, NODES, vec![policy], &[]);
     world.pass(Duration::from_secs(5));
     world.net.loss = 0.03;
     world.net.jitter = Duration::from_millis(10);
@@ -20,7 +20,7 @@ fn of_twenty_nodes_one_fails_and_is_gone_while_the_others_go_on_under_loss() {
     world.traffic_gap = Duration::from_millis(5);
     world.pass(Duration::from_secs(10));
     let member = |world: &World| {
-        let published = world.controller.published.as_ref().expect("published");
+        let published = &world.controller.published[&FIRST];
         published.member(&world.nodes[FAILING].id).is_some()
     };
     assert!(member(&world), "it is a member as long as it does well");
@@ -30,12 +30,7 @@ fn of_twenty_nodes_one_fails_and_is_gone_while_the_others_go_on_under_loss() {
     while member(&world) {
         world.pass(Duration::from_millis(1));
     }
-    let epoch = world
-        .controller
-        .published
-        .as_ref()
-        .expect("published")
-        .epoch;
+    let epoch = world.controller.published[&FIRST].epoch;
     let involves = |p: &crate::packet::Packet| p.from == FAILING || p.to == FAILING;
     let reached = |world: &World, from: usize| {
         let packets = world.packets.iter().skip(from);
@@ -47,7 +42,7 @@ fn of_twenty_nodes_one_fails_and_is_gone_while_the_others_go_on_under_loss() {
     while world
         .models
         .iter()
-        .any(|model| model.epochs().0 != Some(epoch))
+        .any(|models| models[0].epochs().0 != Some(epoch))
     {
         world.pass(Duration::from_millis(1));
     }
@@ -84,13 +79,13 @@ fn a_mesh_whose_controller_was_away_for_longer_than_the_lease_finds_together_aga
         max_benchmark_age: 15,
         ..Policy::default()
     };
-    let mut world = World::new(0, 8, policy, &[]);
+    let mut world = World::new(0, 8, vec![policy], &[]);
     world.traffic = true;
     world.pass(Duration::from_secs(20));
     world.stop_controller();
     world.pass(Duration::from_secs(40));
     let lapsed = |world: &World| {
-        let lapsed = world.nodes.iter().filter(|node| node.view().lapsed);
+        let lapsed = world.nodes.iter().filter(|node| node.view(0).lapsed);
         lapsed.count()
     };
     assert_eq!(lapsed(&world), 8, "every node has closed");
@@ -109,7 +104,7 @@ fn a_lease_that_ends_just_before_the_next_epoch_begins_costs_that_epoch_nothing(
         max_benchmark_age: 15,
         ..Policy::default()
     };
-    let mut world = World::new(0, 8, policy, &[]);
+    let mut world = World::new(0, 8, vec![policy], &[]);
     world.control_delay = Duration::from_millis(400);
     world.traffic = true;
     world.pass(Duration::from_secs(100));
@@ -117,6 +112,7 @@ fn a_lease_that_ends_just_before_the_next_epoch_begins_costs_that_epoch_nothing(
     world.everybody_talks();
 }
 
+const FIRST: keys::SegmentId = keys::SegmentId::FIRST;
 const NODES: usize = 20;
 const FAILING: usize = 7;
 /// Packets that may still be on their way, or lost in the last moment.

@@ -28,7 +28,8 @@ pub(crate) struct World {
     pub(crate) rng: SmallRng,
     pub(crate) net: Net,
     pub(crate) nodes: Vec<Node>,
-    pub(crate) models: Vec<NodeModel>,
+    /// By node and by segment.
+    pub(crate) models: Vec<Vec<NodeModel>>,
     pub(crate) by_key: HashMap<WgPublicKey, NodeId>,
     pub(crate) controller: Controller,
     pub(crate) control_delay: Duration,
@@ -100,6 +101,8 @@ pub(crate) enum Event {
 /// A datagram on its way.
 #[derive(Clone)]
 pub(crate) struct Datagram {
+    /// The segment whose tunnel takes it: its MAC or its index says so.
+    pub(crate) lane: usize,
     pub(crate) from: SocketAddr,
     pub(crate) to: SocketAddr,
     pub(crate) sender: usize,
@@ -122,6 +125,8 @@ pub(crate) struct Counts {
     pub(crate) delivered: u64,
     pub(crate) replays_refused: u64,
     pub(crate) spoofs_refused: u64,
+    /// Datagrams of one segment at the tunnel of another.
+    pub(crate) strays_refused: u64,
     pub(crate) old_updates: u64,
     pub(crate) restarts: u64,
     pub(crate) sleeps: u64,
@@ -135,7 +140,7 @@ impl World {
     pub(crate) fn new(
         seed: u64,
         count: usize,
-        policy: Policy,
+        policies: Vec<Policy>,
         natures: &[(usize, Nature)],
     ) -> Self {
         let mut world = Self {
@@ -146,7 +151,7 @@ impl World {
             nodes: Vec::new(),
             models: Vec::new(),
             by_key: HashMap::new(),
-            controller: Controller::new(policy),
+            controller: Controller::new(policies),
             control_delay: Duration::from_millis(30),
             packets: Vec::new(),
             taken: VecDeque::new(),
@@ -184,23 +189,32 @@ impl World {
     fn add(&mut self, index: usize, nature: Nature) {
         let mut rng = Seeded(&mut self.rng);
         let secret = NodeSecret::generate(&mut rng);
-        let wg = WgSecret::generate(&mut rng);
+        let lanes = self.controller.policies.len();
+        let keys: Vec<_> = (0..lanes).map(|_| WgSecret::generate(&mut rng)).collect();
         let name = format!("node-{index}").parse().expect("a name");
-        let place = self.controller.enrol(&secret, &wg, name, self.now);
+        let places = self.controller.enrol(&secret, &keys, name, self.now);
         let address = address(index, 0);
         self.net.owners.insert(address, index);
-        self.by_key.insert(wg.public(), secret.public());
-        self.models.push(NodeModel::new(secret.public()));
+        for wg in &keys {
+            self.by_key.insert(wg.public(), secret.public());
+        }
+        let model = |_| NodeModel::new(secret.public());
+        self.models.push((0..lanes).map(model).collect());
         let boot = self.millis(0..5_000_000);
         let authorities = vec![self.controller.authority.public()];
         self.nodes.push(Node::new(
-            (secret, wg),
-            place,
+            secret,
+            keys.into_iter().zip(places).collect(),
             authorities,
             address,
             boot,
             nature,
         ));
+    }
+
+    /// How many segments there are.
+    pub(crate) fn lanes(&self) -> usize {
+        self.controller.policies.len()
     }
 
     // ---- time ---------------------------------------------------------------------------------
@@ -286,7 +300,9 @@ impl World {
     pub(crate) fn run_node(&mut self, node: usize) {
         self.run_agent(node);
         let clock = self.nodes[node].clock(self.now);
-        self.nodes[node].tunnel.handle_timeout(clock);
+        for lane in &mut self.nodes[node].lanes {
+            lane.tunnel.handle_timeout(clock);
+        }
         self.flush(node);
     }
 
@@ -296,19 +312,28 @@ impl World {
             return;
         }
         let clocks = self.nodes[node].clocks(self.now);
-        let lapsed = self.nodes[node].view().lapsed;
+        let lapsed = |world: &Self| {
+            let lanes = 0..world.lanes();
+            lanes
+                .filter(|lane| world.nodes[node].view(*lane).lapsed)
+                .count()
+        };
+        let before = lapsed(self);
         self.nodes[node].agent.handle_clocks(clocks);
         self.nodes[node].agent.handle_timeout(clocks);
-        self.models[node].agent_ran(self.now);
+        for model in &mut self.models[node] {
+            model.agent_ran(self.now);
+        }
         self.carry_out(node);
-        self.counts.lapses += u64::from(!lapsed && self.nodes[node].view().lapsed);
+        self.counts.lapses += lapsed(self).saturating_sub(before) as u64;
         self.check_node(node);
     }
 
     /// Carries out what a node's agent asks for. Between two changes of the data plane its other threads
     /// go on: packets are sent, and what the tunnel has to say goes out.
     pub(crate) fn carry_out(&mut self, node: usize) {
-        let mut before = self.nodes[node].persisted.epoch;
+        let lanes = self.nodes[node].lanes.iter();
+        let mut before: Vec<_> = lanes.map(|lane| lane.persisted.epoch).collect();
         while let Some(step) = self.nodes[node].step(self.now) {
             match step {
                 Step::Changed => {
@@ -316,16 +341,18 @@ impl World {
                     if self.traffic && self.rng.gen_bool(0.3) {
                         let other = self.rng.gen_range(0..self.nodes.len());
                         if other != node {
-                            self.say(node, other, false);
+                            let lane = self.lane();
+                            self.say(lane, node, other, false);
                         }
                     }
                 }
-                Step::Begun(epoch) => {
+                Step::Begun(lane, epoch) => {
+                    let before = &mut before[lane];
                     assert!(
-                        epoch >= before,
+                        epoch >= *before,
                         "node {node} goes back from {before} to {epoch}"
                     );
-                    before = epoch;
+                    *before = epoch;
                 }
                 Step::Other => {}
             }
@@ -335,11 +362,13 @@ impl World {
 
     /// Sends what the tunnel has to say, and sets the node's timer.
     pub(crate) fn flush(&mut self, node: usize) {
-        while let Some(transmit) = self.nodes[node].tunnel.poll_transmit() {
-            let Path::Udp(to) = transmit.to;
-            self.send(node, to, transmit.payload);
+        for lane in 0..self.lanes() {
+            while let Some(transmit) = self.nodes[node].lanes[lane].tunnel.poll_transmit() {
+                let Path::Udp(to) = transmit.to;
+                self.send(lane, node, to, transmit.payload);
+            }
+            while self.nodes[node].lanes[lane].tunnel.poll_event().is_some() {}
         }
-        while self.nodes[node].tunnel.poll_event().is_some() {}
         if let Some(due) = self.nodes[node].poll_timeout() {
             let due = due.max(self.now + Duration::from_micros(100));
             if self.nodes[node].timer.is_none_or(|timer| due < timer) {
@@ -363,21 +392,35 @@ impl World {
         let near = self.rng.gen_bool(0.8);
         let distance = self.rng.gen_range(1..if near { 5 } else { count });
         let spoofed = self.rng.gen_bool(0.02);
-        self.say(from, (from + distance) % count, spoofed);
+        let lane = self.lane();
+        self.say(lane, from, (from + distance) % count, spoofed);
     }
 
-    /// A packet into the tunnel of `from`; `spoofed`: with a third node's source address.
-    pub(crate) fn say(&mut self, from: usize, to: usize, spoofed: bool) {
+    /// A segment by chance.
+    fn lane(&mut self) -> usize {
+        let lanes = self.lanes();
+        self.rng.gen_range(0..lanes)
+    }
+
+    /// A packet into the tunnel of `from` in a segment; `spoofed`: with a third node's source address, or with its own
+    /// in another segment.
+    pub(crate) fn say(&mut self, lane: usize, from: usize, to: usize, spoofed: bool) {
         if self.nodes[from].state != State::Up {
             return;
         }
         let v6 = self.rng.r#gen();
         let third = (0..self.nodes.len()).find(|node| *node != from && *node != to);
         let author = third.filter(|_| spoofed).unwrap_or(from);
-        let source = self.nodes[author].address_inside(v6);
-        let destination = self.nodes[to].address_inside(v6);
+        let across = spoofed && self.lanes() > 1 && self.rng.gen_bool(0.5);
+        let source = if across {
+            self.nodes[from].address_inside((lane + 1) % self.lanes(), v6)
+        } else {
+            self.nodes[author].address_inside(lane, v6)
+        };
+        let destination = self.nodes[to].address_inside(lane, v6);
         let number = self.packets.len();
         self.packets.push(Packet {
+            lane,
             from,
             to,
             spoofed,
@@ -389,23 +432,23 @@ impl World {
         packet.resize(len + PADDING, 0);
         let mut out = vec![0; (packet.len() + tunnel::DATA_OVERHEAD).max(MIN_BUFFER)];
         let clock = self.nodes[from].clock(self.now);
-        let tunnel = &mut self.nodes[from].tunnel;
+        let tunnel = &mut self.nodes[from].lanes[lane].tunnel;
         let outbound = carry::send(tunnel, &mut packet, len, &mut out, clock);
         if let Outbound::Send {
             to: Path::Udp(address),
             len,
         } = outbound
         {
-            self.check_sealed(from, to);
+            self.check_sealed(lane, from, to);
             out.truncate(len);
-            self.send(from, address, out);
+            self.send(lane, from, address, out);
         }
         self.flush(from);
     }
 
     /// A datagram leaves a node.
-    fn send(&mut self, sender: usize, to: SocketAddr, bytes: Vec<u8>) {
-        let Some(receiver) = self.check_leaving(sender, to, &bytes) else {
+    fn send(&mut self, lane: usize, sender: usize, to: SocketAddr, bytes: Vec<u8>) {
+        let Some(receiver) = self.check_leaving(lane, sender, to, &bytes) else {
             return;
         };
         if !self.net.connected(sender, receiver) {
@@ -414,6 +457,7 @@ impl World {
         let from = self.nodes[sender].address;
         for delay in self.net.delays(sender, receiver, &mut self.rng) {
             let datagram = Datagram {
+                lane,
                 from,
                 to,
                 sender,
@@ -444,7 +488,8 @@ impl World {
     fn take(&mut self, node: usize, datagram: Datagram) {
         let mut out = vec![0; datagram.bytes.len()];
         let clock = self.nodes[node].clock(self.now);
-        let tunnel = &mut self.nodes[node].tunnel;
+        self.check_apart(node, &datagram);
+        let tunnel = &mut self.nodes[node].lanes[datagram.lane].tunnel;
         let inbound = carry::receive(tunnel, datagram.from, &datagram.bytes, &mut out, clock);
         if datagram.again {
             self.check_refused(node, &datagram, inbound);

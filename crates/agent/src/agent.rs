@@ -47,8 +47,9 @@ pub struct Agent {
     inside: Inside,
     authorities: Vec<AuthorityId>,
     segments: BTreeMap<SegmentId, Segment>,
-    /// The segments that the daemon was told to open, and has not opened yet.
-    opening: BTreeSet<SegmentId>,
+    /// The segments that the daemon was told to open, and has not opened yet, with the updates that have come
+    /// meanwhile, and when.
+    opening: BTreeMap<SegmentId, Vec<(Update, Duration)>>,
     asks: Asks,
     derive_at_once: usize,
     held: Held,
@@ -86,7 +87,7 @@ impl Agent {
             inside: Inside::default(),
             authorities,
             segments: BTreeMap::new(),
-            opening: BTreeSet::new(),
+            opening: BTreeMap::new(),
             asks: Asks::default(),
             derive_at_once,
             held: Held::default(),
@@ -135,6 +136,7 @@ impl Agent {
         // An update that was on its way as time stood still is older than it says. Only a connection that
         // begins now brings updates whose age counts; until then none is taken.
         self.lost_at = Some(now.boot);
+        self.opening.values_mut().for_each(Vec::clear);
         if self.control.give_up(TIME_LOST) {
             self.effects.push_back(Effect::HangUp);
             self.submissions.handle_lost();
@@ -208,15 +210,20 @@ impl Agent {
     }
 
     /// The daemon has opened a segment that the node has got a place in; whether it is still wanted.
-    pub fn handle_segment(&mut self, config: SegmentConfig) -> bool {
+    pub fn handle_segment(&mut self, config: SegmentConfig, now: Now) -> bool {
         let place = &config.place;
-        if !self.opening.remove(&place.segment) {
+        let Some(waiting) = self.opening.remove(&place.segment) else {
             return false;
-        }
+        };
         tracing::info!(segment = %place.segment_name, v4 = %place.v4.0, v6 = %place.v6.0, "in one more segment");
         self.take(config);
-        // The words of the controller about it had nowhere to go in the meantime.
-        self.say(ToController::Whole);
+        for (update, came) in waiting {
+            let waited = now.boot.saturating_sub(came).as_millis();
+            let waited = u64::try_from(waited).unwrap_or(u64::MAX);
+            let age_ms = update.age_ms.saturating_add(waited);
+            self.update(Update { age_ms, ..update }, now);
+        }
+        self.follow_members();
         true
     }
 
@@ -450,17 +457,18 @@ impl Agent {
             None if place.mesh != self.mesh => {
                 tracing::warn!(segment = %place.segment_name, "a place in another mesh: ignored");
             }
-            None if self.opening.insert(id) => {
+            None if self.opening.contains_key(&id) => {}
+            None => {
+                self.opening.insert(id, Vec::new());
                 self.asks.handle_placed(&place.segment_name);
                 self.effects.push_back(Effect::Placed(place));
             }
-            None => {}
         }
     }
 
     /// The node has no place in a segment any more.
     fn left(&mut self, id: SegmentId) {
-        let was_opening = self.opening.remove(&id);
+        let was_opening = self.opening.remove(&id).is_some();
         let Some(segment) = self.segments.remove(&id) else {
             if was_opening {
                 self.effects.push_back(Effect::Left(id));
@@ -513,7 +521,7 @@ impl Agent {
         self.counts.control_connections += 1;
         self.control.up(address, remote, skew_ms);
         let is_among = |id: &SegmentId| places.iter().any(|place| place.segment == *id);
-        let known = self.segments.keys().chain(&self.opening);
+        let known = self.segments.keys().chain(self.opening.keys());
         let gone: Vec<SegmentId> = known.filter(|id| !is_among(id)).copied().collect();
         gone.into_iter().for_each(|id| self.left(id));
         let names: BTreeSet<_> = places.iter().map(|it| it.segment_name.clone()).collect();
@@ -651,9 +659,20 @@ impl Agent {
         };
         let (epoch, digest) = (verified.epoch, verified.digest());
         let id = verified.segment;
-        if !self.segments.contains_key(&id) && self.opening.contains(&id) {
-            // It is asked for again when the segment has an interface. The log goes on meanwhile.
-            return self.aside(&mark, &log);
+        if let Some(waiting) = self.opening.get_mut(&id) {
+            // It waits for the segment to have an interface.
+            let update = Update {
+                signed,
+                secret,
+                age_ms,
+                mark,
+                log,
+            };
+            if waiting.len() >= WAITING {
+                waiting.remove(0);
+            }
+            waiting.push((update, now.boot));
+            return;
         }
         let checked = match self.segments.get(&id) {
             Some(segment) => segment.member.check(&verified),
@@ -836,5 +855,7 @@ fn signer<'a>(name: &'a NodeName, mesh: MeshId, identity: &'a NodeSecret) -> Sig
 
 /// How long the controller's word on another process is shown: that one is refused again within 45 s.
 const DUPLICATE_TIME: Duration = Duration::from_secs(180);
+/// Updates of a segment that is being opened which may wait: the epoch in force, and the next.
+const WAITING: usize = 2;
 /// Said of a connection that was given up because this machine stood still.
 const TIME_LOST: &str = "this machine's clock lost time: asking the controller anew";

@@ -261,8 +261,8 @@ pub(crate) fn cause(
         return "no tunnel: the lease is over".to_owned();
     }
     let excluded = |node| view.update.and_then(|update| update.exclusion(node));
-    if let Some(own) = excluded(own) {
-        return format!("no tunnel: this node is denied, {}", own.reason);
+    if let Some(denial) = view.update.and_then(|update| update.denial(own)) {
+        return format!("no tunnel: this node is denied, {denial}");
     }
     if let Some(other) = excluded(node) {
         return format!("no tunnel: denied, {}", other.reason);

@@ -31,6 +31,7 @@ struct Entries {
 #[serde(deny_unknown_fields)]
 struct When {
     at: Option<Timestamp>,
+    segment: Option<SegmentName>,
 }
 
 #[derive(Deserialize)]
@@ -121,14 +122,14 @@ async fn explain(
     UrlPath(name): UrlPath<String>,
     when: Result<Query<When>, QueryRejection>,
 ) -> Reply {
-    let Query(When { at }) = when.map_err(|error| {
+    let Query(When { at, segment }) = when.map_err(|error| {
         let hint = "`at` is a time in RFC 3339, as in ?at=2026-11-26T04:00:00Z";
         Refused::new(400, error.body_text(), hint)
     })?;
     let name = node(name)?;
     let request = match at {
-        Some(at) => Request::ExplainAt(name, at),
-        None => Request::Explain(name),
+        Some(at) => Request::ExplainAt(name, segment, at),
+        None => Request::Explain(name, segment),
     };
     ask(&engine, asker, request).await
 }

@@ -5,7 +5,7 @@ use crate::clock::Now;
 use crate::event::{Event, Verdict};
 use crate::fleet::{Case, Fleet};
 use keys::{Epoch, SegmentId};
-use policy::{Decision, Membership, Policy, Reason, Standing, State, floor, judge};
+use policy::{Decision, Fault, Membership, Policy, Reason, Standing, State, floor, judge};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::NodeName;
 
@@ -48,6 +48,8 @@ pub(crate) struct Ballot {
     pub(crate) roster: BTreeSet<NodeName>,
     /// All other enrolled nodes, and why.
     pub(crate) excluded: BTreeMap<NodeName, String>,
+    /// Those of them that were never decided about and have no evidence yet.
+    pub(crate) unheard: BTreeSet<NodeName>,
     /// Members only because an operator has not confirmed their removal.
     pub(crate) held: BTreeSet<NodeName>,
     /// The verdicts that the log records.
@@ -186,6 +188,7 @@ pub(crate) fn decide(
     let mut ballot = Ballot {
         roster: BTreeSet::new(),
         excluded: BTreeMap::new(),
+        unheard: BTreeSet::new(),
         held,
         verdicts: Vec::new(),
     };
@@ -202,6 +205,9 @@ pub(crate) fn decide(
         if admitted {
             ballot.roster.insert(name.clone());
         } else {
+            if is_unheard(&case, &decision) {
+                ballot.unheard.insert(name.clone());
+            }
             ballot
                 .excluded
                 .insert(name.clone(), why_not(&case, &decision));
@@ -245,6 +251,15 @@ pub(crate) fn recorded(
 pub(crate) fn joins(case: &Case<'_>, decision: &Decision) -> bool {
     let is_waited_for = case.standing() == Standing::New || decision.overridden;
     is_waited_for && decision.allowed()
+}
+
+/// Whether nothing was decided about a node, and there is nothing to decide on.
+fn is_unheard(case: &Case<'_>, decision: &Decision) -> bool {
+    let has_none = |reason: &Reason| match reason {
+        Reason::Fails { fault, .. } => *fault == Fault::NoBenchmark,
+        Reason::Evicted | Reason::Overridden | Reason::OnTrial { .. } => false,
+    };
+    case.standing() == Standing::New && decision.reason.as_ref().is_some_and(has_none)
 }
 
 /// The reason of an exclusion, in words.

@@ -360,6 +360,11 @@ impl Engine {
         self.connections.ended(id, &mut self.output);
     }
 
+    /// How many segments the mesh has.
+    pub fn segment_count(&self) -> usize {
+        self.segments.iter().count()
+    }
+
     /// A connection carried something that is not to be read.
     pub fn handle_refused(&mut self, id: ConnectionId, reason: Refusal) {
         let Some(session) = self.connections.session(id) else {

@@ -8,13 +8,14 @@ use crate::format::{shown, utc};
 use crate::segment::Segment;
 use policy::{Decision, Policy, judge, rules, stale_in};
 use std::time::Duration;
+use wire::SegmentName;
 use wire::admin::{DecisionStatus, Explanation, KeptEvidence, RuleStatus};
 use wire::evidence::Signer;
 
 /// Explains a node that is, or is not, in the roster of the newest epoch, held there or not.
 pub(crate) fn explain(
     case: &Case<'_>,
-    policy: &Policy,
+    (segment, policy): (&SegmentName, &Policy),
     (member, held): (bool, bool),
     now: Now,
 ) -> Explanation {
@@ -36,6 +37,7 @@ pub(crate) fn explain(
     });
     Explanation {
         name: case.name.clone(),
+        segment: segment.clone(),
         status: None,
         decision: DecisionStatus {
             membership: shown(decision.membership),

@@ -502,6 +502,13 @@ impl Fleet {
         named.or_else(|| (*name == SegmentName::default()).then_some(SegmentId::FIRST))
     }
 
+    /// The name of the segment of this number.
+    pub fn segment_name(&self, segment: SegmentId) -> SegmentName {
+        let mut named = self.segment_names.iter();
+        let found = named.find(|(_, id)| **id == segment);
+        found.map_or_else(SegmentName::default, |(name, _)| name.clone())
+    }
+
     /// The lowest number that no segment has had.
     pub fn free_segment(&self) -> SegmentId {
         let highest = self.segment_names.values().map(|id| id.0).max();

@@ -149,6 +149,13 @@ impl Intake {
         })
     }
 
+    /// One for a mesh with so many segments.
+    pub(crate) fn of_segments(segments: usize) -> Self {
+        let intake = Self::default();
+        intake.state().set_segments(segments);
+        intake
+    }
+
     /// Connections that have no place in the engine yet.
     pub(crate) fn waiting(&self) -> Waiting {
         self.state().waiting()

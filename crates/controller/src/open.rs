@@ -6,9 +6,9 @@ use crate::engine::Engine;
 use crate::inputs::Question;
 use crate::log::{self, Log, LogError, Opened, next_key};
 use crate::mesh::EnrolmentMode;
-use crate::setup::{SegmentSetup, Setup, StartError, check_segments};
+use crate::setup::{SegmentSetup, Setup, StartError, check_segments, in_order};
 use crate::status_file;
-use keys::{AuthorityId, AuthoritySecret, ControllerSecret, LogSecret, MeshId, SegmentId};
+use keys::{AuthorityId, AuthoritySecret, ControllerSecret, LogSecret, MeshId};
 use quic::{Bound, Listener};
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
@@ -18,9 +18,9 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use wire::HostPort;
 use wire::host_port::Host;
 use wire::token::MAX_ADDRESSES;
-use wire::{HostPort, SegmentName};
 
 /// The settings of a controller.
 #[derive(Debug, Clone)]
@@ -60,11 +60,7 @@ impl Config {
         if self.advertise.len() > MAX_ADDRESSES {
             return Err(OpenError::Advertise(self.advertise.len()));
         }
-        let names: Vec<&SegmentName> = self.segments.iter().map(|it| &it.name).collect();
-        let number = |name: &SegmentName| {
-            let at = names.iter().position(|it| *it == name).unwrap_or_default();
-            SegmentId(u32::try_from(at).unwrap_or_default())
-        };
+        let number = in_order(&self.segments);
         let checked = check_segments(&self.segments, MeshId([0; 16]), number)?;
         let advertised = self.advertise.iter().filter_map(|at| match &at.host {
             Host::Address(address) => Some(*address),

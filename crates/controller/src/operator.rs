@@ -56,8 +56,10 @@ impl Operator<'_> {
                 let status = Box::new(self.view().status(now));
                 Ok(Answer::Status(Status::Controller(status)))
             }
-            Request::Explain(name) => self.explain(&name, now),
-            Request::ExplainAt(name, then) => self.explain_at(&name, then),
+            Request::Explain(name, segment) => self.explain(&name, segment.as_ref(), now),
+            Request::ExplainAt(name, segment, then) => {
+                self.explain_at(&name, segment.as_ref(), then)
+            }
             Request::Override(name, form) => self.set_override(name, form, now),
             Request::ClearOverride(name) => self.clear_override(name, now),
             Request::Group {
@@ -197,13 +199,20 @@ impl Operator<'_> {
     fn rotate(&mut self, form: &RotateRequest, now: Now) -> Result<Answer, Refused> {
         let confirmed = form.confirm_removals;
         let cause = Cause::Operator { confirmed };
-        for id in self.rotation.segments.ids() {
+        let only = form.segment.as_ref();
+        let only = only.map(|name| named(self.rotation.segments, name));
+        let only = only.transpose()?.map(Segment::id);
+        let all = || self.rotation.segments.ids();
+        for id in only.map_or_else(all, |id| vec![id]) {
             if let Some(kind) = self.rotation_of(id, form.now, cause) {
                 let published = self.rotation.publish(self.by, &[id], cause, kind, &[], now);
                 published.map_err(|error| unpublished(&error))?;
             }
         }
-        Ok(Answer::Change(self.change(now)))
+        Ok(Answer::Change(match only {
+            Some(id) => self.change_of(self.rotation.segments.get(id), now),
+            None => self.change(now),
+        }))
     }
 
     /// The kind of rotation that a segment needs; `None`: the one that is asked for is on its way already.

@@ -146,6 +146,10 @@ impl State {
             return Some(word);
         }
         if let Some(piece) = self.news.pop_front() {
+            if self.news.is_empty() {
+                // News is large and rare, and the room for it would stay with every connection.
+                self.news = VecDeque::new();
+            }
             return Some(Outbound::Message(Box::new(piece)));
         }
         if std::mem::take(&mut self.has_news) {

@@ -16,8 +16,8 @@ use jiff::Timestamp;
 use keys::{Epoch, SegmentId};
 use policy::{Membership, Policy};
 use std::collections::{BTreeMap, BTreeSet};
-use wire::NodeName;
 use wire::admin::{Difference, Explanation, Simulation};
+use wire::{NodeName, SegmentName};
 
 /// Why the log cannot be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -63,10 +63,12 @@ pub(crate) fn decisions(
     })
 }
 
-/// Explains a node as it was at that time; `None`: it was not enrolled then.
+/// Explains a node as it was at that time in a segment; without one, in the first that it was in. `None`: it was not
+/// enrolled then, or not in that segment.
 pub(crate) fn explain_at(
     log: &Log,
     name: &NodeName,
+    of: Option<&SegmentName>,
     then: Timestamp,
 ) -> Result<Option<Explanation>, Unreplayed> {
     let mut fleet = Fleet::default();
@@ -82,19 +84,26 @@ pub(crate) fn explain_at(
         fleet.apply(at, by, event);
         true
     })?;
-    // The first of its segments.
     let keys = fleet.node(name).map(Node::keys).unwrap_or_default();
-    let segment = keys.first().map(|key| key.segment).unwrap_or_default();
-    let Some(case) = fleet.case_as_if(segment, name) else {
+    let first = keys.first().map(|key| key.segment).unwrap_or_default();
+    let case = match of {
+        None => Some((first, fleet.case_as_if(first, name))),
+        Some(of) => fleet
+            .segment_number(of)
+            .map(|segment| (segment, fleet.case(segment, name))),
+    };
+    let Some((segment, Some(case))) = case else {
         return Ok(None);
     };
+    let called = fleet.segment_name(segment);
     let (boot_ms, at) = clock.unwrap_or((0, then));
     let since = then.as_millisecond() - at.as_millisecond();
     let now = Now::at(boot_ms.saturating_add(since), then);
     let policy = fleet.policy(segment).cloned().unwrap_or_default();
     let member = fleet.standings(segment).roster().contains(name);
     let held = case.verdict().is_some_and(|verdict| verdict.held);
-    Ok(Some(explain::explain(&case, &policy, (member, held), now)))
+    let of = (&called, &policy);
+    Ok(Some(explain::explain(&case, of, (member, held), now)))
 }
 
 /// The decisions of a segment, taken by another policy at the times and for the causes of those that were

@@ -20,7 +20,7 @@ pub enum Request {
     /// The status.
     Status,
     /// Why a node is where it is.
-    Explain(NodeName),
+    Explain(NodeName, Option<SegmentName>),
     /// Exclude a node.
     Evict(NodeName, EvictRequest),
     /// End an exclusion.
@@ -60,7 +60,7 @@ pub enum Request {
     /// Something about the log as a transparency log.
     Log(LogRequest),
     /// Why a node was where it was at that time, from the log alone.
-    ExplainAt(NodeName, Timestamp),
+    ExplainAt(NodeName, Option<SegmentName>, Timestamp),
     /// Evidence about a node: an envelope.
     Evidence(NodeName, Vec<u8>),
     /// A ruling on a node, for a time.

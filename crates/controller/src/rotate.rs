@@ -120,7 +120,7 @@ impl Rotation<'_> {
     fn take_effect(&mut self, id: SegmentId, draft: Draft, now: Now) {
         let segment = self.segments.get_mut(id);
         let epoch = draft.issue.update.epoch;
-        report::published(&draft, segment.held(), now);
+        report::published(&draft, segment.name(), segment.held(), now);
         self.counts.ballot(&draft.ballot);
         if draft.cause == Cause::Authority {
             // Durable by now, and before the first thing that the new key has signed.

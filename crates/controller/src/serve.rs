@@ -55,9 +55,9 @@ impl Controller {
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let (inputs, queue) = mpsc::channel(INPUTS);
         let (questions, asked) = (self.questions, self.asked);
-        let intake = Arc::new(Intake::default());
         let listener = Arc::new(self.listener);
         let mut engine = self.engine;
+        let intake = Arc::new(Intake::of_segments(engine.segment_count()));
         let places = PlacesFile::open(self.status_file.with_file_name("places"), &mut engine);
         let shell = Shell {
             engine,

@@ -24,7 +24,8 @@ pub(crate) async fn run(
 ) {
     let remote = incoming.remote();
     let handshake = tokio::select! {
-        handshake = incoming.handshake() => handshake,
+        // Apart, so that what it needs does not stay for as long as the connection.
+        handshake = Box::pin(incoming.handshake()) => handshake,
         () = half_open.revoked() => {
             tracing::debug!(%remote, "handshake given up: others need the place");
             return;

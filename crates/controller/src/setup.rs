@@ -80,6 +80,15 @@ pub(crate) fn check_segments(
     Ok(checked)
 }
 
+/// Numbers for segments that have none yet, in the order of the configuration: each another one, so that ranges which
+/// follow from them are apart.
+pub(crate) fn in_order(segments: &[SegmentSetup]) -> impl Fn(&SegmentName) -> SegmentId {
+    |name| {
+        let at = segments.iter().position(|it| it.name == *name);
+        SegmentId(u32::try_from(at.unwrap_or_default()).unwrap_or_default())
+    }
+}
+
 /// All that the engine must be told once.
 #[derive(Debug)]
 pub struct Setup {
@@ -146,7 +155,7 @@ pub(crate) fn found(
     let mut mesh = MeshId([0; 16]);
     OsRng.fill_bytes(&mut mesh.0);
     // Refuse a bad range before it is durable.
-    check_segments(&setup.segments, mesh, |_| SegmentId::FIRST)?;
+    check_segments(&setup.segments, mesh, in_order(&setup.segments))?;
     let authority = setup.authority.public();
     let event = Event::MeshCreated { mesh, authority };
     let events = std::slice::from_ref(&event);

@@ -3,6 +3,7 @@
 //! The file is long because all that the tests ask of a world and its nodes is written once.
 
 mod clocks;
+mod crowd;
 mod duplicates;
 mod enrolment;
 mod epochs;
@@ -403,6 +404,7 @@ impl World {
         let form = RotateRequest {
             now,
             confirm_removals,
+            segment: None,
         };
         match self.ask(Request::Rotate(form)) {
             Ok(Answer::Change(change)) => change,

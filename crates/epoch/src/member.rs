@@ -645,8 +645,7 @@ impl Member {
             let activated = Change::Activated { epoch, peers };
             (Turn::Begin(epoch), Phase::Activated, activated)
         } else {
-            let excluded = update.exclusion(&self.identity.node);
-            let reason = excluded.map(|excluded| excluded.reason.clone());
+            let reason = update.denial(&self.identity.node).map(str::to_owned);
             let excluded = Change::Excluded { epoch, reason };
             (Turn::Close, Phase::Dark, excluded)
         };

@@ -5,6 +5,7 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::{status, words};
 use clap::Subcommand;
+use wire::SegmentName;
 use wire::admin::RotateRequest;
 
 /// A verb of `meshctl epoch`.
@@ -20,6 +21,9 @@ pub(crate) enum Verb {
         /// Remove the nodes whose removal the sanity floor holds back.
         #[arg(long)]
         confirm_removals: bool,
+        /// Of this segment alone; without it, of all.
+        #[arg(long, value_name = "NAME")]
+        segment: Option<SegmentName>,
     },
 }
 
@@ -41,10 +45,12 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
         Verb::Rotate {
             now,
             confirm_removals,
+            segment,
         } => {
             let form = RotateRequest {
                 now,
                 confirm_removals,
+                segment,
             };
             let reply = client.post_form("/v1/epoch/rotate", &form).await?;
             answer.show(&reply, |epoch| words::change(&epoch))

@@ -8,6 +8,7 @@ use crate::table::{Fields, Rows, or_dash};
 use crate::units;
 use crate::words::membership;
 use jiff::Timestamp;
+use wire::SegmentName;
 use wire::admin::{Explanation, Membership};
 use wire::name::NodeName;
 
@@ -15,11 +16,17 @@ use wire::name::NodeName;
 pub(crate) async fn run(
     name: &NodeName,
     at: Option<Timestamp>,
+    segment: Option<&SegmentName>,
     client: &Client,
     answer: &Answer,
 ) -> Result<(), Failure> {
-    let at = at.map_or_else(String::new, |at| format!("?at={at}"));
-    let reply = client.get(&format!("/v1/nodes/{name}/explain{at}")).await?;
+    let at = at.map(|at| format!("at={at}"));
+    let segment = segment.map(|it| format!("segment={it}"));
+    let asked: Vec<String> = at.into_iter().chain(segment).collect();
+    let asked = asked.join("&");
+    let reply = client
+        .get(&format!("/v1/nodes/{name}/explain?{asked}"))
+        .await?;
     answer.show(&reply, |explanation: Explanation| explain(&explanation))
 }
 
@@ -65,6 +72,9 @@ fn decision(explanation: &Explanation) -> Fields {
     let decision = &explanation.decision;
     let mut fields = Fields::default();
     let verdict = membership(decision.membership);
+    if explanation.segment != SegmentName::default() {
+        fields.field("segment", explanation.segment.as_str());
+    }
     fields.field(
         "decision",
         match &decision.reason {

@@ -77,6 +77,9 @@ enum Noun {
         /// At that time, from the event log alone: RFC 3339, or how long ago, as in `2h`.
         #[arg(long, value_name = "TIME", value_parser = events::time)]
         at: Option<jiff::Timestamp>,
+        /// In this segment; without it, in the first that the node is in.
+        #[arg(long, value_name = "NAME")]
+        segment: Option<wire::SegmentName>,
     },
     /// Check, show, compare, try or apply a policy, or overrule it for a node.
     #[command(subcommand)]
@@ -136,7 +139,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Status => status::run(&client, &answer).await,
         Noun::Node(verb) => node::run(verb, &client, &answer).await,
         Noun::Route(verb) => route::run(verb, &client, &answer).await,
-        Noun::Explain { node, at } => explain::run(&node, at, &client, &answer).await,
+        Noun::Explain { node, at, segment } => {
+            explain::run(&node, at, segment.as_ref(), &client, &answer).await
+        }
         Noun::Policy(verb) => policy::run(verb, &client, &answer).await,
         Noun::Controller(verb) => controller::run(verb, &client, &answer).await,
         Noun::Epoch(verb) => epoch::run(verb, &client, &answer).await,

@@ -152,7 +152,7 @@ impl Shell {
                 Action::Derived(segment, derived) => {
                     self.agent.handle_derived(segment, derived, now);
                 }
-                Action::Opened(outcome) => self.opened(outcome),
+                Action::Opened(outcome) => self.opened(outcome, now),
                 Action::Timeout => self.agent.handle_timeout(now),
                 Action::Request(request) => self.request(request).await,
                 Action::Emission(emission) => self.agent.handle_evidence(emission, now),
@@ -320,7 +320,7 @@ impl Shell {
         self.opening.want(place, wg, interface, beside);
     }
 
-    fn opened(&mut self, outcome: Outcome) {
+    fn opened(&mut self, outcome: Outcome, now: Now) {
         match outcome {
             Outcome::Key(name, Ok(wg)) => {
                 let public = wg.public();
@@ -339,13 +339,13 @@ impl Shell {
                 self.being_opened -= 1;
                 let (place, wg) = (opened.place.clone(), opened.wg.duplicate());
                 let (id, mesh) = (place.segment, self.enrolment.mesh);
-                let is_wanted = self.agent.handle_segment(SegmentConfig {
+                let config = SegmentConfig {
                     place: place.clone(),
                     wg: wg.duplicate(),
                     high_water: self.memory.high_water(mesh, id),
                     mark: self.memory.of(mesh, id).and_then(|it| it.mark.clone()),
-                });
-                if !is_wanted {
+                };
+                if !self.agent.handle_segment(config, now) {
                     // It was left meanwhile.
                     let opener = self.data.opener();
                     tokio::spawn(async move { opened.undo(&opener).await });

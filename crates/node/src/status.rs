@@ -126,8 +126,8 @@ fn of_segment(seen: &Seen<'_>, is_second: bool, now: Now) -> NodeSegmentStatus {
     } else if view.is_closed() {
         Some("the lease is over and no update came".to_owned())
     } else {
-        let excluded = update.and_then(|update| update.exclusion(&own));
-        excluded.map(|excluded| excluded.reason.clone())
+        let denial = update.and_then(|update| update.denial(&own));
+        denial.map(str::to_owned)
     };
     let underlay = &seen.segment.underlay;
     let condition = seen.segment.guard.condition();

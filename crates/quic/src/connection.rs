@@ -2,6 +2,7 @@
 
 use crate::pulse::Pulse;
 use crate::tls::key_of_spki;
+use crate::wiped::Wiped;
 use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
 use std::marker::PhantomData;
@@ -226,7 +227,7 @@ impl<M: Frame> Receiver<M> {
     /// As [`Self::recv`].
     pub async fn payload(&mut self, header: Header) -> Result<M, RecvError> {
         // Grows as bytes arrive, so that an announced length alone reserves nothing.
-        let mut payload = zeroize::Zeroizing::new(Vec::with_capacity(header.len.min(CHUNK)));
+        let mut payload = Wiped::with_room_for(header.len.min(CHUNK));
         while payload.len() < header.len {
             let want = (header.len - payload.len()).min(CHUNK);
             let chunk = self
@@ -234,7 +235,7 @@ impl<M: Frame> Receiver<M> {
                 .read_chunk(want, true)
                 .await?
                 .ok_or(RecvError::Cut)?;
-            payload.extend_from_slice(&chunk.bytes);
+            payload.extend(&chunk.bytes, header.len);
         }
         Ok(frame::decode_payload(header, &payload)?)
     }

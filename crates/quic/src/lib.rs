@@ -20,7 +20,9 @@ pub mod listener;
 pub mod pulse;
 
 mod restart;
+mod socket;
 mod tls;
+mod wiped;
 
 pub use connection::{Connection, ConnectionError, Receiver, RecvError, SendError, Sender};
 pub use dialer::Dialer;

@@ -3,6 +3,7 @@
 
 use crate::connection::{Connection, ConnectionError, canonical};
 use crate::restart;
+use crate::socket;
 use crate::tls::server_config;
 use keys::ControllerSecret;
 use quinn::{Endpoint, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
@@ -73,7 +74,8 @@ impl Listener {
         let mut config = ServerConfig::with_crypto(Arc::new(server_config(secret)));
         config.transport_config(Arc::new(transport()));
         config.max_incoming(MAX_HALF_OPEN);
-        let endpoint = Endpoint::new(
+        let socket = socket::short(socket).map_err(refused)?;
+        let endpoint = Endpoint::new_with_abstract_socket(
             restart::endpoint_config(secret),
             Some(config),
             socket,

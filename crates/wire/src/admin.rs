@@ -458,6 +458,8 @@ pub struct Observation {
 pub struct Explanation {
     /// The node's name.
     pub name: NodeName,
+    /// The segment whose policy it is held against.
+    pub segment: SegmentName,
     /// The node as it stands; `None`: the answer is about an earlier time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<NodeStatus>,
@@ -685,6 +687,9 @@ pub struct RotateRequest {
     /// The operator's word for removals that the sanity floor holds back.
     #[serde(default)]
     pub confirm_removals: bool,
+    /// Of this segment alone; `None`: of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<SegmentName>,
 }
 
 /// The effect of a request on the epoch.

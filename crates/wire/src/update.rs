@@ -16,6 +16,8 @@ use std::time::Duration;
 pub const MAX_ROSTER: usize = 16_384;
 /// Longest reason of an exclusion, in bytes.
 pub const MAX_REASON_LEN: usize = 200;
+/// The reason of a node that an update does not name. As the policy has it.
+pub const UNHEARD: &str = "no benchmark";
 /// Longest duration in an update: 400 days. Keeps sums of durations far from overflow.
 pub const MAX_DURATION_MS: u64 = 400 * 24 * 3600 * 1000;
 
@@ -34,7 +36,8 @@ pub struct EpochUpdate {
     pub roster: Vec<Member>,
     /// Which members connect, and what they may send to each other.
     pub rules: Rules,
-    /// Enrolled nodes that are not members, in strictly increasing order of [`NodeId`].
+    /// Enrolled nodes that are not members, in strictly increasing order of [`NodeId`]. Where many are new and were not
+    /// heard of yet, they are left out.
     pub excluded: Vec<Excluded>,
     /// Commitment to the epoch secret.
     pub commitment: Commitment,
@@ -135,6 +138,12 @@ impl EpochUpdate {
             .binary_search_by_key(&node, |e| &e.node)
             .ok()?;
         self.excluded.get(at)
+    }
+
+    /// Why a node is no member, in words; `None`: it is one. One that is not named has shown nothing yet.
+    pub fn denial(&self, node: &NodeId) -> Option<&str> {
+        let reason = self.exclusion(node).map(|it| it.reason.as_str());
+        reason.or_else(|| self.member(node).is_none().then_some(UNHEARD))
     }
 
     /// Whether two nodes are members that have a tunnel to each other.

@@ -212,6 +212,7 @@ impl World {
                 let form = RotateRequest {
                     now: a & 1 == 1,
                     confirm_removals: a & 2 == 2,
+                    segment: None,
                 };
                 let now = self.now;
                 let _ = self.engine().operator(Request::Rotate(form), None, now);

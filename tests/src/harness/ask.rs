@@ -156,7 +156,11 @@ impl Mesh {
     /// When there is none.
     #[must_use]
     pub fn token(&self, node: &str) -> String {
-        let output = self.meshctl(CONTROLLER, &["token", "create", "--name", node]);
+        let mut arguments = vec!["token", "create", "--name", node];
+        for segment in self.segments_of(node) {
+            arguments.extend(["--segment", segment]);
+        }
+        let output = self.meshctl(CONTROLLER, &arguments);
         assert!(output.status.success(), "no token for {node}: {output:?}");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }

@@ -10,6 +10,10 @@ pub struct Builder {
     pub(super) controller: BTreeMap<String, String>,
     pub(super) every_node: BTreeMap<String, String>,
     pub(super) one_node: BTreeMap<String, BTreeMap<String, String>>,
+    /// Name, IPv4 range and policy of each; none: the mesh has the one of its settings.
+    pub(super) segments: Vec<(String, String, String)>,
+    /// The segments that a node's token is for, and that it asks for.
+    pub(super) places: BTreeMap<String, Vec<String>>,
 }
 
 impl Builder {
@@ -27,6 +31,8 @@ impl Builder {
             controller: BTreeMap::new(),
             every_node: BTreeMap::from(every_node),
             one_node: BTreeMap::new(),
+            segments: Vec::new(),
+            places: BTreeMap::new(),
         };
         // Long enough for every first evidence to arrive.
         builder.epoch_seconds(2).probation_epochs(3)
@@ -62,6 +68,24 @@ impl Builder {
     #[must_use]
     pub fn lease_seconds(self, seconds: u64) -> Self {
         self.controller_setting("lease_seconds", seconds)
+    }
+
+    /// A segment with an IPv4 range and a policy, as TOML. The policy takes the place of that in the settings.
+    #[must_use]
+    pub fn segment(mut self, name: &str, range: &str, policy: &str) -> Self {
+        self.controller.remove("epoch_seconds");
+        self.controller.remove("probation_epochs");
+        let segment = (name.to_owned(), range.to_owned(), policy.to_owned());
+        self.segments.push(segment);
+        self
+    }
+
+    /// A node asks for these segments, and gets a token for them.
+    #[must_use]
+    pub fn node_in(mut self, node: &str, segments: &[&str]) -> Self {
+        let names: Vec<String> = segments.iter().map(|it| (*it).to_owned()).collect();
+        self.places.insert(node.to_owned(), names);
+        self.node_setting(node, "segments", format!("{segments:?}"))
     }
 
     /// Mean score of one node; 0.9 unless told.

@@ -428,6 +428,11 @@ impl Mesh {
         self.folder.join("state").join(host)
     }
 
+    /// The segments that a node's token is for; none: it says nothing of segments.
+    pub(super) fn segments_of(&self, node: &str) -> &[String] {
+        self.builder.places.get(node).map_or(&[], Vec::as_slice)
+    }
+
     /// Admin socket of `host`.
     #[must_use]
     pub fn socket(&self, host: &str) -> PathBuf {
@@ -462,6 +467,24 @@ impl Mesh {
         lines[lines.len().saturating_sub(TAIL)..].join("\n")
     }
 
+    /// The controller's segments; writes their policies.
+    fn segments(&self) -> String {
+        let segments = self.builder.segments.iter().map(|(name, range, policy)| {
+            let file = self.policy_file(name);
+            std::fs::write(&file, policy).expect("the folder can be written");
+            let file = file.display();
+            format!("{{ name = '{name}', mesh_v4 = '{range}', policy_file = '{file}' }}")
+        });
+        let segments: Vec<String> = segments.collect();
+        format!("[{}]", segments.join(", "))
+    }
+
+    /// The policy of a segment, as a file.
+    #[must_use]
+    pub fn policy_file(&self, segment: &str) -> PathBuf {
+        self.folder.join(format!("{segment}.policy.toml"))
+    }
+
     fn settings(&self, host: &str) -> String {
         let quoted = |path: PathBuf| format!("{:?}", path.display().to_string());
         let mut lines = BTreeMap::from([
@@ -477,6 +500,9 @@ impl Mesh {
                 "[\"198.18.0.1:7443\", \"[fd00:6d65:7368::1]:7443\"]".into(),
             );
             lines.extend(self.builder.controller.clone());
+            if !self.builder.segments.is_empty() {
+                lines.insert("segment".to_owned(), self.segments());
+            }
         } else {
             set("role", "\"node\"".into());
             set("name", format!("\"{host}\""));

@@ -39,7 +39,7 @@ impl Bench {
             high_water: HighWater::default(),
             mark: None,
         };
-        assert!(self.agent.handle_segment(config));
+        assert!(self.agent.handle_segment(config, self.now));
     }
 
     /// A node that is in both, and whose controller knows.
@@ -98,7 +98,7 @@ impl Bench {
 }
 
 #[test]
-fn a_place_is_opened_once_and_what_was_said_of_it_meanwhile_is_asked_for_again() {
+fn a_place_is_opened_once_and_the_update_that_comes_meanwhile_waits_and_grows_old() {
     let (mut bench, wg) = (Bench::new(), wg());
     bench.connect();
     bench.effects();
@@ -115,13 +115,34 @@ fn a_place_is_opened_once_and_what_was_said_of_it_meanwhile_is_asked_for_again()
     let early = bench.second_update(1, &wg);
     bench.say(early);
     assert_eq!(bench.agent.counts().updates_rejected, 0);
-    bench.effects();
+    assert_eq!(bench.epochs(), [None]);
+    bench.pass(Duration::from_secs(100));
     bench.open(&wg);
-    assert!(matches!(&bench.says()[..], [ToController::Whole]));
-    assert_eq!(bench.epochs(), [None, None]);
-    let again = bench.second_update(1, &wg);
-    bench.say(again);
     assert_eq!(bench.epochs(), [None, Some(1)]);
+    let acks = bench.says().into_iter();
+    let acks =
+        acks.filter(|it| matches!(it, ToController::Ack { segment, .. } if *segment == SECOND));
+    assert_eq!(acks.count(), 1);
+    // The lease of 300 s counts from when it came.
+    let closed = |bench: &Bench| bench.agent.segment(SECOND).unwrap().view().is_closed();
+    bench.pass(Duration::from_secs(199));
+    assert!(!closed(&bench));
+    bench.pass(Duration::from_secs(2));
+    assert!(closed(&bench));
+}
+
+#[test]
+fn an_update_that_waited_through_lost_time_is_worth_nothing() {
+    let (mut bench, wg) = (Bench::new(), wg());
+    bench.connect();
+    let placed = bench.placed(&bench.second_place());
+    bench.say(placed);
+    let early = bench.second_update(1, &wg);
+    bench.say(early);
+    bench.now.wall += Duration::from_secs(3_600);
+    bench.agent.handle_clocks(bench.now);
+    bench.open(&wg);
+    assert_eq!(bench.epochs(), [None, None]);
 }
 
 #[test]
@@ -190,7 +211,7 @@ fn a_segment_that_is_left_while_it_is_opened_is_not_taken() {
         high_water: HighWater::default(),
         mark: None,
     };
-    assert!(!bench.agent.handle_segment(config));
+    assert!(!bench.agent.handle_segment(config, bench.now));
     assert_eq!(bench.agent.segments().count(), 1);
 }
 

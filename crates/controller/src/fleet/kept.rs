@@ -13,8 +13,8 @@ use wire::evidence::{Benchmark, Signer};
 /// All that is kept of one node.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Records {
-    /// By signer, harness and suite.
-    kept: BTreeMap<String, Kept>,
+    /// By signer, harness and suite. Boxed: a map has room for eleven, and most nodes have one.
+    kept: BTreeMap<String, Box<Kept>>,
     /// The one that was accepted last.
     newest: Option<String>,
 }
@@ -108,10 +108,12 @@ impl Records {
         }
         let (run, boot_ms) = (accepted.run(), accepted.boot_ms);
         let ageing = Ageing::Counted { at, boot_ms };
-        let kept = self.kept.entry(key.clone()).or_insert_with(|| Kept {
-            run: run.clone(),
-            ageing,
-            past: VecDeque::new(),
+        let kept = self.kept.entry(key.clone()).or_insert_with(|| {
+            Box::new(Kept {
+                run: run.clone(),
+                ageing,
+                past: VecDeque::new(),
+            })
         });
         (kept.run, kept.ageing) = (run, ageing);
         kept.remember(accepted);

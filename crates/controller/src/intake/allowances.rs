@@ -22,12 +22,14 @@ pub(super) enum Kind {
     Present,
     /// The node asks for something again, or in another form.
     Again,
-    /// A place in a segment is asked for, or networks are offered in one.
-    Segment,
+    /// It asks for a segment.
+    Join,
+    /// It offers networks behind it in one.
+    Offer,
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Connection,
         Self::Evidence,
         Self::Ack,
@@ -35,13 +37,31 @@ impl Kind {
         Self::Endpoints,
         Self::Present,
         Self::Again,
-        Self::Segment,
+        Self::Join,
+        Self::Offer,
     ];
 
     /// How many of them in ten seconds for ever, and how many at once. Each is several times what a node
     /// says in its busiest moment: a report per probe of a second, evidence once a second; and two
-    /// acknowledgements per epoch, of which an operator who evicts a thousand nodes makes a thousand.
-    fn allowance(self) -> (u32, u32) {
+    /// acknowledgements per epoch, of which an operator who evicts a thousand nodes makes a thousand. What a node says
+    /// of each of its segments it may say as often as there are segments.
+    fn allowance(self, segments: u32) -> (u32, u32) {
+        let (in_ten_seconds, at_once) = self.in_one();
+        let times = if self.is_of_a_segment() { segments } else { 1 };
+        (
+            in_ten_seconds.saturating_mul(times),
+            at_once.saturating_mul(times),
+        )
+    }
+
+    fn is_of_a_segment(self) -> bool {
+        match self {
+            Self::Ack | Self::Report | Self::Again | Self::Join | Self::Offer => true,
+            Self::Connection | Self::Evidence | Self::Endpoints | Self::Present => false,
+        }
+    }
+
+    fn in_one(self) -> (u32, u32) {
         match self {
             Self::Connection => (5, 20),
             Self::Evidence => (200, 60),
@@ -52,8 +72,10 @@ impl Kind {
             Self::Present => (10, 40),
             // Each may be answered with a whole roster.
             Self::Again => (2, 10),
-            // Once for each segment in a session. Each may be an event.
-            Self::Segment => (4, 64),
+            // With every connection, and again where the controller was busy.
+            Self::Join => (6, 24),
+            // Once in a session. Each may be an event.
+            Self::Offer => (5, 20),
         }
     }
 
@@ -66,17 +88,18 @@ impl Kind {
             6 => Some(Self::Endpoints),
             7 => Some(Self::Present),
             8 | 9 => Some(Self::Again),
-            10 | 11 => Some(Self::Segment),
+            10 => Some(Self::Join),
+            11 => Some(Self::Offer),
             _ => None,
         }
     }
 }
 
 impl Allowance {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(segments: u32) -> Self {
         Self {
             buckets: Kind::ALL.map(|kind| {
-                let (in_ten_seconds, at_once) = kind.allowance();
+                let (in_ten_seconds, at_once) = kind.allowance(segments);
                 Bucket::per_ten_seconds(in_ten_seconds, at_once)
             }),
             barred_until: Duration::ZERO,

@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 pub(super) struct State {
     enrolled: HashSet<NodeId>,
+    /// Those of the mesh, besides the first.
+    further_segments: u32,
     allowances: HashMap<NodeId, Allowance>,
     pub(super) addresses: HashMap<IpAddr, Address>,
     pub(super) strangers: BTreeMap<ConnectionId, Stranger>,
@@ -236,10 +238,18 @@ impl State {
         })
     }
 
+    /// The mesh has so many segments.
+    pub(super) fn set_segments(&mut self, segments: usize) {
+        let further = u32::try_from(segments.saturating_sub(1));
+        self.further_segments = further.unwrap_or(u32::MAX);
+    }
+
     /// Takes one of a key's allowance.
     pub(super) fn take(&mut self, key: NodeId, kind: Kind, now: Duration) -> bool {
+        let segments = self.further_segments.saturating_add(1);
         let allowance = self.allowances.entry(key);
-        allowance.or_insert_with(Allowance::new).take(kind, now)
+        let allowance = allowance.or_insert_with(|| Allowance::new(segments));
+        allowance.take(kind, now)
     }
 
     pub(super) fn bar(&mut self, key: NodeId, now: Duration) {

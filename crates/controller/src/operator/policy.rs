@@ -17,12 +17,27 @@ use wire::admin::{Membership, OverrideRequest, PolicyShown};
 use wire::{NodeName, SegmentName};
 
 impl Operator<'_> {
-    pub(super) fn explain(&self, name: &NodeName, now: Now) -> Result<Answer, Refused> {
+    /// Explains a node in a segment; without one, in the first that it is in.
+    pub(super) fn explain(
+        &self,
+        name: &NodeName,
+        segment: Option<&SegmentName>,
+        now: Now,
+    ) -> Result<Answer, Refused> {
         let view = self.view();
-        let (segment, case) = view.home(name).ok_or_else(|| unknown(name))?;
+        let (home, at_home) = view.home(name).ok_or_else(|| unknown(name))?;
+        let (segment, case) = match segment {
+            None => (home, at_home),
+            Some(of) => {
+                let segment = named(self.rotation.segments, of)?;
+                let case = self.fleet().case(segment.id(), name);
+                (segment, case.ok_or_else(|| not_in(name, of))?)
+            }
+        };
         let member = segment.standings(self.fleet()).roster().contains(name);
         let held = segment.held().contains(name);
-        let mut explanation = explain(&case, segment.policy(), (member, held), now);
+        let of = segment.name();
+        let mut explanation = explain(&case, (of, segment.policy()), (member, held), now);
         let allowed = explanation.decision.membership == Membership::Allowed;
         let when = when(segment, member, allowed || held, now);
         explanation.outlook.extend(when);
@@ -30,8 +45,13 @@ impl Operator<'_> {
         Ok(Answer::Explanation(Box::new(explanation)))
     }
 
-    pub(super) fn explain_at(&self, name: &NodeName, then: Timestamp) -> Result<Answer, Refused> {
-        let explained = replay::explain_at(self.rotation.journal.log(), name, then);
+    pub(super) fn explain_at(
+        &self,
+        name: &NodeName,
+        segment: Option<&SegmentName>,
+        then: Timestamp,
+    ) -> Result<Answer, Refused> {
+        let explained = replay::explain_at(self.rotation.journal.log(), name, segment, then);
         let explained = explained.map_err(|error| unreplayed(&error))?;
         let explained = explained.ok_or_else(|| {
             let error = format!("no node {name} was enrolled at {then}");
@@ -241,3 +261,8 @@ fn unreplayed(error: &Unreplayed) -> Refused {
 /// Thirty days: what lasts longer belongs into the policy.
 const MAX_OVERRIDE: u64 = 30 * 24 * 3_600;
 const MAX_GROUPS: usize = 32;
+
+fn not_in(name: &NodeName, segment: &SegmentName) -> Refused {
+    let hint = format!("`meshctl node join {name} {segment}` lets it in");
+    Refused::new(404, format!("{name} is not in {segment}"), hint)
+}

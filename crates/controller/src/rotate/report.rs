@@ -6,16 +6,24 @@ use crate::event::Verdict;
 use crate::format::{utc, word};
 use crate::segment::Draft;
 use std::collections::BTreeSet;
-use wire::NodeName;
+use wire::{NodeName, SegmentName};
 
 /// An epoch was published.
-pub(super) fn published(draft: &Draft, held_before: &BTreeSet<NodeName>, now: Now) {
+pub(super) fn published(
+    draft: &Draft,
+    segment: &SegmentName,
+    held_before: &BTreeSet<NodeName>,
+    now: Now,
+) {
+    // The one of a mesh without others is not named.
+    let segment = (*segment != SegmentName::default()).then(|| segment.as_str());
     let Draft { ballot, issue, .. } = draft;
-    ballot.verdicts.iter().for_each(verdict);
+    ballot.verdicts.iter().for_each(|it| verdict(it, segment));
     held(&ballot.held, held_before);
     let activates = now.wall + issue.update.activate_in();
     let removed = draft.before.difference(&ballot.roster).count();
     tracing::info!(
+        segment,
         epoch = issue.update.epoch.0,
         cause = draft.cause.word(),
         activates = %utc(activates),
@@ -40,16 +48,16 @@ pub(super) fn held(held: &BTreeSet<NodeName>, before: &BTreeSet<NodeName>) {
     );
 }
 
-fn verdict(verdict: &Verdict) {
+fn verdict(verdict: &Verdict, segment: Option<&str>) {
     let membership = word(verdict.membership);
     let score = verdict.score.map(|score| format!("{score:.3}"));
     let score = score.as_deref().unwrap_or("none");
     match verdict.reason.as_deref() {
         Some(reason) => {
-            tracing::info!(node = %verdict.name, score = %score, membership = %membership, reason, "decision");
+            tracing::info!(node = %verdict.name, segment, score = %score, membership = %membership, reason, "decision");
         }
         None => {
-            tracing::info!(node = %verdict.name, score = %score, membership = %membership, "decision");
+            tracing::info!(node = %verdict.name, segment, score = %score, membership = %membership, "decision");
         }
     }
 }

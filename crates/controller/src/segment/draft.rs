@@ -179,6 +179,9 @@ impl Segment {
         }
         roster.sort_by_key(|member| member.node);
         let others = ballot.excluded.iter();
+        // Where thousands come at once, each would be named to all others twice, and cost more than as a member.
+        let names_all = ballot.unheard.len() <= MOST_UNHEARD;
+        let others = others.filter(|(name, _)| names_all || !ballot.unheard.contains(*name));
         let mut excluded: Vec<Excluded> = others
             .map(|(name, reason)| self.exclusion(name, node(name), reason))
             .collect();
@@ -213,6 +216,9 @@ impl Segment {
     }
 }
 
+/// Nodes that nothing was decided about and that have no evidence, as far as an update names them. Where there are more,
+/// it names none of those.
+const MOST_UNHEARD: usize = 64;
 /// Said of a node that is in other segments, if in any.
 const LEFT: &str = "is in this segment no more";
 /// Said of a node that is enrolled no more.

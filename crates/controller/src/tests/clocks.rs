@@ -25,7 +25,7 @@ fn set(world: &mut World, by: i64) {
 }
 
 fn explained(world: &mut World, node: &Node) -> Explanation {
-    match world.ask(Request::Explain(node.name.clone())) {
+    match world.ask(Request::Explain(node.name.clone(), None)) {
         Ok(Answer::Explanation(explained)) => *explained,
         _ => panic!("no explanation"),
     }

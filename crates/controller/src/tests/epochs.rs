@@ -428,7 +428,8 @@ fn an_explanation_names_the_rule_that_fails() {
     let [a] = world.members(["a"]);
     world.pass(ms(1));
     world.evidence(&a, 0.41);
-    let Ok(Answer::Explanation(explained)) = world.ask(Request::Explain(a.name.clone())) else {
+    let Ok(Answer::Explanation(explained)) = world.ask(Request::Explain(a.name.clone(), None))
+    else {
         panic!("no explanation");
     };
     assert_eq!(explained.decision.membership, Membership::Denied);
@@ -436,7 +437,7 @@ fn an_explanation_names_the_rule_that_fails() {
     let broken: Vec<_> = explained.rules.iter().filter(|r| !r.holds).collect();
     assert_eq!(broken.len(), 1);
     assert_eq!(broken[0].rule, "overall >= 0.70");
-    let unknown = world.ask(Request::Explain(name("nobody")));
+    let unknown = world.ask(Request::Explain(name("nobody"), None));
     assert!(unknown.is_err());
 }
 

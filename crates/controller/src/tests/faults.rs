@@ -193,7 +193,7 @@ fn a_clock_that_is_set_back_does_not_freeze_membership() {
     world.now.wall -= s(3_600);
     // The node has stopped; by the wall clock its evidence comes from the future.
     world.pass(s(1));
-    let Ok(Answer::Explanation(said)) = world.ask(Request::Explain(b.name.clone())) else {
+    let Ok(Answer::Explanation(said)) = world.ask(Request::Explain(b.name.clone(), None)) else {
         panic!("no explanation");
     };
     let age = said.rules.iter().find(|r| r.rule.contains("age")).unwrap();

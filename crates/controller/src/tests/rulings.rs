@@ -8,14 +8,14 @@ use policy::Revoke;
 use wire::admin::{EvidenceAnswer, Explanation, Membership, OverrideRequest, Simulation};
 
 fn explained(world: &mut World, node: &Node) -> Explanation {
-    match world.ask(Request::Explain(node.name.clone())) {
+    match world.ask(Request::Explain(node.name.clone(), None)) {
         Ok(Answer::Explanation(explained)) => *explained,
         _ => panic!("no explanation"),
     }
 }
 
 fn explained_at(world: &mut World, node: &Node, then: Timestamp) -> Explanation {
-    match world.ask(Request::ExplainAt(node.name.clone(), then)) {
+    match world.ask(Request::ExplainAt(node.name.clone(), None, then)) {
         Ok(Answer::Explanation(explained)) => *explained,
         _ => panic!("no explanation"),
     }
@@ -402,7 +402,7 @@ fn an_earlier_time_is_explained_as_it_was_explained_then() {
     let before = Timestamp::from_second(1_699_999_999).unwrap();
     assert!(
         world
-            .ask(Request::ExplainAt(a.name.clone(), before))
+            .ask(Request::ExplainAt(a.name.clone(), None, before))
             .is_err()
     );
 }
