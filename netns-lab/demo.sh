@@ -5,6 +5,9 @@
 #
 # Usage: sudo [SETTING=VALUE…] ./demo.sh [-h|--help]
 #
+# With SEGMENTS it tells another story: pings pass within each segment and not from one into another, and epochs of one
+# cost another no packet.
+#
 # The settings are those of up.sh; try EPOCH_SECONDS=10 for a short demo. A lab that is up with other
 # settings is taken down first.
 set -euo pipefail
@@ -25,6 +28,15 @@ main() {
     require_tools ip ping jq awk
     bring_up
     patience=$((2 * EPOCH_SECONDS + 30))
+    if [[ -n $SEGMENTS ]]; then
+        each_segment_is_a_mesh
+        nothing_crosses
+        epochs_of_one_cost_another_nothing
+        say
+        say "That was the story of segments. The lab stays up; take it down with $LAB/down.sh."
+        exit
+    fi
+    the_story_needs
 
     everybody_is_in
     an_epoch_ends
@@ -39,6 +51,9 @@ bring_up() {
     if is_up && [[ -n $(settings_that_differ) ]]; then "$LAB/down.sh"; fi
     "$LAB/up.sh"
     settings_of_the_lab
+}
+
+the_story_needs() {
     ((NUM_NODES >= 3)) || die "the story needs three nodes" "$LAB/down.sh, then NUM_NODES=3 $0"
     low_score=$NODE_C_SCORE_MEAN
     less "$low_score" "$THRESHOLD" ||
@@ -61,12 +76,7 @@ everybody_is_in() {
         all_reach node-a node-b node-b node-a node-a node-c node-c node-a
     say
     say "From here on, node-a pings node-b five times a second. No packet may be lost, come what may."
-    say "$ ip netns exec $NS-node-a ping -i 0.2 $v4_b &"
-    ping_log=$(mktemp)
-    # The limit of an hour is for a demo that is killed and cannot stop it.
-    # Not through a function: the pid has to be that of ping itself.
-    ip netns exec "$NS-node-a" ping -n -i 0.2 -w 3600 "$v4_b" >"$ping_log" 2>&1 &
-    ping_pid=$!
+    start_ping node-a "$v4_b"
 }
 
 an_epoch_ends() {
@@ -106,20 +116,95 @@ the_node_comes_back() {
 the_balance() {
     step 5 "The balance"
     expect "node-a still pings node-b" 5 ping_goes_on
+    count_pings node-a node-b
+    show "$LAB/meshctl.sh" status
+    say
+    say "That was the story. The lab stays up: look around with $LAB/status.sh and $LAB/logs.sh,"
+    say "and take it down with $LAB/down.sh."
+}
+
+# --- steps of the story of segments ---------------------------------------------------------------
+
+each_segment_is_a_mesh() {
+    step 1 "Each segment is a mesh of its own"
+    say "Each has epochs, keys and addresses of its own. A node has an interface in each of its segments, and one UDP port."
+    expect "everybody is a member in each segment that it is in" "$patience" all_placed
+    show "$LAB/status.sh"
+    local segment
+    for segment in $(segment_names); do
+        expect "in $segment, every pair answers on IPv4 and IPv6" 60 all_reach_in "$segment"
+    done
+    local node
+    for node in $(node_names); do
+        if (($(segments_of "$node" | wc -l) > 1)); then
+            show "$LAB/meshctl.sh" --node "$node" status
+            break
+        fi
+    done
+}
+
+nothing_crosses() {
+    step 2 "Nothing crosses from one segment into another"
+    crossings=0
+    for_each_place does_not_cross
+    if ((crossings == 0)); then say "Every node is in every segment: there is nothing to cross into."; fi
+}
+
+# does_not_cross SEGMENT NODE: nobody outside the segment reaches NODE's addresses in it.
+does_not_cross() {
+    local segment=$1 to=$2 from v4 v6
+    read -r v4 v6 < <(addresses_in "$segment" "$to")
+    for from in $(node_names); do
+        if segments_of "$from" | grep -xF -- "$segment" >/dev/null; then continue; fi
+        ((++crossings))
+        if reaches "$from" "$v4" || reaches "$from" "$v6"; then
+            fail "$from, which is not in $segment, reaches $to there"
+        fi
+        passed "$from does not reach $to's $v4 and $v6 in $segment"
+    done
+}
+
+epochs_of_one_cost_another_nothing() {
+    step 3 "Epochs of one segment cost another no packet"
+    local segment other='' nodes=() from to before
+    for segment in $(segment_names | tac); do
+        mapfile -t nodes < <(nodes_of "$segment")
+        if ((${#nodes[@]} > 1)); then break; fi
+    done
+    for other in $(segment_names); do
+        if [[ $other != "$segment" ]]; then break; fi
+    done
+    if ((${#nodes[@]} < 2)) || [[ $other == "$segment" ]]; then
+        say "There are no two segments of which one has two nodes: nothing to show."
+        return
+    fi
+    from=${nodes[0]} to=${nodes[1]}
+    local v4
+    read -r v4 _ < <(addresses_in "$segment" "$to")
+    say "In $segment, $from pings $to five times a second, while $other begins one epoch after another."
+    start_ping "$from" "$v4"
+    local round
+    for round in 1 2 3; do
+        before=$(epoch_in "$other")
+        show "$LAB/meshctl.sh" epoch rotate --segment "$other"
+        expect "$other: an epoch after $before ($round of 3)" "$patience" epoch_in_is_after "$other" "$before"
+    done
+    expect "$from still pings $to" 5 ping_goes_on
+    count_pings "$from" "$to"
+}
+
+# count_pings FROM TO: stops the pings; none may be lost.
+count_pings() {
     stop_ping
     # A number that is missing below the highest one that was answered is a lost packet.
     local lost sent
     read -r sent lost < <(awk '
         match($0, /icmp_seq=[0-9]+/) && / time=/ { n = substr($0, RSTART + 9, RLENGTH - 9) + 0; if (!seen[n]++) got++; if (n > max) max = n }
         END { print max + 0, max - got }' "$ping_log")
-    say "node-a sent $sent pings to node-b while epochs came and went; $lost were lost."
+    say "$1 sent $sent pings to $2 while epochs came and went; $lost were lost."
     ((sent > 0 && lost == 0)) || fail "pings were lost: $lost of $sent"
     passed "no packet was lost"
     rm -f -- "$ping_log"
-    show "$LAB/meshctl.sh" status
-    say
-    say "That was the story. The lab stays up: look around with $LAB/status.sh and $LAB/logs.sh,"
-    say "and take it down with $LAB/down.sh."
 }
 
 # --- telling --------------------------------------------------------------------------------------
@@ -213,7 +298,25 @@ raise_score_of_node_c() {
     expect "better evidence has arrived" "$patience" latest_score_is_enough node-c
 }
 
+epoch_in() { ask ".segments[\"$1\"].epoch.id"; }
+epoch_in_is_after() { (($(epoch_in "$1") > $2)); }
+
+# Whether every node is a member in each of its segments.
+all_placed() {
+    [[ $(ask '[.nodes[].segments[] | select(.membership == "ALLOWED")] | length') == "$(places)" ]]
+}
+
 # --- pings ----------------------------------------------------------------------------------------
+
+# start_ping FROM ADDRESS: goes on until it is stopped.
+start_ping() {
+    say "$ ip netns exec $NS-$1 ping -i 0.2 $2 &"
+    ping_log=$(mktemp)
+    # The limit of an hour is for a demo that is killed and cannot stop it.
+    # Not through a function: the pid has to be that of ping itself.
+    ip netns exec "$NS-$1" ping -n -i 0.2 -w 3600 "$2" >"$ping_log" 2>&1 &
+    ping_pid=$!
+}
 
 # reaches FROM ADDRESS
 reaches() { inside "$1" ping -n -c 1 -W 1 "$2" >/dev/null 2>&1; }
@@ -237,6 +340,21 @@ none_reach() {
         shift 2
     done
 }
+
+# all_reach_in SEGMENT: each of its nodes reaches each other one on both families.
+all_reach_in() {
+    local from to v4 v6
+    for to in $(nodes_of "$1"); do
+        read -r v4 v6 < <(addresses_in "$1" "$to") || return 1
+        for from in $(nodes_of "$1"); do
+            if [[ $from == "$to" ]]; then continue; fi
+            reaches "$from" "$v4" && reaches "$from" "$v6" || return 1
+        done
+    done
+}
+
+# addresses_in SEGMENT NODE
+addresses_in() { of "$2" ".segments[\"$1\"] | \"\\(.v4) \\(.v6)\""; }
 
 addresses_of() { of "$1" '| "\(.v4) \(.v6)"'; }
 

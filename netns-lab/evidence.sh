@@ -47,6 +47,7 @@ main() {
 # --- steps ----------------------------------------------------------------------------------------
 
 bring_up() {
+    [[ -z ${SEGMENTS-} ]] || die "this story is about a mesh without segments" "unset SEGMENTS; demo.sh tells of them"
     export BENCHMARK=inspect
     if is_up; then "$LAB/down.sh"; fi
     mkdir -p "$RESULTS"

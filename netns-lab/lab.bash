@@ -23,9 +23,10 @@ BIN=${MESHD_BIN_DIR:-${CARGO_TARGET_DIR:-$REPO/target}/release}
 
 readonly SETTINGS=(
     NUM_NODES THRESHOLD EPOCH_SECONDS MAX_BENCHMARK_AGE SCORE_JITTER PROBE_SECONDS LOG_FORMAT
-    PROBATION_EPOCHS BENCHMARK
+    PROBATION_EPOCHS BENCHMARK SEGMENTS
 )
 readonly MAX_NODES=676
+readonly MAX_SEGMENTS=16
 
 # --- words ----------------------------------------------------------------------------------------
 
@@ -67,8 +68,10 @@ default_of() {
         LOG_FORMAT) say text ;;
         PROBATION_EPOCHS) say 1 ;;
         BENCHMARK) say mock ;;
+        SEGMENTS) say '' ;;
         NODE_A_SCORE_MEAN) say 0.90 ;;
-        NODE_C_SCORE_MEAN) say 0.40 ;;
+        # The one who fails; but where there are segments, they are the story.
+        NODE_C_SCORE_MEAN) if [[ -z $SEGMENTS ]]; then say 0.40; else say 0.85; fi ;;
         NODE_*_SCORE_MEAN) say 0.85 ;;
     esac
 }
@@ -79,6 +82,7 @@ pattern_of() {
         BENCHMARK) say '^(mock|inspect)$' ;;
         THRESHOLD | SCORE_JITTER | *_SCORE_MEAN) say '^(0(\.[0-9]+)?|1(\.0+)?)$' ;;
         PROBATION_EPOCHS) say '^(0|[1-9][0-9]{0,3})$' ;;
+        SEGMENTS) say '^[a-z0-9:, -]*$' ;;
         *) say '^[1-9][0-9]{0,5}$' ;;
     esac
 }
@@ -103,6 +107,35 @@ settings_from_environment() {
     ((NUM_NODES <= MAX_NODES)) || die "NUM_NODES=$NUM_NODES is over $MAX_NODES" "run fewer nodes"
     local name
     while read -r name; do settle "$name"; done < <(setting_names)
+    check_segments
+}
+
+# SEGMENTS is checked as a whole before anything is started by it.
+check_segments() {
+    local entry name node seen=' ' placed=' ' count=0 hint
+    hint="as in SEGMENTS=\"training:node-a,node-b inference:node-b,node-c\""
+    if [[ -z $SEGMENTS ]]; then return; fi
+    for entry in $SEGMENTS; do
+        [[ $entry =~ ^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?:node-[a-z]+(,node-[a-z]+)*$ ]] ||
+            die "SEGMENTS: \"$entry\" is not NAME:NODE,NODE…, where a name has up to 63 of a-z, 0-9 and -" "$hint"
+        name=${entry%%:*}
+        [[ $name != default ]] || die "SEGMENTS: \"default\" is the name of a mesh without segments" "choose another name"
+        [[ $seen != *" $name "* ]] || die "SEGMENTS: \"$name\" is there twice" "name all of its nodes in one place"
+        seen+="$name "
+        ((++count <= MAX_SEGMENTS)) || die "SEGMENTS: there are more than $MAX_SEGMENTS" "leave some out"
+        local own=' '
+        for node in $(nodes_of "$name"); do
+            node_names | grep -xF -- "$node" >/dev/null ||
+                die "SEGMENTS: \"$name\" has $node, and the lab has not" "it has: $(node_names | tr '\n' ' '); NUM_NODES says how many"
+            [[ $own != *" $node "* ]] || die "SEGMENTS: \"$name\" has $node twice" "$hint"
+            own+="$node "
+            placed+="$node "
+        done
+    done
+    for node in $(node_names); do
+        [[ $placed == *" $node "* ]] ||
+            die "SEGMENTS: $node is in no segment" "put it into one, or run fewer nodes: NUM_NODES=…"
+    done
 }
 
 save_settings() {
@@ -160,6 +193,40 @@ node_names() {
 daemon_names() {
     say controller
     node_names
+}
+
+segment_names() {
+    local entry
+    for entry in $SEGMENTS; do say "${entry%%:*}"; done
+}
+
+# nodes_of SEGMENT
+nodes_of() {
+    local entry
+    for entry in $SEGMENTS; do
+        if [[ ${entry%%:*} == "$1" ]]; then tr ',' '\n' <<<"${entry#*:}"; fi
+    done
+}
+
+# segments_of NODE: in the order of SEGMENTS.
+segments_of() {
+    local entry
+    for entry in $SEGMENTS; do
+        if [[ ,${entry#*:}, == *,"$1",* ]]; then say "${entry%%:*}"; fi
+    done
+}
+
+# How many places there are to take: one of each node in each of its segments.
+places() {
+    if [[ -z $SEGMENTS ]]; then say "$NUM_NODES"; else for_each_place say | wc -l; fi
+}
+
+# for_each_place COMMAND…: runs it with each segment and each node in it.
+for_each_place() {
+    local segment node
+    for segment in $(segment_names); do
+        for node in $(nodes_of "$segment"); do "$@" "$segment" "$node"; done
+    done
 }
 
 mean_setting() {
@@ -228,8 +295,8 @@ meshctl_of() {
     "$BIN/meshctl" --socket "$SOCKETS/$name.sock" "$@"
 }
 
-# ask FILTER: the controller's status through a jq filter.
-ask() { meshctl_of controller --json status | jq -r "$1"; }
+# ask [JQ-ARGUMENT…] FILTER: the controller's status through a jq filter.
+ask() { meshctl_of controller --json status | jq -r "$@"; }
 
 # of NODE FIELD: one field of one node's status.
 of() { ask ".nodes[\"$1\"]$2"; }
@@ -250,6 +317,10 @@ wait_until() {
 # pairs of members, and nodes that are on their way: not connected, or outside although their
 # probation or their score lets them in with an epoch to come.
 progress() {
+    if [[ -n $SEGMENTS ]]; then
+        progress_by_segment
+        return
+    fi
     ask '.nodes as $nodes | .policy.threshold as $threshold
         | [$nodes | to_entries[] | select(.value.membership == "ALLOWED") | .key] as $members
         | [$members[] as $a | $members[] as $b | select($a != $b) | $nodes[$a].observes[$b]
@@ -261,9 +332,36 @@ progress() {
            ($members | length | . * . - .), ($on_their_way | length)] | map(tostring) | join(" ")'
 }
 
+# The same with segments, where each node counts once in each. The controller is told of the echoes in the first segment
+# of a node alone, so the nodes themselves are asked.
+progress_by_segment() {
+    local answering
+    answering=$(answering_by_segment) || return 1
+    ask --argjson answering "$answering" '(.segments | map_values(.policy.threshold)) as $threshold
+        | [.nodes[] | .control as $control | .last_benchmark as $run | .segments | to_entries[]
+            | .value + {segment: .key, control: $control, run: $run}] as $places
+        | [$places[] | select(.membership == "ALLOWED")] as $members
+        | ([$members | group_by(.segment)[] | length | . * . - .] | add // 0) as $pairs
+        | [$places[] | select(.control != "connected" or (.membership == "DENIED" and .state != "EVICTED"
+            and (.probation_left > 0 or .run == null or .score >= $threshold[.segment])))] as $on_their_way
+        | [([.segments | to_entries[] | "\(.key)=\(.value.epoch.id)"] | join(",")), ($places | length),
+           ($members | length), $answering, $pairs, ($on_their_way | length)] | map(tostring) | join(" ")'
+}
+
+# Pairs of members that answer on IPv4 and IPv6, in all segments together.
+answering_by_segment() {
+    local node own sum=0
+    for node in $(node_names); do
+        own=$(meshctl_of "$node" --json status | jq '[.segments[].peers[]
+            | select(.membership == "ALLOWED" and .ping_v4.ok == true and .ping_v6.ok == true)] | length') || return 1
+        ((sum += own)) || true
+    done
+    say "$sum"
+}
+
 # Nobody is on the way, and every member answers every other.
 is_ready() {
     local enrolled answering pairs on_their_way
     read -r _ enrolled _ answering pairs on_their_way < <(progress) || return 1
-    ((enrolled == NUM_NODES && answering == pairs && on_their_way == 0))
+    ((enrolled == $(places) && answering == pairs && on_their_way == 0))
 }

@@ -13,6 +13,8 @@
 #   NODE_A_SCORE_MEAN=0.90 NODE_B_SCORE_MEAN=0.85 NODE_C_SCORE_MEAN=0.40, further nodes 0.85
 #   SCORE_JITTER=0.03      how far a score strays from its mean
 #   BENCHMARK=mock         or inspect: nodes take what Inspect writes into artifacts/results (evidence.sh does)
+#   SEGMENTS=              segments, each with its nodes: "training:node-a,node-b inference:node-b,node-c" (up to 16);
+#                          node-c's mean is 0.85 then
 #   PROBE_SECONDS=2        pause between a node's pings to its peers
 #   LOG_FORMAT=text        or json
 #   UP_DEADLINE=120        seconds until this script gives up
@@ -34,6 +36,8 @@ main() {
     UP_DEADLINE=${UP_DEADLINE:-120}
     [[ $UP_DEADLINE =~ ^[1-9][0-9]*$ ]] || die "UP_DEADLINE=$UP_DEADLINE is no number of seconds" "$0 --help"
 
+    # Before anything is built or taken down for settings that make no sense.
+    is_up || (settings_from_environment)
     build
     choose_settings
     if is_up && all_running && is_ready 2>/dev/null; then
@@ -194,7 +198,9 @@ controller_answers() { meshctl_of controller status >/dev/null; }
 
 create_token() {
     rm -f -- "$2"
-    (umask 077 && meshctl_of controller token create --name "$1" >"$2" 2>>"$LOGS/controller.log") ||
+    local segment allowed=()
+    for segment in $(segments_of "$1"); do allowed+=(--segment "$segment"); done
+    (umask 077 && meshctl_of controller token create --name "$1" "${allowed[@]}" >"$2" 2>>"$LOGS/controller.log") ||
         give_up "no token for $1"
 }
 
@@ -220,8 +226,8 @@ socket = "$SOCKETS/controller.sock"
 listen = "[::]:7443"
 advertise = ["$(underlay_v4 -1):7443", "[$(underlay_v6 -1)]:7443"]
 status_file = "$STATUS_FILE"
-$(policy_config)
 log_format = "$LOG_FORMAT"
+$(policy_config)
 TOML
 }
 
@@ -238,7 +244,15 @@ interface = "meshd0"
 $(emitter_config "$1" "${!mean}")
 probe_seconds = $PROBE_SECONDS
 log_format = "$LOG_FORMAT"
+$(segments_config "$1")
 TOML
+}
+
+# segments_config NODE: the segments that it asks for.
+segments_config() {
+    local segment names=''
+    for segment in $(segments_of "$1"); do names+="\"$segment\", "; done
+    if [[ -n $names ]]; then say "segments = [${names%, }]"; fi
 }
 
 # emitter_config NODE MEAN
@@ -260,11 +274,32 @@ TOML
     fi
 }
 
-# What a member needs: a score of the mock, or the accuracy of the task that evidence.sh runs.
+# The settings of the policy, or a file of them, or segments that each have that file.
 policy_config() {
+    if [[ $BENCHMARK == mock && -z $SEGMENTS ]]; then
+        policy
+        return
+    fi
+    say "# Written by netns-lab/up.sh." >"$CONFIG/policy.toml"
+    policy >>"$CONFIG/policy.toml"
+    if [[ -z $SEGMENTS ]]; then say "policy_file = \"$CONFIG/policy.toml\""; fi
+    local segment range=80
+    for segment in $(segment_names); do
+        cat <<TOML
+
+[[segment]]
+name = "$segment"
+policy_file = "$CONFIG/policy.toml"
+mesh_v4 = "10.$range.0.0/16"
+TOML
+        ((++range))
+    done
+}
+
+# What a member needs: a score of the mock, or the accuracy of the task that evidence.sh runs.
+policy() {
     if [[ $BENCHMARK == inspect ]]; then
-        cat >"$CONFIG/policy.toml" <<TOML
-# Written by netns-lab/up.sh.
+        cat <<TOML
 epoch_seconds = $EPOCH_SECONDS
 probation_epochs = $PROBATION_EPOCHS
 
@@ -279,7 +314,6 @@ min_samples = 20
 [[require.score]]
 metric = "includes/accuracy"
 TOML
-        say "policy_file = \"$CONFIG/policy.toml\""
     else
         cat <<TOML
 threshold = $(as_float "$THRESHOLD")
@@ -298,12 +332,13 @@ as_float() {
 # --- waiting --------------------------------------------------------------------------------------
 
 await_everybody() {
-    local deadline=$((SECONDS + UP_DEADLINE)) line last='' epoch enrolled members answering pairs name
+    local deadline=$((SECONDS + UP_DEADLINE)) line last='' epoch enrolled members answering pairs name things=nodes
+    if [[ -n $SEGMENTS ]]; then things='places in segments'; fi
     until is_ready 2>/dev/null && all_connected 2>/dev/null; do
         if line=$(progress 2>/dev/null) && [[ $line != "$last" ]]; then
             last=$line
             read -r epoch enrolled members answering pairs _ <<<"$line"
-            say "  epoch $epoch: $enrolled of $NUM_NODES nodes enrolled, members: $members, pairs that ping: $answering of $pairs"
+            say "  epoch $epoch: $enrolled of $(places) $things enrolled, members: $members, pairs that ping: $answering of $pairs"
         fi
         while read -r name; do
             is_running "$name" || give_up "$name ended"
@@ -313,7 +348,7 @@ await_everybody() {
     done
     local took=$((($(microseconds) - started_at) / 1000))
     read -r epoch _ members _ < <(progress)
-    say "Up in epoch $epoch. Members: $members of $NUM_NODES; each reaches all others on IPv4 and IPv6," \
+    say "Up in epoch $epoch. Members: $members of $(places); each reaches all others${SEGMENTS:+ of its segments} on IPv4 and IPv6," \
         "$((took / 1000)).$(printf '%03d' $((took % 1000))) s after the first daemon was started."
 }
 

@@ -306,7 +306,9 @@ start_meshd() {
     await "$impl" c 20 "no answer from the controller" meshctl_of "$impl" c status || return 1
     for ((host = 0; host <= senders; host++)); do
         attach "$host"
-        (umask 077 && meshctl_of "$impl" c token create --name "host-$host" >"$dir/$host.token" 2>/dev/null) ||
+        local segments=()
+        if [[ $impl == meshd-segments ]]; then segments=(--segment default --segment second); fi
+        (umask 077 && meshctl_of "$impl" c token create --name "host-$host" "${segments[@]}" >"$dir/$host.token" 2>/dev/null) ||
             trouble "$impl" "no token for host $host" c || return 1
         node_config "$impl" "$outer" "$host" >"$dir/$host.toml"
         launch "$impl" "$host" "$BIN/meshd" --config "$dir/$host.toml"
@@ -329,9 +331,16 @@ state_dir = "$WORK/$1/c"
 socket = "$WORK/$1/c.sock"
 listen = "[::]:$(controller_port "$1")"
 advertise = ["$(endpoint "$2" c "$(controller_port "$1")")"]
-mesh_v4 = "10.$((100 + ${NUMBER[$1]})).0.0/16"
 TOML
-    if [[ $1 == meshd-epoch2s ]]; then say "epoch_seconds = 2"; fi
+    local range="10.$((100 + ${NUMBER[$1]})).0.0/16"
+    case $1 in
+        meshd-segments)
+            printf '[[segment]]\nname = "%s"\nmesh_v4 = "%s"\n' \
+                default "$range" second "10.$((150 + ${NUMBER[$1]})).0.0/16"
+            ;;
+        meshd-epoch2s) printf 'mesh_v4 = "%s"\nepoch_seconds = 2\n' "$range" ;;
+        *) say "mesh_v4 = \"$range\"" ;;
+    esac
 }
 
 node_config() {
@@ -348,6 +357,7 @@ emitter = "mock"
 TOML
     case $1 in
         meshd-tun-tap | meshd-offload) say "tun_backend = \"${1#meshd-}\"" ;;
+        meshd-segments) say 'segments = ["default", "second"]' ;;
     esac
 }
 

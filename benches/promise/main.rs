@@ -3,7 +3,7 @@
 //!
 //! | File | Holds |
 //! |---|---|
-//! | [`revocation`], [`rotation`], [`storm`] | the three measurements |
+//! | [`revocation`], [`rotation`], [`storm`], [`segments`] | the measurements |
 //! | [`lab`] | meshes of any size, the admin socket, what the daemons log, the machine |
 //! | [`stamps`] | sockets that say when the kernel received something; handshakes on the underlay |
 //! | [`flood`] | senders |
@@ -25,6 +25,7 @@ mod picture;
 mod report;
 mod revocation;
 mod rotation;
+mod segments;
 mod stamps;
 mod stats;
 mod storm;
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
         .collect();
     if named.is_empty() {
         println!(
-            "promise: name a measurement: revocation, rotation, storm (benches/promise/README.md)"
+            "promise: name a measurement: revocation, rotation, storm, segments (benches/promise/README.md)"
         );
         return ExitCode::SUCCESS;
     }
@@ -58,8 +59,9 @@ fn main() -> ExitCode {
 /// A name and what it stands for, which returns whether all of it could be measured, and what must hold held.
 type Measurement = (&'static str, fn() -> bool);
 
-const MEASUREMENTS: [Measurement; 3] = [
+const MEASUREMENTS: [Measurement; 4] = [
     ("revocation", revocation::measure),
     ("rotation", rotation::measure),
     ("storm", storm::measure),
+    ("segments", segments::measure),
 ];

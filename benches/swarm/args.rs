@@ -23,6 +23,8 @@ pub(crate) struct Args {
     pub(crate) evidence_every: Duration,
     /// Sizes of `grow`.
     pub(crate) sizes: Vec<usize>,
+    /// Between two measurements, until what was under way is done.
+    pub(crate) pause: Duration,
     /// Bounds every wait.
     pub(crate) patience: Duration,
 }
@@ -42,6 +44,7 @@ impl Args {
             epoch_seconds: 3_600,
             evidence_every: Duration::from_secs(60),
             sizes: vec![10, 100, 1_000],
+            pause: Duration::from_secs(2),
             patience: Duration::from_secs(600),
         };
         let mut words = words;
@@ -97,6 +100,7 @@ impl Args {
             seconds: 2,
             slow: 4,
             sizes: vec![5, 10],
+            pause: Duration::from_millis(400),
             patience: Duration::from_secs(60),
             ..self
         }

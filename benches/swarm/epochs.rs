@@ -3,34 +3,29 @@
 
 use crate::args::Args;
 use crate::bare::Bare;
-use crate::joins::joined;
 use crate::node::Order;
 use crate::report::{Table, ms};
 use crate::stats::Sample;
 use crate::swarm::{Swarm, Times};
 use anyhow::ensure;
-use std::time::Duration;
 use tests::harness::now;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 /// An epoch change by an operator's order, and a bare push of as many bytes.
-pub(crate) async fn rotate(args: &Args) -> anyhow::Result<()> {
-    let mut joined = joined(args, args.nodes).await?;
-    joined.print();
-    let swarm = &mut joined.swarm;
+pub(crate) async fn rotate(args: &Args, swarm: &mut Swarm) -> anyhow::Result<()> {
     swarm.evidence(None);
     let mut bare = Bare::connect(swarm).await?;
     let mut epochs = Epochs::default();
     let mut pushes = Vec::new();
     let mut bytes = 0;
     for _ in 0..args.rounds {
-        sleep(PAUSE).await;
+        sleep(args.pause).await;
         let before = swarm.meter();
         let (_, times) = swarm.rotate(|_| true, args.patience).await?;
         bytes = swarm.spent(&before).frames as usize / swarm.members.len();
         epochs.take(&times);
-        sleep(PAUSE).await;
+        sleep(args.pause).await;
         pushes.extend_from_slice(bare.push(bytes, args.patience).await?.values());
     }
     bare.end().await?;
@@ -57,14 +52,11 @@ pub(crate) async fn rotate(args: &Args) -> anyhow::Result<()> {
 }
 
 /// One in a hundred is evicted at once.
-pub(crate) async fn evict(args: &Args) -> anyhow::Result<()> {
-    let mut joined = joined(args, args.nodes).await?;
-    joined.print();
-    let swarm = &mut joined.swarm;
+pub(crate) async fn evict(args: &Args, swarm: &mut Swarm) -> anyhow::Result<()> {
     let evicted = (args.nodes / 100).max(1);
     let mut table = Table::new(&HEAD);
     for round in 0..args.rounds {
-        sleep(PAUSE).await;
+        sleep(args.pause).await;
         let from = round * evicted;
         let upto = from + evicted;
         ensure!(
@@ -102,10 +94,7 @@ async fn order_evictions(swarm: &Swarm, of: std::ops::Range<usize>) -> anyhow::R
 }
 
 /// Some nodes stop reading. What do the others notice?
-pub(crate) async fn slow(args: &Args) -> anyhow::Result<()> {
-    let mut joined = joined(args, args.nodes).await?;
-    joined.print();
-    let swarm = &mut joined.swarm;
+pub(crate) async fn slow(args: &Args, swarm: &mut Swarm) -> anyhow::Result<()> {
     swarm.evidence(None);
     let slow = args.slow.min(args.nodes / 2);
     let reads = |number: usize| number >= slow;
@@ -122,12 +111,12 @@ pub(crate) async fn slow(args: &Args) -> anyhow::Result<()> {
             Order::Serve
         };
         swarm.members[..slow].iter().for_each(|it| it.order(order));
-        sleep(PAUSE).await;
+        sleep(args.pause).await;
         let mut epochs = Epochs::default();
         for _ in 0..args.rounds {
             let (_, times) = swarm.rotate(reads, args.patience).await?;
             epochs.take(&times);
-            sleep(PAUSE).await;
+            sleep(args.pause).await;
         }
         let [_, acknowledged] = epochs.samples();
         medians.push(acknowledged.median());
@@ -173,5 +162,3 @@ fn cells(name: &str, sample: &Sample) -> [String; 5] {
 }
 
 const HEAD: [&str; 5] = ["Since the order, ms", "first", "p50", "p99", "max"];
-/// Between two measurements.
-const PAUSE: Duration = Duration::from_millis(1_500);

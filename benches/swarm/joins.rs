@@ -77,17 +77,8 @@ impl Joined {
     }
 }
 
-/// All nodes join from nothing.
-pub(crate) async fn join(args: &Args) -> anyhow::Result<()> {
-    joined(args, args.nodes).await?.print();
-    Ok(())
-}
-
 /// All nodes are there, and nothing happens; then the same beside evidence.
-pub(crate) async fn idle(args: &Args) -> anyhow::Result<()> {
-    let mut joined = joined(args, args.nodes).await?;
-    joined.print();
-    let swarm = &mut joined.swarm;
+pub(crate) async fn idle(args: &Args, swarm: &mut Swarm) -> anyhow::Result<()> {
     let mut table = Table::new(&[
         "At rest",
         "controller, % of a core",
@@ -101,7 +92,7 @@ pub(crate) async fn idle(args: &Args) -> anyhow::Result<()> {
         ("with evidence", Some(args.evidence_every)),
     ] {
         swarm.evidence(evidence);
-        sleep(SETTLE).await;
+        sleep(args.pause).await;
         let before = swarm.meter();
         let accepted = swarm
             .world
@@ -156,7 +147,7 @@ pub(crate) async fn grow(args: &Args) -> anyhow::Result<()> {
         let peak = joined.swarm.controller.memory().peak;
         let swarm = &mut joined.swarm;
         swarm.evidence(None);
-        sleep(SETTLE).await;
+        sleep(args.pause).await;
         let before = swarm.meter();
         let mut acknowledged = Vec::new();
         for _ in 0..args.rounds {
@@ -212,6 +203,3 @@ fn exponent(points: impl Iterator<Item = (f64, f64)>) -> f64 {
     let square: f64 = logs.iter().map(|it| (it.0 - x).powi(2)).sum();
     both / square
 }
-
-/// Until what was under way is done.
-const SETTLE: Duration = Duration::from_secs(2);

@@ -48,6 +48,7 @@ mod stats;
 mod storms;
 mod swarm;
 
+use anyhow::Context as _;
 use args::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::process::ExitCode;
@@ -75,42 +76,55 @@ fn main() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let args = if args.is_test { args.small() } else { args };
-    for name in &named {
-        // The controller ends with the scenario, whatever ends that.
-        let result = runtime.block_on(async {
-            let mut terminated = signal(SignalKind::terminate())?;
-            tokio::select! {
-                result = measure(name, &args) => result,
-                _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
-                _ = terminated.recv() => anyhow::bail!("terminated"),
-            }
-        });
-        if let Err(error) = result {
-            eprintln!("swarm: {name}: {error:#}");
-            return Ok(ExitCode::FAILURE);
+    // The controller ends with the scenarios, whatever ends them.
+    let result = runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate())?;
+        tokio::select! {
+            result = measure(&named, &args) => result,
+            _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+            _ = terminated.recv() => anyhow::bail!("terminated"),
         }
+    });
+    if let Err(error) = result {
+        eprintln!("swarm: {error:#}");
+        return Ok(ExitCode::FAILURE);
     }
     // Nodes that still run are nobody's concern.
     runtime.shutdown_background();
     Ok(ExitCode::SUCCESS)
 }
 
-async fn measure(name: &str, args: &Args) -> anyhow::Result<()> {
-    println!("\n## {name}; load before: {}\n", load());
-    match name {
-        "join" => joins::join(args).await,
-        "idle" => joins::idle(args).await,
-        "grow" => joins::grow(args).await,
-        "rotate" => epochs::rotate(args).await,
-        "evict" => epochs::evict(args).await,
-        "slow" => epochs::slow(args).await,
-        "kill" => storms::kill(args).await,
-        "churn" => storms::churn(args).await,
-        other => anyhow::bail!(
-            "no such scenario: {other}; there are {}",
-            SCENARIOS.join(", ")
-        ),
+/// The scenarios one after the other, with the nodes of one join.
+async fn measure(names: &[String], args: &Args) -> anyhow::Result<()> {
+    let unknown = |name: &&String| !SCENARIOS.contains(&name.as_str());
+    if let Some(other) = names.iter().find(unknown) {
+        let known = SCENARIOS.join(", ");
+        anyhow::bail!("no such scenario: {other}; there are {known}");
     }
+    let (grow, others): (Vec<_>, Vec<_>) = names.iter().partition(|name| *name == "grow");
+    if !others.is_empty() {
+        println!("\n## join; load before: {}\n", load());
+        let mut joined = joins::joined(args, args.nodes).await?;
+        joined.print();
+        for name in others.into_iter().filter(|name| *name != "join") {
+            println!("\n## {name}; load before: {}\n", load());
+            let swarm = &mut joined.swarm;
+            let measured = match name.as_str() {
+                "idle" => joins::idle(args, swarm).await,
+                "rotate" => epochs::rotate(args, swarm).await,
+                "evict" => epochs::evict(args, swarm).await,
+                "slow" => epochs::slow(args, swarm).await,
+                "kill" => storms::kill(args, swarm).await,
+                _ => storms::churn(args, swarm).await,
+            };
+            measured.with_context(|| name.clone())?;
+        }
+    }
+    if !grow.is_empty() {
+        println!("\n## grow; load before: {}\n", load());
+        joins::grow(args).await.context("grow")?;
+    }
+    Ok(())
 }
 
 /// The average load of the last minute: other work makes every figure worse.
@@ -129,8 +143,9 @@ fn more_sockets() -> anyhow::Result<()> {
     Ok(setrlimit(Resource::Nofile, all)?)
 }
 
+/// In the order in which they can share a join: those that evict come last.
 const SCENARIOS: [&str; 8] = [
-    "join", "idle", "rotate", "evict", "kill", "churn", "slow", "grow",
+    "join", "idle", "rotate", "slow", "kill", "churn", "evict", "grow",
 ];
 /// As the controller has.
 const THREADS: usize = 2;

@@ -373,7 +373,10 @@ impl Node {
         self.memory.marks.insert(0, pushed.mark);
         let age = Duration::from_millis(pushed.age_ms);
         let activate_at = at + verified.activate_in().saturating_sub(age);
-        self.acknowledge(sender, &update, Phase::Installed).await?;
+        // That it is in force says so too.
+        if activate_at > now() {
+            self.acknowledge(sender, &update, Phase::Installed).await?;
+        }
         self.slot.installed(verified.epoch, now());
         self.memory.newest = Some(Arc::clone(&update));
         if self.memory.held.len() >= HELD {

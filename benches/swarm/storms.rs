@@ -1,7 +1,6 @@
 //! The controller is killed and all nodes come back; nodes leave and join all the time.
 
 use crate::args::Args;
-use crate::joins::joined;
 use crate::progress::{Progress, Stage};
 use crate::report::Table;
 use crate::stats::Sample;
@@ -13,10 +12,7 @@ use tests::harness::now;
 use tokio::time::{sleep, sleep_until};
 
 /// SIGKILL, and another start at once, so many times.
-pub(crate) async fn kill(args: &Args) -> anyhow::Result<()> {
-    let mut joined = joined(args, args.nodes).await?;
-    joined.print();
-    let swarm = &mut joined.swarm;
+pub(crate) async fn kill(args: &Args, swarm: &mut Swarm) -> anyhow::Result<()> {
     let mut table = Table::new(&[
         "Start",
         "back, s: p50",
@@ -84,10 +80,7 @@ fn is_back(progress: &Progress, started: Instant) -> bool {
 }
 
 /// One in a hundred leaves for good each minute, and another joins in its place.
-pub(crate) async fn churn(args: &Args) -> anyhow::Result<()> {
-    let mut joined = joined(args, args.nodes).await?;
-    joined.print();
-    let swarm = &mut joined.swarm;
+pub(crate) async fn churn(args: &Args, swarm: &mut Swarm) -> anyhow::Result<()> {
     let before = swarm.meter();
     let epoch = swarm.newest();
     let begun = now();

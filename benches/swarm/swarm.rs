@@ -28,6 +28,8 @@ pub(crate) struct Swarm {
     evidence: watch::Sender<Option<Duration>>,
     sockets: Vec<Dialer>,
     share: usize,
+    /// After a join the next one is due within its batch.
+    quiet: Duration,
     made: usize,
     /// Buys the next places.
     token: TokenSecret,
@@ -98,6 +100,7 @@ impl Swarm {
             evidence,
             sockets: Vec::new(),
             share: args.share,
+            quiet: args.pause,
             made: 0,
             token: token.secret,
         })
@@ -242,7 +245,7 @@ impl Swarm {
         let deadline = now() + patience;
         loop {
             let before = self.settled(patience).await?;
-            sleep(QUIET).await;
+            sleep(self.quiet).await;
             if self.settled(patience).await? == before {
                 return Ok(before);
             }
@@ -359,5 +362,3 @@ impl Drop for Swarm {
 /// The most that a token admits.
 const TOKEN_USES: usize = 1_000;
 const LOOK: Duration = Duration::from_millis(20);
-/// After a join the next one is due within its batch.
-const QUIET: Duration = Duration::from_secs(2);

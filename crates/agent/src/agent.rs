@@ -28,7 +28,7 @@ use wire::log::{LogEnd, LogNews};
 use wire::message::{ChangedUpdate, InterfaceReport, Phase, Update};
 use wire::{
     Ask, Digest, Duplicate, Mark, NodeName, Place, SegmentName, Signed, Succession, ToController,
-    ToNode, Unplaced, succession,
+    ToNode, succession,
 };
 
 /// The machine.
@@ -50,6 +50,8 @@ pub struct Agent {
     /// The segments that the daemon was told to open, and has not opened yet, with the updates that have come
     /// meanwhile, and when.
     opening: BTreeMap<SegmentId, Vec<(Update, Duration)>>,
+    /// Those that it could not open, with the reason, and when that is tried again.
+    unopened: BTreeMap<SegmentId, (Place, String, Duration)>,
     asks: Asks,
     derive_at_once: usize,
     held: Held,
@@ -88,6 +90,7 @@ impl Agent {
             authorities,
             segments: BTreeMap::new(),
             opening: BTreeMap::new(),
+            unopened: BTreeMap::new(),
             asks: Asks::default(),
             derive_at_once,
             held: Held::default(),
@@ -227,9 +230,12 @@ impl Agent {
         true
     }
 
-    /// The daemon could not open a segment; it is tried again with the next connection.
-    pub fn handle_no_segment(&mut self, segment: SegmentId) {
-        self.opening.remove(&segment);
+    /// The daemon could not open a segment, for this reason; that is tried again later.
+    pub fn handle_no_segment(&mut self, place: Place, why: String, now: Now) {
+        if self.opening.remove(&place.segment).is_some() {
+            let again = now.boot + OPEN_AGAIN;
+            self.unopened.insert(place.segment, (place, why, again));
+        }
     }
 
     /// The daemon has a key for a segment that an operator lets the node into.
@@ -293,6 +299,11 @@ impl Agent {
             segment.member.handle_timeout(now.boot);
         }
         self.follow_members();
+        let is_due = |_: &SegmentId, it: &mut (Place, String, Duration)| it.2 <= now.boot;
+        let due: Vec<_> = self.unopened.extract_if(.., is_due).collect();
+        for (_, (place, ..)) in due {
+            self.placed(place);
+        }
         if self.control.is_up() {
             for ask in self.asks.due(now.boot) {
                 self.say(ToController::Join { ask });
@@ -316,7 +327,8 @@ impl Agent {
         let again = again.filter(|_| self.control.is_up());
         let segments = self.segments.values();
         let epochs = segments.filter_map(|segment| segment.member.poll_timeout());
-        epochs.chain(again).min()
+        let unopened = self.unopened.values().map(|(.., again)| *again);
+        epochs.chain(again).chain(unopened).min()
     }
 
     // ---- views ------------------------------------------------------------------------------
@@ -331,9 +343,13 @@ impl Agent {
         self.segments.values().map(|it| self.in_segment(it))
     }
 
-    /// The segments that the controller gives the node no place in, though it asks for one.
-    pub fn not_placed(&self) -> impl Iterator<Item = (&SegmentName, Unplaced)> {
-        self.asks.refused()
+    /// The segments that the node would be in, and is not: the controller gives no place there, or the daemon could
+    /// not open it.
+    pub fn not_placed(&self) -> impl Iterator<Item = (&SegmentName, String)> {
+        let refused = self.asks.refused();
+        let refused = refused.map(|(name, why)| (name, why.to_string()));
+        let unopened = self.unopened.values();
+        refused.chain(unopened.map(|(place, why, _)| (&place.segment_name, why.clone())))
     }
 
     /// The node.
@@ -457,7 +473,7 @@ impl Agent {
             None if place.mesh != self.mesh => {
                 tracing::warn!(segment = %place.segment_name, "a place in another mesh: ignored");
             }
-            None if self.opening.contains_key(&id) => {}
+            None if self.opening.contains_key(&id) || self.unopened.contains_key(&id) => {}
             None => {
                 self.opening.insert(id, Vec::new());
                 self.asks.handle_placed(&place.segment_name);
@@ -469,8 +485,9 @@ impl Agent {
     /// The node has no place in a segment any more.
     fn left(&mut self, id: SegmentId) {
         let was_opening = self.opening.remove(&id).is_some();
+        let was_unopened = self.unopened.remove(&id).is_some();
         let Some(segment) = self.segments.remove(&id) else {
-            if was_opening {
+            if was_opening || was_unopened {
                 self.effects.push_back(Effect::Left(id));
             }
             return;
@@ -522,6 +539,7 @@ impl Agent {
         self.control.up(address, remote, skew_ms);
         let is_among = |id: &SegmentId| places.iter().any(|place| place.segment == *id);
         let known = self.segments.keys().chain(self.opening.keys());
+        let known = known.chain(self.unopened.keys());
         let gone: Vec<SegmentId> = known.filter(|id| !is_among(id)).copied().collect();
         gone.into_iter().for_each(|id| self.left(id));
         let names: BTreeSet<_> = places.iter().map(|it| it.segment_name.clone()).collect();
@@ -855,6 +873,8 @@ fn signer<'a>(name: &'a NodeName, mesh: MeshId, identity: &'a NodeSecret) -> Sig
 
 /// How long the controller's word on another process is shown: that one is refused again within 45 s.
 const DUPLICATE_TIME: Duration = Duration::from_secs(180);
+/// Before a segment that could not be opened is tried again.
+const OPEN_AGAIN: Duration = Duration::from_secs(10);
 /// Updates of a segment that is being opened which may wait: the epoch in force, and the next.
 const WAITING: usize = 2;
 /// Said of a connection that was given up because this machine stood still.

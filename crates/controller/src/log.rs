@@ -153,7 +153,12 @@ impl Log {
         self.store.head()
     }
 
-    /// The same, as nodes hear of it.
+    /// The number of the newest event.
+    pub fn events(&self) -> u64 {
+        self.store.size()
+    }
+
+    /// The newest event, and the root of the tree with it, as nodes hear of it.
     pub fn end(&self) -> LogEnd {
         let Head { seq, hash } = self.head();
         LogEnd {
@@ -176,7 +181,7 @@ impl Log {
     /// # Errors
     /// When the database cannot be read.
     pub fn news_since(&self, from: u64) -> Result<LogNews, LogError> {
-        let to = self.head().seq;
+        let to = self.events();
         let mut proofs = self.proofs.borrow_mut();
         if proofs.to != to || proofs.from.len() >= MAX_PROOFS {
             *proofs = Proofs {
@@ -339,7 +344,7 @@ impl Log {
     /// one; and lets evidence leave that is older than `keep`. Little at a time, because nobody is served
     /// meanwhile. Returns the event that says what left.
     pub fn retain(&mut self, fleet: &Fleet, keep: Duration, now: Now) -> Option<Event> {
-        let written = self.head().seq - self.store.snapshot_seq();
+        let written = self.events() - self.store.snapshot_seq();
         let is_due = now.boot >= self.prune_at;
         let wanted = written >= SNAPSHOT_AFTER || (is_due && written >= PRUNE_AFTER);
         if wanted && now.boot >= self.snapshot_at {
@@ -386,7 +391,7 @@ impl Log {
         let entries = self.store.page(after, limit)?;
         Ok(EventList {
             events: entries.into_iter().map(info).collect(),
-            head: self.head().seq,
+            head: self.events(),
             next: 0,
         })
     }

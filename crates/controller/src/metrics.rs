@@ -72,7 +72,7 @@ pub(crate) fn page(view: &View<'_>, counts: &Counts, held: Held, now: Now) -> Pa
     let evidence = counts.evidence.iter();
     page.put_each(EVIDENCE, evidence.map(|(it, n)| (it.name(), n)));
     put_connections(view, held, &mut page);
-    page.put(LOG_EVENTS, view.journal.log().head().seq);
+    page.put(LOG_EVENTS, view.journal.log().events());
     page.put(LOG_WRITABLE, view.journal.is_writable());
     page.put(ALARMS, view.alarms(now).len());
     page

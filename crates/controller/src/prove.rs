@@ -46,7 +46,7 @@ fn status(log: &Log) -> Result<LogStatus, LogError> {
         origin: store.origin().to_owned(),
         verifier: verifier(log)?,
         checkpoint: store.checkpoint().to_owned(),
-        size: log.head().seq,
+        size: log.events(),
         snapshot: store.snapshot_seq(),
         witness: None,
     })
@@ -66,7 +66,7 @@ fn proof(log: &Log, seq: u64) -> Result<LogProof, LogError> {
 }
 
 fn consistency(log: &Log, from: u64, to: Option<u64>) -> Result<LogConsistency, LogError> {
-    let (store, size) = (log.store(), log.head().seq);
+    let (store, size) = (log.store(), log.events());
     let to = to.unwrap_or(size);
     let none = || {
         let what = format!(
@@ -106,7 +106,7 @@ fn entries(log: &Log, after: u64, limit: u64) -> Result<LogEntries, LogError> {
     });
     Ok(LogEntries {
         entries: entries.collect(),
-        size: log.head().seq,
+        size: log.events(),
     })
 }
 

@@ -127,7 +127,7 @@ impl Push<'_> {
             Ok(news) => {
                 // A node that knows another log refuses this, until an operator says that a copy was restored.
                 if session.kept.get() != Kept::Another || news.restored.is_some() {
-                    let events = self.journal.log().head().seq;
+                    let events = self.journal.log().events();
                     session.kept.set(Kept::Events(events));
                 }
                 let changes = segment.changes(&session.holds.borrow(), issue);

@@ -288,7 +288,7 @@ fn walk(
     log: &Log,
     mut each: impl FnMut(u64, Timestamp, Option<crate::by::By>, &Event) -> bool,
 ) -> Result<(), Unreplayed> {
-    let entries = log.head().seq;
+    let entries = log.events();
     if entries > MOST_ENTRIES {
         return Err(Unreplayed::TooLong(entries));
     }

@@ -13,7 +13,7 @@ use crate::places_file::PlacesFile;
 use crate::status_file::StatusFile;
 use crate::{admin, clock, session};
 use policy::Policy;
-use quic::{Connection, Listener};
+use quic::{Connection, Listener, Pulse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,7 +140,10 @@ async fn accept(listener: &Listener, intake: &Arc<Intake>, inputs: mpsc::Sender<
         };
         next += 1;
         let (id, intake, inputs) = (ConnectionId(next), Arc::clone(intake), inputs.clone());
-        tokio::spawn(session::run(incoming, half_open, id, intake, inputs));
+        let handshake = Box::pin(incoming.handshake());
+        tokio::spawn(session::run(
+            handshake, remote, half_open, id, intake, inputs,
+        ));
     }
 }
 
@@ -161,6 +164,8 @@ struct Shell {
 struct Line {
     outbox: Arc<Outbox>,
     connection: Connection,
+    /// For how long nothing had been heard at the last look.
+    silence: Duration,
 }
 
 impl Drop for Line {
@@ -246,16 +251,21 @@ impl Shell {
         self.status.stop(&self.engine, Now::read());
     }
 
-    /// Tells the engine when each connection was last heard.
+    /// Tells the engine when each connection was last heard, and ends those that are lost.
     fn listen(&mut self, now: Now) {
         if now.boot < self.listen_at {
             return;
         }
         self.listen_at = now.boot + NAP;
-        for (id, line) in &self.boxes {
-            let silence = line.connection.pulse().silence();
+        for (id, line) in &mut self.boxes {
+            let silence = line.connection.silence();
             let at = now.boot.saturating_sub(silence);
             self.engine.handle_heard(*id, at, now);
+            if Pulse::is_lost(line.silence, silence) {
+                // Its task notices, and says so.
+                line.connection.close("nothing was heard");
+            }
+            line.silence = silence;
         }
     }
 
@@ -335,15 +345,15 @@ impl Shell {
         }
     }
 
-    /// Evidence that waits is taken together: it becomes durable in one commit, and is judged once.
+    /// Evidence that waits is taken together: it becomes durable in one commit, and is judged once. So are
+    /// acknowledgements, which come from everybody at the same time, and change nothing that is due.
     fn apply_with_what_follows(&mut self, input: Input, queue: &mut mpsc::Receiver<Input>) {
         let mut next = Some(input);
         for _ in 0..BATCH {
             let Some(input) = next.take() else { return };
-            let is_evidence = matches!(&input, Input::Message { message, .. }
-                if matches!(**message, ToController::Evidence { .. }));
+            let is_shared = shares(&input);
             self.apply(input);
-            if is_evidence {
+            if is_shared {
                 next = queue.try_recv().ok();
             }
         }
@@ -362,7 +372,13 @@ impl Shell {
                 outbox,
                 connection,
             } => {
-                self.boxes.insert(id, Line { outbox, connection });
+                let silence = Duration::ZERO;
+                let line = Line {
+                    outbox,
+                    connection,
+                    silence,
+                };
+                self.boxes.insert(id, line);
                 self.open.insert(id);
                 self.engine.handle_connected(id, peer, remote, now);
             }
@@ -431,6 +447,18 @@ impl Shell {
     }
 }
 
+/// Whether an input and what follows it may be taken in one step.
+fn shares(input: &Input) -> bool {
+    match input {
+        Input::Message { message, .. } => matches!(
+            **message,
+            ToController::Evidence { .. } | ToController::Ack { .. }
+        ),
+        Input::Ready { .. } => true,
+        Input::Connected { .. } | Input::Refused { .. } | Input::Disconnected { .. } => false,
+    }
+}
+
 /// The next question, the one that was put back first.
 async fn question(
     next: &mut Option<Question>,
@@ -446,7 +474,7 @@ async fn question(
 const EVICTIONS: usize = 64;
 /// Inputs that may wait; beyond that, connections wait.
 const INPUTS: usize = 1024;
-/// Evidence that is taken together: a disk that takes its time for a commit must not be the limit. Operators wait for
+/// Inputs that are taken together: a disk that takes its time for a commit must not be the limit. Operators wait for
 /// so much at most, some 40 ms at the 6,000 a second that were measured.
 const BATCH: usize = 256;
 /// Keeps a timer that is due, but waits for something else, from spinning.

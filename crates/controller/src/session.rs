@@ -7,25 +7,27 @@ use crate::inputs::Input;
 use crate::intake::{HalfOpen, Intake, Pass, Unread};
 use crate::outbox::{Outbound, Outbox};
 use keys::NodeId;
-use quic::{Incoming, Receiver, RecvError, Sender};
+use quic::{Connection, ConnectionError, Receiver, RecvError, Sender};
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use wire::message::{Refusal, ToController, ToNode};
 
-/// Carries a connection from its handshake to its end.
+/// Carries a connection from its handshake, which lies apart so that it takes no room for as long as the connection is
+/// there, to its end.
 pub(crate) async fn run(
-    incoming: Incoming,
+    handshake: Pin<Box<impl Future<Output = Result<Connection, ConnectionError>>>>,
+    remote: SocketAddr,
     half_open: HalfOpen,
     id: ConnectionId,
     intake: Arc<Intake>,
     inputs: mpsc::Sender<Input>,
 ) {
-    let remote = incoming.remote();
     let handshake = tokio::select! {
-        // Apart, so that what it needs does not stay for as long as the connection.
-        handshake = Box::pin(incoming.handshake()) => handshake,
+        handshake = handshake => handshake,
         () = half_open.revoked() => {
             tracing::debug!(%remote, "handshake given up: others need the place");
             return;
@@ -70,7 +72,8 @@ pub(crate) async fn run(
             () = read(receiver, id, &pass, &inputs) => {}
             // A node that takes nothing would otherwise keep the writer, and its memory, for ever.
             () = ended(&outbox) => tracing::debug!(%remote, "its last word was not taken"),
-            error = connection.closed() => {
+            // The shell looks whether it is heard.
+            error = connection.ended() => {
                 tracing::debug!(%remote, %error, "connection ended");
             }
         }

@@ -102,7 +102,7 @@ impl StatusFile {
     fn keep_at_once(&mut self, engine: &Engine, now: Now) {
         self.pending = false;
         self.not_before = now.boot + pause(engine.nodes());
-        self.refresh_at = now.boot + STATUS_REFRESH;
+        self.refresh_at = now.boot + refresh(engine.nodes());
         self.desk.lay(engine.status(now), false);
     }
 
@@ -204,7 +204,12 @@ impl<W: Write> Write for Visible<W> {
 fn pause(nodes: usize) -> Duration {
     let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
     let pause = PAUSE_PER_NODE.saturating_mul(nodes);
-    pause.clamp(STATUS_PAUSE, STATUS_REFRESH)
+    pause.clamp(STATUS_PAUSE, MAX_PAUSE)
+}
+
+/// After how long it is written anew where nothing has changed.
+fn refresh(nodes: usize) -> Duration {
+    pause(nodes).max(STATUS_REFRESH)
 }
 
 /// Bytes of the file that are written at once.
@@ -216,6 +221,8 @@ const PAUSE_PER_NODE: Duration = Duration::from_millis(1);
 /// Reasons change with time alone, as evidence turns stale; and readers see by its age that there is a
 /// controller.
 const STATUS_REFRESH: Duration = Duration::from_secs(5);
+/// However large the mesh is.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// The wait at the end for a disk to take the last one.
 const STOP_TIME: Duration = Duration::from_millis(300);
 
@@ -228,7 +235,9 @@ mod tests {
         let paused = [0, 50, 200, 1_000, usize::MAX].map(pause);
         assert_eq!(
             paused.map(|it| it.as_millis()),
-            [200, 200, 200, 1_000, 5_000]
+            [200, 200, 200, 1_000, 10_000]
         );
+        assert_eq!(refresh(3), STATUS_REFRESH);
+        assert_eq!(refresh(100_000), MAX_PAUSE);
     }
 }

@@ -97,6 +97,7 @@ impl<'e> View<'e> {
         let acked = live.and_then(|live| live.acked.get(&segment.id()));
         Some(NodeInSegment {
             membership: membership(member),
+            state: self.state_in(segment, name, &case),
             reason: if member {
                 decision.reason.as_ref().map(Reason::to_string)
             } else {

@@ -588,13 +588,11 @@ impl Member {
             install: Some(install),
             ..EpochChange::default()
         };
-        let installed = [
-            Notice::Acknowledge {
-                epoch,
-                phase: Phase::Installed,
-            },
-            Notice::Report(Change::Installed { epoch }),
-        ];
+        let acknowledge = Notice::Acknowledge {
+            epoch,
+            phase: Phase::Installed,
+        };
+        let report = Notice::Report(Change::Installed { epoch });
         pending.stage = Stage::Installed;
         if pending.begins(now) {
             // The epoch begins in the same step. A peer that it leaves out is gone before the first
@@ -602,10 +600,11 @@ impl Member {
             self.pending = None;
             let (turn, begun) = self.begin(pending, now);
             change.turn = Some(turn);
-            self.push(change, installed.into_iter().chain(begun));
+            // That it has begun is acknowledged, and says that it is installed.
+            self.push(change, [report].into_iter().chain(begun));
         } else {
             self.pending = Some(pending);
-            self.push(change, installed);
+            self.push(change, [acknowledge, report]);
         }
         self.handle_timeout(now);
     }

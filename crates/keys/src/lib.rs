@@ -25,7 +25,7 @@ pub mod wireguard;
 mod secret;
 
 pub use public::{
-    AuthorityId, ControllerId, EvaluatorId, KeyParseError, LogId, NodeId, WgPublicKey,
+    AuthorityId, ControllerId, EvaluatorId, KeyParseError, LogId, NodeId, WgPublicKey, write_hex,
 };
 pub use schedule::{Commitment, EpochSecret, NodeKey, Psk};
 pub use scope::{Epoch, MeshId, Scope, SegmentId};

@@ -137,8 +137,22 @@ pub(crate) fn is_canonical(bytes: &[u8; 32]) -> bool {
     *first < 0xed || middle.iter().any(|byte| *byte != 0xff) || last & 0x7f != 0x7f
 }
 
-pub(crate) fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))
+/// Writes bytes as lower-case hexadecimal digits. A status of 10,000 nodes has millions of them, so that they are not
+/// formatted one by one.
+///
+/// # Errors
+/// The formatter's.
+pub fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    let digit = |nibble: u8| {
+        char::from(if nibble < 10 {
+            b'0' + nibble
+        } else {
+            b'a' + nibble - 10
+        })
+    };
+    let digits = |byte: &u8| [digit(byte >> 4), digit(byte & 15)];
+    let text: String = bytes.iter().flat_map(digits).collect();
+    f.write_str(&text)
 }
 
 pub(crate) fn parse_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {

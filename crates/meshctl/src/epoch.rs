@@ -3,7 +3,7 @@
 use crate::answer::Answer;
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::{status, words};
+use crate::{segments, status, words};
 use clap::Subcommand;
 use wire::SegmentName;
 use wire::admin::RotateRequest;
@@ -11,8 +11,12 @@ use wire::admin::RotateRequest;
 /// A verb of `meshctl epoch`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Show the epoch in force.
-    Show,
+    /// Show the epoch in force, of each segment where there are several.
+    Show {
+        /// Of this segment alone.
+        #[arg(long, value_name = "NAME")]
+        segment: Option<SegmentName>,
+    },
     /// Begin a new epoch before the schedule does.
     Rotate {
         /// Without the lead time in which peers shake hands ahead.
@@ -30,10 +34,27 @@ pub(crate) enum Verb {
 /// Runs the command.
 pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<(), Failure> {
     match verb {
-        Verb::Show => {
+        Verb::Show { segment } => {
             let (reply, status) = client.controller_status().await?;
+            if let Some(name) = segment {
+                let shown = status.segments.get(&name).ok_or_else(|| {
+                    let hint = "`meshctl status` names the segments";
+                    Failure::refused(format!("no segment is called {name}"), hint)
+                })?;
+                if answer.is_json() {
+                    return answer.value(&reply.raw()["segments"][name.as_str()]["epoch"]);
+                }
+                return answer.text(&segments::epoch(&status, &name, shown).render());
+            }
             if answer.is_json() {
                 return answer.value(&reply.raw()["epoch"]);
+            }
+            if segments::has_several(&status) {
+                let each = status.segments.iter();
+                let each = each.map(|(name, it)| segments::epoch(&status, name, it).render());
+                let alarms = Some(status::alarms(&status).render()).filter(|it| !it.is_empty());
+                let parts: Vec<String> = alarms.into_iter().chain(each).collect();
+                return answer.text(&parts.join("\n"));
             }
             let mut fields = status::epoch_fields(&status);
             fields.field("began", &status.epoch.activated_utc);

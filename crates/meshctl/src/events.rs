@@ -5,10 +5,12 @@ use crate::client::Client;
 use crate::failure::Failure;
 use clap::Args as ClapArgs;
 use jiff::Timestamp;
+use names::Names;
 use std::time::Duration;
 use wire::admin::{EventInfo, EventList};
 use wire::name::NodeName;
 
+mod names;
 mod words;
 
 /// Which events.
@@ -47,20 +49,29 @@ pub(crate) async fn run(args: &Args, client: &Client, answer: &Answer) -> Result
         Some(after) => log.first(after, args.limit).await?,
         None => log.newest(args.limit).await?,
     };
+    let needs_names = args.follow || list.events.iter().any(names::has_segment);
+    let mut names = if needs_names && !answer.is_json() {
+        log.names().await
+    } else {
+        Names::default()
+    };
     if !args.follow {
         return if answer.is_json() {
             answer.json(&json(&list))
         } else {
             answer.text(&match list.events.as_slice() {
                 [] => "No events.".into(),
-                events => lines(events),
+                events => lines(events, &names),
             })
         };
     }
-    let show = |events: &[EventInfo]| match (events, answer.is_json()) {
+    let mut show = |events: &[EventInfo]| match (events, answer.is_json()) {
         ([], _) => Ok(()),
         (events, true) => answer.json(&json_lines(events)),
-        (events, false) => answer.text(&lines(events)),
+        (events, false) => {
+            names.learn(events);
+            answer.text(&lines(events, &names))
+        }
     };
     show(&list.events)?;
     log.follow(after, POLL, show, |remark| answer.remark(remark))
@@ -75,6 +86,12 @@ struct Log<'c> {
 }
 
 impl Log<'_> {
+    /// The names of the segments. Without an answer there are none: events are worth showing with numbers too.
+    async fn names(&self) -> Names {
+        let status = self.client.controller_status().await;
+        status.map_or_else(|_| Names::default(), |(_, status)| Names::of(&status))
+    }
+
     /// One page, as the controller gives it: it may be short of events although more follow.
     async fn page(&self, after: u64, limit: u64) -> Result<EventList, Failure> {
         let filter = &self.filter;
@@ -181,8 +198,9 @@ fn filter(args: &Args) -> String {
     [node, kind, since, until].into_iter().flatten().collect()
 }
 
-fn lines(events: &[EventInfo]) -> String {
-    let lines: Vec<String> = events.iter().map(words::line).collect();
+fn lines(events: &[EventInfo], names: &Names) -> String {
+    let lines = events.iter().map(|event| words::line(event, names));
+    let lines: Vec<String> = lines.collect();
     lines.join("\n")
 }
 

@@ -4,6 +4,7 @@ use crate::answer::Answer;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::node;
+use crate::segments;
 use crate::table::{Fields, Rows, or_dash};
 use crate::units;
 use crate::words::membership;
@@ -56,7 +57,10 @@ fn explain(explanation: &Explanation) -> String {
     }
     let now = &explanation.decision.decided_utc;
     let head = match &explanation.status {
-        Some(status) => node::fields(&explanation.name, status, now).render(),
+        Some(status) => {
+            let by_segment = status.segments.keys().any(segments::is_named);
+            node::fields(&explanation.name, status, now, by_segment).render()
+        }
         None => format!("{} at {now}, by the event log\n", explanation.name),
     };
     [
@@ -72,7 +76,7 @@ fn decision(explanation: &Explanation) -> Fields {
     let decision = &explanation.decision;
     let mut fields = Fields::default();
     let verdict = membership(decision.membership);
-    if explanation.segment != SegmentName::default() {
+    if segments::is_named(&explanation.segment) {
         fields.field("segment", explanation.segment.as_str());
     }
     fields.field(

@@ -32,6 +32,7 @@ mod peer;
 mod policy;
 mod route;
 mod score;
+mod segments;
 mod status;
 mod table;
 mod token;

@@ -3,6 +3,7 @@
 use crate::answer::Answer;
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::segments;
 use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::units;
 use crate::words::{self, control, membership};
@@ -219,6 +220,9 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
 
 /// The table of nodes.
 pub(crate) fn table(status: &ControllerStatus) -> String {
+    if segments::has_several(status) {
+        return by_segment(status);
+    }
     let mut rows = Rows::new(&HEADER);
     for (name, node) in &status.nodes {
         let benchmark = node.last_benchmark.as_ref();
@@ -238,6 +242,46 @@ pub(crate) fn table(status: &ControllerStatus) -> String {
             node.v4.to_string(),
             or_dash(node.reason.as_ref()),
         ]);
+    }
+    rows.render("No nodes are enrolled; `meshctl token create` admits one.")
+}
+
+/// The table of nodes, a row for each segment that a node is in.
+fn by_segment(status: &ControllerStatus) -> String {
+    let mut rows = Rows::new(&HEADER_BY_SEGMENT);
+    let now = &status.generated_utc;
+    for (name, node) in &status.nodes {
+        let benchmark = node.last_benchmark.as_ref();
+        let age = or_dash(benchmark.map(|b| units::age(now, &b.timestamp)));
+        for (segment, it) in &node.segments {
+            rows.row([
+                name.to_string(),
+                segment.to_string(),
+                membership(it.membership).into(),
+                state(it.state).into(),
+                or_dash(it.score.map(units::score)),
+                age.clone(),
+                heard(node, now),
+                or_dash(it.epoch),
+                it.v4.to_string(),
+                or_dash(it.reason.as_ref()),
+            ]);
+        }
+        if node.segments.is_empty() {
+            let dash = || DASH.to_owned();
+            rows.row([
+                name.to_string(),
+                dash(),
+                membership(node.membership).into(),
+                state(node.state).into(),
+                dash(),
+                age,
+                heard(node, now),
+                dash(),
+                dash(),
+                "in no segment".to_owned(),
+            ]);
+        }
     }
     rows.render("No nodes are enrolled; `meshctl token create` admits one.")
 }
@@ -279,13 +323,16 @@ fn banned(keys: &[BannedKey]) -> String {
     rows.render("No keys are banned.")
 }
 
-/// One node as labelled fields; `now` is when the controller made its answer.
-pub(crate) fn fields(name: &NodeName, node: &NodeStatus, now: &str) -> Fields {
+/// One node as labelled fields; `now` is when the controller made its answer. With `by_segment`, without those that it has
+/// in each of its segments.
+pub(crate) fn fields(name: &NodeName, node: &NodeStatus, now: &str, by_segment: bool) -> Fields {
     let mut fields = Fields::default();
     fields.field("node", format!("{name}, {}", node.node));
-    fields.field("membership", membership(node.membership));
-    fields.field("state", state(node.state));
-    fields.maybe("reason", node.reason.as_ref());
+    if !by_segment {
+        fields.field("membership", membership(node.membership));
+        fields.field("state", state(node.state));
+        fields.maybe("reason", node.reason.as_ref());
+    }
     fields.maybe(
         "evicted",
         node.eviction.as_ref().map(|it| eviction(it, now)),
@@ -296,30 +343,38 @@ pub(crate) fn fields(name: &NodeName, node: &NodeStatus, now: &str) -> Fields {
         fields.field("interface", faults(&node.faults));
     }
     fields.maybe("evidence", node.last_benchmark.as_ref().map(benchmark));
-    fields.field(
-        "control",
-        format!("{}; PSK {}", heard(node, now), psk(node.psk)),
-    );
-    fields.field("epoch", or_dash(node.epoch));
-    fields.field(
-        "probation",
-        match node.probation_left {
-            0 => "over".into(),
-            1 => "1 scheduled rotation".into(),
-            n => format!("{n} scheduled rotations"),
-        },
-    );
+    if by_segment {
+        fields.field("control", heard(node, now));
+    } else {
+        fields.field(
+            "control",
+            format!("{}; PSK {}", heard(node, now), psk(node.psk)),
+        );
+        fields.field("epoch", or_dash(node.epoch));
+        fields.field(
+            "probation",
+            match node.probation_left {
+                0 => "over".into(),
+                1 => "1 scheduled rotation".into(),
+                n => format!("{n} scheduled rotations"),
+            },
+        );
+    }
     fields.maybe(
         "groups",
         (!node.groups.is_empty()).then(|| node.groups.join(", ")),
     );
-    fields.field("addresses", format!("{} {}", node.v4, node.v6));
+    if !by_segment {
+        fields.field("addresses", format!("{} {}", node.v4, node.v6));
+    }
     let endpoints: Vec<String> = node.endpoints.iter().map(ToString::to_string).collect();
     fields.maybe(
         "endpoints",
         (!endpoints.is_empty()).then(|| endpoints.join(", ")),
     );
-    fields.field("wireguard", &node.wireguard);
+    if !by_segment {
+        fields.field("wireguard", &node.wireguard);
+    }
     fields.maybe(
         "clock",
         node.clock_skew_ms
@@ -366,12 +421,26 @@ async fn show(name: &NodeName, client: &Client, answer: &Answer) -> Result<(), F
     if answer.is_json() {
         answer.value(&reply.raw()["nodes"][name.as_str()])
     } else {
-        answer.text(&format!(
-            "{}\n{}",
-            fields(name, node, &status.generated_utc).render(),
-            observations(node, &status.generated_utc)
-        ))
+        let (now, by_segment) = (&status.generated_utc, segments::has_several(&status));
+        let mut parts = vec![fields(name, node, now, by_segment).render()];
+        if by_segment {
+            parts.push(segments::of_node(node));
+            // The controller's answer has the words of a node about its peers in the first of its segments.
+            let home = home(&status, node);
+            parts.extend(home.map(|it| format!("Its peers in {it}:\n{}", observations(node, now))));
+        } else {
+            parts.push(observations(node, now));
+        }
+        answer.text(&parts.join("\n"))
     }
+}
+
+/// The first of a node's segments, by their numbers.
+fn home<'s>(status: &'s ControllerStatus, node: &NodeStatus) -> Option<&'s SegmentName> {
+    let own = status.segments.iter();
+    let own = own.filter(|(name, _)| node.segments.contains_key(*name));
+    own.min_by_key(|(_, segment)| segment.id)
+        .map(|(name, _)| name)
 }
 
 /// An operator's word that excludes a node; `now` is when the controller made its answer.
@@ -434,7 +503,8 @@ fn benchmark(benchmark: &BenchmarkStatus) -> String {
     )
 }
 
-fn state(state: NodeState) -> &'static str {
+/// A state in words.
+pub(crate) fn state(state: NodeState) -> &'static str {
     match state {
         NodeState::Active => "ACTIVE",
         NodeState::Probation => "PROBATION",
@@ -460,6 +530,19 @@ const HEADER: [&str; 10] = [
     "SCORE",
     "AGE",
     "PSK",
+    "CONTROL",
+    "EPOCH",
+    "ADDRESS",
+    "REASON",
+];
+
+const HEADER_BY_SEGMENT: [&str; 10] = [
+    "NODE",
+    "SEGMENT",
+    "MEMBERSHIP",
+    "STATE",
+    "SCORE",
+    "AGE",
     "CONTROL",
     "EPOCH",
     "ADDRESS",

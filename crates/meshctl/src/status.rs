@@ -4,14 +4,18 @@ use crate::answer::Answer;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::node;
+use crate::segments;
 use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::units;
 use crate::words::{control, held, membership};
+use std::collections::BTreeMap;
 use wire::admin::{
     Control, ControllerStatus, FirewallState, FirewallStatus, InterfaceState, InterfaceStatus,
-    NodeDaemonStatus, NodeRoutes, PeerStatus, PingStatus, RulesInForce, Status,
+    Membership, NodeDaemonStatus, NodeRoutes, NodeSegmentStatus, PeerStatus, PingStatus,
+    PolicyStatus, RulesInForce, Status,
 };
 use wire::rules::Traffic;
+use wire::{NodeName, SegmentName};
 
 /// Runs the command.
 pub(crate) async fn run(client: &Client, answer: &Answer) -> Result<(), Failure> {
@@ -24,12 +28,9 @@ pub(crate) async fn run(client: &Client, answer: &Answer) -> Result<(), Failure>
 
 /// The epoch in force and the policy, as fields.
 pub(crate) fn epoch_fields(status: &ControllerStatus) -> Fields {
-    let (now, epoch, policy) = (&status.generated_utc, &status.epoch, &status.policy);
-    let until = |then: &str| or_dash(units::seconds_until(now, then).map(units::relative));
-    let mut fields = Fields::default();
-    for alarm in &status.alarms {
-        fields.field("ALARM", alarm.clone());
-    }
+    let (now, epoch) = (&status.generated_utc, &status.epoch);
+    let until = |then: &str| until(now, then);
+    let mut fields = alarms(status);
     fields.field(
         "epoch",
         format!("{}, ends {}", epoch.id, until(&epoch.expiry_utc)),
@@ -46,20 +47,41 @@ pub(crate) fn epoch_fields(status: &ControllerStatus) -> Fields {
             .map(|next| format!("epoch {}, begins {}", next.id, until(&next.activates_utc))),
     );
     fields.maybe("held", held(&epoch.held));
-    fields.field(
-        "policy",
-        format!(
-            "overall score at least {}, evidence at most {} old, epochs of {}",
-            policy.threshold,
-            units::span(policy.max_benchmark_age as f64),
-            units::span(policy.epoch_seconds as f64),
-        ),
-    );
+    fields.field("policy", policy(&status.policy));
     fields
 }
 
+/// What an operator has to look at, as fields.
+pub(crate) fn alarms(status: &ControllerStatus) -> Fields {
+    let mut fields = Fields::default();
+    for alarm in &status.alarms {
+        fields.field("ALARM", alarm.clone());
+    }
+    fields
+}
+
+/// A policy in a line.
+pub(crate) fn policy(policy: &PolicyStatus) -> String {
+    format!(
+        "overall score at least {}, evidence at most {} old, epochs of {}",
+        policy.threshold,
+        units::span(policy.max_benchmark_age as f64),
+        units::span(policy.epoch_seconds as f64),
+    )
+}
+
+/// How far away a time is, by the time at which the controller made its answer.
+pub(crate) fn until(now: &str, then: &str) -> String {
+    or_dash(units::seconds_until(now, then).map(units::relative))
+}
+
 fn controller(status: &ControllerStatus) -> String {
-    let mut fields = epoch_fields(status);
+    let has_several = segments::has_several(status);
+    let mut fields = if has_several {
+        segments::alarms(status)
+    } else {
+        epoch_fields(status)
+    };
     let faults = reported_faults(status);
     let more = faults.len().saturating_sub(SHOWN_FAULTS);
     for fault in faults.into_iter().take(SHOWN_FAULTS) {
@@ -68,8 +90,13 @@ fn controller(status: &ControllerStatus) -> String {
     if more > 0 {
         fields.field("fault", format!("and {more} more: `meshctl node show`"));
     }
+    let segments = if has_several {
+        format!("{}\n", segments::table(status))
+    } else {
+        String::new()
+    };
     format!(
-        "controller of {}, meshd {}, {}\n{}\n{}{}",
+        "controller of {}, meshd {}, {}\n{}\n{segments}{}{}",
         crate::table::clean(&status.mesh),
         crate::table::clean(&status.version),
         crate::table::clean(&status.generated_utc),
@@ -94,19 +121,31 @@ fn reported_faults(status: &ControllerStatus) -> Vec<String> {
     of_node.collect()
 }
 
+/// A node that is in the one segment of a mesh without others is shown as a whole, any other one segment by segment.
 fn daemon(status: &NodeDaemonStatus) -> String {
-    let mut parts = vec![daemon_fields(status).render(), peers(status)];
-    let drops: Vec<String> = status
-        .dropped
+    let now = &status.generated_utc;
+    let mut parts = vec![daemon_fields(status).render()];
+    if status.segments.is_empty() {
+        parts.push(peers(&status.peers, now));
+        parts.extend(dropped(&status.dropped));
+        parts.extend(status.rules.as_ref().map(rules));
+    }
+    for (name, segment) in &status.segments {
+        parts.push(segment_fields(name, segment).render());
+        parts.push(peers(&segment.peers, now));
+        parts.extend(dropped(&segment.dropped));
+        parts.extend(segment.rules.as_ref().map(rules));
+    }
+    parts.join("\n")
+}
+
+fn dropped(counts: &BTreeMap<String, u64>) -> Option<String> {
+    let drops: Vec<String> = counts
         .iter()
         .filter(|(_, count)| **count > 0)
         .map(|(reason, count)| format!("{} {count}", crate::table::clean(reason)))
         .collect();
-    if !drops.is_empty() {
-        parts.push(format!("packets dropped: {}\n", drops.join(", ")));
-    }
-    parts.extend(status.rules.as_ref().map(rules));
-    parts.join("\n")
+    (!drops.is_empty()).then(|| format!("packets dropped: {}\n", drops.join(", ")))
 }
 
 /// The rules of the node's segment, with the packets that each has let in here.
@@ -148,54 +187,33 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
         "node",
         format!("{name}, {}, meshd {}", status.node, status.version),
     );
-    fields.field(
-        "membership",
-        match (status.membership, &status.reason) {
-            (None, None) => "none yet".into(),
-            (None, Some(reason)) => format!("none: {reason}"),
-            (Some(m), None) => membership(m).to_owned(),
-            (Some(m), Some(reason)) => format!("{}: {reason}", membership(m)),
-        },
-    );
+    let is_whole = status.segments.is_empty();
+    if is_whole {
+        let words = own_membership(status.membership, status.reason.as_deref());
+        fields.field("membership", words);
+    }
     fields.field("control", control_words(status));
     fields.maybe("LOG FAULT", status.log_fault.clone());
     fields.maybe("DUPLICATE", status.duplicate.as_ref().map(node::duplicate));
-    fields.field("epoch", or_dash(status.epoch));
-    fields.maybe("next epoch", status.next_epoch);
-    fields.field(
-        "lease",
-        status.lease_seconds.map_or(DASH.into(), |s| {
-            let verb = if s < 0.0 { "ended" } else { "ends" };
-            format!("{verb} {}", units::relative(s))
-        }),
-    );
-    fields.maybe(
-        "interface",
-        status.interface.as_ref().map(|i| {
-            format!(
-                "{}{}, MTU {}, {}, UDP port {}",
-                i.name,
-                interface_state(i.state),
-                i.mtu,
-                i.backend,
-                i.listen_port
-            )
-        }),
-    );
-    for fault in status.interface.iter().flat_map(|it| &it.faults) {
-        fields.field("fault", fault.clone());
+    if is_whole {
+        epoch(
+            &mut fields,
+            status.epoch,
+            status.next_epoch,
+            status.lease_seconds,
+        );
+        if let Some(it) = &status.interface {
+            interface(&mut fields, it);
+        }
     }
-    fields.maybe("offloads", status.interface.as_ref().map(offloads));
-    fields.maybe("firewall", status.interface.as_ref().map(firewall));
-    fields.maybe("underlay", status.interface.as_ref().and_then(underlay));
     fields.maybe("keepalive", keepalive(status));
-    for line in status.routes.iter().flat_map(routes) {
-        fields.field("route", line);
+    if is_whole {
+        route_fields(&mut fields, status.routes.as_ref());
+        fields.field(
+            "addresses",
+            format!("{} {}", or_dash(status.v4), or_dash(status.v6)),
+        );
     }
-    fields.field(
-        "addresses",
-        format!("{} {}", or_dash(status.v4), or_dash(status.v6)),
-    );
     fields.maybe(
         "evidence",
         status.last_evidence.as_ref().map(|e| {
@@ -222,7 +240,62 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
             .clock_skew_ms
             .map(|ms| format!("{ms:+} ms against the controller's")),
     );
+    for (name, reason) in &status.not_placed {
+        fields.field("not placed", format!("in {name}: {reason}"));
+    }
     fields
+}
+
+/// What a node is in one of its segments.
+fn segment_fields(name: &SegmentName, segment: &NodeSegmentStatus) -> Fields {
+    let mut fields = Fields::default();
+    fields.field("segment", name);
+    let words = own_membership(segment.membership, segment.reason.as_deref());
+    fields.field("membership", words);
+    let (now, next) = (segment.epoch, segment.next_epoch);
+    epoch(&mut fields, now, next, segment.lease_seconds);
+    interface(&mut fields, &segment.interface);
+    route_fields(&mut fields, segment.routes.as_ref());
+    fields.field("addresses", format!("{} {}", segment.v4, segment.v6));
+    fields
+}
+
+/// A node's membership, by its own word.
+fn own_membership(of: Option<Membership>, reason: Option<&str>) -> String {
+    match (of, reason) {
+        (None, None) => "none yet".into(),
+        (None, Some(reason)) => format!("none: {reason}"),
+        (Some(m), None) => membership(m).to_owned(),
+        (Some(m), Some(reason)) => format!("{}: {reason}", membership(m)),
+    }
+}
+
+/// The epochs that a node has, and for how long.
+fn epoch(fields: &mut Fields, now: Option<u64>, next: Option<u64>, lease_seconds: Option<f64>) {
+    fields.field("epoch", or_dash(now));
+    fields.maybe("next epoch", next);
+    fields.field(
+        "lease",
+        lease_seconds.map_or(DASH.into(), |s| {
+            let verb = if s < 0.0 { "ended" } else { "ends" };
+            format!("{verb} {}", units::relative(s))
+        }),
+    );
+}
+
+fn interface(fields: &mut Fields, interface: &InterfaceStatus) {
+    let (name, state) = (&interface.name, interface_state(interface.state));
+    let (mtu, backend, port) = (interface.mtu, &interface.backend, interface.listen_port);
+    fields.field(
+        "interface",
+        format!("{name}{state}, MTU {mtu}, {backend}, UDP port {port}"),
+    );
+    for fault in &interface.faults {
+        fields.field("fault", fault.clone());
+    }
+    fields.field("offloads", offloads(interface));
+    fields.field("firewall", firewall(interface));
+    fields.maybe("underlay", underlay(interface));
 }
 
 /// Whether packets pass the interface, where there is something to say.
@@ -264,7 +337,13 @@ fn firewall(interface: &InterfaceStatus) -> String {
     }
 }
 
-/// The networks behind nodes, a line each.
+/// The networks behind nodes, a field each.
+fn route_fields(fields: &mut Fields, routes: Option<&NodeRoutes>) {
+    for line in routes.into_iter().flat_map(self::routes) {
+        fields.field("route", line);
+    }
+}
+
 fn routes(routes: &NodeRoutes) -> Vec<String> {
     let words = |reason: &Option<String>| match reason {
         Some(reason) => format!(": {reason}"),
@@ -326,9 +405,9 @@ fn control_words(status: &NodeDaemonStatus) -> String {
     words
 }
 
-fn peers(status: &NodeDaemonStatus) -> String {
+fn peers(peers: &BTreeMap<NodeName, PeerStatus>, now: &str) -> String {
     let mut rows = Rows::new(&PEER_HEADER);
-    for (name, peer) in &status.peers {
+    for (name, peer) in peers {
         rows.row([
             name.to_string(),
             membership(peer.membership).into(),
@@ -337,15 +416,15 @@ fn peers(status: &NodeDaemonStatus) -> String {
                 peer.handshake_seconds
                     .map(|s| format!("{} ago", units::span(s))),
             ),
-            ping(peer.ping_v4.as_ref(), &status.generated_utc),
-            ping(peer.ping_v6.as_ref(), &status.generated_utc),
+            ping(peer.ping_v4.as_ref(), now),
+            ping(peer.ping_v6.as_ref(), now),
             units::bytes(peer.tx_bytes),
             units::bytes(peer.rx_bytes),
             or_dash(peer.endpoint),
             or_dash(peer.reason.as_ref()),
         ]);
     }
-    let faults = status.peers.iter().flat_map(|(name, peer)| {
+    let faults = peers.iter().flat_map(|(name, peer)| {
         let faults = peer.faults.iter();
         faults.map(move |fault| format!("fault       {name}: {fault}\n"))
     });

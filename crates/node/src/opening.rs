@@ -21,6 +21,7 @@ use agent::Target;
 use keys::{SegmentId, WgSecret};
 use rand::Rng as _;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tunnel::TunnelId;
 use wire::{Place, SegmentName};
@@ -305,7 +306,15 @@ async fn carry_out(means: &Means, workshop: &Workshop, keys: &KeyStore, order: O
             interface,
             beside,
         } => {
-            let made = workshop.make(&interface);
+            let mut made = workshop.make(&interface);
+            // One of this name that was left a moment ago may still be on its way out.
+            for _ in 0..TRIES {
+                if !matches!(made, Err(TunError::Taken(_))) {
+                    break;
+                }
+                tokio::time::sleep(PAUSE).await;
+                made = workshop.make(&interface);
+            }
             let opened = match made {
                 Ok(made) => open(means, made, ((*place).clone(), wg), beside)
                     .await
@@ -320,6 +329,9 @@ async fn carry_out(means: &Means, workshop: &Workshop, keys: &KeyStore, order: O
     }
 }
 
+/// How often, and how long apart, an interface is tried whose name is taken.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(100);
 /// The longest name of an interface, in bytes (IFNAMSIZ without the zero).
 const MAX_NAME: usize = 15;
 

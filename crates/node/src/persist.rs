@@ -120,7 +120,14 @@ impl Memory {
         newest.filter_map(|it| it.mark.clone()).collect()
     }
 
-    fn keep(&mut self, mesh: MeshId, segment: SegmentId, newest: Newest, log: Option<LogEnd>) {
+    /// Takes the newest epoch of a segment, and the end of the log.
+    pub(crate) fn keep(
+        &mut self,
+        mesh: MeshId,
+        segment: SegmentId,
+        newest: Newest,
+        log: Option<LogEnd>,
+    ) {
         let of_mesh = self.0.entry(mesh.to_string()).or_default();
         of_mesh.segments.insert(segment.0, newest);
         of_mesh.log = log.or(of_mesh.log);

@@ -19,6 +19,7 @@ use agent::{
     Agent, Effect, Emission, Evidence, Now, PathLimit, Round, SegmentConfig, SessionEvent,
 };
 use epoch::Derived;
+use futures_util::future::join_all;
 use keys::{SegmentId, WgSecret};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -47,7 +48,7 @@ pub(crate) struct Shell {
     pub(crate) being_opened: usize,
     /// The keys in segments that the node did not enrol in first.
     pub(crate) keys: BTreeMap<SegmentName, WgSecret>,
-    /// The epochs of before this start.
+    /// The newest epochs, those of before this start among them.
     pub(crate) memory: Memory,
     /// The name of the first interface, as configured.
     pub(crate) interface: String,
@@ -173,10 +174,8 @@ impl Shell {
 
     /// The segments first: nothing of them passes any more when the rules that guard them go.
     async fn stop(mut self, mut opened: mpsc::UnboundedReceiver<Outcome>) {
-        let mut walls = Vec::with_capacity(self.segments.len());
-        for segment in std::mem::take(&mut self.segments).into_values() {
-            walls.push(segment.leave(&self.data).await);
-        }
+        let all = std::mem::take(&mut self.segments).into_values();
+        let walls = join_all(all.map(|segment| segment.leave(&self.data))).await;
         drop(self.opening);
         while let (1.., Ok(Some(outcome))) = (
             self.being_opened,
@@ -189,9 +188,12 @@ impl Shell {
         }
         self.data.stop().await;
         self.keeper.stop(KEEP_TIME);
-        walls
-            .into_iter()
-            .for_each(crate::io::firewall::Firewall::stop);
+        // Each may wait for nft.
+        std::thread::scope(|scope| {
+            for wall in walls {
+                scope.spawn(|| wall.stop());
+            }
+        });
     }
 
     fn session(&mut self, session: Session, now: Now) {
@@ -289,11 +291,14 @@ impl Shell {
                         digest: high_water.digest,
                         mark,
                     };
+                    // A segment that is left and joined again goes on from there.
+                    let mesh = self.enrolment.mesh;
+                    self.memory.keep(mesh, segment, newest.clone(), log);
                     self.keeper.keep(segment, newest, log);
                 }
                 Effect::RememberRuns(runs) => self.keeper.keep_runs(runs),
                 Effect::Move(place) => self.moved(&place),
-                Effect::Placed(place) => self.placed(place),
+                Effect::Placed(place) => self.placed(place, clock::now()),
                 Effect::Left(segment) => self.left(segment),
                 Effect::Invited(segment) => self.opening.want_key(segment),
                 Effect::Trust(authorities) => {
@@ -308,11 +313,13 @@ impl Shell {
     // ---- segments ---------------------------------------------------------------------------
 
     /// The node has a place in one more segment: opens it, in its own time.
-    fn placed(&mut self, place: Place) {
+    fn placed(&mut self, place: Place, now: Now) {
         let name = &place.segment_name;
         let Some(wg) = self.keys.get(name).map(WgSecret::duplicate) else {
-            tracing::warn!(segment = %name, "a place that this node has not asked for: ignored");
-            return self.agent.handle_no_segment(place.segment);
+            // It is asked for with a key of now.
+            self.opening.want_key(name.clone());
+            let why = "its key is not there yet".to_owned();
+            return self.agent.handle_no_segment(place, why, now);
         };
         let interface = interface_name(&self.interface, name, place.segment);
         let beside = self.segments.values().map(Segment::beside).collect();
@@ -332,8 +339,8 @@ impl Shell {
             }
             Outcome::Failed(place, error) => {
                 self.being_opened -= 1;
-                tracing::error!(segment = %place.segment_name, %error, "a segment cannot be opened; tried again with the next connection to the controller");
-                self.agent.handle_no_segment(place.segment);
+                tracing::error!(segment = %place.segment_name, %error, "a segment cannot be opened; trying on");
+                self.agent.handle_no_segment(*place, error, now);
             }
             Outcome::Opened(opened) => {
                 self.being_opened -= 1;
@@ -408,8 +415,9 @@ impl Shell {
         room.send(message);
     }
 
-    fn moved(&self, place: &Place) {
-        self.keeper.keep_place(self.enrolment.moved_to(place));
+    fn moved(&mut self, place: &Place) {
+        self.enrolment = self.enrolment.moved_to(place);
+        self.keeper.keep_place(self.enrolment.clone());
     }
 
     // ---- the underlay -----------------------------------------------------------------------

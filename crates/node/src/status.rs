@@ -57,9 +57,7 @@ pub(crate) fn of(
     let all: Vec<(SegmentName, NodeSegmentStatus)> = segments.iter().map(named).collect();
     let first = all.first().map(|(_, first)| first.clone());
     let is_alone = matches!(&all[..], [(name, _)] if *name == SegmentName::default());
-    let not_placed = agent
-        .not_placed()
-        .map(|(name, why)| (name.clone(), why.to_string()));
+    let not_placed = agent.not_placed().map(|(name, why)| (name.clone(), why));
     let of_first = |it: &NodeSegmentStatus| it.wireguard.clone();
     NodeDaemonStatus {
         schema: SCHEMA,

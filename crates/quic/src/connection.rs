@@ -136,9 +136,20 @@ impl Connection {
         }
     }
 
+    /// Resolves when the connection has ended. Whoever waits for this alone looks at the [`Pulse`] each second, and
+    /// closes a connection that is [lost](Pulse::is_lost): with ten thousand of them a timer each takes longer.
+    pub async fn ended(&self) -> ConnectionError {
+        self.inner.closed().await.into()
+    }
+
     /// When the other side was last heard, while [`Self::closed`] is polled.
     pub fn pulse(&self) -> Pulse {
         self.pulse.clone()
+    }
+
+    /// For how long nothing has been heard, to a second: [`Pulse::silence`] without a pulse of one's own.
+    pub fn silence(&self) -> std::time::Duration {
+        self.pulse.silence()
     }
 
     /// Bytes of UDP payload that were received on it, those of QUIC's own frames included.

@@ -5,7 +5,7 @@ use crate::listener::{BindError, transport, udp_socket};
 use crate::pulse::KEEP_ALIVE;
 use crate::tls::client_config;
 use keys::{ControllerId, NodeSecret};
-use quinn::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime};
+use quinn::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime, VarInt};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,12 +91,17 @@ impl Dialer {
 
 fn dialling(secret: &NodeSecret, controller: ControllerId) -> ClientConfig {
     let mut transport = transport();
-    transport.keep_alive_interval(Some(KEEP_ALIVE));
+    transport
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .stream_receive_window(VarInt::from_u32(WINDOW));
     let mut config = ClientConfig::new(Arc::new(client_config(secret, controller)));
     config.transport_config(Arc::new(transport));
     config
 }
 
+/// Bytes that may be under way to a node. The controller keeps a record of each packet until it is acknowledged, for all
+/// nodes at the same time. A round trip of 200 ms leaves 320 kB/s, a roster of 10,000 in three seconds.
+const WINDOW: u32 = 64 << 10;
 /// rustls wants a name; it is not sent (no SNI) and not checked (the key is pinned).
 const SERVER_NAME: &str = "controller.meshd.invalid";
 const CONNECT_TIME: Duration = Duration::from_secs(5);

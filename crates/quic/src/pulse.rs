@@ -44,16 +44,21 @@ impl Pulse {
         last.at.elapsed()
     }
 
+    /// Whether the other side is gone, by the silence of now and of the look before. A process that stood still did not
+    /// look, and hears first what has come meanwhile.
+    pub fn is_lost(before: Duration, silence: Duration) -> bool {
+        silence >= LOST_AFTER && before >= LOST_AFTER - 2 * LOOK_EVERY
+    }
+
     /// Resolves when nothing was heard for [`LOST_AFTER`].
     pub(crate) async fn lost(&self) -> Duration {
         let mut looks = interval(LOOK_EVERY);
-        // A process that stood still hears first what has come meanwhile.
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut before = Duration::ZERO;
         loop {
             looks.tick().await;
             let silence = self.silence();
-            if silence >= LOST_AFTER && before >= LOST_AFTER - 2 * LOOK_EVERY {
+            if Self::is_lost(before, silence) {
                 return silence;
             }
             before = silence;

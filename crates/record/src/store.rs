@@ -62,6 +62,11 @@ impl Store {
         }
     }
 
+    /// How many entries there are.
+    pub fn size(&self) -> u64 {
+        self.tree.size()
+    }
+
     /// The log's name, which its checkpoints and its key have; empty until [`Self::found`].
     pub fn origin(&self) -> &str {
         &self.origin

@@ -174,6 +174,8 @@ pub struct SegmentStatus {
 pub struct NodeInSegment {
     /// Membership in the epoch in force.
     pub membership: Membership,
+    /// State in words.
+    pub state: NodeState,
     /// Why it is denied, or why it soon will be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -143,7 +143,7 @@ pub struct Hello {
 /// How far a node has come with an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
-    /// Verified, PSKs derived, waiting for activation.
+    /// Verified, PSKs derived, waiting for activation. Not said of an epoch that begins at once.
     Installed,
     /// In force on the node.
     Activated,

@@ -187,7 +187,7 @@ impl<T> fmt::Debug for Signed<T> {
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+        keys::write_hex(f, &self.0)
     }
 }
 

@@ -240,7 +240,7 @@ fn a_welcome_without_a_place_ends_it_and_one_with_a_new_place_begins_it() {
 }
 
 #[test]
-fn a_segment_that_could_not_be_opened_is_tried_again_with_the_next_connection() {
+fn a_segment_that_could_not_be_opened_is_named_with_the_reason_and_tried_again() {
     let mut bench = Bench::new();
     let connect = |bench: &mut Bench| {
         let places = vec![place(&bench.own), bench.second_place()];
@@ -257,8 +257,26 @@ fn a_segment_that_could_not_be_opened_is_tried_again_with_the_next_connection() 
     };
     assert_eq!(connect(&mut bench), 1);
     assert_eq!(connect(&mut bench), 0, "it is being opened");
-    bench.agent.handle_no_segment(SECOND);
-    assert_eq!(connect(&mut bench), 1);
+    let place = bench.second_place();
+    let why = "the interface is taken".to_owned();
+    bench.agent.handle_no_segment(place, why.clone(), bench.now);
+    let shown = |bench: &Bench| {
+        bench
+            .agent
+            .not_placed()
+            .map(|(_, why)| why)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&bench), [why]);
+    assert_eq!(connect(&mut bench), 0, "it is tried again in its time");
+    bench.pass(Duration::from_secs(9));
+    let opens = |it: &Effect| matches!(it, Effect::Placed(_));
+    assert!(!bench.effects().iter().any(opens));
+    bench.pass(Duration::from_secs(1));
+    assert!(bench.effects().iter().any(opens));
+    assert!(shown(&bench).is_empty());
+    bench.open(&wg());
+    assert_eq!(bench.agent.segments().count(), 2);
 }
 
 #[test]
@@ -284,7 +302,7 @@ fn a_segment_is_asked_for_with_each_connection_and_again_where_the_controller_wa
     bench.pass(Duration::from_secs(60));
     assert!(bench.joins().is_empty());
     let refused: Vec<_> = bench.agent.not_placed().collect();
-    assert_eq!(refused, [(&name(), Unplaced::NotAllowed)]);
+    assert_eq!(refused, [(&name(), Unplaced::NotAllowed.to_string())]);
     // An operator lets it in, and the key is there.
     bench.say(ToNode::Invited { name: name() });
     assert_eq!(bench.joins(), asked);

@@ -278,7 +278,6 @@ fn a_late_update_counts_from_its_signing() {
     .unwrap();
     let expected = [
         "install 1 peers 1 lead 0 until Some(1240), begin 1",
-        "ack 1 Installed",
         "ack 1 Activated",
         "persist 1",
     ];

@@ -1,23 +1,25 @@
 //! An event in a line: number, time, author, and in words the kind with what is essential. Kinds that this
 //! version does not know are shown field by field.
 
+use super::names::Names;
 use crate::table::{DASH, clean};
 use crate::units;
 use serde_json::{Map, Value};
 use wire::admin::EventInfo;
 
 /// The line.
-pub(super) fn line(event: &EventInfo) -> String {
+pub(super) fn line(event: &EventInfo, names: &Names) -> String {
     let by = event.by.as_deref().unwrap_or(DASH);
-    let words = words(&event.kind, &event.body);
+    let words = words(&event.kind, &event.body, names);
     let words = words.unwrap_or_else(|| format!("{}{}", event.kind, fields(&event.body)));
     let line = format!("{:>6}  {}  {by:<8}  {words}", event.seq, event.at_utc);
     clean(&line).into_owned()
 }
 
-fn words(kind: &str, body: &Value) -> Option<String> {
+fn words(kind: &str, body: &Value, names: &Names) -> Option<String> {
     let text = |field: &str| body[field].as_str();
     let number = |field: &str| body[field].as_u64();
+    let segment = || Some(names.name(body["segment"].as_u64()?));
     let because = text("reason").map_or_else(String::new, |reason| format!(": {reason}"));
     Some(match kind {
         "mesh_created" => format!("mesh created: {}", text("mesh")?),
@@ -51,7 +53,10 @@ fn words(kind: &str, body: &Value) -> Option<String> {
                 None | Some(1) => String::new(),
                 Some(uses) => format!(", for {uses} nodes"),
             };
-            format!("token {} created{name}{uses}", text("id")?)
+            let segments = body["segments"].as_array().map_or(&[][..], Vec::as_slice);
+            let segments = segments.iter().filter_map(|it| names.apart(it.as_u64()?));
+            let segments = list("into", segments.collect());
+            format!("token {} created{name}{uses}{segments}", text("id")?)
         }
         "token_revoked" => format!("token {} revoked", text("id")?),
         "node_waiting" => format!(
@@ -83,21 +88,19 @@ fn words(kind: &str, body: &Value) -> Option<String> {
             text("name")?,
             number("segment")?
         ),
-        "node_invited" => format!("{} let into segment {}", text("name")?, number("segment")?),
+        "node_invited" => format!("{} may come into {}", text("name")?, segment()?),
         "node_joined_segment" => {
-            let segment = body["key"]["segment"].as_u64()?;
+            let segment = names.name(body["key"]["segment"].as_u64()?);
             let word = if body["probation"].is_null() {
                 "has another key in"
             } else {
-                "joined"
+                "came into"
             };
-            format!("{} {word} segment {segment}", text("name")?)
+            format!("{} {word} {segment}", text("name")?)
         }
-        "node_left_segment" => format!(
-            "{} taken out of segment {}{because}",
-            text("name")?,
-            number("segment")?
-        ),
+        "node_left_segment" => {
+            format!("{} taken out of {}{because}", text("name")?, segment()?)
+        }
         "routes_advertised" => {
             let prefixes = body["prefixes"].as_array()?.iter();
             let prefixes: Vec<_> = prefixes.filter_map(Value::as_str).collect();
@@ -118,7 +121,10 @@ fn words(kind: &str, body: &Value) -> Option<String> {
         ),
         "key_unbanned" => format!("key {} is banned no more", text("node")?),
         "controller_started" => "controller started".to_owned(),
-        "policy_changed" => format!("policy {} is in force", text("digest")?),
+        "policy_changed" => {
+            let of = apart(body, names, "in");
+            format!("policy {} is in force{of}", text("digest")?)
+        }
         "override_set" => {
             let ruling = match &body["ruling"] {
                 Value::String(word) => word.clone(),
@@ -137,8 +143,8 @@ fn words(kind: &str, body: &Value) -> Option<String> {
             format!("{} {word} group {}", text("name")?, text("group")?)
         }
         "evidence_accepted" => evidence(body)?,
-        "decided" => decided(body)?,
-        "epoch_published" => published(body)?,
+        "decided" => decided(body, names)?,
+        "epoch_published" => published(body, names)?,
         "duplicate_seen" => format!(
             "two machines run with the keys of {}: {} stays, {} is refused",
             text("name")?,
@@ -164,7 +170,7 @@ fn evidence(body: &Value) -> Option<String> {
     ))
 }
 
-fn decided(body: &Value) -> Option<String> {
+fn decided(body: &Value, names: &Names) -> Option<String> {
     let nodes = body["nodes"].as_array()?;
     let denied = nodes.iter().filter(|node| {
         let membership = node["membership"].as_str().unwrap_or_default();
@@ -179,22 +185,30 @@ fn decided(body: &Value) -> Option<String> {
         n => format!("{n} nodes judged"),
     };
     let out = list("out", denied.collect());
-    Some(format!("epoch {}: {judged}{out}", body["epoch"]))
+    let of = apart(body, names, "of");
+    Some(format!("epoch {}{of}: {judged}{out}", body["epoch"]))
 }
 
-fn published(body: &Value) -> Option<String> {
+fn published(body: &Value, names: &Names) -> Option<String> {
     let joined = body["joined"].as_array()?.iter();
     let joined = joined.filter_map(|name| Some(name.as_str()?.to_owned()));
     let removed = body["removed"].as_object()?.iter();
     let removed = removed.map(|(name, reason)| named(name, reason.as_str()));
     Some(format!(
-        "epoch {} published ({}), members {}{}{}",
+        "epoch {}{} published ({}), members {}{}{}",
         body["epoch"],
+        apart(body, names, "of"),
         body["cause"].as_str()?,
         body["members"],
         list("in", joined.collect()),
         list("out", removed.collect())
     ))
+}
+
+/// ` of training`, where there are several segments; else nothing.
+fn apart(body: &Value, names: &Names, word: &str) -> String {
+    let name = body["segment"].as_u64().and_then(|it| names.apart(it));
+    name.map_or_else(String::new, |name| format!(" {word} {name}"))
 }
 
 fn named(name: &str, reason: Option<&str>) -> String {
@@ -260,15 +274,59 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn shown(kind: &str, by: Option<&str>, body: Value) -> String {
-        line(&EventInfo {
+    fn event(kind: &str, by: Option<&str>, body: Value) -> EventInfo {
+        EventInfo {
             seq: 7,
             at_utc: "2031-01-01T00:00:00Z".into(),
             by: by.map(str::to_owned),
             kind: kind.into(),
             body,
             leaf: String::new(),
-        })
+        }
+    }
+
+    fn shown(kind: &str, by: Option<&str>, body: Value) -> String {
+        line(&event(kind, by, body), &Names::default())
+    }
+
+    #[test]
+    fn a_segment_is_shown_by_its_name_where_there_are_several() {
+        let published = json!({
+            "segment": 0, "epoch": 9, "cause": "join", "members": 2, "joined": [], "removed": {},
+        });
+        // Nothing is known of segments, or there is none but the default: as ever.
+        let mut names = Names::default();
+        let words = |kind: &str, body: &Value, names: &Names| {
+            let line = line(&event(kind, None, body.clone()), names);
+            line.split_once("-         ").unwrap().1.to_owned()
+        };
+        let plain = "epoch 9 published (join), members 2";
+        assert_eq!(words("epoch_published", &published, &names), plain);
+        let named = |segment: u64, name: &str| {
+            let body = json!({ "segment": segment, "name": name });
+            event("segment_named", None, body)
+        };
+        names.learn(&[named(0, "default")]);
+        assert_eq!(words("epoch_published", &published, &names), plain);
+        names.learn(&[named(1, "inference")]);
+        let of_default = "epoch 9 of default published (join), members 2";
+        assert_eq!(words("epoch_published", &published, &names), of_default);
+        let decided = json!({ "segment": 1, "epoch": 3, "nodes": [] });
+        let is = "epoch 3 of inference: 0 nodes judged";
+        assert_eq!(words("decided", &decided, &names), is);
+        let joined = json!({ "name": "a", "key": { "segment": 1, "wg": "00" }, "probation": 2 });
+        let is = "a came into inference";
+        assert_eq!(words("node_joined_segment", &joined, &names), is);
+        let left = json!({ "name": "a", "segment": 1, "reason": "over" });
+        let is = "a taken out of inference: over";
+        assert_eq!(words("node_left_segment", &left, &names), is);
+        let token = json!({ "id": "t", "name": null, "uses": 1, "segments": [0, 1] });
+        let is = "token t created; into: default, inference";
+        assert_eq!(words("token_created", &token, &names), is);
+        // A segment that the controller has no more.
+        let invited = json!({ "name": "a", "segment": 7 });
+        let is = "a may come into segment 7";
+        assert_eq!(words("node_invited", &invited, &names), is);
     }
 
     #[test]
