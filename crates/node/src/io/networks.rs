@@ -107,11 +107,14 @@ async fn routes(handle: &Handle, index: u32) -> io::Result<(BTreeSet<Prefix>, Ve
 /// Whether a route decides where packets go that are not this machine's own: in a table that is asked, and of a kind
 /// that leads somewhere or refuses.
 fn is_in_the_way(route: &RouteMessage) -> bool {
-    let leads = match route.header.kind {
-        RouteType::Unicast | RouteType::Local | RouteType::BlackHole => true,
-        RouteType::Unreachable | RouteType::Prohibit => true,
-        _ => false,
-    };
+    let leads = matches!(
+        route.header.kind,
+        RouteType::Unicast
+            | RouteType::Local
+            | RouteType::BlackHole
+            | RouteType::Unreachable
+            | RouteType::Prohibit
+    );
     leads && [MAIN, LOCAL].contains(&table_of(route))
 }
 
