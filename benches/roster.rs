@@ -216,6 +216,7 @@ fn member(number: usize, wg: WgPublicKey) -> wire::Member {
         node: NodeId(node),
         wg,
         groups: Default::default(),
+        routes: Vec::new(),
         name: format!("node-{number:05}").parse().expect("a name"),
         v4: Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + low),
         v6: Ipv6Addr::from_bits((0xfd00_u128 << 112) + u128::from(low)),

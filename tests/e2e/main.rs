@@ -23,6 +23,7 @@ mod process;
 mod refusals;
 mod revocation;
 mod rights;
+mod routes;
 mod secrets;
 mod segments;
 mod sources;

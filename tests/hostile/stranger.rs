@@ -225,6 +225,7 @@ fn known(mesh: &Mesh, member: &str) -> Known {
             v4: status.v4,
             v6: status.v6,
             groups: wire::rules::Groups::default(),
+            routes: Vec::new(),
         },
         psk: OsRng.r#gen(),
         endpoint: status.endpoints.iter().find(v4).copied(),

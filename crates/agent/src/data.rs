@@ -7,7 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tunnel::{Groups, PeerSpec, Protocol, Rule, Tunnel};
+use tunnel::{Groups, PeerSpec, Protocol, Range, Rule, Tunnel};
+use wire::Prefix;
 use wire::rules::{Allow, Rules, Traffic};
 
 /// Where peers are said to be, best first.
@@ -55,6 +56,7 @@ impl DataChange {
             peers,
             rules,
             own,
+            behind,
             lead,
             closes_at,
         } = install;
@@ -75,6 +77,7 @@ impl DataChange {
         steps.push(DataStep::Prepare(Preparation {
             members,
             rules,
+            behind: behind.into_iter().map(range).collect(),
             closes_at,
         }));
         let mut peers = peers.into_iter().peekable();
@@ -87,6 +90,7 @@ impl DataChange {
                 groups: has_rules.then(|| some.iter().map(in_groups).collect()),
                 places: some.iter().filter_map(place).collect(),
                 known: some.iter().map(known).collect(),
+                networks: some.iter().filter_map(networks).collect(),
                 peers: some.into_iter().map(ready).collect(),
             }));
         }
@@ -116,12 +120,15 @@ impl DataChange {
         let refused = change.install.map(|it| {
             let rules = gates(&it.rules, it.own);
             let in_groups: Vec<_> = it.peers.iter().map(in_groups).collect();
+            let networks: Vec<_> = it.peers.iter().filter_map(networks).collect();
             // With the secret that is known already: while the tunnel computes one, nobody else has it.
             for (key, shared) in it.peers.iter().map(known) {
                 tunnel.admit(key, shared);
             }
             let peers = it.peers.into_iter().map(ready).collect();
             let refused = tunnel.install(it.epoch, peers, it.lead, it.closes_at, now);
+            tunnel.install_own_networks(it.behind.into_iter().map(range).collect());
+            tunnel.install_networks(networks);
             if let Some((allow, own)) = rules {
                 tunnel.install_rules(allow, own, in_groups);
             }
@@ -159,6 +166,8 @@ pub struct Preparation {
     members: HashSet<WgPublicKey>,
     /// With the groups of this node; `None`: everything may pass.
     rules: Option<(Vec<Rule>, Groups)>,
+    /// The networks behind this node.
+    behind: Vec<Range>,
     closes_at: Option<Duration>,
 }
 
@@ -171,6 +180,8 @@ pub struct Part {
     peers: Vec<(PeerSpec, Psk)>,
     /// `None`: there are no rules.
     groups: Option<Vec<(WgPublicKey, Groups)>>,
+    /// The networks behind those that have any.
+    networks: Vec<(WgPublicKey, Vec<Range>)>,
     places: Places,
 }
 
@@ -181,6 +192,7 @@ impl DataStep {
             Self::Change(change) => change.carry_out(tunnel, now),
             Self::Prepare(it) => {
                 tunnel.prepare(&it.members, it.closes_at);
+                tunnel.install_own_networks(it.behind);
                 if let Some((allow, own)) = it.rules {
                     tunnel.prepare_rules(allow, own);
                 }
@@ -193,6 +205,7 @@ impl DataStep {
                 let refused = tunnel.install_some(part.epoch, part.peers, part.lead, now);
                 // In the same step: a newcomer may be heard as soon as others have the tunnel.
                 tunnel.install_groups(part.groups.into_iter().flatten());
+                tunnel.install_networks(part.networks);
                 for (key, endpoints) in part.places {
                     tunnel.set_endpoints(&key, endpoints, now);
                 }
@@ -211,6 +224,16 @@ fn ready(peer: PeerPlan) -> (PeerSpec, Psk) {
     let allowed = vec![IpAddr::V4(member.v4), IpAddr::V6(member.v6)];
     let key = member.wg;
     (PeerSpec { key, allowed }, psk)
+}
+
+/// The networks behind a peer that has any.
+fn networks(peer: &PeerPlan) -> Option<(WgPublicKey, Vec<Range>)> {
+    let behind: Vec<Range> = peer.member.routes.iter().copied().map(range).collect();
+    (!behind.is_empty()).then_some((peer.member.wg, behind))
+}
+
+fn range(prefix: Prefix) -> Range {
+    Range::new(prefix.address(), prefix.length())
 }
 
 /// The rules of an epoch, with the groups of this node; `None`: everything may pass.

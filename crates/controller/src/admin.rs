@@ -12,7 +12,7 @@ use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
 use jiff::Timestamp;
 use serde::Deserialize;
-use wire::admin::PolicyRequest;
+use wire::admin::{PolicyRequest, RouteRequest};
 use wire::succession::EvaluatorSuccession;
 use wire::{NodeName, SegmentName};
 
@@ -70,6 +70,9 @@ pub(crate) fn routes() -> Router<Engine> {
             "/v1/nodes/{name}/groups/{group}",
             post(add_group).delete(remove_group),
         )
+        .route("/v1/routes", get(subnet_routes))
+        .route("/v1/nodes/{name}/routes/approve", post(approve_route))
+        .route("/v1/nodes/{name}/routes/withdraw", post(withdraw_route))
         .route("/v1/policy", get(policy).post(change_policy))
         .route("/v1/policy/simulate", post(simulate))
         .route("/v1/nodes/{name}/evict", post(evict))
@@ -185,6 +188,38 @@ fn group((name, group): (String, String), member: bool) -> Result<Request, Refus
         name,
         group,
         member,
+    })
+}
+
+async fn subnet_routes(State(engine): State<Engine>, asker: Asker) -> Reply {
+    ask(&engine, asker, Request::Routes).await
+}
+
+async fn approve_route(
+    State(engine): State<Engine>,
+    asker: Asker,
+    UrlPath(name): UrlPath<String>,
+    body: Body,
+) -> Reply {
+    let request = Request::ApproveRoute(node(name)?, route(body)?);
+    ask(&engine, asker, request).await
+}
+
+async fn withdraw_route(
+    State(engine): State<Engine>,
+    asker: Asker,
+    UrlPath(name): UrlPath<String>,
+    body: Body,
+) -> Reply {
+    let request = Request::WithdrawRoute(node(name)?, route(body)?);
+    ask(&engine, asker, request).await
+}
+
+fn route(body: Body) -> Result<RouteRequest, Refused> {
+    let form: Option<RouteRequest> = form(body)?;
+    form.ok_or_else(|| {
+        let hint = r#"name a network, as in {"prefix": "10.1.0.0/16"}"#;
+        Refused::new(400, "there is no network in the body", hint)
     })
 }
 

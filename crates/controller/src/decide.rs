@@ -31,6 +31,8 @@ pub(crate) enum Cause {
     Removal,
     /// An operator took a member out of the segment.
     Departure,
+    /// The networks behind members are others.
+    Routes,
     /// Another authority signs.
     Authority,
     /// A member got new keys.
@@ -87,6 +89,7 @@ impl Cause {
             Self::Eviction => "eviction",
             Self::Removal => "removal",
             Self::Departure => "departure",
+            Self::Routes => "routes",
             Self::Authority => "authority",
             Self::Rekey => "rekey",
             Self::Recovery => "recovery",
@@ -102,6 +105,7 @@ impl Cause {
             | Self::Eviction
             | Self::Removal
             | Self::Departure
+            | Self::Routes
             | Self::Authority
             | Self::Rekey
             | Self::Recovery => Reach::Joining,
@@ -119,6 +123,7 @@ impl Cause {
             Self::Eviction,
             Self::Removal,
             Self::Departure,
+            Self::Routes,
             Self::Authority,
             Self::Rekey,
             Self::Recovery,

@@ -14,7 +14,7 @@ use wire::evidence::Signer;
 use wire::instance::Seen;
 use wire::log::{LogEnd, LogRestored};
 use wire::succession::EvaluatorSuccession;
-use wire::{Digest, Duplicate, NodeName, SegmentName, Signed, Succession};
+use wire::{Digest, Duplicate, NodeName, Prefix, SegmentName, Signed, Succession};
 
 /// One event. Its kind and its body are columns of their own in the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -217,6 +217,33 @@ pub enum Event {
         group: String,
         /// Whether it is in it from now on.
         member: bool,
+    },
+    /// A node carries packets for these networks, and for no others: those of before do not count any more.
+    RoutesAdvertised {
+        /// The node.
+        name: NodeName,
+        /// The segment.
+        segment: SegmentId,
+        /// The networks.
+        prefixes: Vec<Prefix>,
+    },
+    /// An operator lets members send packets for a network to a node.
+    RouteApproved {
+        /// The node.
+        name: NodeName,
+        /// The segment.
+        segment: SegmentId,
+        /// The network.
+        prefix: Prefix,
+    },
+    /// An operator ended that.
+    RouteWithdrawn {
+        /// The node.
+        name: NodeName,
+        /// The segment.
+        segment: SegmentId,
+        /// The network.
+        prefix: Prefix,
     },
     /// Evidence entered a node's record.
     EvidenceAccepted(Box<Accepted>),

@@ -21,11 +21,13 @@ mod admission;
 mod ageing;
 mod kept;
 mod node;
+mod routes;
 mod standings;
 
 pub use admission::{Banned, Waiting};
 use ageing::Ageing;
 pub use node::{Case, Eviction, Node, Override};
+pub use routes::Routes;
 pub use standings::{NodeStanding, Standings};
 
 /// The durable state.
@@ -275,6 +277,7 @@ impl Fleet {
             Event::NodeLeftSegment { name, segment, .. } => {
                 if let Some(node) = self.nodes.get_mut(name) {
                     node.leave(*segment);
+                    node.change_routes(*segment, |it| *it = Routes::default());
                 }
                 if let Some(standings) = self.segments.get_mut(segment) {
                     standings.remove(name);
@@ -310,6 +313,39 @@ impl Fleet {
                     } else {
                         node.groups.remove(group);
                     }
+                }
+            }
+            Event::RoutesAdvertised {
+                name,
+                segment,
+                prefixes,
+            } => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.change_routes(*segment, |it| {
+                        it.advertised = prefixes.iter().copied().collect();
+                    });
+                }
+            }
+            Event::RouteApproved {
+                name,
+                segment,
+                prefix,
+            } => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.change_routes(*segment, |it| {
+                        it.approved.insert(*prefix);
+                    });
+                }
+            }
+            Event::RouteWithdrawn {
+                name,
+                segment,
+                prefix,
+            } => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.change_routes(*segment, |it| {
+                        it.approved.remove(prefix);
+                    });
                 }
             }
             Event::EvidenceAccepted(accepted) => {

@@ -33,7 +33,7 @@ use wire::message::{
     ToController, ToNode,
 };
 use wire::segment::{MAX_SEGMENTS, Unplaced};
-use wire::{Digest, Mark, NodeName, Signed, Verified, Way};
+use wire::{Digest, Mark, NodeName, Prefix, Signed, Verified, Way};
 
 /// The part that hears enrolled nodes.
 #[derive(Debug)]
@@ -161,6 +161,9 @@ impl Ingest<'_> {
                 peers,
                 interface,
             } => self.observe(name, segment, (peers, interface), now),
+            ToController::Advertise { segment, prefixes } => {
+                self.advertise(id, name, (segment, prefixes), now);
+            }
             ToController::Join { ask } => self.join(id, name, &ask, now),
             ToController::Endpoints {
                 listen_port,
@@ -327,6 +330,29 @@ impl Ingest<'_> {
     }
 
     /// A node asks for a place in one more segment.
+    /// A node says which networks it carries packets for.
+    fn advertise(
+        &mut self,
+        id: ConnectionId,
+        name: &NodeName,
+        (segment, prefixes): (SegmentId, Vec<Prefix>),
+        now: Now,
+    ) {
+        if let Err(rule) = wire::prefix::check_list(&prefixes) {
+            tracing::info!(node = %name, rule, "advertises what is no list of routes");
+            return self.close(id, Refusal::Protocol);
+        }
+        let mut rotation = Rotation {
+            mesh: self.mesh,
+            journal: self.journal,
+            segments: self.segments,
+            connections: self.connections,
+            counts: self.counts,
+            output: self.output,
+        };
+        rotation.advertise(name, segment, prefixes, now);
+    }
+
     fn join(&mut self, id: ConnectionId, name: &NodeName, ask: &Ask, now: Now) {
         let Some(segment) = ask.name.clone() else {
             return self.close(id, Refusal::Protocol);

@@ -155,6 +155,10 @@ impl Journal {
                 Event::NodeEnrolled { name, .. } | Event::NodeJoinedSegment { name, .. } => {
                     self.changed.add(name);
                 }
+                // Nobody is judged by them.
+                Event::RoutesAdvertised { .. }
+                | Event::RouteApproved { .. }
+                | Event::RouteWithdrawn { .. } => {}
                 _ => self.changed = Changed::Anything,
             }
         }

@@ -65,6 +65,7 @@ mod push;
 mod replay;
 mod reserve;
 mod rotate;
+mod routes;
 mod segment;
 mod segments;
 mod session;

@@ -2,6 +2,7 @@
 
 use keys::{MeshId, SegmentId};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use wire::Prefix;
 use wire::place::{PREFIX_V4, PREFIX_V6};
 
 /// Both ranges.
@@ -94,6 +95,15 @@ impl Network {
         v4 || v6
     }
 
+    /// Whether an address of one of the ranges is in a prefix.
+    pub(crate) fn is_met_by(&self, prefix: &Prefix) -> bool {
+        let ranges = [
+            Prefix::around(self.v4.0.into(), self.v4.1),
+            Prefix::around(self.v6.0.into(), self.v6.1),
+        ];
+        ranges.iter().any(|range| range.overlaps(prefix))
+    }
+
     /// The IPv4 range, as people write it.
     pub(crate) fn range_v4(&self) -> String {
         format!("{}/{}", self.v4.0, self.v4.1)
@@ -151,6 +161,23 @@ mod tests {
         let within = of((inside, 24), 2).unwrap();
         assert!(first.overlaps(&within) && within.overlaps(&first));
         assert!(of(V4, 0).unwrap().overlaps(&of((other, 16), 0).unwrap()));
+    }
+
+    #[test]
+    fn a_prefix_that_holds_some_of_a_range_or_is_within_it_meets_it() {
+        let network = Network::new(V4, None, (MeshId([0xab; 16]), SegmentId::FIRST)).unwrap();
+        let meets = |text: &str| network.is_met_by(&text.parse().unwrap());
+        for text in [
+            "10.0.0.0/8",
+            "10.76.0.0/16",
+            "10.76.9.0/24",
+            "fdab:abab:abab:abab::/64",
+        ] {
+            assert!(meets(text), "{text}");
+        }
+        for text in ["10.77.0.0/16", "192.168.0.0/16", "fdab:abab:abab:abac::/64"] {
+            assert!(!meets(text), "{text}");
+        }
     }
 
     #[test]

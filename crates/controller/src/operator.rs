@@ -2,6 +2,7 @@
 
 mod members;
 mod recover;
+mod routes;
 
 use crate::by::By;
 use crate::clock::Now;
@@ -66,6 +67,9 @@ impl Operator<'_> {
                 group,
                 member,
             } => self.group(name, group, member, now),
+            Request::Routes => Ok(Answer::Routes(self.routes())),
+            Request::ApproveRoute(name, form) => self.approve_route(&name, &form, now),
+            Request::WithdrawRoute(name, form) => self.withdraw_route(&name, &form, now),
             Request::Policy(segment) => self.policy(segment.as_ref()),
             Request::Simulate(segment, policy, since) => {
                 self.simulate(segment.as_ref(), &policy, since)

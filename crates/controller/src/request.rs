@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use wire::admin::{
     AuthorityRotated, BannedKey, EpochChange, EventList, EvictRequest, EvidenceAnswer, Explanation,
     LogConsistency, LogEntries, LogProof, LogStatus, NodeStatus, OverrideRequest, PolicyApplied,
-    PolicyShown, RecoverRequest, Recovered, RotateRequest, Simulation, Status, TokenCreated,
-    TokenInfo, TokenRequest, WaitingStatus,
+    PolicyShown, RecoverRequest, Recovered, RotateRequest, RouteRequest, RouteStatus, Simulation,
+    Status, TokenCreated, TokenInfo, TokenRequest, WaitingStatus,
 };
 use wire::succession::EvaluatorSuccession;
 use wire::{NodeName, SegmentName};
@@ -76,6 +76,12 @@ pub enum Request {
         /// Whether it is to be in it.
         member: bool,
     },
+    /// The networks behind nodes.
+    Routes,
+    /// Let a node carry packets for a network behind it.
+    ApproveRoute(NodeName, RouteRequest),
+    /// End that.
+    WithdrawRoute(NodeName, RouteRequest),
     /// The policy in force in a segment; without a name, in the only one.
     Policy(Option<SegmentName>),
     /// Another policy for a segment; without a name, for the only one.
@@ -173,6 +179,10 @@ pub enum Answer {
     Token(TokenInfo),
     /// To [`Request::Events`].
     Events(EventList),
+    /// To [`Request::Routes`].
+    Routes(Vec<RouteStatus>),
+    /// To [`Request::ApproveRoute`] and [`Request::WithdrawRoute`].
+    Route(RouteStatus),
     /// To [`Request::Evidence`].
     Evidence(EvidenceAnswer),
     /// To [`Request::Policy`].

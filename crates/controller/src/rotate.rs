@@ -220,13 +220,19 @@ impl Rotation<'_> {
         let _ = self.publish(None, &[id], cause, Kind::Scheduled, &[], now);
     }
 
-    /// New nodes that pass become members without waiting for the scheduled rotation.
+    /// New nodes that pass become members without waiting for the scheduled rotation, and so do networks behind
+    /// members.
     fn join(&mut self, id: SegmentId, now: Now) {
         let segment = self.segments.get_mut(id);
         let fleet = self.journal.fleet();
-        if !segment.take_joins(now) || !segment.anyone_joins(fleet, now) {
+        if !segment.take_joins(now) {
             return;
         }
+        let cause = match segment.anyone_joins(fleet, now) {
+            true => Cause::Join,
+            false if segment.has_other_routes(fleet) => Cause::Routes,
+            false => return,
+        };
         // A lead lets members shake hands under the new secret while the old one still carries their packets.
         // Where nobody has a session, nobody can lose a packet: no lead.
         let kind = if segment.is_empty(fleet) {
@@ -234,7 +240,7 @@ impl Rotation<'_> {
         } else {
             Kind::Join
         };
-        let published = self.publish(None, &[id], Cause::Join, kind, &[], now);
+        let published = self.publish(None, &[id], cause, kind, &[], now);
         let segment = self.segments.get_mut(id);
         match published {
             // The scheduled update, if it is so near, judges new nodes too.

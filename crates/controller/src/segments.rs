@@ -61,6 +61,11 @@ impl Segments {
         self.0.get(&id)
     }
 
+    /// The same, to change it.
+    pub(crate) fn find_mut(&mut self, id: SegmentId) -> Option<&mut Segment> {
+        self.0.get_mut(&id)
+    }
+
     /// Those that a node is in.
     pub(crate) fn of<'s>(&'s self, node: &Node) -> impl Iterator<Item = &'s Segment> + use<'s> {
         let ids: Vec<SegmentId> = node.keys().iter().map(|key| key.segment).collect();

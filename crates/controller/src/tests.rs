@@ -13,6 +13,7 @@ mod members;
 mod metrics;
 mod restart;
 mod retention;
+mod routes;
 mod rulings;
 mod segments;
 mod shown;

@@ -6,10 +6,10 @@ use crate::plan::PeerPlan;
 use keys::{Epoch, WgPublicKey};
 use std::collections::HashSet;
 use std::time::Duration;
-use wire::Digest;
 use wire::message::Phase;
 use wire::rules::{Groups, Rules};
 use wire::update::LeaseEnd;
+use wire::{Digest, Prefix};
 
 /// The next thing to do. Commands are carried out in the order in which they come.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub struct Install {
     pub rules: Box<Rules>,
     /// The groups of this node.
     pub own: Groups,
+    /// The networks behind this node.
+    pub behind: Vec<Prefix>,
     /// Time until the epoch begins.
     pub lead: Duration,
     /// When the data plane must stop by itself; `None`: it may go on.

@@ -580,6 +580,7 @@ impl Member {
             peers,
             rules: Box::new(pending.update.rules.clone()),
             own: pending.update.groups_of(&self.identity.node),
+            behind: pending.update.routes_of(&self.identity.node).to_vec(),
             lead: pending.activate_at.saturating_sub(now),
             closes_at: closes.then_some(pending.lease_end),
         };
@@ -695,6 +696,7 @@ impl Member {
             peers: Vec::new(),
             rules: Box::default(),
             own: Groups::default(),
+            behind: Vec::new(),
             lead: Duration::ZERO,
             closes_at: Some(now),
         });

@@ -3,7 +3,8 @@
 use crate::flows::{Flow, Flows};
 use crate::fragments::{Datagram, Fragments};
 use crate::openings::{Access, Openings};
-use crate::parse::{Packet, Part, Upper};
+use crate::parse::{Address, Packet, Part, Upper};
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 /// The gate for the packets of one peer. Until anything is sent to it, it remembers nothing.
@@ -12,6 +13,15 @@ pub struct Gate {
     access: Access,
     flows: Option<Flows>,
     fragments: Option<Box<Fragments>>,
+}
+
+/// Whose the addresses of packets are, where networks are behind nodes.
+pub trait Ends {
+    /// Whether the peer may speak for an address: its own, or one of a network behind it.
+    fn is_peers(&self, address: IpAddr) -> bool;
+
+    /// Whether an address is this node's own, and not one of a host behind it.
+    fn is_own(&self, address: IpAddr) -> bool;
 }
 
 /// Why a packet is not let in.
@@ -71,15 +81,50 @@ impl Gate {
     /// The [`Refusal`]; nothing has changed then.
     #[inline]
     pub fn admit(&mut self, packet: &[u8], now: Duration) -> Result<(), Refusal> {
+        self.admit_with(packet, None, now)
+    }
+
+    /// The same where networks are behind this node or the peer. An echo request to a host behind this node needs a
+    /// rule: it measures no path of the mesh. An error may come from any address that is the peer's to speak for.
+    ///
+    /// # Errors
+    /// As [`Self::admit`].
+    pub fn admit_between(
+        &mut self,
+        packet: &[u8],
+        ends: &dyn Ends,
+        now: Duration,
+    ) -> Result<(), Refusal> {
+        self.admit_with(packet, Some(ends), now)
+    }
+
+    #[inline]
+    fn admit_with(
+        &mut self,
+        packet: &[u8],
+        ends: Option<&dyn Ends>,
+        now: Duration,
+    ) -> Result<(), Refusal> {
         match &self.access {
             Access::All => Ok(()),
             Access::Only(openings) => {
                 let packet = Packet::read(packet).ok_or(Refusal::Unreadable)?;
-                let fragments = &mut self.fragments;
-                pass(openings, self.flows.as_ref(), fragments, &packet, now)
+                let known = Known {
+                    openings,
+                    flows: self.flows.as_ref(),
+                    ends,
+                };
+                known.pass(&mut self.fragments, &packet, now)
             }
         }
     }
+}
+
+/// All that a packet is held against.
+struct Known<'g> {
+    openings: &'g Openings,
+    flows: Option<&'g Flows>,
+    ends: Option<&'g dyn Ends>,
 }
 
 /// The flow that a packet of this host opens, and its TCP flags; `None`: nobody needs to remember it.
@@ -104,87 +149,93 @@ fn opened(openings: &Openings, packet: &[u8]) -> Option<(Flow, u8)> {
     Some((Flow::opened_by(&packet)?, flags))
 }
 
-fn pass(
-    openings: &Openings,
-    flows: Option<&Flows>,
-    fragments: &mut Option<Box<Fragments>>,
-    packet: &Packet<'_>,
-    now: Duration,
-) -> Result<(), Refusal> {
-    let datagram = |id| Datagram {
-        source: packet.source,
-        destination: packet.destination,
-        id,
-    };
-    let (upper, first) = match packet.part {
-        Part::Whole(upper) => (upper, None),
-        Part::First(upper, id) => (upper, Some(id)),
-        Part::Later(id) => {
-            if let Some(rule) = openings.any() {
-                openings.count(rule);
-                return Ok(());
+impl Known<'_> {
+    fn pass(
+        &self,
+        fragments: &mut Option<Box<Fragments>>,
+        packet: &Packet<'_>,
+        now: Duration,
+    ) -> Result<(), Refusal> {
+        let datagram = |id| Datagram {
+            source: packet.source,
+            destination: packet.destination,
+            id,
+        };
+        let (upper, first) = match packet.part {
+            Part::Whole(upper) => (upper, None),
+            Part::First(upper, id) => (upper, Some(id)),
+            Part::Later(id) => {
+                if let Some(rule) = self.openings.any() {
+                    self.openings.count(rule);
+                    return Ok(());
+                }
+                let passed = fragments.as_ref();
+                let passed = passed.is_some_and(|it| it.has_passed(&datagram(id), now));
+                return passed.then_some(()).ok_or(Refusal::Fragment);
             }
-            let passed = fragments.as_ref();
-            let passed = passed.is_some_and(|it| it.has_passed(&datagram(id), now));
-            return passed.then_some(()).ok_or(Refusal::Fragment);
+        };
+        self.judge(packet, upper, now)?;
+        // Its later fragments say nothing of ports, and follow it.
+        if let Some(id) = first {
+            fragments.get_or_insert_default().pass(datagram(id), now);
         }
-    };
-    judge(openings, flows, packet, upper, now)?;
-    // Its later fragments say nothing of ports, and follow it.
-    if let Some(id) = first {
-        fragments.get_or_insert_default().pass(datagram(id), now);
+        Ok(())
     }
-    Ok(())
+
+    fn judge(&self, packet: &Packet<'_>, upper: Upper<'_>, now: Duration) -> Result<(), Refusal> {
+        if let Some(rule) = self.openings.rule(&upper) {
+            self.openings.count(rule);
+            return Ok(());
+        }
+        let passes = match upper {
+            Upper::Echo {
+                is_request: true, ..
+            } => self
+                .ends
+                .is_none_or(|ends| ends.is_own(address(packet.destination))),
+            Upper::IcmpError(quote) => {
+                let is_ours = self.is_about_ours(packet, quote, now);
+                return is_ours.then_some(()).ok_or(Refusal::IcmpError);
+            }
+            Upper::Tcp { .. }
+            | Upper::Udp { .. }
+            | Upper::Echo { .. }
+            | Upper::Icmp
+            | Upper::Other(_) => {
+                Flow::answered_by(packet, upper).is_some_and(|flow| self.has(&flow, now))
+            }
+        };
+        passes.then_some(()).ok_or(Refusal::NoRule)
+    }
+
+    /// Whether an ICMP error is about a packet that this host may have sent: "too big" has to arrive, or its sender
+    /// goes on with packets that do not.
+    fn is_about_ours(&self, packet: &Packet<'_>, quote: &[u8], now: Duration) -> bool {
+        let Some(quoted) = Packet::quoted(quote) else {
+            return false;
+        };
+        let (Part::Whole(upper) | Part::First(upper, _)) = quoted.part else {
+            return false;
+        };
+        if quoted.source != packet.destination {
+            return false;
+        }
+        // Nobody remembers answers to what a rule lets in. Only the one that they went to, or the router before it,
+        // may complain of them: any other peer could else slow down a connection between two that it sees nothing
+        // of.
+        let went_there = quoted.destination == packet.source
+            || self
+                .ends
+                .is_some_and(|ends| ends.is_peers(address(quoted.destination)));
+        let is_answer = went_there && self.openings.lets_in_answers(&upper);
+        is_answer || Flow::opened_by(&quoted).is_some_and(|flow| self.has(&flow, now))
+    }
+
+    fn has(&self, flow: &Flow, now: Duration) -> bool {
+        self.flows.is_some_and(|flows| flows.has(flow, now))
+    }
 }
 
-fn judge(
-    openings: &Openings,
-    flows: Option<&Flows>,
-    packet: &Packet<'_>,
-    upper: Upper<'_>,
-    now: Duration,
-) -> Result<(), Refusal> {
-    if let Some(rule) = openings.rule(&upper) {
-        openings.count(rule);
-        return Ok(());
-    }
-    let has = |flow: &Flow| flows.is_some_and(|flows| flows.has(flow, now));
-    let passes = match upper {
-        Upper::Echo {
-            is_request: true, ..
-        } => true,
-        Upper::IcmpError(quote) => {
-            let is_ours = about_ours(openings, packet, quote, &has);
-            return is_ours.then_some(()).ok_or(Refusal::IcmpError);
-        }
-        Upper::Tcp { .. }
-        | Upper::Udp { .. }
-        | Upper::Echo { .. }
-        | Upper::Icmp
-        | Upper::Other(_) => Flow::answered_by(packet, upper).is_some_and(|flow| has(&flow)),
-    };
-    passes.then_some(()).ok_or(Refusal::NoRule)
-}
-
-/// Whether an ICMP error is about a packet that this host may have sent: "too big" has to arrive, or its sender
-/// goes on with packets that do not.
-fn about_ours(
-    openings: &Openings,
-    packet: &Packet<'_>,
-    quote: &[u8],
-    has: &impl Fn(&Flow) -> bool,
-) -> bool {
-    let Some(quoted) = Packet::quoted(quote) else {
-        return false;
-    };
-    let (Part::Whole(upper) | Part::First(upper, _)) = quoted.part else {
-        return false;
-    };
-    if quoted.source != packet.destination {
-        return false;
-    }
-    // Nobody remembers answers to what a rule lets in. Only the one that they went to may complain of them: any
-    // other peer could else slow down a connection between two that it sees nothing of.
-    let is_answer = quoted.destination == packet.source && openings.lets_in_answers(&upper);
-    is_answer || Flow::opened_by(&quoted).is_some_and(|flow| has(&flow))
+fn address(bytes: Address) -> IpAddr {
+    Ipv6Addr::from(bytes).to_canonical()
 }

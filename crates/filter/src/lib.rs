@@ -20,7 +20,7 @@
 //!   keep a flow alive that this host uses no more. Answers to packets that a rule allows are not entered: what
 //!   they answer passes by the rule.
 //! - **Echo requests** always pass. The nodes of a mesh measure their paths with them, and tell from them whether
-//!   a tunnel works.
+//!   a tunnel works. One to a host behind this node is no such measurement, and needs a rule.
 //! - **A rule that is taken away** ends what it allowed at once, open connections included. A flow that this host
 //!   has opened goes on.
 //! - **Fragments.** The first has the whole transport header or is unreadable; ports of later ones are never
@@ -45,7 +45,7 @@ mod rules;
 mod tests;
 
 pub use flows::{MAX_FLOWS, MAX_FLOWS_PER_PEER, Room};
-pub use gate::{Gate, Refusal};
+pub use gate::{Ends, Gate, Refusal};
 pub use openings::{Access, Openings};
 pub use rule::{Groups, Protocol, Rule};
 pub use rules::Rules;

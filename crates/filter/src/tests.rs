@@ -645,3 +645,45 @@ proptest! {
         }
     }
 }
+
+/// Networks behind both: 10.1.0.0/16 behind this node, 10.2.0.0/16 behind the peer.
+struct Sites;
+
+impl crate::Ends for Sites {
+    fn is_peers(&self, address: IpAddr) -> bool {
+        address == peer(false) || matches!(address, IpAddr::V4(v4) if v4.octets()[..2] == [10, 2])
+    }
+
+    fn is_own(&self, address: IpAddr) -> bool {
+        address == own(false)
+    }
+}
+
+#[test]
+fn an_echo_request_to_a_host_behind_this_node_needs_a_rule() {
+    let behind = IpAddr::from([10, 1, 0, 5]);
+    let request = ip(peer(false), behind, ICMP, &echo(false, true, 7));
+    let mut gate = gate(Vec::new());
+    let refused = gate.admit_between(&request, &Sites, NOW);
+    assert_eq!(refused, Err(Refusal::NoRule));
+    let to_node = inbound(false, ICMP, &echo(false, true, 7));
+    assert_eq!(gate.admit_between(&to_node, &Sites, NOW), Ok(()));
+    let mut open = super::tests::gate(vec![rule(Protocol::Icmp, &[])]);
+    assert_eq!(open.admit_between(&request, &Sites, NOW), Ok(()));
+}
+
+#[test]
+fn a_router_may_complain_of_answers_that_went_to_a_host_behind_it_and_to_no_other() {
+    let (client, router) = (IpAddr::from([10, 2, 0, 9]), IpAddr::from([10, 2, 0, 1]));
+    let mut gate = gate(vec![rule(Protocol::Tcp, &[22..=22])]);
+    // This node answers a client behind the peer on its port 22, and the packet is too big on the way there.
+    let answer = |to| ip(own(false), to, TCP, &tcp(22, 4_000, ACK));
+    let error = |about: &[u8]| ip(router, own(false), ICMP, &too_big(false, about));
+    let about_client = error(&answer(client));
+    assert_eq!(gate.admit_between(&about_client, &Sites, NOW), Ok(()));
+    let elsewhere = error(&answer([10, 3, 0, 9].into()));
+    let refused = gate.admit_between(&elsewhere, &Sites, NOW);
+    assert_eq!(refused, Err(Refusal::IcmpError));
+    // Without networks behind anybody, only the one that they went to may.
+    assert_eq!(gate.admit(&about_client, NOW), Err(Refusal::IcmpError));
+}

@@ -30,6 +30,7 @@ mod metrics;
 mod node;
 mod peer;
 mod policy;
+mod route;
 mod score;
 mod segments;
 mod status;
@@ -67,6 +68,9 @@ enum Noun {
     /// List, show, approve, evict, readmit or remove nodes.
     #[command(subcommand)]
     Node(node::Verb),
+    /// List, approve or withdraw the networks behind nodes.
+    #[command(subcommand)]
+    Route(route::Verb),
     /// Say why a node is, or is not, a member.
     Explain {
         /// The node's name.
@@ -135,6 +139,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.noun {
         Noun::Status => status::run(&client, &answer).await,
         Noun::Node(verb) => node::run(verb, &client, &answer).await,
+        Noun::Route(verb) => route::run(verb, &client, &answer).await,
         Noun::Explain { node, at, segment } => {
             explain::run(&node, at, segment.as_ref(), &client, &answer).await
         }

@@ -11,7 +11,8 @@ use crate::words::{self, control, held, membership};
 use std::collections::BTreeMap;
 use wire::admin::{
     Control, ControllerStatus, FirewallState, FirewallStatus, InterfaceState, InterfaceStatus,
-    Membership, NodeDaemonStatus, NodeSegmentStatus, PeerStatus, PingStatus, RulesInForce, Status,
+    Membership, NodeDaemonStatus, NodeRoutes, NodeSegmentStatus, PeerStatus, PingStatus,
+    RulesInForce, Status,
 };
 use wire::rules::Traffic;
 use wire::{NodeName, SegmentName};
@@ -183,6 +184,7 @@ fn daemon_fields(status: &NodeDaemonStatus) -> Fields {
     }
     fields.maybe("keepalive", keepalive(status));
     if is_whole {
+        route_fields(&mut fields, status.routes.as_ref());
         fields.field(
             "addresses",
             format!("{} {}", or_dash(status.v4), or_dash(status.v6)),
@@ -229,6 +231,7 @@ fn segment_fields(name: &SegmentName, segment: &NodeSegmentStatus) -> Fields {
     let (now, next) = (segment.epoch, segment.next_epoch);
     epoch(&mut fields, now, next, segment.lease_seconds);
     interface(&mut fields, &segment.interface);
+    route_fields(&mut fields, segment.routes.as_ref());
     fields.field("addresses", format!("{} {}", segment.v4, segment.v6));
     fields
 }
@@ -308,6 +311,42 @@ fn firewall(interface: &InterfaceStatus) -> String {
         None => words.to_owned(),
         Some(reason) => format!("{words} ({reason})"),
     }
+}
+
+/// The networks behind nodes, a field each.
+fn route_fields(fields: &mut Fields, routes: Option<&NodeRoutes>) {
+    for line in routes.into_iter().flat_map(self::routes) {
+        fields.field("route", line);
+    }
+}
+
+fn routes(routes: &NodeRoutes) -> Vec<String> {
+    let words = |reason: &Option<String>| match reason {
+        Some(reason) => format!(": {reason}"),
+        None => String::new(),
+    };
+    let own = routes.own.iter().map(|it| {
+        let state = if it.in_force {
+            "carried"
+        } else {
+            "not in force"
+        };
+        format!(
+            "{} behind this node, {state}{}",
+            it.prefix,
+            words(&it.reason)
+        )
+    });
+    let peers = routes.peers.iter().map(|it| {
+        let state = if it.routed { "routed" } else { "NOT ROUTED" };
+        format!(
+            "{} behind {}, {state}{}",
+            it.prefix,
+            it.node,
+            words(&it.reason)
+        )
+    });
+    own.chain(peers).collect()
 }
 
 /// Whether peers hear from the node even if it has nothing to say.

@@ -22,6 +22,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
+use wire::prefix::{MAX_NODE_ROUTES, Prefix};
 use wire::segment::MAX_SEGMENTS;
 use wire::{HostPort, NodeName, SegmentName, Token};
 use zeroize::Zeroizing;
@@ -427,6 +428,7 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         return Err(wrong("interface", why));
     }
     let segments = asked(settings.segments.as_deref())?;
+    let advertise_routes = offered(settings.advertise_routes.as_deref())?;
     let emit_seconds = settings.emit_seconds.unwrap_or(30);
     if emit_seconds == 0 {
         return Err(wrong("emit_seconds", "must be at least 1"));
@@ -479,6 +481,8 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
             .map(|every| parse::<Keepalive>("persistent_keepalive", &every.0))
             .transpose()?
             .unwrap_or_default(),
+        advertise_routes,
+        accept_routes: settings.accept_routes.unwrap_or(false),
         tun_backend: choice(
             "tun_backend",
             settings.tun_backend.as_deref(),
@@ -501,6 +505,26 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         metrics_listen,
         clients: MAX_CLIENTS,
     })
+}
+
+/// The networks that a node offers.
+fn offered(texts: Option<&[String]>) -> Result<Vec<Prefix>, ConfigError> {
+    const NAME: &str = "advertise_routes";
+    let mut prefixes = entries(texts)
+        .map(|text| {
+            let parsed = text.parse::<Prefix>();
+            parsed.map_err(|why| wrong(NAME, format!("`{text}`: {why}")))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    prefixes.sort_unstable();
+    if prefixes.len() > MAX_NODE_ROUTES {
+        return Err(wrong(NAME, format!("at most {MAX_NODE_ROUTES}")));
+    }
+    let overlap = |pair: &&[Prefix]| matches!(pair, [a, b] if a.overlaps(b));
+    if let Some([a, b]) = prefixes.windows(2).find(overlap) {
+        return Err(wrong(NAME, format!("`{a}` and `{b}` overlap")));
+    }
+    Ok(prefixes)
 }
 
 /// The segments that a node asks for.
@@ -932,6 +956,22 @@ mod tests {
             (
                 "role = \"node\"\nadvertise = [\"[fe80::1%eth0]:51820\"]",
                 "link-local",
+            ),
+            (
+                "role = \"node\"\nadvertise_routes = [\"10.1.0.5/16\"]",
+                "`advertise_routes`: `10.1.0.5/16`: 10.1.0.5 has bits set behind the first 16",
+            ),
+            (
+                "role = \"node\"\nadvertise_routes = [\"10.1.7.0/24\", \"10.1.0.0/16\"]",
+                "`advertise_routes`: `10.1.0.0/16` and `10.1.7.0/24` overlap",
+            ),
+            (
+                "role = \"node\"\nadvertise_routes = [\"0.0.0.0/0\"]",
+                "too wide",
+            ),
+            (
+                "role = \"controller\"\naccept_routes = true",
+                "`accept_routes`",
             ),
             (
                 "role = \"node\"\ninterface = \"a-name-with-16-ch\"",

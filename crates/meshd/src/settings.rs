@@ -220,6 +220,11 @@ settings! {
     [Node] mtu: NumberOrWord, "MESHD_MTU";
     /// Node: seconds without a word after which a peer is sent a keepalive: auto (25 behind an address translator), off, or 1 to 65535 [default: auto]
     [Node] persistent_keepalive: NumberOrWord, "MESHD_PERSISTENT_KEEPALIVE";
+    /// Node: network behind this node that it offers to carry packets for, as in 10.1.0.0/16; repeatable, or with commas
+    #[serde(default, deserialize_with = "one_or_many")]
+    [Node] advertise_routes: Vec<String>, "MESHD_ADVERTISE_ROUTES";
+    /// Node: whether packets go to networks behind other nodes [default: false]
+    [Node] accept_routes: bool, "MESHD_ACCEPT_ROUTES";
     /// Node: TUN back end: auto, offload or tun-tap [default: auto]
     [Node] tun_backend: String, "MESHD_TUN_BACKEND";
     /// Node: whether TCP goes through the TUN device in super-packets, where that works [default: true]

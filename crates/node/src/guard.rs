@@ -12,7 +12,8 @@ use crate::io::icmp::Sockets;
 use crate::io::rights::{self, Keep};
 use crate::io::tun::{Maker, TunError};
 use crate::io::ways::Exits;
-use crate::io::{clock, interface, links, ways};
+use crate::io::{clock, interface, links, networks, ways};
+use crate::networks::{Networks, Outcome};
 use crate::standing::{self, Condition, Fault, Restraint, Wanted};
 use agent::{PeerWays, Target};
 use keys::SegmentId;
@@ -56,6 +57,9 @@ pub(crate) struct Parts {
 pub(crate) struct Guard {
     orders: mpsc::UnboundedSender<Order>,
     condition: watch::Receiver<Condition>,
+    /// Not orders: each of those puts off the look that is due without news.
+    networks: watch::Sender<Networks>,
+    outcomes: watch::Receiver<Vec<Outcome>>,
 }
 
 enum Order {
@@ -75,6 +79,8 @@ impl Guard {
     pub(crate) fn start(parts: Parts) -> io::Result<Self> {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (publish, condition) = watch::channel(Condition::default());
+        let (publish_outcomes, outcomes) = watch::channel(Vec::new());
+        let (networks, wanted_networks) = watch::channel(Networks::default());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -87,18 +93,40 @@ impl Guard {
                 restraint: Restraint::default(),
                 told: Vec::new(),
                 asked: Duration::ZERO,
+                networks: wanted_networks,
+                is_swept: false,
                 publish,
+                publish_outcomes,
             };
             runtime.block_on(keeper.run(inbox));
         };
         let thread = std::thread::Builder::new().name("meshd-interface".into());
         drop(thread.spawn(keep)?);
-        Ok(Self { orders, condition })
+        Ok(Self {
+            orders,
+            condition,
+            networks,
+            outcomes,
+        })
     }
 
     /// How the interface stands.
     pub(crate) fn condition(&self) -> Condition {
         self.condition.borrow().clone()
+    }
+
+    /// The networks behind peers, and which of them packets of this machine are routed to.
+    pub(crate) fn outcomes(&self) -> Vec<Outcome> {
+        self.outcomes.borrow().clone()
+    }
+
+    /// Routes packets to networks behind peers, and to none but these.
+    pub(crate) fn route(&self, networks: Networks) {
+        self.networks.send_if_modified(|before| {
+            let changed = *before != networks;
+            *before = networks;
+            changed
+        });
     }
 
     /// Gives the interface another MTU, which it keeps from then on.
@@ -138,7 +166,12 @@ struct Keeper {
     told: Vec<Fault>,
     /// When the ways were asked for, on the boot-time clock.
     asked: Duration,
+    /// Those that are to be routed.
+    networks: watch::Receiver<Networks>,
+    /// Whether routes of an earlier process are gone.
+    is_swept: bool,
     publish: watch::Sender<Condition>,
+    publish_outcomes: watch::Sender<Vec<Outcome>>,
 }
 
 enum Wake {
@@ -147,6 +180,8 @@ enum Wake {
     News,
     /// Other peers.
     Targets,
+    /// Other networks behind them, or another underlay.
+    Networks,
     Time,
 }
 
@@ -167,6 +202,7 @@ impl Keeper {
                     None => return,
                 },
                 Some(()) = news.recv() => Wake::News,
+                Ok(()) = self.networks.changed() => Wake::Networks,
                 Ok(()) = self.parts.targets.changed() => Wake::Targets,
                 () = sleep(sleep_for) => Wake::Time,
             };
@@ -182,6 +218,10 @@ impl Keeper {
                 }
                 Wake::Order(Order::Hold(routes, least, answer)) => {
                     let _ = answer.send(self.hold(routes, least).await);
+                    continue;
+                }
+                Wake::Networks => {
+                    self.follow_networks().await;
                     continue;
                 }
                 Wake::Targets => {}
@@ -280,6 +320,34 @@ impl Keeper {
         set
     }
 
+    /// Has the kernel's routes be those of the networks, and says what became of each. The kernel's own routes may
+    /// have changed, and somebody may have removed one of ours.
+    async fn follow_networks(&mut self) {
+        let wanted = &self.parts.wanted;
+        let exit = networks::Exit {
+            index: wanted.index,
+            own: [wanted.v4.0.into(), wanted.v6.0.into()],
+            carries: self.publish.borrow().carries,
+        };
+        let networks = self.networks.borrow_and_update().clone();
+        let outcomes = match networks::follow(exit, &networks).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                tracing::debug!(%error, "routes to networks behind peers cannot be looked at");
+                return;
+            }
+        };
+        self.is_swept = true;
+        self.publish_outcomes.send_if_modified(|before| {
+            let changed = *before != outcomes;
+            if changed {
+                tell_outcomes(before, &outcomes);
+            }
+            *before = outcomes;
+            changed
+        });
+    }
+
     /// Looks, and puts right what is wrong if it is time to.
     async fn look(&mut self) -> Result<(), TunError> {
         let may = self.restraint.allows(clock::boot());
@@ -303,6 +371,9 @@ impl Keeper {
         }
         if may {
             mended.extend(self.routes(&condition).await);
+        }
+        if !self.is_swept || !self.networks.borrow().behind_peers.is_empty() {
+            self.follow_networks().await;
         }
         if !mended.is_empty() {
             let interface = &self.parts.wanted.name;
@@ -422,6 +493,26 @@ impl Keeper {
             tracing::warn!(interface, faults, "the interface is not as it should be");
         }
         self.told = faults;
+    }
+}
+
+/// One line for each network that is new, is gone or stands otherwise.
+fn tell_outcomes(before: &[Outcome], after: &[Outcome]) {
+    for outcome in after.iter().filter(|it| !before.contains(it)) {
+        let (prefix, node) = (outcome.network.prefix, &outcome.network.node);
+        match &outcome.unrouted {
+            None => {
+                tracing::info!(%prefix, %node, "packets are routed to the network behind a peer")
+            }
+            Some(why) => {
+                tracing::warn!(%prefix, %node, %why, "no packets are routed to the network behind a peer")
+            }
+        }
+    }
+    let stays = |it: &&Outcome| after.iter().any(|other| other.network == it.network);
+    for outcome in before.iter().filter(|it| !stays(it)) {
+        let (prefix, node) = (outcome.network.prefix, &outcome.network.node);
+        tracing::info!(%prefix, %node, "the network is behind the peer no more");
     }
 }
 

@@ -24,6 +24,7 @@ mod heard;
 mod io;
 mod keepalive;
 pub mod metrics;
+mod networks;
 mod opening;
 mod persist;
 mod probe;
@@ -59,7 +60,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use wire::message::Refusal;
-use wire::{Ask, HostPort, NodeName, SegmentName, Token};
+use wire::{Ask, HostPort, NodeName, Prefix, SegmentName, Token};
 
 /// A node's settings.
 #[derive(Debug)]
@@ -87,6 +88,11 @@ pub struct Config {
     pub mtu: Mtu,
     /// How long a peer may hear nothing.
     pub keepalive: Keepalive,
+    /// Networks behind this node, which it carries packets for where an operator approves; they keep
+    /// [`wire::prefix::check_list`].
+    pub advertise_routes: Vec<Prefix>,
+    /// Whether packets go to networks behind peers.
+    pub accept_routes: bool,
     /// TUN back end.
     pub tun_backend: Backend,
     /// Which offloads may be used.

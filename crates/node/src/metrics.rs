@@ -9,8 +9,10 @@ use epoch::member::View;
 use exposition::{Page, Tally};
 use keys::Epoch;
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::time::Duration;
-use tunnel::{Drops, PeerSnapshot, Traffic};
+use tunnel::{DropReason, Drops, PeerSnapshot, Traffic};
+use wire::rules::MAX_RULES;
 
 exposition::metrics! {
     /// The version that runs; always 1
@@ -49,6 +51,8 @@ exposition::metrics! {
     HANDSHAKES: Counter = "meshd_tunnel_handshakes_total" in segment;
     /// Packets that were not carried, by reason
     DROPPED: Counter = "meshd_tunnel_dropped_packets_total" by "reason";
+    /// Packets that each traffic rule has let in since the rules are in force, and those that the rules refused
+    RULES: Counter = "meshd_rule_packets_total" by "rule" in segment;
     /// Packets that the kernel did not take, by what was tried
     IO_FAILURES: Counter = "meshd_io_failures_total" by "kind";
     /// Whether an offload is in use; status says why not
@@ -90,6 +94,9 @@ struct InOne<'a> {
     condition: Condition,
     traffic: Traffic,
     handshakes: u64,
+    /// By rule.
+    passed: Vec<u64>,
+    refused: u64,
 }
 
 /// Everything that is measured, as it is now; `segments` in the order of their numbers.
@@ -114,6 +121,8 @@ pub(crate) fn page(
             condition: condition.clone(),
             traffic: data.traffic,
             handshakes: data.handshakes,
+            passed: data.passed.clone().unwrap_or_default(),
+            refused: refused(&data.own_drops),
         }
     }
     let mut drops = node.data.drops.clone();
@@ -131,6 +140,24 @@ pub(crate) fn page(
         segments: segments.iter().map(|it| in_one(it, boot)).collect(),
     };
     observed.page()
+}
+
+/// Packets that the rules refused.
+fn refused(drops: &Drops) -> u64 {
+    let reasons = [
+        DropReason::NoRule,
+        DropReason::StrayFragment,
+        DropReason::StrayIcmpError,
+        DropReason::Unreadable,
+    ];
+    reasons.map(|reason| drops.get(reason)).iter().sum()
+}
+
+/// The numbers of rules, from 1, in the order of the policy.
+fn numbers() -> impl Iterator<Item = &'static str> {
+    static NUMBERS: LazyLock<Vec<String>> =
+        LazyLock::new(|| (1..=MAX_RULES).map(|number| number.to_string()).collect());
+    NUMBERS.iter().map(String::as_str)
 }
 
 fn peers(agent: InSegment<'_>, view: &View<'_>, data: &Snapshot) -> Tally<PeerState> {
@@ -231,6 +258,10 @@ impl Observed<'_> {
         page.put_in(HANDSHAKES, all, |it| (it.name, it.handshakes));
         let drops = self.drops.iter();
         page.put_each(DROPPED, drops.map(|(reason, n)| (reason.name(), n)));
+        page.put_each_in(RULES, all, |it| {
+            let passed = numbers().zip(it.passed.iter().copied());
+            (it.name, passed.chain([("refused", it.refused)]))
+        });
         let IoFailures {
             tun_write,
             udp_send,
@@ -357,6 +388,7 @@ mod tests {
         ),
         (PACKETS, "sent received"),
         (BYTES, "sent received"),
+        (RULES, "refused"),
         (IO_FAILURES, "tun_write udp_send"),
         (
             OFFLOAD,
@@ -407,6 +439,8 @@ mod tests {
             },
             traffic: Traffic::default(),
             handshakes: 0,
+            passed: Vec::new(),
+            refused: 0,
         };
         Observed {
             connected: false,
@@ -466,6 +500,8 @@ mod tests {
         first.probed.count(Answered::Ipv6);
         first.ways = [3, 1, 0];
         first.condition.faults.push(Fault::Down);
+        first.passed = vec![5, 0];
+        first.refused = 2;
         observed.segments.push(other);
         let text = observed.page().text();
         let standing: Vec<_> = text
@@ -494,6 +530,8 @@ mod tests {
                 "meshd_peer_routes{segment=\"default\",way=\"tunnel\"} 3",
                 "meshd_peer_routes{segment=\"default\",way=\"elsewhere\"} 1",
                 "meshd_interface_faults{segment=\"default\",kind=\"down\"} 1",
+                "meshd_rule_packets_total{segment=\"default\",rule=\"1\"} 5",
+                "meshd_rule_packets_total{segment=\"default\",rule=\"refused\"} 2",
                 "meshd_io_failures_total{kind=\"udp_send\"} 7",
             ]
         );

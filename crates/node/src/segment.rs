@@ -7,6 +7,7 @@ use crate::guard::Guard;
 use crate::io::firewall::{Beside, Firewall};
 use crate::io::icmp::{Echo, Sockets};
 use crate::io::udp::PathErrors;
+use crate::networks::Terms;
 use crate::opening::Opened;
 use crate::probe::{self, Prober};
 use crate::underlay::{Fit, Interface, Mtu, Underlay};
@@ -44,12 +45,18 @@ pub(crate) struct Common {
     /// How often peers are probed; `None`: never.
     pub(crate) probe_every: Option<Duration>,
     pub(crate) rounds: mpsc::Sender<(SegmentId, Round)>,
+    /// For networks behind nodes.
+    pub(crate) terms: Terms,
 }
 
 impl Segment {
     /// Runs a segment that was opened; probes begin. Must run inside a tokio runtime.
     pub(crate) fn run(mut opened: Opened, data: &DataPlane, common: &Common) -> Self {
         opened.firewall.keep();
+        // Before the first epoch: it says which of its networks count here.
+        let terms = &common.terms;
+        let networks = DataCommand::Networks(opened.tunnel, terms.ranges(), terms.accepts);
+        data.send(networks);
         let fit = Fit::unknown(common.mtu);
         let interface = Interface {
             name: opened.interface,

@@ -8,6 +8,7 @@ use agent::SessionEvent;
 use keys::{AuthorityId, MeshId, NodeId};
 use quic::{Connection, Dialer, Pulse};
 use rand::Rng as _;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs as _};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -154,6 +155,19 @@ fn believe_all(
 ) -> Result<Vec<Place>, SessionError> {
     let believed = places.iter().map(|it| believe(it, node, authorities));
     believed.collect()
+}
+
+/// The controllers' addresses that need no resolving.
+pub(crate) fn literal(addresses: &[String]) -> BTreeSet<IpAddr> {
+    let each = addresses
+        .iter()
+        .filter_map(|it| it.parse::<HostPort>().ok());
+    let literal = each.filter_map(|it| match it.host {
+        Host::Address(address) => Some(address.to_canonical()),
+        // An address on one link is in no network that can be routed.
+        Host::Name(_) | Host::Zoned(..) => None,
+    });
+    literal.collect()
 }
 
 /// Keeps the control channel up until the agent is gone.

@@ -7,8 +7,9 @@ use crate::announcement::Announcement;
 use crate::data::{DataCommand, DataPlane, Snapshot};
 use crate::guard::News;
 use crate::heard::Heard;
-use crate::io::{addresses, clock};
+use crate::io::{addresses, clock, networks};
 use crate::keepalive::Watch;
+use crate::networks::Networks;
 use crate::opening::{Opening, Outcome, interface_name};
 use crate::persist::{EnrolledSegment, Enrolment, Keeper, Memory, Newest};
 use crate::segment::{Common, Segment};
@@ -20,7 +21,7 @@ use agent::{
 use epoch::Derived;
 use futures_util::future::join_all;
 use keys::{SegmentId, WgSecret};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -62,6 +63,12 @@ pub(crate) struct Shell {
     pub(crate) heard: Heard,
     /// Whether to look at the underlay when the effects are carried out.
     pub(crate) underlay_changed: bool,
+    /// Whether to look at the networks behind nodes then.
+    pub(crate) networks_changed: bool,
+    /// The segments in which the controller has heard in this session of the networks behind this node.
+    pub(crate) offered: BTreeSet<SegmentId>,
+    /// Where controllers are, by the configuration and by the connections so far.
+    pub(crate) controllers: BTreeSet<IpAddr>,
     pub(crate) keepalive: Watch,
     /// Where peers may reach this machine.
     pub(crate) announcement: Announcement,
@@ -155,7 +162,12 @@ impl Shell {
             }
             self.carry_out();
             if std::mem::take(&mut self.underlay_changed) {
+                self.networks_changed = true;
                 self.follow_underlay().await;
+            }
+            if std::mem::take(&mut self.networks_changed) {
+                self.offer_networks();
+                self.follow_networks().await;
             }
         }
     }
@@ -193,6 +205,11 @@ impl Shell {
                 outbox,
                 pulse,
             } => {
+                if let SessionEvent::Up { remote, .. } = &event {
+                    self.controllers.insert(remote.ip().to_canonical());
+                }
+                self.offered.clear();
+                self.networks_changed = true;
                 self.outbox = Some(outbox);
                 self.agent.handle_addresses(addresses.clone());
                 self.announcement.handle_said(addresses);
@@ -228,6 +245,8 @@ impl Shell {
         let condition = segment.guard.condition();
         self.agent.handle_interface(id, condition.report());
         let full = segment.underlay.mtu();
+        // A peer may have moved into a network that is routed.
+        self.networks_changed = true;
         self.agent.handle_round(id, round, peers, full, now);
         self.carry_out();
         // An MTU that is news to the interface is tried when the interface has followed.
@@ -245,6 +264,7 @@ impl Shell {
         while let Some(effect) = self.agent.poll_effect() {
             match effect {
                 Effect::Data(id, change) => {
+                    self.networks_changed = true;
                     if let Some(segment) = self.segments.get(&id) {
                         segment.change(&self.data, change);
                     }
@@ -454,6 +474,66 @@ impl Shell {
         }
     }
 
+    // ---- networks behind nodes --------------------------------------------------------------
+
+    /// Tells the controller once in a session, for each segment, of the networks behind this node.
+    fn offer_networks(&mut self) {
+        let Some(outbox) = self
+            .outbox
+            .as_ref()
+            .filter(|_| self.agent.control().is_up())
+        else {
+            return;
+        };
+        let terms = &self.common.terms;
+        for seen in self.agent.segments() {
+            let segment = seen.id();
+            if self.offered.contains(&segment) || !terms.is_news(seen) {
+                continue;
+            }
+            let offer = ToController::Advertise {
+                segment,
+                prefixes: terms.offers.clone(),
+            };
+            // An offer that finds no room is said with the next look.
+            let room = outbox.try_reserve().map(|room| room.send(offer));
+            if room.is_ok() {
+                self.offered.insert(segment);
+            }
+        }
+    }
+
+    /// Has packets of this machine go to the networks behind peers that are in force, and to no others.
+    async fn follow_networks(&mut self) {
+        let terms = &self.common.terms;
+        let behind = |id: &SegmentId| {
+            let seen = self.agent.segment(*id);
+            seen.map_or_else(Vec::new, |it| terms.behind_peers(it))
+        };
+        let all: Vec<_> = self
+            .segments
+            .iter()
+            .map(|(id, it)| (it, behind(id)))
+            .collect();
+        let mut underlay = BTreeSet::new();
+        if all.iter().any(|(_, behind)| !behind.is_empty()) {
+            underlay.clone_from(&self.controllers);
+            for segment in self.segments.values() {
+                let snapshot = segment.snapshot(&self.data).await;
+                // Not all the places where they are said to be: a router has an address in its own network.
+                let peers = snapshot.iter().flat_map(|it| &it.peers);
+                let endpoints = peers.filter_map(|peer| peer.endpoint?.udp());
+                underlay.extend(endpoints.map(|it| it.ip().to_canonical()));
+            }
+        }
+        for (segment, behind_peers) in all {
+            segment.guard.route(Networks {
+                behind_peers,
+                underlay: underlay.clone(),
+            });
+        }
+    }
+
     /// The paths to the peers in a segment, where they are tried; none without probes.
     fn path_limits(&self, id: SegmentId) -> Vec<PathLimit> {
         let segment = self.segments.get(&id).zip(self.agent.segment(id));
@@ -532,8 +612,13 @@ impl Shell {
             .iter()
             .zip(&paths)
             .filter_map(|((segment, snapshot), paths)| {
+                let in_segment = self.agent.segment(segment.place.segment)?;
+                let interface = &segment.underlay.interface().name;
+                let forwards = |is_v4| networks::forwards(interface, is_v4);
+                let outcomes = segment.guard.outcomes();
                 Some(status::Seen {
-                    agent: self.agent.segment(segment.place.segment)?,
+                    agent: in_segment,
+                    routes: self.common.terms.status(in_segment, outcomes, forwards),
                     segment,
                     paths,
                     snapshot,

@@ -11,6 +11,7 @@ use crate::io::offload::Offloads;
 use crate::io::rights::{self, Keep};
 use crate::io::udp::PathErrors;
 use crate::keepalive::Watch;
+use crate::networks::Terms;
 use crate::opening::{self, Made, Means, Opened, Opening};
 use crate::persist::{Enrolment, Keeper};
 use crate::segment::{Common, Segment};
@@ -21,7 +22,7 @@ use agent::{Agent, SegmentConfig};
 use keys::WgSecret;
 use quic::Dialer;
 use rand::Rng as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -101,6 +102,7 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
         none if none.is_empty() => enrolment.controllers.clone(),
         some => some.iter().map(ToString::to_string).collect(),
     };
+    let controllers = session::literal(&addresses);
     let session = converse(dialer, addresses, introduction);
 
     let emitting = emitter::start(config.emitter, config.emit_every).map_err(ServeError::Data)?;
@@ -117,6 +119,10 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
         path_errors,
         probe_every: config.probe_every,
         rounds: rounds_out,
+        terms: Terms {
+            offers: config.advertise_routes,
+            accepts: config.accept_routes,
+        },
     };
     let seen = state.seen_runs()?;
     let of_segment = |opened: &Opened| {
@@ -172,6 +178,9 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
         outbox: None,
         heard: Heard::default(),
         underlay_changed: false,
+        networks_changed: false,
+        offered: BTreeSet::new(),
+        controllers,
         keepalive,
         announcement: Announcement::new(config.advertise),
         mock_mean: emitting.mock_mean,

@@ -16,8 +16,8 @@ use std::time::Duration;
 use tunnel::PeerSnapshot;
 use wire::admin::{
     self, BenchmarkFault, Control, DuplicateStatus, EvidenceStatus, FirewallStatus, InterfaceState,
-    InterfaceStatus, LogSeen, Membership, NodeDaemonStatus, NodeSegmentStatus, OffloadStatus,
-    PeerStatus, PingStatus, RulesInForce, SCHEMA,
+    InterfaceStatus, LogSeen, Membership, NodeDaemonStatus, NodeRoutes, NodeSegmentStatus,
+    OffloadStatus, PeerStatus, PingStatus, RulesInForce, SCHEMA,
 };
 use wire::rules::Groups;
 use wire::{NodeName, SegmentName};
@@ -29,6 +29,8 @@ pub(crate) struct Seen<'a> {
     /// The paths to its peers, as far as they are known.
     pub(crate) paths: &'a [PathLimit],
     pub(crate) snapshot: &'a Snapshot,
+    /// The networks behind nodes, if it has to do with any.
+    pub(crate) routes: Option<NodeRoutes>,
 }
 
 /// Everything, as it is now; the segments in the order of their numbers.
@@ -92,6 +94,7 @@ pub(crate) fn of(
         mapped: None,
         benchmark: None,
         rules: first.as_ref().and_then(|it| it.rules.clone()),
+        routes: first.as_ref().and_then(|it| it.routes.clone()),
         dropped: first
             .as_ref()
             .map_or_else(BTreeMap::new, |it| it.dropped.clone()),
@@ -147,6 +150,7 @@ fn of_segment(seen: &Seen<'_>, is_second: bool, now: Now) -> NodeSegmentStatus {
                 snapshot.passed.as_deref().unwrap_or_default(),
             )
         }),
+        routes: seen.routes.clone(),
         dropped: dropped(snapshot),
     }
 }

@@ -7,6 +7,7 @@ use crate::generation::Generation;
 use crate::handshake;
 use crate::inside::Inside;
 use crate::limits::*;
+use crate::networks::Networks;
 use crate::outbox::Transmit;
 use crate::outer::Route;
 use crate::packet;
@@ -62,11 +63,26 @@ impl Tunnel {
         if plain.is_unconfirmed {
             peer.confirm(index, false, now, &mut self.local);
         }
-        let judged = judge(&plain, &self.allowed, &self.inside, peer)?;
+        let places = Places {
+            allowed: &self.allowed,
+            networks: &self.networks,
+            inside: &self.inside,
+        };
+        let judged = places.judge(&plain, peer)?;
         if matches!(judged, Inbound::Deliver { .. }) {
-            admit(&plain, out, peer, now)?;
+            places.admit(&plain, out, peer, now)?;
         }
         Ok(judged)
+    }
+
+    /// Where the addresses of inner packets belong.
+    #[inline]
+    pub(crate) fn places(&self) -> Places<'_> {
+        Places {
+            allowed: &self.allowed,
+            networks: &self.networks,
+            inside: &self.inside,
+        }
     }
 
     /// An initiation that was admitted. `index`: 24 bits that the sender chose.
@@ -198,46 +214,57 @@ pub(crate) fn open(
     })
 }
 
-/// Whether a peer may send the packet that it sent, and to where it sent it. A source that is another's
-/// would let a member speak for anybody. The system would hand a packet for any other address that it
-/// has to whatever listens there, and forward the rest.
-pub(crate) fn judge(
-    plain: &Plain,
-    allowed: &AllowedIps,
-    inside: &Inside,
-    peer: &Peer,
-) -> Result<Inbound, DropReason> {
-    let Some((source, destination)) = plain.ends else {
-        return Ok(Inbound::Consumed);
-    };
-    if allowed.get(source) != Some(peer.id) {
-        return Err(DropReason::SourceNotAllowed);
-    }
-    if !inside.is_own(destination) {
-        return Err(DropReason::DestinationNotAllowed);
-    }
-    Ok(Inbound::Deliver { len: plain.len })
+/// Where the addresses of inner packets belong.
+#[derive(Clone, Copy)]
+pub(crate) struct Places<'t> {
+    pub(crate) allowed: &'t AllowedIps,
+    pub(crate) networks: &'t Networks,
+    pub(crate) inside: &'t Inside,
 }
 
-/// Whether the rules of the segment let in a packet that was opened into `out` and is the peer's to send. Behind all
-/// other checks: a flow is known by addresses that nobody else may use.
-#[inline]
-pub(crate) fn admit(
-    plain: &Plain,
-    out: &[u8],
-    peer: &mut Peer,
-    now: Duration,
-) -> Result<(), DropReason> {
-    if peer.gate.is_open() {
-        return Ok(());
+impl Places<'_> {
+    /// Whether a peer may send the packet that it sent, and to where it sent it. A source that is another's
+    /// would let a member speak for anybody. The system would hand a packet for any other address that it
+    /// has to whatever listens there, and forward the rest: it gets those for networks behind this node alone.
+    #[inline]
+    pub(crate) fn judge(&self, plain: &Plain, peer: &Peer) -> Result<Inbound, DropReason> {
+        let Some((source, destination)) = plain.ends else {
+            return Ok(Inbound::Consumed);
+        };
+        let is_its = self.allowed.get(source) == Some(peer.id)
+            || self.networks.owner(source) == Some(peer.id);
+        if !is_its {
+            return Err(DropReason::SourceNotAllowed);
+        }
+        if !self.inside.is_own(destination) && !self.networks.is_behind_here(destination) {
+            return Err(DropReason::DestinationNotAllowed);
+        }
+        Ok(Inbound::Deliver { len: plain.len })
     }
-    let packet = out.get(..plain.len).unwrap_or_default();
-    peer.gate
-        .admit(packet, now)
-        .map_err(|refusal| match refusal {
+
+    /// Whether the rules of the segment let in a packet that was opened into `out` and is the peer's to send. Behind
+    /// all other checks: a flow is known by addresses that nobody else may use.
+    #[inline]
+    pub(crate) fn admit(
+        &self,
+        plain: &Plain,
+        out: &[u8],
+        peer: &mut Peer,
+        now: Duration,
+    ) -> Result<(), DropReason> {
+        if peer.gate.is_open() {
+            return Ok(());
+        }
+        let packet = out.get(..plain.len).unwrap_or_default();
+        let admitted = match self.networks.ends(self.allowed, self.inside, peer.id) {
+            None => peer.gate.admit(packet, now),
+            Some(ends) => peer.gate.admit_between(packet, &ends, now),
+        };
+        admitted.map_err(|refusal| match refusal {
             Refusal::NoRule => DropReason::NoRule,
             Refusal::Fragment => DropReason::StrayFragment,
             Refusal::IcmpError => DropReason::StrayIcmpError,
             Refusal::Unreadable => DropReason::Unreadable,
         })
+    }
 }

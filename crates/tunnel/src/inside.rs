@@ -40,8 +40,13 @@ impl Range {
         }
     }
 
-    fn contains(&self, address: u128) -> bool {
+    pub(crate) fn contains(&self, address: u128) -> bool {
         address & self.mask == self.bits
+    }
+
+    /// The bits that all of them share, and which those are.
+    pub(crate) fn parts(&self) -> (u128, u128) {
+        (self.bits, self.mask)
     }
 
     /// Whether one holds the other.
@@ -72,6 +77,11 @@ impl Inside {
         self.ranges.iter().any(with)
     }
 
+    /// Whether an address of a range is inside.
+    pub(crate) fn meets(&self, range: &Range) -> bool {
+        self.ranges.iter().any(|it| it.overlaps(range))
+    }
+
     /// Whether an address is one that a member could have: one host's, inside.
     pub(crate) fn is_host(&self, address: IpAddr) -> bool {
         let bits = bits(address);
@@ -90,7 +100,7 @@ impl Inside {
     }
 }
 
-fn bits(address: IpAddr) -> u128 {
+pub(crate) fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
         IpAddr::V6(v6) => v6.to_bits(),

@@ -5,11 +5,11 @@
 //! ```text
 //! TUN → UDP   Carrier::turn, Turn::send                UDP → TUN   Carrier::receive
 //!  1 destination address      → malformed               1 outer source address      → endpoint_inside_mesh
-//!  2 allowed IPs              → no_route                2 type and length           → malformed
+//!  2 allowed IPs, networks    → no_route                2 type and length           → malformed
 //!  3 peer's endpoint          → no_endpoint             3 receiver index            → unknown_index
 //!  4 generation with a live session; none: queue the    4 generation, open (AEAD)   → replayed, bad_aead
 //!    packet, shake hands      → no_session              5 source address against    → source_not_allowed
-//!  5 pad to 16 bytes, seal                                allowed IPs of the peer
+//!  5 pad to 16 bytes, seal                                allowed IPs of the peer, networks behind it
 //!                                                       6 destination address       → destination_not_allowed
 //!                                                       7 rules of the segment      → no_rule
 //!                                                       8 deliver
@@ -74,6 +74,7 @@ mod limits;
 mod link;
 mod local;
 mod lone;
+mod networks;
 mod opening;
 mod outbound;
 mod outbox;
@@ -84,6 +85,8 @@ mod peer;
 mod peers;
 mod remembered;
 mod role;
+#[cfg(test)]
+mod routed;
 #[cfg(test)]
 mod routes;
 mod snapshot;

@@ -109,14 +109,14 @@ impl<'t> Opening<'t> {
         // The same ends as those that were allowed just before: nobody can change who may send what while
         // this batch shares the tunnel, so that asking again would say the same.
         if plain.ends.is_none() || plain.ends != *ends {
-            let judged = inbound::judge(&plain, &tunnel.allowed, &tunnel.inside, peer)?;
+            let judged = tunnel.places().judge(&plain, peer)?;
             let Inbound::Deliver { .. } = judged else {
                 return Ok(Some(judged));
             };
             *ends = plain.ends;
         }
         // The rules are asked for each packet: its ends do not tell its ports.
-        inbound::admit(&plain, out, peer, now)?;
+        tunnel.places().admit(&plain, out, peer, now)?;
         Ok(Some(Inbound::Deliver { len: plain.len }))
     }
 

@@ -139,12 +139,22 @@ impl Tunnel {
         refusals.take(now).then_some(refused)
     }
 
-    /// The peer that has an address inside the mesh, as long as anything may be sent.
+    /// The peer that has an address inside the mesh, or has it behind it, as long as anything may be sent.
     fn route(&self, destination: IpAddr, now: Duration) -> Result<PeerId, DropReason> {
         // First of all: past the lease this node may be a member no longer, and has not heard of it. Its
         // packets would go to nodes that were told to shun it, or to one that it should shun.
         self.check_lease(now)?;
-        self.allowed.get(destination).ok_or(DropReason::NoRoute)
+        // An exact address is the longest prefix that there is.
+        let peer = self.allowed.get(destination);
+        let peer = peer.or_else(|| self.network(destination));
+        peer.ok_or(DropReason::NoRoute)
+    }
+
+    /// The peer that an address outside the mesh is behind. Where a peer is reached, nothing is sent by way of a
+    /// peer: this node's own datagrams would come back by the TUN device, and be sealed once more with every turn.
+    fn network(&self, destination: IpAddr) -> Option<PeerId> {
+        let peer = self.networks.owner(destination)?;
+        (!self.local.endpoints.has_host(destination)).then_some(peer)
     }
 }
 

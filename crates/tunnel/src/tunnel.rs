@@ -13,9 +13,10 @@ use crate::gates::Gates;
 use crate::generation::Generation;
 use crate::indices::TunnelIndices;
 use crate::initiation::{Opener, Timestamp};
-use crate::inside::Inside;
+use crate::inside::{Inside, Range};
 use crate::limits::*;
 use crate::local::Local;
+use crate::networks::Networks;
 use crate::outbox::{Outbox, Transmit};
 use crate::path::Path;
 use crate::peer::Peer;
@@ -54,7 +55,7 @@ pub struct PeerSpec {
 /// | any call at all | [`Self::poll_event`] until it has nothing more, when it suits; beyond 1,024 events are lost |
 /// | the time that [`Self::poll_timeout`] gave, or later | [`Self::handle_timeout`] |
 /// | [`Self::admit`], which may be left out | [`Self::install`] with those peers |
-/// | [`Self::install`] | [`Self::install_rules`], if the segment has any; [`Self::set_endpoints`] for its peers, since strangers have no place; then [`Self::activate`] of the same epoch, at once or after its lead. Another `install` before that supersedes it |
+/// | [`Self::install`] | [`Self::install_rules`], if the segment has any; [`Self::install_own_networks`] and [`Self::install_networks`], if there are any; [`Self::set_endpoints`] for its peers, since strangers have no place; then [`Self::activate`] of the same epoch, at once or after its lead. Another `install` before that supersedes it |
 /// | [`Self::activate`] | [`Self::discard_previous`], when the grace is over |
 /// | the end of the lease | [`Self::close`]. Nothing passes after it even if this is late |
 ///
@@ -66,6 +67,7 @@ pub struct Tunnel {
     pub(crate) opener: Opener,
     pub(crate) peers: Peers,
     pub(crate) allowed: AllowedIps,
+    pub(crate) networks: Networks,
     pub(crate) inside: Inside,
     /// The insides of the other tunnels behind the same door.
     pub(crate) beside: Inside,
@@ -103,6 +105,7 @@ impl Tunnel {
             opener,
             peers: Peers::default(),
             allowed: AllowedIps::default(),
+            networks: Networks::default(),
             inside: config.inside,
             beside: Inside::default(),
             gates,
@@ -124,6 +127,13 @@ impl Tunnel {
     /// mapping would else be forgotten, and with it the way to this node. `None`: a peer may.
     pub fn set_keepalive(&mut self, every: Option<Duration>) {
         self.local.keepalive = every;
+    }
+
+    /// The networks behind this node that it carries packets for, and whether it sends packets to networks behind
+    /// others and takes packets from there. No update has a say in it; it counts from the next one that is installed.
+    /// Without this call there are no networks.
+    pub fn agree_to_networks(&mut self, offered: Vec<Range>, accepts: bool) {
+        self.networks.agree(offered, accepts);
     }
 
     // ---- epochs -----------------------------------------------------------------------------
@@ -178,6 +188,7 @@ impl Tunnel {
     pub fn prepare(&mut self, members: &HashSet<WgPublicKey>, closes_at: Option<Duration>) {
         self.next_closes_at = closes_at;
         self.gates.forget_next();
+        self.networks.forget_next();
         // With nothing in force, members that are ahead are heard on this epoch alone, and so no longer
         // than it lasts.
         if !self.is_in_force {
@@ -208,6 +219,20 @@ impl Tunnel {
         }
         self.next_tick.get_or_insert(now + TICK);
         refused
+    }
+
+    /// The networks behind this node by the epoch that is being installed, after [`Self::prepare`]. They are in force
+    /// with it.
+    pub fn install_own_networks(&mut self, own: Vec<Range>) {
+        self.networks.install_own(own);
+    }
+
+    /// The networks behind members that are installed, or are about to be, likewise. May be called for any part of them.
+    pub fn install_networks(
+        &mut self,
+        behind: impl IntoIterator<Item = (WgPublicKey, Vec<Range>)>,
+    ) {
+        self.networks.install(behind);
     }
 
     /// The rules of the epoch that is being installed, for this node in the groups `own`: between
@@ -271,6 +296,8 @@ impl Tunnel {
             let peer = peers.get(id);
             peer.is_some_and(|peer| peer.allowed.contains(address))
         });
+        let insides = [&self.inside, &self.beside];
+        self.networks.activate(|key| peers.id_of(key), insides);
         self.hold_back(now);
     }
 
@@ -294,6 +321,7 @@ impl Tunnel {
             }
         }
         self.remove(left_out);
+        self.networks.close();
         // Datagrams that were made before the end must not leave after it.
         self.local.outbox.clear();
         self.is_in_force = false;
@@ -402,6 +430,13 @@ impl Tunnel {
             .current
             .as_ref()
             .map(|current| (current.epoch, current.psk()))
+    }
+
+    /// The peer that packets for an address go to.
+    pub fn peer_at(&self, address: IpAddr) -> Option<WgPublicKey> {
+        let id = self.allowed.get(address);
+        let id = id.or_else(|| self.networks.owner(address))?;
+        self.peers.lock(id).map(|peer| peer.key)
     }
 
     /// Packets that were not carried.
@@ -519,6 +554,7 @@ impl Tunnel {
                 // A recording of its initiations must not be answered when it comes back.
                 self.remembered.keep(peer.key, peer.stamps.newest());
                 self.allowed.remove_peer(*id, &peer.allowed);
+                self.networks.remove_peer(*id);
                 peer.retire(&mut self.local);
             }
         }

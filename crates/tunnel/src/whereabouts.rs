@@ -5,6 +5,7 @@ use crate::limits::{MAX_ENDPOINTS, PATIENT_ATTEMPTS};
 use crate::outer::Route;
 use crate::path::Path;
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +21,14 @@ pub(crate) struct Whereabouts {
 
 /// Where peers are expected, each place with how many peers are there.
 #[derive(Default)]
-pub(crate) struct Endpoints(Mutex<HashMap<Path, usize>>);
+pub(crate) struct Endpoints(Mutex<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    paths: HashMap<Path, usize>,
+    /// The addresses that packets go to.
+    hosts: HashMap<IpAddr, usize>,
+}
 
 impl Whereabouts {
     /// Where packets go; `None` before the peer was heard or chosen a place for.
@@ -105,10 +113,14 @@ impl Whereabouts {
     fn move_to(&mut self, endpoint: Option<Path>, endpoints: &Endpoints) {
         self.here = None;
         let before = std::mem::replace(&mut self.endpoint, endpoint);
-        endpoint.into_iter().for_each(|after| endpoints.add(after));
-        before
-            .into_iter()
-            .for_each(|before| endpoints.remove(before));
+        endpoint.into_iter().for_each(|after| {
+            endpoints.add(after);
+            endpoints.add_host(after);
+        });
+        before.into_iter().for_each(|before| {
+            endpoints.remove(before);
+            endpoints.remove_host(before);
+        });
     }
 
     /// The peer is said to be at `candidates`, best first. A place where it was heard stays preferred,
@@ -151,30 +163,47 @@ impl Whereabouts {
 
 impl Endpoints {
     pub(crate) fn contains(&self, endpoint: Path) -> bool {
-        self.counts().contains_key(&endpoint)
+        self.counts().paths.contains_key(&endpoint)
+    }
+
+    /// Whether packets to any go to this address.
+    pub(crate) fn has_host(&self, address: IpAddr) -> bool {
+        self.counts().hosts.contains_key(&address.to_canonical())
     }
 
     fn add(&self, endpoint: Path) {
-        *self.counts().entry(endpoint).or_default() += 1;
+        *self.counts().paths.entry(endpoint).or_default() += 1;
     }
 
     fn remove(&self, endpoint: Path) {
-        let mut counts = self.counts();
-        if let Some(count) = counts.get_mut(&endpoint) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&endpoint);
-            }
-        }
+        take_one(&mut self.counts().paths, &endpoint);
     }
 
-    fn counts(&self) -> MutexGuard<'_, HashMap<Path, usize>> {
+    fn add_host(&self, endpoint: Path) {
+        let host = endpoint.ip().to_canonical();
+        *self.counts().hosts.entry(host).or_default() += 1;
+    }
+
+    fn remove_host(&self, endpoint: Path) {
+        take_one(&mut self.counts().hosts, &endpoint.ip().to_canonical());
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(test)]
     pub(crate) fn all(&self) -> HashMap<Path, usize> {
-        self.counts().clone()
+        self.counts().paths.clone()
+    }
+}
+
+fn take_one<T: Eq + Hash>(counts: &mut HashMap<T, usize>, of: &T) {
+    if let Some(count) = counts.get_mut(of) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(of);
+        }
     }
 }
 

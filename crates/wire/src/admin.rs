@@ -11,6 +11,8 @@
 //! | `POST /v1/nodes/{name}/segments/{segment}/leave` | [`EvictRequest`] → [`EpochChange`] |
 //! | `POST /v1/nodes/{name}/approve` | → [`NodeStatus`] |
 //! | `POST /v1/nodes/{name}/reject` | [`EvictRequest`] → [`WaitingStatus`] |
+//! | `GET /v1/routes` | a list of [`RouteStatus`] |
+//! | `POST /v1/nodes/{name}/routes/approve`, `…/withdraw` | [`RouteRequest`] → [`RouteStatus`] |
 //! | `GET /v1/banned`, `DELETE /v1/banned/{key}` | [`BannedKey`], one or a list |
 //! | `POST /v1/evaluators/rotate` | [`EvaluatorSuccession`](crate::succession::EvaluatorSuccession) → the same |
 //! | `POST /v1/authority/rotate` | → [`AuthorityRotated`] |
@@ -44,9 +46,11 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 mod log;
+mod routes;
 mod rules;
 
 pub use log::{LogConsistency, LogEntries, LogEntry, LogProof, LogSeen, LogStatus};
+pub use routes::{NodeRoutes, OwnRoute, PeerRoute, RouteRequest, RouteStatus};
 pub use rules::{AllowInForce, RulesInForce, TrafficChange};
 
 /// Version of these forms; a new field does not change it, a changed meaning does.
@@ -858,6 +862,9 @@ pub struct NodeDaemonStatus {
     /// The segment's rules; `None`: all members connect, and everything passes between them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<RulesInForce>,
+    /// Networks behind nodes; `None`: the node neither offers nor accepts any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<NodeRoutes>,
     /// Packets that were not carried, by reason; every reason is there from zero.
     pub dropped: BTreeMap<String, u64>,
     /// Every segment that the node is in, by name. Empty where that is the one of a mesh without others. The fields
@@ -896,6 +903,9 @@ pub struct NodeSegmentStatus {
     /// The segment's rules; `None`: all members connect, and everything passes between them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<RulesInForce>,
+    /// Networks behind nodes; `None`: the node neither offers nor accepts any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<NodeRoutes>,
     /// Packets that were not carried, by reason; every reason is there from zero.
     pub dropped: BTreeMap<String, u64>,
 }

@@ -23,6 +23,7 @@ pub fn member(number: u8) -> Member {
         v4: Ipv4Addr::new(10, 0, 0, number),
         v6: Ipv6Addr::from(0xfd00 << 112 | u128::from(number)),
         groups: Groups::default(),
+        routes: Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@
 //! | [`update`] | the epoch update: roster, exclusions, durations; its mark |
 //! | [`changes`] | an update as what changed against an earlier one |
 //! | [`endpoints`] | where nodes can be reached |
+//! | [`prefix`] | networks behind members |
 //! | [`rules`] | which members connect, and what they may send to each other |
 //! | [`log`] | the end of the controller's log, as nodes hear of it |
 //! | [`place`] | a node's place in a mesh |
@@ -44,6 +45,7 @@ pub mod log;
 pub mod message;
 pub mod name;
 pub mod place;
+pub mod prefix;
 pub mod rules;
 pub mod segment;
 pub mod signed;
@@ -60,6 +62,7 @@ pub use instance::{Duplicate, Instance};
 pub use message::{ToController, ToNode};
 pub use name::{NodeName, SegmentName};
 pub use place::Place;
+pub use prefix::Prefix;
 pub use rules::Rules;
 pub use segment::{Ask, Unplaced};
 pub use signed::{Digest, Signed, Verified, VerifyError};

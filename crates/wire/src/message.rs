@@ -9,6 +9,7 @@ use crate::instance::{Duplicate, Instance};
 use crate::log::{LogEnd, LogNews};
 use crate::name::{NodeName, SegmentName};
 use crate::place::Place;
+use crate::prefix::Prefix;
 use crate::segment::{Ask, Unplaced};
 use crate::signed::{Digest, Signed};
 use crate::succession::Succession;
@@ -84,6 +85,14 @@ pub enum ToController {
     Join {
         /// The segment, by name, and the node's key in it.
         ask: Ask,
+    },
+    /// All networks behind the node that it would carry packets for in a segment (type 11). Said in each session
+    /// that has any, or has had; an operator decides.
+    Advertise {
+        /// The segment.
+        segment: SegmentId,
+        /// The networks; they keep [`check_list`](crate::prefix::check_list).
+        prefixes: Vec<Prefix>,
     },
 }
 
@@ -432,13 +441,14 @@ impl Frame for ToController {
             Self::Kept { .. } => 8,
             Self::Whole => 9,
             Self::Join { .. } => 10,
+            Self::Advertise { .. } => 11,
         }
     }
 
     fn limit(frame_type: u8) -> Option<usize> {
         match frame_type {
             2 => Some(HELLO),
-            1 | 4 | 6..=10 => Some(SMALL),
+            1 | 4 | 6..=11 => Some(SMALL),
             3 => Some(EVIDENCE),
             5 => Some(report_limit(MAX_ROSTER)),
             _ => None,

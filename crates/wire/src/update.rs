@@ -2,13 +2,14 @@
 
 use crate::log::LogEnd;
 use crate::name::NodeName;
+use crate::prefix::{self, MAX_ROUTES, Prefix};
 use crate::rules::{Groups, Rules};
 use crate::signed::{Digest, Signable};
 use keys::{Commitment, Epoch, LogId, MeshId, NodeId, Scope, SegmentId, WgPublicKey};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::hash::Hash;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// Most nodes in a roster, and most in the list of the excluded.
@@ -70,6 +71,9 @@ pub struct Member {
     pub v6: Ipv6Addr,
     /// The groups that it is in, of those that the rules name.
     pub groups: Groups,
+    /// The networks behind it, in increasing order: it may speak for their addresses, and is sent what is for them.
+    /// At most [`MAX_NODE_ROUTES`](crate::prefix::MAX_NODE_ROUTES).
+    pub routes: Vec<Prefix>,
 }
 
 /// An enrolled node that is not a member.
@@ -150,6 +154,40 @@ impl EpochUpdate {
         }
     }
 
+    /// No address is behind two members, and no member's own is behind anybody.
+    fn check_routes(&self) -> Result<(), &'static str> {
+        let routers = self.roster.iter().filter(|it| !it.routes.is_empty());
+        let mut all: Vec<Prefix> = Vec::new();
+        for member in routers {
+            prefix::check_list(&member.routes)?;
+            all.extend(&member.routes);
+        }
+        if all.is_empty() {
+            return Ok(());
+        }
+        if all.len() > MAX_ROUTES {
+            return Err("too many routes");
+        }
+        all.sort_unstable();
+        prefix::check_apart(&all)?;
+        // They are apart: the one that begins last before an address is the only one that can hold it.
+        let is_behind = |address: IpAddr| {
+            let after = all.partition_point(|it| it.address() <= address);
+            let before = after.checked_sub(1).and_then(|at| all.get(at));
+            before.is_some_and(|it| it.contains(address))
+        };
+        let is_taken = |it: &Member| is_behind(it.v4.into()) || is_behind(it.v6.into());
+        match self.roster.iter().any(is_taken) {
+            true => Err("a route to a member's own address"),
+            false => Ok(()),
+        }
+    }
+
+    /// The networks behind a member; none of one that is none.
+    pub fn routes_of(&self, node: &NodeId) -> &[Prefix] {
+        self.member(node).map_or(&[], |it| &it.routes)
+    }
+
     /// Time from signing to activation.
     pub fn activate_in(&self) -> Duration {
         Duration::from_millis(self.activate_in_ms)
@@ -176,6 +214,7 @@ impl Signable for EpochUpdate {
 
     fn check(&self) -> Result<(), &'static str> {
         self.rules.check()?;
+        self.check_routes()?;
         let named = u32::try_from(self.rules.groups.len()).unwrap_or(u32::MAX);
         let ordered = |ids: &mut dyn Iterator<Item = &NodeId>| ids.is_sorted_by(|a, b| a < b);
         let durations = [
@@ -304,6 +343,47 @@ mod tests {
         }
     }
 
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn networks_that_are_apart_are_behind_members() {
+        let mut update = update();
+        update.roster[0].routes = vec![prefix("10.1.0.0/16"), prefix("fd01::/48")];
+        update.roster[1].routes = vec![prefix("10.2.0.0/16"), prefix("192.168.7.0/24")];
+        assert_eq!(update.check(), Ok(()));
+        let of = |n: u8| update.routes_of(&NodeId([n; 32])).len();
+        assert_eq!((of(1), of(2), of(3)), (2, 2, 0));
+        // As many as there may be, and one more.
+        let routers = |many: usize| {
+            let mut roster: Vec<Member> = (1..=255).map(member).collect();
+            let mut left = 0..many;
+            for it in &mut roster {
+                let some = left.by_ref().take(crate::prefix::MAX_NODE_ROUTES);
+                let some = some.map(|n| prefix(&format!("11.{}.{}.0/24", n / 256, n % 256)));
+                it.routes = some.collect();
+            }
+            fixtures::update(3, roster)
+        };
+        assert_eq!(routers(255 * 16).check(), Ok(()));
+        let mut many = routers(255 * 16);
+        let more = (0..2).map(|n| Member {
+            node: NodeId([n, 1].repeat(16).try_into().unwrap()),
+            name: format!("more-{n}").parse().unwrap(),
+            wg: WgPublicKey([n, 1].repeat(16).try_into().unwrap()),
+            v4: [10, 0, 1, n].into(),
+            v6: Ipv6Addr::from((0xfd00 << 112) + 0x1_0000 + u128::from(n)),
+            routes: (0..16)
+                .map(|it| prefix(&format!("12.{n}.{it}.0/24")))
+                .collect(),
+            ..member(1)
+        });
+        many.roster.extend(more);
+        many.roster.sort_by_key(|it| it.node);
+        assert_eq!(many.check(), Err("too many routes"));
+    }
+
     #[test]
     fn only_a_trusted_authority_is_believed() {
         let (authority, other) = (
@@ -335,7 +415,7 @@ mod tests {
     fn rules_that_the_encoding_cannot_say_are_checked() {
         let authority = AuthoritySecret::generate(&mut OsRng);
         type Breakage = (fn(&mut EpochUpdate), &'static str);
-        let breakages: [Breakage; 8] = [
+        let breakages: [Breakage; 12] = [
             (|u| u.roster.reverse(), "roster out of order"),
             (
                 |u| u.roster[1].wg = u.roster[0].wg,
@@ -358,6 +438,25 @@ mod tests {
             (
                 |u| u.rules.hubs = Groups(1),
                 "a rule for a group without a name",
+            ),
+            (
+                |u| u.roster[0].routes = vec![prefix("10.2.0.0/16"), prefix("10.1.0.0/16")],
+                "routes out of order",
+            ),
+            (
+                |u| {
+                    u.roster[0].routes = vec![prefix("10.1.0.0/16")];
+                    u.roster[1].routes = vec![prefix("10.1.7.0/24")];
+                },
+                "two routes overlap",
+            ),
+            (
+                |u| u.roster[0].routes = vec![prefix("10.0.0.0/24")],
+                "a route to a member's own address",
+            ),
+            (
+                |u| u.roster[0].routes = vec![prefix("fd00::2/128")],
+                "a route to a member's own address",
             ),
         ];
         for (breakage, rule) in breakages {

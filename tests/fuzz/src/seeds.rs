@@ -416,7 +416,16 @@ fn to_controller() -> Vec<ToController> {
                 wg: WgPublicKey([6; 32]),
             },
         },
+        ToController::Advertise {
+            segment: SegmentId::FIRST,
+            prefixes: routes(),
+        },
     ]
+}
+
+fn routes() -> Vec<wire::Prefix> {
+    let texts = ["10.1.0.0/16", "fd01::/48"];
+    texts.map(|it| it.parse().expect("a prefix")).to_vec()
 }
 
 fn seen(run: u8) -> Seen {
@@ -506,7 +515,14 @@ fn update() -> EpochUpdate {
             reason: "score 0.41 below 0.70".into(),
             ..fixtures::excluded(3)
         }],
-        ..fixtures::update(3, vec![fixtures::member(1), fixtures::member(2)])
+        ..fixtures::update(3, vec![fixtures::member(1), router()])
+    }
+}
+
+fn router() -> wire::Member {
+    wire::Member {
+        routes: routes(),
+        ..fixtures::member(2)
     }
 }
 

@@ -37,6 +37,7 @@ fn plan(own: &WgSecret, number: u32, epoch: u8) -> PeerPlan {
     let member = wire::Member {
         wg,
         v4: [10, a, b, c].into(),
+        routes: vec![network(number)],
         ..fixtures::member(2)
     };
     PeerPlan {
@@ -44,6 +45,12 @@ fn plan(own: &WgSecret, number: u32, epoch: u8) -> PeerPlan {
         psk: Psk::from_bytes([epoch; 32]),
         shared: shared.into(),
     }
+}
+
+/// The network behind a peer.
+fn network(number: u32) -> Prefix {
+    let [_, a, b, c] = number.to_be_bytes();
+    Prefix::new([172 + a, b, c, 0].into(), 24).unwrap()
 }
 
 fn change(
@@ -63,6 +70,7 @@ fn change(
         peers,
         rules: Box::default(),
         own: wire::rules::Groups::default(),
+        behind: Vec::new(),
         lead: Duration::ZERO,
         closes_at: Some(NOW + Duration::from_secs(300)),
     };
@@ -76,6 +84,15 @@ fn change(
 
 /// An epoch in force with its PSK, and an endpoint.
 type Seen = (Option<(u64, [u8; 32])>, Option<Path>);
+
+/// How many of these peers have their network behind them.
+fn routed(door: &LoneTunnel, own: &WgSecret, numbers: impl Iterator<Item = u32>) -> usize {
+    let has = |number: &u32| {
+        let key = plan(own, *number, 1).member.wg;
+        door.peer_at(network(*number).address()) == Some(key)
+    };
+    numbers.filter(has).count()
+}
 
 /// Each peer with its epoch in force, its PSK and its endpoint.
 fn state(door: &mut LoneTunnel) -> BTreeMap<WgPublicKey, Seen> {
@@ -92,6 +109,9 @@ fn state(door: &mut LoneTunnel) -> BTreeMap<WgPublicKey, Seen> {
 fn the_steps_of_a_large_change_do_what_the_change_does() {
     let own = WgSecret::generate(&mut OsRng);
     let (mut whole, mut stepwise) = (door(&own), door(&own));
+    for door in [&mut whole, &mut stepwise] {
+        door.agree_to_networks(Vec::new(), true);
+    }
     for (epoch, from, to, begins) in [
         (1, 0, 600, true),
         (2, 0, 700, false),
@@ -106,6 +126,10 @@ fn the_steps_of_a_large_change_do_what_the_change_does() {
             assert!(step.carry_out(&mut stepwise, NOW).is_empty());
         }
         assert_eq!(state(&mut whole), state(&mut stepwise), "epoch {epoch}");
+        if begins {
+            let all = [&whole, &stepwise].map(|door| routed(door, &own, 0..800));
+            assert_eq!(all, [(to - from) as usize; 2], "epoch {epoch}");
+        }
     }
     assert_eq!(state(&mut whole).len(), 100);
 }

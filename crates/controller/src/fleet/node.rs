@@ -3,6 +3,7 @@
 use super::NodeStanding;
 use super::ageing::Ageing;
 use super::kept::{MOST_KEPT, Records};
+use super::routes::{self, Routes};
 use crate::by::By;
 use crate::clock::Now;
 use crate::event::{Accepted, Event, KeyIn, Verdict, text};
@@ -10,7 +11,7 @@ use jiff::Timestamp;
 use keys::{NodeId, SegmentId, WgPublicKey};
 use policy::{History, Record, Ruling, Run, Standing, Unacceptable};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use wire::Digest;
 use wire::NodeName;
@@ -45,6 +46,8 @@ pub struct Node {
     eviction: Option<Eviction>,
     /// The groups that operators have put it into.
     pub groups: BTreeSet<String>,
+    /// The networks behind it, in each segment where there are any.
+    routes: BTreeMap<SegmentId, Routes>,
     overriding: Option<Override>,
     records: Records,
 }
@@ -134,9 +137,20 @@ impl Node {
             enrolled_at: at,
             eviction: None,
             groups: BTreeSet::new(),
+            routes: BTreeMap::new(),
             overriding: None,
             records: Records::default(),
         }
+    }
+
+    /// The networks behind it in a segment.
+    pub fn routes(&self, segment: SegmentId) -> &Routes {
+        self.routes.get(&segment).unwrap_or(&routes::NONE)
+    }
+
+    pub(super) fn change_routes(&mut self, segment: SegmentId, change: impl FnOnce(&mut Routes)) {
+        change(self.routes.entry(segment).or_default());
+        self.routes.retain(|_, it| !it.is_empty());
     }
 
     /// Its WireGuard key in a segment; `None`: it is not in it.
@@ -280,6 +294,11 @@ impl Node {
     pub(super) fn forget_identity(&mut self, id: NodeId) {
         self.id = id;
         self.records = Records::default();
+        // Approvals are for the name. The other machine has to offer the networks itself.
+        self.routes
+            .values_mut()
+            .for_each(|it| it.advertised.clear());
+        self.routes.retain(|_, it| !it.is_empty());
     }
 
     /// Whether an operator has excluded it.

@@ -24,10 +24,12 @@ pub(super) enum Kind {
     Again,
     /// It asks for a segment.
     Join,
+    /// It offers networks behind it in one.
+    Offer,
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Connection,
         Self::Evidence,
         Self::Ack,
@@ -36,6 +38,7 @@ impl Kind {
         Self::Present,
         Self::Again,
         Self::Join,
+        Self::Offer,
     ];
 
     /// How many of them in ten seconds for ever, and how many at once. Each is several times what a node
@@ -53,7 +56,7 @@ impl Kind {
 
     fn is_of_a_segment(self) -> bool {
         match self {
-            Self::Ack | Self::Report | Self::Again | Self::Join => true,
+            Self::Ack | Self::Report | Self::Again | Self::Join | Self::Offer => true,
             Self::Connection | Self::Evidence | Self::Endpoints | Self::Present => false,
         }
     }
@@ -71,6 +74,8 @@ impl Kind {
             Self::Again => (2, 10),
             // With every connection, and again where the controller was busy.
             Self::Join => (6, 24),
+            // Once in a session. Each may be an event.
+            Self::Offer => (5, 20),
         }
     }
 
@@ -84,6 +89,7 @@ impl Kind {
             7 => Some(Self::Present),
             8 | 9 => Some(Self::Again),
             10 => Some(Self::Join),
+            11 => Some(Self::Offer),
             _ => None,
         }
     }

@@ -135,6 +135,7 @@ impl Segment {
             v4: self.network.v4(node.host).0,
             v6: self.network.v6(node.host).0,
             groups: rules.groups_of(&node.groups),
+            routes: self.granted(node).collect(),
         })
     }
 

@@ -101,6 +101,17 @@ fn words(kind: &str, body: &Value, names: &Names) -> Option<String> {
         "node_left_segment" => {
             format!("{} taken out of {}{because}", text("name")?, segment()?)
         }
+        "routes_advertised" => {
+            let prefixes = body["prefixes"].as_array()?.iter();
+            let prefixes: Vec<_> = prefixes.filter_map(Value::as_str).collect();
+            let offered = match prefixes.as_slice() {
+                [] => "no route".to_owned(),
+                some => some.join(", "),
+            };
+            format!("{} offers {offered}", text("name")?)
+        }
+        "route_approved" => format!("{} behind {} approved", text("prefix")?, text("name")?),
+        "route_withdrawn" => format!("{} behind {} withdrawn", text("prefix")?, text("name")?),
         "node_evicted" => format!("{} evicted{because}", text("name")?),
         "node_readmitted" => format!("{} readmitted", text("name")?),
         "node_removed" => format!(

@@ -32,7 +32,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
-use tunnel::{Carrier, Drops, FrontDoor, OpenError, PeerSnapshot, Traffic, Tunnel, TunnelId};
+use tunnel::{
+    Carrier, Drops, FrontDoor, OpenError, PeerSnapshot, Range, Traffic, Tunnel, TunnelId,
+};
 use worker::Worker;
 use zeroize::Zeroizing;
 
@@ -47,6 +49,8 @@ pub(crate) enum DataCommand {
     Moved(Vec<SocketAddr>),
     /// How long a peer may hear nothing from now on.
     Keepalive(Option<Duration>),
+    /// The networks behind this node that it carries packets for, and whether it takes part in those behind peers.
+    Networks(TunnelId, Vec<Range>, bool),
     /// Send this packet in a datagram that nobody fragments, or not at all.
     Measure(TunnelId, Vec<u8>),
     /// Observe the data plane, and of its tunnels this one.
@@ -452,6 +456,11 @@ fn carry_out(command: DataCommand, door: &mut FrontDoor) {
             let to = to.into_iter().map(Into::into).collect();
             door.tunnels()
                 .for_each(|(_, tunnel)| tunnel.leave_routes(&to));
+        }
+        DataCommand::Networks(id, offered, accepts) => {
+            if let Some(tunnel) = door.tunnel_mut(id) {
+                tunnel.agree_to_networks(offered, accepts);
+            }
         }
         DataCommand::Keepalive(every) => {
             for (_, tunnel) in door.tunnels_mut() {

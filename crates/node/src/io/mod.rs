@@ -10,6 +10,7 @@ pub(crate) mod icmp;
 pub(crate) mod interface;
 pub(crate) mod links;
 pub(crate) mod mtu;
+pub(crate) mod networks;
 pub(crate) mod offload;
 pub(crate) mod refusals;
 pub mod rights;

@@ -83,31 +83,36 @@ fn replace(interface: &str, chains: &[String]) -> String {
 }
 
 /// Before connection tracking and address translation: a mesh address is reached by the tunnel and by
-/// this machine itself, and nobody else speaks for one.
+/// this machine itself, and nobody else speaks for one. No member says how narrow the way to another is; one may say
+/// so of the way from this node to a network behind a member.
 fn incoming(scope: &Scope) -> String {
     let Scope { index, .. } = scope;
     let ((v4, v4_len), (v6, v6_len)) = (scope.v4, scope.v6);
     let (first, last) = bounds_v4(v4, v4_len);
     let base = base_v6(v6, v6_len);
     let (of_v4, of_v6) = (mask_v4(v4_len), mask_v6(v6_len));
+    let (in_v4, in_v6) = (u32::from(first), u128::from(base));
+    let (own_v4, own_v6) = (u32::from(v4), u128::from(v6));
     format!(
         "  chain incoming {{\n    \
            type filter hook prerouting priority raw; policy accept;\n    \
            iif lo accept\n    \
-           iif {index} icmp type destination-unreachable icmp code frag-needed drop\n    \
-           iif {index} icmpv6 type packet-too-big drop\n    \
+           iif {index} icmp type destination-unreachable icmp code frag-needed \
+             @th,{FROM_V4},32 != {own_v4:#x} drop\n    \
+           iif {index} icmp type destination-unreachable icmp code frag-needed \
+             @th,{AT_V4},32 & {of_v4:#x} == {in_v4:#x} drop\n    \
+           iif {index} icmpv6 type packet-too-big @th,{FROM_V6},128 != {own_v6:#x} drop\n    \
+           iif {index} icmpv6 type packet-too-big @th,{AT_V6},128 & {of_v6:#x} == {in_v6:#x} drop\n    \
            iif {index} accept\n    \
            ip daddr {{ {v4}, {first}, {last} }} drop\n    \
            ip saddr {first}/{v4_len} drop\n    \
            ip6 daddr {{ {v6}, {base} }} drop\n    \
            ip6 saddr {base}/{v6_len} drop\n    \
            icmp type {{ destination-unreachable, redirect, time-exceeded, parameter-problem }} \
-             @th,{AT_V4},32 & {of_v4:#x} == {:#x} drop\n    \
+             @th,{AT_V4},32 & {of_v4:#x} == {in_v4:#x} drop\n    \
            icmpv6 type {{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }} \
-             @th,{AT_V6},128 & {of_v6:#x} == {:#x} drop\n  \
+             @th,{AT_V6},128 & {of_v6:#x} == {in_v6:#x} drop\n  \
          }}\n",
-        u32::from(first),
-        u128::from(base),
     )
 }
 
@@ -210,6 +215,10 @@ fn base_v6(address: Ipv6Addr, len: u8) -> Ipv6Addr {
 const AT_V4: u32 = (8 + 16) * 8;
 /// The same: RFC 4443, RFC 8200.
 const AT_V6: u32 = (8 + 24) * 8;
+/// Where it holds the source of that packet.
+const FROM_V4: u32 = AT_V4 - 4 * 8;
+/// The same.
+const FROM_V6: u32 = AT_V6 - 16 * 8;
 
 #[cfg(test)]
 mod tests {
@@ -249,6 +258,8 @@ mod tests {
             "ip6 daddr fd00:1::/64 reject",
             "oif 7 udp sport 51820 drop",
             "@th,192,32 & 0xffff0000 == 0xa4c0000 drop",
+            "iif 7 icmp type destination-unreachable icmp code frag-needed @th,160,32 != 0xa4c0102 drop",
+            "iif 7 icmpv6 type packet-too-big @th,128,128 != 0xfd000001000000000000000000000002 drop",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
