@@ -358,7 +358,7 @@ impl World {
         let request = match what % 5 {
             0 => Request::Evict(name, Default::default()),
             1 => Request::Readmit(name),
-            2 => Request::Explain(name),
+            2 => Request::Explain(name, None),
             3 => Request::Tokens,
             _ => Request::Events(Page {
                 limit: u64::from(what),
