@@ -161,13 +161,10 @@ impl Controller {
         self.post("/v1/epoch/rotate", "{\"now\": true}").await
     }
 
-    /// Evicts a node; the order is given when it is polled.
-    pub(crate) fn evicting(
-        &self,
-        name: &str,
-    ) -> impl Future<Output = anyhow::Result<EpochChange>> + Send + 'static {
-        let (socket, path) = (self.socket(), format!("/v1/nodes/{name}/evict"));
-        async move { ask(&socket, "POST", &path, "{}").await }
+    /// Evicts nodes by one order.
+    pub(crate) async fn evict(&self, names: &[&str]) -> anyhow::Result<EpochChange> {
+        let body = serde_json::json!({ "nodes": names });
+        self.post("/v1/evictions", &body.to_string()).await
     }
 
     /// Removes a node for good.

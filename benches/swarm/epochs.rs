@@ -8,10 +8,7 @@ use crate::report::{Table, ms};
 use crate::stats::Sample;
 use crate::swarm::{Swarm, Times};
 use anyhow::ensure;
-use std::sync::Arc;
 use tests::harness::now;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 /// An epoch change by an operator's order, and a bare push of as many bytes.
@@ -67,7 +64,9 @@ pub(crate) async fn evict(args: &Args, swarm: &mut Swarm) -> anyhow::Result<()> 
         );
         let before = swarm.newest();
         let ordered = now();
-        let epoch = order_evictions(swarm, from..upto).await?;
+        let names = swarm.members[from..upto].iter().map(|it| it.name.as_str());
+        let names: Vec<&str> = names.collect();
+        let epoch = swarm.controller.evict(&names).await?.epoch;
         let is_left = |number: usize| number >= upto;
         let times = swarm.times(epoch, ordered, is_left, args.patience).await?;
         let name = format!("{evicted} evicted, in {} epochs", epoch - before);
@@ -80,27 +79,6 @@ pub(crate) async fn evict(args: &Args, swarm: &mut Swarm) -> anyhow::Result<()> 
     }
     println!("Until those that stay have acknowledged that they are gone\n\n{table}\n");
     Ok(())
-}
-
-/// Gives all orders at once, as far as the admin socket serves so many clients; the newest epoch that one of them made.
-async fn order_evictions(swarm: &Swarm, of: std::ops::Range<usize>) -> anyhow::Result<u64> {
-    let clients = Arc::new(Semaphore::new(CLIENTS));
-    let orders = swarm.members[of].iter().map(|it| {
-        let (clients, order) = (
-            Arc::clone(&clients),
-            swarm.controller.evicting(it.name.as_str()),
-        );
-        async move {
-            let _client = clients.acquire().await?;
-            order.await
-        }
-    });
-    let mut orders: JoinSet<_> = orders.collect();
-    let mut newest = 0;
-    while let Some(change) = orders.join_next().await {
-        newest = newest.max(change??.epoch);
-    }
-    Ok(newest)
 }
 
 /// Some nodes stop reading. What do the others notice?
@@ -172,5 +150,3 @@ fn cells(name: &str, sample: &Sample) -> [String; 5] {
 }
 
 const HEAD: [&str; 5] = ["Since the order, ms", "first", "p50", "p99", "max"];
-/// Fewer than the admin socket serves at a time.
-const CLIENTS: usize = 14;

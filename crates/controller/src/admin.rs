@@ -76,6 +76,7 @@ pub(crate) fn routes() -> Router<Engine> {
         .route("/v1/policy", get(policy).post(change_policy))
         .route("/v1/policy/simulate", post(simulate))
         .route("/v1/nodes/{name}/evict", post(evict))
+        .route("/v1/evictions", post(evict_all))
         .route("/v1/nodes/{name}/readmit", post(readmit))
         .route("/v1/nodes/{name}/segments/{segment}", post(join_segment))
         .route(
@@ -264,6 +265,10 @@ async fn evict(
 ) -> Reply {
     let request = Request::Evict(node(name)?, form(body)?);
     ask(&engine, asker, request).await
+}
+
+async fn evict_all(State(engine): State<Engine>, asker: Asker, body: Body) -> Reply {
+    ask(&engine, asker, Request::EvictAll(form(body)?)).await
 }
 
 async fn readmit(

@@ -19,10 +19,11 @@ use crate::view::View;
 use epoch::authority::Kind;
 use keys::{AuthorityId, Epoch, LogSecret, NodeId, SegmentId, TokenSecret};
 use rand_core::{OsRng, RngCore as _};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use wire::admin::{
-    AuthorityRotated, EpochChange, EvictRequest, RotateRequest, Status, TokenCreated, TokenInfo,
-    TokenRequest,
+    AuthorityRotated, EpochChange, EvictRequest, EvictionsRequest, MAX_EVICTED, RotateRequest,
+    Status, TokenCreated, TokenInfo, TokenRequest,
 };
 use wire::{NodeName, SegmentName, Token, VerifyError};
 
@@ -82,6 +83,7 @@ impl Operator<'_> {
                 let mut answers = self.evict(vec![(name, form)], now);
                 answers.pop().expect("one answer for each order")
             }
+            Request::EvictAll(form) => self.evict_all(form, now),
             Request::Readmit(name) => self.readmit(name, now),
             Request::JoinSegment(name, segment) => self.let_into(&name, &segment, now),
             Request::LeaveSegment(name, segment, form) => self.take_out(&name, &segment, form, now),
@@ -156,6 +158,34 @@ impl Operator<'_> {
             Ok(Answer::Change(self.change(now)))
         };
         taken.into_iter().map(answer).collect()
+    }
+
+    /// Evicts several nodes by one order, in one epoch. A name that nobody has is probably a typing error: then nothing
+    /// is done.
+    fn evict_all(&mut self, form: EvictionsRequest, now: Now) -> Result<Answer, Refused> {
+        let EvictionsRequest { nodes, reason } = form;
+        if nodes.is_empty() || nodes.len() > MAX_EVICTED {
+            let error = format!("{} nodes are not 1 to {MAX_EVICTED}", nodes.len());
+            return Err(Refused::new(400, error, "name them in parts"));
+        }
+        let known = |name: &&NodeName| self.fleet().node(name).is_some();
+        if let Some(name) = nodes.iter().find(|name| !known(name)) {
+            return Err(unknown(name));
+        }
+        let is_in = |name: &NodeName| self.fleet().node(name).is_some_and(|it| !it.evicted());
+        let names: BTreeSet<NodeName> = nodes.into_iter().filter(is_in).collect();
+        let order = |name| {
+            let reason = reason.clone();
+            (name, EvictRequest { reason })
+        };
+        let orders = names.into_iter().map(order).collect();
+        let mut answers = self.evict(orders, now).into_iter();
+        let last = answers.try_fold(None, |_, answer| answer.map(Some))?;
+        let none = || {
+            let hint = "`meshctl node readmit` would let one return";
+            Refused::new(409, "all of them are evicted already", hint)
+        };
+        last.ok_or_else(none)
     }
 
     /// An order to evict, held against what is known.

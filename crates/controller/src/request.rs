@@ -6,10 +6,11 @@ use keys::NodeId;
 use policy::Policy;
 use serde::{Deserialize, Serialize};
 use wire::admin::{
-    AuthorityRotated, BannedKey, EpochChange, EventList, EvictRequest, EvidenceAnswer, Explanation,
-    LogConsistency, LogEntries, LogProof, LogStatus, NodeStatus, OverrideRequest, PolicyApplied,
-    PolicyShown, RecoverRequest, Recovered, RotateRequest, RouteRequest, RouteStatus, Simulation,
-    Status, TokenCreated, TokenInfo, TokenRequest, WaitingStatus,
+    AuthorityRotated, BannedKey, EpochChange, EventList, EvictRequest, EvictionsRequest,
+    EvidenceAnswer, Explanation, LogConsistency, LogEntries, LogProof, LogStatus, NodeStatus,
+    OverrideRequest, PolicyApplied, PolicyShown, RecoverRequest, Recovered, RotateRequest,
+    RouteRequest, RouteStatus, Simulation, Status, TokenCreated, TokenInfo, TokenRequest,
+    WaitingStatus,
 };
 use wire::succession::EvaluatorSuccession;
 use wire::{NodeName, SegmentName};
@@ -23,6 +24,8 @@ pub enum Request {
     Explain(NodeName, Option<SegmentName>),
     /// Exclude a node.
     Evict(NodeName, EvictRequest),
+    /// Evicts several nodes with one epoch.
+    EvictAll(EvictionsRequest),
     /// End an exclusion.
     Readmit(NodeName),
     /// Let a node into a segment.

@@ -11,7 +11,7 @@ use clap::Subcommand;
 use keys::NodeId;
 use wire::admin::{
     BannedKey, BenchmarkStatus, ControllerStatus, DuplicateStatus, EvictRequest, EvictionStatus,
-    InstanceStatus, NodeStatus, OverrideStatus, PskState, WaitingStatus,
+    EvictionsRequest, InstanceStatus, NodeStatus, OverrideStatus, PskState, WaitingStatus,
 };
 use wire::name::{NodeName, SegmentName};
 
@@ -25,10 +25,11 @@ pub(crate) enum Verb {
         /// The node's name.
         name: NodeName,
     },
-    /// Exclude a node now, until it is readmitted.
+    /// Exclude nodes now, until they are readmitted; several with one epoch.
     Evict {
-        /// The node's name.
-        name: NodeName,
+        /// The nodes' names.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<NodeName>,
         /// Why, for the event log.
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
@@ -130,12 +131,22 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
             }
         }
         Verb::Show { name } => show(&name, client, answer).await,
-        Verb::Evict { name, reason } => {
-            let form = EvictRequest { reason };
-            let path = format!("/v1/nodes/{name}/evict");
-            let reply = client.post_form(&path, &form).await?;
+        Verb::Evict { names, reason } => {
+            let (reply, are) = match &names[..] {
+                [name] => {
+                    let path = format!("/v1/nodes/{name}/evict");
+                    let reply = client.post_form(&path, &EvictRequest { reason });
+                    (reply.await?, format!("{name} is"))
+                }
+                names => {
+                    let nodes = names.to_vec();
+                    let form = EvictionsRequest { nodes, reason };
+                    let reply = client.post_form("/v1/evictions", &form);
+                    (reply.await?, format!("{} nodes are", names.len()))
+                }
+            };
             answer.show(&reply, |change| {
-                format!("{name} is evicted: {}", words::change(&change))
+                format!("{are} evicted: {}", words::change(&change))
             })
         }
         Verb::Join { name, segment } => {

@@ -5,6 +5,7 @@
 //! | `GET /v1/status` | [`ControllerStatus`], the content of `status.json` |
 //! | `GET /v1/nodes/{name}/explain` | [`Explanation`] |
 //! | `POST /v1/nodes/{name}/evict` | [`EvictRequest`] → [`EpochChange`] |
+//! | `POST /v1/evictions` | [`EvictionsRequest`] → [`EpochChange`] |
 //! | `POST /v1/nodes/{name}/readmit` | → [`NodeStatus`] |
 //! | `POST /v1/nodes/{name}/remove` | [`EvictRequest`] → [`EpochChange`] |
 //! | `POST /v1/nodes/{name}/segments/{segment}` | → [`NodeStatus`] |
@@ -635,6 +636,21 @@ pub struct EvidenceAnswer {
 #[serde(deny_unknown_fields)]
 pub struct EvictRequest {
     /// Why, for the event log.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// The most nodes that one order evicts.
+pub const MAX_EVICTED: usize = 4_096;
+
+/// Evicts several nodes with one epoch: in an incident, each epoch would be told to everybody.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvictionsRequest {
+    /// The nodes; 1 to [`MAX_EVICTED`]. One that nobody knows makes the whole order void. Those that are evicted
+    /// already stay so.
+    pub nodes: Vec<NodeName>,
+    /// Why, for the event log; the same for each.
     #[serde(default)]
     pub reason: Option<String>,
 }

@@ -645,3 +645,32 @@ fn evictions_that_come_together_are_one_epoch_and_each_is_answered() {
     assert!(again[0].is_err());
     assert_eq!(world.epoch(), epoch + 1);
 }
+
+#[test]
+fn one_order_for_many_is_one_epoch_and_a_name_that_nobody_has_makes_it_void() {
+    let mut world = World::new(Policy::default());
+    let _members = world.members(["a", "b", "c", "d"]);
+    let epoch = world.epoch();
+    let order = |names: &[&str]| {
+        let nodes = names.iter().map(|it| name(it)).collect();
+        let reason = Some("incident 7".to_owned());
+        Request::EvictAll(wire::admin::EvictionsRequest { nodes, reason })
+    };
+    assert!(world.ask(order(&["a", "nobody"])).is_err());
+    assert!(world.ask(order(&[])).is_err());
+    assert_eq!(world.epoch(), epoch, "nothing was done");
+    assert!(world.ask(order(&["a", "b", "a"])).is_ok());
+    assert_eq!(world.epoch(), epoch + 1);
+    // Those that are out stay out, and the others follow them.
+    assert!(world.ask(order(&["b", "c"])).is_ok());
+    assert_eq!(world.epoch(), epoch + 2);
+    assert!(world.ask(order(&["a", "b", "c"])).is_err());
+    assert_eq!(world.epoch(), epoch + 2);
+    let members = world.status().epoch.members;
+    assert_eq!(members, 1);
+    let evicted = world.events(Page {
+        kind: Some("node_evicted".into()),
+        ..Page::default()
+    });
+    assert_eq!(evicted.events.len(), 3);
+}
