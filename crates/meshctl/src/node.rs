@@ -135,14 +135,15 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
             let (reply, are) = match &names[..] {
                 [name] => {
                     let path = format!("/v1/nodes/{name}/evict");
-                    let reply = client.post_form(&path, &EvictRequest { reason });
-                    (reply.await?, format!("{name} is"))
+                    let form = EvictRequest { reason };
+                    let reply = client.post_form(&path, &form).await?;
+                    (reply, format!("{name} is"))
                 }
                 names => {
                     let nodes = names.to_vec();
                     let form = EvictionsRequest { nodes, reason };
-                    let reply = client.post_form("/v1/evictions", &form);
-                    (reply.await?, format!("{} nodes are", names.len()))
+                    let reply = client.post_form("/v1/evictions", &form).await?;
+                    (reply, format!("{} nodes are", names.len()))
                 }
             };
             answer.show(&reply, |change| {
