@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use tests::harness::{CONTROLLER, Mesh};
 use wire::NodeName;
-use wire::admin::{AuthorityRotated, EpochChange, NodeStatus, Recovered};
+use wire::admin::{AuthorityRotated, Control, EpochChange, NodeStatus, Recovered};
 
 fn name(node: &str) -> NodeName {
     node.parse().expect("a name")
@@ -58,6 +58,9 @@ fn nodes_wait_for_approval_follow_another_authority_and_are_removed_for_good() {
 
     // node-b is away for the first change.
     assert!(mesh.stop("node-b").success());
+    mesh.wait_until("its controller has noticed", |mesh| {
+        mesh.node("node-b").control == Control::Disconnected
+    });
     let first = rotate_authority(&mesh);
     let second = rotate_authority(&mesh);
     assert_eq!(first.new, second.old);

@@ -48,6 +48,8 @@ fn a_daemon_keeps_the_rights_that_it_uses_and_a_benchmark_gets_none() {
             "meshd-firewall" => (NET_ADMIN, "it uses this"),
             // The interface, and raw sockets on one that is made anew.
             "meshd-interface" => (NET_ADMIN | NET_RAW, "it uses these"),
+            // The same for a segment that the node joins while it runs.
+            "meshd-segments" => (NET_ADMIN | NET_RAW, "it uses these"),
             _ => (0, "it uses none"),
         };
         assert_eq!(rights(status), (may, may, may, 1), "{name}: {why}");
@@ -56,6 +58,7 @@ fn a_daemon_keeps_the_rights_that_it_uses_and_a_benchmark_gets_none() {
         "meshd",
         "meshd-firewall",
         "meshd-interface",
+        "meshd-segments",
         "meshd-data0",
         "meshd-state",
     ] {
