@@ -1,7 +1,7 @@
 //! Two segments of one mesh, at the size of a small fleet: every pair that shares a segment reaches each other, no other
 //! pair does, while both segments rotate and nodes come and go. Real daemons, real namespaces, real echoes.
 //!
-//! Settings: `NODES` (100; a tenth of them in both segments), `EPOCH_SECONDS` (5), `EPOCHS` (20 of each segment).
+//! Settings: `NODES` (100; a tenth of them in both segments), `EPOCH_SECONDS` (60), `EPOCHS` (20 of each segment).
 
 use crate::lab;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -15,8 +15,9 @@ use wire::admin::{EpochChange, Membership, NodeStatus};
 
 pub(crate) fn measure() -> bool {
     let nodes: usize = lab::setting("NODES", 100);
-    let seconds: u64 = lab::setting("EPOCH_SECONDS", 5);
+    let seconds: u64 = lab::setting("EPOCH_SECONDS", 60);
     let epochs: u64 = lab::setting("EPOCHS", 20);
+    let _raised = lab::Raised::neighbours(nodes + 1);
     let policy = format!(
         "epoch_seconds = {seconds}\nmax_benchmark_age = 3600\nprobation_epochs = 0\nlease_seconds = 120\n"
     );
