@@ -33,7 +33,7 @@ mod truth;
 mod underlay;
 
 use std::time::Duration;
-use tests::harness::{Mesh, poll};
+use tests::harness::{Builder, Mesh, poll};
 
 /// A command's exit code and what it said on stderr; `None` if it had to be ended after 30 seconds.
 fn outcome(mut command: std::process::Command) -> (Option<i32>, String) {
@@ -62,8 +62,11 @@ fn quiet_mesh() -> Mesh {
 }
 
 fn quiet_mesh_of(nodes: usize) -> Mesh {
+    quiet(nodes).start()
+}
+
+/// The same, to be described further.
+fn quiet(nodes: usize) -> Builder {
     let builder = Mesh::builder().nodes(nodes).epoch_seconds(3600);
-    builder
-        .controller_setting("max_benchmark_age", 3600)
-        .start()
+    builder.controller_setting("max_benchmark_age", 3600)
 }

@@ -12,10 +12,7 @@ const HOST: [&str; 2] = ["10.1.0.5", "fd01::5"];
 
 /// Three nodes: node-a accepts routes, node-b is the router of a LAN, and node-c offers a network that is not there.
 fn mesh() -> Mesh {
-    let mut mesh = Mesh::builder()
-        .nodes(3)
-        .epoch_seconds(3600)
-        .controller_setting("max_benchmark_age", 3600)
+    let mut mesh = crate::quiet(3)
         .node_setting("node-a", "accept_routes", true)
         .node_setting(
             "node-b",
@@ -167,10 +164,7 @@ fn a_host_behind_a_router_is_reached_until_the_router_is_evicted() {
 
 #[test]
 fn no_route_takes_the_underlay_or_a_network_of_the_machine_away_and_the_status_says_so() {
-    let mut mesh = Mesh::builder()
-        .nodes(2)
-        .epoch_seconds(3600)
-        .controller_setting("max_benchmark_age", 3600)
+    let mut mesh = crate::quiet(2)
         .node_setting("node-a", "accept_routes", true)
         .node_setting(
             "node-b",

@@ -473,8 +473,13 @@ impl Agent {
             None if place.mesh != self.mesh => {
                 tracing::warn!(segment = %place.segment_name, "a place in another mesh: ignored");
             }
-            None if self.opening.contains_key(&id) || self.unopened.contains_key(&id) => {}
+            None if self.opening.contains_key(&id) => {}
             None => {
+                if let Some((waiting, ..)) = self.unopened.get_mut(&id) {
+                    // It is tried again in its time, where it is now.
+                    *waiting = place;
+                    return;
+                }
                 self.opening.insert(id, Vec::new());
                 self.asks.handle_placed(&place.segment_name);
                 self.effects.push_back(Effect::Placed(place));

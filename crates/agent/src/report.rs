@@ -6,7 +6,7 @@ use wire::update::LeaseEnd;
 
 /// Tells a change in a segment, which the line names unless it is the one of a mesh that has no other.
 pub(crate) fn tell(change: &Change, segment: &SegmentName) {
-    let segment = (*segment != SegmentName::default()).then(|| segment.as_str());
+    let segment = segment.told();
     match change {
         Change::Installed { epoch } => tracing::info!(segment, %epoch, "epoch installed"),
         Change::Activated { epoch, peers } => {

@@ -91,11 +91,16 @@ impl Bench {
     }
 
     fn connect(&mut self) {
+        self.connect_with(vec![place(&self.own)]);
+    }
+
+    /// The controller welcomes the node, which has these places.
+    fn connect_with(&mut self, places: Vec<Place>) {
         let up = SessionEvent::Up {
             address: "controller:7443".into(),
             remote: endpoint(9),
             dialled: self.now.boot,
-            places: vec![place(&self.own)],
+            places,
             skew_ms: 0,
         };
         self.agent.handle_session(up, self.now);

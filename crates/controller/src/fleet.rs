@@ -320,33 +320,27 @@ impl Fleet {
                 segment,
                 prefixes,
             } => {
-                if let Some(node) = self.nodes.get_mut(name) {
-                    node.change_routes(*segment, |it| {
-                        it.advertised = prefixes.iter().copied().collect();
-                    });
-                }
+                self.change_routes(name, *segment, |it| {
+                    it.advertised = prefixes.iter().copied().collect();
+                });
             }
             Event::RouteApproved {
                 name,
                 segment,
                 prefix,
             } => {
-                if let Some(node) = self.nodes.get_mut(name) {
-                    node.change_routes(*segment, |it| {
-                        it.approved.insert(*prefix);
-                    });
-                }
+                self.change_routes(name, *segment, |it| {
+                    it.approved.insert(*prefix);
+                });
             }
             Event::RouteWithdrawn {
                 name,
                 segment,
                 prefix,
             } => {
-                if let Some(node) = self.nodes.get_mut(name) {
-                    node.change_routes(*segment, |it| {
-                        it.approved.remove(prefix);
-                    });
-                }
+                self.change_routes(name, *segment, |it| {
+                    it.approved.remove(prefix);
+                });
             }
             Event::EvidenceAccepted(accepted) => {
                 if let Some(node) = self.nodes.get_mut(&accepted.name) {
@@ -499,7 +493,18 @@ impl Fleet {
     /// The number of the segment of this name, if it has one.
     pub fn segment_number(&self, name: &SegmentName) -> Option<SegmentId> {
         let named = self.segment_names.get(name).copied();
-        named.or_else(|| (*name == SegmentName::default()).then_some(SegmentId::FIRST))
+        named.or_else(|| name.told().is_none().then_some(SegmentId::FIRST))
+    }
+
+    fn change_routes(
+        &mut self,
+        name: &NodeName,
+        segment: SegmentId,
+        change: impl FnOnce(&mut Routes),
+    ) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.change_routes(segment, change);
+        }
     }
 
     /// The name of the segment of this number.

@@ -4,7 +4,6 @@ use crate::answer::Answer;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::node;
-use crate::segments;
 use crate::table::{Fields, Rows, or_dash};
 use crate::units;
 use crate::words::membership;
@@ -58,7 +57,7 @@ fn explain(explanation: &Explanation) -> String {
     let now = &explanation.decision.decided_utc;
     let head = match &explanation.status {
         Some(status) => {
-            let by_segment = status.segments.keys().any(segments::is_named);
+            let by_segment = status.segments.keys().any(|it| it.told().is_some());
             node::fields(&explanation.name, status, now, by_segment).render()
         }
         None => format!("{} at {now}, by the event log\n", explanation.name),
@@ -76,9 +75,7 @@ fn decision(explanation: &Explanation) -> Fields {
     let decision = &explanation.decision;
     let mut fields = Fields::default();
     let verdict = membership(decision.membership);
-    if segments::is_named(&explanation.segment) {
-        fields.field("segment", explanation.segment.as_str());
-    }
+    fields.maybe("segment", explanation.segment.told());
     fields.field(
         "decision",
         match &decision.reason {

@@ -9,12 +9,7 @@ use wire::admin::{ControllerStatus, NodeInSegment, NodeStatus, SegmentStatus};
 
 /// Whether the mesh's segments are shown by name.
 pub(crate) fn has_several(status: &ControllerStatus) -> bool {
-    status.segments.keys().any(is_named)
-}
-
-/// Whether a segment has another name than that of a mesh without others.
-pub(crate) fn is_named(name: &SegmentName) -> bool {
-    *name != SegmentName::default()
+    status.segments.keys().any(|it| it.told().is_some())
 }
 
 /// The conditions that an operator has to look at, as fields: alarms, and removals that wait.

@@ -116,11 +116,7 @@ impl Segment {
 
     /// This segment, as the rules of another one's interface name it.
     pub(crate) fn beside(&self) -> Beside {
-        Beside {
-            interface: self.underlay.interface().name.clone(),
-            v4: self.place.v4,
-            v6: self.place.v6,
-        }
+        Beside::new(&self.underlay.interface().name, &self.place)
     }
 
     /// These are the node's other segments from now on: nothing goes from one to the other.

@@ -177,10 +177,10 @@ impl Shell {
         let all = std::mem::take(&mut self.segments).into_values();
         let walls = join_all(all.map(|segment| segment.leave(&self.data))).await;
         drop(self.opening);
-        while let (1.., Ok(Some(outcome))) = (
-            self.being_opened,
-            timeout(OPENING_TIME, opened.recv()).await,
-        ) {
+        while self.being_opened > 0 {
+            let Ok(Some(outcome)) = timeout(OPENING_TIME, opened.recv()).await else {
+                break;
+            };
             self.being_opened -= usize::from(!matches!(outcome, Outcome::Key(..)));
             if let Outcome::Opened(opened) = outcome {
                 opened.undo(&self.data.opener()).await;
@@ -388,7 +388,7 @@ impl Shell {
     }
 
     /// Nothing goes from one segment of this node to another.
-    fn keep_apart(&self) {
+    pub(crate) fn keep_apart(&self) {
         let all = &self.segments;
         let inside = agent::inside_all(all.values().map(|it| &it.place));
         self.announced.send_modify(|it| it.inside = inside);

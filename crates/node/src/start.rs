@@ -187,6 +187,7 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
         announced,
         derivations: JoinSet::new(),
     };
+    shell.keep_apart();
     let inputs = Inputs {
         session,
         emissions: emitting.emissions,
@@ -199,8 +200,7 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
     Ok((shell, inputs))
 }
 
-/// Opens the segments that a node is in, one after the other: each beside those before it, and in the end all beside
-/// each other.
+/// Opens the segments that a node is in, one after the other, each beside those before it.
 async fn open_all(
     means: &Means,
     made: Vec<Made>,
@@ -208,23 +208,12 @@ async fn open_all(
 ) -> Result<Vec<Opened>, ServeError> {
     let mut all: Vec<Opened> = Vec::with_capacity(made.len());
     for (made, place) in made.into_iter().zip(places) {
-        let beside = all.iter().map(beside).collect();
+        let before = all.iter();
+        let beside = before.map(|it| Beside::new(&it.interface, &it.place));
+        let beside = beside.collect();
         all.push(opening::open(means, made, place, beside).await?);
     }
-    for (at, opened) in all.iter().enumerate() {
-        let others = all.iter().enumerate().filter(|(other, _)| *other != at);
-        let others = others.map(|(_, other)| beside(other)).collect();
-        opened.firewall.set_beside(others);
-    }
     Ok(all)
-}
-
-fn beside(opened: &Opened) -> Beside {
-    Beside {
-        interface: opened.interface.clone(),
-        v4: opened.place.v4,
-        v6: opened.place.v6,
-    }
 }
 
 /// Keeps the control channel; its news.

@@ -56,7 +56,7 @@ pub(crate) fn of(
     };
     let all: Vec<(SegmentName, NodeSegmentStatus)> = segments.iter().map(named).collect();
     let first = all.first().map(|(_, first)| first.clone());
-    let is_alone = matches!(&all[..], [(name, _)] if *name == SegmentName::default());
+    let is_alone = matches!(&all[..], [(name, _)] if name.told().is_none());
     let not_placed = agent.not_placed().map(|(name, why)| (name.clone(), why));
     let of_first = |it: &NodeSegmentStatus| it.wireguard.clone();
     NodeDaemonStatus {
@@ -183,11 +183,15 @@ fn interface(
         FirewallState::Active => (admin::FirewallState::Active, None),
         FirewallState::Failed(reason) => (admin::FirewallState::Failed, Some(reason)),
     };
-    let offloads = snapshot.offloads.iter().map(|(name, off)| OffloadStatus {
-        name: (*name).to_owned(),
-        enabled: off.is_none(),
-        reason: off.clone(),
-    });
+    let offloads = snapshot
+        .common
+        .offloads
+        .iter()
+        .map(|(name, off)| OffloadStatus {
+            name: (*name).to_owned(),
+            enabled: off.is_none(),
+            reason: off.clone(),
+        });
     InterfaceStatus {
         name: interface.name,
         mtu: interface.mtu,
@@ -321,13 +325,11 @@ fn membership(is_member: bool) -> Membership {
 
 fn dropped(snapshot: &Snapshot) -> BTreeMap<String, u64> {
     let io = [
-        ("tun_write_failed", snapshot.io.tun_write),
-        ("udp_send_failed", snapshot.io.udp_send),
+        ("tun_write_failed", snapshot.common.io.tun_write),
+        ("udp_send_failed", snapshot.common.io.udp_send),
     ];
-    let reasons = snapshot
-        .drops
-        .iter()
-        .map(|(reason, count)| (reason.name(), count));
+    let drops = snapshot.drops();
+    let reasons = drops.iter().map(|(reason, count)| (reason.name(), count));
     reasons
         .chain(io)
         .map(|(name, count)| (name.to_owned(), count))

@@ -70,12 +70,19 @@ impl SegmentName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The name as people have to be told it; `None`: it is that of a mesh without other segments.
+    pub fn told(&self) -> Option<&str> {
+        Some(self.as_str()).filter(|name| *name != DEFAULT)
+    }
 }
+
+const DEFAULT: &str = "default";
 
 impl Default for SegmentName {
     /// The name of the one segment of a mesh whose configuration names none.
     fn default() -> Self {
-        Self("default".to_owned())
+        Self(DEFAULT.to_owned())
     }
 }
 

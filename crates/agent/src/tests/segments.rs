@@ -53,6 +53,17 @@ impl Bench {
         (bench, wg)
     }
 
+    /// The same, with an epoch of each in force.
+    fn in_epochs_of_both() -> (Self, WgSecret) {
+        let (mut bench, wg) = Self::in_both();
+        let first = bench.update(0);
+        bench.say(first);
+        let second = bench.second_update(1, &wg);
+        bench.say(second);
+        bench.effects();
+        (bench, wg)
+    }
+
     /// An update of the second segment, with another node in it.
     fn second_update(&self, epoch: u64, wg: &WgSecret) -> ToNode {
         let place = self.second_place();
@@ -176,12 +187,7 @@ fn an_epoch_of_one_segment_changes_nothing_in_the_other() {
 
 #[test]
 fn a_segment_that_is_left_is_gone_at_once_and_the_other_goes_on() {
-    let (mut bench, wg) = Bench::in_both();
-    let first = bench.update(0);
-    bench.say(first);
-    let second = bench.second_update(1, &wg);
-    bench.say(second);
-    bench.effects();
+    let (mut bench, wg) = Bench::in_epochs_of_both();
     bench.say(ToNode::Left { segment: SECOND });
     let effects = bench.effects();
     assert!(matches!(&effects[0], Effect::Left(SECOND)), "{effects:?}");
@@ -221,14 +227,7 @@ fn a_welcome_without_a_place_ends_it_and_one_with_a_new_place_begins_it() {
     bench.connect();
     let effects = bench.effects();
     assert!(matches!(&effects[0], Effect::Left(SECOND)), "{effects:?}");
-    let up = SessionEvent::Up {
-        address: "controller:7443".into(),
-        remote: endpoint(9),
-        dialled: bench.now.boot,
-        places: vec![bench.second_place()],
-        skew_ms: 0,
-    };
-    bench.agent.handle_session(up, bench.now);
+    bench.connect_with(vec![bench.second_place()]);
     let effects = bench.effects();
     assert!(matches!(&effects[0], Effect::Left(SegmentId::FIRST)));
     let opens = |it: &Effect| matches!(it, Effect::Placed(place) if place.segment == SECOND);
@@ -243,23 +242,17 @@ fn a_welcome_without_a_place_ends_it_and_one_with_a_new_place_begins_it() {
 fn a_segment_that_could_not_be_opened_is_named_with_the_reason_and_tried_again() {
     let mut bench = Bench::new();
     let connect = |bench: &mut Bench| {
-        let places = vec![place(&bench.own), bench.second_place()];
-        let up = SessionEvent::Up {
-            address: "controller:7443".into(),
-            remote: endpoint(9),
-            dialled: bench.now.boot,
-            places,
-            skew_ms: 0,
-        };
-        bench.agent.handle_session(up, bench.now);
+        bench.connect_with(vec![place(&bench.own), bench.second_place()]);
         let effects = bench.effects().into_iter();
         effects.filter(|it| matches!(it, Effect::Placed(_))).count()
     };
     assert_eq!(connect(&mut bench), 1);
     assert_eq!(connect(&mut bench), 0, "it is being opened");
-    let place = bench.second_place();
     let why = "the interface is taken".to_owned();
-    bench.agent.handle_no_segment(place, why.clone(), bench.now);
+    let second = bench.second_place();
+    bench
+        .agent
+        .handle_no_segment(second, why.clone(), bench.now);
     let shown = |bench: &Bench| {
         bench
             .agent
@@ -269,8 +262,17 @@ fn a_segment_that_could_not_be_opened_is_named_with_the_reason_and_tried_again()
     };
     assert_eq!(shown(&bench), [why]);
     assert_eq!(connect(&mut bench), 0, "it is tried again in its time");
+    let mut elsewhere = bench.second_place();
+    elsewhere.name = "renamed".parse().unwrap();
+    bench.connect_with(vec![place(&bench.own), elsewhere.clone()]);
+    assert!(
+        !bench
+            .effects()
+            .iter()
+            .any(|it| matches!(it, Effect::Placed(_)))
+    );
     bench.pass(Duration::from_secs(9));
-    let opens = |it: &Effect| matches!(it, Effect::Placed(_));
+    let opens = |it: &Effect| matches!(it, Effect::Placed(place) if *place == elsewhere);
     assert!(!bench.effects().iter().any(opens));
     bench.pass(Duration::from_secs(1));
     assert!(bench.effects().iter().any(opens));
@@ -349,12 +351,7 @@ fn a_place_that_no_authority_signed_or_that_is_anothers_is_none() {
 
 #[test]
 fn a_place_inside_any_of_the_segments_is_no_endpoint() {
-    let (mut bench, wg) = Bench::in_both();
-    let first = bench.update(0);
-    bench.say(first);
-    let second = bench.second_update(1, &wg);
-    bench.say(second);
-    bench.effects();
+    let (mut bench, _) = Bench::in_epochs_of_both();
     let inside_second = SocketAddr::new(bench.second_place().v4.0.into(), 7);
     let entries = vec![(bench.peer.node, vec![inside_second, endpoint(3)])];
     bench.say(ToNode::Endpoints {

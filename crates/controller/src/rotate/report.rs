@@ -15,8 +15,7 @@ pub(super) fn published(
     held_before: &BTreeSet<NodeName>,
     now: Now,
 ) {
-    // The one of a mesh without others is not named.
-    let segment = (*segment != SegmentName::default()).then(|| segment.as_str());
+    let segment = segment.told();
     let Draft { ballot, issue, .. } = draft;
     ballot.verdicts.iter().for_each(|it| verdict(it, segment));
     held(&ballot.held, held_before);

@@ -65,18 +65,24 @@ pub(crate) enum DataCommand {
 
 /// The data plane as observed: one tunnel, and what all have in common.
 pub(crate) struct Snapshot {
+    pub(crate) common: Common,
     pub(crate) peers: Vec<PeerSnapshot>,
-    /// Of the tunnel, and those that the front door dropped before it knew for which tunnel they were.
-    pub(crate) drops: Drops,
     /// Of the tunnel alone.
     pub(crate) own_drops: Drops,
-    pub(crate) io: IoFailures,
     pub(crate) traffic: Traffic,
     pub(crate) handshakes: u64,
-    /// Every offload by name, and why it is off if it is.
-    pub(crate) offloads: Vec<(&'static str, Option<String>)>,
     /// Packets that each rule of the segment has let in; `None`: there are no rules.
     pub(crate) passed: Option<Vec<u64>>,
+}
+
+impl Snapshot {
+    /// Packets of the tunnel that were dropped, and those that the front door dropped before it knew for which tunnel
+    /// they were.
+    pub(crate) fn drops(&self) -> Drops {
+        let mut drops = self.common.drops.clone();
+        drops.add(&self.own_drops);
+        drops
+    }
 }
 
 /// The parts of the data plane that all tunnels have in common, as observed.
@@ -481,22 +487,12 @@ fn carry_out(command: DataCommand, door: &mut FrontDoor) {
 
 /// Others carry meanwhile: with thousands of peers it takes a while.
 fn snapshot(door: &FrontDoor, tunnel: &Tunnel, shared: &Shared) -> Snapshot {
-    let Common {
-        mut drops,
-        io,
-        offloads,
-        ..
-    } = common(door, shared);
-    let own_drops = tunnel.drops();
-    drops.add(&own_drops);
     Snapshot {
+        common: common(door, shared),
         peers: tunnel.snapshot(clock::boot()),
-        drops,
-        own_drops,
-        io,
+        own_drops: tunnel.drops(),
         traffic: tunnel.traffic(),
         handshakes: tunnel.handshakes(),
-        offloads,
         passed: tunnel.passed_by_rule(),
     }
 }

@@ -101,7 +101,7 @@ async fn a_tun_device_that_never_rests_does_not_keep_datagrams_out() {
         .expect("the loopback takes it");
     assert!(passed(MANY_TURNS), "it goes on");
     let snapshot = plane.snapshot(tunnel).await.expect("the data plane runs");
-    assert_eq!(snapshot.drops.get(DropReason::Malformed), 1);
+    assert_eq!(snapshot.drops().get(DropReason::Malformed), 1);
     plane.stop().await;
 }
 

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use wire::Place;
 
 /// The interface, addresses and port that the rules speak of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,17 @@ pub(crate) struct Beside {
     pub(crate) v4: (Ipv4Addr, u8),
     /// The same.
     pub(crate) v6: (Ipv6Addr, u8),
+}
+
+impl Beside {
+    /// A segment in which the node has this place, and this interface.
+    pub(crate) fn new(interface: &str, place: &Place) -> Self {
+        Self {
+            interface: interface.to_owned(),
+            v4: place.v4,
+            v6: place.v6,
+        }
+    }
 }
 
 /// Name of the table for an interface. nft takes letters, digits, points and dashes in a name; every
