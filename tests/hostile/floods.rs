@@ -258,7 +258,7 @@ type Stream = (Sender<Raw>, Receiver<ToNode>);
 /// Sends a frame less its last byte, as far as it is taken.
 async fn almost(connection: &Connection, frame_type: u8, len: usize) -> Option<Stream> {
     let (mut sender, receiver): Stream = connection.open_stream().await.ok()?;
-    let mut header = vec![wire::PROTOCOL_VERSION, frame_type, 0, 0];
+    let mut header = vec![wire::OLDEST_PROTOCOL_VERSION, frame_type, 0, 0];
     header.extend_from_slice(&u32::try_from(len).ok()?.to_be_bytes());
     header.resize(header.len() + len - 1, 0);
     let sent = tokio::time::timeout(Duration::from_secs(1), sender.send_encoded(&header)).await;

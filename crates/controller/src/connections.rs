@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 use wire::instance::Seen;
-use wire::message::{Hello, InterfaceReport, MAX_HELD, Phase, Refusal};
+use wire::message::{Hello, InterfaceReport, MAX_HELD, NodeFault, Phase, Refusal};
 use wire::{Digest, Duplicate, Instance, NodeName, ToNode, Way};
 
 /// All of them.
@@ -110,6 +110,8 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) connection: Option<ConnectionId>,
+    /// Since when it is served on that, on the boot-time clock.
+    pub(crate) since: Option<Duration>,
     /// The process that was served last.
     instance: Option<Instance>,
     /// The last time that another one ran with the same keys.
@@ -128,6 +130,8 @@ pub(crate) struct Live {
     pub(crate) heard: Option<Duration>,
     /// Its last report of each segment, on the connection that it has.
     pub(crate) reports: BTreeMap<SegmentId, Report>,
+    /// What is wrong with it besides its interfaces, by its word on the connection that it has.
+    pub(crate) condition: Vec<NodeFault>,
     /// Requests for other segments.
     pub(crate) joins: Bucket,
     pub(crate) evidence: Bucket,
@@ -485,6 +489,7 @@ impl Connections {
         name: &NodeName,
         instance: Instance,
         output: &mut Output,
+        now: Now,
     ) -> Option<SocketAddr> {
         // The older one may be dead without anybody having noticed, with all that was sent on it last: the node
         // hears everything anew on this one.
@@ -497,6 +502,7 @@ impl Connections {
         let remote = session.remote;
         let live = self.live_mut(name);
         live.connection = Some(id);
+        live.since = Some(now.boot);
         // The other one has the session now, or the same one goes on.
         let before = live.instance.replace(instance);
         if before.is_some_and(|before| !instance.succeeds(&before)) {
@@ -505,6 +511,7 @@ impl Connections {
         live.heard = None;
         // Of another time: the next report says how it is now.
         live.reports.clear();
+        live.condition.clear();
         Some(remote)
     }
 
@@ -610,6 +617,7 @@ impl Live {
     fn new() -> Self {
         Self {
             connection: None,
+            since: None,
             instance: None,
             sighting: None,
             takeovers: Bucket::per_ten_seconds(TAKEOVERS_IN_TEN_SECONDS, TAKEOVER_BURST),
@@ -620,6 +628,7 @@ impl Live {
             software: None,
             heard: None,
             reports: BTreeMap::new(),
+            condition: Vec::new(),
             joins: Bucket::per_ten_seconds(JOINS_IN_TEN_SECONDS, JOIN_BURST),
             evidence: Bucket::new(EVIDENCE_PER_SECOND, EVIDENCE_BURST),
             kept_bytes: Bucket::new((MIB_A_DAY << 20) / DAY_SECONDS, KEPT_BURST),

@@ -29,8 +29,8 @@ use wire::endpoints::PlacesMark;
 use wire::evidence::{Attested, EvidenceError, payload_digest, peek};
 use wire::log::LogEnd;
 use wire::message::{
-    Again, Hello, InterfaceReport, MAX_HELD, PeerReport, Phase, Refusal, RefusedEvidence,
-    ToController, ToNode,
+    Again, Hello, InterfaceReport, MAX_FAULTS, MAX_HELD, MAX_NODE_FAULT_LEN, NodeFault, PeerReport,
+    Phase, Refusal, RefusedEvidence, ToController, ToNode,
 };
 use wire::segment::{MAX_SEGMENTS, Unplaced};
 use wire::{Digest, Mark, NodeName, Prefix, Signed, Verified, Way};
@@ -106,7 +106,7 @@ impl Ingest<'_> {
         }
         let Some(remote) = self
             .connections
-            .serve(id, name, hello.instance, self.output)
+            .serve(id, name, hello.instance, self.output, now)
         else {
             return;
         };
@@ -165,11 +165,26 @@ impl Ingest<'_> {
                 self.advertise(id, name, (segment, prefixes), now);
             }
             ToController::Join { ask } => self.join(id, name, &ask, now),
+            ToController::Condition { faults } => self.condition(id, name, faults),
             ToController::Endpoints {
                 listen_port,
                 advertised,
                 addresses,
             } => self.announce(id, name, (listen_port, advertised, addresses), now),
+        }
+    }
+
+    /// A node says what is wrong with it.
+    fn condition(&mut self, id: ConnectionId, name: &NodeName, faults: Vec<NodeFault>) {
+        let is_long = |it: &NodeFault| it.what.len() > MAX_NODE_FAULT_LEN;
+        if faults.len() > MAX_FAULTS || faults.iter().any(is_long) {
+            self.close(id, Refusal::Protocol);
+            return;
+        }
+        let live = self.connections.live_mut(name);
+        if live.condition != faults {
+            live.condition = faults;
+            self.output.touch();
         }
     }
 

@@ -41,6 +41,7 @@ pub mod serve;
 pub mod timers;
 
 mod admin;
+mod alarms;
 mod announced;
 mod changed;
 mod connections;

@@ -15,7 +15,7 @@ use crate::segments::Segments;
 use epoch::authority::Span;
 use jiff::Timestamp;
 use policy::{Policy, Reason, Ruling, Run, State};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use wire::admin::{
     BenchmarkStatus, Control, ControllerStatus, DuplicateStatus, EpochStatus, EvictionStatus,
@@ -41,12 +41,16 @@ impl<'e> View<'e> {
     /// Everything.
     pub(crate) fn status(&self, now: Now) -> ControllerStatus {
         let segment = self.segment();
+        let nodes = self.fleet().nodes().keys();
+        let nodes = nodes.filter_map(|name| Some((name.clone(), self.node_status(name, now)?)));
+        let nodes = nodes.collect();
         ControllerStatus {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mesh: self.mesh.id.to_string(),
             generated_utc: utc(now.wall),
             alarms: self.alarms(now),
+            attention: self.attention(&nodes, now),
             epoch: self.epoch_status(segment, now),
             policy: policy_status(segment.policy()),
             segments: self
@@ -54,12 +58,7 @@ impl<'e> View<'e> {
                 .iter()
                 .map(|it| (it.name().clone(), self.segment_status(it, now)))
                 .collect(),
-            nodes: self
-                .fleet()
-                .nodes()
-                .keys()
-                .filter_map(|name| Some((name.clone(), self.node_status(name, now)?)))
-                .collect(),
+            nodes,
             waiting: self
                 .fleet()
                 .waiting()
@@ -109,91 +108,6 @@ impl<'e> View<'e> {
             v4: segment.network().v4(node.host).0,
             v6: segment.network().v6(node.host).0,
             wireguard: node.wg(segment.id())?.to_base64(),
-        })
-    }
-
-    /// Conditions that an operator has to look at, with the way out.
-    pub(crate) fn alarms(&self, now: Now) -> Vec<String> {
-        let log = self.journal.log();
-        let history = self.journal.contradiction().map(|it| {
-            let (node, epoch) = (&it.node, it.epoch);
-            format!(
-                "{node} holds epoch {epoch} of this authority, signed on another log than this one: the \
-                 log is an old copy, or was cut, and evictions may be missing from it; once all \
-                 nodes that can be reached are connected, `meshctl controller recover` goes on from it"
-            )
-        });
-        let room = log.is_short_of_room().then(|| {
-            "the disk is full: evidence is refused, and nobody is judged; evictions and epochs go on in \
-             the room that was held for them; free some space"
-                .to_owned()
-        });
-        let none = log.holds_no_room().then(|| {
-            "no room could be held on the disk: when it is full, evictions and epochs stop; free some \
-             space"
-                .to_owned()
-        });
-        let written = (!self.journal.is_writable()).then(|| {
-            "the event log cannot be written: what is in force stays, everything else is refused"
-                .to_owned()
-        });
-        let policy = self.unread_policy.map(|error| {
-            format!(
-                "the policy's file was not taken, and the policy before stays in force: {error}"
-            )
-        });
-        let (step, void) = (self.step(now), self.void(now));
-        let alarms = [history, room, none, written, policy, step, void];
-        let alarms = alarms.into_iter().flatten();
-        alarms.chain(self.duplicates(now)).collect()
-    }
-
-    /// Nodes whose keys two machines run with. One that cannot be told from the other could take its place.
-    fn duplicates(&self, now: Now) -> impl Iterator<Item = String> + use<'e> {
-        let nodes = self.fleet().nodes().keys();
-        let connections = self.connections;
-        nodes.filter_map(move |name| {
-            let sighting = connections.live(name)?.sighting(now)?;
-            Some(format!("{name}: {}", sighting.duplicate))
-        })
-    }
-
-    /// The wall clock was set lately.
-    fn step(&self, now: Now) -> Option<String> {
-        let step = self.journal.step(now)?;
-        let (by, ago) = (step.by.unsigned_abs(), now.boot.saturating_sub(step.seen));
-        let (by, ago) = (by.as_secs(), ago.as_secs());
-        Some(if step.by.is_negative() {
-            format!("the controller's wall clock was set back by {by} s, {ago} s ago")
-        } else {
-            format!(
-                "the controller's wall clock was set forward by {by} s, {ago} s ago, or its machine stood \
-                 still: evidence and tokens are older by as much"
-            )
-        })
-    }
-
-    /// Nodes whose evidence is void.
-    fn void(&self, now: Now) -> Option<String> {
-        let cases = self.segments.iter().flat_map(|segment| {
-            let policy = segment.policy();
-            let is_void = |case: &Case<'_>| policy::is_void(policy, &case.record(now), now.wall);
-            let cases = self.fleet().cases(segment.id());
-            cases.filter(move |(_, case)| is_void(case))
-        });
-        let names: BTreeSet<&str> = cases.map(|(name, _)| name.as_str()).collect();
-        let names: Vec<&str> = names.into_iter().collect();
-        let (shown, others) = names.split_at(names.len().min(MAX_NAMED));
-        let more = match others.len() {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        (!names.is_empty()).then(|| {
-            format!(
-                "void until they run their benchmark again, because the controller's clock was set back to \
-                 before their last run: the evidence of {}{more}; `meshctl explain` shows the times",
-                shown.join(", ")
-            )
         })
     }
 
@@ -443,11 +357,12 @@ impl<'e> View<'e> {
     }
 }
 
-/// The faults of all interfaces of a node.
-fn faults(live: &Live) -> Vec<String> {
+/// The faults of a node, those of its interfaces first.
+pub(crate) fn faults(live: &Live) -> Vec<String> {
     let reports = live.reports.values();
     let faults = reports.flat_map(|report| report.interface.faults.iter().cloned());
-    faults.collect()
+    let own = live.condition.iter().map(|fault| fault.what.clone());
+    faults.chain(own).collect()
 }
 
 fn membership(member: bool) -> Membership {
@@ -519,7 +434,7 @@ pub(crate) fn benchmark(accepted: &Run) -> BenchmarkStatus {
     }
 }
 
-fn control(live: Option<&Live>, now: Now) -> Control {
+pub(crate) fn control(live: Option<&Live>, now: Now) -> Control {
     match live.filter(|live| live.connection.is_some()) {
         None => Control::Disconnected,
         Some(live) if live.is_silent(now) => Control::Silent,
@@ -532,6 +447,3 @@ fn wall(at: Duration, now: Now) -> Timestamp {
     let ago = now.boot.saturating_sub(at);
     now.wall.checked_sub(ago).unwrap_or(Timestamp::MIN)
 }
-
-/// Nodes that an alarm names.
-const MAX_NAMED: usize = 5;

@@ -16,6 +16,7 @@
 
 mod admin;
 mod announcement;
+mod attention;
 mod data;
 mod emitter;
 mod export;

@@ -16,7 +16,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use wire::log::LogEnd;
 use wire::{Digest, Mark, NodeName, Place, SegmentName, Signed};
 
@@ -284,6 +284,8 @@ impl StateDir {
 /// Only the last of several that wait is written. Writes the enrolment too, where it changes.
 pub(crate) struct Keeper {
     wanted: mpsc::Sender<Wanted>,
+    /// Why the last write failed, if it did.
+    fault: watch::Receiver<Option<String>>,
     /// Hung up when the thread has ended.
     ended: mpsc::Receiver<()>,
 }
@@ -300,13 +302,23 @@ impl Keeper {
     pub(crate) fn start(state: StateDir, memory: Memory, mesh: MeshId) -> io::Result<Self> {
         let (wanted, inbox) = mpsc::channel();
         let (ending, ended) = mpsc::channel();
+        let (told, fault) = watch::channel(None);
         let thread = std::thread::Builder::new().name("meshd-state".into());
         thread.spawn(move || {
             rights::reduce(Keep::FILES);
-            keep(&state, memory, mesh, &inbox);
+            keep(&state, memory, mesh, (&inbox, &told));
             drop(ending);
         })?;
-        Ok(Self { wanted, ended })
+        Ok(Self {
+            wanted,
+            fault,
+            ended,
+        })
+    }
+
+    /// Why the last write failed, if it did; says when that changes.
+    pub(crate) fn fault(&self) -> watch::Receiver<Option<String>> {
+        self.fault.clone()
     }
 
     /// Has the newest epoch of a segment written soon, and the end of the log. A failure is logged: it matters only
@@ -340,9 +352,14 @@ impl Keeper {
     }
 }
 
-fn keep(state: &StateDir, mut memory: Memory, mesh: MeshId, inbox: &mpsc::Receiver<Wanted>) {
+fn keep(
+    state: &StateDir,
+    mut memory: Memory,
+    mesh: MeshId,
+    (inbox, fault): (&mpsc::Receiver<Wanted>, &watch::Sender<Option<String>>),
+) {
     while let Ok(first) = inbox.recv() {
-        let (mut is_news, mut runs) = (false, None);
+        let (mut is_news, mut runs, mut failed) = (false, None, None);
         for wanted in std::iter::once(first).chain(inbox.try_iter()) {
             match wanted {
                 Wanted::Newest(segment, newest, log) => {
@@ -354,16 +371,25 @@ fn keep(state: &StateDir, mut memory: Memory, mesh: MeshId, inbox: &mpsc::Receiv
                 Wanted::Enrolment(enrolment) => {
                     if let Err(error) = state.save_enrolment(&enrolment) {
                         tracing::error!(%error, "the enrolment as it is now is not remembered across a restart");
+                        failed = Some(error);
                     }
                 }
             }
         }
         if let Some(Err(error)) = runs.map(|runs| state.save_seen_runs(runs)) {
             tracing::error!(%error, "the runs that came from files are not remembered across a restart");
+            failed = Some(error);
         }
         if is_news && let Err(error) = state.save_memory(&memory) {
             tracing::error!(%error, "the newest epoch is not remembered across a restart");
+            failed = Some(error);
         }
+        let failed = failed.map(|error| error.to_string());
+        fault.send_if_modified(|before| {
+            let is_news = *before != failed;
+            *before = failed;
+            is_news
+        });
     }
 }
 

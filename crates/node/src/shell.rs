@@ -4,6 +4,7 @@
 
 use crate::admin::{Answer, Request};
 use crate::announcement::Announcement;
+use crate::attention;
 use crate::data::{DataCommand, DataPlane, Snapshot};
 use crate::guard::News;
 use crate::heard::Heard;
@@ -30,6 +31,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use wire::admin::{LogStatus, Status, WgExport};
+use wire::message::{NodeFault, NodeFaultKind};
 use wire::{NodeName, Place, SegmentName, ToController};
 
 /// The parts that the shell owns.
@@ -67,6 +69,10 @@ pub(crate) struct Shell {
     pub(crate) networks_changed: bool,
     /// The segments in which the controller has heard in this session of the networks behind this node.
     pub(crate) offered: BTreeSet<SegmentId>,
+    /// Why what is to be remembered was not written, if it was not.
+    pub(crate) unwritten: watch::Receiver<Option<String>>,
+    /// What the controller has heard in this session of what is wrong here.
+    pub(crate) said: Vec<NodeFault>,
     /// Where controllers are, by the configuration and by the connections so far.
     pub(crate) controllers: BTreeSet<IpAddr>,
     pub(crate) keepalive: Watch,
@@ -98,6 +104,7 @@ enum Action {
     Derived(SegmentId, Derived),
     Request(Request),
     Underlay,
+    Condition,
     Guard(SegmentId, News),
     Opened(Outcome),
     Timeout,
@@ -124,6 +131,8 @@ impl Shell {
                 Some(emission) = inputs.emissions.recv() => Action::Emission(emission),
                 Some((segment, round)) = inputs.rounds.recv() => Action::Round(segment, round),
                 Some(()) = inputs.underlay.recv() => Action::Underlay,
+                Ok(()) = self.benchmark.changed() => Action::Condition,
+                Ok(()) = self.unwritten.changed() => Action::Condition,
                 Some((segment, news)) = inputs.guard.recv() => Action::Guard(segment, news),
                 Some(outcome) = inputs.opened.recv() => Action::Opened(outcome),
             };
@@ -159,8 +168,11 @@ impl Shell {
                 Action::Emission(emission) => self.agent.handle_evidence(emission, now),
                 Action::Round(segment, round) => self.round(segment, round, now).await,
                 Action::Underlay => self.underlay_changed = true,
+                // Said below.
+                Action::Condition => {}
             }
             self.carry_out();
+            self.say_condition();
             if std::mem::take(&mut self.underlay_changed) {
                 self.networks_changed = true;
                 self.follow_underlay().await;
@@ -209,6 +221,7 @@ impl Shell {
                     self.controllers.insert(remote.ip().to_canonical());
                 }
                 self.offered.clear();
+                self.said.clear();
                 self.networks_changed = true;
                 self.outbox = Some(outbox);
                 self.agent.handle_addresses(addresses.clone());
@@ -474,6 +487,45 @@ impl Shell {
         }
     }
 
+    // ---- what is wrong with the node --------------------------------------------------------
+
+    /// Tells the controller what is wrong here, when that is news in this session.
+    fn say_condition(&mut self) {
+        let is_up = self.agent.control().is_up();
+        let Some(outbox) = self.outbox.as_ref().filter(|_| is_up) else {
+            return;
+        };
+        let faults = self.faults();
+        if faults == self.said {
+            return;
+        }
+        let message = ToController::Condition {
+            faults: faults.clone(),
+        };
+        // One that finds no room is said with the next look.
+        if outbox.try_reserve().map(|room| room.send(message)).is_ok() {
+            self.said = faults;
+        }
+    }
+
+    /// What is wrong with the node besides its interfaces.
+    fn faults(&self) -> Vec<NodeFault> {
+        let benchmark = self.benchmark.borrow();
+        let benchmark = benchmark.failing.as_ref().map(|it| {
+            let what = format!(
+                "its benchmark gives no results since {:.0}: {}",
+                it.since, it.cause
+            );
+            NodeFault::new(NodeFaultKind::Benchmark, &what)
+        });
+        let unwritten = self.unwritten.borrow();
+        let unwritten = unwritten.as_ref().map(|it| {
+            let what = format!("what it has to remember is not written: {it}");
+            NodeFault::new(NodeFaultKind::State, &what)
+        });
+        benchmark.into_iter().chain(unwritten).collect()
+    }
+
     // ---- networks behind nodes --------------------------------------------------------------
 
     /// Tells the controller once in a session, for each segment, of the networks behind this node.
@@ -630,6 +682,7 @@ impl Shell {
         status.keepalive = self.keepalive.every().map(|it| it.as_secs());
         status.mapped = self.keepalive.mapped();
         status.benchmark = status::benchmark(&self.benchmark.borrow());
+        status.attention = attention::of(&status, &self.faults());
         Ok(status)
     }
 

@@ -155,6 +155,7 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
         derive_at_once: epoch::DERIVE_AT_ONCE,
     });
     let keeper = Keeper::start(state, memory.clone(), enrolment.mesh).map_err(ServeError::Data)?;
+    let unwritten = keeper.fault();
     let opener = Opening::start(means, workshop, keys).map_err(ServeError::Data)?;
     // Every socket is open: what is left to do with interfaces is for threads of their own.
     rights::reduce(Keep::FILES);
@@ -180,6 +181,8 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
         underlay_changed: false,
         networks_changed: false,
         offered: BTreeSet::new(),
+        unwritten,
+        said: Vec::new(),
         controllers,
         keepalive,
         announcement: Announcement::new(config.advertise),

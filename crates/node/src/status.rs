@@ -63,6 +63,7 @@ pub(crate) fn of(
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION").into(),
         generated_utc: seconds(now.wall),
+        attention: Vec::new(),
         node: agent.node().to_string(),
         name: Some(agent.name().clone()),
         wireguard: first.as_ref().map(of_first).unwrap_or_default(),

@@ -1,19 +1,22 @@
 //! A connection with a proven key on the other side, and its one bidirectional stream of frames.
 
 use crate::pulse::Pulse;
-use crate::tls::key_of_spki;
+use crate::tls::{key_of_spki, version_of};
 use crate::wiped::Wiped;
-use quinn::VarInt;
+use quinn::crypto::rustls::HandshakeData;
+use quinn::{TransportErrorCode, VarInt};
 use rustls::pki_types::CertificateDer;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 use wire::frame::{self, Frame, FrameError, HEADER_LEN, Header, Pieces};
+use wire::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
 
 /// A live connection.
 #[derive(Debug, Clone)]
 pub struct Connection {
     inner: quinn::Connection,
     peer: [u8; 32],
+    version: u8,
     pulse: Pulse,
 }
 
@@ -25,10 +28,16 @@ pub enum ConnectionError {
     Connect(#[from] quinn::ConnectError),
     /// The handshake failed, or the connection ended.
     #[error(transparent)]
-    Lost(#[from] quinn::ConnectionError),
+    Lost(quinn::ConnectionError),
     /// The other side proved no Ed25519 key.
     #[error("the other side did not prove an Ed25519 key")]
     NoKey,
+    /// The two have no version of the control protocol in common.
+    #[error(
+        "the other side speaks no version of the control protocol that this build speaks ({OLDEST_PROTOCOL_VERSION} \
+         to {PROTOCOL_VERSION}): upgrade the older of the two by one release at a time"
+    )]
+    NoVersion,
     /// Nothing was heard for too long.
     #[error("nothing was heard for {} s", .0.as_secs())]
     Silent(std::time::Duration),
@@ -66,6 +75,7 @@ pub enum RecvError {
 #[derive(Debug)]
 pub struct Sender<M> {
     inner: quinn::SendStream,
+    version: u8,
     of: PhantomData<fn(M)>,
 }
 
@@ -73,6 +83,7 @@ pub struct Sender<M> {
 #[derive(Debug)]
 pub struct Receiver<M> {
     inner: quinn::RecvStream,
+    version: u8,
     of: PhantomData<fn() -> M>,
 }
 
@@ -86,8 +97,23 @@ impl Connection {
             .first()
             .and_then(|spki| key_of_spki(spki))
             .ok_or(ConnectionError::NoKey)?;
+        let data = inner.handshake_data();
+        let data = data.and_then(|it| it.downcast::<HandshakeData>().ok());
+        let version = data
+            .and_then(|it| version_of(&it.protocol?))
+            .ok_or(ConnectionError::NoVersion)?;
         let pulse = Pulse::of(inner.clone());
-        Ok(Self { inner, peer, pulse })
+        Ok(Self {
+            inner,
+            peer,
+            version,
+            pulse,
+        })
+    }
+
+    /// The version of the control protocol that both sides speak.
+    pub fn version(&self) -> u8 {
+        self.version
     }
 
     /// The Ed25519 key that the other side proved to hold.
@@ -107,7 +133,7 @@ impl Connection {
     pub async fn open_stream<S: Frame, R: Frame>(
         &self,
     ) -> Result<(Sender<S>, Receiver<R>), ConnectionError> {
-        Ok(halves(self.inner.open_bi().await?))
+        Ok(halves(self.inner.open_bi().await?, self.version))
     }
 
     /// Takes the stream that the other side opened; the controller's side. It appears with its
@@ -118,7 +144,7 @@ impl Connection {
     pub async fn accept_stream<S: Frame, R: Frame>(
         &self,
     ) -> Result<(Sender<S>, Receiver<R>), ConnectionError> {
-        Ok(halves(self.inner.accept_bi().await?))
+        Ok(halves(self.inner.accept_bi().await?, self.version))
     }
 
     /// Ends the connection at once; `reason` is for the other side's log.
@@ -164,6 +190,11 @@ impl Connection {
 }
 
 impl<M: Frame> Sender<M> {
+    /// Whether the other side knows messages of this type: it may be of a version that did not have them.
+    pub fn is_known(&self, message: &M) -> bool {
+        M::since(message.frame_type()) <= self.version
+    }
+
     /// Sends one frame; returns when it is in the stream's window.
     ///
     /// # Errors
@@ -226,7 +257,13 @@ impl<M: Frame> Receiver<M> {
     pub async fn header(&mut self) -> Result<Option<Header>, RecvError> {
         let mut header = [0; HEADER_LEN];
         match self.inner.read_exact(&mut header).await {
-            Ok(()) => Ok(Some(frame::decode_header::<M>(header)?)),
+            Ok(()) => {
+                let header = frame::decode_header::<M>(header)?;
+                if M::since(header.frame_type) > self.version {
+                    return Err(FrameError::Type(header.frame_type).into());
+                }
+                Ok(Some(header))
+            }
             Err(quinn::ReadExactError::FinishedEarly(0)) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -252,6 +289,21 @@ impl<M: Frame> Receiver<M> {
     }
 }
 
+impl From<quinn::ConnectionError> for ConnectionError {
+    fn from(error: quinn::ConnectionError) -> Self {
+        let code = match &error {
+            quinn::ConnectionError::TransportError(error) => Some(error.code),
+            quinn::ConnectionError::ConnectionClosed(close) => Some(close.error_code),
+            _ => None,
+        };
+        if code == Some(TransportErrorCode::crypto(NO_APPLICATION_PROTOCOL)) {
+            Self::NoVersion
+        } else {
+            Self::Lost(error)
+        }
+    }
+}
+
 impl From<quinn::ReadExactError> for RecvError {
     fn from(error: quinn::ReadExactError) -> Self {
         match error {
@@ -272,18 +324,23 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
 
 fn halves<S, R>(
     (send, receive): (quinn::SendStream, quinn::RecvStream),
+    version: u8,
 ) -> (Sender<S>, Receiver<R>) {
     (
         Sender {
             inner: send,
+            version,
             of: PhantomData,
         },
         Receiver {
             inner: receive,
+            version,
             of: PhantomData,
         },
     )
 }
 
+/// The TLS alert of a side that knows none of the names offered (RFC 7301, section 3.2).
+const NO_APPLICATION_PROTOCOL: u8 = 120;
 /// Most bytes of a payload that are reserved ahead of their arrival.
 const CHUNK: usize = 16 << 10;

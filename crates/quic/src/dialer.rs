@@ -3,7 +3,7 @@
 use crate::connection::{Connection, ConnectionError};
 use crate::listener::{BindError, transport, udp_socket};
 use crate::pulse::KEEP_ALIVE;
-use crate::tls::client_config;
+use crate::tls::{SPOKEN, Versions, client_config};
 use keys::{ControllerId, NodeSecret};
 use quinn::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime, VarInt};
 use std::net::{Ipv6Addr, SocketAddr};
@@ -29,6 +29,20 @@ impl Dialer {
         Self::bind_to(any, secret, controller)
     }
 
+    /// The same as a build that speaks these versions.
+    #[cfg(test)]
+    pub(crate) fn bind_of(
+        secret: &NodeSecret,
+        controller: ControllerId,
+        versions: Versions,
+    ) -> Result<Self, BindError> {
+        let config = dialling(secret, controller, versions);
+        Ok(Self {
+            config,
+            ..Self::bind(secret, controller)?
+        })
+    }
+
     /// The same with a socket at `address`, for a program that speaks for several machines.
     ///
     /// # Errors
@@ -47,7 +61,7 @@ impl Dialer {
             Arc::new(TokioRuntime),
         )
         .map_err(refused)?;
-        let config = dialling(secret, controller);
+        let config = dialling(secret, controller, SPOKEN);
         Ok(Self { endpoint, config })
     }
 
@@ -56,7 +70,7 @@ impl Dialer {
     pub fn beside(&self, secret: &NodeSecret, controller: ControllerId) -> Self {
         Self {
             endpoint: self.endpoint.clone(),
-            config: dialling(secret, controller),
+            config: dialling(secret, controller, SPOKEN),
         }
     }
 
@@ -89,12 +103,12 @@ impl Dialer {
     }
 }
 
-fn dialling(secret: &NodeSecret, controller: ControllerId) -> ClientConfig {
+fn dialling(secret: &NodeSecret, controller: ControllerId, versions: Versions) -> ClientConfig {
     let mut transport = transport();
     transport
         .keep_alive_interval(Some(KEEP_ALIVE))
         .stream_receive_window(VarInt::from_u32(WINDOW));
-    let mut config = ClientConfig::new(Arc::new(client_config(secret, controller)));
+    let mut config = ClientConfig::new(Arc::new(client_config(secret, controller, versions)));
     config.transport_config(Arc::new(transport));
     config
 }

@@ -1,7 +1,7 @@
 //! Mutually authenticated connections that carry wire frames.
 //!
 //! QUIC with TLS 1.3, raw public keys (RFC 7250) on both sides, key exchange X25519MLKEM768 only,
-//! ALPN `meshd/1`, no resumption and no 0-RTT: a resumed session would outlive a revocation. There is
+//! ALPN `meshd/N` with the version of the control protocol, no resumption and no 0-RTT: a resumed session would outlive a revocation. There is
 //! no certificate authority; a peer *is* its Ed25519 key. This crate proves which key is on the other
 //! side and refuses to judge it: whether that key may do anything is for the caller to say.
 //!
@@ -22,6 +22,8 @@ pub mod pulse;
 mod restart;
 mod socket;
 mod tls;
+#[cfg(test)]
+mod versions;
 mod wiped;
 
 pub use connection::{Connection, ConnectionError, Receiver, RecvError, SendError, Sender};

@@ -4,7 +4,7 @@
 use crate::connection::{Connection, ConnectionError, canonical};
 use crate::restart;
 use crate::socket;
-use crate::tls::server_config;
+use crate::tls::{SPOKEN, Versions, server_config};
 use keys::ControllerSecret;
 use quinn::{Endpoint, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -69,9 +69,18 @@ impl Listener {
     /// # Errors
     /// When the socket is not taken.
     pub fn on(bound: Bound, secret: &ControllerSecret) -> Result<Self, BindError> {
+        Self::on_of(bound, secret, SPOKEN)
+    }
+
+    /// The same as a build that speaks these versions.
+    pub(crate) fn on_of(
+        bound: Bound,
+        secret: &ControllerSecret,
+        versions: Versions,
+    ) -> Result<Self, BindError> {
         let Bound { address, socket } = bound;
         let refused = |source| BindError { address, source };
-        let mut config = ServerConfig::with_crypto(Arc::new(server_config(secret)));
+        let mut config = ServerConfig::with_crypto(Arc::new(server_config(secret, versions)));
         config.transport_config(Arc::new(transport()));
         config.max_incoming(MAX_HALF_OPEN);
         let socket = socket::short(socket).map_err(refused)?;

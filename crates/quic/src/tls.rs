@@ -19,12 +19,34 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
     SignatureScheme,
 };
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+use wire::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
 
-/// The name that both sides give in ALPN (RFC 7301).
-pub(crate) const ALPN: &[u8] = b"meshd/1";
+/// The versions of the control protocol that this build speaks.
+pub(crate) const SPOKEN: Versions = OLDEST_PROTOCOL_VERSION..=PROTOCOL_VERSION;
 
-pub(crate) fn server_config(secret: &ControllerSecret) -> QuicServerConfig {
+/// Versions of the control protocol.
+pub(crate) type Versions = RangeInclusive<u8>;
+
+/// The names that a side gives in ALPN (RFC 7301), one for each version that it speaks, newest first. The controller
+/// takes the first of its own that the node has too.
+fn alpn(versions: Versions) -> Vec<Vec<u8>> {
+    versions.rev().map(name_of).collect()
+}
+
+fn name_of(version: u8) -> Vec<u8> {
+    format!("{ALPN_PREFIX}{version}").into_bytes()
+}
+
+/// The version that a name in ALPN means.
+pub(crate) fn version_of(name: &[u8]) -> Option<u8> {
+    SPOKEN.into_iter().find(|version| name_of(*version) == name)
+}
+
+const ALPN_PREFIX: &str = "meshd/";
+
+pub(crate) fn server_config(secret: &ControllerSecret, versions: Versions) -> QuicServerConfig {
     let provider = Arc::new(provider());
     let key = certified(&secret.expose_pkcs8(), &secret.public().0);
     let verifier = Arc::new(RawKeyVerifier {
@@ -36,14 +58,18 @@ pub(crate) fn server_config(secret: &ControllerSecret) -> QuicServerConfig {
         .expect("TLS 1.3 is supported by this provider")
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(key)));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = alpn(versions);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     QuicServerConfig::try_from(config).expect("the provider has QUIC's initial cipher suite")
 }
 
-pub(crate) fn client_config(secret: &NodeSecret, controller: ControllerId) -> QuicClientConfig {
+pub(crate) fn client_config(
+    secret: &NodeSecret,
+    controller: ControllerId,
+    versions: Versions,
+) -> QuicClientConfig {
     let provider = Arc::new(provider());
     let key = certified(&secret.expose_pkcs8(), &secret.public().0);
     let verifier = Arc::new(RawKeyVerifier {
@@ -56,7 +82,7 @@ pub(crate) fn client_config(secret: &NodeSecret, controller: ControllerId) -> Qu
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key)));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = alpn(versions);
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;

@@ -143,6 +143,9 @@ pub struct ControllerStatus {
     /// Conditions that an operator has to look at, with the way out; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alarms: Vec<String>,
+    /// What is not well with nodes and epochs, with the way out; empty when all is well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attention: Vec<String>,
     /// The epoch in force in the first segment.
     pub epoch: EpochStatus,
     /// The policy in force in the first segment.
@@ -346,7 +349,7 @@ pub struct NodeStatus {
     /// The other machine that runs with this node's keys, if there was one within three minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duplicate: Option<DuplicateStatus>,
-    /// Faults of its mesh interface, by its last report; empty when all is well.
+    /// What is wrong with it, by its own word: its mesh interfaces first; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
 }
@@ -817,6 +820,9 @@ pub struct NodeDaemonStatus {
     pub version: String,
     /// When this was made.
     pub generated_utc: String,
+    /// What is not well with the node, with the way out; empty when all is well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attention: Vec<String>,
     /// Identity, `node:…`.
     pub node: String,
     /// The node's name, once it is enrolled.

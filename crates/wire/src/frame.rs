@@ -11,7 +11,7 @@
 //! The limit on the length depends on the type and holds before a byte of payload is read, so that
 //! a peer cannot make its reader reserve more than a message of that type may need.
 
-use crate::PROTOCOL_VERSION;
+use crate::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,6 +27,12 @@ pub trait Frame: Serialize + DeserializeOwned {
     /// The most payload bytes that a frame of `frame_type` may carry; `None` for a type that does
     /// not exist in this direction.
     fn limit(frame_type: u8) -> Option<usize>;
+    /// The version of the protocol that brought this type, or changed its form last: the first byte of its frames. The
+    /// other side of a connection of an older version does not know it.
+    fn since(frame_type: u8) -> u8 {
+        let _ = frame_type;
+        OLDEST_PROTOCOL_VERSION
+    }
     /// Takes out the bytes of the first field, where that is large and shared with the messages of others, and
     /// leaves it empty.
     fn take_shared(&mut self) -> Option<Bytes> {
@@ -48,8 +54,11 @@ pub struct Pieces {
 /// Why bytes are not a frame.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FrameError {
-    /// The peer speaks another version.
-    #[error("protocol version {0} instead of {PROTOCOL_VERSION}")]
+    /// The frame is of another version than its type.
+    #[error(
+        "a frame of protocol version {0}, which its type does not have here; this build speaks \
+         {OLDEST_PROTOCOL_VERSION} to {PROTOCOL_VERSION}"
+    )]
     Version(u8),
     /// The type does not exist in this direction.
     #[error("unknown frame type {0}")]
@@ -87,10 +96,13 @@ pub struct Header {
 /// [`FrameError`] for a wrong version, type, reserved field or length.
 pub fn decode_header<M: Frame>(bytes: [u8; HEADER_LEN]) -> Result<Header, FrameError> {
     let [version, frame_type, r0, r1, len @ ..] = bytes;
-    if version != PROTOCOL_VERSION {
+    if !(OLDEST_PROTOCOL_VERSION..=PROTOCOL_VERSION).contains(&version) {
         return Err(FrameError::Version(version));
     }
     let limit = M::limit(frame_type).ok_or(FrameError::Type(frame_type))?;
+    if version != M::since(frame_type) {
+        return Err(FrameError::Version(version));
+    }
     if [r0, r1] != [0, 0] {
         return Err(FrameError::Reserved);
     }
@@ -173,7 +185,7 @@ fn header<M: Frame>(frame_type: u8, len: usize) -> Result<Vec<u8>, FrameError> {
         return Err(too_large);
     }
     let mut bytes = Vec::with_capacity(HEADER_LEN + len.min(4096));
-    bytes.extend_from_slice(&[PROTOCOL_VERSION, frame_type, 0, 0]);
+    bytes.extend_from_slice(&[M::since(frame_type), frame_type, 0, 0]);
     bytes.extend_from_slice(&u32::try_from(len).map_err(|_| too_large)?.to_be_bytes());
     Ok(bytes)
 }

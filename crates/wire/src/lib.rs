@@ -71,5 +71,8 @@ pub use token::Token;
 pub use update::{EpochUpdate, Excluded, LeaseEnd, Mark, Member};
 pub use way::Way;
 
-/// Version of the control protocol; the first byte of every frame.
-pub const PROTOCOL_VERSION: u8 = 1;
+/// The newest version of the control protocol that this build speaks. The first byte of a frame is the version that
+/// brought its type, or changed its form last.
+pub const PROTOCOL_VERSION: u8 = 2;
+/// The oldest one that it speaks: the one before, so that a mesh is upgraded machine by machine.
+pub const OLDEST_PROTOCOL_VERSION: u8 = PROTOCOL_VERSION - 1;

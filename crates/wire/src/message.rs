@@ -30,6 +30,8 @@ pub const MAX_OWN: usize = 64;
 pub const MAX_FAULTS: usize = 8;
 /// The longest fault in a report, in bytes.
 pub const MAX_FAULT_LEN: usize = 128;
+/// The longest fault of a node, in bytes.
+pub const MAX_NODE_FAULT_LEN: usize = 256;
 
 /// From a node to its controller.
 #[derive(Debug, Serialize, Deserialize)]
@@ -94,6 +96,45 @@ pub enum ToController {
         /// The networks; they keep [`check_list`](crate::prefix::check_list).
         prefixes: Vec<Prefix>,
     },
+    /// All that is wrong with the node besides its interfaces (type 12, since version 2). Said in each session in which
+    /// something is, or was.
+    Condition {
+        /// At most [`MAX_FAULTS`]; none when all is well again.
+        faults: Vec<NodeFault>,
+    },
+}
+
+/// Something that is wrong with a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFault {
+    /// What it concerns.
+    pub kind: NodeFaultKind,
+    /// What is wrong, in words; at most [`MAX_NODE_FAULT_LEN`] bytes.
+    pub what: String,
+}
+
+/// What a fault of a node concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeFaultKind {
+    /// The benchmark gives no results.
+    Benchmark,
+    /// The node cannot write what it has to remember.
+    State,
+}
+
+impl NodeFault {
+    /// A fault; words that are too long are cut.
+    pub fn new(kind: NodeFaultKind, what: &str) -> Self {
+        Self {
+            kind,
+            what: cut(what, MAX_NODE_FAULT_LEN).to_owned(),
+        }
+    }
+}
+
+/// The beginning of `text`, of at most `limit` bytes.
+fn cut(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
 }
 
 /// Asks to be enrolled.
@@ -184,11 +225,7 @@ impl InterfaceReport {
     pub fn bounded(mut self) -> Self {
         self.faults.truncate(MAX_FAULTS);
         for fault in &mut self.faults {
-            let mut end = fault.len().min(MAX_FAULT_LEN);
-            while !fault.is_char_boundary(end) {
-                end -= 1;
-            }
-            fault.truncate(end);
+            fault.truncate(cut(fault, MAX_FAULT_LEN).len());
         }
         self
     }
@@ -442,13 +479,21 @@ impl Frame for ToController {
             Self::Whole => 9,
             Self::Join { .. } => 10,
             Self::Advertise { .. } => 11,
+            Self::Condition { .. } => 12,
+        }
+    }
+
+    fn since(frame_type: u8) -> u8 {
+        match frame_type {
+            12 => 2,
+            _ => 1,
         }
     }
 
     fn limit(frame_type: u8) -> Option<usize> {
         match frame_type {
             2 => Some(HELLO),
-            1 | 4 | 6..=11 => Some(SMALL),
+            1 | 4 | 6..=12 => Some(SMALL),
             3 => Some(EVIDENCE),
             5 => Some(report_limit(MAX_ROSTER)),
             _ => None,
@@ -477,6 +522,10 @@ impl Frame for ToNode {
             Self::Invited { .. } => 16,
             Self::Left { .. } => 17,
         }
+    }
+
+    fn since(_: u8) -> u8 {
+        1
     }
 
     fn take_shared(&mut self) -> Option<Bytes> {
@@ -574,7 +623,7 @@ mod tests {
 
     #[test]
     fn a_frame_over_its_types_limit_is_refused_before_its_payload() {
-        let mut header = [crate::PROTOCOL_VERSION, 4, 0, 0, 0, 0, 0x10, 1];
+        let mut header = [1, 4, 0, 0, 0, 0, 0x10, 1];
         let error = frame::decode_header::<ToController>(header).unwrap_err();
         assert_eq!(
             error,
@@ -584,11 +633,13 @@ mod tests {
                 limit: 4096
             }
         );
-        header[0] = 2;
-        assert_eq!(
-            frame::decode_header::<ToController>(header).unwrap_err(),
-            FrameError::Version(2)
-        );
+        for version in [0, 2, 3] {
+            header[0] = version;
+            assert_eq!(
+                frame::decode_header::<ToController>(header).unwrap_err(),
+                FrameError::Version(version)
+            );
+        }
     }
 
     #[test]
@@ -610,6 +661,45 @@ mod tests {
         );
     }
 
+    /// Reads every frame that the last build of version 1 wrote, and writes it again as that build did.
+    #[test]
+    fn the_frames_of_the_version_before_are_read_and_written_as_they_were() {
+        fn same<M: frame::Frame>(bytes: &[u8]) -> u8 {
+            let (message, rest) = frame::decode::<M>(bytes).unwrap().unwrap();
+            assert!(rest.is_empty());
+            assert_eq!(frame::encode(&message).unwrap(), bytes);
+            assert_eq!(M::since(message.frame_type()), 1);
+            message.frame_type()
+        }
+        let lines = include_str!("../vectors/v1.txt").lines();
+        let mut seen = [0_u8; 2].map(|_| std::collections::BTreeSet::new());
+        for line in lines.filter(|line| !line.starts_with('#')) {
+            let (direction, hex) = line.split_once(' ').unwrap();
+            let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+            let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+            match direction {
+                "to_controller" => seen[0].insert(same::<ToController>(&bytes)),
+                _ => seen[1].insert(same::<ToNode>(&bytes)),
+            };
+        }
+        // One of each type that version 1 had.
+        assert_eq!(seen[0], (1..=11).collect());
+        assert_eq!(seen[1], (1..=17).collect());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_node_is_cut_between_characters() {
+        let long = "é".repeat(MAX_NODE_FAULT_LEN);
+        let fault = NodeFault::new(NodeFaultKind::Benchmark, &long);
+        assert_eq!(fault.what.len(), MAX_NODE_FAULT_LEN);
+        let odd = NodeFault::new(NodeFaultKind::State, &format!("x{long}"));
+        assert_eq!(odd.what.len(), MAX_NODE_FAULT_LEN - 1);
+        let all = ToController::Condition {
+            faults: vec![fault; MAX_FAULTS],
+        };
+        assert_eq!(frame::encode(&all).unwrap()[0], 2);
+    }
+
     #[test]
     fn secrets_in_messages_do_not_print() {
         let enrol = Enrol {
@@ -623,8 +713,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_message_an_error_or_incomplete(bytes in proptest::collection::vec(any::<u8>(), 0..512), kind in 0u8..9) {
-            let mut framed = vec![crate::PROTOCOL_VERSION, kind, 0, 0];
+        fn any_bytes_are_a_message_an_error_or_incomplete(bytes in proptest::collection::vec(any::<u8>(), 0..512), kind in 0u8..18) {
+            let mut framed = vec![<ToController as frame::Frame>::since(kind), kind, 0, 0];
             framed.extend_from_slice(&u32::try_from(bytes.len()).unwrap().to_be_bytes());
             framed.extend_from_slice(&bytes);
             let _ = frame::decode::<ToController>(&framed);

@@ -2,7 +2,7 @@
 //! one is incomplete, not wrong; a header never announces more than its type's limit.
 
 use wire::frame::{self, Frame, HEADER_LEN};
-use wire::{PROTOCOL_VERSION, ToController, ToNode};
+use wire::{ToController, ToNode};
 
 /// Bytes on a stream from a node.
 pub fn to_controller(data: &[u8]) {
@@ -36,7 +36,8 @@ fn payload<M: Frame>(data: &[u8]) {
     let Some((frame_type, payload)) = data.split_first() else {
         return;
     };
-    let mut bytes = vec![PROTOCOL_VERSION, frame_type % 11, 0, 0];
+    let frame_type = frame_type % 18;
+    let mut bytes = vec![M::since(frame_type), frame_type, 0, 0];
     let len = u32::try_from(payload.len()).expect("an input is smaller than 4 GiB");
     bytes.extend_from_slice(&len.to_be_bytes());
     bytes.extend_from_slice(payload);

@@ -20,7 +20,7 @@ use wire::frame::{self, Frame};
 use wire::instance::{Duplicate, Seen};
 use wire::log::{LogEnd, LogNews, LogRestored};
 use wire::message::{
-    Again, Enrol, Hello, InterfaceReport, PeerReport, Phase, Refusal, RefusedEvidence, Update,
+    Again, Enrol, Hello, InterfaceReport, NodeFault, NodeFaultKind, PeerReport, Phase, Refusal, RefusedEvidence, Update,
 };
 use wire::signed::Digest;
 use wire::{
@@ -419,6 +419,9 @@ fn to_controller() -> Vec<ToController> {
         ToController::Advertise {
             segment: SegmentId::FIRST,
             prefixes: routes(),
+        },
+        ToController::Condition {
+            faults: vec![NodeFault::new(NodeFaultKind::Benchmark, "hangs")],
         },
     ]
 }

@@ -26,10 +26,12 @@ pub(super) enum Kind {
     Join,
     /// It offers networks behind it in one.
     Offer,
+    /// It says what is wrong with it.
+    Condition,
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Connection,
         Self::Evidence,
         Self::Ack,
@@ -39,6 +41,7 @@ impl Kind {
         Self::Again,
         Self::Join,
         Self::Offer,
+        Self::Condition,
     ];
 
     /// How many of them in ten seconds for ever, and how many at once. Each is several times what a node
@@ -57,7 +60,11 @@ impl Kind {
     fn is_of_a_segment(self) -> bool {
         match self {
             Self::Ack | Self::Report | Self::Again | Self::Join | Self::Offer => true,
-            Self::Connection | Self::Evidence | Self::Endpoints | Self::Present => false,
+            Self::Connection
+            | Self::Evidence
+            | Self::Endpoints
+            | Self::Present
+            | Self::Condition => false,
         }
     }
 
@@ -76,6 +83,8 @@ impl Kind {
             Self::Join => (6, 24),
             // Once in a session. Each may be an event.
             Self::Offer => (5, 20),
+            // Once in a session, and when it changes; a benchmark may fail and succeed in turn, once a second.
+            Self::Condition => (20, 20),
         }
     }
 
@@ -90,6 +99,7 @@ impl Kind {
             8 | 9 => Some(Self::Again),
             10 => Some(Self::Join),
             11 => Some(Self::Offer),
+            12 => Some(Self::Condition),
             _ => None,
         }
     }

@@ -1,0 +1,327 @@
+//! The conditions that an operator has to look at, in sentences that name the way out. Alarms are about the controller
+//! itself; what needs attention besides is about its nodes.
+
+use crate::clock::Now;
+use crate::connections::Live;
+use crate::fleet::Case;
+use crate::segment::Segment;
+use crate::view::{View, control};
+use epoch::authority::Span;
+use keys::NodeId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::time::Duration;
+use wire::NodeName;
+use wire::admin::{Control, NodeStatus};
+use wire::message::Phase;
+
+impl<'e> View<'e> {
+    /// Conditions that an operator has to look at, with the way out.
+    pub(crate) fn alarms(&self, now: Now) -> Vec<String> {
+        let log = self.journal.log();
+        let history = self.journal.contradiction().map(|it| {
+            let (node, epoch) = (&it.node, it.epoch);
+            format!(
+                "{node} holds epoch {epoch} of this authority, signed on another log than this one: the \
+                 log is an old copy, or was cut, and evictions may be missing from it; once all \
+                 nodes that can be reached are connected, `meshctl controller recover` goes on from it"
+            )
+        });
+        let room = log.is_short_of_room().then(|| {
+            "the disk is full: evidence is refused, and nobody is judged; evictions and epochs go on in \
+             the room that was held for them; free some space"
+                .to_owned()
+        });
+        let none = log.holds_no_room().then(|| {
+            "no room could be held on the disk: when it is full, evictions and epochs stop; free some \
+             space"
+                .to_owned()
+        });
+        let written = (!self.journal.is_writable()).then(|| {
+            "the event log cannot be written: what is in force stays, everything else is refused"
+                .to_owned()
+        });
+        let policy = self.unread_policy.map(|error| {
+            format!(
+                "the policy's file was not taken, and the policy before stays in force: {error}"
+            )
+        });
+        let (step, void) = (self.step(now), self.void(now));
+        let alarms = [history, room, none, written, policy, step, void];
+        let alarms = alarms.into_iter().flatten();
+        alarms.chain(self.duplicates(now)).collect()
+    }
+
+    /// Nodes whose keys two machines run with. One that cannot be told from the other could take its place.
+    fn duplicates(&self, now: Now) -> impl Iterator<Item = String> + use<'e> {
+        let nodes = self.fleet().nodes().keys();
+        let connections = self.connections;
+        nodes.filter_map(move |name| {
+            let sighting = connections.live(name)?.sighting(now)?;
+            Some(format!("{name}: {}", sighting.duplicate))
+        })
+    }
+
+    /// The wall clock was set lately.
+    fn step(&self, now: Now) -> Option<String> {
+        let step = self.journal.step(now)?;
+        let (by, ago) = (step.by.unsigned_abs(), now.boot.saturating_sub(step.seen));
+        let (by, ago) = (by.as_secs(), ago.as_secs());
+        Some(if step.by.is_negative() {
+            format!("the controller's wall clock was set back by {by} s, {ago} s ago")
+        } else {
+            format!(
+                "the controller's wall clock was set forward by {by} s, {ago} s ago, or its machine stood \
+                 still: evidence and tokens are older by as much"
+            )
+        })
+    }
+
+    /// Nodes whose evidence is void.
+    fn void(&self, now: Now) -> Option<String> {
+        let cases = self.segments.iter().flat_map(|segment| {
+            let policy = segment.policy();
+            let is_void = |case: &Case<'_>| policy::is_void(policy, &case.record(now), now.wall);
+            let cases = self.fleet().cases(segment.id());
+            cases.filter(move |(_, case)| is_void(case))
+        });
+        let names: BTreeSet<&str> = cases.map(|(name, _)| name.as_str()).collect();
+        let shown = listed(names)?;
+        Some(format!(
+            "void until they run their benchmark again, because the controller's clock was set back to before their \
+             last run: the evidence of {shown}; `meshctl explain` shows the times"
+        ))
+    }
+
+    /// What is not well with nodes and epochs. Each kind is one sentence, however many nodes it is about.
+    pub(crate) fn attention(
+        &self,
+        nodes: &BTreeMap<NodeName, NodeStatus>,
+        now: Now,
+    ) -> Vec<String> {
+        let of_segments = self.segments.iter().flat_map(|segment| {
+            let all = [
+                self.overdue(segment, now),
+                self.nobody(segment),
+                self.behind(segment, now),
+                self.gone(segment, now),
+                self.held_back(segment),
+            ];
+            all.into_iter().flatten()
+        });
+        let of_nodes = [
+            self.aging(now),
+            self.skewed(),
+            self.other_versions(),
+            self.unapproved(),
+        ];
+        let all = of_segments.chain(of_nodes.into_iter().flatten());
+        all.chain(reported(nodes)).collect()
+    }
+
+    /// The epoch in force should have ended.
+    fn overdue(&self, segment: &Segment, now: Now) -> Option<String> {
+        let late = now.boot.checked_sub(segment.in_force()?.ends)?;
+        (late >= OVERDUE).then(|| {
+            format!(
+                "epoch {}{} should have ended {} s ago and is still in force: `meshctl events` and the controller's \
+                 log say why none follows",
+                segment.current().0,
+                place(segment),
+                late.as_secs()
+            )
+        })
+    }
+
+    /// Nodes are enrolled, and none is a member.
+    fn nobody(&self, segment: &Segment) -> Option<String> {
+        let mut nodes = self.fleet().cases(segment.id());
+        let (first, case) = nodes.next()?;
+        let mut ids = std::iter::once(case.node.id).chain(nodes.map(|(_, case)| case.node.id));
+        let is_anyone = ids.any(|id| segment.has_in_force(&id));
+        (!is_anyone).then(|| {
+            format!(
+                "nobody is a member{}: `meshctl explain {first}` says what a node lacks",
+                place(segment)
+            )
+        })
+    }
+
+    /// Members that are connected and have not said that the epoch in force is in force there.
+    pub(crate) fn members_behind(
+        &self,
+        segment: &Segment,
+        now: Now,
+    ) -> impl Iterator<Item = &'e NodeName> {
+        let current = segment.current();
+        let begun = segment.in_force().map(|it: &Span| it.activates);
+        let had_time = begun.is_some_and(|at| now.boot.saturating_sub(at) >= TIME_TO_FOLLOW);
+        let members = self.members(segment).filter(move |_| had_time);
+        members.filter_map(move |(name, live)| {
+            let live = live?;
+            let acked = live.acked.get(&segment.id());
+            let follows = acked == Some(&(current, Phase::Activated));
+            let is_there = control(Some(live), now) == Control::Connected;
+            // One that has just come is still being told.
+            let since = live.since.map(|at| now.boot.saturating_sub(at));
+            let had_time = since.is_some_and(|it| it >= TIME_TO_FOLLOW);
+            (is_there && had_time && !follows).then_some(name)
+        })
+    }
+
+    fn behind(&self, segment: &Segment, now: Now) -> Option<String> {
+        let shown = listed(self.members_behind(segment, now))?;
+        Some(format!(
+            "connected members without epoch {}{}: {shown}; `meshctl status` on them says why they do not take it",
+            segment.current().0,
+            place(segment)
+        ))
+    }
+
+    /// Members that are not connected. They go on until their leases end.
+    fn gone(&self, segment: &Segment, now: Now) -> Option<String> {
+        let gone = self.members(segment);
+        let gone = gone.filter(|(_, live)| control(*live, now) == Control::Disconnected);
+        let shown = listed(gone.map(|(name, _)| name))?;
+        Some(format!(
+            "members{} that are not connected: {shown}; they hear of no epoch: start them, or look for what is between \
+             them and this controller",
+            place(segment)
+        ))
+    }
+
+    fn held_back(&self, segment: &Segment) -> Option<String> {
+        let shown = listed(segment.held())?;
+        Some(format!(
+            "still members{} though they fail, because so many at once are not removed by themselves: {shown}; \
+             `meshctl epoch rotate --confirm-removals` removes them",
+            place(segment)
+        ))
+    }
+
+    /// Members whose evidence is about to be too old.
+    fn aging(&self, now: Now) -> Option<String> {
+        let of_segment = |segment: &'e Segment| {
+            let limit = segment.policy().oldest_seconds();
+            let cases = self.fleet().cases(segment.id());
+            cases.filter_map(move |(name, case)| {
+                let newest = case.node.newest_run()?.finished_at;
+                let age = now.wall.duration_since(newest).as_secs();
+                let is_old =
+                    u64::try_from(age).is_ok_and(|age| age >= limit.saturating_mul(9) / 10);
+                (is_old && segment.has_in_force(&case.node.id)).then_some(name)
+            })
+        };
+        let names: BTreeSet<_> = self.segments.iter().flat_map(of_segment).collect();
+        let shown = listed(names)?;
+        Some(format!(
+            "members whose evidence is about to be too old: {shown}; see that their benchmarks run"
+        ))
+    }
+
+    /// Nodes whose clocks are so far off that evidence will be refused, or look old.
+    fn skewed(&self) -> Option<String> {
+        let names = self.fleet().nodes().keys();
+        let skewed = names.filter_map(|name| {
+            let live = self.connections.live(name)?;
+            live.connection?;
+            let skew = Duration::from_millis(live.clock_skew_ms?.unsigned_abs());
+            (skew >= SKEWED).then(|| format!("{name} by {} s", skew.as_secs()))
+        });
+        let shown = listed(skewed)?;
+        Some(format!(
+            "clocks that differ from this controller's: {shown}; keep all of them by NTP"
+        ))
+    }
+
+    /// Nodes of another version.
+    fn other_versions(&self) -> Option<String> {
+        let own = env!("CARGO_PKG_VERSION");
+        let names = self.fleet().nodes().keys();
+        let others = names.filter_map(|name| {
+            let live = self.connections.live(name)?;
+            live.connection?;
+            let theirs = live.software.as_deref().filter(|it| *it != own)?;
+            Some(format!("{name} {theirs}"))
+        });
+        let shown = listed(others)?;
+        Some(format!(
+            "nodes of another version than this controller's {own}: {shown}; two versions that follow each other work \
+             together, for the time of an upgrade"
+        ))
+    }
+
+    fn unapproved(&self) -> Option<String> {
+        let shown = listed(self.fleet().waiting().keys())?;
+        Some(format!(
+            "waiting for approval: {shown}; compare their keys in `meshctl status`, then `meshctl node approve`"
+        ))
+    }
+
+    /// The members of the epoch in force, with what is known of their connections.
+    fn members(&self, segment: &Segment) -> impl Iterator<Item = (&'e NodeName, Option<&'e Live>)> {
+        let connections = self.connections;
+        let cases = self.fleet().cases(segment.id());
+        let is_member = |id: &NodeId| segment.has_in_force(id);
+        let members = cases.filter(move |(_, case)| is_member(&case.node.id));
+        members.map(move |(name, _)| (name, connections.live(name)))
+    }
+}
+
+/// What connected nodes say of themselves, and of the ways to their peers.
+fn reported(nodes: &BTreeMap<NodeName, NodeStatus>) -> Vec<String> {
+    let connected = nodes
+        .iter()
+        .filter(|(_, node)| node.control == Control::Connected);
+    let said = connected.flat_map(|(name, node)| {
+        let own = node.faults.iter().map(move |it| format!("{name}: {it}"));
+        let pairs = node.observes.iter().flat_map(move |(peer, seen)| {
+            let each = seen.faults.iter();
+            each.map(move |it| format!("{name} to {peer}: {it}"))
+        });
+        own.chain(pairs)
+    });
+    let mut said = said.fuse();
+    let mut shown: Vec<String> = said.by_ref().take(MAX_REPORTED).collect();
+    let more = said.count();
+    if more > 0 {
+        shown.push(format!(
+            "and {more} more faults that nodes report: `meshctl node show`"
+        ));
+    }
+    shown
+}
+
+/// ` in NAME`, where the mesh has more than one segment.
+fn place(segment: &Segment) -> String {
+    match segment.name().told() {
+        Some(name) => format!(" in {name}"),
+        None => String::new(),
+    }
+}
+
+/// The first few, and how many more there are; `None` if there are none.
+fn listed(names: impl IntoIterator<Item = impl Display>) -> Option<String> {
+    let mut names = names.into_iter();
+    let shown: Vec<String> = names
+        .by_ref()
+        .take(MAX_NAMED)
+        .map(|it| it.to_string())
+        .collect();
+    let more = match names.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!shown.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
+}
+
+/// Nodes that a sentence names.
+const MAX_NAMED: usize = 5;
+/// Faults that nodes report, of which each has a sentence of its own.
+const MAX_REPORTED: usize = 10;
+/// After the end of an epoch; it is replaced some seconds before.
+const OVERDUE: Duration = Duration::from_secs(5);
+/// From the beginning of an epoch, or of a connection, until a member should have said that it follows.
+const TIME_TO_FOLLOW: Duration = Duration::from_secs(15);
+/// A third of what makes evidence refused.
+const SKEWED: Duration = Duration::from_secs(10);

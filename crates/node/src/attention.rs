@@ -1,0 +1,155 @@
+//! What is not well with a node, in sentences that name the way out. They follow from its status, so that the two do
+//! not contradict each other.
+
+use wire::admin::{
+    Control, FirewallState, FirewallStatus, InterfaceStatus, Membership, NodeDaemonStatus,
+    PeerStatus,
+};
+use wire::message::NodeFault;
+use wire::{NodeName, SegmentName};
+
+/// One segment of the status.
+struct OfSegment<'s> {
+    /// Its name, where it has to be told.
+    name: Option<&'s SegmentName>,
+    membership: Option<Membership>,
+    reason: Option<&'s str>,
+    interface: Option<&'s InterfaceStatus>,
+    peers: Vec<(&'s NodeName, &'s PeerStatus)>,
+}
+
+/// Everything, the control channel first. `faults` is what the controller is told besides.
+pub(crate) fn of(status: &NodeDaemonStatus, faults: &[NodeFault]) -> Vec<String> {
+    let mut all = Vec::new();
+    all.extend(control(status));
+    all.extend(status.log_fault.clone());
+    all.extend(status.duplicate.as_ref().map(|it| {
+        format!(
+            "another machine runs with this node's keys ({}): enrol one of them with keys of its own",
+            it.other.address
+        )
+    }));
+    all.extend(clock(status));
+    for segment in segments(status) {
+        of_segment(&segment, &mut all);
+    }
+    let evidence = status.last_evidence.as_ref();
+    let refused = evidence.filter(|it| it.result.starts_with("refused"));
+    all.extend(refused.map(|it| format!("the newest evidence was {}", it.result)));
+    all.extend(faults.iter().map(|fault| fault.what.clone()));
+    let not_placed = status.not_placed.iter();
+    all.extend(not_placed.map(|(name, reason)| format!("no place in segment {name}: {reason}")));
+    all
+}
+
+fn segments(status: &NodeDaemonStatus) -> Vec<OfSegment<'_>> {
+    if status.segments.is_empty() {
+        return vec![OfSegment {
+            name: None,
+            membership: status.membership,
+            reason: status.reason.as_deref(),
+            interface: status.interface.as_ref(),
+            peers: status.peers.iter().collect(),
+        }];
+    }
+    let each = status.segments.iter().map(|(name, it)| OfSegment {
+        name: Some(name),
+        membership: it.membership,
+        reason: it.reason.as_deref(),
+        interface: Some(&it.interface),
+        peers: it.peers.iter().collect(),
+    });
+    each.collect()
+}
+
+fn control(status: &NodeDaemonStatus) -> Option<String> {
+    let way_out = "no epoch arrives, and tunnels end with the lease; see that the controller runs and that UDP reaches it";
+    match status.control {
+        Control::Connected => None,
+        Control::Silent => Some(format!("the controller is silent: {way_out}")),
+        Control::Disconnected => Some(match &status.control_error {
+            Some(error) => format!("the controller is not reached ({error}): {way_out}"),
+            None => format!("the controller is not reached: {way_out}"),
+        }),
+    }
+}
+
+fn clock(status: &NodeDaemonStatus) -> Option<String> {
+    let skew = status.clock_skew_ms?;
+    (skew.unsigned_abs() >= SKEWED_MS).then(|| {
+        format!(
+            "this clock differs from the controller's by {} s: keep both by NTP, or evidence is refused or looks old",
+            skew / 1_000
+        )
+    })
+}
+
+fn of_segment(segment: &OfSegment<'_>, all: &mut Vec<String>) {
+    let place = match segment.name {
+        Some(name) => format!(" in {name}"),
+        None => String::new(),
+    };
+    if segment.membership != Some(Membership::Allowed) {
+        let reason = segment.reason.unwrap_or("no epoch has come yet");
+        all.push(format!(
+            "this node is no member{place} ({reason}): `meshctl explain` at the controller says what it lacks"
+        ));
+    }
+    if let Some(interface) = segment.interface {
+        all.extend(
+            interface
+                .faults
+                .iter()
+                .map(|it| format!("{}: {it}", interface.name)),
+        );
+        let FirewallStatus { state, reason } = &interface.firewall;
+        if *state == FirewallState::Failed {
+            let reason = reason.as_deref().unwrap_or("no reason is known");
+            all.push(format!(
+                "the firewall table is not in place ({reason}): mesh addresses may answer to others than members"
+            ));
+        }
+        if interface.fragments {
+            all.push(format!(
+                "the path to a peer is too narrow for full packets ({} bytes): their datagrams are fragmented",
+                interface.underlay_mtu.map_or_else(|| "unknown".to_owned(), |it| it.to_string())
+            ));
+        }
+    }
+    for (name, peer) in &segment.peers {
+        all.extend(peer.faults.iter().map(|it| format!("{name}: {it}")));
+    }
+    all.extend(unanswered(segment, &place));
+}
+
+/// Members that answered no echo, over neither IP version.
+fn unanswered(segment: &OfSegment<'_>, place: &str) -> Option<String> {
+    let is_dead = |peer: &PeerStatus| {
+        let pings = [&peer.ping_v4, &peer.ping_v6];
+        let mut asked = pings.into_iter().flatten().peekable();
+        asked.peek().is_some() && !asked.any(|it| it.ok)
+    };
+    let members = segment.peers.iter();
+    let members = members.filter(|(_, it)| it.membership == Membership::Allowed);
+    let dead: Vec<&str> = members
+        .filter(|(_, it)| is_dead(it) && it.faults.is_empty())
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let (shown, more) = dead.split_at(dead.len().min(MAX_NAMED));
+    let more = match more.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!dead.is_empty()).then(|| {
+        format!(
+            "members{place} that do not answer: {}{more}; see that they run, and that UDP passes between their endpoints \
+             and this machine",
+            shown.join(", ")
+        )
+    })
+}
+
+/// A third of what makes evidence refused, in milliseconds.
+const SKEWED_MS: u64 = 10_000;
+/// Members that a sentence names.
+const MAX_NAMED: usize = 5;
