@@ -44,6 +44,7 @@ const PRODUCT: &[&str] = &[
     "offload",
     "quic",
     "exposition",
+    "service",
     "admin",
     "record",
     "node",
@@ -69,7 +70,14 @@ const EDGES: &[Rule] = &[
     },
     Rule::Reach {
         from: PURE,
-        never: &["quic", "exposition", "admin", "node", "controller"],
+        never: &[
+            "quic",
+            "exposition",
+            "service",
+            "admin",
+            "node",
+            "controller",
+        ],
         because: REPLAY,
     },
     Rule::Reach {
@@ -100,6 +108,7 @@ const EDGES: &[Rule] = &[
             "agent",
             "quic",
             "exposition",
+            "service",
             "node",
             "controller",
             "meshd",

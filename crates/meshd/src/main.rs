@@ -5,7 +5,7 @@
 //! | 0 | stopped as asked |
 //! | 1 | failed while running |
 //! | 2 | could not start, and will not be able to: settings, rights, state; nothing is left behind |
-//! | 3 | could not start, but may be able to later: an address that it needs is taken, or not there yet |
+//! | 3 | could not start, but may be able to later: an address that it needs is taken, or not there yet; the disk is full |
 //! | 4 | was asked to stop, and something did not let go in time: ended by force |
 
 #![forbid(unsafe_code)]
@@ -19,8 +19,9 @@ use meshd::settings::Settings;
 use meshd::signals::{self, Leftover, Told};
 use meshd::state_dir::StateDir;
 use meshd::stderr::StandardError;
-use meshd::{founding, logging, ports, socket};
+use meshd::{founding, logging, ports, socket, starting};
 use node::rights::{self, Keep};
+use service::{Loop, Service};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -66,14 +67,17 @@ fn main() -> ExitCode {
     code
 }
 
-/// Whether the next start may succeed without anybody's doing.
+/// Whether the next start may succeed without anybody's doing, or once somebody has made room on the disk.
 fn may_pass(error: &anyhow::Error) -> bool {
     // A name that was taken while the device was away may be given back.
     let is_name_taken = matches!(
         error.downcast_ref(),
         Some(node::OpenError::Tun(node::TunError::Taken(_)))
     );
-    is_name_taken || ports::may_pass(error.chain())
+    let is_full = error
+        .downcast_ref()
+        .is_some_and(controller::OpenError::is_of_a_full_disk);
+    is_name_taken || is_full || ports::may_pass(error.chain())
 }
 
 fn command_line(stderr: &StandardError) -> anyhow::Result<ExitCode> {
@@ -115,13 +119,16 @@ fn start(cli: Cli, stderr: &StandardError) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let remote = Arc::new(OnceLock::new());
-    let change_filter = logging::install(format, filter, stderr);
+    let journal = service::is_journal(std::env::var_os("JOURNAL_STREAM").as_deref());
+    let change_filter = logging::install(format, filter, journal, stderr);
+    let service = Service::of_environment(|name| std::env::var_os(name));
     let reload = Reload {
         file: path,
         given,
         running,
         change_filter,
         controller: Arc::clone(&remote),
+        service: service.clone(),
     };
     reload.start(hups, give_up_rights)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -130,7 +137,12 @@ fn start(cli: Cli, stderr: &StandardError) -> anyhow::Result<ExitCode> {
         .on_thread_start(give_up_rights)
         .enable_all()
         .build()?;
-    let code = runtime.block_on(run(config, cli.new_mesh, (told, leftover), &remote));
+    let code = runtime.block_on(run(
+        config,
+        cli.new_mesh,
+        (told, leftover),
+        (&remote, &service),
+    ));
     // A question to a dead name server is not waited for.
     runtime.shutdown_timeout(STRAGGLERS);
     code
@@ -145,15 +157,17 @@ async fn run(
     mut config: config::Config,
     new_mesh: bool,
     (told, leftover): (Told, Leftover),
-    remote: &OnceLock<controller::Remote>,
+    (remote, service): (&OnceLock<controller::Remote>, &Service),
 ) -> anyhow::Result<ExitCode> {
     limit(&mut config);
     let state = StateDir::open(&config.state_dir)?;
     let at_end = AtEnd(leftover);
+    tokio::spawn(say_stopping(told.clone(), service.clone()));
     let served = match config.role {
         RoleConfig::Controller(mut role) => {
             let founding = founding::controller(&state, new_mesh, role.adopt_log)?;
             let (file, admin) = socket::bind(&config.socket)?;
+            config.socket_group.map_or(Ok(()), |it| file.share(it))?;
             at_end.0.keep(file);
             let status_file = role.status_file.clone();
             role.founding = founding.founding;
@@ -170,14 +184,16 @@ async fn run(
                 folder(&config.socket),
                 folder(&status_file),
             ]));
+            serves(service, Loop::MayWait);
             controller
-                .serve(told.to_stop())
+                .serve(told.to_stop(), service.clone())
                 .await
                 .map_err(anyhow::Error::from)
         }
         RoleConfig::Node(role) => {
             let (identity, wg) = founding::node(&state)?;
             let (file, admin) = socket::bind(&config.socket)?;
+            config.socket_group.map_or(Ok(()), |it| file.share(it))?;
             at_end.0.keep(file);
             let port = tokio::select! {
                 port = ports::wait(|| node::Node::bind(role.listen_port)) => port?,
@@ -195,7 +211,8 @@ async fn run(
             let node = node::Node::open(*role, identity, wg, keys, admin, port)?;
             let files = files_of_others(&[&config.state_dir, folder(&config.socket)]);
             rights::reduce(Keep::NETWORK_SETUP.and(files).and(of_benchmark));
-            match node.serve(told.to_stop()).await {
+            serves(service, Loop::NeverWaits);
+            match node.serve(told.to_stop(), service.clone()).await {
                 // A refused enrolment is a start that failed.
                 Err(error @ (node::ServeError::Enrolment(_) | node::ServeError::Interface(_))) => {
                     return Err(error.into());
@@ -211,6 +228,33 @@ async fn run(
             ExitCode::FAILURE
         }
     })
+}
+
+/// Tells the service manager that the daemon serves, and from now on that it lives: as long as tasks run, and the
+/// role's loop turns.
+///
+/// A node serves before it is enrolled: its enrolment waits for its controller, and for an operator who approves it,
+/// and neither is a start that takes too long.
+fn serves(service: &Service, of: Loop) {
+    service.ready();
+    if let Some(pause) = service.pause() {
+        let service = service.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(pause).await;
+                if !service.beat(of) {
+                    tracing::error!(
+                        "the daemon's loop does not turn: the service manager is not told that it lives"
+                    );
+                }
+            }
+        });
+    }
+}
+
+async fn say_stopping(told: Told, service: Service) {
+    told.to_stop().await;
+    service.stopping();
 }
 
 /// The right to write in other users' directories, if this is root's daemon and works in one.
@@ -264,6 +308,8 @@ fn limit(config: &mut config::Config) {
     tracing::info!(
         role,
         version = env!("CARGO_PKG_VERSION"),
+        addresses = starting::addresses(&config.role),
+        policy = starting::policies(&config.role),
         descriptors = descriptors.limit,
         clients = descriptors.clients,
         data_threads = threads,

@@ -22,14 +22,20 @@ use agent::{Agent, SegmentConfig};
 use keys::WgSecret;
 use quic::Dialer;
 use rand::Rng as _;
+use service::Service;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use wire::{Ask, Instance, Place};
 
 /// Everything that runs from here on; nothing waits yet.
-pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, Inputs), ServeError> {
+pub(crate) async fn start(
+    node: Node,
+    enrolment: Enrolment,
+    service: Service,
+) -> Result<(Shell, Inputs), ServeError> {
     let listen_port = node.listen_port();
     let Node {
         config,
@@ -189,6 +195,8 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
         mock_mean: emitting.mock_mean,
         announced,
         derivations: JoinSet::new(),
+        service,
+        told_at: Duration::ZERO,
     };
     shell.keep_apart();
     let inputs = Inputs {
