@@ -10,6 +10,7 @@ mod addresses;
 pub mod config;
 pub mod descriptors;
 pub mod founding;
+pub mod init;
 pub mod logging;
 pub mod ports;
 pub mod private;

@@ -11,9 +11,10 @@
 #![forbid(unsafe_code)]
 
 use anyhow::anyhow;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use meshd::config::{self, RoleConfig};
 use meshd::descriptors::Descriptors;
+use meshd::init::{self, Init};
 use meshd::reload::{self, Reload};
 use meshd::settings::Settings;
 use meshd::signals::{self, Leftover, Told};
@@ -21,6 +22,7 @@ use meshd::state_dir::StateDir;
 use meshd::stderr::StandardError;
 use meshd::{founding, logging, ports, socket};
 use node::rights::{self, Keep};
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -47,6 +49,16 @@ struct Cli {
     new_mesh: bool,
     #[command(flatten)]
     settings: Settings,
+    #[command(subcommand)]
+    instead: Option<Instead>,
+}
+
+/// Work that is done instead of a daemon's.
+#[derive(Subcommand)]
+enum Instead {
+    /// Write a commented configuration that works, and say the next step
+    #[command(subcommand)]
+    Init(Init),
 }
 
 fn main() -> ExitCode {
@@ -78,7 +90,10 @@ fn may_pass(error: &anyhow::Error) -> bool {
 
 fn command_line(stderr: &StandardError) -> anyhow::Result<ExitCode> {
     match Cli::try_parse() {
-        Ok(cli) => start(cli, stderr),
+        Ok(cli) => match &cli.instead {
+            Some(Instead::Init(wanted)) => initialize(&cli, wanted),
+            None => start(cli, stderr),
+        },
         Err(error) if error.use_stderr() => {
             stderr.say(error.render());
             Ok(ExitCode::from(NEVER))
@@ -89,6 +104,19 @@ fn command_line(stderr: &StandardError) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn initialize(cli: &Cli, wanted: &Init) -> anyhow::Result<ExitCode> {
+    if cli.check || cli.new_mesh || cli.settings != Settings::default() {
+        return Err(anyhow!(
+            "`meshd init` writes a file, and takes its own flags behind it alone: `meshd init node --help` lists them; \
+             unset variables MESHD_*"
+        ));
+    }
+    let said = init::run(wanted)?;
+    // A reader who has gone away has read enough.
+    let _ = std::io::stdout().write_all(said.as_bytes());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn start(cli: Cli, stderr: &StandardError) -> anyhow::Result<ExitCode> {
