@@ -205,14 +205,15 @@ struct Next {
 impl Next {
     fn new(role: Role, file: &Path) -> Self {
         let name = format!("{}.service", unit(role));
-        let has = |folder: &&str| Path::new(folder).join(&name).exists();
         Self {
             role,
             file: file.to_owned(),
             // The unit reads the file in its usual place.
             has_unit: file.starts_with("/etc/meshd")
                 && Path::new("/run/systemd/system").exists()
-                && UNITS.iter().any(|folder| has(&folder)),
+                && UNITS
+                    .iter()
+                    .any(|folder| Path::new(folder).join(&name).exists()),
             sudo: if machine::rights::user() == 0 {
                 ""
             } else {

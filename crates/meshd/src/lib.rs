@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+pub mod check;
 pub mod config;
 pub mod descriptors;
 pub mod founding;

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 0 | stopped as asked |
 //! | 1 | failed while running |
-//! | 2 | could not start, and will not be able to: settings, rights, state; nothing is left behind |
+//! | 2 | could not start, and will not be able to: settings, rights, state; nothing is left behind. `--check` has found errors |
 //! | 3 | could not start, but may be able to later: an address that it needs is taken, or not there yet |
 //! | 4 | was asked to stop, and something did not let go in time: ended by force |
 
@@ -12,6 +12,7 @@
 
 use anyhow::anyhow;
 use clap::{Parser, Subcommand};
+use meshd::check;
 use meshd::config::{self, RoleConfig};
 use meshd::descriptors::Descriptors;
 use meshd::init::{self, Init};
@@ -40,7 +41,7 @@ struct Cli {
     /// Settings file (TOML)
     #[arg(long, env = "MESHD_CONFIG")]
     config: Option<PathBuf>,
-    /// Check the settings and exit
+    /// Say everything that a start would find, and exit: 0 without errors, 2 with some
     #[arg(long)]
     check: bool,
     /// Controller: found a new mesh where the old one is lost, and set aside what is left of it; give it by
@@ -92,6 +93,7 @@ fn command_line(stderr: &StandardError) -> anyhow::Result<ExitCode> {
     match Cli::try_parse() {
         Ok(cli) => match &cli.instead {
             Some(Instead::Init(wanted)) => initialize(&cli, wanted),
+            None if cli.check => Ok(check(cli, stderr)),
             None => start(cli, stderr),
         },
         Err(error) if error.use_stderr() => {
@@ -119,6 +121,19 @@ fn initialize(cli: &Cli, wanted: &Init) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says everything that a start would find, and starts nothing.
+fn check(cli: Cli, stderr: &StandardError) -> ExitCode {
+    let found = check::everything(cli.settings, cli.config, cli.new_mesh);
+    for line in found.lines() {
+        stderr.say(format_args!("meshd: {line}"));
+    }
+    if found.errors.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(NEVER)
+    }
+}
+
 fn start(cli: Cli, stderr: &StandardError) -> anyhow::Result<ExitCode> {
     let leftover = Leftover::default();
     let (hup, hups) = sync_channel(1);
@@ -137,10 +152,6 @@ fn start(cli: Cli, stderr: &StandardError) -> anyhow::Result<ExitCode> {
     let config = config::resolve(settings)?;
     if cli.new_mesh && matches!(config.role, RoleConfig::Node(_)) {
         return Err(anyhow!("--new-mesh is for a controller: remove it"));
-    }
-    if cli.check {
-        stderr.say("meshd: the settings are good");
-        return Ok(ExitCode::SUCCESS);
     }
     let remote = Arc::new(OnceLock::new());
     let change_filter = logging::install(format, filter, stderr);
