@@ -2,6 +2,7 @@
 //!
 //! The file is long because all that the tests ask of a world and its nodes is written once.
 
+mod attention;
 mod clocks;
 mod crowd;
 mod duplicates;
@@ -326,7 +327,7 @@ impl World {
 
     fn hello_of(&mut self, id: ConnectionId, newest: Option<Signed<Mark>>, instance: Instance) {
         let hello = Hello {
-            software: "test".into(),
+            software: env!("CARGO_PKG_VERSION").into(),
             listen_port: 51820,
             advertised: Vec::new(),
             addresses: Vec::new(),

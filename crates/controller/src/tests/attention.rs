@@ -1,0 +1,186 @@
+//! What needs an operator's attention, and that it goes when its cause does.
+
+use super::*;
+use wire::message::{InterfaceReport, MAX_FAULTS, NodeFault, NodeFaultKind};
+
+impl World {
+    /// The sentences about `word`.
+    fn attention(&mut self, word: &str) -> Vec<String> {
+        let mut all = self.status().attention;
+        all.retain(|it| it.contains(word));
+        all
+    }
+}
+
+fn calm() -> Policy {
+    Policy {
+        epoch_seconds: 600,
+        max_benchmark_age: 1_000,
+        ..Policy::default()
+    }
+}
+
+#[test]
+fn a_mesh_in_which_all_is_well_needs_nothing() {
+    let mut world = World::new(calm());
+    assert_eq!(
+        world.status().attention,
+        [] as [&str; 0],
+        "nobody has come yet"
+    );
+    let [a, b] = world.members(["a", "b"]);
+    world.ack(&a, Phase::Activated);
+    world.ack(&b, Phase::Activated);
+    world.pass(s(60));
+    assert_eq!(world.status().attention, [] as [&str; 0]);
+}
+
+#[test]
+fn a_member_that_does_not_take_the_epoch_is_named_until_it_does() {
+    let mut world = World::new(calm());
+    let [a, b] = world.members(["a", "b"]);
+    world.ack(&a, Phase::Activated);
+    world.pass(s(12));
+    assert_eq!(
+        world.attention("without epoch"),
+        [] as [&str; 0],
+        "it has time"
+    );
+    world.pass(s(2));
+    let behind = world.attention("without epoch");
+    assert!(
+        behind.len() == 1 && behind[0].contains(": b;"),
+        "{behind:?}"
+    );
+    // Dark is not activated: a member has to say that it is one.
+    world.ack(&b, Phase::Dark);
+    assert_eq!(world.attention("without epoch").len(), 1);
+    world.ack(&b, Phase::Activated);
+    assert_eq!(world.attention("without epoch"), [] as [&str; 0]);
+}
+
+#[test]
+fn a_member_that_is_gone_is_named_and_one_that_is_no_member_is_not() {
+    let mut world = World::new(calm());
+    let [mut a, _b] = world.members(["a", "b"]);
+    let c = world.node("c");
+    world.engine.handle_disconnected(c.connection);
+    world.engine.handle_disconnected(a.connection);
+    let gone = world.attention("not connected");
+    assert!(gone.len() == 1 && gone[0].contains(": a;"), "{gone:?}");
+    world.reconnect(&mut a);
+    assert_eq!(world.attention("not connected"), [] as [&str; 0]);
+}
+
+#[test]
+fn enrolled_nodes_of_which_none_is_a_member_are_a_mesh_that_does_nothing() {
+    let mut world = World::new(calm());
+    let _a = world.node("a");
+    world.pass(s(5));
+    let nobody = world.attention("nobody is a member");
+    assert!(
+        nobody.len() == 1 && nobody[0].contains("meshctl explain a"),
+        "{nobody:?}"
+    );
+}
+
+#[test]
+fn evidence_that_is_about_to_be_too_old_is_told_in_time() {
+    let mut world = World::new(calm());
+    let [a, _b] = world.members(["a", "b"]);
+    world.pass(s(890));
+    assert_eq!(world.attention("too old"), [] as [&str; 0]);
+    world.pass(s(20));
+    let aging = world.attention("too old");
+    assert!(aging.len() == 1 && aging[0].contains("a, b"), "{aging:?}");
+    assert_eq!(world.evidence(&a, 0.9), None);
+    assert!(world.attention("too old")[0].contains(": b;"));
+}
+
+#[test]
+fn what_a_node_says_of_itself_is_shown_while_it_is_connected_and_until_it_takes_it_back() {
+    let mut world = World::new(calm());
+    let [mut a, _b] = world.members(["a", "b"]);
+    let fault = NodeFault::new(NodeFaultKind::Benchmark, "its benchmark gives no results");
+    let say = |world: &mut World, id, faults| world.say(id, ToController::Condition { faults });
+    say(&mut world, a.connection, vec![fault.clone()]);
+    assert!(world.engine.take_dirty(), "a fault is news");
+    let told = world.attention("no results");
+    assert_eq!(told, ["a: its benchmark gives no results"]);
+    assert_eq!(
+        world.status_of(&a).faults,
+        ["its benchmark gives no results"]
+    );
+    say(&mut world, a.connection, vec![fault.clone()]);
+    assert!(!world.engine.take_dirty(), "the same fault is none");
+
+    world.reconnect(&mut a);
+    assert_eq!(
+        world.attention("no results"),
+        [] as [&str; 0],
+        "of another session"
+    );
+    say(&mut world, a.connection, vec![fault.clone()]);
+    say(&mut world, a.connection, Vec::new());
+    assert_eq!(world.attention("no results"), [] as [&str; 0]);
+
+    // The interface's faults stay beside it.
+    say(&mut world, a.connection, vec![fault.clone()]);
+    let report = ToController::Report {
+        segment: SegmentId::FIRST,
+        peers: Vec::new(),
+        interface: InterfaceReport {
+            unusable: false,
+            faults: vec!["is down".into()],
+        },
+    };
+    world.say(a.connection, report);
+    assert_eq!(world.status_of(&a).faults.len(), 2);
+
+    say(&mut world, a.connection, vec![fault; MAX_FAULTS + 1]);
+    assert_eq!(world.closed.get(&a.connection), Some(&Refusal::Protocol));
+}
+
+#[test]
+fn other_versions_and_clocks_that_are_off_are_told_of_those_who_are_connected() {
+    let mut world = World::new(calm());
+    let [a, _b] = world.members(["a", "b"]);
+    let id = world.connect(&a.secret);
+    let hello = Hello {
+        software: "0.0.9".into(),
+        listen_port: 51820,
+        advertised: Vec::new(),
+        addresses: Vec::new(),
+        newest: Vec::new(),
+        holds: Vec::new(),
+        told: Vec::new(),
+        log: None,
+        unix_ms: world.now.unix_ms() + 12_000,
+        instance: wire::fixtures::instance(1, 1),
+    };
+    world.say(id, ToController::Hello(hello));
+    let versions = world.attention("another version");
+    assert!(
+        versions.len() == 1 && versions[0].contains("a 0.0.9;"),
+        "{versions:?}"
+    );
+    let clocks = world.attention("clocks");
+    assert!(
+        clocks.len() == 1 && clocks[0].contains("a by 12 s;"),
+        "{clocks:?}"
+    );
+    world.engine.handle_disconnected(id);
+    assert_eq!(world.attention("another version"), [] as [&str; 0]);
+    assert_eq!(world.attention("clocks"), [] as [&str; 0]);
+}
+
+#[test]
+fn a_sentence_about_many_names_five_and_counts_the_others() {
+    let mut world = World::new(calm());
+    let nodes = world.members(["a", "b", "c", "d", "e", "f", "g"]);
+    for node in &nodes {
+        world.engine.handle_disconnected(node.connection);
+    }
+    let gone = world.attention("not connected");
+    assert!(gone[0].contains("a, b, c, d, e and 2 more;"), "{gone:?}");
+}
