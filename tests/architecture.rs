@@ -46,6 +46,7 @@ const PRODUCT: &[&str] = &[
     "exposition",
     "admin",
     "record",
+    "machine",
     "node",
     "controller",
     "meshd",
@@ -69,7 +70,14 @@ const EDGES: &[Rule] = &[
     },
     Rule::Reach {
         from: PURE,
-        never: &["quic", "exposition", "admin", "node", "controller"],
+        never: &[
+            "quic",
+            "exposition",
+            "admin",
+            "machine",
+            "node",
+            "controller",
+        ],
         because: REPLAY,
     },
     Rule::Reach {
