@@ -36,6 +36,7 @@ mod shell;
 mod standing;
 mod start;
 mod status;
+mod uapi;
 mod underlay;
 
 pub use emitter::{BenchmarkUser, Emitter, Reading, UserError};
@@ -59,7 +60,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use wire::message::Refusal;
@@ -82,6 +83,8 @@ pub struct Config {
     pub listen_port: u16,
     /// Addresses to announce to peers instead of the one that the controller sees.
     pub advertise: Vec<SocketAddr>,
+    /// Directory of the WireGuard sockets of its interfaces, INTERFACE.sock each. `None`: there are none.
+    pub wireguard_dir: Option<PathBuf>,
     /// Name of the TUN interface of the segment that the node enrols in first; that of another one is called after
     /// this and the segment.
     pub interface: String,
@@ -207,6 +210,17 @@ impl fmt::Debug for KeyStore {
     }
 }
 
+/// Binds a Unix socket, non-blocking, which only this daemon's user and root may open, or says why it cannot.
+#[derive(Clone)]
+pub struct UnixSockets(pub Arc<BindSocket>);
+
+/// See [`UnixSockets`].
+pub type BindSocket =
+    dyn Fn(&Path) -> Result<(SocketFile, std::os::unix::net::UnixListener), String> + Send + Sync;
+
+/// The file of a socket; it goes when this is dropped.
+pub type SocketFile = Box<dyn Send + Sync>;
+
 /// A node that has everything that it needs to run.
 pub struct Node {
     config: Config,
@@ -216,6 +230,7 @@ pub struct Node {
     /// Those in others, by name.
     further: BTreeMap<SegmentName, WgSecret>,
     keys: KeyStore,
+    unix: UnixSockets,
     state: StateDir,
     enrolment: Option<Enrolment>,
     memory: Memory,
@@ -245,7 +260,7 @@ impl Node {
 
     /// Claims interfaces and state. `admin` is the bound admin socket, non-blocking, and `udp` that of
     /// WireGuard, from [`Self::bind`]. `wg` is the key in the segment that the node enrols in first, and `keys` has
-    /// those in others. Must run inside a tokio runtime.
+    /// those in others; `unix` binds the WireGuard sockets. Must run inside a tokio runtime.
     ///
     /// # Errors
     /// [`OpenError`], each with the cause and the way out; nothing is left behind.
@@ -254,6 +269,7 @@ impl Node {
         identity: NodeSecret,
         wg: WgSecret,
         keys: KeyStore,
+        unix: UnixSockets,
         admin: std::os::unix::net::UnixListener,
         udp: WireGuardSocket,
     ) -> Result<Self, OpenError> {
@@ -314,6 +330,7 @@ impl Node {
             wg,
             further,
             keys,
+            unix,
             state,
             enrolment,
             memory: remembered.unwrap_or_default(),

@@ -37,6 +37,7 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
         wg,
         further,
         keys,
+        unix,
         state,
         memory,
         sockets,
@@ -54,6 +55,8 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
         firewall: config.firewall,
         listen_port,
         probes: config.probe_every.is_some(),
+        unix,
+        wireguard_dir: config.wireguard_dir,
         news: news_out,
     };
     let mut made = made;
@@ -108,7 +111,7 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
     let emitting = emitter::start(config.emitter, config.emit_every).map_err(ServeError::Data)?;
     let (requests_out, requests) = mpsc::channel(QUEUE);
     let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
-    serve_clients(admin, metrics, config.clients, requests_out);
+    serve_clients(admin, metrics, config.clients, requests_out.clone());
     let (underlay_out, links) = mpsc::channel(1);
     tokio::spawn(io::mtu::watch(underlay_out));
 
@@ -119,6 +122,7 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
         path_errors,
         probe_every: config.probe_every,
         rounds: rounds_out,
+        requests: requests_out,
         terms: Terms {
             offers: config.advertise_routes,
             accepts: config.accept_routes,
