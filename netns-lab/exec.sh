@@ -3,7 +3,7 @@
 #
 # Usage: sudo ./exec.sh NODE|controller COMMAND [ARGUMENT…]
 #
-# As in: ./exec.sh node-a ping -c 3 10.0.0.2
+# As in: ./exec.sh node-a ping -c 3 10.76.0.2
 #        ./exec.sh node-a ip -br addr
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lab.bash

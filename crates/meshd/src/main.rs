@@ -4,16 +4,18 @@
 //! |---|---|
 //! | 0 | stopped as asked |
 //! | 1 | failed while running |
-//! | 2 | could not start, and will not be able to: settings, rights, state; nothing is left behind |
+//! | 2 | could not start, and will not be able to: settings, rights, state; nothing is left behind. `--check` has found errors |
 //! | 3 | could not start, but may be able to later: an address that it needs is taken, or not there yet; the disk is full |
 //! | 4 | was asked to stop, and something did not let go in time: ended by force |
 
 #![forbid(unsafe_code)]
 
 use anyhow::anyhow;
-use clap::Parser;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use meshd::check;
 use meshd::config::{self, RoleConfig};
 use meshd::descriptors::Descriptors;
+use meshd::init::{self, Init};
 use meshd::reload::{self, Reload};
 use meshd::settings::Settings;
 use meshd::signals::{self, Leftover, Told};
@@ -22,6 +24,7 @@ use meshd::stderr::StandardError;
 use meshd::{founding, logging, ports, socket, starting};
 use node::rights::{self, Keep};
 use service::{Loop, Service};
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -39,7 +42,7 @@ struct Cli {
     /// Settings file (TOML)
     #[arg(long, env = "MESHD_CONFIG")]
     config: Option<PathBuf>,
-    /// Check the settings and exit
+    /// Say everything that a start would find, and exit: 0 without errors, 2 with some
     #[arg(long)]
     check: bool,
     /// Controller: found a new mesh where the old one is lost, and set aside what is left of it; give it by
@@ -48,6 +51,27 @@ struct Cli {
     new_mesh: bool,
     #[command(flatten)]
     settings: Settings,
+    #[command(subcommand)]
+    instead: Option<Instead>,
+}
+
+/// Work that is done instead of a daemon's.
+#[derive(Subcommand)]
+enum Instead {
+    /// Write a commented configuration that works, and say the next step
+    #[command(subcommand)]
+    Init(Init),
+    /// Print what completes this command's line in a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual page into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -82,7 +106,27 @@ fn may_pass(error: &anyhow::Error) -> bool {
 
 fn command_line(stderr: &StandardError) -> anyhow::Result<ExitCode> {
     match Cli::try_parse() {
-        Ok(cli) => start(cli, stderr),
+        Ok(cli) => match &cli.instead {
+            Some(Instead::Init(wanted)) => initialize(&cli, wanted),
+            Some(Instead::Completion { shell }) => {
+                let mut script = Vec::new();
+                clap_complete::generate(*shell, &mut Cli::command(), "meshd", &mut script);
+                // A reader who has gone away has read enough.
+                let _ = std::io::stdout().write_all(&script);
+                Ok(ExitCode::SUCCESS)
+            }
+            Some(Instead::Man { folder }) => {
+                let path = folder.join("meshd.8");
+                let mut page = Vec::new();
+                let manual = clap_mangen::Man::new(Cli::command()).section("8");
+                manual.render(&mut page)?;
+                std::fs::write(&path, page)
+                    .map_err(|error| anyhow!("cannot write {}: {error}", path.display()))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            None if cli.check => Ok(check(cli, stderr)),
+            None => start(cli, stderr),
+        },
         Err(error) if error.use_stderr() => {
             stderr.say(error.render());
             Ok(ExitCode::from(NEVER))
@@ -92,6 +136,32 @@ fn command_line(stderr: &StandardError) -> anyhow::Result<ExitCode> {
             let _ = help.print();
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+fn initialize(cli: &Cli, wanted: &Init) -> anyhow::Result<ExitCode> {
+    if cli.check || cli.new_mesh || cli.settings != Settings::default() {
+        return Err(anyhow!(
+            "`meshd init` writes a file, and takes its own flags behind it alone: `meshd init node --help` lists them; \
+             unset variables MESHD_*"
+        ));
+    }
+    let said = init::run(wanted)?;
+    // A reader who has gone away has read enough.
+    let _ = std::io::stdout().write_all(said.as_bytes());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says everything that a start would find, and starts nothing.
+fn check(cli: Cli, stderr: &StandardError) -> ExitCode {
+    let found = check::everything(cli.settings, cli.config, cli.new_mesh);
+    for line in found.lines() {
+        stderr.say(format_args!("meshd: {line}"));
+    }
+    if found.errors.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(NEVER)
     }
 }
 
@@ -113,10 +183,6 @@ fn start(cli: Cli, stderr: &StandardError) -> anyhow::Result<ExitCode> {
     let config = config::resolve(settings)?;
     if cli.new_mesh && matches!(config.role, RoleConfig::Node(_)) {
         return Err(anyhow!("--new-mesh is for a controller: remove it"));
-    }
-    if cli.check {
-        stderr.say("meshd: the settings are good");
-        return Ok(ExitCode::SUCCESS);
     }
     let remote = Arc::new(OnceLock::new());
     let journal = service::is_journal(std::env::var_os("JOURNAL_STREAM").as_deref());
@@ -166,7 +232,7 @@ async fn run(
     let served = match config.role {
         RoleConfig::Controller(mut role) => {
             let founding = founding::controller(&state, new_mesh, role.adopt_log)?;
-            let (file, admin) = socket::bind(&config.socket)?;
+            let (file, admin) = socket::bind(&config.socket, "--socket")?;
             config.socket_group.map_or(Ok(()), |it| file.share(it))?;
             at_end.0.keep(file);
             let status_file = role.status_file.clone();
@@ -192,7 +258,7 @@ async fn run(
         }
         RoleConfig::Node(role) => {
             let (identity, wg) = founding::node(&state)?;
-            let (file, admin) = socket::bind(&config.socket)?;
+            let (file, admin) = socket::bind(&config.socket, "--socket")?;
             config.socket_group.map_or(Ok(()), |it| file.share(it))?;
             at_end.0.keep(file);
             let port = tokio::select! {
@@ -208,7 +274,14 @@ async fn run(
                 found.map_err(|error| error.to_string())
             };
             let keys = node::KeyStore(Arc::new(find));
-            let node = node::Node::open(*role, identity, wg, keys, admin, port)?;
+            let bind = |path: &Path| {
+                let (file, listener) =
+                    socket::bind(path, "wireguard_dir").map_err(|it| it.to_string())?;
+                let file: node::SocketFile = Box::new(file);
+                Ok((file, listener))
+            };
+            let unix = node::UnixSockets(Arc::new(bind));
+            let node = node::Node::open(*role, identity, wg, keys, unix, admin, port)?;
             let files = files_of_others(&[&config.state_dir, folder(&config.socket)]);
             rights::reduce(Keep::NETWORK_SETUP.and(files).and(of_benchmark));
             serves(service, Loop::NeverWaits);

@@ -96,6 +96,20 @@ macro_rules! settings {
                 }
             }
 
+            /// Forgets a setting; whether it was given.
+            pub fn clear(&mut self, name: &str) -> bool {
+                match name {
+                    $(stringify!($name) => self.$name.take().is_some(),)*
+                    "segment" => self.segment.take().is_some(),
+                    _ => false,
+                }
+            }
+
+            /// The names of all settings.
+            pub fn names() -> impl Iterator<Item = &'static str> {
+                [$(stringify!($name),)* "segment"].into_iter()
+            }
+
             /// The first setting that does not belong to `role`.
             pub fn misplaced(&self, role: Role) -> Option<&'static str> {
                 let given = [$((stringify!($name), Owner::$role, self.$name.is_some())),*];
@@ -216,6 +230,8 @@ settings! {
     [Node] listen_port: u16, "MESHD_LISTEN_PORT";
     /// Node: name of the TUN interface; that of a second segment is named after both [default: meshd0]
     [Node] interface: String, "MESHD_INTERFACE";
+    /// Node: directory for the sockets that `wg show` reads, or off [default: /var/run/wireguard]
+    [Node] wireguard_dir: String, "MESHD_WIREGUARD_DIR";
     /// Node: firewall table that keeps mesh addresses to the tunnel: auto, keep or off [default: auto]
     [Node] firewall: String, "MESHD_FIREWALL";
     /// Node: MTU of the TUN interface: auto, or 1280 to 65000 [default: auto]
