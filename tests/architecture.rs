@@ -48,6 +48,7 @@ const PRODUCT: &[&str] = &[
     "exposition",
     "admin",
     "record",
+    "machine",
     "node",
     "controller",
     "meshd",
@@ -71,7 +72,14 @@ const EDGES: &[Rule] = &[
     },
     Rule::Reach {
         from: PURE,
-        never: &["quic", "exposition", "admin", "node", "controller"],
+        never: &[
+            "quic",
+            "exposition",
+            "admin",
+            "machine",
+            "node",
+            "controller",
+        ],
         because: REPLAY,
     },
     Rule::Reach {

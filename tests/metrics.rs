@@ -30,4 +30,5 @@ fn told(heading: &str) -> Vec<Row> {
 fn the_documented_metrics_are_those_that_each_role_declares() {
     assert_eq!(told("Of a controller"), declared(controller::metrics::ALL));
     assert_eq!(told("Of a node"), declared(node::metrics::ALL));
+    assert_eq!(told("Of either"), declared(exposition::process::ALL));
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
 use tests::harness::{CONTROLLER, Mesh};
 use tests::metrics::{Described, Scrape, documented};
 use wire::admin::Membership;
@@ -21,6 +22,7 @@ fn a_scraper_sees_what_happens_over_the_socket_and_over_tcp() {
     ] {
         let (socket, tcp) = (scrape(&mesh, host), over_tcp(&mesh, host, address));
         assert_eq!(socket.metrics, tcp.metrics, "{host}");
+        promtool_finds_nothing(&mesh, host);
         as_documented(&mesh, &socket, heading);
         let log = mesh.log(host);
         let line = log.lines().find(|line| line.contains("metrics served"));
@@ -110,7 +112,8 @@ fn scrape(mesh: &Mesh, host: &str) -> Scrape {
 pub(crate) fn over_tcp(mesh: &Mesh, host: &str, address: &'static str) -> Scrape {
     let reply = mesh.namespace(host).enter(move || {
         let mut stream = TcpStream::connect(address).expect("somebody listens");
-        let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
+        let request =
+            b"GET /metrics HTTP/1.1\r\nhost: x\r\naccept: application/openmetrics-text\r\n\r\n";
         stream.write_all(request).expect("it takes a request");
         let mut reply = String::new();
         let read = stream.read_to_string(&mut reply);
@@ -119,12 +122,39 @@ pub(crate) fn over_tcp(mesh: &Mesh, host: &str, address: &'static str) -> Scrape
     let reply = reply.join().expect("a scrape");
     let (head, text) = reply.split_once("\r\n\r\n").expect("a head and a body");
     assert!(head.starts_with("HTTP/1.1 200 "), "{host}: {head}");
+    assert!(
+        text.ends_with("# EOF\n"),
+        "{host}: it asked for OpenMetrics"
+    );
     Scrape::read(text).unwrap_or_else(|why| panic!("{host}: {why}\n{text}"))
+}
+
+/// Prometheus's own linter reads what `meshctl metrics` prints, and has nothing to say.
+fn promtool_finds_nothing(mesh: &Mesh, host: &str) {
+    let text = mesh.meshctl(host, &["metrics"]).stdout;
+    let mut linter = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is installed: tests/tools promtool");
+    let mut stdin = linter.stdin.take().expect("it is piped");
+    stdin.write_all(&text).expect("it reads");
+    drop(stdin);
+    let said = linter.wait_with_output().expect("it ends");
+    assert!(
+        said.status.success() && said.stderr.is_empty(),
+        "{host}: {said:?}"
+    );
 }
 
 /// Exactly what the table says, with every value of every label.
 fn as_documented(mesh: &Mesh, scrape: &Scrape, heading: &str) {
-    let expected = documented(heading).into_iter().map(|(name, mut row)| {
+    let rows = documented(heading)
+        .into_iter()
+        .chain(documented("Of either"));
+    let expected = rows.map(|(name, mut row)| {
         if let Some((label, values)) = &mut row.label {
             match label.as_str() {
                 "version" => values.extend([mesh.status().version]),

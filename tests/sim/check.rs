@@ -84,7 +84,12 @@ impl World {
         if self.nodes[from].nature == Nature::Honest && !is_cookie {
             let receiver = receiver.expect("an honest node answers the attacker");
             let may = self.models[from][lane].may_approach(&self.nodes[receiver].id);
-            assert!(may, "node {from} sends to {receiver}, which is no peer");
+            let first = datagram.first();
+            assert!(
+                may,
+                "node {from} sends to {receiver}, which is no peer: type {first:?}, segment {lane}, {} bytes",
+                datagram.len()
+            );
         }
         receiver
     }

@@ -1,5 +1,5 @@
-//! Metrics as text: a strict reader of what a daemon serves (OpenMetrics 1.0, as far as meshd uses
-//! it), and of the tables that document it. It shares nothing with the code that writes them.
+//! Metrics as text: a strict reader of what a daemon serves (OpenMetrics 1.0 and the text format 0.0.4, as far as meshd
+//! uses them), and of the tables that document it. It shares nothing with the code that writes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -33,9 +33,14 @@ impl Scrape {
     /// # Errors
     /// The first line that breaks a rule, and which.
     pub fn read(text: &str) -> Result<Self, String> {
-        let body = text
-            .strip_suffix("# EOF\n")
-            .ok_or("no `# EOF` at the end")?;
+        // OpenMetrics describes a counter without the end of its name; the format before with it, and marks no end.
+        let (body, is_open) = match text.strip_suffix("# EOF\n") {
+            Some(body) => (body, true),
+            None => (text, false),
+        };
+        if !body.ends_with('\n') {
+            return Err("the last line has no end".to_owned());
+        }
         let mut scrape = Self::default();
         let (mut help, mut open) = (None, None);
         for line in body.lines() {
@@ -51,7 +56,11 @@ impl Scrape {
                     .take()
                     .filter(|(of, _)| *of == family)
                     .ok_or_else(|| wrong("no help before it"))?;
-                open = Some(scrape.family(family, kind, help).map_err(wrong)?);
+                let name = match (kind, is_open) {
+                    ("counter", true) => format!("{family}_total"),
+                    _ => family.to_owned(),
+                };
+                open = Some(scrape.family(name, kind, help).map_err(wrong)?);
             } else {
                 let name = open
                     .as_ref()
@@ -89,12 +98,13 @@ impl Scrape {
         fell.map(|(key, _)| key).collect()
     }
 
-    fn family(&mut self, family: &str, kind: &str, help: &str) -> Result<String, &'static str> {
-        let name = match kind {
-            "counter" => format!("{family}_total"),
-            "gauge" => family.to_owned(),
+    fn family(&mut self, name: String, kind: &str, help: &str) -> Result<String, &'static str> {
+        match kind {
+            "counter" if name.ends_with("_total") => {}
+            "gauge" if !name.ends_with("_total") => {}
+            "counter" | "gauge" => return Err("a kind that its name does not say"),
             _ => return Err("neither counter nor gauge"),
-        };
+        }
         let described = Described {
             kind: kind.into(),
             help: help.into(),

@@ -6,11 +6,11 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use exposition::Listener;
 use exposition::http::{self, Terms};
+use exposition::{Format, Listener};
 use hyper_util::service::TowerToHyperService;
 use serde::de::DeserializeOwned;
 use std::convert::Infallible;
@@ -53,7 +53,11 @@ pub async fn serve_metrics<Q: Question>(listener: Option<Listener>, desk: Desk<Q
     };
     let scrape = move || {
         let desk = desk.clone();
-        async move { desk.ask(Q::metrics).await.ok()?.ok() }
+        async move {
+            let mut page = desk.ask(Q::metrics).await.ok()?.ok()?;
+            exposition::process::put(&mut page);
+            Some(page)
+        }
     };
     listener.serve(scrape).await
 }
@@ -76,11 +80,17 @@ pub fn form<T: DeserializeOwned + Default>(body: Body) -> Result<T, Refused> {
     })
 }
 
-async fn metrics<Q: Question>(State(desk): State<Desk<Q>>) -> Result<impl IntoResponse, Refused> {
-    let page = desk.ask(Q::metrics).await??;
+async fn metrics<Q: Question>(
+    State(desk): State<Desk<Q>>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Refused> {
+    let accept = headers.get(header::ACCEPT);
+    let format = Format::accepted(accept.and_then(|it| it.to_str().ok()));
+    let mut page = desk.ask(Q::metrics).await??;
+    exposition::process::put(&mut page);
     Ok((
-        [(header::CONTENT_TYPE, exposition::CONTENT_TYPE)],
-        page.text(),
+        [(header::CONTENT_TYPE, format.content_type())],
+        page.text(format),
     ))
 }
 

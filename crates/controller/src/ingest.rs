@@ -154,7 +154,7 @@ impl Ingest<'_> {
                 segment,
                 epoch,
                 phase,
-            } => self.ack(id, name, (segment, epoch), phase),
+            } => self.ack(id, name, (segment, epoch), phase, now),
             ToController::Whole => self.whole(id, now),
             ToController::Report {
                 segment,
@@ -422,6 +422,7 @@ impl Ingest<'_> {
         name: &NodeName,
         (segment, epoch): (SegmentId, Epoch),
         phase: Phase,
+        now: Now,
     ) {
         // A node that was taken out has not heard of it yet.
         let Some(own) = self.own(name, segment) else {
@@ -443,6 +444,9 @@ impl Ingest<'_> {
         };
         if news && before != Some(&(epoch, phase)) {
             live.acked.insert(segment, (epoch, phase));
+            if let Some(segment) = self.segments.find_mut(segment) {
+                segment.followed_by_one_more(epoch, now);
+            }
             self.output.touch();
         }
     }

@@ -76,7 +76,7 @@ mod view;
 
 pub use log::{Log, LogError};
 pub use mesh::EnrolmentMode;
-pub use open::{Config, Controller, Keys, OpenError};
+pub use open::{Config, Controller, Keys, OpenError, rehearse};
 pub use serve::{Remote, ServeError};
 pub use setup::{SegmentSetup, StartError};
 

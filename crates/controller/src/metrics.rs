@@ -2,14 +2,16 @@
 //! Counts nothing itself.
 
 use crate::clock::Now;
+use crate::connections::Report;
 use crate::counts::{Counts, refused};
 use crate::intake::Waiting;
 use crate::segment::Segment;
-use crate::view::View;
+use crate::view::{View, control};
 use epoch::authority::Span;
 use exposition::{Page, Tally};
 use std::time::Duration;
-use wire::admin::NodeState;
+use wire::admin::{Control, NodeState};
+use wire::message::NodeFaultKind;
 
 exposition::metrics! {
     /// The version that runs; always 1
@@ -26,8 +28,14 @@ exposition::metrics! {
     DECISIONS: Counter = "meshd_policy_decisions_total" by "decision";
     /// Members whose removal the sanity floor holds back until an operator confirms it
     HELD: Gauge = "meshd_removals_held" in segment;
+    /// Connected members that have not said, 15 s after the epoch in force began, that it is in force there
+    BEHIND: Gauge = "meshd_members_behind" in segment;
+    /// Time from the beginning of the epoch in force until the newest acknowledgement of it; 0 before the first
+    FOLLOWED: Gauge = "meshd_epoch_followed_seconds" in segment;
     /// Nodes with a place in the segment, by state
     NODES: Gauge = "meshd_nodes" by "state" in segment;
+    /// Connected nodes that report a fault, by what it concerns
+    NODE_FAULTS: Gauge = "meshd_node_faults" by "kind";
     /// Evidence that nodes sent, by what became of it
     EVIDENCE: Counter = "meshd_evidence_total" by "result";
     /// Connections of the control channel that hold memory, by how far they have come
@@ -62,6 +70,13 @@ pub(crate) fn page(view: &View<'_>, counts: &Counts, held: Held, now: Now) -> Pa
     let segments: Vec<&Segment> = view.segments.iter().collect();
     let name = |it: &Segment| it.name().as_str().to_owned();
     page.put_in(HELD, &segments, |it| (it.name().as_str(), it.held().len()));
+    page.put_in(BEHIND, &segments, |it| {
+        (it.name().as_str(), view.members_behind(it, now).count())
+    });
+    page.put_in(FOLLOWED, &segments, |it| {
+        let followed = it.followed().unwrap_or_default();
+        (it.name().as_str(), followed.as_secs_f64())
+    });
     let states: Vec<_> = segments
         .iter()
         .map(|it| (name(it), states(view, it)))
@@ -69,6 +84,7 @@ pub(crate) fn page(view: &View<'_>, counts: &Counts, held: Held, now: Now) -> Pa
     page.put_each_in(NODES, &states, |(name, states)| {
         (name, states.iter().map(|(it, n)| (word(it), n)))
     });
+    page.put_each(NODE_FAULTS, node_faults(view, now));
     let evidence = counts.evidence.iter();
     page.put_each(EVIDENCE, evidence.map(|(it, n)| (it.name(), n)));
     put_connections(view, held, &mut page);
@@ -76,6 +92,22 @@ pub(crate) fn page(view: &View<'_>, counts: &Counts, held: Held, now: Now) -> Pa
     page.put(LOG_WRITABLE, view.journal.is_writable());
     page.put(ALARMS, view.alarms(now).len());
     page
+}
+
+/// Connected nodes by the kinds of their faults: those of the wire, and their interfaces.
+fn node_faults(view: &View<'_>, now: Now) -> [(&'static str, usize); 3] {
+    let names = view.fleet().nodes().keys();
+    let live = names.filter_map(|name| view.connections.live(name));
+    let live = live.filter(|live| control(Some(live), now) == Control::Connected);
+    let mut counts = [("benchmark", 0), ("state", 0), ("interface", 0)];
+    for live in live {
+        let has = |kind| live.condition.iter().any(|it| it.kind == kind);
+        let of_interface = |it: &Report| !it.interface.faults.is_empty();
+        counts[0].1 += usize::from(has(NodeFaultKind::Benchmark));
+        counts[1].1 += usize::from(has(NodeFaultKind::State));
+        counts[2].1 += usize::from(live.reports.values().any(of_interface));
+    }
+    counts
 }
 
 fn put_epoch(view: &View<'_>, counts: &Counts, page: &mut Page, now: Now) {

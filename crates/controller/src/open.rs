@@ -178,48 +178,19 @@ impl Controller {
         admin: UnixListener,
         bound: Bound,
     ) -> Result<Self, OpenError> {
-        let (controller, authority) = (keys.connection, keys.authority);
+        let controller = keys.connection;
         config.check()?;
         check_state_dir(&config.state_dir)?;
-        let path = log::path_in(&config.state_dir);
-        // A change of the authority that was cut short has left the next key: the log says whether it is in force.
-        let next = next_key::read_next::<AuthoritySecret>(&path);
-        let next_id = next.as_ref().map(AuthoritySecret::public);
-        let trusted: Vec<AuthorityId> = [Some(authority.public()), next_id, config.adopt_log]
-            .into_iter()
-            .flatten()
-            .collect();
-        let opened = if config.founding {
-            Log::open(&path, keys.log, &trusted)
-        } else {
-            Log::resume(&path, keys.log, &trusted)
-        };
-        let opened = opened.map_err(|source| OpenError::Log { path, source })?;
+        let (opened, authority) = open_log(&config, keys.log, keys.authority)?;
         let Opened { log, fleet, epochs } = opened;
-        let next = next.filter(|next| fleet.authority() == Some(next.public()));
-        let authority = next.unwrap_or(authority);
-        log.settle_authority(authority.public());
-        if config.adopt_log.is_some() && fleet.authority() == Some(authority.public()) {
-            tracing::warn!(
-                "`adopt_log` has served its purpose: remove it, it still trusts the old key"
-            );
-        }
         let listener = Listener::on(bound, &controller).map_err(listen_error)?;
         let metrics = config.metrics_listen;
         let metrics = metrics.map(|at| exposition::Listener::open(at, config.clients));
-        let setup = Setup {
-            advertise: advertise(&config, &listener),
-            segments: config.segments,
-            controller: controller.public(),
-            authority,
-            enrolment: config.enrolment,
-            boot_id: clock::boot_id(),
-            log_name: config.log_name,
-            keep_evidence: config.keep_evidence,
-        };
+        let advertise = advertise(&config, &listener);
+        let (clients, path) = (config.clients, config.status_file.clone());
+        let setup = setup(config, (controller.public(), authority), advertise);
         let now = Now::read();
         let engine = Engine::start(setup, log, fleet, epochs, now)?;
-        let path = config.status_file;
         if let Err(source) = status_file::write(&path, &engine.status(now)) {
             return Err(OpenError::StatusFile { path, source });
         }
@@ -231,7 +202,7 @@ impl Controller {
             listener,
             admin,
             metrics,
-            clients: config.clients,
+            clients,
             status_file: path,
         })
     }
@@ -242,6 +213,70 @@ impl Controller {
     /// When the system does not say.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+}
+
+/// Does all that a start does with the event log in `config.state_dir`, which has to be a copy: an engine starts on it,
+/// and ends at once. No address is taken, and no other file is written.
+///
+/// # Errors
+/// [`OpenError`], with which a start would end.
+pub fn rehearse(config: Config, keys: Keys) -> Result<(), OpenError> {
+    config.check()?;
+    let (opened, authority) = open_log(&config, keys.log, keys.authority)?;
+    let Opened { log, fleet, epochs } = opened;
+    let advertise = config.advertise.iter().map(HostPort::to_string).collect();
+    let setup = setup(config, (keys.connection.public(), authority), advertise);
+    Engine::start(setup, log, fleet, epochs, Now::read())?;
+    Ok(())
+}
+
+/// The event log, and the authority's key that is in force by it.
+fn open_log(
+    config: &Config,
+    key: LogSecret,
+    authority: AuthoritySecret,
+) -> Result<(Opened, AuthoritySecret), OpenError> {
+    let path = log::path_in(&config.state_dir);
+    // A change of the authority that was cut short has left the next key: the log says whether it is in force.
+    let next = next_key::read_next::<AuthoritySecret>(&path);
+    let next_id = next.as_ref().map(AuthoritySecret::public);
+    let trusted: Vec<AuthorityId> = [Some(authority.public()), next_id, config.adopt_log]
+        .into_iter()
+        .flatten()
+        .collect();
+    let opened = if config.founding {
+        Log::open(&path, key, &trusted)
+    } else {
+        Log::resume(&path, key, &trusted)
+    };
+    let opened = opened.map_err(|source| OpenError::Log { path, source })?;
+    let in_force = opened.fleet.authority();
+    let next = next.filter(|next| in_force == Some(next.public()));
+    let authority = next.unwrap_or(authority);
+    opened.log.settle_authority(authority.public());
+    if config.adopt_log.is_some() && in_force == Some(authority.public()) {
+        tracing::warn!(
+            "`adopt_log` has served its purpose: remove it, it still trusts the old key"
+        );
+    }
+    Ok((opened, authority))
+}
+
+fn setup(
+    config: Config,
+    (controller, authority): (keys::ControllerId, AuthoritySecret),
+    advertise: Vec<String>,
+) -> Setup {
+    Setup {
+        advertise,
+        segments: config.segments,
+        controller,
+        authority,
+        enrolment: config.enrolment,
+        boot_id: clock::boot_id(),
+        log_name: config.log_name,
+        keep_evidence: config.keep_evidence,
     }
 }
 

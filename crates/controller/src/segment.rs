@@ -54,6 +54,8 @@ pub(crate) struct Segment {
     watch: Watch,
     /// Until then it is not decided between epochs what follows from those that fail.
     decides_after: Duration,
+    /// How long after the beginning of an epoch the newest node followed it.
+    followed: Option<(Epoch, Duration)>,
 }
 
 /// The properties of a segment, before it has a history.
@@ -120,6 +122,7 @@ impl Segment {
             joins_rest_until: Duration::ZERO,
             watch: Watch::new(),
             decides_after: Duration::ZERO,
+            followed: None,
         }
     }
 
@@ -187,6 +190,19 @@ impl Segment {
     /// The epoch in force.
     pub(crate) fn in_force(&self) -> Option<&Span> {
         self.authority.in_force()
+    }
+
+    /// One more node says that an epoch is in force there.
+    pub(crate) fn followed_by_one_more(&mut self, epoch: Epoch, now: Now) {
+        if let Some(span) = self.in_force().filter(|it| it.epoch == epoch) {
+            self.followed = Some((epoch, now.boot.saturating_sub(span.activates)));
+        }
+    }
+
+    /// How long after its beginning the newest node said that the epoch in force is in force there.
+    pub(crate) fn followed(&self) -> Option<Duration> {
+        let followed = self.followed.filter(|(of, _)| *of == self.current());
+        followed.map(|(_, after)| after)
     }
 
     /// The epoch on its way.

@@ -9,7 +9,8 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`metric`] | the declaration |
-//! | [`page`] | values, and the OpenMetrics text |
+//! | [`page`] | values, and the text of either format |
+//! | [`process`] | metrics of the process itself |
 //! | [`tally`] | counts by label value |
 //! | [`listener`] | HTTP on TCP: `GET /metrics` and nothing else |
 //! | [`http`], `places` | an HTTP server that idle clients cannot use up, for the admin socket too |
@@ -20,11 +21,12 @@ pub mod http;
 pub mod listener;
 pub mod metric;
 pub mod page;
+pub mod process;
 pub mod tally;
 
 mod places;
 
 pub use listener::Listener;
 pub use metric::{Kind, Metric};
-pub use page::{CONTENT_TYPE, Page, Sample, Value};
+pub use page::{Format, Page, Sample, Value};
 pub use tally::Tally;

@@ -5,10 +5,10 @@
 //! Never a reason not to start: an address that is taken, or that this machine has not yet, is waited for.
 
 use crate::http::{self, Terms};
-use crate::page::{CONTENT_TYPE, Page};
+use crate::page::{Format, Page};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE as TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use std::convert::Infallible;
@@ -79,9 +79,14 @@ impl Listener {
             async move {
                 let response = match refusal(request.method(), request.uri().path()) {
                     Some(status) => plain(status),
-                    None => scrape()
-                        .await
-                        .map_or_else(|| plain(StatusCode::SERVICE_UNAVAILABLE), answer),
+                    None => {
+                        let accept = request.headers().get(ACCEPT);
+                        let format = Format::accepted(accept.and_then(|it| it.to_str().ok()));
+                        match scrape().await {
+                            Some(page) => answer(page, format),
+                            None => plain(StatusCode::SERVICE_UNAVAILABLE),
+                        }
+                    }
                 };
                 Ok::<_, Infallible>(response)
             }
@@ -115,10 +120,13 @@ fn refusal(method: &Method, path: &str) -> Option<StatusCode> {
     }
 }
 
-fn answer(page: Page) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(page.text()));
+fn answer(page: Page, format: Format) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(page.text(format)));
     let headers = response.headers_mut();
-    headers.insert(TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static(format.content_type()),
+    );
     response
 }
 
@@ -130,7 +138,10 @@ fn plain(status: StatusCode) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(words));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     if status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(ALLOW, HeaderValue::from_static("GET"));
     }

@@ -39,7 +39,7 @@ impl Metric {
     /// and on nothing else.
     pub fn is_well_named(&self) -> bool {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-        self.name.starts_with(PREFIX)
+        PREFIXES.iter().any(|prefix| self.name.starts_with(prefix))
             && self.name.bytes().all(plain)
             && self.name.ends_with(TOTAL) == (self.kind == Kind::Counter)
     }
@@ -82,7 +82,8 @@ macro_rules! metrics {
     (@in) => { false };
 }
 
-const PREFIX: &str = "meshd_";
+/// Ours, and that of what every client library of Prometheus says of its process.
+const PREFIXES: [&str; 2] = ["meshd_", "process_"];
 /// The end of a counter's name (OpenMetrics 1.0, section 5.1).
 pub(crate) const TOTAL: &str = "_total";
 

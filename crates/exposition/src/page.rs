@@ -1,4 +1,4 @@
-//! The answer to one scrape: values in the order of their declaration, and the OpenMetrics text.
+//! The answer to one scrape: values in the order of their declaration, as text in the format that the scraper reads.
 
 use crate::metric::{Kind, Metric, TOTAL};
 use prometheus_client::collector::Collector;
@@ -7,8 +7,44 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use std::fmt;
 
-/// The media type of [`Page::text`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How a page is written out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// The text format of Prometheus, version 0.0.4, which everything reads.
+    Plain,
+}
+
+impl Format {
+    /// The format for a request with this `Accept` header: OpenMetrics for those who name it without refusing it,
+    /// else the one that everything reads.
+    pub fn accepted(accept: Option<&str>) -> Self {
+        let names = |range: &str| {
+            let mut parts = range.split(';').map(str::trim);
+            let is_it = parts.next() == Some("application/openmetrics-text");
+            let is_refused = parts.any(|it| it.strip_prefix("q=").is_some_and(is_zero));
+            is_it && !is_refused
+        };
+        if accept.is_some_and(|accept| accept.split(',').any(names)) {
+            Self::OpenMetrics
+        } else {
+            Self::Plain
+        }
+    }
+
+    /// The media type.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+fn is_zero(weight: &str) -> bool {
+    weight.parse::<f32>().is_ok_and(|weight| weight == 0.0)
+}
 
 /// Metrics with their values at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -116,15 +152,39 @@ impl Page {
             .map(|(metric, samples)| (metric, samples.as_slice()))
     }
 
-    /// The page as [`CONTENT_TYPE`].
-    pub fn text(self) -> String {
+    /// The page in a format.
+    pub fn text(self, format: Format) -> String {
+        let counters: Vec<&'static str> = self
+            .families
+            .iter()
+            .filter_map(|(metric, _)| metric.name.strip_suffix(TOTAL))
+            .collect();
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry)
             .expect("a string takes whatever is written");
-        text
+        match format {
+            Format::OpenMetrics => text,
+            Format::Plain => plain(&text, &counters),
+        }
     }
+}
+
+/// OpenMetrics in the older format, where the description of a counter has its whole name, and nothing marks the end.
+fn plain(text: &str, counters: &[&str]) -> String {
+    let mut plain = String::with_capacity(text.len() + counters.len() * 2 * TOTAL.len());
+    for line in text.lines().filter(|line| *line != "# EOF") {
+        let described = ["# HELP ", "# TYPE "].into_iter().find_map(|head| {
+            let (name, rest) = line.strip_prefix(head)?.split_once(' ')?;
+            counters.contains(&name).then_some((head, name, rest))
+        });
+        match described {
+            Some((head, name, rest)) => plain.extend([head, name, TOTAL, " ", rest, "\n"]),
+            None => plain.extend([line, "\n"]),
+        }
+    }
+    plain
 }
 
 impl Collector for Page {
@@ -231,7 +291,7 @@ mod tests {
         let made: Vec<Metric> = page.families().map(|(metric, _)| *metric).collect();
         assert_eq!(made, ALL);
         assert_eq!(
-            page.text(),
+            page.clone().text(Format::OpenMetrics),
             "# HELP meshd_things Things, by kind\n\
              # TYPE meshd_things counter\n\
              meshd_things_total{kind=\"odd\"} 3\n\
@@ -254,12 +314,53 @@ mod tests {
              meshd_peers{segment=\"train\",state=\"down\"} 0\n\
              # EOF\n"
         );
+        let plain = page.text(Format::Plain);
+        assert!(
+            plain.starts_with(
+                "# HELP meshd_things_total Things, by kind\n\
+                 # TYPE meshd_things_total counter\n\
+                 meshd_things_total{kind=\"odd\"} 3\n"
+            ),
+            "{plain}"
+        );
+        assert!(
+            plain.contains("# TYPE meshd_on gauge\nmeshd_on 1\n"),
+            "{plain}"
+        );
+        assert!(plain.ends_with("state=\"down\"} 0\n"), "{plain}");
+    }
+
+    #[test]
+    fn a_scraper_gets_the_format_that_it_asks_for() {
+        // Prometheus 2.53 and 3.5, curl, and those who do not say.
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;\
+                          q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        for (accept, format) in [
+            (Some(prometheus), Format::OpenMetrics),
+            (
+                Some("text/plain, application/openmetrics-text; version=1.0.0"),
+                Format::OpenMetrics,
+            ),
+            (Some("*/*"), Format::Plain),
+            (Some("text/plain;version=0.0.4"), Format::Plain),
+            (
+                Some("application/openmetrics-text;q=0.0, */*"),
+                Format::Plain,
+            ),
+            (Some("application/openmetrics-texts"), Format::Plain),
+            (None, Format::Plain),
+        ] {
+            assert_eq!(Format::accepted(accept), format, "{accept:?}");
+        }
     }
 
     #[test]
     fn a_count_beyond_what_a_gauge_holds_stays_at_its_end() {
         let mut page = Page::default();
         page.put(ON, u64::MAX);
-        assert!(page.text().contains("meshd_on 9223372036854775807\n"));
+        assert!(
+            page.text(Format::Plain)
+                .contains("meshd_on 9223372036854775807\n")
+        );
     }
 }

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use exposition::{CONTENT_TYPE, Listener, Page};
+use exposition::{Format, Listener, Page};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -59,11 +59,24 @@ async fn a_scraper_gets_the_page_and_the_connection_ends() {
     let (head, body) = reply.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     assert!(
-        head.contains(&format!("content-type: {CONTENT_TYPE}\r\n")),
+        head.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"),
         "{head}"
     );
     assert!(head.contains("connection: close"), "{head}");
-    assert_eq!(body, page().await.unwrap().text());
+    assert_eq!(body, page().await.unwrap().text(Format::Plain));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scraper_that_asks_for_openmetrics_gets_it() {
+    let request =
+        "GET /metrics HTTP/1.1\r\nhost: x\r\naccept: application/openmetrics-text\r\n\r\n";
+    let reply = heard(say(serving(), request).await).await;
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.contains("content-type: application/openmetrics-text; version=1.0.0;"),
+        "{head}"
+    );
+    assert_eq!(body, page().await.unwrap().text(Format::OpenMetrics));
 }
 
 #[tokio::test(start_paused = true)]

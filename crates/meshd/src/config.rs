@@ -434,7 +434,10 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
     let advertise_routes = offered(settings.advertise_routes.as_deref())?;
     let emit_seconds = settings.emit_seconds.unwrap_or(30);
     if emit_seconds == 0 {
-        return Err(wrong("emit_seconds", "must be at least 1"));
+        return Err(wrong(
+            "emit_seconds",
+            "0 is less than 1: give seconds between two runs",
+        ));
     }
     let probe_seconds = settings.probe_seconds.unwrap_or(10);
     let data_threads = settings.data_threads.unwrap_or_else(|| {
@@ -632,12 +635,13 @@ fn emitter(settings: &Settings) -> Result<Emitter, ConfigError> {
             if argv.is_empty() {
                 return Err(wrong(
                     "benchmark_command",
-                    "the command emitter needs a program",
+                    "not set, and `emitter` is \"command\": name the program and its arguments, or choose another emitter",
                 ));
             }
             let limit = settings.benchmark_timeout_seconds.unwrap_or(300);
             if limit == 0 {
-                return Err(wrong("benchmark_timeout_seconds", "must be at least 1"));
+                let why = "0 is less than 1: give the seconds that a run may take";
+                return Err(wrong("benchmark_timeout_seconds", why));
             }
             let user = settings.benchmark_user.as_deref();
             let user = user.map(BenchmarkUser::find).transpose();
@@ -652,13 +656,18 @@ fn emitter(settings: &Settings) -> Result<Emitter, ConfigError> {
             let path = settings.benchmark_file.clone();
             Emitter::File {
                 path: path
-                    .ok_or_else(|| wrong("benchmark_file", "the file emitter needs a path"))?,
+                    .ok_or_else(|| wrong("benchmark_file", "not set, and `emitter` is \"file\": name the file, or choose another emitter"))?,
                 reading: reading(settings)?,
             }
         }
         Kind::Directory => {
             let path = settings.benchmark_directory.clone();
-            let missing = || wrong("benchmark_directory", "the directory emitter needs a path");
+            let missing = || {
+                wrong(
+                    "benchmark_directory",
+                    "not set, and `emitter` is \"directory\": name the folder, or choose another emitter",
+                )
+            };
             Emitter::Directory {
                 path: path.ok_or_else(missing)?,
                 reading: reading(settings)?,
@@ -807,9 +816,10 @@ fn choice<T: Copy>(
             .collect::<Vec<_>>()
             .join(", ")
     };
-    found
-        .map(|(_, value)| *value)
-        .ok_or_else(|| wrong(setting, format!("not one of: {}", names())))
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let text = text.unwrap_or_default();
+        wrong(setting, format!("`{text}` is not one of: {}", names()))
+    })
 }
 
 fn wrong(setting: &'static str, why: impl Into<String>) -> ConfigError {
@@ -954,7 +964,7 @@ mod tests {
             ),
             (
                 "role = \"node\"\nemitter = \"magic\"",
-                "`emitter`: not one of: none, mock, command, file, directory",
+                "`emitter`: `magic` is not one of: none, mock, command, file, directory",
             ),
             ("role = \"node\"\nemitter = \"file\"", "`benchmark_file`"),
             ("role = \"node\"\nname = \"Node A\"", "`name`"),

@@ -153,6 +153,70 @@ pub fn node(state: &StateDir) -> Result<(NodeSecret, WgSecret), FoundingError> {
     Ok((identity, wireguard(state, WIREGUARD)?))
 }
 
+/// The keys of the controller whose state this is; `None`: a mesh is still to be founded here. Changes nothing.
+///
+/// # Errors
+/// All faults for which [`controller`] would refuse the state.
+pub fn look_at_controller(
+    path: &Path,
+    adopts: bool,
+) -> Result<Option<controller::Keys>, Vec<FoundingError>> {
+    let state = StateDir::look(path);
+    let is_there = |name: &str| state.file(name).symlink_metadata().is_ok();
+    if is_there(FOUNDING) || !MESH.iter().any(|name| is_there(name)) {
+        return Ok(None);
+    }
+    let mut faults: Vec<FoundingError> = loss(&state, adopts).into_iter().collect();
+    let mut keep = |fault: StateDirError| faults.push(fault.into());
+    let connection = state.existing_key((CONNECTION, RESTORE_MESH), ControllerSecret::from_base64);
+    let connection = connection.map_err(&mut keep).ok().flatten();
+    let authority = state.existing_key((AUTHORITY, RESTORE_MESH), AuthoritySecret::from_base64);
+    let authority = authority.map_err(&mut keep).ok().flatten();
+    let log = state.existing_key((LOG, RESTORE_MESH), LogSecret::from_base64);
+    let log = log.map_err(&mut keep).ok().flatten();
+    match (connection, authority, log) {
+        (Some(connection), Some(authority), Some(log)) if faults.is_empty() => {
+            Ok(Some(controller::Keys {
+                connection,
+                authority,
+                log,
+            }))
+        }
+        // A new authority's key is made at the start.
+        _ if faults.is_empty() => Ok(None),
+        _ => Err(faults),
+    }
+}
+
+/// The keys of the node whose state this is; `None`: the first start makes them. Changes nothing.
+///
+/// # Errors
+/// The fault for which [`node`] would refuse the state.
+pub fn look_at_node(path: &Path) -> Result<Option<(NodeSecret, WgSecret)>, FoundingError> {
+    let state = StateDir::look(path);
+    let identity = state.existing_key((IDENTITY, RESTORE_NODE), NodeSecret::from_base64)?;
+    let wireguard = state.existing_key((WIREGUARD, RESTORE_NODE), WgSecret::from_base64)?;
+    let enrolment = state.file(ENROLMENT);
+    match (identity, wireguard) {
+        (Some(identity), Some(wireguard)) => Ok(Some((identity, wireguard))),
+        (identity, _) if enrolment.exists() => {
+            let missing = if identity.is_none() {
+                IDENTITY
+            } else {
+                WIREGUARD
+            };
+            let key = state.file(missing);
+            Err(FoundingError::Key { key, enrolment })
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The files of a controller's mesh: a start needs them together.
+pub fn mesh_files() -> impl Iterator<Item = &'static str> {
+    MESH.into_iter()
+}
+
 /// The WireGuard key in a file of this name, which is made if there is none.
 ///
 /// # Errors

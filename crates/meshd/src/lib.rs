@@ -7,9 +7,11 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+pub mod check;
 pub mod config;
 pub mod descriptors;
 pub mod founding;
+pub mod init;
 pub mod logging;
 pub mod ports;
 pub mod private;

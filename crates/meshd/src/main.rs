@@ -4,16 +4,18 @@
 //! |---|---|
 //! | 0 | stopped as asked |
 //! | 1 | failed while running |
-//! | 2 | could not start, and will not be able to: settings, rights, state; nothing is left behind |
+//! | 2 | could not start, and will not be able to: settings, rights, state; nothing is left behind. `--check` has found errors |
 //! | 3 | could not start, but may be able to later: an address that it needs is taken, or not there yet |
 //! | 4 | was asked to stop, and something did not let go in time: ended by force |
 
 #![forbid(unsafe_code)]
 
 use anyhow::anyhow;
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use meshd::check;
 use meshd::config::{self, RoleConfig};
 use meshd::descriptors::Descriptors;
+use meshd::init::{self, Init};
 use meshd::reload::{self, Reload};
 use meshd::settings::Settings;
 use meshd::signals::{self, Leftover, Told};
@@ -21,6 +23,7 @@ use meshd::state_dir::StateDir;
 use meshd::stderr::StandardError;
 use meshd::{founding, logging, ports, socket};
 use node::rights::{self, Keep};
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,7 +41,7 @@ struct Cli {
     /// Settings file (TOML)
     #[arg(long, env = "MESHD_CONFIG")]
     config: Option<PathBuf>,
-    /// Check the settings and exit
+    /// Say everything that a start would find, and exit: 0 without errors, 2 with some
     #[arg(long)]
     check: bool,
     /// Controller: found a new mesh where the old one is lost, and set aside what is left of it; give it by
@@ -47,6 +50,16 @@ struct Cli {
     new_mesh: bool,
     #[command(flatten)]
     settings: Settings,
+    #[command(subcommand)]
+    instead: Option<Instead>,
+}
+
+/// Work that is done instead of a daemon's.
+#[derive(Subcommand)]
+enum Instead {
+    /// Write a commented configuration that works, and say the next step
+    #[command(subcommand)]
+    Init(Init),
 }
 
 fn main() -> ExitCode {
@@ -78,7 +91,11 @@ fn may_pass(error: &anyhow::Error) -> bool {
 
 fn command_line(stderr: &StandardError) -> anyhow::Result<ExitCode> {
     match Cli::try_parse() {
-        Ok(cli) => start(cli, stderr),
+        Ok(cli) => match &cli.instead {
+            Some(Instead::Init(wanted)) => initialize(&cli, wanted),
+            None if cli.check => Ok(check(cli, stderr)),
+            None => start(cli, stderr),
+        },
         Err(error) if error.use_stderr() => {
             stderr.say(error.render());
             Ok(ExitCode::from(NEVER))
@@ -88,6 +105,32 @@ fn command_line(stderr: &StandardError) -> anyhow::Result<ExitCode> {
             let _ = help.print();
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+fn initialize(cli: &Cli, wanted: &Init) -> anyhow::Result<ExitCode> {
+    if cli.check || cli.new_mesh || cli.settings != Settings::default() {
+        return Err(anyhow!(
+            "`meshd init` writes a file, and takes its own flags behind it alone: `meshd init node --help` lists them; \
+             unset variables MESHD_*"
+        ));
+    }
+    let said = init::run(wanted)?;
+    // A reader who has gone away has read enough.
+    let _ = std::io::stdout().write_all(said.as_bytes());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says everything that a start would find, and starts nothing.
+fn check(cli: Cli, stderr: &StandardError) -> ExitCode {
+    let found = check::everything(cli.settings, cli.config, cli.new_mesh);
+    for line in found.lines() {
+        stderr.say(format_args!("meshd: {line}"));
+    }
+    if found.errors.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(NEVER)
     }
 }
 
@@ -109,10 +152,6 @@ fn start(cli: Cli, stderr: &StandardError) -> anyhow::Result<ExitCode> {
     let config = config::resolve(settings)?;
     if cli.new_mesh && matches!(config.role, RoleConfig::Node(_)) {
         return Err(anyhow!("--new-mesh is for a controller: remove it"));
-    }
-    if cli.check {
-        stderr.say("meshd: the settings are good");
-        return Ok(ExitCode::SUCCESS);
     }
     let remote = Arc::new(OnceLock::new());
     let change_filter = logging::install(format, filter, stderr);

@@ -96,6 +96,20 @@ macro_rules! settings {
                 }
             }
 
+            /// Forgets a setting; whether it was given.
+            pub fn clear(&mut self, name: &str) -> bool {
+                match name {
+                    $(stringify!($name) => self.$name.take().is_some(),)*
+                    "segment" => self.segment.take().is_some(),
+                    _ => false,
+                }
+            }
+
+            /// The names of all settings.
+            pub fn names() -> impl Iterator<Item = &'static str> {
+                [$(stringify!($name),)* "segment"].into_iter()
+            }
+
             /// The first setting that does not belong to `role`.
             pub fn misplaced(&self, role: Role) -> Option<&'static str> {
                 let given = [$((stringify!($name), Owner::$role, self.$name.is_some())),*];

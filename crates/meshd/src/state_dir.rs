@@ -43,7 +43,8 @@ pub enum StateDirError {
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: File,
+    /// `None`: it is only looked at.
+    _lock: Option<File>,
 }
 
 impl StateDir {
@@ -78,11 +79,51 @@ impl StateDir {
         match file.try_lock() {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
-                _lock: file,
+                _lock: Some(file),
             }),
             Err(std::fs::TryLockError::WouldBlock) => Err(StateDirError::Locked(path.to_owned())),
             Err(std::fs::TryLockError::Error(source)) => Err(io("lock", &lock)(source)),
         }
+    }
+
+    /// A directory that is there, to be looked at: it is not locked, and its files are held against no rule.
+    pub fn look(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            _lock: None,
+        }
+    }
+
+    /// The faults for which [`Self::open`] would refuse the directory, all of them. Changes nothing.
+    pub fn faults(path: &Path) -> Vec<StateDirError> {
+        let owners = match Owners::of_process().check_directory(path) {
+            Ok(owners) => owners,
+            Err(fault) => return vec![fault.into()],
+        };
+        let entries = match std::fs::read_dir(path) {
+            Ok(entries) => entries,
+            Err(source) => {
+                let (what, path) = ("list", path.to_owned());
+                return vec![StateDirError::Io { what, path, source }];
+            }
+        };
+        let held = entries
+            .flatten()
+            .filter(|entry| is_held(&entry.file_name().to_string_lossy()));
+        let faults = held.filter_map(|entry| owners.check_file(&entry.path()).err());
+        faults.map(StateDirError::from).collect()
+    }
+
+    /// Whether a daemon has locked a directory that is there.
+    pub fn is_locked(path: &Path) -> bool {
+        // Opened for reading alone, and let go at once.
+        let lock = File::open(path.join("lock"));
+        lock.is_ok_and(|lock| {
+            matches!(
+                lock.try_lock_shared(),
+                Err(std::fs::TryLockError::WouldBlock)
+            )
+        })
     }
 
     /// The directory.
@@ -107,27 +148,41 @@ impl StateDir {
         expose: impl Fn(&K) -> Zeroizing<String>,
         generate: impl FnOnce() -> K,
     ) -> Result<K, StateDirError> {
+        if let Some(key) = self.existing_key((name, way_out), parse)? {
+            return Ok(key);
+        }
+        let path = self.path.join(name);
+        let key = generate();
+        let written = write_private(&self.path, &path, expose(&key).as_bytes());
+        written.map_err(|source| StateDirError::Io {
+            what: "write",
+            path,
+            source,
+        })?;
+        Ok(key)
+    }
+
+    /// The secret in the file `name`, if there is one.
+    ///
+    /// # Errors
+    /// When the file is not a key, or cannot be read.
+    pub fn existing_key<K>(
+        &self,
+        (name, way_out): (&str, &'static str),
+        parse: impl Fn(&str) -> Result<K, keys::SecretParseError>,
+    ) -> Result<Option<K>, StateDirError> {
         let path = self.path.join(name);
         match std::fs::read(&path).map(Zeroizing::new) {
             Ok(bytes) => {
                 // Bytes that are no text are no key either.
                 let text = std::str::from_utf8(&bytes).unwrap_or_default();
-                parse(text).map_err(|source| StateDirError::Key {
+                parse(text).map(Some).map_err(|source| StateDirError::Key {
                     path,
                     way_out,
                     source,
                 })
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let key = generate();
-                let written = write_private(&self.path, &path, expose(&key).as_bytes());
-                written.map_err(|source| StateDirError::Io {
-                    what: "write",
-                    path,
-                    source,
-                })?;
-                Ok(key)
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(StateDirError::Io {
                 what: "read",
                 path,

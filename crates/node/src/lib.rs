@@ -19,6 +19,7 @@ mod announcement;
 mod attention;
 mod data;
 mod emitter;
+mod examine;
 mod export;
 mod guard;
 mod heard;
@@ -40,6 +41,7 @@ mod uapi;
 mod underlay;
 
 pub use emitter::{BenchmarkUser, Emitter, Reading, UserError};
+pub use examine::{Standing, examine};
 pub use harness::{Format, Labels};
 pub use io::firewall::FirewallMode;
 pub use io::interface::InterfaceError;

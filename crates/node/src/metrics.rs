@@ -50,6 +50,8 @@ exposition::metrics! {
     BYTES: Counter = "meshd_tunnel_bytes_total" by "direction" in segment;
     /// Handshakes that were completed
     HANDSHAKES: Counter = "meshd_tunnel_handshakes_total" in segment;
+    /// Age of the oldest session with a member, since its handshake; 0 without any
+    HANDSHAKE_AGE: Gauge = "meshd_oldest_handshake_seconds" in segment;
     /// Packets that were not carried, by reason
     DROPPED: Counter = "meshd_tunnel_dropped_packets_total" by "reason";
     /// Packets that each traffic rule has let in since the rules are in force, and those that the rules refused
@@ -99,6 +101,8 @@ struct InOne<'a> {
     condition: Condition,
     traffic: Traffic,
     handshakes: u64,
+    /// Of the oldest session.
+    handshake_age: Duration,
     /// By rule.
     passed: Vec<u64>,
     refused: u64,
@@ -126,6 +130,12 @@ pub(crate) fn page(
             condition: condition.clone(),
             traffic: data.traffic,
             handshakes: data.handshakes,
+            handshake_age: data
+                .peers
+                .iter()
+                .filter_map(|peer| peer.session_age)
+                .max()
+                .unwrap_or_default(),
             passed: data.passed.clone().unwrap_or_default(),
             refused: refused(&data.own_drops),
         }
@@ -262,6 +272,9 @@ impl Observed<'_> {
         let bytes = |it: &Traffic| [("sent", it.tx_bytes), ("received", it.rx_bytes)];
         page.put_each_in(BYTES, all, |it| (it.name, bytes(&it.traffic)));
         page.put_in(HANDSHAKES, all, |it| (it.name, it.handshakes));
+        page.put_in(HANDSHAKE_AGE, all, |it| {
+            (it.name, it.handshake_age.as_secs_f64())
+        });
         let drops = self.drops.iter();
         page.put_each(DROPPED, drops.map(|(reason, n)| (reason.name(), n)));
         page.put_each_in(RULES, all, |it| {
@@ -452,6 +465,7 @@ mod tests {
             },
             traffic: Traffic::default(),
             handshakes: 0,
+            handshake_age: Duration::ZERO,
             passed: Vec::new(),
             refused: 0,
         };
@@ -517,7 +531,7 @@ mod tests {
         first.passed = vec![5, 0];
         first.refused = 2;
         observed.segments.push(other);
-        let text = observed.page().text();
+        let text = observed.page().text(exposition::Format::OpenMetrics);
         let standing: Vec<_> = text
             .lines()
             .filter(|line| !line.starts_with('#') && !line.ends_with(" 0"))

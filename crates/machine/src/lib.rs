@@ -1,0 +1,20 @@
+//! Read-only looks at this machine, for `meshd --check` and `meshctl doctor`: nothing is changed, nothing is sent
+//! but a question to a name server, and nothing is left behind. Refuses to judge: that is for those who ask.
+//!
+//! | File | Holds |
+//! |---|---|
+//! | [`addresses`] | addresses of interfaces, and the one by which this machine leaves its network |
+//! | [`routes`] | the kernel's routes |
+//! | [`clock`] | whether something keeps the clock |
+//! | [`rights`] | capabilities and the TUN device |
+//! | [`programs`] | where a program is |
+//! | [`disk`] | room on a file system |
+//! | [`names`] | what a name server says |
+
+pub mod addresses;
+pub mod clock;
+pub mod disk;
+pub mod names;
+pub mod programs;
+pub mod rights;
+pub mod routes;

@@ -1,0 +1,334 @@
+//! A node: its enrolment, its interface and rights, its benchmark, and the ways to its controller.
+
+use super::Findings;
+use super::places::{self, Place};
+use crate::founding;
+use crate::settings::Settings;
+use controller::clock::Now;
+use machine::rights::{self, Right};
+use machine::{names, programs};
+use node::{Config, Emitter, FirewallMode, Mtu, Node, OpenError, Standing, TunError};
+use std::path::Path;
+use wire::HostPort;
+use wire::host_port::Host;
+
+pub(super) fn look(place: &Place, config: &Config, settings: &Settings, found: &mut Findings) {
+    enrolment(place, config, found);
+    // Let go at once.
+    if let Err(error) = Node::bind(config.listen_port) {
+        place.cannot_bind("listen_port", &error, found);
+    }
+    places::metrics(config.metrics_listen, place, found);
+    advertised(config, found);
+    controllers(config, found);
+    interface(place, config, found);
+    benchmark(config, settings, found);
+}
+
+fn enrolment(place: &Place, config: &Config, found: &mut Findings) {
+    let mut standing = Standing::New;
+    if place.has_state {
+        match founding::look_at_node(&place.state_dir) {
+            Err(fault) => found.error("state_dir", fault),
+            Ok(None) => {}
+            Ok(Some((identity, wireguard))) => {
+                match node::examine(&place.state_dir, identity.public(), wireguard.public()) {
+                    Ok(found) => standing = found,
+                    Err(error) => {
+                        found.error("state_dir", error);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+    match (standing, &config.join) {
+        (Standing::Enrolled, _) => {}
+        (_, Some(token)) => {
+            let now = Now::read().wall.as_second();
+            if i64::try_from(token.expires_unix).unwrap_or(i64::MAX) < now {
+                found.error("join", OpenError::TokenExpired);
+            }
+        }
+        (Standing::Lost, None) => found.error("join", OpenError::EnrolmentLost),
+        // The token may come with the first start.
+        (Standing::New, None) => {
+            // A fault of the setting itself was noted already.
+            if !found.errors.iter().any(|it| it.starts_with("`join`")) {
+                found.warning("join", format!("not set: {}", OpenError::NotEnrolled));
+            }
+        }
+    }
+}
+
+fn advertised(config: &Config, found: &mut Findings) {
+    for at in &config.advertise {
+        if at.ip().is_loopback() {
+            found.warning(
+                "advertise",
+                format!(
+                    "{at} leads every peer to itself: give an address of this machine's network"
+                ),
+            );
+        }
+    }
+    if config.listen_port == 0 && !config.advertise.is_empty() {
+        let why =
+            "0 takes another port at each start, and `advertise` names fixed ones: give the port";
+        found.warning("listen_port", why);
+    }
+    let forwards = |path| std::fs::read_to_string(path).is_ok_and(|it| it.trim() == "1");
+    for (is_v4, file, name) in [
+        (true, "/proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward"),
+        (
+            false,
+            "/proc/sys/net/ipv6/conf/all/forwarding",
+            "net.ipv6.conf.all.forwarding",
+        ),
+    ] {
+        let mut routes = config.advertise_routes.iter();
+        if let Some(route) = routes.find(|it| it.address().is_ipv4() == is_v4)
+            && !forwards(file)
+        {
+            let why = format!(
+                "{route}: this machine does not forward, so that nobody reaches it: `sysctl -w {name}=1`"
+            );
+            found.warning("advertise_routes", why);
+        }
+    }
+}
+
+/// Names of controllers that no name server knows: it may later.
+fn controllers(config: &Config, found: &mut Findings) {
+    let of_token = config
+        .join
+        .iter()
+        .flat_map(|token| token.controllers.iter());
+    let of_token: Vec<HostPort> = of_token.filter_map(|it| it.parse().ok()).collect();
+    let (setting, all) = if config.controllers.is_empty() {
+        ("join", &of_token)
+    } else {
+        ("controller", &config.controllers)
+    };
+    for at in all {
+        if let Host::Name(name) = &at.host
+            && let Err(error) = names::resolve(name, at.port)
+        {
+            let why = format!(
+                "the controller's name `{name}` is not resolved now: {error}; correct it, or give an address"
+            );
+            found.warning(setting, why);
+        }
+    }
+}
+
+fn interface(place: &Place, config: &Config, found: &mut Findings) {
+    let name = &config.interface;
+    if !place.is_running
+        && Path::new("/sys/class/net")
+            .join(name)
+            .symlink_metadata()
+            .is_ok()
+    {
+        found.error("interface", TunError::Taken(name.clone()));
+    }
+    match rights::tun() {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            found.errors.push(TunError::NoDriver.to_string());
+        }
+        Err(error) => found.errors.push(format!(
+            "{} cannot be opened as user {}: {error}; give the daemon the device",
+            rights::TUN,
+            rights::user()
+        )),
+    }
+    let lacks = |right: Right| !rights::has(right);
+    if lacks(Right::NetAdmin) {
+        found.errors.push(format!(
+            "user {}, who runs this check, lacks CAP_NET_ADMIN, without which there is no interface: run it as root if a \
+             unit gives the daemon its rights, or grant that right",
+            rights::user()
+        ));
+    }
+    if config.probe_every.is_some() && lacks(Right::NetRaw) {
+        let why = "peers are not probed without CAP_NET_RAW: grant it, or set 0";
+        found.warning("probe_seconds", why);
+    }
+    if config.data_threads > 1 && lacks(Right::Bpf) {
+        let why = format!(
+            "{} take CAP_BPF, without which one works: grant it, or set 1",
+            config.data_threads
+        );
+        found.warning("data_threads", why);
+    }
+    if config.firewall != FirewallMode::Off && programs::find_for_root("nft").is_none() {
+        let why = "there is no program `nft`, so that mesh addresses would answer to others than members: install nftables";
+        found.warning("firewall", why);
+    }
+    if let (Mtu::Fixed(mtu), Some(widest)) = (config.mtu, widest_link())
+        && u64::from(mtu) + OVERHEAD > widest
+    {
+        let why = format!(
+            "{mtu} and {OVERHEAD} bytes of WireGuard are more than any link here carries ({widest}): set at most {}, or auto",
+            widest.saturating_sub(OVERHEAD)
+        );
+        found.warning("mtu", why);
+    }
+}
+
+/// The largest MTU of a link that leads out of this machine.
+fn widest_link() -> Option<u64> {
+    let links = std::fs::read_dir("/sys/class/net").ok()?.flatten();
+    let others = links.filter(|link| link.file_name() != "lo");
+    let mtus = others.filter_map(|link| {
+        let text = std::fs::read_to_string(link.path().join("mtu")).ok()?;
+        text.trim().parse().ok()
+    });
+    mtus.max()
+}
+
+fn benchmark(config: &Config, settings: &Settings, found: &mut Findings) {
+    if let Some(user) = config.emitter.other_user()
+        && let Err(error) = user.check(&config.state_dir)
+    {
+        found.error("benchmark_user", error);
+    }
+    match &config.emitter {
+        Emitter::None => {
+            // A fault of the setting itself was noted already.
+            if !found.errors.iter().any(|it| it.contains("emitter")) {
+                let why = "none: this node sends no evidence, and is a member only where an evaluator vouches for it: choose \
+                           command, file or directory, or mock to try the mesh";
+                found.warning("emitter", why);
+            }
+        }
+        Emitter::Mock { .. } => {
+            let why = "mock draws scores and proves nothing: put a benchmark in its place before you trust a membership";
+            found.warning("emitter", why);
+        }
+        Emitter::Command { argv, user, .. } => {
+            let program = argv.first().map_or("", String::as_str);
+            let path = Path::new(program);
+            let is_there = match user {
+                // Another user's rights are seen at the first run.
+                Some(_) if program.contains('/') => path.is_file(),
+                _ => programs::find(program).is_some(),
+            };
+            if !is_there {
+                let why = match path.symlink_metadata() {
+                    Ok(_) if path.is_dir() => "is a folder: name the program",
+                    Ok(_) => "may not be run by this user: `chmod +x` makes it a program",
+                    Err(_) if program.contains('/') => {
+                        "does not exist: install it, or correct the path"
+                    }
+                    Err(_) => "is in no folder of PATH: install it, or give its whole path",
+                };
+                found.error("benchmark_command", format!("`{program}` {why}"));
+            }
+        }
+        Emitter::File { path, .. } => match path.metadata() {
+            Ok(meta) if !meta.is_file() => {
+                let why = format!(
+                    "{} is no regular file, and would not be read: name a file",
+                    path.display()
+                );
+                found.error("benchmark_file", why);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let why = format!(
+                    "{}: {error}; this node sends no evidence before it is there",
+                    path.display()
+                );
+                found.warning("benchmark_file", why);
+            }
+        },
+        Emitter::Directory { path, .. } => match path.metadata() {
+            Ok(meta) if !meta.is_dir() => {
+                let why = format!(
+                    "{} is no folder: name the folder, or use the file emitter",
+                    path.display()
+                );
+                found.error("benchmark_directory", why);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let why = format!(
+                    "{}: {error}; this node sends no evidence before it is there",
+                    path.display()
+                );
+                found.warning("benchmark_directory", why);
+            }
+        },
+    }
+    idle(&config.emitter, settings, found);
+}
+
+/// Settings of an emitter that is not the one in use.
+fn idle(emitter: &Emitter, settings: &Settings, found: &mut Findings) {
+    let (name, reads) = match emitter {
+        Emitter::None => ("none", false),
+        Emitter::Mock { .. } => ("mock", false),
+        Emitter::Command { .. } => ("command", true),
+        Emitter::File { .. } => ("file", true),
+        Emitter::Directory { .. } => ("directory", true),
+    };
+    let is = |it: &str| name == it;
+    for (setting, is_given, is_used) in [
+        ("mock_mean", settings.mock_mean.is_some(), is("mock")),
+        ("mock_jitter", settings.mock_jitter.is_some(), is("mock")),
+        (
+            "emit_seconds",
+            settings.emit_seconds.is_some(),
+            is("mock") || is("command"),
+        ),
+        (
+            "benchmark_command",
+            settings.benchmark_command.is_some(),
+            is("command"),
+        ),
+        (
+            "benchmark_timeout_seconds",
+            settings.benchmark_timeout_seconds.is_some(),
+            is("command"),
+        ),
+        (
+            "benchmark_user",
+            settings.benchmark_user.is_some(),
+            is("command"),
+        ),
+        (
+            "benchmark_file",
+            settings.benchmark_file.is_some(),
+            is("file"),
+        ),
+        (
+            "benchmark_directory",
+            settings.benchmark_directory.is_some(),
+            is("directory"),
+        ),
+        (
+            "benchmark_format",
+            settings.benchmark_format.is_some(),
+            reads,
+        ),
+        ("benchmark_suite", settings.benchmark_suite.is_some(), reads),
+        (
+            "benchmark_suite_version",
+            settings.benchmark_suite_version.is_some(),
+            reads,
+        ),
+        ("benchmark_only", settings.benchmark_only.is_some(), reads),
+    ] {
+        if is_given && !is_used {
+            let why = format!(
+                "has no effect, because `emitter` is \"{name}\": remove it, or choose the emitter that it is for"
+            );
+            found.warning(setting, why);
+        }
+    }
+}
+
+/// Bytes that WireGuard adds over IPv4.
+const OVERHEAD: u64 = 60;
