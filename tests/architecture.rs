@@ -25,6 +25,7 @@ const PURE: &[&str] = &[
     "harness",
     "policy",
     "epoch",
+    "names",
     "tunnel",
     "agent",
     "offload",
@@ -39,6 +40,7 @@ const PRODUCT: &[&str] = &[
     "harness",
     "policy",
     "epoch",
+    "names",
     "tunnel",
     "agent",
     "offload",
@@ -108,6 +110,7 @@ const EDGES: &[Rule] = &[
             "epoch",
             "tunnel",
             "agent",
+            "names",
             "quic",
             "exposition",
             "service",
@@ -130,6 +133,11 @@ const EDGES: &[Rule] = &[
     Rule::OnlyBy {
         to: &["quinn", "quinn-proto", "rustls"],
         by: &["quic"],
+        because: ONE_FILE,
+    },
+    Rule::OnlyBy {
+        to: &["domain"],
+        by: &["names"],
         because: ONE_FILE,
     },
     Rule::OnlyBy {

@@ -15,6 +15,7 @@ mod log;
 mod membership;
 mod metrics;
 mod mtu;
+mod names;
 mod nat;
 mod offload;
 mod operators;
