@@ -121,6 +121,7 @@ const INSTALLED: &[(&str, u32)] = &[
     ("usr/lib/systemd/system/meshd-node.service", 0o644),
     ("usr/lib/sysusers.d/meshd.conf", 0o644),
     ("usr/lib/tmpfiles.d/meshd.conf", 0o644),
+    ("usr/share/polkit-1/rules.d/50-meshd.rules", 0o644),
     ("usr/share/bash-completion/completions/meshctl", 0o644),
     ("usr/share/zsh/vendor-completions/_meshd", 0o644),
     ("usr/share/fish/vendor_completions.d/meshctl.fish", 0o644),

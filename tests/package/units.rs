@@ -70,6 +70,7 @@ fn the_documents_show_the_files_and_no_copies_of_them() {
         "crates/meshd/packaging/meshd-node.service",
         "crates/meshd/packaging/meshd.sysusers",
         "crates/meshd/packaging/meshd.tmpfiles",
+        "crates/meshd/packaging/meshd.polkit.rules",
         "crates/meshd/packaging/image/compose.yaml",
         "docs/provisioning/terraform/tokens",
     ] {
