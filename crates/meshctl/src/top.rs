@@ -8,6 +8,8 @@
 
 mod draw;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use crate::answer::Answer;
 use crate::client::Client;

@@ -19,6 +19,7 @@ mod announcement;
 mod attention;
 mod data;
 mod emitter;
+mod enrolling;
 mod examine;
 mod export;
 mod guard;
@@ -54,6 +55,7 @@ pub use naming::NamesConfig;
 pub use persist::PersistError;
 pub use underlay::{MAX_MTU, MIN_MTU, Mtu, MtuError};
 
+use enrolling::Progress;
 use io::offload::Offloads;
 use keys::{NodeSecret, WgSecret};
 use opening::{Made, Workshop, interface_name};
@@ -66,6 +68,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 use wire::message::Refusal;
 use wire::{Ask, HostPort, NodeName, Prefix, SegmentName, Token};
 
@@ -254,6 +257,10 @@ pub struct Node {
 #[derive(Debug)]
 pub struct WireGuardSocket(std::net::UdpSocket);
 
+/// The way of questions to the node, and where they come out.
+type Asking = mpsc::Sender<admin::Request>;
+type Asked = mpsc::Receiver<admin::Request>;
+
 impl Node {
     /// Takes the WireGuard port; 0: any that is free.
     ///
@@ -356,15 +363,21 @@ impl Node {
     /// [`ServeError`], when going on makes no sense.
     pub async fn serve(mut self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         tokio::pin!(shutdown);
+        let (asking, mut asked) = self.serve_clients()?;
         let enrolment = match self.enrolment.take() {
             Some(enrolment) => enrolment,
-            None => tokio::select! {
-                enrolled = self.enrol() => enrolled?,
-                () = &mut shutdown => return Ok(()),
-            },
+            None => {
+                let (told, progress) = watch::channel(Progress::default());
+                let node = self.identity.public();
+                tokio::select! {
+                    enrolled = self.enrol(&told) => enrolled?,
+                    never = enrolling::answer(node, &mut asked, &progress) => match never {},
+                    () = &mut shutdown => return Ok(()),
+                }
+            }
         };
         let started = tokio::select! {
-            started = start::start(self, enrolment) => started?,
+            started = start::start(self, enrolment, (asking, asked)) => started?,
             () = &mut shutdown => return Ok(()),
         };
         let (mut shell, inputs) = started;
@@ -374,6 +387,16 @@ impl Node {
         ended
     }
 
+    /// Serves clients and scrapers from now on; their questions come here, by a way that others have too.
+    fn serve_clients(&mut self) -> Result<(Asking, Asked), ServeError> {
+        let (out, requests) = mpsc::channel(start::QUEUE);
+        let socket = self.admin.try_clone().map_err(ServeError::Admin)?;
+        let socket = tokio::net::UnixListener::from_std(socket).map_err(ServeError::Admin)?;
+        let clients = self.config.clients;
+        start::serve_clients(socket, self.metrics.take(), clients, out.clone());
+        Ok((out, requests))
+    }
+
     fn listen_port(&self) -> u16 {
         let first = self.sockets.first();
         first
@@ -381,7 +404,7 @@ impl Node {
             .map_or(self.config.listen_port, |address| address.port())
     }
 
-    async fn enrol(&self) -> Result<Enrolment, ServeError> {
+    async fn enrol(&self, told: &watch::Sender<Progress>) -> Result<Enrolment, ServeError> {
         let Some(token) = &self.config.join else {
             return Err(ServeError::Enrolment(Refusal::NotEnrolled));
         };
@@ -389,7 +412,7 @@ impl Node {
         let asks = self.asks();
         let node = self.identity.public();
         let known = (self.config.name.as_ref(), self.config.interface.as_str());
-        let enrolled = session::enrol(&dialer, token, known, (node, &asks)).await;
+        let enrolled = session::enrol(&dialer, token, known, (node, &asks), told).await;
         dialer.close("enrolled").await;
         let (places, authorities) = enrolled.map_err(ServeError::Enrolment)?;
         let Some(first) = places.first() else {

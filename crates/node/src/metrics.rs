@@ -526,6 +526,7 @@ mod tests {
         first.lease = Some(Duration::from_millis(1_500));
         first.peers.count(PeerState::Lagging);
         first.probed.count(Answered::Ipv6);
+        first.handshake_age = Duration::from_secs(2);
         first.ways = [3, 1, 0];
         first.condition.faults.push(Fault::Down);
         first.passed = vec![5, 0];
@@ -558,6 +559,8 @@ mod tests {
                 "meshd_peer_routes{segment=\"default\",way=\"tunnel\"} 3",
                 "meshd_peer_routes{segment=\"default\",way=\"elsewhere\"} 1",
                 "meshd_interface_faults{segment=\"default\",kind=\"down\"} 1",
+                "meshd_oldest_handshake_seconds{segment=\"default\"} 2.0",
+                "meshd_oldest_handshake_seconds{segment=\"training\"} 0.0",
                 "meshd_rule_packets_total{segment=\"default\",rule=\"1\"} 5",
                 "meshd_rule_packets_total{segment=\"default\",rule=\"refused\"} 2",
                 "meshd_io_failures_total{kind=\"udp_send\"} 7",

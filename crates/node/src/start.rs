@@ -29,7 +29,11 @@ use tokio::task::JoinSet;
 use wire::{Ask, Instance, Place};
 
 /// Everything that runs from here on; nothing waits yet.
-pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, Inputs), ServeError> {
+pub(crate) async fn start(
+    node: Node,
+    enrolment: Enrolment,
+    (requests_out, requests): (mpsc::Sender<admin::Request>, mpsc::Receiver<admin::Request>),
+) -> Result<(Shell, Inputs), ServeError> {
     let listen_port = node.listen_port();
     let Node {
         config,
@@ -43,8 +47,6 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
         sockets,
         made,
         workshop,
-        admin,
-        metrics,
         naming,
         ..
     } = node;
@@ -110,9 +112,6 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
     let session = converse(dialer, addresses, introduction);
 
     let emitting = emitter::start(config.emitter, config.emit_every).map_err(ServeError::Data)?;
-    let (requests_out, requests) = mpsc::channel(QUEUE);
-    let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
-    serve_clients(admin, metrics, config.clients, requests_out.clone());
     let (underlay_out, links) = mpsc::channel(1);
     tokio::spawn(io::mtu::watch(underlay_out));
 
@@ -239,7 +238,7 @@ fn converse(
 }
 
 /// Serves clients and scrapers until the node stops, each without the other.
-fn serve_clients(
+pub(crate) fn serve_clients(
     socket: tokio::net::UnixListener,
     metrics: Option<exposition::Listener>,
     clients: usize,
@@ -277,4 +276,4 @@ fn carry(
 /// each: under a tenth of a core for whoever holds no key of a member.
 const HANDSHAKES_PER_SECOND: u64 = 1_000;
 /// Messages that may wait between a task and the agent.
-const QUEUE: usize = 64;
+pub(crate) const QUEUE: usize = 64;
