@@ -120,7 +120,7 @@ fn a_person_watches_the_mesh_asks_why_and_is_asked_before_many_go() {
         .map(ToString::to_string)
         .collect();
 
-    let mut top = OnTerminal::meshctl(&mesh, &["top"], (30, 100));
+    let mut top = OnTerminal::meshctl(&mesh, &["top"], (50, 100));
     top.wait_for("whole mesh", |text| {
         text.contains("WELL") && nodes.iter().all(|node| text.contains(node))
     });
