@@ -169,7 +169,7 @@ fn quiet() -> Builder {
     builder.controller_setting("max_benchmark_age", 3600)
 }
 
-/// What the DNS server of a node says: the code, and the data of the records.
+/// The answer of a node's DNS server: the code, and the data of the records.
 fn dig(mesh: &Mesh, node: &str, port: u16, words: &str) -> (String, Vec<String>) {
     let command = format!("dig @127.0.0.1 -p {port} +tries=1 +noall +comments +answer {words}");
     let words: Vec<&str> = command.split_whitespace().collect();
@@ -189,7 +189,7 @@ fn dig(mesh: &Mesh, node: &str, port: u16, words: &str) -> (String, Vec<String>)
     (code.to_owned(), data.map(str::to_owned).collect())
 }
 
-/// What the C library finds, with these files in the place of those in /etc.
+/// The findings of the C library, with these files in the place of those in /etc.
 fn getent(mesh: &Mesh, node: &str, files: &[(&str, &str)], words: &str) -> String {
     let mut script = String::new();
     for (name, text) in files {

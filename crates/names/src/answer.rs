@@ -22,7 +22,7 @@ pub enum Transport {
     Tcp,
 }
 
-/// What became of a request.
+/// The fate of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
     /// The name exists, and has what was asked for.
@@ -40,7 +40,7 @@ pub enum Outcome {
 /// An answer; without bytes where there is none to give.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answered {
-    /// What became of the request.
+    /// The fate of the request.
     pub outcome: Outcome,
     /// The answer; `None`: what came was too short for a header, or itself an answer.
     pub bytes: Option<Vec<u8>>,
@@ -77,7 +77,7 @@ pub fn answer(zone: &Zone, request: &[u8], transport: Transport) -> Answered {
     }
 }
 
-/// What to say.
+/// The answer before it is written.
 enum Verdict<'z> {
     Error(OptRcode),
     /// The answer does not fit; by TCP it does.

@@ -44,7 +44,7 @@ pub struct Zone {
     ranges: Vec<(IpAddr, u8)>,
 }
 
-/// What a zone has for a name; `labels` is the length of its apex.
+/// The content of a zone at a name; `labels` is the length of its apex.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found<'z> {
     /// The name is in no zone of this node.
@@ -140,7 +140,7 @@ impl Zone {
         lines
     }
 
-    /// What there is for a name: its labels in lower case, without the root's, the leftmost first.
+    /// The content at a name: its labels in lower case, without the root's, the leftmost first.
     pub(crate) fn find(&self, name: &[Vec<u8>]) -> Found<'_> {
         if let Some(found) = self.find_address(name) {
             return found;

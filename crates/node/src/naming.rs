@@ -109,7 +109,7 @@ pub(crate) struct Naming {
     listen: Option<SocketAddr>,
     fault: Option<String>,
     told: watch::Sender<Told>,
-    /// What the zone was made of.
+    /// The things that the zone was made of.
     basis: Vec<Basis>,
     counts: Arc<Counts>,
     outside: Option<Outside>,
@@ -203,7 +203,7 @@ impl Naming {
     }
 }
 
-/// Who resolves: the members that this node has tunnels with, and itself, which does without any mesh.
+/// The nodes that resolve: the members that this node has tunnels with, and itself, which does without any mesh.
 fn zone(suffix: Suffix, agent: &Agent, home: Option<SegmentId>) -> Zone {
     let (mut hosts, mut ranges) = (Vec::new(), Vec::new());
     for seen in agent.segments() {

@@ -80,7 +80,7 @@ fn overwrite(path: &Path, before: &[u8], after: &[u8]) -> io::Result<()> {
         file.sync_all()
     };
     put(&file, after).inspect_err(|_| {
-        // What was there has its room already.
+        // The old content has its room already.
         if let Err(error) = put(&file, before) {
             tracing::error!(%error, "a hosts file could not be put back as it was");
         }

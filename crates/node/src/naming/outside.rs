@@ -4,6 +4,7 @@
 use super::hosts_file;
 use super::resolved::Resolver;
 use super::{NamesConfig, Told};
+use crate::io::interface::index_of;
 use crate::io::rights::{self, Keep};
 use names::Zone;
 use std::fmt::Write as _;
@@ -57,6 +58,7 @@ impl Outside {
                     file,
                     out,
                     resolver_knows: None,
+                    looks: 0,
                 };
                 loop {
                     let now = told.borrow_and_update().clone();
@@ -98,7 +100,17 @@ struct Worker {
     file: Option<HostsFile>,
     out: watch::Sender<State>,
     /// The news that systemd-resolved has; the setting goes with its interface.
-    resolver_knows: Option<(String, Vec<String>)>,
+    resolver_knows: Option<News>,
+    looks: u32,
+}
+
+/// The words for systemd-resolved.
+#[derive(PartialEq, Eq)]
+struct News {
+    interface: String,
+    /// Its number: an interface that was made anew has another.
+    index: u32,
+    domains: Vec<String>,
 }
 
 impl Worker {
@@ -107,10 +119,22 @@ impl Worker {
         if let Some(file) = &self.file {
             state.hosts_fault = file.write(&lines(&told.zone)).err();
         }
-        if let (Some(resolver), Some(interface)) = (&self.resolver, &told.interface) {
-            let news = (interface.clone(), domains(&told.zone));
+        self.looks = self.looks.wrapping_add(1);
+        // Without an interface there is no link to tell it of.
+        let news = told.interface.as_ref().and_then(|interface| {
+            Some(News {
+                interface: interface.clone(),
+                index: index_of(interface).ok()?,
+                domains: domains(&told.zone),
+            })
+        });
+        if let (Some(resolver), Some(news)) = (&self.resolver, news) {
             let is_news = self.resolver_knows.as_ref() != Some(&news);
-            let (is_told, fault) = match resolver.tell(interface, &news.1, is_news).await {
+            if !is_news && !self.looks.is_multiple_of(ASK_AT) {
+                return self.publish(state);
+            }
+            let tell = resolver.tell(&news.interface, &news.domains, is_news);
+            let (is_told, fault) = match tell.await {
                 Ok(ResolverState::Told) => (ResolverState::Told, None),
                 Ok(state) => (state, None),
                 Err(fault) => (ResolverState::Failed, Some(fault)),
@@ -174,5 +198,7 @@ fn domains(zone: &Zone) -> Vec<String> {
         .collect()
 }
 
-/// Others change the file, restart the resolver, or make the interface anew.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Others change the file, or make the interface anew.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Every so many looks systemd-resolved is asked whether it still knows: once a minute.
+const ASK_AT: u32 = 12;

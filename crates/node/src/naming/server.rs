@@ -144,7 +144,7 @@ async fn datagrams(udp: &UdpSocket, desk: &Desk) -> std::convert::Infallible {
         };
         let question = buffer.get(..len).unwrap_or_default();
         if let Some(answer) = desk.answer(question, Transport::Udp) {
-            // Whoever asks again is answered again.
+            // An answer that is lost is asked for again.
             let _ = udp.send_to(&answer, from).await;
         }
     }
