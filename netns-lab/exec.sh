@@ -4,7 +4,6 @@
 #
 # Usage: sudo ./exec.sh NODE|controller COMMAND [ARGUMENT…]
 #
-# As in: ./exec.sh node-a ping -c 3 10.76.0.2
 # As in: ./exec.sh node-a ping -c 3 node-b
 #        ./exec.sh node-a wg show
 #        ./exec.sh node-a ip -br addr
