@@ -46,6 +46,7 @@ const PRODUCT: &[&str] = &[
     "offload",
     "quic",
     "exposition",
+    "service",
     "admin",
     "record",
     "machine",
@@ -75,6 +76,7 @@ const EDGES: &[Rule] = &[
         never: &[
             "quic",
             "exposition",
+            "service",
             "admin",
             "machine",
             "node",
@@ -111,6 +113,7 @@ const EDGES: &[Rule] = &[
             "names",
             "quic",
             "exposition",
+            "service",
             "node",
             "controller",
             "meshd",

@@ -27,6 +27,7 @@ mod rights;
 mod routes;
 mod secrets;
 mod segments;
+mod service;
 mod sources;
 mod startup;
 mod terminal;

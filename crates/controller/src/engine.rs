@@ -228,6 +228,11 @@ impl Engine {
         self.output.take_keys_changed()
     }
 
+    /// Epoch and members of each segment, in one line.
+    pub fn standing(&self) -> String {
+        self.view().standing()
+    }
+
     /// Work that can wait until the effects are carried out: a revocation does not wait for it.
     pub fn tidy(&mut self, now: Now) {
         self.journal.tidy(self.mesh.keep_evidence, now);

@@ -152,6 +152,22 @@ pub enum OpenError {
     Start(#[from] StartError),
 }
 
+impl OpenError {
+    /// Whether it is over once there is room on the disk.
+    #[must_use]
+    pub fn is_of_a_full_disk(&self) -> bool {
+        let log = match self {
+            Self::Log { source, .. } | Self::Start(StartError::Log(source)) => source,
+            Self::StateDir { .. }
+            | Self::Listen { .. }
+            | Self::StatusFile { .. }
+            | Self::Advertise(_)
+            | Self::Start(_) => return false,
+        };
+        matches!(log, LogError::Full | LogError::NotTaken)
+    }
+}
+
 impl std::fmt::Debug for Controller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Controller").finish_non_exhaustive()

@@ -14,6 +14,7 @@ use crate::status_file::StatusFile;
 use crate::{admin, clock, session};
 use policy::Policy;
 use quic::{Connection, Listener, Pulse};
+use service::Service;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,11 +49,16 @@ impl Controller {
     }
 
     /// Serves until `shutdown` resolves; then tells every node and returns, within two seconds: a disk that
-    /// does not let go of the log by then is left behind, with its thread.
+    /// does not let go of the log by then is left behind, with its thread. The service manager hears of each turn of
+    /// the engine's loop, which may wait for a disk.
     ///
     /// # Errors
     /// [`ServeError`] when it ends for another reason.
-    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+    pub async fn serve(
+        self,
+        shutdown: impl Future<Output = ()>,
+        service: Service,
+    ) -> Result<(), ServeError> {
         let (inputs, queue) = mpsc::channel(INPUTS);
         let (questions, asked) = (self.questions, self.asked);
         let listener = Arc::new(self.listener);
@@ -68,6 +74,7 @@ impl Controller {
             open: BTreeSet::new(),
             status: StatusFile::start(self.status_file).map_err(ServeError::Thread)?,
             listen_at: Duration::ZERO,
+            service,
         };
         let socket = UnixListener::from_std(self.admin).map_err(|_| ServeError::Admin)?;
         let desk = ::admin::Desk::new(questions, admin::WORDS);
@@ -158,6 +165,7 @@ struct Shell {
     places: PlacesFile,
     /// When it is time to look which connections are heard.
     listen_at: Duration,
+    service: Service,
 }
 
 /// The way to a connection.
@@ -216,6 +224,7 @@ impl Shell {
         // A question that was taken from the queue and has not been answered.
         let mut next: Option<Question> = None;
         loop {
+            self.service.turned();
             let now = Now::read();
             self.engine.handle_timeout(now);
             self.carry_out();
@@ -251,12 +260,14 @@ impl Shell {
         self.status.stop(&self.engine, Now::read());
     }
 
-    /// Tells the engine when each connection was last heard, and ends those that are lost.
+    /// Tells the engine when each connection was last heard, and ends those that are lost. Tells the service manager how
+    /// the mesh stands.
     fn listen(&mut self, now: Now) {
         if now.boot < self.listen_at {
             return;
         }
         self.listen_at = now.boot + NAP;
+        self.service.standing(self.engine.standing());
         for (id, line) in &mut self.boxes {
             let silence = line.connection.silence();
             let at = now.boot.saturating_sub(silence);

@@ -68,6 +68,18 @@ impl<'e> View<'e> {
         }
     }
 
+    /// Epoch and members of each segment, in one line.
+    pub(crate) fn standing(&self) -> String {
+        let of_segment = |segment: &Segment| {
+            let members = segment.standings(self.fleet()).roster().len();
+            let name = segment.name().told();
+            let name = name.map_or_else(String::new, |name| format!("{name}: "));
+            format!("{name}epoch {}, members: {members}", segment.current().0)
+        };
+        let each: Vec<String> = self.segments.iter().map(of_segment).collect();
+        format!("{}; nodes: {}", each.join("; "), self.fleet().nodes().len())
+    }
+
     fn segment_status(&self, segment: &Segment, now: Now) -> SegmentStatus {
         let network = segment.network();
         SegmentStatus {

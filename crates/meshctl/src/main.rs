@@ -43,7 +43,7 @@ mod units;
 mod words;
 
 use answer::Answer;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use client::Client;
 use failure::Failure;
 use std::io::ErrorKind;
@@ -122,6 +122,17 @@ enum Noun {
     /// Turn a harness's results into evidence, sign it, and hand it in.
     #[command(subcommand)]
     Evidence(evidence::Verb),
+    /// Print what completes this command's line in a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder.
+        folder: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -180,6 +191,17 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Peer(verb) => peer::run(verb, &client, &answer).await,
         Noun::Key(verb) => key::run(&verb, &client, &answer).await,
         Noun::Evidence(verb) => evidence::run(verb, &client, &answer).await,
+        Noun::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "meshctl", &mut script);
+            answer.exact(String::from_utf8_lossy(&script).trim_end())
+        }
+        Noun::Man { folder } => {
+            clap_mangen::generate_to(Cli::command(), &folder).map_err(|error| {
+                let words = format!("cannot write manual pages to {}: {error}", folder.display());
+                Failure::broken(words, "name a folder that is there, and may be written")
+            })
+        }
     }
 }
 
@@ -209,7 +231,6 @@ const AFTER_HELP: &str =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
     use std::os::unix::net::UnixListener;
 
     #[test]

@@ -9,6 +9,7 @@ use crate::private::{NotPrivate, Owners};
 use crate::settings::{Role, SegmentSettings, Settings};
 use controller::{EnrolmentMode, SegmentSetup};
 use keys::EvaluatorId;
+use nix::unistd::{Gid, Group};
 use node::{
     Backend, BenchmarkUser, Emitter, FirewallMode, Keepalive, Labels, Mtu, NamesConfig,
     OffloadSwitches, Reading, Suffix,
@@ -73,6 +74,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Admin socket.
     pub socket: PathBuf,
+    /// Group that may use it beside its owner.
+    pub socket_group: Option<Gid>,
     /// The role's own configuration.
     pub role: RoleConfig,
 }
@@ -113,6 +116,7 @@ pub fn resolve(settings: Settings) -> Result<Config, ConfigError> {
     };
     let state_dir = settings.state_dir.clone().unwrap_or_else(|| state.into());
     let socket = settings.socket.clone().unwrap_or_else(|| socket.into());
+    let socket_group = socket_group(settings.socket_group.as_deref())?;
     let role = match role {
         Role::Controller => RoleConfig::Controller(Box::new(controller(settings, &state_dir)?)),
         Role::Node => RoleConfig::Node(Box::new(node(settings, &state_dir)?)),
@@ -120,8 +124,33 @@ pub fn resolve(settings: Settings) -> Result<Config, ConfigError> {
     Ok(Config {
         state_dir,
         socket,
+        socket_group,
         role,
     })
+}
+
+/// By name or number; a number needs no entry in the machine's list of groups.
+fn socket_group(name: Option<&str>) -> Result<Option<Gid>, ConfigError> {
+    let Some(name) = name else {
+        return Ok(None);
+    };
+    if let Ok(number) = name.parse() {
+        return Ok(Some(Gid::from_raw(number)));
+    }
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(Some(group.gid)),
+        Ok(None) => {
+            let why =
+                format!("this machine has no group `{name}`: `groupadd --system {name}` makes one");
+            Err(wrong("socket_group", why))
+        }
+        Err(error) => {
+            let why = format!(
+                "this machine does not say which group `{name}` is: {error}; give its number"
+            );
+            Err(wrong("socket_group", why))
+        }
+    }
 }
 
 fn controller(
@@ -961,6 +990,10 @@ mod tests {
             (
                 "role = \"node\"\npersistent_keepalive = 0",
                 "`persistent_keepalive`: `0`: neither auto, off, nor a number",
+            ),
+            (
+                "role = \"node\"\nsocket_group = \"no-such-group\"",
+                "`socket_group`: this machine has no group `no-such-group`",
             ),
             (
                 "role = \"node\"\nemitter = \"magic\"",

@@ -144,8 +144,10 @@ settings! {
     [Both] role: Role, "MESHD_ROLE";
     /// Directory for keys and state, 0700 [default: /var/lib/meshd/ROLE]
     [Both] state_dir: PathBuf, "MESHD_STATE_DIR";
-    /// Admin socket, 0600 [default: /run/meshd/ROLE.sock]
+    /// Admin socket, 0600, or 0660 with `socket_group` [default: /run/meshd/ROLE.sock]
     [Both] socket: PathBuf, "MESHD_SOCKET";
+    /// Group whose members may use the admin socket, and so operate this daemon, by name or number [default: none]
+    [Both] socket_group: String, "MESHD_SOCKET_GROUP";
     /// How log lines look [default: text]
     [Both] log_format: LogFormat, "MESHD_LOG_FORMAT";
     /// Log filter, as in `debug` or `info,tunnel=debug` [default: info]
