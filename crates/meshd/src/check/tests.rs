@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// What is found in a file with these lines, whose places are in `folder`.
+/// The findings in a file with these lines, whose places are in `folder`.
 fn found(folder: &Path, text: &str) -> Findings {
     let file = folder.join("checked.toml");
     let mut whole = String::new();
@@ -54,6 +54,43 @@ const BAD: &[(&str, &str, &str, &[&str])] = &[
         NODE,
         "log_level = 'node=loud'",
         &["node=loud", "info,tunnel=debug"],
+    ),
+    (
+        "wireguard_dir",
+        NODE,
+        "wireguard_dir = 'run/wireguard'",
+        &["run/wireguard", "absolute path", "`off`"],
+    ),
+    (
+        "dns_listen",
+        NODE,
+        "dns_listen = '192.0.2.1:53'",
+        &["192.0.2.1:53", "no loopback address", "127.0.0.1:5376"],
+    ),
+    (
+        "dns_listen",
+        NODE,
+        "dns_listen = '53'",
+        &["53", "IP:PORT", "`off`"],
+    ),
+    (
+        "dns_suffix",
+        NODE,
+        "dns_suffix = 'Mesh.'",
+        &["Mesh.", "mesh.internal"],
+    ),
+    ("dns_resolved", NODE, "dns_resolved = 'yes'", &["auto, off"]),
+    (
+        "hosts_file",
+        NODE,
+        "hosts_file = 'hosts'",
+        &["hosts", "absolute path", "`none`"],
+    ),
+    (
+        "hosts_file",
+        NODE,
+        "hosts_file = '/etc/passwd/hosts'",
+        &["/etc/passwd/hosts", "would run without"],
     ),
     (
         "metrics_listen",
