@@ -56,6 +56,43 @@ const BAD: &[(&str, &str, &str, &[&str])] = &[
         &["node=loud", "info,tunnel=debug"],
     ),
     (
+        "wireguard_dir",
+        NODE,
+        "wireguard_dir = 'run/wireguard'",
+        &["run/wireguard", "absolute path", "`off`"],
+    ),
+    (
+        "dns_listen",
+        NODE,
+        "dns_listen = '192.0.2.1:53'",
+        &["192.0.2.1:53", "no loopback address", "127.0.0.1:5376"],
+    ),
+    (
+        "dns_listen",
+        NODE,
+        "dns_listen = '53'",
+        &["53", "IP:PORT", "`off`"],
+    ),
+    (
+        "dns_suffix",
+        NODE,
+        "dns_suffix = 'Mesh.'",
+        &["Mesh.", "mesh.internal"],
+    ),
+    ("dns_resolved", NODE, "dns_resolved = 'yes'", &["auto, off"]),
+    (
+        "hosts_file",
+        NODE,
+        "hosts_file = 'hosts'",
+        &["hosts", "absolute path", "`none`"],
+    ),
+    (
+        "hosts_file",
+        NODE,
+        "hosts_file = '/etc/passwd/hosts'",
+        &["/etc/passwd/hosts", "would run without"],
+    ),
+    (
         "metrics_listen",
         NODE,
         "metrics_listen = '9743'",
