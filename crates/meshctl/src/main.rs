@@ -10,6 +10,7 @@
 //! | [`answer`] | where words go: stdout, stderr, `--json` |
 //! | [`failure`] | why a command did not succeed, and the exit code |
 //! | [`files`] | secret files |
+//! | [`local`] | the daemon as this machine shows it: its process and settings |
 //! | [`table`], [`units`] | how things look |
 //! | the others | one noun each |
 
@@ -18,6 +19,8 @@
 mod answer;
 mod client;
 mod controller;
+mod debug;
+mod doctor;
 mod epoch;
 mod events;
 mod evidence;
@@ -25,6 +28,7 @@ mod explain;
 mod failure;
 mod files;
 mod key;
+mod local;
 mod log;
 mod metrics;
 mod node;
@@ -65,6 +69,11 @@ struct Cli {
 enum Noun {
     /// Show the mesh (controller) or this node and its peers (node).
     Status,
+    /// Say what keeps the mesh from working here, and the way out.
+    Doctor,
+    /// Gather what a bug report needs.
+    #[command(subcommand)]
+    Debug(debug::Verb),
     /// List, show, approve, evict, readmit or remove nodes.
     #[command(subcommand)]
     Node(node::Verb),
@@ -138,6 +147,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let answer = Answer::new(cli.json);
     match cli.noun {
         Noun::Status => status::run(&client, &answer).await,
+        Noun::Debug(verb) => debug::run(verb, &client, &answer).await,
+        Noun::Doctor => doctor::run(&client, &answer).await,
         Noun::Node(verb) => node::run(verb, &client, &answer).await,
         Noun::Route(verb) => route::run(verb, &client, &answer).await,
         Noun::Explain { node, at, segment } => {
