@@ -29,6 +29,7 @@ mod secrets;
 mod segments;
 mod sources;
 mod startup;
+mod terminal;
 mod traffic;
 mod truth;
 mod underlay;

@@ -13,6 +13,16 @@ fn name(node: &str) -> NodeName {
 }
 
 fn approve(mesh: &mut Mesh, node: &str) {
+    // A node that has no place yet says what it waits for, and no epoch and no peers.
+    mesh.wait_until("the node says that it waits", |mesh| {
+        let told = mesh.meshctl(node, &["status"]);
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        let hint = format!("`meshctl node approve {node}`");
+        told.starts_with("NOT WELL") && told.contains("not enrolled yet") && told.contains(&hint)
+    });
+    let status = mesh.node_status(node);
+    assert_eq!((status.name, status.epoch), (None, None));
+    assert_eq!(status.control, Control::Connected);
     mesh.wait_until("the node waits", |mesh| {
         let waiting = mesh.status().waiting;
         let waits = waiting

@@ -5,9 +5,12 @@
 //! `boringtun-cli`, `gotatun` or `wireguard-go` comes, configured by `wg setconf`. None is skipped: a
 //! program that is missing fails its test, with the way to get it.
 //!
+//! `wg show` and an exporter see a running node, as [`mod@shown`] says.
+//!
 //! And the event log, as [`mod@ledger`] says: others' tools verify it.
 
 mod ledger;
+mod shown;
 mod stock;
 
 use std::net::IpAddr;

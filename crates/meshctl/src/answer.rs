@@ -59,6 +59,14 @@ impl Answer {
             .map_err(|error| Failure::stdout(&error))
     }
 
+    /// Clears the terminal, before it is shown again.
+    pub(crate) fn clear(&self) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        write!(stdout, "\x1b[H\x1b[2J\x1b[3J")
+            .and_then(|()| stdout.flush())
+            .map_err(|error| Failure::stdout(&error))
+    }
+
     /// Remarks on stderr; a remark that nobody reads is no failure.
     pub(crate) fn remark(&self, text: &str) {
         let _ = writeln!(io::stderr(), "{}", crate::table::clean(text));

@@ -3,10 +3,10 @@
 use crate::answer::Answer;
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::{segments, status, words};
+use crate::{segments, status, terminal, words};
 use clap::Subcommand;
 use wire::SegmentName;
-use wire::admin::RotateRequest;
+use wire::admin::{Membership, RotateRequest};
 
 /// A verb of `meshctl epoch`.
 #[derive(Debug, Subcommand)]
@@ -28,6 +28,9 @@ pub(crate) enum Verb {
         /// Of this segment alone; without it, of all.
         #[arg(long, value_name = "NAME")]
         segment: Option<SegmentName>,
+        /// Do not ask before many members lose their membership.
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -67,7 +70,17 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
             now,
             confirm_removals,
             segment,
+            yes,
         } => {
+            if !yes && terminal::is_person() {
+                let (_, status) = client.controller_status().await?;
+                // A member with a reason is one that the policy would not have again.
+                let going = status.nodes.iter().filter(|(_, node)| {
+                    let is_member = node.membership == Membership::Allowed;
+                    is_member && node.reason.is_some()
+                });
+                words::confirm_many(going.map(|(name, _)| name), &status)?;
+            }
             let form = RotateRequest {
                 now,
                 confirm_removals,

@@ -30,6 +30,12 @@ pub(crate) async fn run(
     answer.show(&reply, |explanation: Explanation| explain(&explanation))
 }
 
+/// The same, of now and in the node's first segment, as text.
+pub(crate) async fn text(name: &NodeName, client: &Client) -> Result<String, Failure> {
+    let reply = client.get(&format!("/v1/nodes/{name}/explain")).await?;
+    Ok(explain(&reply.form()?))
+}
+
 fn explain(explanation: &Explanation) -> String {
     let mut rules = Rows::new(&["RULE", "VALUE", "HOLDS"]);
     for rule in &explanation.rules {

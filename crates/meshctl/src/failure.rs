@@ -1,6 +1,6 @@
 //! Why a command did not succeed: who refused, what to do next, and the exit code that says so.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -62,17 +62,35 @@ impl Failure {
         }
     }
 
-    /// Says it on stderr and gives the exit code.
-    pub(crate) fn report(&self) -> ExitCode {
+    /// Says it on stderr, as JSON if the answer was to be JSON, and gives the exit code.
+    pub(crate) fn report(&self, json: bool) -> ExitCode {
         let (words, code) = match self {
             Self::Refused(words) => (words, REFUSED),
             Self::Broken(words) => (words, BROKEN),
             Self::Said => return ExitCode::from(REFUSED),
             Self::Closed => return ExitCode::SUCCESS,
         };
+        let Words { error, hint } = words;
+        let said = if json {
+            serde_json::json!({ "error": error, "hint": hint, "code": code }).to_string()
+        } else {
+            format!("error: {error}\nhint: {hint}")
+        };
         // Nobody is left to tell when stderr is gone as well.
-        let _ = writeln!(io::stderr(), "error: {}\nhint: {}", words.error, words.hint);
+        let _ = writeln!(io::stderr(), "{said}");
         ExitCode::from(code)
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(Words { error, hint }) | Self::Broken(Words { error, hint }) => {
+                write!(out, "{error}; {hint}")
+            }
+            Self::Said => out.write_str("the answer says it"),
+            Self::Closed => out.write_str("the reader went away"),
+        }
     }
 }
 

@@ -11,7 +11,7 @@
 //! | [`failure`] | why a command did not succeed, and the exit code |
 //! | [`files`] | secret files |
 //! | [`local`] | the daemon as this machine shows it: its process and settings |
-//! | [`table`], [`units`] | how things look |
+//! | [`table`], [`units`], [`terminal`] | how things look, and on what |
 //! | the others | one noun each |
 
 #![forbid(unsafe_code)]
@@ -39,7 +39,9 @@ mod score;
 mod segments;
 mod status;
 mod table;
+mod terminal;
 mod token;
+mod top;
 mod units;
 mod words;
 
@@ -47,6 +49,8 @@ use answer::Answer;
 use clap::{Parser, Subcommand};
 use client::Client;
 use failure::Failure;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use wire::name::NodeName;
@@ -67,8 +71,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Noun {
-    /// Show the mesh (controller) or this node and its peers (node).
-    Status,
+    /// Show the mesh (controller) or this node and its peers (node), first of all whether all is well.
+    Status(status::Args),
+    /// Watch the mesh, or this node, on the whole terminal.
+    Top(top::Args),
     /// Say what keeps the mesh from working here, and the way out.
     Doctor,
     /// Gather what a bug report needs.
@@ -125,7 +131,17 @@ enum Noun {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && wants_json() => {
+            let words = error.to_string();
+            let words = words.trim_start_matches("error: ");
+            let (error, _) = words.split_once("\n\n").unwrap_or((words, ""));
+            return Failure::broken(error, "see `meshctl --help`").report(true);
+        }
+        Err(error) => error.exit(),
+    };
+    let json = cli.json;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -138,15 +154,21 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => failure.report(json),
     }
+}
+
+/// Whether the answer was to be JSON, where the command line could not be read.
+fn wants_json() -> bool {
+    std::env::args_os().skip(1).any(|it| it == "--json")
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
     let client = Client::new(cli.socket.unwrap_or_else(default_socket));
     let answer = Answer::new(cli.json);
     match cli.noun {
-        Noun::Status => status::run(&client, &answer).await,
+        Noun::Status(args) => status::run(&args, &client, &answer).await,
+        Noun::Top(args) => top::run(&args, &client, &answer).await,
         Noun::Debug(verb) => debug::run(verb, &client, &answer).await,
         Noun::Doctor => doctor::run(&client, &answer).await,
         Noun::Node(verb) => node::run(verb, &client, &answer).await,
@@ -168,14 +190,22 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
+/// The controller's socket, if there is one; but not what a controller left behind that ran here once, where a node has
+/// one.
 fn default_socket() -> PathBuf {
-    let controller = Path::new(CONTROLLER_SOCKET);
-    if controller.exists() {
+    choose_socket(Path::new(CONTROLLER_SOCKET), Path::new(NODE_SOCKET)).to_owned()
+}
+
+fn choose_socket<'p>(controller: &'p Path, node: &'p Path) -> &'p Path {
+    let is_left = || {
+        let dead = UnixStream::connect(controller);
+        dead.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    };
+    if controller.exists() && !(node.exists() && is_left()) {
         controller
     } else {
-        Path::new(NODE_SOCKET)
+        node
     }
-    .to_owned()
 }
 
 const CONTROLLER_SOCKET: &str = "/run/meshd/controller.sock";
@@ -187,6 +217,28 @@ const AFTER_HELP: &str =
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn what_a_dead_controller_left_does_not_hide_a_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let (controller, node) = (
+            dir.path().join("controller.sock"),
+            dir.path().join("node.sock"),
+        );
+        assert_eq!(choose_socket(&controller, &node), node, "nobody is there");
+        let listener = UnixListener::bind(&controller).unwrap();
+        let _node = UnixListener::bind(&node).unwrap();
+        assert_eq!(choose_socket(&controller, &node), controller);
+        drop(listener);
+        assert_eq!(choose_socket(&controller, &node), node);
+        std::fs::remove_file(&node).unwrap();
+        assert_eq!(
+            choose_socket(&controller, &node),
+            controller,
+            "it says what it is"
+        );
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -9,9 +9,11 @@ use crate::units;
 use crate::words::{self, control, membership, state};
 use clap::Subcommand;
 use keys::NodeId;
+use std::collections::BTreeSet;
 use wire::admin::{
     BannedKey, BenchmarkStatus, ControllerStatus, DuplicateStatus, EvictRequest, EvictionStatus,
-    EvictionsRequest, InstanceStatus, NodeStatus, OverrideStatus, PskState, WaitingStatus,
+    EvictionsRequest, InstanceStatus, Membership, NodeStatus, OverrideStatus, PskState,
+    WaitingStatus,
 };
 use wire::name::{NodeName, SegmentName};
 
@@ -33,6 +35,9 @@ pub(crate) enum Verb {
         /// Why, for the event log.
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
+        /// Do not ask before many are evicted.
+        #[arg(long)]
+        yes: bool,
     },
     /// Put a node into a group, or take it out: an evaluator's scope may name groups.
     #[command(subcommand)]
@@ -131,7 +136,16 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
             }
         }
         Verb::Show { name } => show(&name, client, answer).await,
-        Verb::Evict { names, reason } => {
+        Verb::Evict { names, reason, yes } => {
+            if !yes && names.len() > 1 {
+                let (_, status) = client.controller_status().await?;
+                let named = names.iter().collect::<BTreeSet<_>>();
+                let going = named.into_iter().filter(|it| {
+                    let node = status.nodes.get(it);
+                    node.is_some_and(|it| it.membership == Membership::Allowed)
+                });
+                words::confirm_many(going, &status)?;
+            }
             let (reply, are) = match &names[..] {
                 [name] => {
                     let path = format!("/v1/nodes/{name}/evict");
@@ -235,7 +249,7 @@ pub(crate) fn table(status: &ControllerStatus) -> String {
     if segments::has_several(status) {
         return by_segment(status);
     }
-    let mut rows = Rows::new(&HEADER);
+    let mut rows = Rows::new(&HEADER).sparing(&["EPOCH", "PSK", "ADDRESS", "MEMBERSHIP", "AGE"]);
     for (name, node) in &status.nodes {
         let benchmark = node.last_benchmark.as_ref();
         rows.row([
@@ -260,7 +274,8 @@ pub(crate) fn table(status: &ControllerStatus) -> String {
 
 /// The table of nodes, a row for each segment that a node is in.
 fn by_segment(status: &ControllerStatus) -> String {
-    let mut rows = Rows::new(&HEADER_BY_SEGMENT);
+    let mut rows =
+        Rows::new(&HEADER_BY_SEGMENT).sparing(&["EPOCH", "ADDRESS", "MEMBERSHIP", "AGE"]);
     let now = &status.generated_utc;
     for (name, node) in &status.nodes {
         let benchmark = node.last_benchmark.as_ref();

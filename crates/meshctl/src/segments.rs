@@ -12,16 +12,6 @@ pub(crate) fn has_several(status: &ControllerStatus) -> bool {
     status.segments.keys().any(|it| it.told().is_some())
 }
 
-/// The conditions that an operator has to look at, as fields: alarms, and removals that wait.
-pub(crate) fn alarms(status: &ControllerStatus) -> Fields {
-    let mut fields = words::alarms(status);
-    for (name, segment) in &status.segments {
-        let held = held(&segment.epoch.held);
-        fields.maybe("held", held.map(|held| format!("{name}: {held}")));
-    }
-    fields
-}
-
 /// The segments, one a row.
 pub(crate) fn table(status: &ControllerStatus) -> String {
     let now = &status.generated_utc;

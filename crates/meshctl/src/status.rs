@@ -6,9 +6,11 @@ use crate::failure::Failure;
 use crate::node;
 use crate::segments;
 use crate::table::{DASH, Fields, Rows, or_dash};
+use crate::terminal;
 use crate::units;
-use crate::words::{self, control, held, membership};
+use crate::words::{self, control, membership};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use wire::admin::{
     Control, ControllerStatus, FirewallState, FirewallStatus, InterfaceState, InterfaceStatus,
     Membership, NodeDaemonStatus, NodeRoutes, NodeSegmentStatus, PeerStatus, PingStatus,
@@ -17,8 +19,34 @@ use wire::admin::{
 use wire::rules::Traffic;
 use wire::{NodeName, SegmentName};
 
+/// `meshctl status`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Show it again every so many seconds, until interrupted.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    watch: Option<u32>,
+}
+
 /// Runs the command.
-pub(crate) async fn run(client: &Client, answer: &Answer) -> Result<(), Failure> {
+pub(crate) async fn run(args: &Args, client: &Client, answer: &Answer) -> Result<(), Failure> {
+    let Some(seconds) = args.watch else {
+        return show(client, answer).await;
+    };
+    let every = Duration::from_secs(u64::from(seconds));
+    loop {
+        if !answer.is_json() && terminal::width().is_some() {
+            answer.clear()?;
+        }
+        match show(client, answer).await {
+            // A daemon that restarts is waited for.
+            Err(failure) if failure.may_pass() => drop(failure.report(answer.is_json())),
+            other => other?,
+        }
+        tokio::time::sleep(every).await;
+    }
+}
+
+async fn show(client: &Client, answer: &Answer) -> Result<(), Failure> {
     let reply = client.get("/v1/status").await?;
     answer.show(&reply, |status| match status {
         Status::Controller(status) => controller(&status),
@@ -26,11 +54,56 @@ pub(crate) async fn run(client: &Client, answer: &Answer) -> Result<(), Failure>
     })
 }
 
+/// Whether all is well, and if not, what is to be looked at.
+pub(crate) fn verdict(well: &str, wrong: &[String]) -> String {
+    match wrong {
+        [] => format!("WELL      {well}\n"),
+        wrong => {
+            let things = units::count(wrong.len(), "thing needs", "things need");
+            let each = wrong.iter().enumerate().map(|(at, it)| {
+                let words = crate::table::clean(it);
+                format!("{:>8}. {words}\n", at + 1)
+            });
+            format!(
+                "NOT WELL  {things} attention:\n{}",
+                each.collect::<String>()
+            )
+        }
+    }
+}
+
+/// What an operator of the mesh has to look at, the gravest first.
+pub(crate) fn wrong(status: &ControllerStatus) -> Vec<String> {
+    status
+        .alarms
+        .iter()
+        .chain(&status.attention)
+        .cloned()
+        .collect()
+}
+
+/// Everything in a sentence, where nothing is wrong.
+pub(crate) fn well(status: &ControllerStatus) -> String {
+    let nodes = status.nodes.len();
+    let members = status.nodes.values();
+    let members = members
+        .filter(|it| it.membership == Membership::Allowed)
+        .count();
+    match nodes {
+        0 => "no node has been enrolled yet; `meshctl token create` admits one".to_owned(),
+        _ => format!(
+            "{members} of {} members",
+            units::count(nodes, "node is", "nodes are")
+        )
+        .replace(" is members", " is a member"),
+    }
+}
+
 /// The epoch in force and the policy, as fields.
 pub(crate) fn epoch_fields(status: &ControllerStatus) -> Fields {
     let (now, epoch) = (&status.generated_utc, &status.epoch);
     let until = |then: &str| words::until(now, then);
-    let mut fields = words::alarms(status);
+    let mut fields = Fields::default();
     fields.field(
         "epoch",
         format!("{}, ends {}", epoch.id, until(&epoch.expiry_utc)),
@@ -46,33 +119,25 @@ pub(crate) fn epoch_fields(status: &ControllerStatus) -> Fields {
             .as_ref()
             .map(|next| format!("epoch {}, begins {}", next.id, until(&next.activates_utc))),
     );
-    fields.maybe("held", held(&epoch.held));
     fields.field("policy", words::policy(&status.policy));
     fields
 }
 
 fn controller(status: &ControllerStatus) -> String {
     let has_several = segments::has_several(status);
-    let mut fields = if has_several {
-        segments::alarms(status)
+    let fields = if has_several {
+        Fields::default()
     } else {
         epoch_fields(status)
     };
-    let faults = reported_faults(status);
-    let more = faults.len().saturating_sub(SHOWN_FAULTS);
-    for fault in faults.into_iter().take(SHOWN_FAULTS) {
-        fields.field("fault", fault);
-    }
-    if more > 0 {
-        fields.field("fault", format!("and {more} more: `meshctl node show`"));
-    }
     let segments = if has_several {
         format!("{}\n", segments::table(status))
     } else {
         String::new()
     };
     format!(
-        "controller of {}, meshd {}, {}\n{}\n{segments}{}{}",
+        "{}\ncontroller of {}, meshd {}, {}\n{}\n{segments}{}{}",
+        verdict(&well(status), &wrong(status)),
         crate::table::clean(&status.mesh),
         crate::table::clean(&status.version),
         crate::table::clean(&status.generated_utc),
@@ -82,25 +147,17 @@ fn controller(status: &ControllerStatus) -> String {
     )
 }
 
-/// The reports of connected nodes about their interfaces, and of pairs whose packets do not take the tunnel.
-fn reported_faults(status: &ControllerStatus) -> Vec<String> {
-    let nodes = status.nodes.iter();
-    let connected = nodes.filter(|(_, node)| node.control == Control::Connected);
-    let of_node = connected.flat_map(|(name, node)| {
-        let own = node.faults.iter().map(move |it| format!("{name}: {it}"));
-        let pairs = node.observes.iter().flat_map(move |(peer, seen)| {
-            let each = seen.faults.iter();
-            each.map(move |it| format!("{name} to {peer}: {it}"))
-        });
-        own.chain(pairs)
-    });
-    of_node.collect()
-}
-
 /// A node that is in the one segment of a mesh without others is shown as a whole, any other one segment by segment.
 fn daemon(status: &NodeDaemonStatus) -> String {
     let now = &status.generated_utc;
-    let mut parts = vec![daemon_fields(status).render()];
+    let own = match status.control {
+        Control::Connected => {
+            "the controller is there, and this node's peers answer as far as they were asked"
+        }
+        Control::Silent | Control::Disconnected => "as far as this node can tell",
+    };
+    let verdict = verdict(own, &status.attention);
+    let mut parts = vec![format!("{verdict}\n{}", daemon_fields(status).render())];
     if status.segments.is_empty() {
         parts.push(peers(&status.peers, now));
         parts.extend(dropped(&status.dropped));
@@ -292,10 +349,7 @@ fn offloads(interface: &InterfaceStatus) -> String {
             None => offload.name.clone(),
             Some(reason) => format!("no {} ({reason})", offload.name),
         });
-    let threads = match interface.threads {
-        1 => "1 thread".to_owned(),
-        more => format!("{more} threads"),
-    };
+    let threads = units::count(interface.threads, "thread", "threads");
     format!("{}; {threads}", each.collect::<Vec<_>>().join(", "))
 }
 
@@ -382,7 +436,7 @@ fn control_words(status: &NodeDaemonStatus) -> String {
 }
 
 fn peers(peers: &BTreeMap<NodeName, PeerStatus>, now: &str) -> String {
-    let mut rows = Rows::new(&PEER_HEADER);
+    let mut rows = Rows::new(&PEER_HEADER).sparing(&PEER_SPARE);
     for (name, peer) in peers {
         rows.row([
             name.to_string(),
@@ -415,7 +469,7 @@ fn session(peer: &PeerStatus) -> String {
 }
 
 /// An echo, with its age if it is not of the last seconds.
-fn ping(ping: Option<&PingStatus>, now: &str) -> String {
+pub(crate) fn ping(ping: Option<&PingStatus>, now: &str) -> String {
     let Some(ping) = ping else {
         return "not probed".into();
     };
@@ -433,11 +487,18 @@ fn ping(ping: Option<&PingStatus>, now: &str) -> String {
     }
 }
 
-/// Faults that the controller's status shows.
-const SHOWN_FAULTS: usize = 10;
 /// Seconds after which an echo is shown with its age.
 const OLD_PING: f64 = 10.0;
 
+/// Columns of peers that a narrow terminal does without.
+const PEER_SPARE: [&str; 6] = [
+    "TX",
+    "RX",
+    "SESSION EPOCH",
+    "MEMBERSHIP",
+    "ENDPOINT",
+    "PING v6",
+];
 const PEER_HEADER: [&str; 10] = [
     "PEER",
     "MEMBERSHIP",

@@ -63,6 +63,14 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{value:.1} PiB")
 }
 
+/// `1 node` or `3 nodes`.
+pub(crate) fn count(count: usize, one: &str, many: &str) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {many}"),
+    }
+}
+
 /// A round trip.
 pub(crate) fn milliseconds(value: f64) -> String {
     format!("{value:.1} ms")

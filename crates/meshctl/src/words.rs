@@ -1,7 +1,8 @@
 //! Words that more than one command has for the same thing.
 
+use crate::failure::Failure;
 use crate::table::{Fields, clean, or_dash};
-use crate::units;
+use crate::{terminal, units};
 use wire::NodeName;
 use wire::admin::{Control, ControllerStatus, EpochChange, Membership, NodeState, PolicyStatus};
 
@@ -71,16 +72,38 @@ pub(crate) fn held(names: &[NodeName]) -> Option<String> {
     })
 }
 
+/// Asks whether members may go, if they are many: more than one, and a quarter or more of all.
+pub(crate) fn confirm_many<'n>(
+    going: impl Iterator<Item = &'n NodeName>,
+    status: &ControllerStatus,
+) -> Result<(), Failure> {
+    let names: Vec<&str> = going.map(NodeName::as_str).collect();
+    let members = status.nodes.values();
+    let members = members
+        .filter(|it| it.membership == Membership::Allowed)
+        .count();
+    if names.len() < 2 || names.len() * 4 < members {
+        return Ok(());
+    }
+    let (shown, more) = names.split_at(names.len().min(NAMED));
+    let more = match more.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let count = names.len();
+    terminal::confirm(&format!(
+        "{count} of {members} members would lose their tunnels: {}{more}. Go on?",
+        shown.join(", ")
+    ))
+}
+
 /// The effect of a request on the epoch, in words.
 pub(crate) fn change(change: &EpochChange) -> String {
     let when = match change.activates_in_ms {
         0 => "is in force".into(),
         ms => format!("will be in force in {:.1} s", ms as f64 / 1000.0),
     };
-    let members = match change.members {
-        1 => "1 member".into(),
-        n => format!("{n} members"),
-    };
+    let members = units::count(change.members, "member", "members");
     let mut lines = vec![format!("epoch {} {when}, with {members}", change.epoch)];
     lines.extend(
         change
@@ -91,3 +114,6 @@ pub(crate) fn change(change: &EpochChange) -> String {
     lines.extend(held(&change.held).map(|held| format!("held: {held}")));
     lines.join("\n")
 }
+
+/// Nodes that a question names.
+const NAMED: usize = 8;

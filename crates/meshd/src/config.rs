@@ -427,6 +427,7 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         let why = format!("`{interface}` is no name for an interface: 1 to 15 letters and digits");
         return Err(wrong("interface", why));
     }
+    let wireguard_dir = wireguard_dir(settings.wireguard_dir.as_deref())?;
     let segments = asked(settings.segments.as_deref())?;
     let advertise_routes = offered(settings.advertise_routes.as_deref())?;
     let emit_seconds = settings.emit_seconds.unwrap_or(30);
@@ -464,6 +465,7 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         controllers,
         listen_port: settings.listen_port.unwrap_or(51_820),
         advertise,
+        wireguard_dir,
         interface,
         firewall: choice(
             "firewall",
@@ -508,6 +510,18 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         metrics_listen,
         clients: MAX_CLIENTS,
     })
+}
+
+/// The directory of WireGuard sockets; `None`: there are to be none.
+fn wireguard_dir(given: Option<&str>) -> Result<Option<PathBuf>, ConfigError> {
+    match given.unwrap_or("/var/run/wireguard") {
+        "off" => Ok(None),
+        path if path.starts_with('/') => Ok(Some(path.into())),
+        other => {
+            let why = format!("`{other}` is neither an absolute path nor `off`");
+            Err(wrong("wireguard_dir", why))
+        }
+    }
 }
 
 /// The networks that a node offers.

@@ -192,7 +192,7 @@ async fn run(
     let served = match config.role {
         RoleConfig::Controller(mut role) => {
             let founding = founding::controller(&state, new_mesh, role.adopt_log)?;
-            let (file, admin) = socket::bind(&config.socket)?;
+            let (file, admin) = socket::bind(&config.socket, "--socket")?;
             at_end.0.keep(file);
             let status_file = role.status_file.clone();
             role.founding = founding.founding;
@@ -216,7 +216,7 @@ async fn run(
         }
         RoleConfig::Node(role) => {
             let (identity, wg) = founding::node(&state)?;
-            let (file, admin) = socket::bind(&config.socket)?;
+            let (file, admin) = socket::bind(&config.socket, "--socket")?;
             at_end.0.keep(file);
             let port = tokio::select! {
                 port = ports::wait(|| node::Node::bind(role.listen_port)) => port?,
@@ -231,7 +231,14 @@ async fn run(
                 found.map_err(|error| error.to_string())
             };
             let keys = node::KeyStore(Arc::new(find));
-            let node = node::Node::open(*role, identity, wg, keys, admin, port)?;
+            let bind = |path: &Path| {
+                let (file, listener) =
+                    socket::bind(path, "wireguard_dir").map_err(|it| it.to_string())?;
+                let file: node::SocketFile = Box::new(file);
+                Ok((file, listener))
+            };
+            let unix = node::UnixSockets(Arc::new(bind));
+            let node = node::Node::open(*role, identity, wg, keys, unix, admin, port)?;
             let files = files_of_others(&[&config.state_dir, folder(&config.socket)]);
             rights::reduce(Keep::NETWORK_SETUP.and(files).and(of_benchmark));
             match node.serve(told.to_stop()).await {

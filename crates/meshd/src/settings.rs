@@ -228,6 +228,8 @@ settings! {
     [Node] listen_port: u16, "MESHD_LISTEN_PORT";
     /// Node: name of the TUN interface; that of a second segment is named after both [default: meshd0]
     [Node] interface: String, "MESHD_INTERFACE";
+    /// Node: directory for the sockets that `wg show` reads, or off [default: /var/run/wireguard]
+    [Node] wireguard_dir: String, "MESHD_WIREGUARD_DIR";
     /// Node: firewall table that keeps mesh addresses to the tunnel: auto, keep or off [default: auto]
     [Node] firewall: String, "MESHD_FIREWALL";
     /// Node: MTU of the TUN interface: auto, or 1280 to 65000 [default: auto]

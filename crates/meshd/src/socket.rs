@@ -20,43 +20,46 @@ pub struct Socket {
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Something else is there.
-    #[error("{0} exists and is no socket: remove it, or choose another path with --socket")]
-    NotASocket(PathBuf),
+    #[error("{0} exists and is no socket: remove it, or choose another path with {1}")]
+    NotASocket(PathBuf, &'static str),
     /// A daemon answers on it.
-    #[error("another daemon answers on {0}: stop it, or choose another path with --socket")]
-    InUse(PathBuf),
+    #[error("another daemon answers on {0}: stop it, or choose another path with {1}")]
+    InUse(PathBuf, &'static str),
     /// The path does not fit a socket address.
-    #[error("{0} is longer than a socket path may be (107 bytes): choose another with --socket")]
-    TooLong(PathBuf),
+    #[error("{0} is longer than a socket path may be (107 bytes): choose another with {1}")]
+    TooLong(PathBuf, &'static str),
     /// The system refused.
-    #[error("cannot bind {path}: {source}; choose another path with --socket")]
+    #[error("cannot bind {path}: {source}; choose another path with {setting}")]
     Io {
         /// The path.
         path: PathBuf,
+        /// The setting that it comes from.
+        setting: &'static str,
         /// The system's answer.
         source: io::Error,
     },
 }
 
-/// Binds `path`. Creates its directory (0700) if there is none.
+/// Binds `path`, which comes from `setting`. Creates its directory (0700) if there is none.
 ///
 /// # Errors
 /// [`SocketError`], with the way out.
-pub fn bind(path: &Path) -> Result<(Socket, UnixListener), SocketError> {
+pub fn bind(path: &Path, setting: &'static str) -> Result<(Socket, UnixListener), SocketError> {
     if path.as_os_str().len() > MAX_PATH {
-        return Err(SocketError::TooLong(path.to_owned()));
+        return Err(SocketError::TooLong(path.to_owned(), setting));
     }
     match std::fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => {
-            return Err(SocketError::NotASocket(path.to_owned()));
+            return Err(SocketError::NotASocket(path.to_owned(), setting));
         }
         Ok(_) if UnixStream::connect(path).is_ok() => {
-            return Err(SocketError::InUse(path.to_owned()));
+            return Err(SocketError::InUse(path.to_owned(), setting));
         }
         Ok(_) | Err(_) => {}
     }
     let (file, listener) = bind_private(path).map_err(|source| SocketError::Io {
         path: path.to_owned(),
+        setting,
         source,
     })?;
     let path = path.to_owned();
@@ -116,25 +119,31 @@ mod tests {
     fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/admin.sock");
-        let (socket, listener) = bind(&path).unwrap();
+        let (socket, listener) = bind(&path, "--socket").unwrap();
         assert_eq!(
             std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
-        assert!(matches!(bind(&path), Err(SocketError::InUse(_))));
+        assert!(matches!(
+            bind(&path, "--socket"),
+            Err(SocketError::InUse(..))
+        ));
         std::mem::forget(socket);
         drop(listener);
-        let (socket, _listener) = bind(&path).expect("nobody answers any more");
+        let (socket, _listener) = bind(&path, "--socket").expect("nobody answers any more");
         drop(socket);
         assert!(!path.exists());
-        let (older, _listener) = bind(&path).unwrap();
+        let (older, _listener) = bind(&path, "--socket").unwrap();
         std::fs::remove_file(&path).unwrap();
-        let (newer, _listener) = bind(&path).expect("somebody has removed it");
+        let (newer, _listener) = bind(&path, "--socket").expect("somebody has removed it");
         drop(older);
         assert!(path.exists(), "it is the newer one's");
         drop(newer);
         assert!(!path.exists());
         std::fs::write(&path, "text").unwrap();
-        assert!(matches!(bind(&path), Err(SocketError::NotASocket(_))));
+        assert!(matches!(
+            bind(&path, "--socket"),
+            Err(SocketError::NotASocket(..))
+        ));
     }
 }

@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use exposition::Page;
+use keys::SegmentId;
 use tokio::sync::oneshot;
 use wire::NodeName;
 use wire::admin::{LogStatus, ScoreRequest, Status, WgExport};
@@ -17,6 +18,8 @@ pub(crate) enum Request {
     Export(NodeName, oneshot::Sender<Answer<WgExport>>),
     Log(oneshot::Sender<Answer<LogStatus>>),
     Metrics(oneshot::Sender<Answer<Page>>),
+    /// An interface, as `wg show` asks for it.
+    WireGuard(SegmentId, oneshot::Sender<Answer<String>>),
 }
 
 /// An answer, or why there is none.

@@ -102,6 +102,11 @@ fn of_segment(segment: &OfSegment<'_>, all: &mut Vec<String>) {
                 .iter()
                 .map(|it| format!("{}: {it}", interface.name)),
         );
+        let socket = interface.wireguard_socket.as_ref();
+        let fault = socket.and_then(|it| it.fault.as_ref());
+        all.extend(
+            fault.map(|fault| format!("`wg show` does not see {}: {fault}", interface.name)),
+        );
         let FirewallStatus { state, reason } = &interface.firewall;
         if *state == FirewallState::Failed {
             let reason = reason.as_deref().unwrap_or("no reason is known");

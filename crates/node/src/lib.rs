@@ -19,6 +19,7 @@ mod announcement;
 mod attention;
 mod data;
 mod emitter;
+mod enrolling;
 mod examine;
 mod export;
 mod guard;
@@ -36,6 +37,7 @@ mod shell;
 mod standing;
 mod start;
 mod status;
+mod uapi;
 mod underlay;
 
 pub use emitter::{BenchmarkUser, Emitter, Reading, UserError};
@@ -50,6 +52,7 @@ pub use keepalive::{Keepalive, KeepaliveError};
 pub use persist::PersistError;
 pub use underlay::{MAX_MTU, MIN_MTU, Mtu, MtuError};
 
+use enrolling::Progress;
 use io::offload::Offloads;
 use keys::{NodeSecret, WgSecret};
 use opening::{Made, Workshop, interface_name};
@@ -59,9 +62,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 use wire::message::Refusal;
 use wire::{Ask, HostPort, NodeName, Prefix, SegmentName, Token};
 
@@ -82,6 +86,8 @@ pub struct Config {
     pub listen_port: u16,
     /// Addresses to announce to peers instead of the one that the controller sees.
     pub advertise: Vec<SocketAddr>,
+    /// Directory of the WireGuard sockets of its interfaces, INTERFACE.sock each. `None`: there are none.
+    pub wireguard_dir: Option<PathBuf>,
     /// Name of the TUN interface of the segment that the node enrols in first; that of another one is called after
     /// this and the segment.
     pub interface: String,
@@ -207,6 +213,17 @@ impl fmt::Debug for KeyStore {
     }
 }
 
+/// Binds a Unix socket, non-blocking, which only this daemon's user and root may open, or says why it cannot.
+#[derive(Clone)]
+pub struct UnixSockets(pub Arc<BindSocket>);
+
+/// See [`UnixSockets`].
+pub type BindSocket =
+    dyn Fn(&Path) -> Result<(SocketFile, std::os::unix::net::UnixListener), String> + Send + Sync;
+
+/// The file of a socket; it goes when this is dropped.
+pub type SocketFile = Box<dyn Send + Sync>;
+
 /// A node that has everything that it needs to run.
 pub struct Node {
     config: Config,
@@ -216,6 +233,7 @@ pub struct Node {
     /// Those in others, by name.
     further: BTreeMap<SegmentName, WgSecret>,
     keys: KeyStore,
+    unix: UnixSockets,
     state: StateDir,
     enrolment: Option<Enrolment>,
     memory: Memory,
@@ -233,6 +251,10 @@ pub struct Node {
 #[derive(Debug)]
 pub struct WireGuardSocket(std::net::UdpSocket);
 
+/// The way of questions to the node, and where they come out.
+type Asking = mpsc::Sender<admin::Request>;
+type Asked = mpsc::Receiver<admin::Request>;
+
 impl Node {
     /// Takes the WireGuard port; 0: any that is free.
     ///
@@ -245,7 +267,7 @@ impl Node {
 
     /// Claims interfaces and state. `admin` is the bound admin socket, non-blocking, and `udp` that of
     /// WireGuard, from [`Self::bind`]. `wg` is the key in the segment that the node enrols in first, and `keys` has
-    /// those in others. Must run inside a tokio runtime.
+    /// those in others; `unix` binds the WireGuard sockets. Must run inside a tokio runtime.
     ///
     /// # Errors
     /// [`OpenError`], each with the cause and the way out; nothing is left behind.
@@ -254,6 +276,7 @@ impl Node {
         identity: NodeSecret,
         wg: WgSecret,
         keys: KeyStore,
+        unix: UnixSockets,
         admin: std::os::unix::net::UnixListener,
         udp: WireGuardSocket,
     ) -> Result<Self, OpenError> {
@@ -314,6 +337,7 @@ impl Node {
             wg,
             further,
             keys,
+            unix,
             state,
             enrolment,
             memory: remembered.unwrap_or_default(),
@@ -331,15 +355,21 @@ impl Node {
     /// [`ServeError`], when going on makes no sense.
     pub async fn serve(mut self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         tokio::pin!(shutdown);
+        let (asking, mut asked) = self.serve_clients()?;
         let enrolment = match self.enrolment.take() {
             Some(enrolment) => enrolment,
-            None => tokio::select! {
-                enrolled = self.enrol() => enrolled?,
-                () = &mut shutdown => return Ok(()),
-            },
+            None => {
+                let (told, progress) = watch::channel(Progress::default());
+                let node = self.identity.public();
+                tokio::select! {
+                    enrolled = self.enrol(&told) => enrolled?,
+                    never = enrolling::answer(node, &mut asked, &progress) => match never {},
+                    () = &mut shutdown => return Ok(()),
+                }
+            }
         };
         let started = tokio::select! {
-            started = start::start(self, enrolment) => started?,
+            started = start::start(self, enrolment, (asking, asked)) => started?,
             () = &mut shutdown => return Ok(()),
         };
         let (mut shell, inputs) = started;
@@ -349,6 +379,16 @@ impl Node {
         ended
     }
 
+    /// Serves clients and scrapers from now on; their questions come here, by a way that others have too.
+    fn serve_clients(&mut self) -> Result<(Asking, Asked), ServeError> {
+        let (out, requests) = mpsc::channel(start::QUEUE);
+        let socket = self.admin.try_clone().map_err(ServeError::Admin)?;
+        let socket = tokio::net::UnixListener::from_std(socket).map_err(ServeError::Admin)?;
+        let clients = self.config.clients;
+        start::serve_clients(socket, self.metrics.take(), clients, out.clone());
+        Ok((out, requests))
+    }
+
     fn listen_port(&self) -> u16 {
         let first = self.sockets.first();
         first
@@ -356,7 +396,7 @@ impl Node {
             .map_or(self.config.listen_port, |address| address.port())
     }
 
-    async fn enrol(&self) -> Result<Enrolment, ServeError> {
+    async fn enrol(&self, told: &watch::Sender<Progress>) -> Result<Enrolment, ServeError> {
         let Some(token) = &self.config.join else {
             return Err(ServeError::Enrolment(Refusal::NotEnrolled));
         };
@@ -364,7 +404,7 @@ impl Node {
         let asks = self.asks();
         let node = self.identity.public();
         let known = (self.config.name.as_ref(), self.config.interface.as_str());
-        let enrolled = session::enrol(&dialer, token, known, (node, &asks)).await;
+        let enrolled = session::enrol(&dialer, token, known, (node, &asks), told).await;
         dialer.close("enrolled").await;
         let (places, authorities) = enrolled.map_err(ServeError::Enrolment)?;
         let Some(first) = places.first() else {

@@ -15,11 +15,13 @@ use crate::io::tun::{Backend, Maker, Tun};
 use crate::io::ways::Exits;
 use crate::persist::key_file;
 use crate::standing::{Fault, Wanted};
+use crate::uapi::Door;
 use crate::underlay::{Fit, Mtu};
-use crate::{KeyStore, ServeError, TunError};
+use crate::{KeyStore, ServeError, TunError, UnixSockets};
 use agent::Target;
 use keys::{SegmentId, WgSecret};
 use rand::Rng as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -34,6 +36,9 @@ pub(crate) struct Means {
     pub(crate) firewall: FirewallMode,
     pub(crate) listen_port: u16,
     pub(crate) probes: bool,
+    /// Binds WireGuard sockets, and the directory that they are in; `None`: there are none.
+    pub(crate) unix: UnixSockets,
+    pub(crate) wireguard_dir: Option<PathBuf>,
     /// For what happens to interfaces.
     pub(crate) news: mpsc::Sender<(SegmentId, News)>,
 }
@@ -72,6 +77,8 @@ pub(crate) struct Opened {
     /// Sockets on an interface that was made anew.
     pub(crate) fresh: mpsc::Receiver<Sockets>,
     pub(crate) targets: watch::Sender<Vec<Target>>,
+    /// Its WireGuard socket; `None`: it has none.
+    pub(crate) door: Option<Door>,
 }
 
 impl Workshop {
@@ -164,7 +171,9 @@ pub(crate) async fn open(
             return Err(ServeError::Data(error));
         }
     };
+    let directory = means.wireguard_dir.as_deref();
     Ok(Opened {
+        door: directory.map(|it| Door::bind(&means.unix, it, &name)),
         sockets: means.probes.then(|| Sockets::open(&name)),
         place,
         wg,

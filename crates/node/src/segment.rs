@@ -2,6 +2,7 @@
 //! that. A packet, an MTU or a probe of one segment never meets those of another; the data threads, the UDP port and
 //! the control channel are the node's.
 
+use crate::admin::Request;
 use crate::data::{DataCommand, DataPlane, Ruler, Snapshot};
 use crate::guard::Guard;
 use crate::io::firewall::{Beside, Firewall};
@@ -10,6 +11,7 @@ use crate::io::udp::PathErrors;
 use crate::networks::Terms;
 use crate::opening::Opened;
 use crate::probe::{self, Prober};
+use crate::uapi::Served;
 use crate::underlay::{Fit, Interface, Mtu, Underlay};
 use agent::{DataChange, Round, Target};
 use keys::{Epoch, SegmentId, WgPublicKey, WgSecret};
@@ -35,6 +37,8 @@ pub(crate) struct Segment {
     firewall: Firewall,
     /// Whom to probe in it.
     pub(crate) targets: watch::Sender<Vec<Target>>,
+    /// Its WireGuard socket; `None`: it has none.
+    pub(crate) served: Option<Served>,
 }
 
 /// Everything that the segments of a node are run with.
@@ -45,6 +49,8 @@ pub(crate) struct Common {
     /// How often peers are probed; `None`: never.
     pub(crate) probe_every: Option<Duration>,
     pub(crate) rounds: mpsc::Sender<(SegmentId, Round)>,
+    /// For those that ask at a WireGuard socket.
+    pub(crate) requests: mpsc::Sender<Request>,
     /// For networks behind nodes.
     pub(crate) terms: Terms,
 }
@@ -77,6 +83,10 @@ impl Segment {
         if let (Some(sockets), Some(every)) = (opened.sockets, common.probe_every) {
             probe(sockets, means, every, (subjects, common.rounds.clone()));
         }
+        let segment = opened.place.segment;
+        let served = opened
+            .door
+            .map(|door| door.serve(segment, common.requests.clone()));
         let guard = opened.guard.clone();
         let (watch, path_errors) = (opened.firewall.watch(), common.path_errors.clone());
         Self {
@@ -87,6 +97,7 @@ impl Segment {
             guard: opened.guard,
             firewall: opened.firewall,
             targets: opened.targets,
+            served,
         }
     }
 
@@ -129,6 +140,7 @@ impl Segment {
     /// take a moment.
     pub(crate) fn leave(self, data: &DataPlane) -> impl Future<Output = Firewall> + Send + use<> {
         data.opener().close(self.tunnel);
+        drop(self.served);
         async move {
             self.guard.stop().await;
             self.firewall

@@ -3,6 +3,7 @@
 //!
 //! The file is long because dialling, enrolling and saying hello share one connection and its errors.
 
+use crate::enrolling::Progress;
 use crate::io::{addresses, clock, interface, udp};
 use agent::SessionEvent;
 use keys::{AuthorityId, MeshId, NodeId};
@@ -350,19 +351,25 @@ pub(crate) async fn enrol(
     token: &Token,
     (name, interface): (Option<&NodeName>, &str),
     (node, asks): (NodeId, &[Ask]),
+    told: &watch::Sender<Progress>,
 ) -> Result<(Vec<Place>, Vec<AuthorityId>), Refusal> {
     let mut backoff = Backoff::default();
     let mut caller = Caller::new(dialer);
-    let (mut told, mut told_to_wait) = (false, false);
+    let (mut warned, mut told_to_wait) = (false, false);
     for address in token.controllers.iter().cycle() {
         let mut waits = |name: &NodeName| {
+            told.send_replace(Progress {
+                controller: Some(address.clone()),
+                error: None,
+                waits_as: Some(name.to_string()),
+            });
             if !std::mem::replace(&mut told_to_wait, true) {
                 let hint = format!("meshctl node approve {name}");
                 tracing::info!(%name, "this node waits for an operator's approval: `{hint}` at the controller");
             }
         };
         let wishes = (name, interface);
-        match enrol_at(
+        let error = match enrol_at(
             &mut caller,
             address,
             token,
@@ -373,15 +380,21 @@ pub(crate) async fn enrol(
         .await
         {
             Ok(enrolled) => return Ok(enrolled),
-            Err(SessionError::Refused(Refusal::Busy)) => {}
+            Err(SessionError::Refused(Refusal::Busy)) => Refusal::Busy.to_string(),
             Err(SessionError::Refused(reason)) => return Err(reason),
             Err(error) => {
-                if !std::mem::replace(&mut told, true) {
+                if !std::mem::replace(&mut warned, true) {
                     tracing::warn!(%address, %error, "cannot reach the controller to enrol; trying on");
                 }
                 tracing::debug!(%address, %error, "enrolment attempt failed");
+                error.to_string()
             }
-        }
+        };
+        told.send_replace(Progress {
+            controller: Some(address.clone()),
+            error: Some(error),
+            waits_as: None,
+        });
         tokio::time::sleep(backoff.next()).await;
     }
     Err(Refusal::BadToken)

@@ -641,6 +641,9 @@ impl Shell {
             Request::Metrics(answer) => {
                 let _ = answer.send(self.metrics().await);
             }
+            Request::WireGuard(segment, answer) => {
+                let _ = answer.send(self.device(segment).await);
+            }
         }
     }
 
@@ -704,6 +707,16 @@ impl Shell {
             data: self.data.common(),
         };
         Ok(metrics::page(&node, &seen, boot))
+    }
+
+    /// An interface, as `wg show` asks for it.
+    async fn device(&self, id: SegmentId) -> Answer<String> {
+        let segment = self.segments.get(&id).zip(self.agent.segment(id));
+        let (segment, seen) = segment.ok_or_else(admin::no_data_plane)?;
+        let snapshot = segment.snapshot(&self.data).await;
+        let snapshot = snapshot.ok_or_else(admin::no_data_plane)?;
+        let device = status::device(seen, &snapshot, &self.common, clock::now().wall);
+        Ok(device.tell(self.keepalive.every()))
     }
 
     fn set_mean(&self, mean: f64) -> Answer<()> {

@@ -29,7 +29,11 @@ use tokio::task::JoinSet;
 use wire::{Ask, Instance, Place};
 
 /// Everything that runs from here on; nothing waits yet.
-pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, Inputs), ServeError> {
+pub(crate) async fn start(
+    node: Node,
+    enrolment: Enrolment,
+    (requests_out, requests): (mpsc::Sender<admin::Request>, mpsc::Receiver<admin::Request>),
+) -> Result<(Shell, Inputs), ServeError> {
     let listen_port = node.listen_port();
     let Node {
         config,
@@ -37,13 +41,12 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
         wg,
         further,
         keys,
+        unix,
         state,
         memory,
         sockets,
         made,
         workshop,
-        admin,
-        metrics,
         ..
     } = node;
     let (data, path_errors) = carry(sockets, Arc::clone(&workshop.offloads))?;
@@ -54,6 +57,8 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
         firewall: config.firewall,
         listen_port,
         probes: config.probe_every.is_some(),
+        unix,
+        wireguard_dir: config.wireguard_dir,
         news: news_out,
     };
     let mut made = made;
@@ -106,9 +111,6 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
     let session = converse(dialer, addresses, introduction);
 
     let emitting = emitter::start(config.emitter, config.emit_every).map_err(ServeError::Data)?;
-    let (requests_out, requests) = mpsc::channel(QUEUE);
-    let admin = tokio::net::UnixListener::from_std(admin).map_err(ServeError::Admin)?;
-    serve_clients(admin, metrics, config.clients, requests_out);
     let (underlay_out, links) = mpsc::channel(1);
     tokio::spawn(io::mtu::watch(underlay_out));
 
@@ -119,6 +121,7 @@ pub(crate) async fn start(node: Node, enrolment: Enrolment) -> Result<(Shell, In
         path_errors,
         probe_every: config.probe_every,
         rounds: rounds_out,
+        requests: requests_out,
         terms: Terms {
             offers: config.advertise_routes,
             accepts: config.accept_routes,
@@ -231,7 +234,7 @@ fn converse(
 }
 
 /// Serves clients and scrapers until the node stops, each without the other.
-fn serve_clients(
+pub(crate) fn serve_clients(
     socket: tokio::net::UnixListener,
     metrics: Option<exposition::Listener>,
     clients: usize,
@@ -269,4 +272,4 @@ fn carry(
 /// each: under a tenth of a core for whoever holds no key of a member.
 const HANDSHAKES_PER_SECOND: u64 = 1_000;
 /// Messages that may wait between a task and the agent.
-const QUEUE: usize = 64;
+pub(crate) const QUEUE: usize = 64;

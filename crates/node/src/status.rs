@@ -3,8 +3,9 @@
 use crate::data::Snapshot;
 use crate::emitter::Health;
 use crate::io::firewall::FirewallState;
-use crate::segment::Segment;
+use crate::segment::{Common, Segment};
 use crate::standing::Condition;
+use crate::uapi::{self, Served};
 use crate::underlay::Underlay;
 use agent::{Agent, Evidence, EvidenceResult, InSegment, Now, PathLimit, Ping};
 use epoch::member::View;
@@ -20,7 +21,7 @@ use wire::admin::{
     OffloadStatus, PeerStatus, PingStatus, RulesInForce, SCHEMA,
 };
 use wire::rules::Groups;
-use wire::{NodeName, SegmentName};
+use wire::{NodeName, Prefix, SegmentName};
 
 /// One segment, as its status is made from.
 pub(crate) struct Seen<'a> {
@@ -139,7 +140,10 @@ fn of_segment(seen: &Seen<'_>, is_second: bool, now: Now) -> NodeSegmentStatus {
         epoch: update.map(|update| update.epoch.0),
         next_epoch: next.map(|next| next.epoch.0),
         lease_seconds: lease_end.map(|end| end.saturating_sub(now.boot).as_secs_f64()),
-        interface: interface(agent, underlay, &condition, snapshot),
+        interface: InterfaceStatus {
+            wireguard_socket: seen.segment.served.as_ref().map(Served::status),
+            ..interface(agent, underlay, &condition, snapshot)
+        },
         peers: peers(agent, (underlay, seen.paths), snapshot, now),
         rules: update.and_then(|update| {
             let own = update
@@ -208,6 +212,56 @@ fn interface(
         },
         state,
         faults,
+        wireguard_socket: None,
+    }
+}
+
+/// The interface of a segment, as its WireGuard socket tells it. `wall` is the time now.
+pub(crate) fn device(
+    agent: InSegment<'_>,
+    snapshot: &Snapshot,
+    common: &Common,
+    wall: Timestamp,
+) -> uapi::Device {
+    let members = agent.view().update.into_iter();
+    let members: HashMap<_, _> = members
+        .flat_map(|update| &update.roster)
+        .map(|member| (member.wg, member))
+        .collect();
+    let behind = common.terms.behind_peers(agent);
+    let peers = snapshot.peers.iter().map(|seen| {
+        let member = members.get(&seen.key).copied();
+        let own = member.map(|it| {
+            [
+                Prefix::around(it.v4.into(), 32),
+                Prefix::around(it.v6.into(), 128),
+            ]
+        });
+        let networks = behind.iter();
+        let networks = networks.filter(|it| member.is_some_and(|member| member.name == it.node));
+        let shaken = seen.session_age.map(|age| wall.saturating_sub(age));
+        let shaken = shaken.and_then(|at| {
+            at.ok()?
+                .duration_since(Timestamp::UNIX_EPOCH)
+                .try_into()
+                .ok()
+        });
+        uapi::Peer {
+            key: seen.key,
+            endpoint: seen.endpoint.and_then(|it| it.udp()),
+            handshake: shaken,
+            rx_bytes: seen.rx_bytes,
+            tx_bytes: seen.tx_bytes,
+            allowed: own
+                .into_iter()
+                .flatten()
+                .chain(networks.map(|it| it.prefix))
+                .collect(),
+        }
+    });
+    uapi::Device {
+        listen_port: common.listen_port,
+        peers: peers.collect(),
     }
 }
 

@@ -45,6 +45,7 @@ use crate::name::{NodeName, SegmentName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 mod log;
 mod routes;
@@ -964,6 +965,19 @@ pub struct InterfaceStatus {
     /// Its faults, and those of the ways to peers; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
+    /// The socket that `wg show` reads; `None`: it is switched off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wireguard_socket: Option<WireGuardSocketStatus>,
+}
+
+/// The cross-platform WireGuard socket of an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireGuardSocketStatus {
+    /// Its file.
+    pub path: PathBuf,
+    /// Why it is not there, if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 /// Whether packets pass a node's interface, by what the kernel says of it.

@@ -19,6 +19,8 @@ pub struct Builder {
 impl Builder {
     pub(super) fn new() -> Self {
         let every_node = [
+            // All hosts share one /var/run, and name their interfaces alike.
+            ("wireguard_dir", "\"off\""),
             ("interface", "\"meshd0\""),
             ("emitter", "\"mock\""),
             ("mock_jitter", "0.0"),

@@ -338,6 +338,12 @@ const BAD: &[(&str, &str, &str, &[&str])] = &[
     ),
     ("interface", NODE, "interface = 'a/b'", &["a/b", "1 to 15"]),
     (
+        "wireguard_dir",
+        NODE,
+        "wireguard_dir = 'relative'",
+        &["relative", "off"],
+    ),
+    (
         "firewall",
         NODE,
         "firewall = 'on'",
