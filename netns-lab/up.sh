@@ -241,6 +241,8 @@ socket = "$SOCKETS/$1.sock"
 name = "$1"
 listen_port = 51820
 interface = "meshd0"
+wireguard_dir = "$SOCKETS/$1.wireguard"
+dns_listen = "127.0.0.1:53"
 $(emitter_config "$1" "${!mean}")
 probe_seconds = $PROBE_SECONDS
 log_format = "$LOG_FORMAT"
@@ -387,7 +389,7 @@ Next, in $LAB:
   ./status.sh                who is a member, and why not
   ./logs.sh                  follow all logs
   ./meshctl.sh events        what happened
-  ./exec.sh node-a ip addr   run a command in a node's namespace
+  ./exec.sh node-a ping node-b   run a command in a node's namespace
   ./set-score.sh node-c 0.95 let a node behave better, or worse
   ./rotate-now.sh            begin the next epoch
   ./demo.sh                  the whole story

@@ -25,6 +25,7 @@ const PURE: &[&str] = &[
     "harness",
     "policy",
     "epoch",
+    "names",
     "tunnel",
     "agent",
     "offload",
@@ -39,6 +40,7 @@ const PRODUCT: &[&str] = &[
     "harness",
     "policy",
     "epoch",
+    "names",
     "tunnel",
     "agent",
     "offload",
@@ -106,6 +108,7 @@ const EDGES: &[Rule] = &[
             "epoch",
             "tunnel",
             "agent",
+            "names",
             "quic",
             "exposition",
             "node",
@@ -127,6 +130,11 @@ const EDGES: &[Rule] = &[
     Rule::OnlyBy {
         to: &["quinn", "quinn-proto", "rustls"],
         by: &["quic"],
+        because: ONE_FILE,
+    },
+    Rule::OnlyBy {
+        to: &["domain"],
+        by: &["names"],
         because: ONE_FILE,
     },
     Rule::OnlyBy {

@@ -23,6 +23,7 @@ const NOT_STATUS: &[&str] = &[
     "EventList",
     "EventInfo",
     "ScoreRequest",
+    "HostLine",
     "WgExport",
     "KeptEvidence",
     "OverrideRequest",

@@ -16,6 +16,7 @@ mod log;
 mod membership;
 mod metrics;
 mod mtu;
+mod names;
 mod nat;
 mod offload;
 mod operators;

@@ -1,4 +1,4 @@
-//! What `wg` and an exporter that reads it see of a node: its peers by the WireGuard socket, and no key of its own.
+//! `wg` and an exporter that reads it see of a node: its peers by the WireGuard socket, and no key of its own.
 
 use crate::stock;
 use std::collections::BTreeMap;

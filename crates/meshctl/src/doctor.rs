@@ -13,7 +13,7 @@ mod of_machine;
 mod of_node;
 
 use crate::answer::Answer;
-use crate::client::{Client, Reply};
+use crate::client::Client;
 use crate::failure::Failure;
 use crate::local::{Local, Role};
 use serde::Serialize;
@@ -131,10 +131,9 @@ pub(crate) async fn examine(client: &Client) -> Diagnosis {
             all.extend(of_controller::look(status));
             all
         }
-        Ok((Status::Node(status), reply)) => {
+        Ok((Status::Node(status), _)) => {
             let mut all = vec![alive(role, &status.version)];
             all.extend(of_node::look(status));
-            all.extend(faults_of_features(reply));
             all
         }
         Err(failure) => vec![dead(role, &local, failure)],
@@ -219,22 +218,6 @@ fn dead(role: Role, local: &Local, failure: &Failure) -> Finding {
              {unit}` or its log why it does not run"
         ),
     )
-}
-
-/// Parts of a node that run beside the mesh, and their faults, as far as the daemon tells of them.
-fn faults_of_features(reply: &Reply) -> Vec<Finding> {
-    let raw = reply.raw();
-    let of = |area: &'static str, fault: Option<&serde_json::Value>| {
-        let fault = fault.and_then(serde_json::Value::as_str)?;
-        let way_out = "the mesh goes on without it: remove the cause, and restart the node if it does not come back";
-        Some(Finding::warning(area, fault, way_out))
-    };
-    let socket = raw.pointer("/interface/wireguard_socket/fault");
-    let all = [
-        of("names", raw.pointer("/names/fault")),
-        of("wg show", socket),
-    ];
-    all.into_iter().flatten().collect()
 }
 
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -27,6 +27,7 @@ mod evidence;
 mod explain;
 mod failure;
 mod files;
+mod hosts;
 mod key;
 mod local;
 mod log;
@@ -114,6 +115,8 @@ enum Noun {
     /// Prove what is in the event log, or verify a copy of it.
     #[command(subcommand)]
     Log(log::Verb),
+    /// On a node: print the names of the mesh, as lines of a hosts file.
+    Hosts,
     /// Print what the daemon counts and measures, as OpenMetrics text.
     Metrics,
     /// On a node: change the score of a running mock emitter.
@@ -182,6 +185,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Token(verb) => token::run(verb, &client, &answer).await,
         Noun::Events(args) => events::run(&args, &client, &answer).await,
         Noun::Log(verb) => log::run(verb, &client, &answer).await,
+        Noun::Hosts => hosts::run(&client, &answer).await,
         Noun::Metrics => metrics::run(&client, &answer).await,
         Noun::Score(verb) => score::run(verb, &client, &answer).await,
         Noun::Peer(verb) => peer::run(verb, &client, &answer).await,

@@ -10,7 +10,8 @@ use crate::settings::{Role, SegmentSettings, Settings};
 use controller::{EnrolmentMode, SegmentSetup};
 use keys::EvaluatorId;
 use node::{
-    Backend, BenchmarkUser, Emitter, FirewallMode, Keepalive, Labels, Mtu, OffloadSwitches, Reading,
+    Backend, BenchmarkUser, Emitter, FirewallMode, Keepalive, Labels, Mtu, NamesConfig,
+    OffloadSwitches, Reading, Suffix,
 };
 use policy::Policy;
 use rustix::fs::OFlags;
@@ -414,6 +415,7 @@ fn flat_policy(settings: &Settings) -> Result<Policy, ConfigError> {
 fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config, ConfigError> {
     let emitter = emitter(&settings)?;
     let metrics_listen = metrics_listen(&settings)?;
+    let names = names(&settings)?;
     let controllers = host_ports("controller", settings.controller.as_deref())?;
     let advertise = entries(settings.advertise.as_deref())
         .map(|text| for_peers(text).map_err(|why| wrong("advertise", why)));
@@ -488,6 +490,7 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
             .unwrap_or_default(),
         advertise_routes,
         accept_routes: settings.accept_routes.unwrap_or(false),
+        names,
         tun_backend: choice(
             "tun_backend",
             settings.tun_backend.as_deref(),
@@ -509,6 +512,41 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         probe_every: (probe_seconds > 0).then(|| Duration::from_secs(probe_seconds)),
         metrics_listen,
         clients: MAX_CLIENTS,
+    })
+}
+
+fn names(settings: &Settings) -> Result<NamesConfig, ConfigError> {
+    let listen = match settings.dns_listen.as_deref() {
+        Some("off") => None,
+        given => {
+            let address = local(given.unwrap_or(DNS_LISTEN));
+            let address =
+                address.map_err(|why| wrong("dns_listen", format!("{why}, nor `off`")))?;
+            if !address.ip().is_loopback() {
+                let why = format!(
+                    "{address} is no loopback address: names are for this machine, choose one such as {DNS_LISTEN}"
+                );
+                return Err(wrong("dns_listen", why));
+            }
+            Some(address)
+        }
+    };
+    let suffix = settings.dns_suffix.as_deref();
+    let suffix = suffix.map(|text| parse::<Suffix>("dns_suffix", text));
+    let hosts_file = match settings.hosts_file.as_deref() {
+        None | Some("none") => None,
+        Some(path) if path.starts_with('/') => Some(path.into()),
+        Some(other) => {
+            let why = format!("`{other}` is neither an absolute path nor `none`");
+            return Err(wrong("hosts_file", why));
+        }
+    };
+    let resolved = [("auto", true), ("off", false)];
+    Ok(NamesConfig {
+        listen,
+        suffix: suffix.transpose()?.unwrap_or_default(),
+        resolved: choice("dns_resolved", settings.dns_resolved.as_deref(), &resolved)?,
+        hosts_file,
     })
 }
 
@@ -792,6 +830,8 @@ fn wrong(setting: &'static str, why: impl Into<String>) -> ConfigError {
 }
 
 /// Threads that carry packets, where nobody says.
+/// No port that needs a right, on the one address that every machine has.
+const DNS_LISTEN: &str = "127.0.0.1:5376";
 const DEFAULT_MAX_THREADS: usize = 16;
 const MAX_THREADS: usize = 64;
 const MAX_LOG_NAME: usize = 64;

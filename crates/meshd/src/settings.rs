@@ -241,6 +241,14 @@ settings! {
     [Node] advertise_routes: Vec<String>, "MESHD_ADVERTISE_ROUTES";
     /// Node: whether packets go to networks behind other nodes [default: false]
     [Node] accept_routes: bool, "MESHD_ACCEPT_ROUTES";
+    /// Node: loopback address IP:PORT of the DNS server for names of nodes, or off [default: 127.0.0.1:5376]
+    [Node] dns_listen: String, "MESHD_DNS_LISTEN";
+    /// Node: domain that names of nodes end in [default: mesh.internal]
+    [Node] dns_suffix: String, "MESHD_DNS_SUFFIX";
+    /// Node: whether systemd-resolved, where it runs, is told of that server: auto or off [default: auto]
+    [Node] dns_resolved: String, "MESHD_DNS_RESOLVED";
+    /// Node: hosts file in which a block of names is kept, or none [default: none]
+    [Node] hosts_file: String, "MESHD_HOSTS_FILE";
     /// Node: TUN back end: auto, offload or tun-tap [default: auto]
     [Node] tun_backend: String, "MESHD_TUN_BACKEND";
     /// Node: whether TCP goes through the TUN device in super-packets, where that works [default: true]

@@ -9,13 +9,15 @@ use exposition::Page;
 use keys::SegmentId;
 use tokio::sync::oneshot;
 use wire::NodeName;
-use wire::admin::{LogStatus, ScoreRequest, Status, WgExport};
+use wire::admin::{HostLine, LogStatus, ScoreRequest, Status, WgExport};
 
 /// A client's request to the node.
 pub(crate) enum Request {
     Status(oneshot::Sender<Answer<Status>>),
     Score(f64, oneshot::Sender<Answer<()>>),
     Export(NodeName, oneshot::Sender<Answer<WgExport>>),
+    /// The lines of a hosts file.
+    Hosts(oneshot::Sender<Answer<Vec<HostLine>>>),
     Log(oneshot::Sender<Answer<LogStatus>>),
     Metrics(oneshot::Sender<Answer<Page>>),
     /// An interface, as `wg show` asks for it.
@@ -35,6 +37,7 @@ impl Question for Request {
 pub(crate) fn routes() -> Router<Desk<Request>> {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/hosts", get(hosts))
         .route("/v1/log", get(log))
         .route("/v1/score", post(score))
         .route("/v1/export/{peer}", post(export))
@@ -42,6 +45,10 @@ pub(crate) fn routes() -> Router<Desk<Request>> {
 
 async fn status(State(desk): State<Desk<Request>>) -> Answer<Json<Status>> {
     desk.ask(Request::Status).await?.map(Json)
+}
+
+async fn hosts(State(desk): State<Desk<Request>>) -> Answer<Json<Vec<HostLine>>> {
+    desk.ask(Request::Hosts).await?.map(Json)
 }
 
 async fn log(State(desk): State<Desk<Request>>) -> Answer<Json<LogStatus>> {

@@ -37,6 +37,8 @@ pub(crate) fn of(status: &NodeDaemonStatus, faults: &[NodeFault]) -> Vec<String>
     let refused = evidence.filter(|it| it.result.starts_with("refused"));
     all.extend(refused.map(|it| format!("the newest evidence was {}", it.result)));
     all.extend(faults.iter().map(|fault| fault.what.clone()));
+    let names = status.names.iter().flat_map(|names| &names.faults);
+    all.extend(names.cloned());
     let not_placed = status.not_placed.iter();
     all.extend(not_placed.map(|(name, reason)| format!("no place in segment {name}: {reason}")));
     all

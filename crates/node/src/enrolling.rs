@@ -37,6 +37,8 @@ pub(crate) async fn answer(
             Request::Log(answer) => drop(answer.send(not_yet())),
             Request::Export(_, answer) => drop(answer.send(not_yet())),
             Request::Metrics(answer) => drop(answer.send(not_yet())),
+            Request::Hosts(answer) => drop(answer.send(not_yet())),
+            Request::WireGuard(_, answer) => drop(answer.send(not_yet())),
         }
     }
     std::future::pending().await
@@ -101,5 +103,6 @@ fn status(node: NodeId, progress: &Progress) -> NodeDaemonStatus {
         peers: BTreeMap::new(),
         segments: BTreeMap::new(),
         not_placed: BTreeMap::new(),
+        names: None,
     }
 }

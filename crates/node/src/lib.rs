@@ -27,6 +27,7 @@ mod heard;
 mod io;
 mod keepalive;
 pub mod metrics;
+mod naming;
 mod networks;
 mod opening;
 mod persist;
@@ -49,6 +50,8 @@ pub use io::offload::OffloadSwitches;
 pub use io::rights;
 pub use io::tun::{Backend, TunError};
 pub use keepalive::{Keepalive, KeepaliveError};
+pub use names::{Suffix, SuffixError};
+pub use naming::NamesConfig;
 pub use persist::PersistError;
 pub use underlay::{MAX_MTU, MIN_MTU, Mtu, MtuError};
 
@@ -102,6 +105,8 @@ pub struct Config {
     pub advertise_routes: Vec<Prefix>,
     /// Whether packets go to networks behind peers.
     pub accept_routes: bool,
+    /// Names of nodes on this machine.
+    pub names: NamesConfig,
     /// TUN back end.
     pub tun_backend: Backend,
     /// Which offloads may be used.
@@ -245,6 +250,7 @@ pub struct Node {
     workshop: Workshop,
     admin: std::os::unix::net::UnixListener,
     metrics: Option<exposition::Listener>,
+    naming: naming::Bound,
 }
 
 /// The socket of the WireGuard port.
@@ -309,6 +315,7 @@ impl Node {
         let further = further(&state, &keys, &config.segments, enrolment.as_ref())?;
         let metrics = config.metrics_listen;
         let metrics = metrics.map(|at| exposition::Listener::open(at, config.clients));
+        let naming = naming::Bound::bind(config.names.clone());
         let offloads = Arc::new(Offloads::new(config.offloads));
         let mut workshop = Workshop {
             backend: config.tun_backend,
@@ -346,6 +353,7 @@ impl Node {
             workshop,
             admin,
             metrics,
+            naming,
         })
     }
 

@@ -3,6 +3,7 @@
 
 use crate::data::{Common, IoFailures, Snapshot};
 use crate::emitter::Health;
+use crate::naming;
 use crate::standing::{Condition, Fault};
 use agent::{Agent, Counts, InSegment};
 use epoch::member::View;
@@ -59,6 +60,8 @@ exposition::metrics! {
     IO_FAILURES: Counter = "meshd_io_failures_total" by "kind";
     /// Whether an offload is in use; status says why not
     OFFLOAD: Gauge = "meshd_offload_enabled" by "offload";
+    /// Questions to the DNS server of the mesh's names, by what became of them
+    DNS_QUERIES: Counter = "meshd_dns_queries_total" by "answer";
     /// Threads that carry packets
     DATA_THREADS: Gauge = "meshd_data_threads";
 }
@@ -69,6 +72,7 @@ pub(crate) struct OfNode<'a> {
     pub(crate) benchmark: &'a Health,
     /// For how long the controller has not been heard.
     pub(crate) silence: Option<Duration>,
+    pub(crate) names: &'a naming::Counts,
     pub(crate) data: Common,
 }
 
@@ -77,6 +81,7 @@ struct Observed<'a> {
     connected: bool,
     benchmark: &'a Health,
     counts: &'a Counts,
+    names: &'a naming::Counts,
     data: Common,
     drops: Drops,
     /// By number.
@@ -145,6 +150,7 @@ pub(crate) fn page(
             && silence.is_none_or(|silence| silence < quic::pulse::SILENT_AFTER),
         benchmark: node.benchmark,
         counts: node.agent.counts(),
+        names: node.names,
         data: node.data.clone(),
         drops,
         segments: segments.iter().map(|it| in_one(it, boot)).collect(),
@@ -285,6 +291,7 @@ impl Observed<'_> {
         );
         let offloads = self.data.offloads.iter();
         page.put_each(OFFLOAD, offloads.map(|(name, off)| (*name, off.is_none())));
+        page.put_each(DNS_QUERIES, self.names.each());
         page.put(DATA_THREADS, self.data.threads as u64);
         page
     }
@@ -407,6 +414,7 @@ mod tests {
             OFFLOAD,
             "tun_tso tun_uso tun_tcp_merge tun_udp_merge udp_gso udp_gro",
         ),
+        (DNS_QUERIES, "found empty no_name refused malformed dropped"),
     ];
 
     fn nothing() -> Common {
@@ -434,6 +442,11 @@ mod tests {
         failing: None,
     };
 
+    fn unasked() -> &'static naming::Counts {
+        static UNASKED: LazyLock<naming::Counts> = LazyLock::new(naming::Counts::default);
+        &UNASKED
+    }
+
     /// A node that has just started, in one segment.
     fn started(counts: &Counts) -> Observed<'_> {
         let first = InOne {
@@ -460,6 +473,7 @@ mod tests {
             connected: false,
             benchmark: &WELL,
             counts,
+            names: unasked(),
             data: nothing(),
             drops: Drops::default(),
             segments: vec![first],
@@ -512,6 +526,7 @@ mod tests {
         first.lease = Some(Duration::from_millis(1_500));
         first.peers.count(PeerState::Lagging);
         first.probed.count(Answered::Ipv6);
+        first.handshake_age = Duration::from_secs(2);
         first.ways = [3, 1, 0];
         first.condition.faults.push(Fault::Down);
         first.passed = vec![5, 0];
@@ -544,6 +559,8 @@ mod tests {
                 "meshd_peer_routes{segment=\"default\",way=\"tunnel\"} 3",
                 "meshd_peer_routes{segment=\"default\",way=\"elsewhere\"} 1",
                 "meshd_interface_faults{segment=\"default\",kind=\"down\"} 1",
+                "meshd_oldest_handshake_seconds{segment=\"default\"} 2.0",
+                "meshd_oldest_handshake_seconds{segment=\"training\"} 0.0",
                 "meshd_rule_packets_total{segment=\"default\",rule=\"1\"} 5",
                 "meshd_rule_packets_total{segment=\"default\",rule=\"refused\"} 2",
                 "meshd_io_failures_total{kind=\"udp_send\"} 7",

@@ -10,6 +10,7 @@ use crate::guard::News;
 use crate::heard::Heard;
 use crate::io::{addresses, clock, networks};
 use crate::keepalive::Watch;
+use crate::naming::Naming;
 use crate::networks::Networks;
 use crate::opening::{Opening, Outcome, interface_name};
 use crate::persist::{EnrolledSegment, Enrolment, Keeper, Memory, Newest};
@@ -80,6 +81,8 @@ pub(crate) struct Shell {
     pub(crate) announcement: Announcement,
     /// Changes the mean of a mock emitter, if that is what runs.
     pub(crate) mock_mean: Option<watch::Sender<Option<f64>>>,
+    /// Who resolves on this machine.
+    pub(crate) naming: Naming,
     /// The memory that the next connection shows.
     pub(crate) announced: watch::Sender<Shown>,
     /// Threads on which the PSKs of large epochs are derived. At most one of them has work that is wanted.
@@ -198,6 +201,7 @@ impl Shell {
                 opened.undo(&self.data.opener()).await;
             }
         }
+        self.naming.stop(NAMES_TIME).await;
         self.data.stop().await;
         self.keeper.stop(KEEP_TIME);
         // Each may wait for nft.
@@ -321,6 +325,19 @@ impl Shell {
                 Effect::LookAtUnderlay => self.underlay_changed = true,
             }
         }
+        // With the tunnels, and before anything is awaited.
+        self.follow_names();
+    }
+
+    /// Names of exactly those resolve who are peers now. The names of the segment that the node enrolled in first are
+    /// the short ones.
+    pub(crate) fn follow_names(&mut self) {
+        let mut enrolled = self.enrolment.segments.iter();
+        let home = enrolled.find(|it| !it.by_name).map(|it| it.segment);
+        let segment = home.and_then(|home| self.segments.get(&home));
+        let segment = segment.or_else(|| self.segments.values().next());
+        let interface = segment.map(|it| it.underlay.interface().name.as_str());
+        self.naming.follow(&self.agent, home, interface);
     }
 
     // ---- segments ---------------------------------------------------------------------------
@@ -635,6 +652,9 @@ impl Shell {
                 });
                 let _ = answer.send(log.ok_or_else(admin::no_log));
             }
+            Request::Hosts(answer) => {
+                let _ = answer.send(Ok(self.naming.lines()));
+            }
             Request::Export(peer, answer) => {
                 let _ = answer.send(self.export(&peer).await);
             }
@@ -684,6 +704,7 @@ impl Shell {
         let mut status = status::of(&self.agent, &seen, silence, now);
         status.keepalive = self.keepalive.every().map(|it| it.as_secs());
         status.mapped = self.keepalive.mapped();
+        status.names = Some(self.naming.status());
         status.benchmark = status::benchmark(&self.benchmark.borrow());
         status.attention = attention::of(&status, &self.faults());
         Ok(status)
@@ -704,6 +725,7 @@ impl Shell {
             agent: &self.agent,
             benchmark: &benchmark,
             silence,
+            names: self.naming.counts(),
             data: self.data.common(),
         };
         Ok(metrics::page(&node, &seen, boot))
@@ -758,5 +780,7 @@ impl Shell {
 
 /// For a segment that is being opened when the node stops.
 const OPENING_TIME: Duration = Duration::from_millis(800);
+/// For names to go from the hosts file.
+const NAMES_TIME: Duration = Duration::from_millis(300);
 /// For the disk to take the newest epoch at the end.
 const KEEP_TIME: Duration = Duration::from_millis(400);

@@ -47,6 +47,7 @@ pub(crate) async fn start(
         sockets,
         made,
         workshop,
+        naming,
         ..
     } = node;
     let (data, path_errors) = carry(sockets, Arc::clone(&workshop.offloads))?;
@@ -159,13 +160,14 @@ pub(crate) async fn start(
     });
     let keeper = Keeper::start(state, memory.clone(), enrolment.mesh).map_err(ServeError::Data)?;
     let unwritten = keeper.fault();
+    let naming = naming.start(&config.interface).map_err(ServeError::Data)?;
     let opener = Opening::start(means, workshop, keys).map_err(ServeError::Data)?;
     // Every socket is open: what is left to do with interfaces is for threads of their own.
     rights::reduce(Keep::FILES);
     let run = |opened: Opened| (opened.place.segment, Segment::run(opened, &data, &common));
     let segments: BTreeMap<_, _> = opened.into_iter().map(run).collect();
     data.send(DataCommand::Keepalive(keepalive.every()));
-    let shell = Shell {
+    let mut shell = Shell {
         agent,
         enrolment,
         memory,
@@ -191,9 +193,11 @@ pub(crate) async fn start(
         announcement: Announcement::new(config.advertise),
         mock_mean: emitting.mock_mean,
         announced,
+        naming,
         derivations: JoinSet::new(),
     };
     shell.keep_apart();
+    shell.follow_names();
     let inputs = Inputs {
         session,
         emissions: emitting.emissions,

@@ -95,6 +95,7 @@ pub(crate) fn of(
         keepalive: None,
         mapped: None,
         benchmark: None,
+        names: None,
         rules: first.as_ref().and_then(|it| it.rules.clone()),
         routes: first.as_ref().and_then(|it| it.routes.clone()),
         dropped: first

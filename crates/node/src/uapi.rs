@@ -148,7 +148,7 @@ async fn serve(listener: UnixListener, segment: SegmentId, requests: mpsc::Sende
     let places = Arc::new(Semaphore::new(CLIENTS));
     let refused_once = Arc::new(AtomicBool::new(false));
     loop {
-        // Whoever finds no place waits in the system's queue until a place is free, at most for TIME.
+        // A client that finds no place waits in the system's queue until a place is free, at most for TIME.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };

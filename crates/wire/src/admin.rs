@@ -44,7 +44,7 @@ use crate::instance::{Duplicate, Seen};
 use crate::name::{NodeName, SegmentName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 mod log;
@@ -874,6 +874,9 @@ pub struct NodeDaemonStatus {
     /// Why the benchmark gives no results; `None`: it does, or there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub benchmark: Option<BenchmarkFault>,
+    /// The mesh's names on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<NamesStatus>,
     /// Seconds without a word after which a peer is sent a keepalive; `None`: never.
     #[serde(default)]
     pub keepalive: Option<u64>,
@@ -968,6 +971,49 @@ pub struct InterfaceStatus {
     /// The socket that `wg show` reads; `None`: it is switched off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wireguard_socket: Option<WireGuardSocketStatus>,
+}
+
+/// The names of a mesh's nodes, on the machine of one of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamesStatus {
+    /// The domain that they end in.
+    pub suffix: String,
+    /// How many nodes resolve, this one among them; each counts once for every segment.
+    pub names: u64,
+    /// Where the DNS server is; `None`: there is none.
+    pub listen: Option<SocketAddr>,
+    /// How systemd-resolved stands.
+    pub resolver: ResolverState,
+    /// The hosts file that has a block of names; `None`: none is to have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts_file: Option<PathBuf>,
+    /// What is wrong, with the way out; empty when all is well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<String>,
+}
+
+/// Whether systemd-resolved asks a node's DNS server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResolverState {
+    /// It is not to be told, or there is no server.
+    Off,
+    /// It does not run here, or in another network namespace.
+    #[default]
+    Absent,
+    /// It asks the server.
+    Told,
+    /// It refused.
+    Failed,
+}
+
+/// A line of a hosts file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostLine {
+    /// The address.
+    pub address: IpAddr,
+    /// Its names, the canonical one first.
+    pub names: Vec<String>,
 }
 
 /// The cross-platform WireGuard socket of an interface.

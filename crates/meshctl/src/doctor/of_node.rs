@@ -60,7 +60,28 @@ pub(super) fn look(status: &NodeDaemonStatus) -> Vec<Finding> {
         ));
     }
     all.push(benchmark(status));
+    all.extend(names(status));
     all
+}
+
+/// The mesh's names on this machine.
+fn names(status: &NodeDaemonStatus) -> Vec<Finding> {
+    let Some(names) = &status.names else {
+        return Vec::new();
+    };
+    if names.faults.is_empty() {
+        let seen = format!("{} names in {} resolve here", names.names, names.suffix);
+        return vec![Finding::ok("names", seen)];
+    }
+    let faults = names.faults.iter();
+    let each = faults.map(|it| {
+        Finding::warning(
+            "names",
+            it.clone(),
+            "the mesh goes on without: `meshctl hosts` has the names meanwhile",
+        )
+    });
+    each.collect()
 }
 
 /// A node in one of its segments.

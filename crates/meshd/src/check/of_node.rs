@@ -8,6 +8,9 @@ use controller::clock::Now;
 use machine::rights::{self, Right};
 use machine::{names, programs};
 use node::{Config, Emitter, FirewallMode, Mtu, Node, OpenError, Standing, TunError};
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::net::UdpSocket;
 use std::path::Path;
 use wire::HostPort;
 use wire::host_port::Host;
@@ -19,10 +22,42 @@ pub(super) fn look(place: &Place, config: &Config, settings: &Settings, found: &
         place.cannot_bind("listen_port", &error, found);
     }
     places::metrics(config.metrics_listen, place, found);
+    told(place, config, found);
     advertised(config, found);
     controllers(config, found);
     interface(place, config, found);
     benchmark(config, settings, found);
+}
+
+/// Those who are told of the mesh on this machine, without whom a node runs: resolvers, and `wg`.
+fn told(place: &Place, config: &Config, found: &mut Findings) {
+    let without = "the node would run without";
+    if let Some(at) = config.names.listen
+        && let Err(error) = UdpSocket::bind(at)
+        && !(error.kind() == ErrorKind::AddrInUse && place.is_running)
+    {
+        let why = format!(
+            "no DNS server at {at}: {error}; {without}: choose another address, or \"off\""
+        );
+        found.warning("dns_listen", why);
+    }
+    if let Some(file) = &config.names.hosts_file
+        && let Err(error) = OpenOptions::new().write(true).open(file)
+    {
+        let why = format!("cannot write {}: {error}; {without}", file.display());
+        found.warning("hosts_file", why);
+    }
+    let missing = config.wireguard_dir.as_deref().filter(|it| !it.is_dir());
+    if let Some(folder) = missing
+        && !rustix::process::geteuid().is_root()
+    {
+        let why = format!(
+            "{} is not there: `wg show` would not see the node; make it for the daemon's user (RuntimeDirectory=), or \
+             set \"off\"",
+            folder.display()
+        );
+        found.warning("wireguard_dir", why);
+    }
 }
 
 fn enrolment(place: &Place, config: &Config, found: &mut Findings) {
