@@ -375,6 +375,36 @@ const BAD: &[(&str, &str, &str, &[&str])] = &[
     ),
     ("interface", NODE, "interface = 'a/b'", &["a/b", "1 to 15"]),
     (
+        "dns_listen",
+        NODE,
+        "dns_listen = '192.0.2.1:53'",
+        &["192.0.2.1:53", "choose one"],
+    ),
+    (
+        "dns_suffix",
+        NODE,
+        "dns_suffix = 'no domain'",
+        &["no domain"],
+    ),
+    (
+        "dns_resolved",
+        NODE,
+        "dns_resolved = 'on'",
+        &["on", "auto, off"],
+    ),
+    (
+        "hosts_file",
+        NODE,
+        "hosts_file = 'hosts'",
+        &["hosts", "absolute path"],
+    ),
+    (
+        "wireguard_dir",
+        NODE,
+        "wireguard_dir = 'relative'",
+        &["relative", "off"],
+    ),
+    (
         "firewall",
         NODE,
         "firewall = 'on'",
