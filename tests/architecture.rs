@@ -47,6 +47,7 @@ const PRODUCT: &[&str] = &[
     "quic",
     "exposition",
     "admin",
+    "page",
     "record",
     "machine",
     "node",
@@ -77,6 +78,7 @@ const EDGES: &[Rule] = &[
             "exposition",
             "admin",
             "machine",
+            "page",
             "node",
             "controller",
         ],
@@ -103,6 +105,11 @@ const EDGES: &[Rule] = &[
         because: OVER_QUIC,
     },
     Rule::Reach {
+        from: &["page"],
+        never: &["admin", "controller", "policy", "record"],
+        because: "the page reads and cannot order",
+    },
+    Rule::Reach {
         from: &["meshctl"],
         never: &[
             "epoch",
@@ -111,6 +118,7 @@ const EDGES: &[Rule] = &[
             "names",
             "quic",
             "exposition",
+            "page",
             "node",
             "controller",
             "meshd",
