@@ -105,6 +105,24 @@ const BAD: &[(&str, &str, &str, &[&str])] = &[
         &["0.0.0.0:0", "loopback"],
     ),
     (
+        "page",
+        CONTROLLER,
+        "page = '7480'",
+        &["7480", "IP:PORT", "`off`"],
+    ),
+    (
+        "page",
+        CONTROLLER,
+        "page = '0.0.0.0:0'",
+        &["no loopback", "`page_token_file`"],
+    ),
+    (
+        "page_token_file",
+        CONTROLLER,
+        "page_token_file = '/proc/no-such-file'",
+        &["/proc/no-such-file", "cannot read"],
+    ),
+    (
         "listen",
         "role = 'controller'\n",
         "listen = 'localhost:7443'",
