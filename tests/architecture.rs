@@ -48,6 +48,7 @@ const PRODUCT: &[&str] = &[
     "exposition",
     "service",
     "admin",
+    "page",
     "record",
     "machine",
     "node",
@@ -79,6 +80,7 @@ const EDGES: &[Rule] = &[
             "service",
             "admin",
             "machine",
+            "page",
             "node",
             "controller",
         ],
@@ -105,6 +107,11 @@ const EDGES: &[Rule] = &[
         because: OVER_QUIC,
     },
     Rule::Reach {
+        from: &["page"],
+        never: &["admin", "controller", "policy", "record"],
+        because: "the page reads and cannot order",
+    },
+    Rule::Reach {
         from: &["meshctl"],
         never: &[
             "epoch",
@@ -114,6 +121,7 @@ const EDGES: &[Rule] = &[
             "quic",
             "exposition",
             "service",
+            "page",
             "node",
             "controller",
             "meshd",

@@ -6,6 +6,7 @@ mod benchmarks;
 mod capture;
 mod clocks;
 mod crashes;
+mod diagnosis;
 mod disk;
 mod eviction;
 mod flows;

@@ -59,6 +59,7 @@ fn a_daemon_keeps_the_rights_that_it_uses_and_a_benchmark_gets_none() {
         "meshd-firewall",
         "meshd-interface",
         "meshd-segments",
+        "meshd-names",
         "meshd-data0",
         "meshd-state",
     ] {

@@ -6,7 +6,7 @@ use tests::harness::mesh::name;
 use tests::harness::ping::{self, Pinger};
 use tests::harness::{Builder, CONTROLLER, Mesh};
 use wire::SegmentName;
-use wire::admin::{EpochChange, Explanation, Membership, NodeSegmentStatus, NodeStatus};
+use wire::admin::{EpochChange, Explanation, HostLine, Membership, NodeSegmentStatus, NodeStatus};
 
 const TRAINING: &str = "training";
 const INFERENCE: &str = "inference";
@@ -103,6 +103,17 @@ fn each_segment_is_a_mesh_of_its_own_over_one_port_and_a_node_may_be_in_several(
             .segments
             .contains_key(&segment(INFERENCE))
     );
+
+    // Short names are those of the segment that it enrolled in first.
+    let lines: Vec<HostLine> = mesh.ask("node-b", &["hosts"]);
+    let names_of = |address: IpAddr| {
+        let line = lines.iter().find(|it| it.address == address);
+        line.map(|it| it.names.join(" ")).unwrap_or_default()
+    };
+    let [a, c] = [("node-a", TRAINING), ("node-c", INFERENCE)];
+    let [a, c] = [a, c].map(|(node, of)| names_of(is_in(&mesh, node, of).v4.into()));
+    let all = "node-a.mesh.internal node-a node-a.training.mesh.internal";
+    assert_eq!((&a[..], &c[..]), (all, "node-c.inference.mesh.internal"));
 
     // A machine that forwards whatever it may, and neighbours that send to it what is not for them.
     for node in ["node-a", "node-b", "node-c"] {

@@ -11,11 +11,13 @@ use crate::open::Controller;
 use crate::outbox::{Outbound, Outbox};
 use crate::places_file::PlacesFile;
 use crate::status_file::StatusFile;
-use crate::{admin, clock, session};
+use crate::{admin, clock, page, session};
+use ::page::Board;
 use policy::Policy;
 use quic::{Connection, Listener, Pulse};
 use service::Service;
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
@@ -64,6 +66,10 @@ impl Controller {
         let listener = Arc::new(self.listener);
         let mut engine = self.engine;
         let intake = Arc::new(Intake::of_segments(engine.segment_count()));
+        let board = Arc::new(Board::default());
+        if let Some(page) = &self.page {
+            engine.show_page(page.standing());
+        }
         let places = PlacesFile::open(self.status_file.with_file_name("places"), &mut engine);
         let shell = Shell {
             engine,
@@ -72,13 +78,15 @@ impl Controller {
             intake: Arc::clone(&intake),
             boxes: BTreeMap::new(),
             open: BTreeSet::new(),
-            status: StatusFile::start(self.status_file).map_err(ServeError::Thread)?,
+            status: StatusFile::start(self.status_file, Arc::clone(&board))
+                .map_err(ServeError::Thread)?,
             listen_at: Duration::ZERO,
             service,
         };
         let socket = UnixListener::from_std(self.admin).map_err(|_| ServeError::Admin)?;
         let desk = ::admin::Desk::new(questions, admin::WORDS);
         let router = ::admin::router(admin::routes(), desk.clone());
+        let asker = page::Asker(desk.clone());
         let (stop, mut ended) = shell.start(queue, asked).map_err(ServeError::Thread)?;
         let result = tokio::select! {
             () = shutdown => Ok(()),
@@ -86,6 +94,7 @@ impl Controller {
             _ = &mut ended => Err(ServeError::Engine),
             never = ::admin::serve(socket, router, self.clients) => match never {},
             never = ::admin::serve_metrics(self.metrics, desk) => match never {},
+            never = serve_page(self.page, board, asker) => match never {},
         };
         drop(stop);
         if !ended.is_terminated() && timeout(ENGINE_STOP_TIME, ended).await.is_err() {
@@ -127,6 +136,17 @@ impl Remote {
         let stopping = |_| "the controller is stopping".to_owned();
         sent.map_err(|_| stopping(()))?;
         answered.blocking_recv().map_err(|_| stopping(()))?
+    }
+}
+
+async fn serve_page(
+    listener: Option<::page::Listener>,
+    board: Arc<Board>,
+    asker: page::Asker,
+) -> Infallible {
+    match listener {
+        Some(listener) => listener.serve(board, asker).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -345,6 +365,7 @@ impl Shell {
                 };
                 let _ = answer.send(changed);
             }
+            Question::Page(question) => page::answer(question, &self.engine, now),
             Question::Metrics { answer } => {
                 let held = Held {
                     waiting: self.intake.waiting(),

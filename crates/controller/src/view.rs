@@ -35,6 +35,8 @@ pub(crate) struct View<'e> {
     pub(crate) connections: &'e Connections,
     /// Why the policy's file could not be taken when it was read last.
     pub(crate) unread_policy: Option<&'e str>,
+    /// Whether the web page has its address.
+    pub(crate) page: Option<&'e ::page::Standing>,
 }
 
 impl<'e> View<'e> {
@@ -51,6 +53,7 @@ impl<'e> View<'e> {
             generated_utc: utc(now.wall),
             alarms: self.alarms(now),
             attention: self.attention(&nodes, now),
+            page: self.page.map(::page::Standing::status),
             epoch: self.epoch_status(segment, now),
             policy: policy_status(segment.policy()),
             segments: self

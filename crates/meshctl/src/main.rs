@@ -10,6 +10,7 @@
 //! | [`answer`] | where words go: stdout, stderr, `--json` |
 //! | [`failure`] | why a command did not succeed, and the exit code |
 //! | [`files`] | secret files |
+//! | [`local`] | the daemon as this machine shows it: its process and settings |
 //! | [`table`], [`units`], [`terminal`] | how things look, and on what |
 //! | the others | one noun each |
 
@@ -18,6 +19,8 @@
 mod answer;
 mod client;
 mod controller;
+mod debug;
+mod doctor;
 mod epoch;
 mod events;
 mod evidence;
@@ -26,6 +29,7 @@ mod failure;
 mod files;
 mod hosts;
 mod key;
+mod local;
 mod log;
 mod metrics;
 mod node;
@@ -72,6 +76,11 @@ enum Noun {
     Status(status::Args),
     /// Watch the mesh, or this node, on the whole terminal.
     Top(top::Args),
+    /// Say what keeps the mesh from working here, and the way out.
+    Doctor,
+    /// Gather what a bug report needs.
+    #[command(subcommand)]
+    Debug(debug::Verb),
     /// List, show, approve, evict, readmit or remove nodes.
     #[command(subcommand)]
     Node(node::Verb),
@@ -174,6 +183,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.noun {
         Noun::Status(args) => status::run(&args, &client, &answer).await,
         Noun::Top(args) => top::run(&args, &client, &answer).await,
+        Noun::Debug(verb) => debug::run(verb, &client, &answer).await,
+        Noun::Doctor => doctor::run(&client, &answer).await,
         Noun::Node(verb) => node::run(verb, &client, &answer).await,
         Noun::Route(verb) => route::run(verb, &client, &answer).await,
         Noun::Explain { node, at, segment } => {

@@ -160,6 +160,7 @@ fn controller(
     let segments = segments_of(&settings)?;
     let listen = settings.listen.as_deref().unwrap_or("[::]:7443");
     let metrics_listen = metrics_listen(&settings)?;
+    let page = page(&settings)?;
     let advertise = host_ports("advertise", settings.advertise.as_deref())?;
     let config = controller::Config {
         listen: local(listen).map_err(|why| wrong("listen", why))?,
@@ -187,6 +188,7 @@ fn controller(
             .map(|key| parse("adopt_log", key))
             .transpose()?,
         metrics_listen,
+        page,
         clients: MAX_CLIENTS,
     };
     config.check()?;
@@ -740,7 +742,7 @@ fn token(join: &str) -> Result<Token, ConfigError> {
     let mut text = Zeroizing::new(String::new());
     match join.strip_prefix('@') {
         Some(path) => {
-            let file = private_file(path)?;
+            let file = private_file("join", path, "write the token to one, or give it by `-`")?;
             file.take(limit)
                 .read_to_string(&mut text)
                 .map_err(|error| refused(path, error))?;
@@ -759,8 +761,12 @@ fn token(join: &str) -> Result<Token, ConfigError> {
 }
 
 /// A file with a secret: a regular one, which no other user can read.
-fn private_file(path: &str) -> Result<std::fs::File, ConfigError> {
-    let refused = |error: std::io::Error| wrong("join", format!("cannot read {path}: {error}"));
+fn private_file(
+    setting: &'static str,
+    path: &str,
+    way_out: &str,
+) -> Result<std::fs::File, ConfigError> {
+    let refused = |error: std::io::Error| wrong(setting, format!("cannot read {path}: {error}"));
     // Opening a FIFO would wait for somebody who writes to it.
     let nonblocking = std::fs::OpenOptions::new()
         .read(true)
@@ -774,12 +780,12 @@ fn private_file(path: &str) -> Result<std::fs::File, ConfigError> {
     let held = owners.check_opened(Path::new(path), &meta);
     held.map_err(|error| {
         let way_out = match error {
-            NotPrivate::Kind { .. } => "write the token to one, or give it by `-`",
+            NotPrivate::Kind { .. } => way_out,
             NotPrivate::Open { .. } | NotPrivate::Foreign { .. } | NotPrivate::Unseen { .. } => {
                 "if anybody else may have read it, create another token"
             }
         };
-        wrong("join", format!("{error}; {way_out}"))
+        wrong(setting, format!("{error}; {way_out}"))
     })?;
     Ok(file)
 }
@@ -788,6 +794,41 @@ fn metrics_listen(settings: &Settings) -> Result<Option<SocketAddr>, ConfigError
     let given = settings.metrics_listen.as_deref();
     let address = given.map(|text| local(text).map_err(|why| wrong("metrics_listen", why)));
     address.transpose()
+}
+
+/// The web page: on a loopback address unless there is a token.
+fn page(settings: &Settings) -> Result<Option<page::Config>, ConfigError> {
+    const TOKEN: &str = "page_token_file";
+    let given = settings.page.as_deref().unwrap_or(PAGE);
+    if given == "off" {
+        return match settings.page_token_file {
+            Some(_) => Err(wrong(TOKEN, "there is no page that needs one: remove it")),
+            None => Ok(None),
+        };
+    }
+    let address = local(given).map_err(|why| wrong("page", format!("{why}, or `off`")))?;
+    let token = settings.page_token_file.as_deref();
+    let token = token.map(page_token).transpose()?;
+    if token.is_none() && !address.ip().to_canonical().is_loopback() {
+        let why = format!(
+            "`{given}` is no loopback address, so that readers have to show a token: put one into a file of mode \
+             0600, as with `(umask 077; head -c 32 /dev/urandom | base64 > FILE)`, and set `{TOKEN}`"
+        );
+        return Err(wrong("page", why));
+    }
+    Ok(Some(page::Config { address, token }))
+}
+
+fn page_token(path: &Path) -> Result<page::Token, ConfigError> {
+    const NAME: &str = "page_token_file";
+    let shown = path.display().to_string();
+    let file = private_file(NAME, &shown, "write the token to one")?;
+    let mut text = Zeroizing::new(String::new());
+    // Two more than a token has: a line's end, and a byte that makes it too long.
+    file.take(page::token::MAX_LEN as u64 + 2)
+        .read_to_string(&mut text)
+        .map_err(|error| wrong(NAME, format!("cannot read {shown}: {error}")))?;
+    page::Token::read(&text).map_err(|why| wrong(NAME, format!("{shown}: {why}")))
 }
 
 fn range(setting: &'static str, text: &str) -> Result<(IpAddr, u8), ConfigError> {
@@ -858,6 +899,8 @@ fn wrong(setting: &'static str, why: impl Into<String>) -> ConfigError {
     }
 }
 
+/// The web page's address, where nobody says.
+const PAGE: &str = "127.0.0.1:7480";
 /// Threads that carry packets, where nobody says.
 /// No port that needs a right, on the one address that every machine has.
 const DNS_LISTEN: &str = "127.0.0.1:5376";

@@ -154,6 +154,10 @@ settings! {
     [Both] log_level: String, "MESHD_LOG_LEVEL";
     /// TCP address IP:PORT for metrics, which anyone may read who reaches it [default: none]
     [Both] metrics_listen: String, "MESHD_METRICS_LISTEN";
+    /// Controller: TCP address IP:PORT of the web page, or off [default: 127.0.0.1:7480]
+    [Controller] page: String, "MESHD_PAGE";
+    /// Controller: file, 0600, with the token that readers of the page have to show; needed unless `page` is a loopback address [default: none]
+    [Controller] page_token_file: PathBuf, "MESHD_PAGE_TOKEN_FILE";
 
     /// Controller: UDP address to listen on [default: [::]:7443]
     [Controller] listen: String, "MESHD_LISTEN";

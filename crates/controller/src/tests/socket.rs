@@ -27,6 +27,7 @@ fn config(dir: &Path) -> Config {
         log_name: "test".into(),
         keep_evidence: Duration::ZERO,
         adopt_log: None,
+        page: None,
         metrics_listen: None,
         clients: 16,
     }

@@ -189,7 +189,7 @@ async fn converse(mut client: TcpStream, desk: &Desk) -> io::Result<()> {
     }
 }
 
-/// Each takes some 2 µs: what a machine asks at most costs a hundredth of a core.
+/// More than the programs of a machine ask, and few enough that the node's other tasks get their turn.
 const QUESTIONS_PER_SECOND: u32 = 5_000;
 const BURST: u32 = 5_000;
 /// In bytes: a question has a name of 255 and a few options.
