@@ -42,6 +42,8 @@ fn package(out: &Path, version: &str) -> PathBuf {
         .arg(programs.parent().expect("it is in a folder"))
         .args(["--version", version, "--out"])
         .arg(out)
+        // To be unpacked a moment later.
+        .env("DPKG_DEB_COMPRESSOR_TYPE", "none")
         .output()
         .expect("the script is there");
     let said = String::from_utf8_lossy(&built.stderr);
