@@ -47,12 +47,13 @@ require_root() {
     ((EUID == 0)) || die "network namespaces need root" "sudo $0 (settings go behind sudo: sudo NUM_NODES=5 $0)"
 }
 
-# require_tools TOOL…
+# require_tools TOOL…: installs what is missing where it can, as the tests do; else that says what to install.
 require_tools() {
     local tool missing=()
     for tool in "$@"; do command -v "$tool" >/dev/null || missing+=("$tool"); done
-    ((${#missing[@]} == 0)) ||
-        die "missing: ${missing[*]}" "on Debian or Ubuntu: apt-get install iproute2 iputils-ping jq util-linux"
+    if ((${#missing[@]} > 0)); then
+        "$REPO/tests/tools" "${missing[@]}" || exit
+    fi
 }
 
 # --- settings -------------------------------------------------------------------------------------
@@ -67,6 +68,7 @@ default_of() {
         PROBE_SECONDS) say 2 ;;
         LOG_FORMAT) say text ;;
         PROBATION_EPOCHS) say 1 ;;
+        UP_DEADLINE) say 120 ;;
         BENCHMARK) say mock ;;
         SEGMENTS) say '' ;;
         NODE_A_SCORE_MEAN) say 0.90 ;;
@@ -87,6 +89,27 @@ pattern_of() {
     esac
 }
 
+# highest_of NAME: of a setting that is a number of things or seconds.
+highest_of() {
+    case $1 in
+        NUM_NODES) say "$MAX_NODES" ;;
+        PROBATION_EPOCHS) say 9999 ;;
+        *) say 86400 ;;
+    esac
+}
+
+# range_of NAME: in words.
+range_of() {
+    case $1 in
+        LOG_FORMAT) say 'text or json' ;;
+        BENCHMARK) say 'mock or inspect' ;;
+        THRESHOLD | SCORE_JITTER | *_SCORE_MEAN) say '0 to 1, as in 0.85' ;;
+        PROBATION_EPOCHS) say "0 to $(highest_of "$1")" ;;
+        SEGMENTS) say 'segments with their nodes, as in "training:node-a,node-b inference:node-b,node-c"' ;;
+        *) say "1 to $(highest_of "$1")" ;;
+    esac
+}
+
 # Names of all settings, of the first NUM_NODES nodes' means too.
 setting_names() {
     printf '%s\n' "${SETTINGS[@]}"
@@ -98,15 +121,21 @@ setting_names() {
 settle() {
     local name=$1 value
     value=${!name:-$(default_of "$name")}
-    [[ $value =~ $(pattern_of "$name") ]] || die "$name=$value makes no sense" "$LAB/up.sh --help lists the settings"
+    local hint="$LAB/up.sh --help lists the settings"
+    [[ $value =~ $(pattern_of "$name") ]] || die "$name=$value makes no sense: it is $(range_of "$name")" "$hint"
+    if [[ $value =~ ^[0-9]+$ ]] && ((value > $(highest_of "$name"))); then
+        die "$name=$value is too much: it is $(range_of "$name")" "$hint"
+    fi
     printf -v "$name" '%s' "$value"
 }
 
 settings_from_environment() {
     settle NUM_NODES
-    ((NUM_NODES <= MAX_NODES)) || die "NUM_NODES=$NUM_NODES is over $MAX_NODES" "run fewer nodes"
     local name
     while read -r name; do settle "$name"; done < <(setting_names)
+    ((MAX_BENCHMARK_AGE > $(emit_seconds))) ||
+        die "MAX_BENCHMARK_AGE=$MAX_BENCHMARK_AGE is too little: benchmarks come $(emit_seconds) s after each other" \
+            "with EPOCH_SECONDS=$EPOCH_SECONDS it is $(($(emit_seconds) + 1)) to 86400"
     check_segments
 }
 
@@ -146,6 +175,14 @@ save_settings() {
 is_up() { [[ -e $ENV_FILE ]]; }
 
 require_up() { is_up || die "the lab is down" "$LAB/up.sh"; }
+
+# show_log NAME: the end of a daemon's log, on standard error.
+show_log() {
+    {
+        printf -- '--- the end of %s\n' "$LOGS/$1.log"
+        tail -n 15 -- "$LOGS/$1.log" 2>/dev/null || say "(no log)"
+    } >&2
+}
 
 # Names of settings that the environment wants otherwise than the lab that is up has them.
 settings_that_differ() {

@@ -20,7 +20,8 @@
 #   UP_DEADLINE=120        seconds until this script gives up
 #   MESHD_BIN_DIR          folder with meshd and meshctl; without it they are built from the sources
 #
-# Needs Linux, root, iproute2, ping and jq (apt-get install iproute2 iputils-ping jq).
+# Needs Linux and root, a Rust toolchain unless MESHD_BIN_DIR is set, and ip, ping, jq and setsid, which it installs
+# where it can.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lab.bash
 source "$(dirname -- "$(readlink -f -- "$0")")/lab.bash"
@@ -33,10 +34,8 @@ main() {
     esac
     require_root
     require_tools ip ping jq setsid
-    UP_DEADLINE=${UP_DEADLINE:-120}
-    [[ $UP_DEADLINE =~ ^[1-9][0-9]*$ ]] || die "UP_DEADLINE=$UP_DEADLINE is no number of seconds" "$0 --help"
-
     # Before anything is built or taken down for settings that make no sense.
+    settle UP_DEADLINE
     is_up || (settings_from_environment)
     build
     choose_settings
@@ -373,8 +372,7 @@ give_up() {
     hand_over_to_user
     while read -r name; do
         if [[ $1 == "$name "* || $name == controller ]] || ! is_running "$name"; then
-            printf -- '--- the end of %s\n' "$LOGS/$name.log" >&2
-            tail -n 15 -- "$LOGS/$name.log" 2>/dev/null >&2 || say "(no log)" >&2
+            show_log "$name"
         fi
     done < <(daemon_names)
     printf -- '---\n' >&2

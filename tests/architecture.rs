@@ -46,7 +46,9 @@ const PRODUCT: &[&str] = &[
     "offload",
     "quic",
     "exposition",
+    "service",
     "admin",
+    "page",
     "record",
     "machine",
     "node",
@@ -75,8 +77,10 @@ const EDGES: &[Rule] = &[
         never: &[
             "quic",
             "exposition",
+            "service",
             "admin",
             "machine",
+            "page",
             "node",
             "controller",
         ],
@@ -103,6 +107,11 @@ const EDGES: &[Rule] = &[
         because: OVER_QUIC,
     },
     Rule::Reach {
+        from: &["page"],
+        never: &["admin", "controller", "policy", "record"],
+        because: "the page reads and cannot order",
+    },
+    Rule::Reach {
         from: &["meshctl"],
         never: &[
             "epoch",
@@ -111,6 +120,8 @@ const EDGES: &[Rule] = &[
             "names",
             "quic",
             "exposition",
+            "service",
+            "page",
             "node",
             "controller",
             "meshd",

@@ -64,3 +64,40 @@ fn segments_are_read_in_their_order_and_a_lab_without_is_as_ever() {
     let read = bash(&[("NUM_NODES", "5")], script);
     assert_eq!(words(&read), "5 0.40", "{read:?}");
 }
+
+#[test]
+fn settings_out_of_range_are_refused_with_their_range() {
+    for (name, value, range) in [
+        ("NUM_NODES", "0", "1 to 676"),
+        ("NUM_NODES", "677", "1 to 676"),
+        ("EPOCH_SECONDS", "86401", "1 to 86400"),
+        ("EPOCH_SECONDS", "1.5", "1 to 86400"),
+        ("THRESHOLD", "70", "0 to 1"),
+        ("NODE_B_SCORE_MEAN", "-1", "0 to 1"),
+        ("PROBATION_EPOCHS", "10000", "0 to 9999"),
+        ("LOG_FORMAT", "xml", "text or json"),
+        ("BENCHMARK", "none", "mock or inspect"),
+        // With epochs of a minute, 15 s pass between two benchmarks.
+        ("MAX_BENCHMARK_AGE", "15", "16 to 86400"),
+    ] {
+        let refused = bash(&[(name, value)], "");
+        assert_eq!(refused.status.code(), Some(1), "{name}={value}");
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(said.contains(&format!("error: {name}={value} ")), "{said}");
+        assert!(said.contains(range), "{name}={value}: {said}");
+    }
+}
+
+#[test]
+fn the_end_of_a_log_is_shown_where_errors_are() {
+    let script = "LOGS=$(mktemp -d); say first >$LOGS/controller.log; say last >>$LOGS/controller.log; \
+                  show_log controller; show_log node-a; rm -r $LOGS";
+    let shown = bash(&[], script);
+    let said = String::from_utf8_lossy(&shown.stderr);
+    assert!(
+        shown.status.success() && shown.stdout.is_empty(),
+        "{shown:?}"
+    );
+    assert!(said.contains("controller.log\nfirst\nlast\n"), "{said}");
+    assert!(said.contains("node-a.log\n(no log)\n"), "{said}");
+}

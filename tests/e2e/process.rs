@@ -348,7 +348,7 @@ impl Stalled {
 }
 
 /// The library that makes a disk stall.
-fn preloaded(mesh: &Mesh) -> PathBuf {
+pub(crate) fn preloaded(mesh: &Mesh) -> PathBuf {
     let (source, library) = (
         Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/stall.c"),
         mesh.folder().join("stall.so"),

@@ -120,7 +120,7 @@ fn process_words(mesh: &Mesh) -> String {
 }
 
 /// A secret as it may look: base64, hexadecimal, and as Rust prints bytes.
-fn forms(text: &str) -> Vec<String> {
+pub(crate) fn forms(text: &str) -> Vec<String> {
     let mut forms = vec![text.to_owned()];
     let bytes = STANDARD
         .decode(text)

@@ -47,7 +47,8 @@ impl<'e> View<'e> {
             )
         });
         let (step, void) = (self.step(now), self.void(now));
-        let alarms = [history, room, none, written, policy, step, void];
+        let page = self.page.and_then(|page| page.status().fault);
+        let alarms = [history, room, none, written, policy, step, void, page];
         let alarms = alarms.into_iter().flatten();
         alarms.chain(self.duplicates(now)).collect()
     }

@@ -34,6 +34,7 @@ use crate::metrics::{self, Held};
 use crate::operator::{self, Operator, policy_changed};
 use crate::places::KeptPlaces;
 use crate::push::Push;
+use crate::reading::Reading;
 use crate::request::{Answer, Request};
 use crate::rotate::Rotation;
 use crate::segment::{Basis, Settings};
@@ -97,6 +98,8 @@ pub struct Engine {
     staged: Staged,
     /// Why the policy's file could not be taken when it was read last.
     unread_policy: Option<String>,
+    /// Whether the web page has its address.
+    page: Option<::page::Standing>,
     output: Output,
 }
 
@@ -185,6 +188,7 @@ impl Engine {
             counts: Counts::default(),
             staged: Staged::default(),
             unread_policy: None,
+            page: None,
             output: Output::new(),
         };
         let segments = engine.segments.iter();
@@ -226,6 +230,11 @@ impl Engine {
     /// How [`Self::enrolled`] has changed since the last call.
     pub fn take_keys_changed(&mut self) -> KeysChanged {
         self.output.take_keys_changed()
+    }
+
+    /// Epoch and members of each segment, in one line.
+    pub fn standing(&self) -> String {
+        self.view().standing()
     }
 
     /// Work that can wait until the effects are carried out: a revocation does not wait for it.
@@ -593,6 +602,17 @@ impl Engine {
         self.view().status(now)
     }
 
+    /// The status shows from now on whether the web page has its address.
+    pub(crate) fn show_page(&mut self, page: ::page::Standing) {
+        self.page = Some(page);
+        self.output.touch();
+    }
+
+    /// Everything that can be asked without an order.
+    pub(crate) fn reading(&self) -> Reading<'_> {
+        Reading(self.view())
+    }
+
     /// Everything that is measured, as it is now.
     pub(crate) fn metrics(&self, held: Held, now: Now) -> Page {
         metrics::page(&self.view(), &self.counts, held, now)
@@ -640,11 +660,13 @@ impl Engine {
 
     fn asked(&mut self, by: Option<By>) -> Operator<'_> {
         let unread_policy = self.unread_policy.clone();
+        let page = self.page.clone();
         let rotation = self.rotation();
         Operator {
             rotation,
             by,
             unread_policy,
+            page,
         }
     }
 
@@ -667,6 +689,7 @@ impl Engine {
             segments: &self.segments,
             connections: &self.connections,
             unread_policy: self.unread_policy.as_deref(),
+            page: self.page.as_ref(),
         }
     }
 

@@ -13,9 +13,9 @@ use quic::Connection;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::oneshot;
-use wire::NodeName;
-use wire::admin::EvictRequest;
+use wire::admin::{EventList, EvictRequest, Explanation};
 use wire::message::{Refusal, ToController};
+use wire::{NodeName, SegmentName};
 
 /// Messages of connections to the engine.
 #[derive(Debug)]
@@ -54,9 +54,28 @@ pub(crate) enum Question {
         policies: Result<Vec<(wire::SegmentName, Policy)>, String>,
         answer: oneshot::Sender<Result<bool, String>>,
     },
+    /// A reader of the web page asks.
+    Page(PageQuestion),
     /// A scraper asks.
     Metrics {
         answer: oneshot::Sender<Result<Page, Refused>>,
+    },
+}
+
+/// A question of the web page. There are no orders among them.
+#[derive(Debug)]
+pub(crate) enum PageQuestion {
+    /// Why a node is where it is.
+    Explain {
+        name: NodeName,
+        segment: Option<SegmentName>,
+        answer: oneshot::Sender<Result<Explanation, Refused>>,
+    },
+    /// Events behind a place in the log.
+    Events {
+        after: u64,
+        limit: u64,
+        answer: oneshot::Sender<Result<EventList, Refused>>,
     },
 }
 

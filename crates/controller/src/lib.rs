@@ -20,7 +20,8 @@
 //! | `connections` | who is there, and where |
 //! | `mesh`, `network` | what stays as it is; the mesh's address ranges |
 //! | `intake`, `outbox` | what a connection may take before the engine hears of it; what waits to be sent on it |
-//! | `session`, `admin` | QUIC connection, admin socket |
+//! | `session`, `admin`, `page` | QUIC connection, admin socket, the web page's questions |
+//! | `reading` | all that can be asked without an order |
 //! | `view`, `status_file` | the status, and its file |
 //! | [`metrics`], `counts` | what is measured, for scrapers; what nothing else counts |
 //! | `reserve` | room on the disk for what must always be written |
@@ -59,10 +60,12 @@ mod membership;
 mod mesh;
 mod network;
 mod outbox;
+mod page;
 mod places;
 mod places_file;
 mod prove;
 mod push;
+mod reading;
 mod replay;
 mod reserve;
 mod rotate;

@@ -47,7 +47,9 @@ pub struct Config {
     pub adopt_log: Option<AuthorityId>,
     /// TCP address that serves metrics, to whoever reaches it. `None`: only the admin socket does.
     pub metrics_listen: Option<SocketAddr>,
-    /// Clients that are served at a time, on the admin socket and for metrics each.
+    /// The web page. `None`: there is none.
+    pub page: Option<::page::Config>,
+    /// Clients that are served at a time, on the admin socket, for metrics and of the page each.
     pub clients: usize,
 }
 
@@ -102,6 +104,7 @@ pub struct Controller {
     pub(crate) listener: Listener,
     pub(crate) admin: UnixListener,
     pub(crate) metrics: Option<exposition::Listener>,
+    pub(crate) page: Option<::page::Listener>,
     pub(crate) clients: usize,
     pub(crate) status_file: PathBuf,
 }
@@ -152,6 +155,22 @@ pub enum OpenError {
     Start(#[from] StartError),
 }
 
+impl OpenError {
+    /// Whether it is over once there is room on the disk.
+    #[must_use]
+    pub fn is_of_a_full_disk(&self) -> bool {
+        let log = match self {
+            Self::Log { source, .. } | Self::Start(StartError::Log(source)) => source,
+            Self::StateDir { .. }
+            | Self::Listen { .. }
+            | Self::StatusFile { .. }
+            | Self::Advertise(_)
+            | Self::Start(_) => return false,
+        };
+        matches!(log, LogError::Full | LogError::NotTaken)
+    }
+}
+
 impl std::fmt::Debug for Controller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Controller").finish_non_exhaustive()
@@ -186,6 +205,8 @@ impl Controller {
         let listener = Listener::on(bound, &controller).map_err(listen_error)?;
         let metrics = config.metrics_listen;
         let metrics = metrics.map(|at| exposition::Listener::open(at, config.clients));
+        let page = config.page.clone();
+        let page = page.map(|page| ::page::Listener::open(page, config.clients));
         let advertise = advertise(&config, &listener);
         let (clients, path) = (config.clients, config.status_file.clone());
         let setup = setup(config, (controller.public(), authority), advertise);
@@ -202,6 +223,7 @@ impl Controller {
             listener,
             admin,
             metrics,
+            page,
             clients,
             status_file: path,
         })

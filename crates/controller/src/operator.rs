@@ -8,11 +8,11 @@ use crate::by::By;
 use crate::clock::Now;
 use crate::decide::Cause;
 use crate::event::Event;
-use crate::events;
 use crate::fleet::{Fleet, TokenRecord};
 use crate::format::{utc, utc_unix};
 use crate::membership::named;
 use crate::prove::prove;
+use crate::reading::{Reading, unknown};
 use crate::rotate::Rotation;
 use crate::segment::{Segment, Unpublished};
 use crate::view::View;
@@ -44,6 +44,8 @@ pub(crate) struct Operator<'e> {
     pub(crate) by: Option<By>,
     /// Why the policy's file could not be taken when it was read last.
     pub(crate) unread_policy: Option<String>,
+    /// Whether the web page has its address.
+    pub(crate) page: Option<::page::Standing>,
 }
 
 impl Operator<'_> {
@@ -57,7 +59,10 @@ impl Operator<'_> {
                 let status = Box::new(self.view().status(now));
                 Ok(Answer::Status(Status::Controller(status)))
             }
-            Request::Explain(name, segment) => self.explain(&name, segment.as_ref(), now),
+            Request::Explain(name, segment) => {
+                let explanation = Reading(self.view()).explain(&name, segment.as_ref(), now)?;
+                Ok(Answer::Explanation(Box::new(explanation)))
+            }
             Request::ExplainAt(name, segment, then) => {
                 self.explain_at(&name, segment.as_ref(), then)
             }
@@ -102,16 +107,8 @@ impl Operator<'_> {
             Request::RevokeToken(id) => self.revoke_token(&id, now),
             Request::RotateLogKey => self.rotate_log_key(now),
             Request::Log(request) => prove(self.rotation.journal.log(), request),
-            Request::Events(page) => self.events(&page),
+            Request::Events(page) => Reading(self.view()).events(&page).map(Answer::Events),
         }
-    }
-
-    fn events(&self, page: &Page) -> Result<Answer, Refused> {
-        let list = events::page(self.rotation.journal.log(), page);
-        list.map(Answer::Events).map_err(|error| {
-            let error = format!("the event log cannot be read: {error}");
-            Refused::new(500, error, RESTART)
-        })
     }
 
     fn rotate_log_key(&mut self, now: Now) -> Result<Answer, Refused> {
@@ -438,6 +435,7 @@ impl Operator<'_> {
             segments: self.rotation.segments,
             connections: self.rotation.connections,
             unread_policy: self.unread_policy.as_deref(),
+            page: self.page.as_ref(),
         }
     }
 
@@ -457,11 +455,6 @@ fn check_reason(form: &EvictRequest) -> Result<(), Refused> {
         return Err(Refused::new(400, error, "say it shorter"));
     }
     Ok(())
-}
-
-fn unknown(name: &NodeName) -> Refused {
-    let hint = "`meshctl node list` shows the nodes that are enrolled";
-    Refused::new(404, format!("no node {name}"), hint)
 }
 
 pub(crate) fn unsigned(error: &VerifyError) -> Refused {
@@ -489,7 +482,6 @@ pub(crate) fn unpublished(error: &Unpublished) -> Refused {
     Refused::new(503, error.to_string(), hint)
 }
 
-const RESTART: &str = "restart the controller: it verifies its log and says what is wrong";
 /// One hour.
 const DEFAULT_TTL: u64 = 3_600;
 /// Thirty days: a token that lies about longer is a key.

@@ -11,10 +11,13 @@ use crate::open::Controller;
 use crate::outbox::{Outbound, Outbox};
 use crate::places_file::PlacesFile;
 use crate::status_file::StatusFile;
-use crate::{admin, clock, session};
+use crate::{admin, clock, page, session};
+use ::page::Board;
 use policy::Policy;
 use quic::{Connection, Listener, Pulse};
+use service::Service;
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
@@ -48,16 +51,25 @@ impl Controller {
     }
 
     /// Serves until `shutdown` resolves; then tells every node and returns, within two seconds: a disk that
-    /// does not let go of the log by then is left behind, with its thread.
+    /// does not let go of the log by then is left behind, with its thread. The service manager hears of each turn of
+    /// the engine's loop, which may wait for a disk.
     ///
     /// # Errors
     /// [`ServeError`] when it ends for another reason.
-    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+    pub async fn serve(
+        self,
+        shutdown: impl Future<Output = ()>,
+        service: Service,
+    ) -> Result<(), ServeError> {
         let (inputs, queue) = mpsc::channel(INPUTS);
         let (questions, asked) = (self.questions, self.asked);
         let listener = Arc::new(self.listener);
         let mut engine = self.engine;
         let intake = Arc::new(Intake::of_segments(engine.segment_count()));
+        let board = Arc::new(Board::default());
+        if let Some(page) = &self.page {
+            engine.show_page(page.standing());
+        }
         let places = PlacesFile::open(self.status_file.with_file_name("places"), &mut engine);
         let shell = Shell {
             engine,
@@ -66,12 +78,15 @@ impl Controller {
             intake: Arc::clone(&intake),
             boxes: BTreeMap::new(),
             open: BTreeSet::new(),
-            status: StatusFile::start(self.status_file).map_err(ServeError::Thread)?,
+            status: StatusFile::start(self.status_file, Arc::clone(&board))
+                .map_err(ServeError::Thread)?,
             listen_at: Duration::ZERO,
+            service,
         };
         let socket = UnixListener::from_std(self.admin).map_err(|_| ServeError::Admin)?;
         let desk = ::admin::Desk::new(questions, admin::WORDS);
         let router = ::admin::router(admin::routes(), desk.clone());
+        let asker = page::Asker(desk.clone());
         let (stop, mut ended) = shell.start(queue, asked).map_err(ServeError::Thread)?;
         let result = tokio::select! {
             () = shutdown => Ok(()),
@@ -79,6 +94,7 @@ impl Controller {
             _ = &mut ended => Err(ServeError::Engine),
             never = ::admin::serve(socket, router, self.clients) => match never {},
             never = ::admin::serve_metrics(self.metrics, desk) => match never {},
+            never = serve_page(self.page, board, asker) => match never {},
         };
         drop(stop);
         if !ended.is_terminated() && timeout(ENGINE_STOP_TIME, ended).await.is_err() {
@@ -123,6 +139,17 @@ impl Remote {
     }
 }
 
+async fn serve_page(
+    listener: Option<::page::Listener>,
+    board: Arc<Board>,
+    asker: page::Asker,
+) -> Infallible {
+    match listener {
+        Some(listener) => listener.serve(board, asker).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn accept(listener: &Listener, intake: &Arc<Intake>, inputs: mpsc::Sender<Input>) {
     let mut next = 0;
     while let Some(mut incoming) = listener.accept().await {
@@ -158,6 +185,7 @@ struct Shell {
     places: PlacesFile,
     /// When it is time to look which connections are heard.
     listen_at: Duration,
+    service: Service,
 }
 
 /// The way to a connection.
@@ -216,6 +244,7 @@ impl Shell {
         // A question that was taken from the queue and has not been answered.
         let mut next: Option<Question> = None;
         loop {
+            self.service.turned();
             let now = Now::read();
             self.engine.handle_timeout(now);
             self.carry_out();
@@ -251,12 +280,14 @@ impl Shell {
         self.status.stop(&self.engine, Now::read());
     }
 
-    /// Tells the engine when each connection was last heard, and ends those that are lost.
+    /// Tells the engine when each connection was last heard, and ends those that are lost. Tells the service manager how
+    /// the mesh stands.
     fn listen(&mut self, now: Now) {
         if now.boot < self.listen_at {
             return;
         }
         self.listen_at = now.boot + NAP;
+        self.service.standing(self.engine.standing());
         for (id, line) in &mut self.boxes {
             let silence = line.connection.silence();
             let at = now.boot.saturating_sub(silence);
@@ -334,6 +365,7 @@ impl Shell {
                 };
                 let _ = answer.send(changed);
             }
+            Question::Page(question) => page::answer(question, &self.engine, now),
             Question::Metrics { answer } => {
                 let held = Held {
                     waiting: self.intake.waiting(),

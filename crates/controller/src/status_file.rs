@@ -3,6 +3,7 @@
 
 use crate::clock::Now;
 use crate::engine::Engine;
+use ::page::Board;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use wire::admin::{ControllerStatus, Membership, NodeState};
 /// `status.json`, kept up with the engine.
 pub(crate) struct StatusFile {
     desk: Arc<Desk>,
+    board: Arc<Board>,
     /// Hung up when the thread has ended.
     ended: Receiver<()>,
     not_before: Duration,
@@ -32,13 +34,13 @@ struct Desk {
 #[derive(Default)]
 struct Lies {
     /// The newest status, if it has not been taken.
-    newest: Option<ControllerStatus>,
+    newest: Option<Arc<ControllerStatus>>,
     /// No other will come.
     is_last: bool,
 }
 
 impl Desk {
-    fn lay(&self, newest: ControllerStatus, is_last: bool) {
+    fn lay(&self, newest: Arc<ControllerStatus>, is_last: bool) {
         let mut lies = self.lies.lock().unwrap_or_else(PoisonError::into_inner);
         lies.newest = Some(newest);
         lies.is_last = is_last;
@@ -47,7 +49,7 @@ impl Desk {
     }
 
     /// The newest status, as soon as there is one; `None` when none will come.
-    fn take(&self) -> Option<ControllerStatus> {
+    fn take(&self) -> Option<Arc<ControllerStatus>> {
         let lies = self.lies.lock().unwrap_or_else(PoisonError::into_inner);
         let is_empty = |lies: &mut Lies| lies.newest.is_none() && !lies.is_last;
         let lies = self.changed.wait_while(lies, is_empty);
@@ -56,11 +58,12 @@ impl Desk {
 }
 
 impl StatusFile {
-    /// Starts the thread that writes to `path`.
+    /// Starts the thread that writes to `path`. Every status is laid on the web page's board as well, before the disk has
+    /// it: a page that somebody looks at does not wait for that.
     ///
     /// # Errors
     /// When no thread can be had.
-    pub(crate) fn start(path: PathBuf) -> std::io::Result<Self> {
+    pub(crate) fn start(path: PathBuf, board: Arc<Board>) -> std::io::Result<Self> {
         let desk = Arc::new(Desk::default());
         let (of_thread, (ending, ended)) = (Arc::clone(&desk), channel());
         let mut writer = Writer {
@@ -71,11 +74,14 @@ impl StatusFile {
         let thread = std::thread::Builder::new().name("meshd-status".into());
         thread.spawn(move || {
             while let Some(newest) = of_thread.take() {
-                writer.keep(newest);
+                writer.keep(&newest);
+                // The page changes it, and then needs no copy.
+                drop(newest);
             }
             drop(ending);
         })?;
         Ok(Self {
+            board,
             desk,
             ended,
             not_before: Duration::ZERO,
@@ -103,12 +109,14 @@ impl StatusFile {
         self.pending = false;
         self.not_before = now.boot + pause(engine.nodes());
         self.refresh_at = now.boot + refresh(engine.nodes());
-        self.desk.lay(engine.status(now), false);
+        let status = Arc::new(engine.status(now));
+        self.board.lay(Arc::clone(&status));
+        self.desk.lay(status, false);
     }
 
     /// Has the last status written, and waits for that a little.
     pub(crate) fn stop(self, engine: &Engine, now: Now) {
-        self.desk.lay(engine.status(now), true);
+        self.desk.lay(Arc::new(engine.status(now)), true);
         if self.ended.recv_timeout(STOP_TIME) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("the disk does not take the status file: it stays as it is");
         }
@@ -125,10 +133,10 @@ struct Writer {
 
 impl Writer {
     /// Writes even if nothing has changed: an old file is that of a controller which has ended.
-    fn keep(&mut self, status: ControllerStatus) {
-        match write(&self.path, &status) {
+    fn keep(&mut self, status: &ControllerStatus) {
+        match write(&self.path, status) {
             Ok(()) => {
-                let after = standing(&status);
+                let after = standing(status);
                 if self.written.as_ref() == Some(&after) {
                     tracing::debug!(epoch = status.epoch.id, "status written");
                 } else {

@@ -35,6 +35,8 @@ pub(crate) struct View<'e> {
     pub(crate) connections: &'e Connections,
     /// Why the policy's file could not be taken when it was read last.
     pub(crate) unread_policy: Option<&'e str>,
+    /// Whether the web page has its address.
+    pub(crate) page: Option<&'e ::page::Standing>,
 }
 
 impl<'e> View<'e> {
@@ -51,6 +53,7 @@ impl<'e> View<'e> {
             generated_utc: utc(now.wall),
             alarms: self.alarms(now),
             attention: self.attention(&nodes, now),
+            page: self.page.map(::page::Standing::status),
             epoch: self.epoch_status(segment, now),
             policy: policy_status(segment.policy()),
             segments: self
@@ -66,6 +69,18 @@ impl<'e> View<'e> {
                 .map(|(name, waiting)| (name.clone(), self.waiting_status(name, waiting)))
                 .collect(),
         }
+    }
+
+    /// Epoch and members of each segment, in one line.
+    pub(crate) fn standing(&self) -> String {
+        let of_segment = |segment: &Segment| {
+            let members = segment.standings(self.fleet()).roster().len();
+            let name = segment.name().told();
+            let name = name.map_or_else(String::new, |name| format!("{name}: "));
+            format!("{name}epoch {}, members: {members}", segment.current().0)
+        };
+        let each: Vec<String> = self.segments.iter().map(of_segment).collect();
+        format!("{}; nodes: {}", each.join("; "), self.fleet().nodes().len())
     }
 
     fn segment_status(&self, segment: &Segment, now: Now) -> SegmentStatus {

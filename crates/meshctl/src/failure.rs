@@ -11,6 +11,8 @@ pub(crate) enum Failure {
     Refused(Words),
     /// Nobody could be asked, or the answer makes no sense.
     Broken(Words),
+    /// The answer itself has said what is wrong.
+    Said,
     /// The reader of stdout went away, which is its right.
     Closed,
 }
@@ -37,7 +39,15 @@ impl Failure {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Broken(_) => true,
-            Self::Refused(_) | Self::Closed => false,
+            Self::Refused(_) | Self::Said | Self::Closed => false,
+        }
+    }
+
+    /// The error in words.
+    pub(crate) fn words(&self) -> &str {
+        match self {
+            Self::Refused(words) | Self::Broken(words) => &words.error,
+            Self::Said | Self::Closed => "",
         }
     }
 
@@ -57,6 +67,7 @@ impl Failure {
         let (words, code) = match self {
             Self::Refused(words) => (words, REFUSED),
             Self::Broken(words) => (words, BROKEN),
+            Self::Said => return ExitCode::from(REFUSED),
             Self::Closed => return ExitCode::SUCCESS,
         };
         let Words { error, hint } = words;
@@ -77,6 +88,7 @@ impl Display for Failure {
             Self::Refused(Words { error, hint }) | Self::Broken(Words { error, hint }) => {
                 write!(out, "{error}; {hint}")
             }
+            Self::Said => out.write_str("the answer says it"),
             Self::Closed => out.write_str("the reader went away"),
         }
     }

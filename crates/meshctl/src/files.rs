@@ -32,8 +32,8 @@ impl<'p> SecretFile<'p> {
     }
 
     /// Writes the secret.
-    pub(crate) fn fill(mut self, text: &str) -> Result<(), Failure> {
-        let written = self.file.write_all(text.as_bytes());
+    pub(crate) fn fill(mut self, secret: &[u8]) -> Result<(), Failure> {
+        let written = self.file.write_all(secret);
         let written = written.and_then(|()| self.file.sync_all());
         written.map_err(|error| not_created(self.path, &error))?;
         self.filled = true;
@@ -52,7 +52,7 @@ impl Drop for SecretFile<'_> {
 
 /// Writes `text` to a new file that only its owner can read.
 pub(crate) fn create_secret(path: &Path, text: &str) -> Result<(), Failure> {
-    SecretFile::create(path)?.fill(text)
+    SecretFile::create(path)?.fill(text.as_bytes())
 }
 
 /// Reads a secret file.

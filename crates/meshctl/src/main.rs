@@ -10,6 +10,7 @@
 //! | [`answer`] | where words go: stdout, stderr, `--json` |
 //! | [`failure`] | why a command did not succeed, and the exit code |
 //! | [`files`] | secret files |
+//! | [`local`] | the daemon as this machine shows it: its process and settings |
 //! | [`table`], [`units`], [`terminal`] | how things look, and on what |
 //! | the others | one noun each |
 
@@ -18,6 +19,8 @@
 mod answer;
 mod client;
 mod controller;
+mod debug;
+mod doctor;
 mod epoch;
 mod events;
 mod evidence;
@@ -26,6 +29,7 @@ mod failure;
 mod files;
 mod hosts;
 mod key;
+mod local;
 mod log;
 mod metrics;
 mod node;
@@ -43,7 +47,7 @@ mod units;
 mod words;
 
 use answer::Answer;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use client::Client;
 use failure::Failure;
 use std::io::ErrorKind;
@@ -72,6 +76,11 @@ enum Noun {
     Status(status::Args),
     /// Watch the mesh, or this node, on the whole terminal.
     Top(top::Args),
+    /// Say what keeps the mesh from working here, and the way out.
+    Doctor,
+    /// Gather what a bug report needs.
+    #[command(subcommand)]
+    Debug(debug::Verb),
     /// List, show, approve, evict, readmit or remove nodes.
     #[command(subcommand)]
     Node(node::Verb),
@@ -122,6 +131,17 @@ enum Noun {
     /// Turn a harness's results into evidence, sign it, and hand it in.
     #[command(subcommand)]
     Evidence(evidence::Verb),
+    /// Print what completes this command's line in a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder.
+        folder: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -163,6 +183,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.noun {
         Noun::Status(args) => status::run(&args, &client, &answer).await,
         Noun::Top(args) => top::run(&args, &client, &answer).await,
+        Noun::Debug(verb) => debug::run(verb, &client, &answer).await,
+        Noun::Doctor => doctor::run(&client, &answer).await,
         Noun::Node(verb) => node::run(verb, &client, &answer).await,
         Noun::Route(verb) => route::run(verb, &client, &answer).await,
         Noun::Explain { node, at, segment } => {
@@ -180,6 +202,17 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Peer(verb) => peer::run(verb, &client, &answer).await,
         Noun::Key(verb) => key::run(&verb, &client, &answer).await,
         Noun::Evidence(verb) => evidence::run(verb, &client, &answer).await,
+        Noun::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "meshctl", &mut script);
+            answer.exact(String::from_utf8_lossy(&script).trim_end())
+        }
+        Noun::Man { folder } => {
+            clap_mangen::generate_to(Cli::command(), &folder).map_err(|error| {
+                let words = format!("cannot write manual pages to {}: {error}", folder.display());
+                Failure::broken(words, "name a folder that is there, and may be written")
+            })
+        }
     }
 }
 
@@ -209,7 +242,6 @@ const AFTER_HELP: &str =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
     use std::os::unix::net::UnixListener;
 
     #[test]

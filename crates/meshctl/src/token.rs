@@ -89,7 +89,7 @@ async fn create(
     let created: TokenCreated = reply.form()?;
     match (file, output) {
         (Some(file), Some(path)) => {
-            file.fill(&format!("{}\n", created.token))?;
+            file.fill(format!("{}\n", created.token).as_bytes())?;
             if answer.is_json() {
                 let (id, until) = (&created.id, &created.expires_utc);
                 let kept = json!({ "id": id, "expires_utc": until, "file": path });

@@ -9,6 +9,7 @@ use crate::private::{NotPrivate, Owners};
 use crate::settings::{Role, SegmentSettings, Settings};
 use controller::{EnrolmentMode, SegmentSetup};
 use keys::EvaluatorId;
+use nix::unistd::{Gid, Group};
 use node::{
     Backend, BenchmarkUser, Emitter, FirewallMode, Keepalive, Labels, Mtu, NamesConfig,
     OffloadSwitches, Reading, Suffix,
@@ -73,6 +74,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Admin socket.
     pub socket: PathBuf,
+    /// Group that may use it beside its owner.
+    pub socket_group: Option<Gid>,
     /// The role's own configuration.
     pub role: RoleConfig,
 }
@@ -113,6 +116,7 @@ pub fn resolve(settings: Settings) -> Result<Config, ConfigError> {
     };
     let state_dir = settings.state_dir.clone().unwrap_or_else(|| state.into());
     let socket = settings.socket.clone().unwrap_or_else(|| socket.into());
+    let socket_group = socket_group(settings.socket_group.as_deref())?;
     let role = match role {
         Role::Controller => RoleConfig::Controller(Box::new(controller(settings, &state_dir)?)),
         Role::Node => RoleConfig::Node(Box::new(node(settings, &state_dir)?)),
@@ -120,8 +124,33 @@ pub fn resolve(settings: Settings) -> Result<Config, ConfigError> {
     Ok(Config {
         state_dir,
         socket,
+        socket_group,
         role,
     })
+}
+
+/// By name or number; a number needs no entry in the machine's list of groups.
+fn socket_group(name: Option<&str>) -> Result<Option<Gid>, ConfigError> {
+    let Some(name) = name else {
+        return Ok(None);
+    };
+    if let Ok(number) = name.parse() {
+        return Ok(Some(Gid::from_raw(number)));
+    }
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(Some(group.gid)),
+        Ok(None) => {
+            let why =
+                format!("this machine has no group `{name}`: `groupadd --system {name}` makes one");
+            Err(wrong("socket_group", why))
+        }
+        Err(error) => {
+            let why = format!(
+                "this machine does not say which group `{name}` is: {error}; give its number"
+            );
+            Err(wrong("socket_group", why))
+        }
+    }
 }
 
 fn controller(
@@ -131,6 +160,7 @@ fn controller(
     let segments = segments_of(&settings)?;
     let listen = settings.listen.as_deref().unwrap_or("[::]:7443");
     let metrics_listen = metrics_listen(&settings)?;
+    let page = page(&settings)?;
     let advertise = host_ports("advertise", settings.advertise.as_deref())?;
     let config = controller::Config {
         listen: local(listen).map_err(|why| wrong("listen", why))?,
@@ -158,6 +188,7 @@ fn controller(
             .map(|key| parse("adopt_log", key))
             .transpose()?,
         metrics_listen,
+        page,
         clients: MAX_CLIENTS,
     };
     config.check()?;
@@ -711,7 +742,7 @@ fn token(join: &str) -> Result<Token, ConfigError> {
     let mut text = Zeroizing::new(String::new());
     match join.strip_prefix('@') {
         Some(path) => {
-            let file = private_file(path)?;
+            let file = private_file("join", path, "write the token to one, or give it by `-`")?;
             file.take(limit)
                 .read_to_string(&mut text)
                 .map_err(|error| refused(path, error))?;
@@ -730,8 +761,12 @@ fn token(join: &str) -> Result<Token, ConfigError> {
 }
 
 /// A file with a secret: a regular one, which no other user can read.
-fn private_file(path: &str) -> Result<std::fs::File, ConfigError> {
-    let refused = |error: std::io::Error| wrong("join", format!("cannot read {path}: {error}"));
+fn private_file(
+    setting: &'static str,
+    path: &str,
+    way_out: &str,
+) -> Result<std::fs::File, ConfigError> {
+    let refused = |error: std::io::Error| wrong(setting, format!("cannot read {path}: {error}"));
     // Opening a FIFO would wait for somebody who writes to it.
     let nonblocking = std::fs::OpenOptions::new()
         .read(true)
@@ -745,12 +780,12 @@ fn private_file(path: &str) -> Result<std::fs::File, ConfigError> {
     let held = owners.check_opened(Path::new(path), &meta);
     held.map_err(|error| {
         let way_out = match error {
-            NotPrivate::Kind { .. } => "write the token to one, or give it by `-`",
+            NotPrivate::Kind { .. } => way_out,
             NotPrivate::Open { .. } | NotPrivate::Foreign { .. } | NotPrivate::Unseen { .. } => {
                 "if anybody else may have read it, create another token"
             }
         };
-        wrong("join", format!("{error}; {way_out}"))
+        wrong(setting, format!("{error}; {way_out}"))
     })?;
     Ok(file)
 }
@@ -759,6 +794,41 @@ fn metrics_listen(settings: &Settings) -> Result<Option<SocketAddr>, ConfigError
     let given = settings.metrics_listen.as_deref();
     let address = given.map(|text| local(text).map_err(|why| wrong("metrics_listen", why)));
     address.transpose()
+}
+
+/// The web page: on a loopback address unless there is a token.
+fn page(settings: &Settings) -> Result<Option<page::Config>, ConfigError> {
+    const TOKEN: &str = "page_token_file";
+    let given = settings.page.as_deref().unwrap_or(PAGE);
+    if given == "off" {
+        return match settings.page_token_file {
+            Some(_) => Err(wrong(TOKEN, "there is no page that needs one: remove it")),
+            None => Ok(None),
+        };
+    }
+    let address = local(given).map_err(|why| wrong("page", format!("{why}, or `off`")))?;
+    let token = settings.page_token_file.as_deref();
+    let token = token.map(page_token).transpose()?;
+    if token.is_none() && !address.ip().to_canonical().is_loopback() {
+        let why = format!(
+            "`{given}` is no loopback address, so that readers have to show a token: put one into a file of mode \
+             0600, as with `(umask 077; head -c 32 /dev/urandom | base64 > FILE)`, and set `{TOKEN}`"
+        );
+        return Err(wrong("page", why));
+    }
+    Ok(Some(page::Config { address, token }))
+}
+
+fn page_token(path: &Path) -> Result<page::Token, ConfigError> {
+    const NAME: &str = "page_token_file";
+    let shown = path.display().to_string();
+    let file = private_file(NAME, &shown, "write the token to one")?;
+    let mut text = Zeroizing::new(String::new());
+    // Two more than a token has: a line's end, and a byte that makes it too long.
+    file.take(page::token::MAX_LEN as u64 + 2)
+        .read_to_string(&mut text)
+        .map_err(|error| wrong(NAME, format!("cannot read {shown}: {error}")))?;
+    page::Token::read(&text).map_err(|why| wrong(NAME, format!("{shown}: {why}")))
 }
 
 fn range(setting: &'static str, text: &str) -> Result<(IpAddr, u8), ConfigError> {
@@ -829,6 +899,8 @@ fn wrong(setting: &'static str, why: impl Into<String>) -> ConfigError {
     }
 }
 
+/// The web page's address, where nobody says.
+const PAGE: &str = "127.0.0.1:7480";
 /// Threads that carry packets, where nobody says.
 /// No port that needs a right, on the one address that every machine has.
 const DNS_LISTEN: &str = "127.0.0.1:5376";
@@ -961,6 +1033,10 @@ mod tests {
             (
                 "role = \"node\"\npersistent_keepalive = 0",
                 "`persistent_keepalive`: `0`: neither auto, off, nor a number",
+            ),
+            (
+                "role = \"node\"\nsocket_group = \"no-such-group\"",
+                "`socket_group`: this machine has no group `no-such-group`",
             ),
             (
                 "role = \"node\"\nemitter = \"magic\"",

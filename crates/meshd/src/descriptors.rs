@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub struct Descriptors {
     /// All that the process may have open (`RLIMIT_NOFILE`).
     pub limit: u64,
-    /// Clients that are served at a time, on the admin socket and for metrics each.
+    /// Clients that are served at a time, on the admin socket, for metrics and of the web page each.
     pub clients: usize,
     /// Whether the limit is lower than the daemon needs.
     pub is_short: bool,
@@ -39,7 +39,7 @@ impl Descriptors {
         let needed = OWN + OF_A_DATA_THREAD * data_threads as u64;
         let left = usize::try_from(limit.saturating_sub(needed)).unwrap_or(usize::MAX);
         // A connection that waits to be served has a descriptor too.
-        let clients = (left / 2).saturating_sub(1);
+        let clients = (left / 3).saturating_sub(1);
         Self {
             limit,
             clients: clients.clamp(1, MAX_CLIENTS),
@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(clients(1024, 16), MAX_CLIENTS);
         for (limit, threads) in [(48, 0), (48, 1), (64, 1), (256, 16), (1024, 64)] {
             let got = Descriptors::of(limit, threads);
-            let all = OWN + OF_A_DATA_THREAD * threads as u64 + 2 * (got.clients as u64 + 1);
+            let all = OWN + OF_A_DATA_THREAD * threads as u64 + 3 * (got.clients as u64 + 1);
             assert!(got.is_short || all <= limit, "{got:?}");
             assert!(got.clients >= 1, "{got:?}");
         }

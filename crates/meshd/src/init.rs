@@ -1,5 +1,5 @@
 //! `meshd init`: writes a commented configuration that works, and says the next step. The text is that of the examples
-//! under `docs/config`, with some settings in force. Asks nothing, and overwrites nothing.
+//! under `docs/config`, with some settings in force. Asks nothing, and overwrites nothing but such an example as it came.
 
 use crate::settings::Role;
 use clap::{Args, Subcommand};
@@ -64,7 +64,7 @@ pub struct NodeArgs {
 pub enum InitError {
     /// It could be somebody's.
     #[error(
-        "{0} exists, and `meshd init` overwrites nothing: move it away, or choose another folder with --dir"
+        "{0} exists, and `meshd init` overwrites nothing that somebody has changed: move it away, or choose another folder with --dir"
     )]
     Exists(PathBuf),
     /// The system refused.
@@ -315,16 +315,22 @@ fn write_all(folder: &Path, files: &[(&Path, &str)]) -> Result<(), InitError> {
             _ => InitError::Io { what, path, source },
         }
     };
-    if let Some((path, _)) = files
-        .iter()
-        .find(|(path, _)| path.symlink_metadata().is_ok())
-    {
+    // A package installs the examples; nobody has set anything in one that is as it came.
+    let is_example = |path: &Path| {
+        let text = std::fs::read_to_string(path);
+        text.is_ok_and(|text| [CONTROLLER, NODE, POLICY].contains(&text.as_str()))
+    };
+    let is_taken = |path: &Path| path.symlink_metadata().is_ok() && !is_example(path);
+    if let Some((path, _)) = files.iter().find(|(path, _)| is_taken(path)) {
         return Err(InitError::Exists((*path).to_owned()));
     }
     let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
     made.map_err(refused("create", folder))?;
     for (at, (path, text)) in files.iter().enumerate() {
         let mut options = OpenOptions::new();
+        if is_example(path) {
+            std::fs::remove_file(path).map_err(refused("replace", path))?;
+        }
         let opened = options.write(true).create_new(true).mode(0o644).open(path);
         let written = opened.and_then(|mut file| {
             let written = file
@@ -426,6 +432,11 @@ mod tests {
             policy.contains("# [[require]]") && policy.contains("traffic = \"allow\""),
             "{policy}"
         );
+
+        // An example as it came is nobody's work.
+        std::fs::write(&file, CONTROLLER).unwrap();
+        std::fs::remove_file(dir.path().join("etc/policy.toml")).unwrap();
+        run(&init).unwrap();
 
         std::fs::remove_file(&file).unwrap();
         let error = run(&init).unwrap_err().to_string();

@@ -19,5 +19,6 @@ pub mod reload;
 pub mod settings;
 pub mod signals;
 pub mod socket;
+pub mod starting;
 pub mod state_dir;
 pub mod stderr;

@@ -21,10 +21,16 @@ pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
     EnvFilter::try_new(format!("warn,{}", scoped(level)))
 }
 
-/// Installs the subscriber; once per process. Without colours: in a line that has them, an escape
+/// Installs the subscriber; once per process. Lines of text for the journal have no time, which it notes itself; objects
+/// have theirs, for those who read them elsewhere. Without colours: in a line that has them, an escape
 /// sequence that came with a field is not told from one of ours.
-pub fn install(format: LogFormat, filter: EnvFilter, to: &StandardError) -> ChangeFilter {
-    to.set_format(format);
+pub fn install(
+    format: LogFormat,
+    filter: EnvFilter,
+    is_journal: bool,
+    to: &StandardError,
+) -> ChangeFilter {
+    to.set_format(format, is_journal);
     let to = to.clone();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -37,6 +43,12 @@ pub fn install(format: LogFormat, filter: EnvFilter, to: &StandardError) -> Chan
         .with_ansi(false)
         .with_target(false);
     match format {
+        LogFormat::Text if is_journal => {
+            let builder = builder.without_time().with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Box::new(move |filter| handle.reload(filter))
+        }
         LogFormat::Text => {
             let builder = builder.with_filter_reloading();
             let handle = builder.reload_handle();

@@ -5,13 +5,13 @@
 //! | 0 | stopped as asked |
 //! | 1 | failed while running |
 //! | 2 | could not start, and will not be able to: settings, rights, state; nothing is left behind. `--check` has found errors |
-//! | 3 | could not start, but may be able to later: an address that it needs is taken, or not there yet |
+//! | 3 | could not start, but may be able to later: an address that it needs is taken, or not there yet; the disk is full |
 //! | 4 | was asked to stop, and something did not let go in time: ended by force |
 
 #![forbid(unsafe_code)]
 
 use anyhow::anyhow;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use meshd::check;
 use meshd::config::{self, RoleConfig};
 use meshd::descriptors::Descriptors;
@@ -21,8 +21,9 @@ use meshd::settings::Settings;
 use meshd::signals::{self, Leftover, Told};
 use meshd::state_dir::StateDir;
 use meshd::stderr::StandardError;
-use meshd::{founding, logging, ports, socket};
+use meshd::{founding, logging, ports, socket, starting};
 use node::rights::{self, Keep};
+use service::{Loop, Service};
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -60,6 +61,17 @@ enum Instead {
     /// Write a commented configuration that works, and say the next step
     #[command(subcommand)]
     Init(Init),
+    /// Print what completes this command's line in a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual page into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -79,20 +91,39 @@ fn main() -> ExitCode {
     code
 }
 
-/// Whether the next start may succeed without anybody's doing.
+/// Whether the next start may succeed without anybody's doing, or once somebody has made room on the disk.
 fn may_pass(error: &anyhow::Error) -> bool {
     // A name that was taken while the device was away may be given back.
     let is_name_taken = matches!(
         error.downcast_ref(),
         Some(node::OpenError::Tun(node::TunError::Taken(_)))
     );
-    is_name_taken || ports::may_pass(error.chain())
+    let is_full = error
+        .downcast_ref()
+        .is_some_and(controller::OpenError::is_of_a_full_disk);
+    is_name_taken || is_full || ports::may_pass(error.chain())
 }
 
 fn command_line(stderr: &StandardError) -> anyhow::Result<ExitCode> {
     match Cli::try_parse() {
         Ok(cli) => match &cli.instead {
             Some(Instead::Init(wanted)) => initialize(&cli, wanted),
+            Some(Instead::Completion { shell }) => {
+                let mut script = Vec::new();
+                clap_complete::generate(*shell, &mut Cli::command(), "meshd", &mut script);
+                // A reader who has gone away has read enough.
+                let _ = std::io::stdout().write_all(&script);
+                Ok(ExitCode::SUCCESS)
+            }
+            Some(Instead::Man { folder }) => {
+                let path = folder.join("meshd.8");
+                let mut page = Vec::new();
+                let manual = clap_mangen::Man::new(Cli::command()).section("8");
+                manual.render(&mut page)?;
+                std::fs::write(&path, page)
+                    .map_err(|error| anyhow!("cannot write {}: {error}", path.display()))?;
+                Ok(ExitCode::SUCCESS)
+            }
             None if cli.check => Ok(check(cli, stderr)),
             None => start(cli, stderr),
         },
@@ -154,13 +185,16 @@ fn start(cli: Cli, stderr: &StandardError) -> anyhow::Result<ExitCode> {
         return Err(anyhow!("--new-mesh is for a controller: remove it"));
     }
     let remote = Arc::new(OnceLock::new());
-    let change_filter = logging::install(format, filter, stderr);
+    let journal = service::is_journal(std::env::var_os("JOURNAL_STREAM").as_deref());
+    let change_filter = logging::install(format, filter, journal, stderr);
+    let service = Service::of_environment(|name| std::env::var_os(name));
     let reload = Reload {
         file: path,
         given,
         running,
         change_filter,
         controller: Arc::clone(&remote),
+        service: service.clone(),
     };
     reload.start(hups, give_up_rights)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -169,7 +203,12 @@ fn start(cli: Cli, stderr: &StandardError) -> anyhow::Result<ExitCode> {
         .on_thread_start(give_up_rights)
         .enable_all()
         .build()?;
-    let code = runtime.block_on(run(config, cli.new_mesh, (told, leftover), &remote));
+    let code = runtime.block_on(run(
+        config,
+        cli.new_mesh,
+        (told, leftover),
+        (&remote, &service),
+    ));
     // A question to a dead name server is not waited for.
     runtime.shutdown_timeout(STRAGGLERS);
     code
@@ -184,15 +223,17 @@ async fn run(
     mut config: config::Config,
     new_mesh: bool,
     (told, leftover): (Told, Leftover),
-    remote: &OnceLock<controller::Remote>,
+    (remote, service): (&OnceLock<controller::Remote>, &Service),
 ) -> anyhow::Result<ExitCode> {
     limit(&mut config);
     let state = StateDir::open(&config.state_dir)?;
     let at_end = AtEnd(leftover);
+    tokio::spawn(say_stopping(told.clone(), service.clone()));
     let served = match config.role {
         RoleConfig::Controller(mut role) => {
             let founding = founding::controller(&state, new_mesh, role.adopt_log)?;
             let (file, admin) = socket::bind(&config.socket, "--socket")?;
+            config.socket_group.map_or(Ok(()), |it| file.share(it))?;
             at_end.0.keep(file);
             let status_file = role.status_file.clone();
             role.founding = founding.founding;
@@ -209,14 +250,16 @@ async fn run(
                 folder(&config.socket),
                 folder(&status_file),
             ]));
+            serves(service, Loop::MayWait);
             controller
-                .serve(told.to_stop())
+                .serve(told.to_stop(), service.clone())
                 .await
                 .map_err(anyhow::Error::from)
         }
         RoleConfig::Node(role) => {
             let (identity, wg) = founding::node(&state)?;
             let (file, admin) = socket::bind(&config.socket, "--socket")?;
+            config.socket_group.map_or(Ok(()), |it| file.share(it))?;
             at_end.0.keep(file);
             let port = tokio::select! {
                 port = ports::wait(|| node::Node::bind(role.listen_port)) => port?,
@@ -241,7 +284,8 @@ async fn run(
             let node = node::Node::open(*role, identity, wg, keys, unix, admin, port)?;
             let files = files_of_others(&[&config.state_dir, folder(&config.socket)]);
             rights::reduce(Keep::NETWORK_SETUP.and(files).and(of_benchmark));
-            match node.serve(told.to_stop()).await {
+            serves(service, Loop::NeverWaits);
+            match node.serve(told.to_stop(), service.clone()).await {
                 // A refused enrolment is a start that failed.
                 Err(error @ (node::ServeError::Enrolment(_) | node::ServeError::Interface(_))) => {
                     return Err(error.into());
@@ -257,6 +301,33 @@ async fn run(
             ExitCode::FAILURE
         }
     })
+}
+
+/// Tells the service manager that the daemon serves, and from now on that it lives: as long as tasks run, and the
+/// role's loop turns.
+///
+/// A node serves before it is enrolled: its enrolment waits for its controller, and for an operator who approves it,
+/// and neither is a start that takes too long.
+fn serves(service: &Service, of: Loop) {
+    service.ready();
+    if let Some(pause) = service.pause() {
+        let service = service.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(pause).await;
+                if !service.beat(of) {
+                    tracing::error!(
+                        "the daemon's loop does not turn: the service manager is not told that it lives"
+                    );
+                }
+            }
+        });
+    }
+}
+
+async fn say_stopping(told: Told, service: Service) {
+    told.to_stop().await;
+    service.stopping();
 }
 
 /// The right to write in other users' directories, if this is root's daemon and works in one.
@@ -310,6 +381,8 @@ fn limit(config: &mut config::Config) {
     tracing::info!(
         role,
         version = env!("CARGO_PKG_VERSION"),
+        addresses = starting::addresses(&config.role),
+        policy = starting::policies(&config.role),
         descriptors = descriptors.limit,
         clients = descriptors.clients,
         data_threads = threads,

@@ -30,14 +30,17 @@ pub async fn wait<T, E: Error>(bind: impl Fn() -> Result<T, E>) -> Result<T, E> 
 }
 
 /// Whether an error with these causes is about an address that is taken, not there yet, or still examined for
-/// duplicates: that may be over at the next start, without anybody's doing.
+/// duplicates, or about a full disk: that may be over at the next start.
 pub fn may_pass<'e>(mut causes: impl Iterator<Item = &'e (dyn Error + 'static)>) -> bool {
     causes.any(|cause| {
         let cause = cause.downcast_ref::<io::Error>();
         cause.is_some_and(|cause| {
             matches!(
                 cause.kind(),
-                ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable
+                ErrorKind::AddrInUse
+                    | ErrorKind::AddrNotAvailable
+                    | ErrorKind::StorageFull
+                    | ErrorKind::QuotaExceeded
             ) || cause.raw_os_error() == Some(NO_SUCH_LINK)
         })
     })

@@ -5,6 +5,7 @@ use crate::config;
 use crate::logging::{self, ChangeFilter};
 use crate::settings::Settings;
 use controller::Remote;
+use service::Service;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
@@ -21,6 +22,8 @@ pub struct Reload {
     pub change_filter: ChangeFilter,
     /// The way to the controller, once it serves; a node has none.
     pub controller: Arc<OnceLock<Remote>>,
+    /// Hears when it begins to read, and when it has done.
+    pub service: Service,
 }
 
 impl Reload {
@@ -37,7 +40,9 @@ impl Reload {
         thread.spawn(move || {
             before();
             while told.recv().is_ok() {
+                self.service.reloading();
                 self.again();
+                self.service.reloaded();
             }
         })?;
         Ok(())
@@ -135,6 +140,7 @@ mod tests {
                 running: given.clone(),
                 given,
                 controller: Arc::default(),
+                service: Service::default(),
                 change_filter: Box::new(move |filter| {
                     seen.lock().unwrap().push(filter.to_string());
                     Ok(())

@@ -144,14 +144,20 @@ settings! {
     [Both] role: Role, "MESHD_ROLE";
     /// Directory for keys and state, 0700 [default: /var/lib/meshd/ROLE]
     [Both] state_dir: PathBuf, "MESHD_STATE_DIR";
-    /// Admin socket, 0600 [default: /run/meshd/ROLE.sock]
+    /// Admin socket, 0600, or 0660 with `socket_group` [default: /run/meshd/ROLE.sock]
     [Both] socket: PathBuf, "MESHD_SOCKET";
+    /// Group whose members may use the admin socket, and so operate this daemon, by name or number [default: none]
+    [Both] socket_group: String, "MESHD_SOCKET_GROUP";
     /// How log lines look [default: text]
     [Both] log_format: LogFormat, "MESHD_LOG_FORMAT";
     /// Log filter, as in `debug` or `info,tunnel=debug` [default: info]
     [Both] log_level: String, "MESHD_LOG_LEVEL";
     /// TCP address IP:PORT for metrics, which anyone may read who reaches it [default: none]
     [Both] metrics_listen: String, "MESHD_METRICS_LISTEN";
+    /// Controller: TCP address IP:PORT of the web page, or off [default: 127.0.0.1:7480]
+    [Controller] page: String, "MESHD_PAGE";
+    /// Controller: file, 0600, with the token that readers of the page have to show; needed unless `page` is a loopback address [default: none]
+    [Controller] page_token_file: PathBuf, "MESHD_PAGE_TOKEN_FILE";
 
     /// Controller: UDP address to listen on [default: [::]:7443]
     [Controller] listen: String, "MESHD_LISTEN";

@@ -1,5 +1,6 @@
-//! The admin socket: a Unix socket of 0600. Replaces one that a dead daemon left, never a live one.
+//! The admin socket: a Unix socket of 0600, or of 0660 for a group. Replaces one that a dead daemon left, never a live one.
 
+use nix::unistd::Gid;
 use std::fs::{DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{
@@ -28,6 +29,19 @@ pub enum SocketError {
     /// The path does not fit a socket address.
     #[error("{0} is longer than a socket path may be (107 bytes): choose another with {1}")]
     TooLong(PathBuf, &'static str),
+    /// The group cannot have it.
+    #[error(
+        "cannot give {path} to group {group} (`socket_group`): {source}; run the daemon with that group \
+         (SupplementaryGroups= in its unit)"
+    )]
+    Group {
+        /// The path.
+        path: PathBuf,
+        /// The group's number.
+        group: u32,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The system refused.
     #[error("cannot bind {path}: {source}; choose another path with {setting}")]
     Io {
@@ -92,6 +106,24 @@ fn bind_private(path: &Path) -> io::Result<((u64, u64), UnixListener)> {
     Ok((file, listener))
 }
 
+impl Socket {
+    /// Lets the members of a group open it too. Its owner has to be in that group, or root.
+    ///
+    /// # Errors
+    /// [`SocketError::Group`]; it stays the owner's alone then.
+    pub fn share(&self, group: Gid) -> Result<(), SocketError> {
+        // The group first: no other one may open it in between.
+        let given = std::os::unix::fs::chown(&self.path, None, Some(group.as_raw()));
+        let opened = given
+            .and_then(|()| std::fs::set_permissions(&self.path, Permissions::from_mode(0o660)));
+        opened.map_err(|source| SocketError::Group {
+            path: self.path.clone(),
+            group: group.as_raw(),
+            source,
+        })
+    }
+}
+
 impl Drop for Socket {
     fn drop(&mut self) {
         // The file of a daemon that was started in the meantime is not ours to remove.
@@ -114,6 +146,21 @@ const MAX_PATH: usize = 107;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_gets_the_socket_if_the_daemon_may_give_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        let (socket, _listener) = bind(&path, "--socket").unwrap();
+        let own = Gid::from_raw(rustix::process::getegid().as_raw());
+        socket.share(own).unwrap();
+        let meta = std::fs::metadata(&path).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o777, 0o660);
+        assert_eq!(meta.gid(), own.as_raw());
+        std::fs::remove_file(&path).unwrap();
+        let refused = socket.share(own).unwrap_err();
+        assert!(refused.to_string().contains("socket_group"), "{refused}");
+    }
 
     #[test]
     fn a_dead_socket_is_replaced_and_a_live_one_is_not() {

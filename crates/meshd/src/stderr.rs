@@ -44,6 +44,8 @@ struct Queue {
     /// Whether the thread holds an entry that it has not done with.
     is_writing: bool,
     format: LogFormat,
+    /// Text has no time: its reader notes it.
+    is_journal: bool,
 }
 
 #[derive(Debug)]
@@ -110,14 +112,16 @@ impl StandardError {
         let to = self.clone();
         std::panic::set_hook(Box::new(move |panic| {
             let words = format!("a thread panicked, which is a defect: {panic}");
-            let format = to.shared.queue().format;
+            let format = to.shared.queue().looks();
             to.put(line(format, "ERROR", &words, None));
         }));
     }
 
-    /// From now on lines of this module's own look like this.
-    pub fn set_format(&self, format: LogFormat) {
-        self.shared.queue().format = format;
+    /// From now on lines of this module's own look like this; for the journal, without a time in text.
+    pub fn set_format(&self, format: LogFormat, is_journal: bool) {
+        let mut queue = self.shared.queue();
+        queue.format = format;
+        queue.is_journal = is_journal;
     }
 
     /// Waits until everything is written, but no longer than `limit`. Whether it is.
@@ -133,6 +137,12 @@ impl StandardError {
     #[must_use]
     pub fn lost(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.shared.lost)
+    }
+}
+
+impl Queue {
+    fn looks(&self) -> (LogFormat, bool) {
+        (self.format, self.is_journal)
     }
 }
 
@@ -219,7 +229,7 @@ impl<S: Sink> Writer<S> {
         if self.lost == 0 {
             return true;
         }
-        let format = self.shared.queue().format;
+        let format = self.shared.queue().looks();
         let notice = line(format, "WARN", LOST, Some(("lines", self.lost)));
         let said = self.write(&notice);
         if said {
@@ -257,14 +267,24 @@ impl<S: Sink> Writer<S> {
 }
 
 /// A line in the looks of the log, where the log itself cannot be used.
-fn line(format: LogFormat, level: &str, message: &str, field: Option<(&str, u64)>) -> Vec<u8> {
+fn line(
+    (format, is_journal): (LogFormat, bool),
+    level: &str,
+    message: &str,
+    field: Option<(&str, u64)>,
+) -> Vec<u8> {
     let mut time = String::new();
     // A clock that cannot be shown leaves a gap.
     let _ = SystemTime.format_time(&mut format::Writer::new(&mut time));
     let line = match format {
         LogFormat::Text => {
             let field = field.map_or_else(String::new, |(name, value)| format!(" {name}={value}"));
-            format!("{time} {level:>5} {}{field}\n", visible::line(message))
+            let time = if is_journal {
+                String::new()
+            } else {
+                time + " "
+            };
+            format!("{time}{level:>5} {}{field}\n", visible::line(message))
         }
         LogFormat::Json => {
             let mut object = serde_json::json!({
@@ -401,7 +421,7 @@ mod tests {
     #[test]
     fn lines_that_are_refused_are_counted_and_said_as_soon_as_one_is_taken() {
         let pipe = pipe();
-        pipe.to.set_format(LogFormat::Json);
+        pipe.to.set_format(LogFormat::Json, false);
         pipe.to.say("one");
         assert_eq!(pipe.refuse(ErrorKind::StorageFull), "one\n");
         pipe.to.say("two");

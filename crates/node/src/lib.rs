@@ -61,7 +61,9 @@ use keys::{NodeSecret, WgSecret};
 use opening::{Made, Workshop, interface_name};
 use persist::{EnrolledSegment, Enrolment, Memory, OwnKeys, StateDir, key_file};
 use quic::Dialer;
+use service::Service;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -254,6 +256,14 @@ pub struct Node {
     naming: naming::Bound,
 }
 
+/// Shows that tasks run, where there is no loop yet.
+async fn turn(service: &Service) -> Infallible {
+    loop {
+        service.turned();
+        tokio::time::sleep(io::clock::LONGEST_WAIT).await;
+    }
+}
+
 /// The socket of the WireGuard port.
 #[derive(Debug)]
 pub struct WireGuardSocket(std::net::UdpSocket);
@@ -358,27 +368,35 @@ impl Node {
         })
     }
 
-    /// Runs until `shutdown` resolves.
+    /// Runs until `shutdown` resolves. The service manager hears of each turn of the shell's loop, which waits for no
+    /// disk; while the node enrols and starts, it hears that tasks run.
     ///
     /// # Errors
     /// [`ServeError`], when going on makes no sense.
-    pub async fn serve(mut self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+    pub async fn serve(
+        mut self,
+        shutdown: impl Future<Output = ()>,
+        service: Service,
+    ) -> Result<(), ServeError> {
         tokio::pin!(shutdown);
         let (asking, mut asked) = self.serve_clients()?;
         let enrolment = match self.enrolment.take() {
             Some(enrolment) => enrolment,
             None => {
+                service.standing("enrolling".into());
                 let (told, progress) = watch::channel(Progress::default());
                 let node = self.identity.public();
                 tokio::select! {
                     enrolled = self.enrol(&told) => enrolled?,
                     never = enrolling::answer(node, &mut asked, &progress) => match never {},
+                    never = turn(&service) => match never {},
                     () = &mut shutdown => return Ok(()),
                 }
             }
         };
         let started = tokio::select! {
-            started = start::start(self, enrolment, (asking, asked)) => started?,
+            started = start::start(self, enrolment, (asking, asked), service.clone()) => started?,
+            never = turn(&service) => match never {},
             () = &mut shutdown => return Ok(()),
         };
         let (mut shell, inputs) = started;

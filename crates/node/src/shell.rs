@@ -23,6 +23,7 @@ use agent::{
 use epoch::Derived;
 use futures_util::future::join_all;
 use keys::{SegmentId, WgSecret};
+use service::Service;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
@@ -87,6 +88,9 @@ pub(crate) struct Shell {
     pub(crate) announced: watch::Sender<Shown>,
     /// Threads on which the PSKs of large epochs are derived. At most one of them has work that is wanted.
     pub(crate) derivations: JoinSet<Option<(SegmentId, Derived)>>,
+    pub(crate) service: Service,
+    /// When it is time to tell the service manager how this node stands.
+    pub(crate) told_at: Duration,
 }
 
 /// The channels that the shell listens to.
@@ -124,6 +128,7 @@ impl Shell {
     ) -> Result<(), ServeError> {
         tokio::pin!(shutdown);
         loop {
+            self.service.turned();
             let action = tokio::select! {
                 () = &mut shutdown => Action::Stop,
                 error = self.data.failed() => Action::DataFailed(error),
@@ -175,6 +180,7 @@ impl Shell {
                 Action::Condition => {}
             }
             self.carry_out();
+            self.tell_standing(now);
             self.say_condition();
             if std::mem::take(&mut self.underlay_changed) {
                 self.networks_changed = true;
@@ -185,6 +191,35 @@ impl Shell {
                 self.follow_networks().await;
             }
         }
+    }
+
+    /// At most once a second.
+    fn tell_standing(&mut self, now: Now) {
+        if now.boot < self.told_at {
+            return;
+        }
+        self.told_at = now.boot + STANDING;
+        let of_segment = |seen: agent::InSegment<'_>| {
+            let name = seen.place().segment_name.told();
+            let name = name.map_or_else(String::new, |name| format!("{name}: "));
+            let epoch = seen.view().update.map(|update| update.epoch.0);
+            let epoch =
+                epoch.map_or_else(|| "no epoch".to_owned(), |epoch| format!("epoch {epoch}"));
+            let member = match seen.is_member() {
+                Some(true) => ", member",
+                Some(false) => ", not a member",
+                None => "",
+            };
+            format!("{name}{epoch}{member}")
+        };
+        let each: Vec<String> = self.agent.segments().map(of_segment).collect();
+        let control = if self.agent.control().is_up() {
+            "controller connected"
+        } else {
+            "controller not connected"
+        };
+        self.service
+            .standing(format!("{}; {control}", each.join("; ")));
     }
 
     /// The segments first: nothing of them passes any more when the rules that guard them go.
@@ -780,6 +815,8 @@ impl Shell {
 
 /// For a segment that is being opened when the node stops.
 const OPENING_TIME: Duration = Duration::from_millis(800);
+/// Between two looks at how the node stands.
+const STANDING: Duration = Duration::from_secs(1);
 /// For names to go from the hosts file.
 const NAMES_TIME: Duration = Duration::from_millis(300);
 /// For the disk to take the newest epoch at the end.

@@ -22,8 +22,10 @@ use agent::{Agent, SegmentConfig};
 use keys::WgSecret;
 use quic::Dialer;
 use rand::Rng as _;
+use service::Service;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use wire::{Ask, Instance, Place};
@@ -33,6 +35,7 @@ pub(crate) async fn start(
     node: Node,
     enrolment: Enrolment,
     (requests_out, requests): (mpsc::Sender<admin::Request>, mpsc::Receiver<admin::Request>),
+    service: Service,
 ) -> Result<(Shell, Inputs), ServeError> {
     let listen_port = node.listen_port();
     let Node {
@@ -195,6 +198,8 @@ pub(crate) async fn start(
         announced,
         naming,
         derivations: JoinSet::new(),
+        service,
+        told_at: Duration::ZERO,
     };
     shell.keep_apart();
     shell.follow_names();

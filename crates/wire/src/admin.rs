@@ -147,6 +147,9 @@ pub struct ControllerStatus {
     /// All that is not well with nodes and epochs, with the way out; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attention: Vec<String>,
+    /// The web page; `None`: it is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<PageStatus>,
     /// The epoch in force in the first segment.
     pub epoch: EpochStatus,
     /// The policy in force in the first segment.
@@ -159,6 +162,18 @@ pub struct ControllerStatus {
     /// Nodes that an operator has not approved yet, by the names that they would have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waiting: BTreeMap<NodeName, WaitingStatus>,
+}
+
+/// A controller's web page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageStatus {
+    /// The TCP address where it is, or is to be.
+    pub address: SocketAddr,
+    /// Whether its readers have to show a token.
+    pub token: bool,
+    /// Why it is not served there, with the way out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 /// A segment, by its controller.

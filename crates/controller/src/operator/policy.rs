@@ -1,10 +1,10 @@
 //! Operators' words on the policy, and on single nodes beside it: rulings and groups.
 
-use super::{MAX_WORDS, Operator, unknown, unpublished};
+use super::{MAX_WORDS, Operator, unpublished};
 use crate::clock::Now;
 use crate::event::Event;
-use crate::explain::{explain, when};
 use crate::membership::named;
+use crate::reading::{RESTART, unknown};
 use crate::replay::{self, Unreplayed};
 use crate::request::Answer;
 use crate::rotate::Rotation;
@@ -13,38 +13,10 @@ use ::admin::Refused;
 use jiff::Timestamp;
 use keys::SegmentId;
 use policy::{Policy, Ruling};
-use wire::admin::{Membership, OverrideRequest, PolicyShown};
+use wire::admin::{OverrideRequest, PolicyShown};
 use wire::{NodeName, SegmentName};
 
 impl Operator<'_> {
-    /// Explains a node in a segment; without one, in the first that it is in.
-    pub(super) fn explain(
-        &self,
-        name: &NodeName,
-        segment: Option<&SegmentName>,
-        now: Now,
-    ) -> Result<Answer, Refused> {
-        let view = self.view();
-        let (home, at_home) = view.home(name).ok_or_else(|| unknown(name))?;
-        let (segment, case) = match segment {
-            None => (home, at_home),
-            Some(of) => {
-                let segment = named(self.rotation.segments, of)?;
-                let case = self.fleet().case(segment.id(), name);
-                (segment, case.ok_or_else(|| not_in(name, of))?)
-            }
-        };
-        let member = segment.standings(self.fleet()).roster().contains(name);
-        let held = segment.held().contains(name);
-        let of = segment.name();
-        let mut explanation = explain(&case, (of, segment.policy()), (member, held), now);
-        let allowed = explanation.decision.membership == Membership::Allowed;
-        let when = when(segment, member, allowed || held, now);
-        explanation.outlook.extend(when);
-        explanation.status = view.node_status(name, now);
-        Ok(Answer::Explanation(Box::new(explanation)))
-    }
-
     pub(super) fn explain_at(
         &self,
         name: &NodeName,
@@ -253,7 +225,7 @@ fn unreplayed(error: &Unreplayed) -> Refused {
             409,
             "`meshctl events --node NODE` shows what happened; `meshctl log export` writes the whole log",
         ),
-        Unreplayed::Log(_) | Unreplayed::Unknown => (500, super::RESTART),
+        Unreplayed::Log(_) | Unreplayed::Unknown => (500, RESTART),
     };
     Refused::new(status, error.to_string(), hint)
 }
@@ -261,8 +233,3 @@ fn unreplayed(error: &Unreplayed) -> Refused {
 /// Thirty days: what lasts longer belongs into the policy.
 const MAX_OVERRIDE: u64 = 30 * 24 * 3_600;
 const MAX_GROUPS: usize = 32;
-
-fn not_in(name: &NodeName, segment: &SegmentName) -> Refused {
-    let hint = format!("`meshctl node join {name} {segment}` lets it in");
-    Refused::new(404, format!("{name} is not in {segment}"), hint)
-}

@@ -145,7 +145,8 @@ fn the_status_file_is_dated_though_nothing_changes_and_hides_no_characters() {
     let envelope = foreign.attest_self(a.name.as_str(), &a.secret).unwrap();
     assert_eq!(world.envelope(&a, envelope), None);
     let path = world.dir.path().join("status.json");
-    let mut file = crate::status_file::StatusFile::start(path.clone()).unwrap();
+    let mut file =
+        crate::status_file::StatusFile::start(path.clone(), std::sync::Arc::default()).unwrap();
     file.keep(&mut world.engine, world.now);
     // A thread writes it.
     let wait_until = |is_so: &dyn Fn() -> bool| {

@@ -27,6 +27,7 @@ fn config(dir: &Path) -> Config {
         log_name: "test".into(),
         keep_evidence: Duration::ZERO,
         adopt_log: None,
+        page: None,
         metrics_listen: None,
         clients: 16,
     }
@@ -76,9 +77,12 @@ async fn a_node_enrols_and_an_operator_asks_through_the_real_sockets() {
     let (socket, status_file) = (socket_of(&config), config.status_file.clone());
     let controller = open(config).unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(controller.serve(async {
-        let _ = stopped.await;
-    }));
+    let serving = tokio::spawn(controller.serve(
+        async {
+            let _ = stopped.await;
+        },
+        service::Service::default(),
+    ));
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&status_file), 0o644);
 
@@ -181,9 +185,12 @@ async fn metrics_are_served_on_the_admin_socket_and_on_the_address_for_them() {
     let controller = open(config).unwrap();
     let address = controller.metrics.as_ref().unwrap().local_addr();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(controller.serve(async {
-        let _ = stopped.await;
-    }));
+    let serving = tokio::spawn(controller.serve(
+        async {
+            let _ = stopped.await;
+        },
+        service::Service::default(),
+    ));
     let (code, inside) = http(&socket, "GET", "/metrics", "").await;
     assert_eq!(code, 200);
     assert!(

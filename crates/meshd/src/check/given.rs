@@ -7,6 +7,7 @@ use crate::settings::Settings;
 use controller::{OpenError, StartError};
 use serde::Deserialize as _;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// The settings of all sources, as far as they are any. `None`: the file cannot be read at all.
@@ -36,7 +37,30 @@ pub(super) fn all(
             }
         }
     }
+    if let Some(text) = token_of_another(settings.join.as_deref(), found) {
+        settings.join = Some(text);
+    }
     Some(settings)
+}
+
+/// The token that root finds in a private file of another user's: a daemon that runs as that user may read it.
+fn token_of_another(join: Option<&str>, found: &mut Findings) -> Option<String> {
+    let path = Path::new(join?.strip_prefix('@')?);
+    let meta = path.metadata().ok()?;
+    let is_private = meta.is_file() && meta.mode() & 0o077 == 0;
+    if machine::rights::user() != 0 || meta.uid() == 0 || !is_private {
+        return None;
+    }
+    found.notes.push(format!(
+        "`join`: {} belongs to user {}: that is right for a daemon which runs as that user; root's would refuse it",
+        path.display(),
+        meta.uid()
+    ));
+    let limit = wire::token::MAX_TOKEN_LEN as u64 + 1;
+    let mut text = String::new();
+    let file = std::fs::File::open(path).ok()?;
+    file.take(limit).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 fn of_file(path: &Path, found: &mut Findings) -> Option<Settings> {

@@ -16,6 +16,7 @@ pub(super) fn look(place: &Place, config: Config, found: &mut Findings) {
         place.cannot_bind("listen", &error, found);
     }
     places::metrics(config.metrics_listen, place, found);
+    places::page(config.page.as_ref(), place, found);
     if config.advertise.is_empty() && config.listen.ip().is_unspecified() {
         let why = "not set, and `listen` is any address of this machine: no token can be created before it says where \
                    nodes reach this controller, as in advertise = [\"mesh.example.net:7443\"]";

@@ -180,6 +180,26 @@ pub(super) fn metrics(at: Option<SocketAddr>, place: &Place, found: &mut Finding
     }
 }
 
+/// The address of the web page, without which a controller runs.
+pub(super) fn page(page: Option<&page::Config>, place: &Place, found: &mut Findings) {
+    const SETTING: &str = "page";
+    let Some(at) = page.map(|page| page.address) else {
+        return;
+    };
+    if !at.ip().to_canonical().is_loopback() {
+        found.warning(SETTING, format!("{at} serves page and token in the clear: choose a loopback address, with an SSH tunnel or a proxy before it"));
+    }
+    // Let go at once.
+    if let Err(error) = TcpListener::bind(at)
+        && !(error.kind() == ErrorKind::AddrInUse && place.is_running)
+    {
+        found.warning(
+            SETTING,
+            format!("cannot listen on {at}: {error}; the daemon would wait for it, and run without a page meanwhile: choose another, or \"off\""),
+        );
+    }
+}
+
 /// `sun_path` of `unix(7)`, less the terminating zero.
 const MAX_SOCKET_PATH: usize = 107;
 /// Less than a first start writes, in bytes.

@@ -105,6 +105,24 @@ const BAD: &[(&str, &str, &str, &[&str])] = &[
         &["0.0.0.0:0", "loopback"],
     ),
     (
+        "page",
+        CONTROLLER,
+        "page = '7480'",
+        &["7480", "IP:PORT", "`off`"],
+    ),
+    (
+        "page",
+        CONTROLLER,
+        "page = '0.0.0.0:0'",
+        &["no loopback", "`page_token_file`"],
+    ),
+    (
+        "page_token_file",
+        CONTROLLER,
+        "page_token_file = '/proc/no-such-file'",
+        &["/proc/no-such-file", "cannot read"],
+    ),
+    (
         "listen",
         "role = 'controller'\n",
         "listen = 'localhost:7443'",
@@ -374,6 +392,36 @@ const BAD: &[(&str, &str, &str, &[&str])] = &[
         &["0 takes another port", "give the port"],
     ),
     ("interface", NODE, "interface = 'a/b'", &["a/b", "1 to 15"]),
+    (
+        "dns_listen",
+        NODE,
+        "dns_listen = '192.0.2.1:53'",
+        &["192.0.2.1:53", "choose one"],
+    ),
+    (
+        "dns_suffix",
+        NODE,
+        "dns_suffix = 'no domain'",
+        &["no domain"],
+    ),
+    (
+        "dns_resolved",
+        NODE,
+        "dns_resolved = 'on'",
+        &["on", "auto, off"],
+    ),
+    (
+        "hosts_file",
+        NODE,
+        "hosts_file = 'hosts'",
+        &["hosts", "absolute path"],
+    ),
+    (
+        "wireguard_dir",
+        NODE,
+        "wireguard_dir = 'relative'",
+        &["relative", "off"],
+    ),
     (
         "firewall",
         NODE,

@@ -56,6 +56,10 @@ impl Children {
 
     /// Starts a benchmark as the leader of a new group. It sets a mark in its environment.
     pub(super) fn start(&mut self, command: &mut Command) -> io::Result<Leader> {
+        for name in service::VARIABLES {
+            // The service manager's socket is this daemon's.
+            command.env_remove(name);
+        }
         let child = command.env(MARK.0, MARK.1).process_group(0).spawn()?;
         let leader = Leader { child, ended: None };
         if self.since.is_none() {

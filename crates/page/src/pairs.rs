@@ -1,0 +1,159 @@
+//! Every ordered pair of nodes in one letter, by the word of the first about the second. A status has an object for
+//! each, which in a mesh of 300 would be 13 MB; the page needs the letters of all, and the details only of pairs that
+//! are not well or that somebody looks at.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+use wire::NodeName;
+use wire::admin::{Control, ControllerStatus, Membership, NodeStatus, Observation};
+
+/// The reports of all nodes about their peers.
+pub(crate) type Reports = BTreeMap<NodeName, BTreeMap<NodeName, Observation>>;
+
+/// All pairs.
+#[derive(Debug, PartialEq, Serialize)]
+pub(crate) struct Pairs {
+    /// A row for each node and a letter for each peer, both in the order of the status's nodes; `None` where there are
+    /// more nodes than [`MAX_ROWS`].
+    pub(crate) rows: Option<Vec<String>>,
+    /// For each node: its pairs that are well, those that are not, those that it says nothing of, and the median of
+    /// its round trips in milliseconds.
+    pub(crate) sums: Vec<(usize, usize, usize, Option<f64>)>,
+    /// Pairs with their details: all where they are few, else those that are not well, at most [`MAX_LINKS`].
+    pub(crate) links: Vec<Link>,
+    /// How many pairs are not well.
+    pub(crate) unwell: usize,
+}
+
+/// What a node says of a peer.
+#[derive(Debug, PartialEq, Serialize)]
+pub(crate) struct Link {
+    /// The node's place in the status.
+    pub(crate) from: usize,
+    /// The peer's.
+    pub(crate) to: usize,
+    /// The letter of the pair.
+    pub(crate) is: char,
+    #[serde(flatten)]
+    pub(crate) said: Observation,
+}
+
+/// Both are members, the peer answers within the newest epochs, and nothing is wrong with the way to it.
+const WELL: char = 'w';
+/// It answers by a session that is older than the epoch before the one in force.
+const LAGS: char = 'l';
+/// Its last echo was not answered, or there is no live session.
+const DARK: char = 'd';
+/// The node names a fault of the way.
+const FAULTY: char = 'f';
+/// The node says nothing of it, or is not connected.
+const UNKNOWN: char = '?';
+/// There is no tunnel between them: one is no member, or they share no segment.
+const APART: char = '-';
+
+impl Pairs {
+    /// The pairs of a status, by reports that were taken out of it.
+    pub(crate) fn of(status: &ControllerStatus, reports: &Reports) -> Self {
+        let nodes: Vec<(&NodeName, &NodeStatus)> = status.nodes.iter().collect();
+        let nothing = BTreeMap::new();
+        let mut pairs = Self {
+            rows: (nodes.len() <= MAX_ROWS).then(Vec::new),
+            sums: Vec::with_capacity(nodes.len()),
+            links: Vec::new(),
+            unwell: 0,
+        };
+        let has_all = nodes.len() <= FEW;
+        for (from, (name, node)) in nodes.iter().enumerate() {
+            let said = reports.get(*name).unwrap_or(&nothing);
+            let home = Home::of(status, node);
+            let (mut well, mut unwell, mut unknown) = (0, 0, 0);
+            let mut round_trips = Vec::new();
+            let mut row = String::with_capacity(nodes.len());
+            for (to, (peer, other)) in nodes.iter().enumerate() {
+                let said = said.get(*peer);
+                let is = if from == to {
+                    APART
+                } else {
+                    home.letter(node, other, said)
+                };
+                row.push(is);
+                match is {
+                    WELL => well += 1,
+                    UNKNOWN => unknown += 1,
+                    APART => {}
+                    _ => unwell += 1,
+                }
+                let Some(said) = said.filter(|_| is != APART) else {
+                    continue;
+                };
+                round_trips.extend(said.rtt_v4_ms.or(said.rtt_v6_ms));
+                if (has_all || is != WELL) && pairs.links.len() < MAX_LINKS {
+                    let said = said.clone();
+                    pairs.links.push(Link { from, to, is, said });
+                }
+            }
+            pairs.unwell += unwell;
+            pairs
+                .sums
+                .push((well, unwell, unknown, median(round_trips)));
+            if let Some(rows) = &mut pairs.rows {
+                rows.push(row);
+            }
+        }
+        pairs
+    }
+}
+
+/// The segment that a node's reports are of.
+struct Home<'s> {
+    name: Option<&'s wire::SegmentName>,
+    /// The epoch in force.
+    epoch: u64,
+}
+
+impl<'s> Home<'s> {
+    fn of(status: &'s ControllerStatus, node: &'s NodeStatus) -> Self {
+        // A node's own fields are those of its first segment, which its address tells.
+        let mut segments = node.segments.iter();
+        let name = segments
+            .find(|(_, it)| it.v4 == node.v4)
+            .map(|(name, _)| name);
+        let segment = name.and_then(|name| status.segments.get(name));
+        let epoch = segment.map_or(status.epoch.id, |segment| segment.epoch.id);
+        Self { name, epoch }
+    }
+
+    fn letter(&self, node: &NodeStatus, peer: &NodeStatus, said: Option<&Observation>) -> char {
+        let is_member = |of: &NodeStatus| {
+            let here = self.name.and_then(|name| of.segments.get(name));
+            here.is_some_and(|it| it.membership == Membership::Allowed)
+        };
+        if !is_member(node) || !is_member(peer) {
+            return APART;
+        }
+        let Some(said) = said.filter(|_| node.control != Control::Disconnected) else {
+            return UNKNOWN;
+        };
+        let answers = said.rtt_v4_ms.is_some() || said.rtt_v6_ms.is_some();
+        match said.session_epoch {
+            _ if !said.faults.is_empty() => FAULTY,
+            None => DARK,
+            Some(_) if !answers => DARK,
+            // Within a rotation the session of the epoch before goes on.
+            Some(epoch) if epoch + 1 < self.epoch => LAGS,
+            Some(_) => WELL,
+        }
+    }
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+/// Nodes of which every pair has its details.
+const FEW: usize = 40;
+/// Nodes of which every pair has a letter: a quarter of a megabyte.
+const MAX_ROWS: usize = 512;
+/// Pairs with details.
+const MAX_LINKS: usize = 2_000;
