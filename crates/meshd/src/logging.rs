@@ -125,6 +125,8 @@ const OURS: &[&str] = &[
     "quic",
     "tunnel",
     "exposition",
+    "page",
+    "service",
 ];
 
 #[cfg(test)]
