@@ -168,7 +168,7 @@ fn idle_clients_leave_descriptors_and_places_to_those_who_ask() {
         .every_node_setting("data_threads", 1)
         .prepare();
     // A node has more open: device, sockets, and the kernel's news of links, addresses and routes.
-    let limits = [(CONTROLLER, 40), ("node-a", 52)];
+    let limits = [(CONTROLLER, 48), ("node-a", 60)];
     let few = limits.map(|(_, limit)| format!("ulimit -n {limit}; exec \"$@\""));
     let few = few.each_ref().map(|few| ["sh", "-c", few, "sh"]);
     mesh.spawn_under(CONTROLLER, &few[0], &[]);

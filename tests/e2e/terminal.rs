@@ -11,7 +11,7 @@ use std::time::Duration;
 use tests::harness::programs::program;
 use tests::harness::{CONTROLLER, Mesh, poll};
 use vt100::Parser;
-use wire::admin::{Membership, NodeState};
+use wire::admin::Membership;
 
 /// A program on a terminal of its own.
 struct OnTerminal {
@@ -120,11 +120,11 @@ fn a_person_watches_the_mesh_asks_why_and_is_asked_before_many_go() {
         .map(ToString::to_string)
         .collect();
 
-    let mut top = OnTerminal::meshctl(&mesh, &["top"], (30, 100));
+    let mut top = OnTerminal::meshctl(&mesh, &["top"], (50, 100));
     top.wait_for("whole mesh", |text| {
         text.contains("WELL") && nodes.iter().all(|node| text.contains(node))
     });
-    assert!(top.text().contains("ACTIVE"), "{}", top.text());
+    assert!(top.text().contains("PROBATION"), "{}", top.text());
     mesh.evict("node-b");
     top.wait_for("eviction", |text| text.contains("EVICTED"));
     // Down to the second, and the rules against it.
@@ -138,7 +138,7 @@ fn a_person_watches_the_mesh_asks_why_and_is_asked_before_many_go() {
     assert!(top.ended().success());
     mesh.readmit("node-b");
     mesh.wait_until("node-b is back", |mesh| {
-        mesh.node("node-b").state == NodeState::Active
+        mesh.node("node-b").membership == Membership::Allowed
     });
 
     let mut narrow = OnTerminal::meshctl(&mesh, &["status"], (40, 60));

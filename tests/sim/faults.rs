@@ -231,7 +231,12 @@ impl World {
         let mut lanes = lanes.map(|lane| lane.place.segment);
         let lane = lanes.position(|it| it == old.segment);
         let older = self.models[node][lane.expect("it is in all")].persisted() > old.epoch;
-        if self.nodes[node].state != State::Up || !older {
+        // The log that came with it goes to nobody whose own is shorter: the controller would not know of it, and the
+        // node would rightly ask for the next update again.
+        let mark = update.mark.verify(&trusted).expect("it was sent");
+        let own = self.nodes[node].agent.log();
+        let is_news = own.is_none_or(|own| own.events < mark.log.events);
+        if self.nodes[node].state != State::Up || !older || is_news {
             return;
         }
         self.counts.old_updates += 1;

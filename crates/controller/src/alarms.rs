@@ -93,7 +93,7 @@ impl<'e> View<'e> {
         ))
     }
 
-    /// What is not well with nodes and epochs. Each kind is one sentence, however many nodes it is about.
+    /// All that is not well with nodes and epochs. Each kind is one sentence, however many nodes it is about.
     pub(crate) fn attention(
         &self,
         nodes: &BTreeMap<NodeName, NodeStatus>,
@@ -268,7 +268,7 @@ impl<'e> View<'e> {
     }
 }
 
-/// What connected nodes say of themselves, and of the ways to their peers.
+/// The words of connected nodes of themselves, and of the ways to their peers.
 fn reported(nodes: &BTreeMap<NodeName, NodeStatus>) -> Vec<String> {
     let connected = nodes
         .iter()

@@ -130,7 +130,7 @@ pub(crate) struct Live {
     pub(crate) heard: Option<Duration>,
     /// Its last report of each segment, on the connection that it has.
     pub(crate) reports: BTreeMap<SegmentId, Report>,
-    /// What is wrong with it besides its interfaces, by its word on the connection that it has.
+    /// All that is wrong with it besides its interfaces, by its word on the connection that it has.
     pub(crate) condition: Vec<NodeFault>,
     /// Requests for other segments.
     pub(crate) joins: Bucket,

@@ -72,7 +72,7 @@ pub(crate) fn verdict(well: &str, wrong: &[String]) -> String {
     }
 }
 
-/// What an operator of the mesh has to look at, the gravest first.
+/// All that an operator of the mesh has to look at, the gravest first.
 pub(crate) fn wrong(status: &ControllerStatus) -> Vec<String> {
     status
         .alarms

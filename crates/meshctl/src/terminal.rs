@@ -1,6 +1,5 @@
 //! The terminal: how wide it is, whether there is one, and a question before something that is hard to undo.
 
-use crate::failure::Failure;
 use rustix::stdio;
 use rustix::termios::{isatty, tcgetwinsize};
 use std::io::{self, BufRead as _, Write as _};
@@ -20,23 +19,14 @@ pub(crate) fn is_person() -> bool {
     isatty(stdio::stdin()) && isatty(stdio::stderr())
 }
 
-/// Asks, where a person can answer. A program that runs this is not asked, and goes on.
-///
-/// # Errors
-/// Refused, if the answer is not yes.
-pub(crate) fn confirm(question: &str) -> Result<(), Failure> {
+/// Asks, where a person can answer; whether the answer is yes. A program that runs this is not asked, and goes on.
+pub(crate) fn confirms(question: &str) -> bool {
     if !is_person() {
-        return Ok(());
+        return true;
     }
     // A terminal that is gone answers nothing below.
-    let _ = write!(io::stderr(), "{} [y/N] ", crate::table::clean(question));
+    let _ = write!(io::stderr(), "{} [y/N] ", wire::visible::line(question));
     let mut line = String::new();
     let read = io::stdin().lock().read_line(&mut line);
-    match (read, line.trim()) {
-        (Ok(_), "y" | "Y" | "yes") => Ok(()),
-        _ => Err(Failure::refused(
-            "nothing was changed",
-            "answer `y`, or give --yes, to go on",
-        )),
-    }
+    read.is_ok() && matches!(line.trim(), "y" | "Y" | "yes")
 }

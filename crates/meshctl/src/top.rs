@@ -81,7 +81,7 @@ async fn watch(
     }
 }
 
-/// What is typed, read by a thread of its own that ends with the process.
+/// The keys that are typed, read by a thread of its own that ends with the process.
 fn keys() -> mpsc::Receiver<Event> {
     let (out, keys) = mpsc::channel(16);
     std::thread::spawn(move || {

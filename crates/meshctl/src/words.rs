@@ -91,10 +91,16 @@ pub(crate) fn confirm_many<'n>(
         more => format!(" and {more} more"),
     };
     let count = names.len();
-    terminal::confirm(&format!(
+    let question = format!(
         "{count} of {members} members would lose their tunnels: {}{more}. Go on?",
         shown.join(", ")
-    ))
+    );
+    if terminal::confirms(&question) {
+        Ok(())
+    } else {
+        let hint = "answer `y`, or give --yes, to go on";
+        Err(Failure::refused("nothing was changed", hint))
+    }
 }
 
 /// The effect of a request on the epoch, in words.

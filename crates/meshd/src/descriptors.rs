@@ -51,7 +51,7 @@ impl Descriptors {
 /// As most systems grant without being asked; a daemon needs far less.
 const ENOUGH: u64 = 1024;
 /// A role has fewer open beside its data threads and clients: measured, and some more.
-const OWN: u64 = 40;
+const OWN: u64 = 48;
 /// TUN queue, UDP socket, and the three of a runtime.
 const OF_A_DATA_THREAD: u64 = 5;
 /// Clients of each kind that are served at a time, where there are descriptors for as many.
@@ -65,7 +65,7 @@ mod tests {
     fn clients_get_what_is_left_and_the_daemon_keeps_what_it_needs() {
         let clients = |limit, threads| Descriptors::of(limit, threads).clients;
         assert_eq!(clients(1024, 16), MAX_CLIENTS);
-        for (limit, threads) in [(40, 0), (40, 1), (64, 1), (256, 16), (1024, 64)] {
+        for (limit, threads) in [(48, 0), (48, 1), (64, 1), (256, 16), (1024, 64)] {
             let got = Descriptors::of(limit, threads);
             let all = OWN + OF_A_DATA_THREAD * threads as u64 + 2 * (got.clients as u64 + 1);
             assert!(got.is_short || all <= limit, "{got:?}");

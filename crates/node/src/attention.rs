@@ -1,4 +1,4 @@
-//! What is not well with a node, in sentences that name the way out. They follow from its status, so that the two do
+//! All that is not well with a node, in sentences that name the way out. They follow from its status, so that the two do
 //! not contradict each other.
 
 use wire::admin::{

@@ -5,7 +5,7 @@ use crate::persist::{OwnKeys, StateDir};
 use keys::{NodeId, WgPublicKey};
 use std::path::Path;
 
-/// What the files of a node say of its enrolment.
+/// The words of a node's files of its enrolment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It is enrolled.

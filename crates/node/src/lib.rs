@@ -248,7 +248,8 @@ pub struct Node {
     /// first.
     made: Vec<Made>,
     workshop: Workshop,
-    admin: std::os::unix::net::UnixListener,
+    /// Taken when it is served.
+    admin: Option<std::os::unix::net::UnixListener>,
     metrics: Option<exposition::Listener>,
     naming: naming::Bound,
 }
@@ -351,7 +352,7 @@ impl Node {
             sockets,
             made,
             workshop,
-            admin,
+            admin: Some(admin),
             metrics,
             naming,
         })
@@ -390,7 +391,8 @@ impl Node {
     /// Serves clients and scrapers from now on; their questions come here, by a way that others have too.
     fn serve_clients(&mut self) -> Result<(Asking, Asked), ServeError> {
         let (out, requests) = mpsc::channel(start::QUEUE);
-        let socket = self.admin.try_clone().map_err(ServeError::Admin)?;
+        let gone = || ServeError::Admin(std::io::ErrorKind::NotConnected.into());
+        let socket = self.admin.take().ok_or_else(gone)?;
         let socket = tokio::net::UnixListener::from_std(socket).map_err(ServeError::Admin)?;
         let clients = self.config.clients;
         start::serve_clients(socket, self.metrics.take(), clients, out.clone());

@@ -72,7 +72,7 @@ pub(crate) struct Shell {
     pub(crate) offered: BTreeSet<SegmentId>,
     /// Why what is to be remembered was not written, if it was not.
     pub(crate) unwritten: watch::Receiver<Option<String>>,
-    /// What the controller has heard in this session of what is wrong here.
+    /// All that the controller has heard in this session of what is wrong here.
     pub(crate) said: Vec<NodeFault>,
     /// Where controllers are, by the configuration and by the connections so far.
     pub(crate) controllers: BTreeSet<IpAddr>,
@@ -81,7 +81,7 @@ pub(crate) struct Shell {
     pub(crate) announcement: Announcement,
     /// Changes the mean of a mock emitter, if that is what runs.
     pub(crate) mock_mean: Option<watch::Sender<Option<f64>>>,
-    /// Who resolves on this machine.
+    /// The resolvers of this machine that know the names.
     pub(crate) naming: Naming,
     /// The memory that the next connection shows.
     pub(crate) announced: watch::Sender<Shown>,
@@ -525,7 +525,7 @@ impl Shell {
         }
     }
 
-    /// What is wrong with the node besides its interfaces.
+    /// All that is wrong with the node besides its interfaces.
     fn faults(&self) -> Vec<NodeFault> {
         let benchmark = self.benchmark.borrow();
         let benchmark = benchmark.failing.as_ref().map(|it| {

@@ -144,7 +144,7 @@ pub struct ControllerStatus {
     /// Conditions that an operator has to look at, with the way out; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alarms: Vec<String>,
-    /// What is not well with nodes and epochs, with the way out; empty when all is well.
+    /// All that is not well with nodes and epochs, with the way out; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attention: Vec<String>,
     /// The epoch in force in the first segment.
@@ -350,7 +350,7 @@ pub struct NodeStatus {
     /// The other machine that runs with this node's keys, if there was one within three minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duplicate: Option<DuplicateStatus>,
-    /// What is wrong with it, by its own word: its mesh interfaces first; empty when all is well.
+    /// All that is wrong with it, by its own word: its mesh interfaces first; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
 }
@@ -821,7 +821,7 @@ pub struct NodeDaemonStatus {
     pub version: String,
     /// When this was made.
     pub generated_utc: String,
-    /// What is not well with the node, with the way out; empty when all is well.
+    /// All that is not well with the node, with the way out; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attention: Vec<String>,
     /// Identity, `node:…`.
@@ -987,7 +987,7 @@ pub struct NamesStatus {
     /// The hosts file that has a block of names; `None`: none is to have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosts_file: Option<PathBuf>,
-    /// What is wrong, with the way out; empty when all is well.
+    /// All that is wrong, with the way out; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
 }

@@ -107,13 +107,13 @@ pub enum ToController {
 /// Something that is wrong with a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFault {
-    /// What it concerns.
+    /// The thing that it concerns.
     pub kind: NodeFaultKind,
-    /// What is wrong, in words; at most [`MAX_NODE_FAULT_LEN`] bytes.
+    /// All that is wrong, in words; at most [`MAX_NODE_FAULT_LEN`] bytes.
     pub what: String,
 }
 
-/// What a fault of a node concerns.
+/// The thing that a fault of a node concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodeFaultKind {
     /// The benchmark gives no results.

@@ -1,4 +1,4 @@
-//! What needs an operator's attention, and that it goes when its cause does.
+//! All that needs an operator's attention goes when its cause does.
 
 use super::*;
 use wire::message::{InterfaceReport, MAX_FAULTS, NodeFault, NodeFaultKind};

@@ -1,4 +1,4 @@
-//! What `top` shows, and what keys do to it.
+//! The contents of the screen of `top`, and the effect of keys on them.
 
 use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::widgets::TableState;
@@ -17,7 +17,7 @@ pub(super) struct State {
     pub(super) text: Option<(String, u16)>,
 }
 
-/// What a key asks for.
+/// The wish behind a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request {
     Quit,

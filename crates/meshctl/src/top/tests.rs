@@ -46,7 +46,7 @@ fn state(status: Value) -> State {
     State::new(serde_json::from_value::<Status>(status).unwrap())
 }
 
-/// What is on a screen of so many columns and rows.
+/// The text on a screen of so many columns and rows.
 fn shown(state: &mut State, columns: u16, rows: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
     terminal.draw(|frame| draw(frame, state)).unwrap();

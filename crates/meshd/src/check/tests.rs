@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// What is found in a file with these lines, whose places are in `folder`.
+/// The findings in a file with these lines, whose places are in `folder`.
 fn found(folder: &Path, text: &str) -> Findings {
     let file = folder.join("checked.toml");
     let mut whole = String::new();
