@@ -197,7 +197,7 @@ fn a_bundle_for_a_bug_report_holds_what_it_needs_and_no_secret() {
             part("settings.toml")
         );
         assert!(part("doctor.txt").contains("things looked at"));
-        assert!(part("metrics.txt").contains("# EOF"));
+        assert!(part("metrics.txt").contains("# HELP meshd_"));
         assert!(part("ip-route.txt").contains("198.18.0.0/15"));
         if *host == CONTROLLER {
             assert!(part("events.jsonl").contains("node_enrolled"));
