@@ -58,7 +58,11 @@ fn a_mesh_of_300_is_redrawn_at_once_and_words_of_others_stay_text() {
 struct Log;
 
 impl Source for Log {
-    async fn explain(&self, name: NodeName, _: Option<SegmentName>) -> Result<Explanation, Refusal> {
+    async fn explain(
+        &self,
+        name: NodeName,
+        _: Option<SegmentName>,
+    ) -> Result<Explanation, Refusal> {
         let error = wire::admin::ApiError {
             error: format!("{name} is not explained here"),
             hint: None,
@@ -113,7 +117,8 @@ fn status() -> ControllerStatus {
         "id": 100, "activated_utc": now.to_string(), "expiry_utc": soon.to_string(), "secret_hash": "",
         "update": "", "members": NODES,
     });
-    let policy = json!({"threshold": 0.7, "max_benchmark_age": 120, "epoch_seconds": 60, "digest": ""});
+    let policy =
+        json!({"threshold": 0.7, "max_benchmark_age": 120, "epoch_seconds": 60, "digest": ""});
     let nodes = (0..NODES).map(|at| (name(at), node(at, &now.to_string())));
     let nodes: serde_json::Map<String, Value> = nodes.collect();
     let status = json!({

@@ -63,7 +63,8 @@ impl Browser {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn();
-        let mut driver = driver.expect("the tests need `node` and `chromium`: tests/tools node chromium");
+        let mut driver =
+            driver.expect("the tests need `node` and `chromium`: tests/tools node chromium");
         let said = BufReader::new(driver.stdout.take().expect("it is a pipe"));
         let mut browser = Self { driver, said };
         browser.say(&settings.to_string());
@@ -114,14 +115,22 @@ fn modules() -> &'static Path {
         std::fs::create_dir_all(&to).expect("the build folder is writable");
         let is_installed = || {
             let read = |folder: &Path| std::fs::read(folder.join("package-lock.json")).ok();
-            to.join("node_modules/playwright-core/package.json").exists() && read(&to) == read(&from)
+            to.join("node_modules/playwright-core/package.json")
+                .exists()
+                && read(&to) == read(&from)
         };
         if !is_installed() {
             for name in ["package.json", "package-lock.json", ".npmrc"] {
                 std::fs::copy(from.join(name), to.join(name)).expect("it can be copied");
             }
             let npm = Command::new("npm")
-                .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"])
+                .args([
+                    "ci",
+                    "--ignore-scripts",
+                    "--no-audit",
+                    "--no-fund",
+                    "--loglevel=error",
+                ])
                 .current_dir(&to)
                 .status();
             let npm = npm.expect("the tests need `npm`: tests/tools npm");

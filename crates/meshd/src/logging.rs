@@ -125,6 +125,7 @@ const OURS: &[&str] = &[
     "quic",
     "tunnel",
     "exposition",
+    "page",
 ];
 
 #[cfg(test)]
