@@ -29,7 +29,7 @@ pub(crate) enum Verb {
     },
 }
 
-/// What is in the archive, and what is not.
+/// The contents of the archive, and the reasons for what is missing.
 #[derive(Default)]
 struct Bundle {
     parts: Vec<(&'static str, String)>,

@@ -42,7 +42,7 @@ impl Role {
     }
 }
 
-/// What this machine shows of a daemon.
+/// The traces of a daemon on this machine.
 #[derive(Debug)]
 pub(crate) struct Local {
     pub(crate) role: Role,

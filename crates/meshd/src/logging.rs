@@ -126,6 +126,7 @@ const OURS: &[&str] = &[
     "tunnel",
     "exposition",
     "page",
+    "service",
 ];
 
 #[cfg(test)]

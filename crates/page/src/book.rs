@@ -21,7 +21,7 @@ pub(crate) struct Book<S> {
     pages: Mutex<Pages>,
 }
 
-/// What was read.
+/// The part that was read.
 #[derive(Debug, Default)]
 pub(crate) struct Pages {
     /// The last event that was read; `None` before the first look.

@@ -25,7 +25,7 @@ pub(crate) struct Pairs {
     pub(crate) unwell: usize,
 }
 
-/// What a node says of a peer.
+/// The word of a node on a peer.
 #[derive(Debug, PartialEq, Serialize)]
 pub(crate) struct Link {
     /// The node's place in the status.

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use wire::{NodeName, SegmentName};
 
-/// What answers requests.
+/// The part that answers requests.
 #[derive(Debug)]
 pub(crate) struct Router<S> {
     guard: Guard,

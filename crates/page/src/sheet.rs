@@ -25,7 +25,7 @@ struct Form<'s> {
     pairs: Pairs,
 }
 
-/// What a node and its peers say of each other.
+/// The words of a node and its peers on each other.
 #[derive(Debug, Serialize)]
 pub(crate) struct Around<'s> {
     /// The node about its peers.
@@ -57,7 +57,7 @@ impl Sheet {
         }
     }
 
-    /// What a node and its peers say of each other; `None`: there is no node of this name.
+    /// The words of a node and its peers on each other; `None`: there is no node of this name.
     pub(crate) fn around(&self, name: &NodeName) -> Option<Around<'_>> {
         let says = self.reports.get(name)?;
         let said = self.reports.iter();

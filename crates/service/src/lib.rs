@@ -121,7 +121,7 @@ impl Service {
         self.tell("STOPPING=1\n");
     }
 
-    /// What it does now, in one line; told if it is another than before.
+    /// The work that it does now, in one line; told if it is another than before.
     pub fn standing(&self, line: String) {
         if self.0.manager.is_none() {
             return;

@@ -1,3 +1,5 @@
+//! The messages to a service manager, as a socket receives them.
+
 use super::*;
 use std::collections::BTreeMap;
 
