@@ -2,7 +2,7 @@
 //! controller with three nodes, once before 300 nodes from fixed words. The browser runs in the controller's namespace,
 //! or asks a loopback address; it reaches nothing else.
 //!
-//! `PAGE_PICTURES=FOLDER` has the run leave its screenshots there.
+//! `PAGE_PICTURES=FOLDER` has the run leave its screenshots there; those in docs/images are `cut-off`, `dark` and `explain`.
 
 mod large;
 

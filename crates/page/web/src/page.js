@@ -32,7 +32,7 @@ async function look() {
     const fresh = await ask("v1/mesh", { once: true });
     answeredAt = performance.now();
     $("lost").hidden = true;
-    $("login").hidden = true;
+    $("entry").hidden = true;
     $("main").hidden = false;
     if (fresh) {
       const start = performance.now();
@@ -169,8 +169,8 @@ function denied(error) {
   forget();
   model = undefined;
   text($("verdict"), "A token is needed");
-  if ($("login").hidden) {
-    $("login").hidden = false;
+  if ($("entry").hidden) {
+    $("entry").hidden = false;
     $("token").focus();
   }
 }
