@@ -122,6 +122,7 @@ fn a_start_that_cannot_work_is_refused_with_one_line_and_leaves_nothing() {
     );
 
     // State directories.
+    let mut of_disks = Vec::new();
     for (role, args) in [
         ("node", &[][..]),
         ("controller", &["--listen", "127.0.0.1:7999"]),
@@ -156,7 +157,7 @@ fn a_start_that_cannot_work_is_refused_with_one_line_and_leaves_nothing() {
                 &["sh", "-c", &script, "sh", &path.display().to_string()],
             );
             let said = bench.refused_with(exit, wrapped, words);
-            wrong.extend(said.err().map(|why| format!("{name}: {why}")));
+            of_disks.extend(said.err().map(|why| format!("{name}: {why}")));
         }
     }
 
@@ -172,6 +173,7 @@ fn a_start_that_cannot_work_is_refused_with_one_line_and_leaves_nothing() {
     let taken = bench.node("p2", &["--interface", "taken0"]);
     let said = bench.refused_with(3, taken, &["taken0"]);
     wrong.extend(said.err().map(|why| format!("taken interface: {why}")));
+    wrong.extend(of_disks);
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 
     // The token that all of these carried is as good as new.

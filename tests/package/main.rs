@@ -72,7 +72,7 @@ impl Root {
         }
         let manager = format!("#!/bin/sh\necho \"$@\" >>{}\n", root.at("told").display());
         fs::write(root.at("bin/systemctl"), manager).expect("it is ours");
-        fs::set_permissions(root.at("bin/systemctl"), PermissionsExt::from_mode(0o755))
+        fs::set_permissions(root.at("bin/systemctl"), fs::Permissions::from_mode(0o755))
             .expect("it is ours");
         root
     }

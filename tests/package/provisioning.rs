@@ -15,7 +15,7 @@ fn terraform(folder: &Path, arguments: &[&str]) -> (bool, String) {
         .env_remove("TF_CLI_CONFIG_FILE")
         .output();
     let done = done.expect("it was there a moment ago");
-    let said = [&done.stdout[..], &done.stderr].concat();
+    let said = [&done.stdout[..], &done.stderr[..]].concat();
     let said = if done.status.success() {
         done.stdout
     } else {

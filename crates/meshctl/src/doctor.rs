@@ -173,7 +173,7 @@ impl Diagnosis {
         let count = |state| self.findings.iter().filter(|it| it.state == state).count();
         let (wrong, warnings) = (count(State::Wrong), count(State::Warning));
         text.push_str(&format!(
-            "\n{} looked at: {wrong} wrong, {warnings} to be warned of, {} unknown\n",
+            "\nof {} things looked at: {wrong} wrong, {warnings} with a warning, {} unknown\n",
             self.findings.len(),
             count(State::Unknown)
         ));

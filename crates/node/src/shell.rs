@@ -82,7 +82,7 @@ pub(crate) struct Shell {
     pub(crate) announcement: Announcement,
     /// Changes the mean of a mock emitter, if that is what runs.
     pub(crate) mock_mean: Option<watch::Sender<Option<f64>>>,
-    /// The resolvers of this machine that know the names.
+    /// The names that resolve on this machine.
     pub(crate) naming: Naming,
     /// The memory that the next connection shows.
     pub(crate) announced: watch::Sender<Shown>,

@@ -1,7 +1,7 @@
 //! This machine, whatever the daemon says: its clock, its addresses against the mesh's, the rights and devices of a node,
 //! IPv6, room on the disk, and the names of controllers.
 
-use super::Finding;
+use super::{Finding, State};
 use crate::local::{Local, Role};
 use crate::units;
 use machine::rights::{self, Right};
@@ -79,7 +79,24 @@ fn parse(range: &str) -> Option<Prefix> {
     Some(Prefix::around(base.parse().ok()?, length.parse().ok()?))
 }
 
+/// Whether the daemon has another network than whoever asks: a namespace, as of a container.
+fn is_elsewhere(local: &Local) -> bool {
+    let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let theirs = local.pid.and_then(|pid| of(&pid.to_string()));
+    theirs.is_some_and(|theirs| of("self").is_some_and(|own| own != theirs))
+}
+
 fn collisions(local: &Local, status: Option<&Status>) -> Vec<Finding> {
+    if is_elsewhere(local) {
+        let seen = "the daemon runs in another network namespace than this meshctl, which does not see its addresses and routes";
+        let way_out = "run it there: in the container, or by `ip netns exec`".to_owned();
+        return vec![Finding::new(
+            "addresses",
+            State::Unknown,
+            seen,
+            Some(way_out),
+        )];
+    }
     let (ranges, mine) = ranges(local, status);
     if ranges.is_empty() {
         return vec![Finding::unknown(

@@ -70,7 +70,7 @@ fn names(status: &NodeDaemonStatus) -> Vec<Finding> {
         return Vec::new();
     };
     if names.faults.is_empty() {
-        let seen = format!("{} names in {} resolve here", names.names, names.suffix);
+        let seen = format!("nodes that resolve in {}: {}", names.suffix, names.names);
         return vec![Finding::ok("names", seen)];
     }
     let faults = names.faults.iter();
@@ -163,7 +163,9 @@ fn segment(of: &Member<'_>, status: &NodeDaemonStatus, all: &mut Vec<Finding>) {
     if let Some(it) = of.interface {
         interface(place, it, all);
     }
-    peers(of, all);
+    if of.membership == Some(Membership::Allowed) {
+        peers(of, all);
+    }
 }
 
 fn interface(place: &str, it: &InterfaceStatus, all: &mut Vec<Finding>) {
