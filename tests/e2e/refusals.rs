@@ -20,10 +20,12 @@ fn a_start_that_cannot_work_is_refused_with_one_line_and_leaves_nothing() {
         format!("@{}", fresh.display()),
     );
     let bench = Bench { mesh: &mesh, fresh };
-    let mut wrong = Vec::new();
-    let mut expect = |what: &str, command: Command, words: &[&str]| {
+    let wrong = std::cell::RefCell::new(Vec::new());
+    let expect = |what: &str, command: Command, words: &[&str]| {
         let said = bench.refused(command, words);
-        wrong.extend(said.err().map(|why| format!("{what}: {why}")));
+        wrong
+            .borrow_mut()
+            .extend(said.err().map(|why| format!("{what}: {why}")));
     };
 
     // Settings.
@@ -172,8 +174,11 @@ fn a_start_that_cannot_work_is_refused_with_one_line_and_leaves_nothing() {
         .ip("link add taken0 type veth peer name taken1");
     let taken = bench.node("p2", &["--interface", "taken0"]);
     let said = bench.refused_with(3, taken, &["taken0"]);
-    wrong.extend(said.err().map(|why| format!("taken interface: {why}")));
-    wrong.extend(of_disks);
+    wrong
+        .borrow_mut()
+        .extend(said.err().map(|why| format!("taken interface: {why}")));
+    wrong.borrow_mut().extend(of_disks);
+    let wrong = wrong.into_inner();
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 
     // The token that all of these carried is as good as new.

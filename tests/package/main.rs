@@ -17,7 +17,7 @@ fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// What a YAML file holds, by a parser that has nothing to do with those who wrote it.
+/// The contents of a YAML file, by a parser that has nothing to do with those who wrote it.
 fn yaml(path: &Path) -> serde_json::Value {
     let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
     let read = Command::new("/usr/bin/python3")

@@ -93,7 +93,7 @@ fn name(at: usize) -> String {
     format!("node-{at:03}")
 }
 
-/// Gives the mesh other round trips by a round, and other pairs that are not well.
+/// The mesh after a round: other round trips, and other pairs that are not well.
 fn change(status: &mut ControllerStatus, round: usize) {
     status.generated_utc = jiff::Timestamp::now().to_string();
     for (at, node) in status.nodes.values_mut().enumerate() {

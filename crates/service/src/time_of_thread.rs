@@ -18,7 +18,7 @@ impl TimeOfThread {
         is_same.then_some(Self(path))
     }
 
-    /// What it has used so far; `None` when the thread is gone.
+    /// The time that it has used so far; `None` when the thread is gone.
     pub(crate) fn read(&self) -> Option<Duration> {
         // The first number counts nanoseconds on a processor.
         let text = std::fs::read_to_string(&self.0).ok()?;
