@@ -44,6 +44,12 @@ const BAD: &[(&str, &str, &str, &[&str])] = &[
         &["/etc/passwd", "no socket", "remove it"],
     ),
     (
+        "socket_group",
+        NODE,
+        "socket_group = 'no-such-group'",
+        &["no-such-group", "groupadd"],
+    ),
+    (
         "log_format",
         NODE,
         "log_format = 'xml'",
