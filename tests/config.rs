@@ -86,6 +86,8 @@ fn the_examples_are_configurations_with_every_setting_in_force() {
         let mut settings: Settings = toml::from_str(&uncommented(file)).unwrap();
         // The token's file is not there, and must not be.
         settings.join = None;
+        // Nor is the file with the token of the page.
+        settings.page_token_file = None;
         // It takes the place of the settings of the policy, which are all in force here.
         settings.policy_file = None;
         if let Err(error) = config::resolve(settings) {
