@@ -98,6 +98,7 @@ const stories = {
     await page.keyboard.press("Escape");
     same(await page.evaluate(() => document.activeElement.textContent), "node-b", "the focus is back");
     await page.fill("#search", "");
+    await page.waitForFunction((n) => document.querySelectorAll("#node-rows tr").length === n, settings.nodes.length);
     await page.click("#show-matrix");
     await page.focus("#matrix");
     await page.keyboard.press("ArrowDown");

@@ -47,7 +47,7 @@ const BAD: &[(&str, &str, &str, &[&str])] = &[
         "socket_group",
         NODE,
         "socket_group = 'no-such-group'",
-        &["no-such-group", "group"],
+        &["no-such-group", "groupadd"],
     ),
     (
         "log_format",

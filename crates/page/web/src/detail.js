@@ -13,7 +13,11 @@ export class Detail {
     this.now = now;
     $("close").addEventListener("click", () => this.dialog.close());
     this.dialog.addEventListener("click", (event) => { if (event.target === this.dialog) this.dialog.close(); });
-    this.dialog.addEventListener("close", () => { this.name = undefined; this.from?.focus?.(); });
+    this.dialog.addEventListener("close", () => {
+      this.name = undefined;
+      // The browser gives the focus back by itself, and by now it may be elsewhere again.
+      if (document.activeElement === document.body) this.from?.focus?.();
+    });
   }
 
   async open(name, model, segments) {
