@@ -43,6 +43,14 @@ fn the_first_hour_of_the_manual_ends_with_members_that_ping_and_one_that_is_cut_
         );
     }
     assert_eq!(status["nodes"]["node-c"]["state"], "QUARANTINED");
+    // Everything else that an operator sees was there: WireGuard's own tool, metrics of both roles, the page.
+    for words in [
+        "meshd_member{segment=\"default\"} 1",
+        "meshd_epoch_members{segment=\"default\"} 3",
+        "<title>",
+    ] {
+        assert!(transcript.contains(words), "no `{words}`: {transcript}");
+    }
 }
 
 /// The marked blocks of the manual: the hosts, and the script.
@@ -187,6 +195,8 @@ const SYSTEMCTL: &str = r#"#!/bin/bash
 set -euo pipefail
 [ "$1 $2" = "enable --now" ] || { echo "no stand-in for: systemctl $*" >&2; exit 1; }
 role=${3#meshd-}
+# The runtime directory of the unit, beside the one that the daemon makes itself.
+mkdir -p /run/wireguard
 setsid meshd --config "/etc/meshd/$role.toml" </dev/null >>/run/log 2>&1 &
 echo $! >/run/pid
 for _ in $(seq 300); do

@@ -12,7 +12,7 @@ pub(crate) async fn run(client: &Client, answer: &Answer) -> Result<(), Failure>
 }
 
 fn lines(all: &[HostLine]) -> String {
-    let line = |it: &HostLine| format!("{}\t{}\n", it.address, it.names.join(" "));
+    let line = |it: &HostLine| format!("{} {}\n", it.address, it.names.join(" "));
     all.iter().map(line).collect()
 }
 
@@ -30,7 +30,7 @@ mod tests {
             line("10.76.0.2", &["node-b.mesh.internal", "node-b"]),
             line("fd00::2", &["node-b.mesh.internal"]),
         ];
-        let text = "10.76.0.2\tnode-b.mesh.internal node-b\nfd00::2\tnode-b.mesh.internal\n";
+        let text = "10.76.0.2 node-b.mesh.internal node-b\nfd00::2 node-b.mesh.internal\n";
         assert_eq!(lines(&all), text);
     }
 }
