@@ -20,7 +20,8 @@ use wire::frame::{self, Frame};
 use wire::instance::{Duplicate, Seen};
 use wire::log::{LogEnd, LogNews, LogRestored};
 use wire::message::{
-    Again, Enrol, Hello, InterfaceReport, NodeFault, NodeFaultKind, PeerReport, Phase, Refusal, RefusedEvidence, Update,
+    Again, Enrol, Hello, InterfaceReport, NodeFault, NodeFaultKind, PeerReport, Phase, Refusal,
+    RefusedEvidence, Update,
 };
 use wire::signed::Digest;
 use wire::{
