@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use tests::harness::{CONTROLLER, Mesh};
 use wire::NodeName;
-use wire::admin::{AuthorityRotated, Control, EpochChange, NodeStatus, Recovered};
+use wire::admin::{AuthorityRotated, Control, EpochChange, NodeStatus, Recovered, Status};
 
 fn name(node: &str) -> NodeName {
     node.parse().expect("a name")
@@ -20,7 +20,9 @@ fn approve(mesh: &mut Mesh, node: &str) {
         let hint = format!("`meshctl node approve {node}`");
         told.starts_with("NOT WELL") && told.contains("not enrolled yet") && told.contains(&hint)
     });
-    let status = mesh.node_status(node);
+    let Status::Node(status) = mesh.ask(node, &["status"]) else {
+        panic!("{node} is a node");
+    };
     assert_eq!((status.name, status.epoch), (None, None));
     assert_eq!(status.control, Control::Connected);
     mesh.wait_until("the node waits", |mesh| {

@@ -87,8 +87,8 @@ pub(crate) struct Link {
 
 /// The outcome of a step of a node's agent.
 pub(crate) enum Step {
-    /// The data plane has changed.
-    Changed,
+    /// The data plane of a lane has changed.
+    Changed(usize),
     /// An epoch of a lane is in force, and the state directory knows.
     Begun(usize, Epoch),
     /// Anything else.
@@ -244,7 +244,7 @@ impl Node {
                 let lane = self.lane(segment);
                 let refused = change.carry_out(&mut self.lanes[lane].tunnel, clock);
                 assert!(refused.is_empty(), "no key here is of low order");
-                Step::Changed
+                Step::Changed(lane)
             }
             Effect::Derive(segment, derivation) => {
                 // Packets have passed since the change before this, and pass before the next.

@@ -330,18 +330,18 @@ impl World {
     }
 
     /// Carries out what a node's agent asks for. Between two changes of the data plane its other threads
-    /// go on: packets are sent, and what the tunnel has to say goes out.
+    /// go on: packets are sent, and what the tunnel has to say goes out. That is held against the model in the segment
+    /// that has changed alone: what is due in the others in the same turn comes right behind, and the model has it.
     pub(crate) fn carry_out(&mut self, node: usize) {
         let lanes = self.nodes[node].lanes.iter();
         let mut before: Vec<_> = lanes.map(|lane| lane.persisted.epoch).collect();
         while let Some(step) = self.nodes[node].step(self.now) {
             match step {
-                Step::Changed => {
-                    self.flush(node);
+                Step::Changed(lane) => {
+                    self.flush_lane(lane, node);
                     if self.traffic && self.rng.gen_bool(0.3) {
                         let other = self.rng.gen_range(0..self.nodes.len());
                         if other != node {
-                            let lane = self.lane();
                             self.say(lane, node, other, false);
                         }
                     }
@@ -363,12 +363,17 @@ impl World {
     /// Sends what the tunnel has to say, and sets the node's timer.
     pub(crate) fn flush(&mut self, node: usize) {
         for lane in 0..self.lanes() {
-            while let Some(transmit) = self.nodes[node].lanes[lane].tunnel.poll_transmit() {
-                let Path::Udp(to) = transmit.to;
-                self.send(lane, node, to, transmit.payload);
-            }
-            while self.nodes[node].lanes[lane].tunnel.poll_event().is_some() {}
+            self.flush_lane(lane, node);
         }
+    }
+
+    /// The same in one segment.
+    fn flush_lane(&mut self, lane: usize, node: usize) {
+        while let Some(transmit) = self.nodes[node].lanes[lane].tunnel.poll_transmit() {
+            let Path::Udp(to) = transmit.to;
+            self.send(lane, node, to, transmit.payload);
+        }
+        while self.nodes[node].lanes[lane].tunnel.poll_event().is_some() {}
         if let Some(due) = self.nodes[node].poll_timeout() {
             let due = due.max(self.now + Duration::from_micros(100));
             if self.nodes[node].timer.is_none_or(|timer| due < timer) {
@@ -443,7 +448,7 @@ impl World {
             out.truncate(len);
             self.send(lane, from, address, out);
         }
-        self.flush(from);
+        self.flush_lane(lane, from);
     }
 
     /// A datagram leaves a node.

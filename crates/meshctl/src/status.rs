@@ -8,7 +8,7 @@ use crate::segments;
 use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::terminal;
 use crate::units;
-use crate::words::{self, control, membership};
+use crate::words::{self, control, held, membership};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wire::admin::{
@@ -91,11 +91,17 @@ pub(crate) fn well(status: &ControllerStatus) -> String {
         .count();
     match nodes {
         0 => "no node has been enrolled yet; `meshctl token create` admits one".to_owned(),
-        _ => format!(
-            "{members} of {} members",
-            units::count(nodes, "node is", "nodes are")
-        )
-        .replace(" is members", " is a member"),
+        _ => {
+            let are = if members == 1 {
+                "is a member"
+            } else {
+                "are members"
+            };
+            format!(
+                "{members} of {} {are}",
+                units::count(nodes, "node", "nodes")
+            )
+        }
     }
 }
 
@@ -119,6 +125,7 @@ pub(crate) fn epoch_fields(status: &ControllerStatus) -> Fields {
             .as_ref()
             .map(|next| format!("epoch {}, begins {}", next.id, until(&next.activates_utc))),
     );
+    fields.maybe("held", held(&epoch.held));
     fields.field("policy", words::policy(&status.policy));
     fields
 }

@@ -10,7 +10,7 @@ use daemon::{Daemon, meshctl, stderr, stdout};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 fn node(membership: &str, overall: f64, reason: Option<&str>) -> Value {
     let mut node = json!({
@@ -80,6 +80,8 @@ fn the_status_of_a_controller_is_a_header_and_a_table() {
     let output = Daemon::with(200, &controller()).run(&["status"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let expected = "\
+WELL      1 of 2 nodes is a member
+
 controller of mesh:00, meshd 0.1.0, 2031-01-01T00:01:00Z
 epoch    12, ends in 42 s
 members  1 of 2
@@ -97,21 +99,27 @@ node-c  DENIED      QUARANTINED  0.699  12 s  none   connected  12     10.90.0.2
 #[test]
 fn faults_are_shown_at_the_node_and_at_the_controller() {
     let mut status = controller();
-    status["nodes"]["node-a"]["faults"] = json!(["is down"]);
-    status["nodes"]["node-a"]["observes"] = json!({ "node-c": {
-        "session_epoch": 12, "rtt_v4_ms": null, "rtt_v6_ms": 0.5,
-        "at_utc": "2031-01-01T00:00:50Z",
-        "faults": ["10.90.0.3 goes by way of eth1\u{1b}[2J"]
-    }});
+    status["alarms"] = json!(["the disk is full; free some space"]);
+    status["attention"] = json!([
+        "node-a: is down",
+        "node-a to node-c: 10.90.0.3 goes by way of eth1\u{1b}[2J"
+    ]);
     let shown = stdout(&Daemon::with(200, &status).run(&["status"]));
-    assert!(shown.contains("fault    node-a: is down\n"), "{shown}");
-    let pair = "fault    node-a to node-c: 10.90.0.3 goes by way of eth1\\u{1b}[2J\n";
-    assert!(shown.contains(pair), "{shown}");
+    let verdict = "\
+NOT WELL  3 things need attention:
+       1. the disk is full; free some space
+       2. node-a: is down
+       3. node-a to node-c: 10.90.0.3 goes by way of eth1\\u{1b}[2J
+";
+    assert!(shown.starts_with(verdict), "{shown}");
     let mut status = daemon();
+    status["attention"] = json!(["meshd0: is gone"]);
     status["interface"]["state"] = json!("unusable");
     status["interface"]["faults"] = json!(["is gone"]);
     status["peers"]["node-b"]["faults"] = json!(["its packets to 10.90.0.2 go nowhere there"]);
     let shown = stdout(&Daemon::with(200, &status).run(&["status"]));
+    let verdict = "NOT WELL  1 thing needs attention:\n       1. meshd0: is gone\n";
+    assert!(shown.starts_with(verdict), "{shown}");
     assert!(shown.contains("meshd0, UNUSABLE, MTU 1440"), "{shown}");
     assert!(shown.contains("fault       is gone\n"), "{shown}");
     let peer = "fault       node-b: its packets to 10.90.0.2 go nowhere there\n";
@@ -232,6 +240,26 @@ fn a_refusal_exits_with_1_and_a_hint() {
     let output = Daemon::answering(vec![(404, String::new())]).run(&["epoch", "rotate"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("\nhint: "));
+}
+
+#[test]
+fn whoever_asks_for_json_gets_errors_in_json_too() {
+    let error = |output: &Output| -> Value {
+        assert_eq!(stdout(output), "");
+        serde_json::from_str(&stderr(output)).unwrap()
+    };
+    let refusal = json!({ "error": "no node is called x", "hint": "try another" });
+    let refused = Daemon::with(404, &refusal).run(&["--json", "explain", "x"]);
+    let expected = json!({ "error": "no node is called x", "hint": "try another", "code": 1 });
+    assert_eq!(error(&refused), expected);
+    let unread = Daemon::with(200, &controller()).run(&["--json", "no-such-noun"]);
+    assert_eq!(unread.status.code(), Some(2));
+    let unread = error(&unread);
+    assert!(
+        unread["error"].as_str().unwrap().contains("no-such-noun"),
+        "{unread}"
+    );
+    assert_eq!(unread["code"], 2);
 }
 
 #[test]

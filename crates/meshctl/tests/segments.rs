@@ -69,9 +69,10 @@ fn a_controller_shows_each_segment_and_each_node_in_each() {
     let output = Daemon::with(200, &controller()).run(&["status"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let expected = "\
+NOT WELL  1 thing needs attention:
+       1. look at it
+
 controller of mesh:00, meshd 0.1.0, 2031-01-01T00:01:00Z
-ALARM  look at it
-held   inference: node-b (still members: removing so many at once takes `meshctl epoch rotate --confirm-removals`)
 
 SEGMENT    EPOCH  ENDS     NEXT               MEMBERS  POLICY
 inference  4      in 42 s  -                  1 of 1   overall score at least 0.7, evidence at most 2 min 0 s old, epochs of 1 min 0 s
@@ -215,6 +216,8 @@ fn a_node_in_several_segments_shows_each_with_its_peers() {
     let output = Daemon::with(200, &status).run(&["status"]);
     let shown = stdout(&output);
     let head = "\
+WELL      the controller is there, and this node's peers answer as far as they were asked
+
 node        node-a, node:ab, meshd 0.1.0
 control     connected, 198.18.0.1:7443
 not placed  in tooling: the mesh has no segment of this name

@@ -160,3 +160,72 @@ fn unanswered(segment: &OfSegment<'_>, place: &str) -> Option<String> {
 const SKEWED_MS: u64 = 10_000;
 /// Members that a sentence names.
 const MAX_NAMED: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use wire::message::NodeFaultKind;
+
+    fn well() -> Value {
+        json!({
+            "schema": 1, "version": "0.1.0", "generated_utc": "2031-01-01T00:00:00Z", "node": "node:00",
+            "name": "node-a", "wireguard": "", "v4": null, "v6": null, "control": "connected",
+            "controller": null, "membership": "ALLOWED", "epoch": 7, "next_epoch": null,
+            "lease_seconds": 90.0, "interface": null, "last_evidence": null, "dropped": {},
+            "peers": { "node-b": {
+                "node": "node:01", "membership": "ALLOWED", "v4": "10.76.0.3", "v6": "fd00::3",
+                "wireguard": "", "endpoint": null, "session_epoch": 7, "lag": 0, "handshake_seconds": 1.0,
+                "tx_bytes": 0, "rx_bytes": 0, "ping_v6": null,
+                "ping_v4": { "ok": true, "rtt_ms": 0.5, "at_utc": "2031-01-01T00:00:00Z" }
+            }}
+        })
+    }
+
+    fn told(status: Value, faults: &[NodeFault]) -> Vec<String> {
+        of(&serde_json::from_value(status).unwrap(), faults)
+    }
+
+    #[test]
+    fn a_node_to_which_nothing_happened_has_nothing_to_say() {
+        assert_eq!(told(well(), &[]), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn each_trouble_has_a_sentence_of_its_own() {
+        let changes: [(&str, Value, &str); 7] = [
+            (
+                "/control",
+                json!("silent"),
+                "the controller is silent: no epoch arrives",
+            ),
+            ("/membership", json!("DENIED"), "this node is no member"),
+            ("/clock_skew_ms", json!(-12_000), "by -12 s"),
+            ("/log_fault", json!("the log was cut"), "the log was cut"),
+            (
+                "/peers/node-b/ping_v4/ok",
+                json!(false),
+                "do not answer: node-b;",
+            ),
+            (
+                "/peers/node-b/faults",
+                json!(["goes by eth1"]),
+                "node-b: goes by eth1",
+            ),
+            (
+                "/not_placed",
+                json!({ "tooling": "no such segment" }),
+                "segment tooling: no such",
+            ),
+        ];
+        for (at, value, words) in changes {
+            let mut status = well();
+            let (parent, field) = at.rsplit_once('/').unwrap();
+            status.pointer_mut(parent).unwrap()[field] = value;
+            let told = told(status, &[]);
+            assert!(told.len() == 1 && told[0].contains(words), "{at}: {told:?}");
+        }
+        let fault = NodeFault::new(NodeFaultKind::State, "the disk is full");
+        assert_eq!(told(well(), &[fault]), ["the disk is full"]);
+    }
+}

@@ -86,11 +86,11 @@ impl Mesh {
             .unwrap_or_else(|| panic!("{node} does not answer"))
     }
 
-    /// A node as it sees itself, if it answers.
+    /// A node as it sees itself, if it answers and is enrolled.
     #[must_use]
     pub fn try_node_status(&self, node: &str) -> Option<NodeDaemonStatus> {
         match self.try_ask(node, &["status"])? {
-            Status::Node(status) => Some(*status),
+            Status::Node(status) => Some(*status).filter(|it| it.name.is_some()),
             Status::Controller(_) => None,
         }
     }
