@@ -117,7 +117,7 @@ impl<'e> View<'e> {
             self.unapproved(),
         ];
         let all = of_segments.chain(of_nodes.into_iter().flatten());
-        all.chain(reported(nodes)).collect()
+        all.chain(self.reported(nodes, now)).collect()
     }
 
     /// The epoch in force should have ended.
@@ -181,8 +181,14 @@ impl<'e> View<'e> {
 
     /// Members that are not connected. They go on until their leases end.
     fn gone(&self, segment: &Segment, now: Now) -> Option<String> {
-        let gone = self.members(segment);
-        let gone = gone.filter(|(_, live)| control(*live, now) == Control::Disconnected);
+        let is_gone = |live: Option<&Live>| {
+            let last = live.and_then(|live| live.heard.or(live.since));
+            let missing = last.map(|at| now.boot.saturating_sub(at));
+            // After a restart of this controller all of them are on their way.
+            let is_late = missing.map_or(now.boot >= segment.settles_at(), |it| it >= GONE_AFTER);
+            is_late && control(live, now) == Control::Disconnected
+        };
+        let gone = self.members(segment).filter(|(_, live)| is_gone(*live));
         let shown = listed(gone.map(|(name, _)| name))?;
         Some(format!(
             "members{} that are not connected: {shown}; they hear of no epoch: start them, or look for what is between \
@@ -203,14 +209,13 @@ impl<'e> View<'e> {
     /// Members whose evidence is about to be too old.
     fn aging(&self, now: Now) -> Option<String> {
         let of_segment = |segment: &'e Segment| {
-            let limit = segment.policy().oldest_seconds();
+            let policy = segment.policy();
             let cases = self.fleet().cases(segment.id());
             cases.filter_map(move |(name, case)| {
-                let newest = case.node.newest_run()?.finished_at;
-                let age = now.wall.duration_since(newest).as_secs();
-                let is_old =
-                    u64::try_from(age).is_ok_and(|age| age >= limit.saturating_mul(9) / 10);
-                (is_old && segment.has_in_force(&case.node.id)).then_some(name)
+                let record = case.record(now);
+                let is_aging =
+                    record.ruling.is_none() && policy::is_aging(policy, &record, now.wall);
+                (is_aging && segment.has_in_force(&case.node.id)).then_some(name)
             })
         };
         let names: BTreeSet<_> = self.segments.iter().flat_map(of_segment).collect();
@@ -259,6 +264,34 @@ impl<'e> View<'e> {
         ))
     }
 
+    /// The words of connected nodes of themselves, and of the ways to their peers. No node takes more than its share of
+    /// the lines.
+    fn reported(&self, nodes: &BTreeMap<NodeName, NodeStatus>, now: Now) -> Vec<String> {
+        let connected = nodes
+            .iter()
+            .filter(|(_, node)| node.control == Control::Connected);
+        let (mut shown, mut more) = (Vec::new(), 0);
+        for (name, node) in connected {
+            let own = node.faults.iter().map(|it| format!("{name}: {it}"));
+            let pairs = node.observes.iter().flat_map(|(peer, seen)| {
+                let each = seen.faults.iter();
+                each.map(move |it| format!("{name} to {peer}: {it}"))
+            });
+            // The status of a node has its pairs of its first segment alone.
+            let elsewhere = self.faults_elsewhere(name, now);
+            let mut said = own.chain(pairs).chain(elsewhere);
+            let room = (MAX_REPORTED - shown.len()).min(MAX_OF_A_NODE);
+            shown.extend(said.by_ref().take(room));
+            more += said.count();
+        }
+        if more > 0 {
+            shown.push(format!(
+                "and {more} more faults that nodes report: `meshctl node show`"
+            ));
+        }
+        shown
+    }
+
     /// The members of the epoch in force, with what is known of their connections.
     fn members(&self, segment: &Segment) -> impl Iterator<Item = (&'e NodeName, Option<&'e Live>)> {
         let connections = self.connections;
@@ -267,30 +300,6 @@ impl<'e> View<'e> {
         let members = cases.filter(move |(_, case)| is_member(&case.node.id));
         members.map(move |(name, _)| (name, connections.live(name)))
     }
-}
-
-/// The words of connected nodes of themselves, and of the ways to their peers.
-fn reported(nodes: &BTreeMap<NodeName, NodeStatus>) -> Vec<String> {
-    let connected = nodes
-        .iter()
-        .filter(|(_, node)| node.control == Control::Connected);
-    let said = connected.flat_map(|(name, node)| {
-        let own = node.faults.iter().map(move |it| format!("{name}: {it}"));
-        let pairs = node.observes.iter().flat_map(move |(peer, seen)| {
-            let each = seen.faults.iter();
-            each.map(move |it| format!("{name} to {peer}: {it}"))
-        });
-        own.chain(pairs)
-    });
-    let mut said = said.fuse();
-    let mut shown: Vec<String> = said.by_ref().take(MAX_REPORTED).collect();
-    let more = said.count();
-    if more > 0 {
-        shown.push(format!(
-            "and {more} more faults that nodes report: `meshctl node show`"
-        ));
-    }
-    shown
 }
 
 /// ` in NAME`, where the mesh has more than one segment.
@@ -320,6 +329,10 @@ fn listed(names: impl IntoIterator<Item = impl Display>) -> Option<String> {
 const MAX_NAMED: usize = 5;
 /// Faults that nodes report, of which each has a sentence of its own.
 const MAX_REPORTED: usize = 10;
+/// Of these, how many may be of one node.
+const MAX_OF_A_NODE: usize = 2;
+/// From the last word of a member until it counts as gone: one that is started anew is back before.
+const GONE_AFTER: Duration = Duration::from_secs(20);
 /// After the end of an epoch; it is replaced some seconds before.
 const OVERDUE: Duration = Duration::from_secs(5);
 /// From the beginning of an epoch, or of a connection, until a member should have said that it follows.

@@ -176,8 +176,8 @@ impl Ingest<'_> {
 
     /// A node says what is wrong with it.
     fn condition(&mut self, id: ConnectionId, name: &NodeName, faults: Vec<NodeFault>) {
-        let is_long = |it: &NodeFault| it.what.len() > MAX_NODE_FAULT_LEN;
-        if faults.len() > MAX_FAULTS || faults.iter().any(is_long) {
+        let is_odd = |it: &NodeFault| it.what.is_empty() || it.what.len() > MAX_NODE_FAULT_LEN;
+        if faults.len() > MAX_FAULTS || faults.iter().any(is_odd) {
             self.close(id, Refusal::Protocol);
             return;
         }

@@ -9,6 +9,7 @@ use crate::segment::Segment;
 use crate::view::{View, control};
 use epoch::authority::Span;
 use exposition::{Page, Tally};
+use keys::SegmentId;
 use std::time::Duration;
 use wire::admin::{Control, NodeState};
 use wire::message::NodeFaultKind;
@@ -96,16 +97,18 @@ pub(crate) fn page(view: &View<'_>, counts: &Counts, held: Held, now: Now) -> Pa
 
 /// Connected nodes by the kinds of their faults: those of the wire, and their interfaces.
 fn node_faults(view: &View<'_>, now: Now) -> [(&'static str, usize); 3] {
-    let names = view.fleet().nodes().keys();
-    let live = names.filter_map(|name| view.connections.live(name));
-    let live = live.filter(|live| control(Some(live), now) == Control::Connected);
+    let nodes = view.fleet().nodes().iter();
+    let live = nodes.filter_map(|(name, node)| Some((node, view.connections.live(name)?)));
+    let live = live.filter(|(_, live)| control(Some(live), now) == Control::Connected);
     let mut counts = [("benchmark", 0), ("state", 0), ("interface", 0)];
-    for live in live {
+    for (node, live) in live {
         let has = |kind| live.condition.iter().any(|it| it.kind == kind);
-        let of_interface = |it: &Report| !it.interface.faults.is_empty();
+        let of_interface = |(id, report): (&SegmentId, &Report)| {
+            node.is_in(*id) && !report.interface.faults.is_empty()
+        };
         counts[0].1 += usize::from(has(NodeFaultKind::Benchmark));
         counts[1].1 += usize::from(has(NodeFaultKind::State));
-        counts[2].1 += usize::from(live.reports.values().any(of_interface));
+        counts[2].1 += usize::from(live.reports.iter().any(of_interface));
     }
     counts
 }

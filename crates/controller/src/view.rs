@@ -6,7 +6,7 @@
 use crate::clock::{Now, steps_back};
 use crate::connections::{Connections, Live, Observed, Report};
 use crate::decide::why_not;
-use crate::fleet::{Case, Eviction, Fleet, Override, Waiting};
+use crate::fleet::{Case, Eviction, Fleet, Node, Override, Waiting};
 use crate::format::utc;
 use crate::journal::Journal;
 use crate::mesh::Mesh;
@@ -204,8 +204,29 @@ impl<'e> View<'e> {
             observes: report
                 .map(|it| self.observes(segment, it, now))
                 .unwrap_or_default(),
-            faults: reporting.map(faults).unwrap_or_default(),
+            faults: reporting.map(|live| faults(node, live)).unwrap_or_default(),
         })
+    }
+
+    /// The faults that keep packets of a node from its peers in all of its segments but the first, in words.
+    pub(crate) fn faults_elsewhere(&self, name: &NodeName, now: Now) -> Vec<String> {
+        let (Some(node), Some(live)) = (self.fleet().node(name), self.connections.live(name))
+        else {
+            return Vec::new();
+        };
+        let home = self.segments.home_of(node).id();
+        let others = self.segments.of(node).filter(|it| it.id() != home);
+        let each = others.flat_map(|segment| {
+            let report = live.reports.get(&segment.id());
+            let seen = report.map(|report| self.observes(segment, (live, report), now));
+            seen.unwrap_or_default()
+                .into_iter()
+                .flat_map(move |(peer, seen)| {
+                    let words = move |it| format!("{name} to {peer} in {}: {it}", segment.name());
+                    seen.faults.into_iter().map(words)
+                })
+        });
+        each.collect()
     }
 
     /// The faults that keep packets of a node from `peer`, by its word and by where both are.
@@ -373,8 +394,10 @@ impl<'e> View<'e> {
 }
 
 /// The faults of a node, those of its interfaces first.
-pub(crate) fn faults(live: &Live) -> Vec<String> {
-    let reports = live.reports.values();
+fn faults(node: &Node, live: &Live) -> Vec<String> {
+    // A segment that it was taken out of has nothing to say any more.
+    let reports = live.reports.iter();
+    let reports = reports.filter_map(|(id, report)| node.is_in(*id).then_some(report));
     let faults = reports.flat_map(|report| report.interface.faults.iter().cloned());
     let own = live.condition.iter().map(|fault| fault.what.clone());
     faults.chain(own).collect()

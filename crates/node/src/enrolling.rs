@@ -60,7 +60,8 @@ fn status(node: NodeId, progress: &Progress) -> NodeDaemonStatus {
             "it waits for an operator's approval: `meshctl node approve {name}` at the controller, after comparing its key"
         ),
         (None, Some(error)) => format!(
-            "the controller is not reached ({error}): see that it runs, and that UDP reaches it"
+            "the last attempt failed ({error}), and it tries again; where nobody answered, see that the controller runs, and \
+             that UDP reaches it"
         ),
         (None, None) => "the controller has not answered yet".to_owned(),
     };

@@ -358,8 +358,9 @@ fn keep(
     mesh: MeshId,
     (inbox, fault): (&mpsc::Receiver<Wanted>, &watch::Sender<Option<String>>),
 ) {
+    // Whatever was not written is tried again with the next.
+    let (mut is_news, mut runs, mut enrolled) = (false, None, None);
     while let Ok(first) = inbox.recv() {
-        let (mut is_news, mut runs, mut failed) = (false, None, None);
         for wanted in std::iter::once(first).chain(inbox.try_iter()) {
             match wanted {
                 Wanted::Newest(segment, newest, log) => {
@@ -368,21 +369,30 @@ fn keep(
                 }
                 Wanted::Runs(it) => runs = Some(it),
                 Wanted::Place(enrolment) => keep_place(state, &enrolment),
-                Wanted::Enrolment(enrolment) => {
-                    if let Err(error) = state.save_enrolment(&enrolment) {
-                        tracing::error!(%error, "the enrolment as it is now is not remembered across a restart");
-                        failed = Some(error);
-                    }
-                }
+                Wanted::Enrolment(enrolment) => enrolled = Some(enrolment),
             }
         }
-        if let Some(Err(error)) = runs.map(|runs| state.save_seen_runs(runs)) {
-            tracing::error!(%error, "the runs that came from files are not remembered across a restart");
-            failed = Some(error);
+        let mut failed = None;
+        if let Some(it) = enrolled.take()
+            && let Err(error) = state.save_enrolment(&it)
+        {
+            tracing::error!(%error, "the enrolment as it is now is not remembered across a restart");
+            (failed, enrolled) = (Some(error), Some(it));
         }
-        if is_news && let Err(error) = state.save_memory(&memory) {
-            tracing::error!(%error, "the newest epoch is not remembered across a restart");
-            failed = Some(error);
+        if let Some(it) = runs.take()
+            && let Err(error) = state.save_seen_runs(it.clone())
+        {
+            tracing::error!(%error, "the runs that came from files are not remembered across a restart");
+            (failed, runs) = (Some(error), Some(it));
+        }
+        if is_news {
+            match state.save_memory(&memory) {
+                Ok(()) => is_news = false,
+                Err(error) => {
+                    tracing::error!(%error, "the newest epoch is not remembered across a restart");
+                    failed = Some(error);
+                }
+            }
         }
         let failed = failed.map(|error| error.to_string());
         fault.send_if_modified(|before| {

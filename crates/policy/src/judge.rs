@@ -122,6 +122,18 @@ pub fn stale_in(policy: &Policy, record: &Record<'_>, now: Timestamp) -> Option<
     left.min()
 }
 
+/// Whether some of a node's evidence that is judged has less than a tenth of its time left.
+pub fn is_aging(policy: &Policy, record: &Record<'_>, now: Timestamp) -> bool {
+    let requirements = policy.requirements();
+    let mut requirements = requirements.iter();
+    requirements.any(|requirement| {
+        let limit = Duration::from_secs(requirement.max_age_seconds);
+        let finding = Finding::of(policy, requirement, record, now);
+        let age = finding.evidence.and_then(|it| age(&it, now));
+        age.is_some_and(|age| age <= limit && age >= limit * 9 / 10)
+    })
+}
+
 /// Whether a node's evidence would count for a requirement, if it were not of a time that has not come.
 pub fn is_void(policy: &Policy, record: &Record<'_>, now: Timestamp) -> bool {
     let requirements = policy.requirements();

@@ -33,7 +33,7 @@ mod finding;
 
 pub use accept::{History, Unacceptable, accept};
 pub use compare::traffic_changes;
-pub use judge::{Decision, Membership, State, is_void, judge, stale_in};
+pub use judge::{Decision, Membership, State, is_aging, is_void, judge, stale_in};
 pub use reason::{Fault, Reason};
 pub use record::{Evidence, Record, Ruling, Run, Standing};
 pub use require::{Direction, Metric, Requirement, Signers};

@@ -66,6 +66,12 @@ fn a_member_that_is_gone_is_named_and_one_that_is_no_member_is_not() {
     let c = world.node("c");
     world.engine.handle_disconnected(c.connection);
     world.engine.handle_disconnected(a.connection);
+    assert_eq!(
+        world.attention("not connected"),
+        [] as [&str; 0],
+        "it may be back"
+    );
+    world.pass(s(20));
     let gone = world.attention("not connected");
     assert!(gone.len() == 1 && gone[0].contains(": a;"), "{gone:?}");
     world.reconnect(&mut a);
@@ -181,6 +187,13 @@ fn a_sentence_about_many_names_five_and_counts_the_others() {
     for node in &nodes {
         world.engine.handle_disconnected(node.connection);
     }
+    world.pass(s(20));
     let gone = world.attention("not connected");
     assert!(gone[0].contains("a, b, c, d, e and 2 more;"), "{gone:?}");
+
+    // After a restart all of them are on their way, until they have had their time.
+    world.restart(calm(), s(1), "another boot");
+    assert_eq!(world.attention("not connected"), [] as [&str; 0]);
+    world.pass(s(120));
+    assert_eq!(world.attention("not connected").len(), 1);
 }
