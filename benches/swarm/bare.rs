@@ -29,6 +29,10 @@ impl Frame for Bulk {
         1
     }
 
+    fn since(_: u8) -> u8 {
+        1
+    }
+
     fn limit(_: u8) -> Option<usize> {
         Some(16 << 20)
     }

@@ -204,6 +204,10 @@ impl Frame for Junk {
         self.kind
     }
 
+    fn since(_: u8) -> u8 {
+        1
+    }
+
     fn limit(_: u8) -> Option<usize> {
         Some(16 << 20)
     }

@@ -281,6 +281,10 @@ impl Frame for Raw {
         self.frame_type
     }
 
+    fn since(_: u8) -> u8 {
+        1
+    }
+
     fn limit(_: u8) -> Option<usize> {
         Some(usize::MAX)
     }
