@@ -358,7 +358,7 @@ fn keep(
     mesh: MeshId,
     (inbox, fault): (&mpsc::Receiver<Wanted>, &watch::Sender<Option<String>>),
 ) {
-    // Whatever was not written is tried again with the next.
+    // A value that was not written is tried again with the next.
     let (mut is_news, mut runs, mut enrolled) = (false, None, None);
     while let Ok(first) = inbox.recv() {
         for wanted in std::iter::once(first).chain(inbox.try_iter()) {
