@@ -11,6 +11,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tests::harness::{CONTROLLER, Mesh};
 use wire::admin::Membership;
 
@@ -45,6 +46,8 @@ fn the_page_shows_the_mesh_as_it_is_and_as_it_changes() {
 pub(crate) struct Browser {
     driver: Child,
     said: BufReader<std::process::ChildStdout>,
+    /// Browsers run one after the other: two of them are slow beside each other.
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Browser {
@@ -63,10 +66,15 @@ impl Browser {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn();
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut driver =
             driver.expect("the tests need `node` and `chromium`: tests/tools node chromium");
         let said = BufReader::new(driver.stdout.take().expect("it is a pipe"));
-        let mut browser = Self { driver, said };
+        let mut browser = Self {
+            driver,
+            said,
+            _alone: alone,
+        };
         browser.say(&settings.to_string());
         browser
     }
@@ -139,3 +147,5 @@ fn modules() -> &'static Path {
         to
     })
 }
+
+static ALONE: Mutex<()> = Mutex::new(());
