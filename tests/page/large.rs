@@ -12,6 +12,7 @@ use wire::{NodeName, SegmentName};
 
 #[test]
 fn a_mesh_of_300_is_redrawn_at_once_and_words_of_others_stay_text() {
+    let _alone = crate::alone();
     const TOKEN: &str = "dGhlIHRva2VuIG9mIHRoZSBwYWdl";
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -17,6 +17,7 @@ use wire::admin::Membership;
 
 #[test]
 fn the_page_shows_the_mesh_as_it_is_and_as_it_changes() {
+    let _alone = alone();
     let mut mesh = Mesh::builder()
         .nodes(3)
         .epoch_seconds(4)
@@ -46,8 +47,6 @@ fn the_page_shows_the_mesh_as_it_is_and_as_it_changes() {
 pub(crate) struct Browser {
     driver: Child,
     said: BufReader<std::process::ChildStdout>,
-    /// Browsers run one after the other: two of them are slow beside each other.
-    _alone: MutexGuard<'static, ()>,
 }
 
 impl Browser {
@@ -66,15 +65,10 @@ impl Browser {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn();
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut driver =
             driver.expect("the tests need `node` and `chromium`: tests/tools node chromium");
         let said = BufReader::new(driver.stdout.take().expect("it is a pipe"));
-        let mut browser = Self {
-            driver,
-            said,
-            _alone: alone,
-        };
+        let mut browser = Self { driver, said };
         browser.say(&settings.to_string());
         browser
     }
@@ -148,4 +142,8 @@ fn modules() -> &'static Path {
     })
 }
 
-static ALONE: Mutex<()> = Mutex::new(());
+/// Held by each story from its beginning: two of them beside each other are slow enough for a server to say so.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
