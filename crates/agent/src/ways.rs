@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 use wire::Way;
+use wire::visible::few;
 
 /// The ways to one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +55,11 @@ impl Ways {
                 }
             }
             if !back.is_empty() {
-                tracing::info!(way, addresses = %list(&back), "mesh addresses left that way: they go through the tunnel again, are no peers' any more, or were not asked about of late");
+                tracing::info!(
+                    way,
+                    addresses = %few(&back, NAMED).unwrap_or_default(),
+                    "mesh addresses left that way: they go through the tunnel again, are no peers' any more, or were not asked about of late"
+                );
             }
             if !kept.is_empty() {
                 told.insert(way, kept);
@@ -157,23 +162,13 @@ fn tell(way: &str, addresses: &[IpAddr]) {
 }
 
 fn sentence(way: &str, addresses: &[IpAddr]) -> String {
-    let list = list(addresses);
+    let list = few(addresses, NAMED).unwrap_or_default();
     let verb = if addresses.len() == 1 { "goes" } else { "go" };
     if way == NOWHERE {
         format!("{list} {verb} nowhere, not through the tunnel: remove that route or rule")
     } else {
         format!("{list} {verb} by way of {way}, not through the tunnel: remove that route")
     }
-}
-
-/// The first few, and how many more.
-fn list(addresses: &[IpAddr]) -> String {
-    let named = addresses.iter().take(NAMED).map(ToString::to_string);
-    let mut list = named.collect::<Vec<_>>().join(", ");
-    if let Some(more @ 1..) = addresses.len().checked_sub(NAMED) {
-        list = format!("{list} and {more} more");
-    }
-    list
 }
 
 fn name(way: &Way) -> &str {

@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::time::Duration;
 use wire::NodeName;
-use wire::admin::{Control, NodeStatus};
+use wire::admin::{Control, NodeStatus, SKEWED_MS};
 use wire::message::Phase;
+use wire::visible::few;
 
 impl<'e> View<'e> {
     /// Conditions that an operator has to look at, with the way out.
@@ -231,8 +232,8 @@ impl<'e> View<'e> {
         let skewed = names.filter_map(|name| {
             let live = self.connections.live(name)?;
             live.connection?;
-            let skew = Duration::from_millis(live.clock_skew_ms?.unsigned_abs());
-            (skew >= SKEWED).then(|| format!("{name} by {} s", skew.as_secs()))
+            let skew = live.clock_skew_ms?.unsigned_abs();
+            (skew >= SKEWED_MS).then(|| format!("{name} by {} s", skew / 1_000))
         });
         let shown = listed(skewed)?;
         Some(format!(
@@ -310,19 +311,9 @@ fn place(segment: &Segment) -> String {
     }
 }
 
-/// The first few, and how many more there are; `None` if there are none.
+/// The first few of them; `None` if there are none.
 fn listed(names: impl IntoIterator<Item = impl Display>) -> Option<String> {
-    let mut names = names.into_iter();
-    let shown: Vec<String> = names
-        .by_ref()
-        .take(MAX_NAMED)
-        .map(|it| it.to_string())
-        .collect();
-    let more = match names.count() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    (!shown.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
+    few(names, MAX_NAMED)
 }
 
 /// Nodes that a sentence names.
@@ -337,5 +328,3 @@ const GONE_AFTER: Duration = Duration::from_secs(20);
 const OVERDUE: Duration = Duration::from_secs(5);
 /// From the beginning of an epoch, or of a connection, until a member should have said that it follows.
 const TIME_TO_FOLLOW: Duration = Duration::from_secs(15);
-/// A third of what makes evidence refused.
-const SKEWED: Duration = Duration::from_secs(10);

@@ -327,18 +327,27 @@ impl World {
 
     fn hello_of(&mut self, id: ConnectionId, newest: Option<Signed<Mark>>, instance: Instance) {
         let hello = Hello {
+            newest: newest.into_iter().collect(),
+            instance,
+            ..self.greeting()
+        };
+        self.say(id, ToController::Hello(hello));
+    }
+
+    /// The Hello of a node of today that remembers nothing.
+    fn greeting(&self) -> Hello {
+        Hello {
             software: env!("CARGO_PKG_VERSION").into(),
             listen_port: 51820,
             advertised: Vec::new(),
             addresses: Vec::new(),
-            newest: newest.into_iter().collect(),
+            newest: Vec::new(),
             holds: Vec::new(),
             told: Vec::new(),
             log: None,
             unix_ms: self.now.unix_ms() + 7,
-            instance,
-        };
-        self.say(id, ToController::Hello(hello));
+            instance: wire::fixtures::instance(1, 1),
+        }
     }
 
     fn reconnect(&mut self, node: &mut Node) {

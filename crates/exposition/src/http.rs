@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -68,6 +69,28 @@ pub struct Terms {
     pub connection: Option<Duration>,
     /// Whether a connection may bring more than one request.
     pub keep_alive: bool,
+}
+
+/// Takes a TCP address, and says which: with port 0 the system chooses one. Not tokio's own function, which awaits:
+/// everything else that is bound at a start is not. Must run inside a tokio runtime.
+///
+/// # Errors
+/// When the address is taken or not of this machine.
+pub fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = std::net::TcpListener::bind(address)?;
+    socket.set_nonblocking(true)?;
+    let address = socket.local_addr()?;
+    Ok((TcpListener::from_std(socket)?, address))
+}
+
+/// The same for an address that could not be had: tries again each second until it can.
+pub async fn wait_for(address: SocketAddr) -> (TcpListener, SocketAddr) {
+    loop {
+        sleep(BIND_PAUSE).await;
+        if let Ok(bound) = bind(address) {
+            return bound;
+        }
+    }
 }
 
 /// Serves connections until this is dropped. A connection that cannot be accepted is no end: it is tried again.
@@ -150,3 +173,5 @@ where
 const MAX_HEAD: usize = 8 << 10;
 /// After a connection that could not be accepted: probably there are too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// Between two attempts to have an address.
+const BIND_PAUSE: Duration = Duration::from_secs(1);

@@ -12,11 +12,9 @@ use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::time::sleep;
 
 /// An address that serves metrics as soon as it can be had.
 #[derive(Debug)]
@@ -35,7 +33,7 @@ impl Listener {
             clients,
             socket: None,
         };
-        match bind(address) {
+        match http::bind(address) {
             Ok((socket, address)) => {
                 listener.socket = Some(socket);
                 listener.address = address;
@@ -66,12 +64,7 @@ impl Listener {
     {
         let socket = match self.socket {
             Some(socket) => socket,
-            None => loop {
-                sleep(BIND_PAUSE).await;
-                if let Ok((socket, _)) = bind(self.address) {
-                    break socket;
-                }
-            },
+            None => http::wait_for(self.address).await.0,
         };
         tracing::info!(address = %self.address, "metrics served");
         let service = service_fn(move |request: Request<Incoming>| {
@@ -102,14 +95,6 @@ impl Listener {
         };
         http::serve(socket, service, terms).await
     }
-}
-
-/// Not tokio's own, which awaits: everything else that is bound at the start is not.
-fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let socket = std::net::TcpListener::bind(address)?;
-    socket.set_nonblocking(true)?;
-    let address = socket.local_addr()?;
-    Ok((TcpListener::from_std(socket)?, address))
 }
 
 fn refusal(method: &Method, path: &str) -> Option<StatusCode> {
@@ -153,5 +138,3 @@ const PATH: &str = "/metrics";
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
 /// Until a request has come in whole.
 const HEAD_TIME: Duration = Duration::from_secs(5);
-/// Between two attempts to have the address.
-const BIND_PAUSE: Duration = Duration::from_secs(1);

@@ -12,6 +12,7 @@
 //! | [`files`] | secret files |
 //! | [`local`] | the daemon as this machine shows it: its process and settings |
 //! | [`table`], [`units`], [`terminal`] | how things look, and on what |
+//! | [`verdict`] | whether all is well: the first words of a status |
 //! | the others | one noun each |
 
 #![forbid(unsafe_code)]
@@ -44,6 +45,7 @@ mod terminal;
 mod token;
 mod top;
 mod units;
+mod verdict;
 mod words;
 
 use answer::Answer;

@@ -1,4 +1,6 @@
 //! `meshctl node`: the controller's nodes, and an operator's word on them.
+//!
+//! The file is long because every verb of a node is here, with what it answers.
 
 use crate::answer::Answer;
 use crate::client::Client;

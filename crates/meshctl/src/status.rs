@@ -8,6 +8,7 @@ use crate::segments;
 use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::terminal;
 use crate::units;
+use crate::verdict;
 use crate::words::{self, control, held, membership};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -54,57 +55,6 @@ async fn show(client: &Client, answer: &Answer) -> Result<(), Failure> {
     })
 }
 
-/// Whether all is well, and if not, what is to be looked at.
-pub(crate) fn verdict(well: &str, wrong: &[String]) -> String {
-    match wrong {
-        [] => format!("WELL      {well}\n"),
-        wrong => {
-            let things = units::count(wrong.len(), "thing needs", "things need");
-            let each = wrong.iter().enumerate().map(|(at, it)| {
-                let words = crate::table::clean(it);
-                format!("{:>8}. {words}\n", at + 1)
-            });
-            format!(
-                "NOT WELL  {things} attention:\n{}",
-                each.collect::<String>()
-            )
-        }
-    }
-}
-
-/// All that an operator of the mesh has to look at, the gravest first.
-pub(crate) fn wrong(status: &ControllerStatus) -> Vec<String> {
-    status
-        .alarms
-        .iter()
-        .chain(&status.attention)
-        .cloned()
-        .collect()
-}
-
-/// Everything in a sentence, where nothing is wrong.
-pub(crate) fn well(status: &ControllerStatus) -> String {
-    let nodes = status.nodes.len();
-    let members = status.nodes.values();
-    let members = members
-        .filter(|it| it.membership == Membership::Allowed)
-        .count();
-    match nodes {
-        0 => "no node has been enrolled yet; `meshctl token create` admits one".to_owned(),
-        _ => {
-            let are = if members == 1 {
-                "is a member"
-            } else {
-                "are members"
-            };
-            format!(
-                "{members} of {} {are}",
-                units::count(nodes, "node", "nodes")
-            )
-        }
-    }
-}
-
 /// The epoch in force and the policy, as fields.
 pub(crate) fn epoch_fields(status: &ControllerStatus) -> Fields {
     let (now, epoch) = (&status.generated_utc, &status.epoch);
@@ -144,7 +94,7 @@ fn controller(status: &ControllerStatus) -> String {
     };
     format!(
         "{}\ncontroller of {}, meshd {}, {}\n{}\n{segments}{}{}",
-        verdict(&well(status), &wrong(status)),
+        verdict::of_mesh(status),
         crate::table::clean(&status.mesh),
         crate::table::clean(&status.version),
         crate::table::clean(&status.generated_utc),
@@ -163,7 +113,7 @@ fn daemon(status: &NodeDaemonStatus) -> String {
         }
         Control::Silent | Control::Disconnected => "as far as this node can tell",
     };
-    let verdict = verdict(own, &status.attention);
+    let verdict = verdict::told(own, &status.attention);
     let mut parts = vec![format!("{verdict}\n{}", daemon_fields(status).render())];
     if status.segments.is_empty() {
         parts.push(peers(&status.peers, now));

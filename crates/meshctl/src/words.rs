@@ -5,6 +5,7 @@ use crate::table::{Fields, clean, or_dash};
 use crate::{terminal, units};
 use wire::NodeName;
 use wire::admin::{Control, ControllerStatus, EpochChange, Membership, NodeState, PolicyStatus};
+use wire::visible::few;
 
 /// `ALLOWED` or `DENIED`.
 pub(crate) fn membership(membership: Membership) -> &'static str {
@@ -77,7 +78,7 @@ pub(crate) fn confirm_many<'n>(
     going: impl Iterator<Item = &'n NodeName>,
     status: &ControllerStatus,
 ) -> Result<(), Failure> {
-    let names: Vec<&str> = going.map(NodeName::as_str).collect();
+    let names: Vec<&NodeName> = going.collect();
     let members = status.nodes.values();
     let members = members
         .filter(|it| it.membership == Membership::Allowed)
@@ -85,15 +86,10 @@ pub(crate) fn confirm_many<'n>(
     if names.len() < 2 || names.len() * 4 < members {
         return Ok(());
     }
-    let (shown, more) = names.split_at(names.len().min(NAMED));
-    let more = match more.len() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let count = names.len();
+    let shown = few(&names, NAMED).unwrap_or_default();
     let question = format!(
-        "{count} of {members} members would lose their tunnels: {}{more}. Go on?",
-        shown.join(", ")
+        "{} of {members} members would lose their tunnels: {shown}. Go on?",
+        names.len()
     );
     if terminal::confirms(&question) {
         Ok(())

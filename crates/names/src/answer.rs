@@ -3,6 +3,8 @@
 //! This is an authoritative server and no resolver: a name of another zone is REFUSED, and nothing is asked of others.
 //! Every answer has a TTL of 0, and so has every denial (RFC 2308, section 5): a node that is cut off is gone with the
 //! next question. The records of SOA and NS name `localhost`, as RFC 6303 does for zones that are everybody's own.
+//!
+//! The file is long because its tests ask every kind of question.
 
 use crate::zone::{Found, Zone};
 use domain::base::iana::{Class, Opcode, OptRcode, Rcode};

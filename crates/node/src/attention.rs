@@ -3,9 +3,10 @@
 
 use wire::admin::{
     Control, FirewallState, FirewallStatus, InterfaceStatus, Membership, NodeDaemonStatus,
-    PeerStatus,
+    PeerStatus, SKEWED_MS,
 };
 use wire::message::NodeFault;
+use wire::visible::few;
 use wire::{NodeName, SegmentName};
 
 /// One segment of the status.
@@ -138,26 +139,14 @@ fn unanswered(segment: &OfSegment<'_>, place: &str) -> Option<String> {
     };
     let members = segment.peers.iter();
     let members = members.filter(|(_, it)| it.membership == Membership::Allowed);
-    let dead: Vec<&str> = members
-        .filter(|(_, it)| is_dead(it) && it.faults.is_empty())
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let (shown, more) = dead.split_at(dead.len().min(MAX_NAMED));
-    let more = match more.len() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    (!dead.is_empty()).then(|| {
-        format!(
-            "members{place} that do not answer: {}{more}; see that they run, and that UDP passes between their endpoints \
-             and this machine",
-            shown.join(", ")
-        )
-    })
+    let dead = members.filter(|(_, it)| is_dead(it) && it.faults.is_empty());
+    let shown = few(dead.map(|(name, _)| name), MAX_NAMED)?;
+    Some(format!(
+        "members{place} that do not answer: {shown}; see that they run, and that UDP passes between their endpoints \
+         and this machine"
+    ))
 }
 
-/// A third of what makes evidence refused, in milliseconds.
-const SKEWED_MS: u64 = 10_000;
 /// Members that a sentence names.
 const MAX_NAMED: usize = 5;
 

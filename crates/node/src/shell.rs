@@ -1,6 +1,8 @@
 //! The shell around the [`Agent`]: one loop that awaits an [`Action`], hands it to the machine, and
 //! carries the effects out. Everything else that awaits is in the tasks around it: control channel,
 //! emitter, probe, admin socket, data threads. Decides nothing.
+//!
+//! The file is long because every effect of the machine is carried out here.
 
 use crate::admin::{Answer, Request};
 use crate::announcement::Announcement;

@@ -10,12 +10,10 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::time::sleep;
 use wire::admin::PageStatus;
 
 /// The settings of the page.
@@ -72,7 +70,7 @@ impl Listener {
             config,
         };
         let address = listener.config.address;
-        match bind(address) {
+        match http::bind(address) {
             Ok((socket, address)) => {
                 listener.socket = Some(socket);
                 listener.standing.is_bound(address);
@@ -103,13 +101,11 @@ impl Listener {
     pub async fn serve<S: Source>(self, board: Arc<Board>, source: S) -> Infallible {
         let socket = match self.socket {
             Some(socket) => socket,
-            None => loop {
-                sleep(BIND_PAUSE).await;
-                if let Ok((socket, address)) = bind(self.config.address) {
-                    self.standing.is_bound(address);
-                    break socket;
-                }
-            },
+            None => {
+                let (socket, address) = http::wait_for(self.config.address).await;
+                self.standing.is_bound(address);
+                socket
+            }
         };
         let address = self.standing.status().address;
         if address.ip().to_canonical().is_loopback() {
@@ -138,19 +134,9 @@ impl Listener {
     }
 }
 
-/// Not tokio's own, which awaits: everything else that is bound at the start is not.
-fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let socket = std::net::TcpListener::bind(address)?;
-    socket.set_nonblocking(true)?;
-    let address = socket.local_addr()?;
-    Ok((TcpListener::from_std(socket)?, address))
-}
-
 /// Until a request has come in whole; longer than the pause between two of a browser.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// For an answer to be made; longer than a role takes to say that it is held up.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// For a connection. One whose reader takes nothing any more ends with it, and a browser makes another.
 const CONNECTION_TIME: Duration = Duration::from_secs(300);
-/// Between two attempts to have the address.
-const BIND_PAUSE: Duration = Duration::from_secs(1);

@@ -55,6 +55,10 @@ pub use log::{LogConsistency, LogEntries, LogEntry, LogProof, LogSeen, LogStatus
 pub use routes::{NodeRoutes, OwnRoute, PeerRoute, RouteRequest, RouteStatus};
 pub use rules::{AllowInForce, RulesInForce, TrafficChange};
 
+/// Milliseconds by which a clock may differ from the controller's before somebody is told: a third of what makes evidence
+/// refused.
+pub const SKEWED_MS: u64 = 10_000;
+
 /// Version of these forms; a new field does not change it, a changed meaning does.
 pub const SCHEMA: u32 = 1;
 

@@ -3,7 +3,7 @@
 //! like another. Both become escapes; letters of any script, and what combines with them, stay.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 /// One line: everything hidden becomes `\u{…}`, line feeds too.
 #[must_use]
@@ -38,6 +38,18 @@ pub fn json(document: &str) -> Cow<'_, str> {
             }
         },
     )
+}
+
+/// The first `most` of many, and how many more there are: `a, b and 3 more`. `None` if there are none.
+#[must_use]
+pub fn few(all: impl IntoIterator<Item = impl Display>, most: usize) -> Option<String> {
+    let mut all = all.into_iter();
+    let shown: Vec<String> = all.by_ref().take(most).map(|it| it.to_string()).collect();
+    let more = match all.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!shown.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
 }
 
 /// Whether a reader does not see a character, or a terminal does more with it than show it.

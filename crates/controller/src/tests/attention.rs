@@ -154,15 +154,8 @@ fn other_versions_and_clocks_that_are_off_are_told_of_those_who_are_connected() 
     let id = world.connect(&a.secret);
     let hello = Hello {
         software: "0.0.9".into(),
-        listen_port: 51820,
-        advertised: Vec::new(),
-        addresses: Vec::new(),
-        newest: Vec::new(),
-        holds: Vec::new(),
-        told: Vec::new(),
-        log: None,
         unix_ms: world.now.unix_ms() + 12_000,
-        instance: wire::fixtures::instance(1, 1),
+        ..world.greeting()
     };
     world.say(id, ToController::Hello(hello));
     let versions = world.attention("another version");

@@ -3,7 +3,7 @@
 use super::Finding;
 use crate::units;
 use wire::NodeName;
-use wire::admin::{Control, ControllerStatus, Membership, NodeState, NodeStatus};
+use wire::admin::{Control, ControllerStatus, Membership, NodeState, NodeStatus, SKEWED_MS};
 
 /// Everything.
 pub(super) fn look(status: &ControllerStatus) -> Vec<Finding> {
@@ -181,7 +181,7 @@ fn clock(name: &NodeName, node: &NodeStatus) -> Option<Finding> {
 }
 
 fn version(name: &NodeName, node: &NodeStatus, ours: &str) -> Option<Finding> {
-    let theirs = node.software.as_deref().filter(|it| !it.ends_with(ours))?;
+    let theirs = node.software.as_deref().filter(|it| *it != ours)?;
     let seen = format!("{name} has {theirs}, the controller {ours}");
     Some(Finding::warning(
         "versions",
@@ -246,8 +246,6 @@ fn few(area: &'static str, mut all: Vec<Finding>) -> Vec<Finding> {
     all
 }
 
-/// A third of what makes evidence refused, in milliseconds.
-const SKEWED_MS: u64 = 10_000;
 /// An epoch that should have ended so many seconds ago.
 const OVERDUE: f64 = 5.0;
 /// Nodes that are shown one by one.

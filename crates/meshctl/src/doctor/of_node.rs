@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use wire::NodeName;
 use wire::admin::{
     Control, FirewallState, InterfaceState, InterfaceStatus, Membership, NodeDaemonStatus,
-    PeerStatus, PingStatus,
+    PeerStatus, PingStatus, SKEWED_MS,
 };
 
 /// Everything.
@@ -387,8 +387,7 @@ fn benchmark(status: &NodeDaemonStatus) -> Finding {
 
 /// The suite of the mock emitter.
 const MOCK_SUITE: &str = "mock-safety";
-/// A third of what makes evidence refused, and that, in milliseconds.
-const SKEWED_MS: u64 = 10_000;
+/// A clock by which evidence is refused, in milliseconds.
 const REFUSED_MS: u64 = 30_000;
 /// A lease that ends soon, in seconds.
 const SHORT_LEASE: f64 = 15.0;

@@ -220,15 +220,8 @@ fn named(name: &str, reason: Option<&str>) -> String {
 
 /// `; out: a (no benchmark), b`, or nothing.
 fn list(label: &str, items: Vec<String>) -> String {
-    if items.is_empty() {
-        return String::new();
-    }
-    let (shown, more) = items.split_at(items.len().min(MAX_LISTED));
-    let more = match more.len() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    format!("; {label}: {}{more}", shown.join(", "))
+    let shown = wire::visible::few(items, MAX_LISTED);
+    shown.map_or_else(String::new, |shown| format!("; {label}: {shown}"))
 }
 
 /// A key by its first digits.

@@ -1,29 +1,29 @@
 //! How `top` looks. Every state is a word; colour only repeats it.
 
-use super::state::State;
+use super::state::{State, peers};
 use crate::table::{clean, or_dash};
-use crate::{status, units, words};
+use crate::{status, units, verdict, words};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Cell, Clear, Gauge, Paragraph, Row, Table, Wrap};
+use wire::SegmentName;
 use wire::admin::{
-    ControllerStatus, EpochStatus, Membership, NodeDaemonStatus, NodeState, NodeStatus, PeerStatus,
+    ControllerStatus, EpochStatus, Membership, NodeDaemonStatus, NodeState, NodeStatus,
     PolicyStatus, Status,
 };
-use wire::{NodeName, SegmentName};
 
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State) {
     let (title, verdict) = match &state.status {
         Status::Controller(it) => (
             format!("controller of {}, meshd {}", it.mesh, it.version),
-            status::verdict(&status::well(it), &status::wrong(it)),
+            verdict::of_mesh(it),
         ),
         Status::Node(it) => (
             format!("{}, meshd {}", or_dash(it.name.as_ref()), it.version),
-            status::verdict("by what this node observes", &it.attention),
+            verdict::told("by what this node observes", &it.attention),
         ),
     };
     let epochs = epochs(&state.status);
@@ -176,23 +176,6 @@ fn pairs(node: &NodeStatus) -> String {
         0 => "-".to_owned(),
         asked => format!("{} of {asked}", answered.count()),
     }
-}
-
-/// The peers of a node in all of its segments, by segment and name.
-pub(super) fn peers(
-    status: &NodeDaemonStatus,
-) -> Vec<(Option<&SegmentName>, &NodeName, &PeerStatus)> {
-    if status.segments.is_empty() {
-        return status
-            .peers
-            .iter()
-            .map(|(name, it)| (None, name, it))
-            .collect();
-    }
-    let each = status.segments.iter();
-    let each = each.flat_map(|(segment, it)| it.peers.iter().map(move |peer| (segment, peer)));
-    each.map(|(segment, (name, it))| (Some(segment), name, it))
-        .collect()
 }
 
 fn peers_table(status: &NodeDaemonStatus) -> Table<'static> {

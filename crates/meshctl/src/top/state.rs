@@ -2,8 +2,8 @@
 
 use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::widgets::TableState;
-use wire::NodeName;
-use wire::admin::Status;
+use wire::admin::{NodeDaemonStatus, PeerStatus, Status};
+use wire::{NodeName, SegmentName};
 
 /// All that is on the screen.
 pub(super) struct State {
@@ -41,10 +41,7 @@ impl State {
     pub(super) fn names(&self) -> Vec<&NodeName> {
         match &self.status {
             Status::Controller(status) => status.nodes.keys().collect(),
-            Status::Node(status) => super::draw::peers(status)
-                .into_iter()
-                .map(|(_, name, _)| name)
-                .collect(),
+            Status::Node(status) => peers(status).into_iter().map(|(_, name, _)| name).collect(),
         }
     }
 
@@ -130,6 +127,23 @@ impl State {
         };
         self.rows.select(Some(next.min(last)));
     }
+}
+
+/// The peers of a node in all of its segments, by segment and name.
+pub(super) fn peers(
+    status: &NodeDaemonStatus,
+) -> Vec<(Option<&SegmentName>, &NodeName, &PeerStatus)> {
+    if status.segments.is_empty() {
+        return status
+            .peers
+            .iter()
+            .map(|(name, it)| (None, name, it))
+            .collect();
+    }
+    let each = status.segments.iter();
+    let each = each.flat_map(|(segment, it)| it.peers.iter().map(move |peer| (segment, peer)));
+    each.map(|(segment, (name, it))| (Some(segment), name, it))
+        .collect()
 }
 
 /// Rows that a page key goes.

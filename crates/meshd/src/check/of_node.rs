@@ -8,7 +8,7 @@ use controller::clock::Now;
 use machine::rights::{self, Right};
 use machine::{names, programs};
 use node::{Config, Emitter, FirewallMode, Mtu, Node, OpenError, Standing, TunError};
-use std::fs::OpenOptions;
+use std::fs::{Metadata, OpenOptions};
 use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::path::Path;
@@ -262,42 +262,39 @@ fn benchmark(config: &Config, settings: &Settings, found: &mut Findings) {
                 found.error("benchmark_command", format!("`{program}` {why}"));
             }
         }
-        Emitter::File { path, .. } => match path.metadata() {
-            Ok(meta) if !meta.is_file() => {
-                let why = format!(
-                    "{} is no regular file, and would not be read: name a file",
-                    path.display()
-                );
-                found.error("benchmark_file", why);
-            }
-            Ok(_) => {}
-            Err(error) => {
-                let why = format!(
-                    "{}: {error}; this node sends no evidence before it is there",
-                    path.display()
-                );
-                found.warning("benchmark_file", why);
-            }
-        },
-        Emitter::Directory { path, .. } => match path.metadata() {
-            Ok(meta) if !meta.is_dir() => {
-                let why = format!(
-                    "{} is no folder: name the folder, or use the file emitter",
-                    path.display()
-                );
-                found.error("benchmark_directory", why);
-            }
-            Ok(_) => {}
-            Err(error) => {
-                let why = format!(
-                    "{}: {error}; this node sends no evidence before it is there",
-                    path.display()
-                );
-                found.warning("benchmark_directory", why);
-            }
-        },
+        Emitter::File { path, .. } => {
+            let way_out = "is no regular file, and would not be read: name a file";
+            read_from("benchmark_file", path, (Metadata::is_file, way_out), found);
+        }
+        Emitter::Directory { path, .. } => {
+            let way_out = "is no folder: name the folder, or use the file emitter";
+            read_from(
+                "benchmark_directory",
+                path,
+                (Metadata::is_dir, way_out),
+                found,
+            );
+        }
     }
     idle(&config.emitter, settings, found);
+}
+
+/// A path that results are read from: whether it is of the kind that it should be, and the words for it if not.
+fn read_from(
+    setting: &str,
+    path: &Path,
+    (is_right, way_out): (fn(&Metadata) -> bool, &str),
+    found: &mut Findings,
+) {
+    let shown = path.display();
+    match path.metadata() {
+        Ok(meta) if is_right(&meta) => {}
+        Ok(_) => found.error(setting, format!("{shown} {way_out}")),
+        Err(error) => {
+            let why = format!("{shown}: {error}; this node sends no evidence before it is there");
+            found.warning(setting, why);
+        }
+    }
 }
 
 /// Settings of an emitter that is not the one in use.
