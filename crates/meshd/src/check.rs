@@ -3,9 +3,9 @@
 //!
 //! | File | Holds |
 //! |---|---|
-//! | [`given`] | the settings themselves: each fault, not only the first |
-//! | [`places`] | state directory, admin socket, files and ports |
-//! | [`of_controller`], [`of_node`] | the roles |
+//! | `given` | the settings themselves: each fault, not only the first |
+//! | `places` | state directory, admin socket, files and ports |
+//! | `of_controller`, `of_node` | the roles |
 //!
 //! An error is what a start would end with, or what could never work. A warning is what a start would bear.
 

@@ -156,7 +156,7 @@ pub fn node(state: &StateDir) -> Result<(NodeSecret, WgSecret), FoundingError> {
 /// The keys of the controller whose state this is; `None`: a mesh is still to be founded here. Changes nothing.
 ///
 /// # Errors
-/// All faults for which [`controller`] would refuse the state.
+/// All faults for which [`controller()`] would refuse the state.
 pub fn look_at_controller(
     path: &Path,
     adopts: bool,
@@ -191,7 +191,7 @@ pub fn look_at_controller(
 /// The keys of the node whose state this is; `None`: the first start makes them. Changes nothing.
 ///
 /// # Errors
-/// The fault for which [`node`] would refuse the state.
+/// The fault for which [`node()`] would refuse the state.
 pub fn look_at_node(path: &Path) -> Result<Option<(NodeSecret, WgSecret)>, FoundingError> {
     let state = StateDir::look(path);
     let identity = state.existing_key((IDENTITY, RESTORE_NODE), NodeSecret::from_base64)?;
