@@ -1,7 +1,9 @@
 //! Properties that must hold for any bytes, one function per fuzz target.
 //!
 //! The functions panic when a property breaks; `fuzz_targets/` hands them libFuzzer's inputs. They
-//! live in a library so that the committed seeds run through them in a plain `cargo test` too.
+//! live in a library so that the committed seeds run through them in a plain `cargo test` too. The programs around
+//! them need libFuzzer, a feature of this crate: the sanitizers never reach the product's build, which has a folder of
+//! its own under `target/`.
 //! Refuses anything that differs from run to run: keys are constants, there is no clock.
 //!
 //! | Module | Bytes from |
