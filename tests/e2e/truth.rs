@@ -1,14 +1,22 @@
 //! Things that have ended are shown with a date, or not at all.
 
 use tests::harness::{CONTROLLER, Mesh};
-use wire::admin::{Control, ControllerStatus, NodeStatus, PskState};
+use wire::admin::{Control, ControllerStatus, NodeStatus, Observation, PskState};
 
 #[test]
 fn what_is_shown_of_a_node_that_died_and_of_a_controller_out_of_reach_is_dated_or_gone() {
     let mut mesh = crate::quiet_mesh();
     mesh.wait_until("all have reported", |mesh| {
         let nodes = mesh.status().nodes;
-        let reported = |node: &NodeStatus| node.observes.len() == 2 && node.observed_utc.is_some();
+        // A handshake, and an echo that came back by it.
+        let is_measured = |pair: &Observation| {
+            let tunnel = pair.tunnel.as_ref();
+            tunnel.is_some_and(|it| it.handshake_seconds.is_some() && it.lost < it.echoes)
+        };
+        let reported = |node: &NodeStatus| {
+            let pairs = node.observes.values().filter(|pair| is_measured(pair));
+            pairs.count() == 2 && node.observed_utc.is_some()
+        };
         nodes
             .values()
             .all(|node| reported(node) && node.psk == PskState::Valid)

@@ -26,6 +26,7 @@ pub(crate) enum Flood {
     Endpoints,
     SmallReports,
     LargeReports,
+    Tunnels,
     Acks,
     Evidence,
     /// Nothing but connections, each with a Hello.
@@ -33,10 +34,11 @@ pub(crate) enum Flood {
 }
 
 impl Flood {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Endpoints,
         Self::SmallReports,
         Self::LargeReports,
+        Self::Tunnels,
         Self::Acks,
         Self::Evidence,
         Self::Connections,
@@ -228,6 +230,10 @@ impl Flood {
                 addresses: Vec::new(),
             }),
             Self::SmallReports => reports(1),
+            Self::Tunnels => raw(&ToController::Tunnels {
+                segment: keys::SegmentId::FIRST,
+                peers: Vec::new(),
+            }),
             // Larger than this mesh can make one, and not so large that it is no frame.
             Self::LargeReports => reports(10_000),
             Self::Acks => raw(&ToController::Ack {

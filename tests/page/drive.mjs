@@ -91,6 +91,7 @@ const stories = {
     await page.keyboard.press("Enter");
     await page.waitForSelector("#detail[open] dl");
     is((await page.textContent("#detail-body")).includes("a member"), "the explanation says that it is a member");
+    is(/handshake \d+ s ago, \d+ of \d+ echoes lost/.test(await page.textContent("#detail-body")), "the explanation says how good its tunnels are");
     is(await page.evaluate(() => document.getElementById("detail").contains(document.activeElement)), "the focus is in the explanation");
     is((await page.locator("#detail .uplot canvas").count()) > 0, "the explanation has a chart");
     await accessible("an explanation");

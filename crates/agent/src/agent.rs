@@ -261,8 +261,9 @@ impl Agent {
             self.effects.push_back(Effect::LookAtUnderlay);
         }
         if !round.is_search {
-            let report = segment.handle_round(round, peers, &self.places, now);
-            self.say(report);
+            for message in segment.handle_round(round, peers, &self.places, now) {
+                self.say(message);
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 use tunnel::PeerSnapshot;
-use wire::message::PeerReport;
+use wire::message::{MAX_ECHOES, PeerReport, TunnelReport};
 use wire::{NodeName, Way};
 
 /// A node to probe.
@@ -92,8 +92,29 @@ pub struct PingResult {
     boot: Duration,
     /// Whether there was a tunnel by what was in force then.
     tunnel: bool,
+    /// What became of the last echoes by that tunnel.
+    history: History,
     /// The epoch in which the result was last logged, and whether both families answered.
     logged: (Option<Epoch>, bool, bool),
+}
+
+/// What became of the last echoes by a tunnel: a bit for each, set for those that were not answered, the newest lowest.
+#[derive(Debug, Clone, Copy, Default)]
+struct History {
+    lost: u64,
+    echoes: u8,
+}
+
+impl History {
+    fn push(&mut self, ping: &Ping) {
+        self.lost = self.lost << 1 | u64::from(ping.is_err());
+        self.echoes = MAX_ECHOES.min(self.echoes + 1);
+    }
+
+    fn lost(self) -> u8 {
+        // At most the 64 bits of it.
+        self.lost.count_ones() as u8
+    }
 }
 
 /// The last echoes, by node. A round may look at some nodes alone: what is known of the others stays for a while.
@@ -119,7 +140,7 @@ impl Pings {
         Some(result)
     }
 
-    /// Takes a round; the report of it.
+    /// Takes a round; the report of it, and of the tunnels that it went through.
     pub(crate) fn handle_round(
         &mut self,
         results: Vec<Echoes>,
@@ -128,10 +149,11 @@ impl Pings {
         peers: &[PeerSnapshot],
         (ways, places): (&Ways, &Whereabouts),
         now: Now,
-    ) -> Vec<PeerReport> {
+    ) -> (Vec<PeerReport>, Vec<TunnelReport>) {
         let epoch = view.update.map(|update| update.epoch);
-        let sessions: HashMap<_, _> = peers.iter().map(|it| (it.key, it.session_epoch)).collect();
+        let sessions: HashMap<_, _> = peers.iter().map(|it| (it.key, it)).collect();
         let mut reports = Vec::with_capacity(results.len());
+        let mut tunnels = Vec::new();
         self.forget(view, now.boot);
         for Echoes { target, v4, v6, .. } in results {
             let [way_v4, way_v6] = ways.of(&target.node);
@@ -145,26 +167,42 @@ impl Pings {
                 log(&target.name, target.v4.into(), &v4, of);
                 log(&target.name, target.v6.into(), &v6, of);
             }
+            let session = session(view, &target.node, &sessions);
             reports.push(PeerReport {
                 node: target.node,
-                session_epoch: session_epoch(view, &target.node, &sessions),
+                session_epoch: session.and_then(|it| it.session_epoch),
                 rtt_v4_us: micros(&v4),
                 rtt_v6_us: micros(&v6),
                 way_v4,
                 way_v6,
             });
             let (v4, v6) = heard;
+            let tunnel = has_tunnel(view, own, &target.node);
+            let before = self.0.get(&target.node).filter(|it| it.tunnel == tunnel);
+            let mut history = before.map(|it| it.history).unwrap_or_default();
+            history.push(&v4);
+            history.push(&v6);
+            if tunnel {
+                let age = session.and_then(|it| it.session_age);
+                tunnels.push(TunnelReport {
+                    node: target.node,
+                    handshake_age: age.map(|it| it.as_secs().try_into().unwrap_or(u32::MAX)),
+                    echoes: history.echoes,
+                    lost: history.lost(),
+                });
+            }
             let result = PingResult {
                 v4,
                 v6,
                 at: now.wall,
                 boot: now.boot,
-                tunnel: has_tunnel(view, own, &target.node),
+                tunnel,
+                history,
                 logged,
             };
             self.0.insert(target.node, result);
         }
-        reports
+        (reports, tunnels)
     }
 
     /// Forgets what is long ago, and nodes that the epoch in force does not name.
@@ -297,13 +335,13 @@ fn log(name: &NodeName, address: IpAddr, ping: &Ping, cause: impl Fn(&Ping) -> S
     }
 }
 
-fn session_epoch(
+fn session<'p>(
     view: &View<'_>,
     node: &NodeId,
-    sessions: &HashMap<WgPublicKey, Option<Epoch>>,
-) -> Option<Epoch> {
+    sessions: &HashMap<WgPublicKey, &'p PeerSnapshot>,
+) -> Option<&'p PeerSnapshot> {
     let key = view.update?.member(node)?.wg;
-    sessions.get(&key).copied()?
+    sessions.get(&key).copied()
 }
 
 /// An echo says nothing any more of a pair after this.
@@ -320,6 +358,26 @@ pub(crate) const NO_HUB: &str = "no tunnel: neither is a hub";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lost_echoes_are_counted_among_the_last_ones() {
+        let silent: Ping = Err(PingFailure::Unanswered(Duration::from_secs(1)));
+        let answered: Ping = Ok(Duration::from_millis(1));
+        let mut history = History::default();
+        history.push(&silent);
+        history.push(&answered);
+        assert_eq!((history.echoes, history.lost()), (2, 1));
+        for _ in 0..u16::from(MAX_ECHOES) * 5 {
+            history.push(&silent);
+        }
+        assert_eq!((history.echoes, history.lost()), (MAX_ECHOES, MAX_ECHOES));
+        for _ in 1..MAX_ECHOES {
+            history.push(&answered);
+        }
+        assert_eq!((history.echoes, history.lost()), (MAX_ECHOES, 1));
+        history.push(&answered);
+        assert_eq!((history.echoes, history.lost()), (MAX_ECHOES, 0));
+    }
 
     #[test]
     fn a_pair_is_well_only_if_its_traffic_takes_the_tunnel() {

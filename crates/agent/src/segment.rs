@@ -87,27 +87,33 @@ impl Segment {
         changed
     }
 
-    /// Takes a whole round of probes; the report of it. `peers` is what the tunnel shows of them.
+    /// Takes a whole round of probes; what to say of it. `peers` is what the tunnel shows of them.
     pub(crate) fn handle_round(
         &mut self,
         round: Round,
         peers: &[PeerSnapshot],
         places: &Whereabouts,
         now: Now,
-    ) -> ToController {
+    ) -> [ToController; 2] {
         self.handle_ways(round.ways);
         self.sample.handle_round(peers, now.boot);
         let (own, view) = (self.place.node, self.member.view());
         let (results, known) = (round.results, (&self.ways, places));
-        let peers = self
+        let (peers, tunnels) = self
             .pings
             .handle_round(results, &own, &view, peers, known, now);
         self.gaps.tell(places, &view, &own);
-        ToController::Report {
-            segment: self.place.segment,
+        let segment = self.place.segment;
+        let tunnels = ToController::Tunnels {
+            segment,
+            peers: tunnels,
+        };
+        let report = ToController::Report {
+            segment,
             peers,
             interface: self.interface.clone(),
-        }
+        };
+        [tunnels, report]
     }
 
     /// Takes where the kernel sends what is meant for the peers.

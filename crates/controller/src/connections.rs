@@ -130,6 +130,8 @@ pub(crate) struct Live {
     pub(crate) heard: Option<Duration>,
     /// Its last report of each segment, on the connection that it has.
     pub(crate) reports: BTreeMap<SegmentId, Report>,
+    /// How good its tunnels are, by node, as the next report of each segment will have it.
+    pub(crate) tunnels: BTreeMap<SegmentId, BTreeMap<NodeId, Quality>>,
     /// All that is wrong with it besides its interfaces, by its word on the connection that it has.
     pub(crate) condition: Vec<NodeFault>,
     /// Requests for other segments.
@@ -173,8 +175,21 @@ pub(crate) struct Observed {
     pub(crate) rtt_v6_us: Option<u32>,
     /// Where its system sends packets to the other's addresses, IPv4 and IPv6.
     pub(crate) ways: [Way; 2],
+    /// How good their tunnel is; `None`: the node does not say, or there is none.
+    pub(crate) tunnel: Option<Quality>,
     /// When it said so, on the boot-time clock.
     pub(crate) at: Duration,
+}
+
+/// How good a tunnel is, by the word of one end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Quality {
+    /// When the handshake of its session was, on the boot-time clock here; `None`: there is no session.
+    pub(crate) handshake: Option<Duration>,
+    /// The last echoes, of both families.
+    pub(crate) echoes: u8,
+    /// Those of them that were not answered.
+    pub(crate) lost: u8,
 }
 
 impl Observed {
@@ -511,6 +526,7 @@ impl Connections {
         live.heard = None;
         // Of another time: the next report says how it is now.
         live.reports.clear();
+        live.tunnels.clear();
         live.condition.clear();
         Some(remote)
     }
@@ -628,6 +644,7 @@ impl Live {
             software: None,
             heard: None,
             reports: BTreeMap::new(),
+            tunnels: BTreeMap::new(),
             condition: Vec::new(),
             joins: Bucket::per_ten_seconds(JOINS_IN_TEN_SECONDS, JOIN_BURST),
             evidence: Bucket::new(EVIDENCE_PER_SECOND, EVIDENCE_BURST),

@@ -6,7 +6,7 @@
 use crate::announced::Announced;
 use crate::by::By;
 use crate::clock::Now;
-use crate::connections::{Connections, MIB_A_DAY, MOST_OBSERVED, Observed, Report};
+use crate::connections::{Connections, MIB_A_DAY, MOST_OBSERVED, Observed, Quality, Report};
 use crate::counts::{Counts, EvidenceResult};
 use crate::effect::{ConnectionId, Output};
 use crate::event::{Accepted, Event};
@@ -30,7 +30,7 @@ use wire::evidence::{Attested, EvidenceError, payload_digest, peek};
 use wire::log::LogEnd;
 use wire::message::{
     Again, Hello, InterfaceReport, MAX_FAULTS, MAX_HELD, MAX_NODE_FAULT_LEN, NodeFault, PeerReport,
-    Phase, Refusal, RefusedEvidence, ToController, ToNode,
+    Phase, Refusal, RefusedEvidence, ToController, ToNode, TunnelReport,
 };
 use wire::segment::{MAX_SEGMENTS, Unplaced};
 use wire::{Digest, Mark, NodeName, Prefix, Signed, Verified, Way};
@@ -166,6 +166,7 @@ impl Ingest<'_> {
             }
             ToController::Join { ask } => self.join(id, name, &ask, now),
             ToController::Condition { faults } => self.condition(id, name, faults),
+            ToController::Tunnels { segment, peers } => self.tunnels(name, segment, &peers, now),
             ToController::Endpoints {
                 listen_port,
                 advertised,
@@ -451,6 +452,27 @@ impl Ingest<'_> {
         }
     }
 
+    /// Keeps what a node says of its tunnels until its report comes.
+    fn tunnels(&mut self, name: &NodeName, segment: SegmentId, peers: &[TunnelReport], now: Now) {
+        if self.own(name, segment).is_none() {
+            return;
+        }
+        let fleet = self.journal.fleet();
+        let is_node = |it: &&TunnelReport| fleet.name_of(&it.node).is_some();
+        let quality = |it: &TunnelReport| {
+            let age = it.handshake_age.map(|age| Duration::from_secs(age.into()));
+            let quality = Quality {
+                handshake: age.map(|age| now.boot.saturating_sub(age)),
+                echoes: it.echoes,
+                lost: it.lost.min(it.echoes),
+            };
+            (it.node, quality)
+        };
+        let tunnels = peers.iter().filter(is_node).map(quality).collect();
+        let live = self.connections.live_mut(name);
+        live.tunnels.insert(segment, tunnels);
+    }
+
     fn observe(
         &mut self,
         name: &NodeName,
@@ -461,6 +483,8 @@ impl Ingest<'_> {
         if self.own(name, segment).is_none() {
             return;
         }
+        let tunnels = self.connections.live_mut(name).tunnels.remove(&segment);
+        let tunnels = tunnels.unwrap_or_default();
         let fleet = self.journal.fleet();
         let live = self.connections.live(name);
         let last = live.and_then(|live| live.reports.get(&segment));
@@ -474,6 +498,7 @@ impl Ingest<'_> {
                     rtt_v4_us: report.rtt_v4_us,
                     rtt_v6_us: report.rtt_v6_us,
                     ways: [report.way_v4.checked(), report.way_v6.checked()],
+                    tunnel: tunnels.get(&report.node).copied(),
                     at: now.boot,
                 };
                 // Of a node that is in no segment with this one, it can know nothing.
@@ -854,6 +879,7 @@ mod tests {
             rtt_v4_us: None,
             rtt_v6_us: None,
             ways: Default::default(),
+            tunnel: None,
             at: Duration::from_secs(at),
         };
         let name = |number: usize| format!("node-{number:03}").parse().unwrap();

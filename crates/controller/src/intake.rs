@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use wire::frame::Header;
-use wire::message::report_limit;
+use wire::message::{report_limit, tunnels_limit};
 
 mod allowances;
 mod places;
@@ -194,8 +194,12 @@ impl Pass {
         };
         // A controller whose log is an old copy knows fewer nodes than those who report on them.
         let nodes = state.enrolled().max(FEWEST_REPORTED);
-        let is_too_large = kind == Kind::Report && header.len > report_limit(nodes);
-        if is_too_large || !state.take(self.peer, kind, now) {
+        let limit = match kind {
+            Kind::Report => report_limit(nodes),
+            Kind::Tunnels => tunnels_limit(nodes),
+            _ => header.len,
+        };
+        if header.len > limit || !state.take(self.peer, kind, now) {
             state.bar(self.peer, now);
             return Err(Unread::TooMuch);
         }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use wire::admin::{
     BenchmarkStatus, Control, ControllerStatus, DuplicateStatus, EpochStatus, EvictionStatus,
     Membership, NextEpoch, NodeInSegment, NodeState, NodeStatus, Observation, OverrideStatus,
-    PolicyStatus, PskState, SCHEMA, SegmentStatus, WaitingStatus,
+    PolicyStatus, PskState, SCHEMA, SegmentStatus, TunnelQuality, WaitingStatus,
 };
 use wire::evidence::Signer;
 use wire::message::Phase;
@@ -334,6 +334,11 @@ impl<'e> View<'e> {
             session_epoch: observed.session_epoch.map(|epoch| epoch.0),
             rtt_v4_ms: millis(observed.rtt_v4_us),
             rtt_v6_ms: millis(observed.rtt_v6_us),
+            tunnel: observed.tunnel.map(|it| TunnelQuality {
+                handshake_seconds: it.handshake.map(|at| now.boot.saturating_sub(at).as_secs()),
+                echoes: it.echoes,
+                lost: it.lost,
+            }),
             faults: self.faults_of_pair(segment, live, (peer, observed)),
             at_utc: utc(wall(observed.at, now)),
         };

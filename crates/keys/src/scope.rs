@@ -9,7 +9,7 @@ use std::str::FromStr;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MeshId(pub [u8; 16]);
 
-/// A segment of a mesh: its own roster, secret and policy. One segment, [`Self::FIRST`], exists today.
+/// A segment of a mesh: its own roster, secret and policy. Every mesh has [`Self::FIRST`].
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]

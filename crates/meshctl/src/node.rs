@@ -491,15 +491,21 @@ fn observations(node: &NodeStatus, now: &str) -> String {
     let mut rows = Rows::new(&[
         "PEER",
         "SESSION EPOCH",
+        "HANDSHAKE",
+        "LOST",
         "PING v4",
         "PING v6",
         "SAID",
         "FAULTS",
     ]);
     for (peer, seen) in &node.observes {
+        let tunnel = seen.tunnel;
+        let handshake = tunnel.and_then(|it| it.handshake_seconds);
         rows.row([
             peer.to_string(),
             or_dash(seen.session_epoch),
+            or_dash(handshake.map(|seconds| units::span(seconds as f64))),
+            or_dash(tunnel.map(|it| format!("{} of {}", it.lost, it.echoes))),
             or_dash(seen.rtt_v4_ms.map(units::milliseconds)),
             or_dash(seen.rtt_v6_ms.map(units::milliseconds)),
             units::ago(now, &seen.at_utc),

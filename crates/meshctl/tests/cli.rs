@@ -472,6 +472,7 @@ fn what_was_not_observed_lately_is_shown_with_its_age() {
     silent["observed_utc"] = json!("2031-01-01T00:00:50Z");
     silent["observes"] = json!({ "node-a": {
         "session_epoch": 12, "rtt_v4_ms": 0.3, "rtt_v6_ms": null,
+        "tunnel": {"handshake_seconds": 75, "echoes": 64, "lost": 3},
         "at_utc": "2031-01-01T00:00:30Z"
     }});
     let mesh = Daemon::with(200, &status);
@@ -485,6 +486,10 @@ fn what_was_not_observed_lately_is_shown_with_its_age() {
     let shown = stdout(&mesh.run(&["node", "show", "node-c"]));
     assert!(shown.contains("silent for 8 s; PSK none"), "{shown}");
     assert!(shown.contains("Reported 10 s ago:"), "{shown}");
+    assert!(
+        shown.contains("1 min 15 s") && shown.contains("3 of 64"),
+        "its handshake and its loss: {shown}"
+    );
     assert!(
         shown.contains("30 s ago"),
         "that pair was not in it: {shown}"

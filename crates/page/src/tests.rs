@@ -67,7 +67,7 @@ fn status() -> Arc<ControllerStatus> {
         json!({"threshold": 0.7, "max_benchmark_age": 120, "epoch_seconds": 60, "digest": ""});
     let said = |epoch: u64, rtt: Option<f64>, faults: &[&str]| {
         json!({"session_epoch": epoch, "rtt_v4_ms": rtt, "rtt_v6_ms": null, "faults": faults,
-               "at_utc": "2026-11-26T04:00:00Z"})
+               "tunnel": {"handshake_seconds": 31, "echoes": 64, "lost": 2}, "at_utc": "2026-11-26T04:00:00Z"})
     };
     let of_a = json!({"node-b": said(7, Some(1.5), &[]), "node-c": said(5, Some(2.5), &[]),
                       "node-d": said(7, Some(1.0), &[])});
@@ -279,6 +279,7 @@ async fn a_node_has_its_pairs_its_history_and_its_events() {
     let pairs = body(&say(at, "GET /v1/nodes/node-b/pairs", &[OWN]).await.1);
     assert_eq!(pairs["says"]["node-c"]["faults"], json!(["no way"]));
     assert_eq!(pairs["said"]["node-a"]["rtt_v4_ms"], 1.5);
+    assert_eq!(pairs["said"]["node-a"]["tunnel"]["lost"], 2);
     let request = "GET /v1/history?segment=default&node=node-b&node=node-c&points=9";
     let history = body(&say(at, request, &[OWN]).await.1);
     assert_eq!(history["thresholds"], json!([[0, 0.7]]));

@@ -474,11 +474,25 @@ pub struct Observation {
     pub rtt_v4_ms: Option<f64>,
     /// Round trip of the last IPv6 echo, in milliseconds.
     pub rtt_v6_ms: Option<f64>,
+    /// How good the tunnel is; `None`: there is none, or the node's version does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<TunnelQuality>,
     /// Why its packets to that peer do not take the tunnel; empty when they do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
     /// When the node said so: in a large mesh it does not speak of every peer each time.
     pub at_utc: String,
+}
+
+/// How good a tunnel is, by the word of one end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelQuality {
+    /// Seconds since the handshake of the session that packets are sent on, as of now; `None`: there was none.
+    pub handshake_seconds: Option<u64>,
+    /// The last echoes through the tunnel, of both families: at most [`MAX_ECHOES`](crate::message::MAX_ECHOES).
+    pub echoes: u8,
+    /// Those of them that were not answered.
+    pub lost: u8,
 }
 
 /// Why a node is where it is.

@@ -102,7 +102,31 @@ pub enum ToController {
         /// At most [`MAX_FAULTS`]; none when all is well again.
         faults: Vec<NodeFault>,
     },
+    /// How good the node's tunnels in a segment are (type 13, since version 2). Said just before a [`Self::Report`], and
+    /// counts with that one.
+    Tunnels {
+        /// The segment.
+        segment: SegmentId,
+        /// One entry for each peer of the report with which there is a tunnel.
+        peers: Vec<TunnelReport>,
+    },
 }
+
+/// How good a node's tunnel to one peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelReport {
+    /// The peer.
+    pub node: NodeId,
+    /// Seconds since the handshake of the session that packets are sent on; `None`: no live session.
+    pub handshake_age: Option<u32>,
+    /// The last echoes that were due to the peer by the tunnel, of both families; at most [`MAX_ECHOES`].
+    pub echoes: u8,
+    /// Those of them that were not answered.
+    pub lost: u8,
+}
+
+/// The most echoes of which a node counts the lost ones.
+pub const MAX_ECHOES: u8 = 64;
 
 /// Something that is wrong with a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -453,6 +477,8 @@ const HELLO: usize = 16 << 10;
 /// Room for a signed place in each of 16 segments.
 const PLACES: usize = 8 << 10;
 const EVIDENCE: usize = crate::evidence::MAX_ENVELOPE_LEN + 16;
+/// The most bytes that the entry of one peer takes in a word on tunnels.
+const TUNNEL_ENTRY: usize = 32 + 6 + 2;
 /// Room for [`MAX_ROSTER`] nodes in a roster, as many in the list of the excluded, or a list of endpoints.
 const FLEET: usize = 8 << 20;
 /// The most bytes that the entry of one peer takes in a report.
@@ -463,6 +489,11 @@ const REPORT_INTERFACE: usize = 2 + MAX_FAULTS * (2 + MAX_FAULT_LEN);
 /// The longest payload that a report of a mesh with `nodes` nodes needs, in bytes.
 pub const fn report_limit(nodes: usize) -> usize {
     16 + REPORT_INTERFACE + nodes * REPORT_ENTRY
+}
+
+/// The longest payload that a word on the tunnels in a mesh with `nodes` nodes needs, in bytes.
+pub const fn tunnels_limit(nodes: usize) -> usize {
+    16 + nodes * TUNNEL_ENTRY
 }
 
 impl Frame for ToController {
@@ -480,12 +511,13 @@ impl Frame for ToController {
             Self::Join { .. } => 10,
             Self::Advertise { .. } => 11,
             Self::Condition { .. } => 12,
+            Self::Tunnels { .. } => 13,
         }
     }
 
     fn since(frame_type: u8) -> u8 {
         match frame_type {
-            12 => 2,
+            12 | 13 => 2,
             _ => 1,
         }
     }
@@ -496,6 +528,7 @@ impl Frame for ToController {
             1 | 4 | 6..=12 => Some(SMALL),
             3 => Some(EVIDENCE),
             5 => Some(report_limit(MAX_ROSTER)),
+            13 => Some(tunnels_limit(MAX_ROSTER)),
             _ => None,
         }
     }

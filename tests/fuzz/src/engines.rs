@@ -21,7 +21,7 @@ use wire::admin::{RotateRequest, TokenRequest};
 use wire::evidence::Benchmark;
 use wire::fixtures;
 use wire::log::LogEnd;
-use wire::message::{Enrol, Hello, InterfaceReport, PeerReport, Phase, Refusal};
+use wire::message::{Enrol, Hello, InterfaceReport, PeerReport, Phase, Refusal, TunnelReport};
 use wire::{Digest, Mark, Signed, ToController, ToNode, Token, Way};
 
 /// `data` is a sequence of steps, each an operation, the node that it is about, and two bytes of detail.
@@ -180,6 +180,21 @@ impl World {
                     way_v4: Way::Nowhere,
                     way_v6: Way::Link("x".repeat(usize::from(b % 20))),
                 };
+                if a.is_multiple_of(3) {
+                    let tunnel = TunnelReport {
+                        node: about,
+                        handshake_age: b.is_multiple_of(2).then_some(u32::MAX >> (b % 32)),
+                        echoes: b,
+                        lost: a,
+                    };
+                    self.say(
+                        node,
+                        ToController::Tunnels {
+                            segment: keys::SegmentId(u32::from(a % 2)),
+                            peers: vec![tunnel; usize::from(b % 5)],
+                        },
+                    );
+                }
                 self.say(
                     node,
                     ToController::Report {

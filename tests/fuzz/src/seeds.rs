@@ -21,7 +21,7 @@ use wire::instance::{Duplicate, Seen};
 use wire::log::{LogEnd, LogNews, LogRestored};
 use wire::message::{
     Again, Enrol, Hello, InterfaceReport, NodeFault, NodeFaultKind, PeerReport, Phase, Refusal,
-    RefusedEvidence, Update,
+    RefusedEvidence, TunnelReport, Update,
 };
 use wire::signed::Digest;
 use wire::{
@@ -403,6 +403,15 @@ fn to_controller() -> Vec<ToController> {
                 unusable: false,
                 faults: vec!["is down".into()],
             },
+        },
+        ToController::Tunnels {
+            segment: keys::SegmentId::FIRST,
+            peers: vec![TunnelReport {
+                node: NodeId([2; 32]),
+                handshake_age: Some(17),
+                echoes: 64,
+                lost: 1,
+            }],
         },
         ToController::Endpoints {
             listen_port: 51820,

@@ -28,10 +28,12 @@ pub(super) enum Kind {
     Offer,
     /// It says what is wrong with it.
     Condition,
+    /// It says how good its tunnels are, with each report.
+    Tunnels,
 }
 
 impl Kind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Connection,
         Self::Evidence,
         Self::Ack,
@@ -42,6 +44,7 @@ impl Kind {
         Self::Join,
         Self::Offer,
         Self::Condition,
+        Self::Tunnels,
     ];
 
     /// How many of them in ten seconds for ever, and how many at once. Each is several times what a node
@@ -59,7 +62,9 @@ impl Kind {
 
     fn is_of_a_segment(self) -> bool {
         match self {
-            Self::Ack | Self::Report | Self::Again | Self::Join | Self::Offer => true,
+            Self::Ack | Self::Report | Self::Tunnels | Self::Again | Self::Join | Self::Offer => {
+                true
+            }
             Self::Connection
             | Self::Evidence
             | Self::Endpoints
@@ -73,7 +78,7 @@ impl Kind {
             Self::Connection => (5, 20),
             Self::Evidence => (200, 60),
             Self::Ack => (1_000, 2_000),
-            Self::Report => (20, 20),
+            Self::Report | Self::Tunnels => (20, 20),
             Self::Endpoints => (10, 20),
             // As often as the connections allow that somebody asks.
             Self::Present => (10, 40),
@@ -100,6 +105,7 @@ impl Kind {
             10 => Some(Self::Join),
             11 => Some(Self::Offer),
             12 => Some(Self::Condition),
+            13 => Some(Self::Tunnels),
             _ => None,
         }
     }

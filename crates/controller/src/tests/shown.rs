@@ -3,8 +3,8 @@
 use super::*;
 use std::os::unix::fs::PermissionsExt as _;
 use wire::Way;
-use wire::admin::{Control, PskState};
-use wire::message::{InterfaceReport, PeerReport};
+use wire::admin::{Control, PskState, TunnelQuality};
+use wire::message::{InterfaceReport, PeerReport, TunnelReport};
 
 impl World {
     /// A node says that another answers.
@@ -27,6 +27,12 @@ impl World {
                 interface,
             },
         );
+    }
+
+    /// A node says how good its tunnels to others are; it counts with its next report.
+    fn measures(&mut self, node: &Node, peers: Vec<TunnelReport>) {
+        let segment = keys::SegmentId::FIRST;
+        self.say(node.connection, ToController::Tunnels { segment, peers });
     }
 
     fn heard(&mut self, node: &Node, ago: Duration) {
@@ -169,4 +175,49 @@ fn the_status_file_is_dated_though_nothing_changes_and_hides_no_characters() {
     world.engine.take_dirty();
     file.keep(&mut world.engine, world.now);
     wait_until(&|| read().1.generated_utc > before.generated_utc);
+}
+
+#[test]
+fn the_quality_of_a_tunnel_is_that_of_the_report_it_came_with_and_its_handshake_ages() {
+    let mut world = World::new(calm());
+    let [a, b] = world.members(["a", "b"]);
+    let measured = |node: &Node, handshake_age, lost| TunnelReport {
+        node: node.secret.public(),
+        handshake_age,
+        echoes: 64,
+        lost,
+    };
+    let shown = |world: &mut World| {
+        let status = world.status_of(&a);
+        status.observes.get(&b.name).and_then(|pair| pair.tunnel)
+    };
+    world.measures(&a, vec![measured(&b, Some(40), 3)]);
+    assert_eq!(shown(&mut world), None, "no report has come yet");
+    world.reports(&a, &b);
+    let seen = |handshake_seconds, lost| {
+        Some(TunnelQuality {
+            handshake_seconds,
+            echoes: 64,
+            lost,
+        })
+    };
+    assert_eq!(shown(&mut world), seen(Some(40), 3));
+    world.now.boot += s(7);
+    assert_eq!(shown(&mut world), seen(Some(47), 3));
+    // More than the echoes cannot be lost, and a handshake before this machine's start was then.
+    world.measures(&a, vec![measured(&b, Some(u32::MAX), 200)]);
+    world.reports(&a, &b);
+    let boot = world.now.boot.as_secs();
+    assert_eq!(shown(&mut world), seen(Some(boot), 64));
+    // What came with one report does not count for the next one.
+    world.reports(&a, &b);
+    assert_eq!(shown(&mut world), None);
+    // Nor does it with that of a segment of which the node is none, or a word about a stranger.
+    let stranger = TunnelReport {
+        node: NodeId([9; 32]),
+        ..measured(&b, None, 0)
+    };
+    world.measures(&a, vec![stranger]);
+    world.reports(&a, &b);
+    assert_eq!(shown(&mut world), None);
 }

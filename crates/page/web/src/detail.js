@@ -2,7 +2,7 @@
 
 import { $, h } from "./dom.js";
 import { ask } from "./api.js";
-import { PAIRS, STATES, millis, score, seconds } from "./model.js";
+import { PAIRS, STATES, millis, quality, score, seconds } from "./model.js";
 import { chart } from "./history.js";
 import { icon } from "./glyphs.js";
 import { words } from "./words.js";
@@ -77,9 +77,9 @@ export class Detail {
   pairs(name, { says, said }, model, age) {
     const peers = [...new Set([...Object.keys(says ?? {}), ...Object.keys(said)])].sort();
     const at = model.all.indexOf(name);
-    const side = (it) => it ? `${it.faults?.length ? `${it.faults.join("; ")}; ` : ""}epoch ${it.session_epoch ?? "–"}, ${millis(it.rtt_v4_ms)} / ${millis(it.rtt_v6_ms)}, ${age(it.at_utc)}` : "says nothing";
+    const side = (it) => it ? `${it.faults?.length ? `${it.faults.join("; ")}; ` : ""}epoch ${it.session_epoch ?? "–"}, ${quality(it)}, ${millis(it.rtt_v4_ms)} / ${millis(it.rtt_v6_ms)}, ${age(it.at_utc)}` : "says nothing";
     const rows = peers.map((peer) => [peer, PAIRS[model.both(at, model.all.indexOf(peer))] ?? "", side(says?.[peer]), side(said[peer])]);
-    return table("Pairs", ["Peer", "State", "What it says (session, IPv4 / IPv6 round trip, age)", "What the peer says"], rows, "No node has reported on a pair with it within two minutes.");
+    return table("Pairs", ["Peer", "State", "What it says (session, handshake, loss, IPv4 / IPv6 round trip, age)", "What the peer says"], rows, "No node has reported on a pair with it within two minutes.");
   }
 }
 

@@ -2,7 +2,7 @@
 // small for that, the text beside the cursor and the list of unwell pairs say in words what the colours say.
 
 import { $, text } from "./dom.js";
-import { PAIRS, millis, seconds } from "./model.js";
+import { PAIRS, millis, quality, seconds } from "./model.js";
 
 const SHAPES = 8;   // pixels of a cell that has room for a shape
 
@@ -72,7 +72,7 @@ export class Matrix {
     const [a, b] = [model.nodes[row], model.nodes[column]];
     if (row === column) return `${a.name}: ${a.member ? "a member" : "no member"}`;
     const link = model.link(a.at, b.at);
-    const details = link ? `: epoch ${link.session_epoch ?? "–"}, ${millis(link.rtt_v4_ms ?? link.rtt_v6_ms)}, reported ${seconds(this.ageOf(link.at_utc))} ago` : "";
+    const details = link ? `: epoch ${link.session_epoch ?? "–"}, ${quality(link)}, ${millis(link.rtt_v4_ms ?? link.rtt_v6_ms)}, reported ${seconds(this.ageOf(link.at_utc))} ago` : "";
     return `${a.name} → ${b.name}: ${PAIRS[model.letter(a.at, b.at)]}${details}`;
   }
 

@@ -87,4 +87,10 @@ export function seconds(n) {
 }
 
 export const millis = (n) => n === null || n === undefined ? "–" : `${n < 10 ? n.toFixed(2) : n.toFixed(1)} ms`;
+
+/** How good a tunnel is, as one end says it: the age of its handshake, and the echoes that were lost of the last ones. */
+export const quality = (it) => it.tunnel
+  ? `handshake ${it.tunnel.handshake_seconds === null ? "none" : `${seconds(it.tunnel.handshake_seconds)} ago`}, ${lost(it)} echoes lost`
+  : "handshake and loss not told";
+export const lost = (it) => it.tunnel ? `${it.tunnel.lost} of ${it.tunnel.echoes}` : "–";
 export const score = (n) => n === null || n === undefined ? "–" : n.toFixed(2);
