@@ -14,6 +14,7 @@
 //! | [`results`] | a harness, in each format that is read |
 //! | [`ledgers`] | a log: notes, checkpoints, and proofs that were tampered with |
 //! | [`tokens`] | an enrolment token, before and behind its checksum |
+//! | [`names`](mod@names) | a host that asks for a name, and whoever writes its hosts file |
 //! | [`engines`] | connections and operators, as a controller's engine sees them |
 //! | [`gates`] | a host and its peer, in a segment with rules |
 //! | [`offloads`] | the kernel, in super-packets, and peers, to be merged into some |
@@ -34,6 +35,7 @@ pub mod fixed;
 pub mod frames;
 pub mod gates;
 pub mod ledgers;
+pub mod names;
 pub mod offloads;
 pub mod results;
 pub mod seeds;

@@ -5,7 +5,7 @@
 
 use crate::fixed::{AUTHORITY, EVALUATOR, NODE};
 use crate::{
-    engines, evidence, frames, gates, ledgers, offloads, results, tokens, tunnels, updates,
+    engines, evidence, frames, gates, ledgers, names, offloads, results, tokens, tunnels, updates,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -74,6 +74,8 @@ pub fn all() -> Vec<Target> {
         target("ledger_consistency", ledgers::consistency, statements()),
         target("ledger_note", ledgers::note, notes()),
         target("ledger_checkpoint", ledgers::checkpoint, checkpoints()),
+        target("names_question", names::question, names::questions()),
+        target("names_hosts_file", names::hosts_file, names::hosts_files()),
         target("result_own", results::own, vec![own_result()]),
         target(
             "result_inspect",
