@@ -107,6 +107,7 @@ impl<'e> View<'e> {
                 self.nobody(segment),
                 self.behind(segment, now),
                 self.gone(segment, now),
+                self.dark(segment, now),
                 self.held_back(segment),
             ];
             all.into_iter().flatten()
@@ -196,6 +197,49 @@ impl<'e> View<'e> {
              them and this controller",
             place(segment)
         ))
+    }
+
+    /// Pairs of connected members that have no tunnel, by the word of either.
+    fn dark(&self, segment: &Segment, now: Now) -> Option<String> {
+        let begun = segment.in_force()?.activates;
+        let is_there = |live: Option<&Live>| control(live, now) == Control::Connected;
+        let members: BTreeMap<&NodeName, Option<&Live>> = self.members(segment).collect();
+        let connected = members.iter().filter(|(_, live)| is_there(**live));
+        let pairs = connected.flat_map(|(name, live)| {
+            let report = live.and_then(|live| live.reports.get(&segment.id()));
+            let seen = report.into_iter().flat_map(|report| &report.observes);
+            let dark = seen.filter(|(_, it)| {
+                let lasts = it.dark_since.map(|since| it.at.saturating_sub(since));
+                lasts.is_some_and(|it| it >= DARK_FOR) && it.counts(now.boot) && it.at > begun
+            });
+            dark.map(move |(peer, _)| (*name, peer))
+        });
+        let should = |(name, peer): &(&NodeName, &NodeName)| {
+            let live = members.get(peer).copied();
+            live.is_some_and(is_there) && self.connects(segment, (name, peer))
+        };
+        let pairs = pairs
+            .filter(should)
+            .map(|(name, peer)| (name.min(peer), name.max(peer)));
+        let pairs: BTreeSet<_> = pairs.collect();
+        let shown = listed(
+            pairs
+                .iter()
+                .map(|(one, other)| format!("{one} and {other}")),
+        )?;
+        Some(format!(
+            "members{} between which no echo passes: {shown}; `meshctl doctor` on either says what is in the way",
+            place(segment)
+        ))
+    }
+
+    /// Whether two nodes have a tunnel by the epoch in force.
+    fn connects(&self, segment: &Segment, (one, other): (&NodeName, &NodeName)) -> bool {
+        let id = |name| self.fleet().node(name).map(|node| node.id);
+        let (Some(one), Some(other)) = (id(one), id(other)) else {
+            return false;
+        };
+        segment.connects_in_force(&one, &other)
     }
 
     fn held_back(&self, segment: &Segment) -> Option<String> {
@@ -324,6 +368,8 @@ const MAX_REPORTED: usize = 10;
 const MAX_OF_A_NODE: usize = 2;
 /// From the last word of a member until it counts as gone: one that is started anew is back before.
 const GONE_AFTER: Duration = Duration::from_secs(20);
+/// From the first word of a member that another does not answer to a later one that says the same: an echo may be lost.
+const DARK_FOR: Duration = Duration::from_secs(5);
 /// After the end of an epoch; it is replaced some seconds before.
 const OVERDUE: Duration = Duration::from_secs(5);
 /// From the beginning of an epoch, or of a connection, until a member should have said that it follows.

@@ -177,6 +177,8 @@ pub(crate) struct Observed {
     pub(crate) ways: [Way; 2],
     /// How good their tunnel is; `None`: the node does not say, or there is none.
     pub(crate) tunnel: Option<Quality>,
+    /// Since which of its words, each of which said the same, the other answers nothing; on the boot-time clock.
+    pub(crate) dark_since: Option<Duration>,
     /// When it said so, on the boot-time clock.
     pub(crate) at: Duration,
 }
@@ -200,6 +202,11 @@ impl Observed {
                 at: self.at,
                 ..other.clone()
             }
+    }
+
+    /// Whether the other answers nothing: no session, or no echo of either family.
+    pub(crate) fn is_dark(&self) -> bool {
+        self.session_epoch.is_none() || (self.rtt_v4_us.is_none() && self.rtt_v6_us.is_none())
     }
 
     /// Whether it says anything of now.

@@ -493,14 +493,20 @@ impl Ingest<'_> {
             .into_iter()
             .filter_map(|report| {
                 let peer = fleet.name_of(&report.node)?.clone();
-                let observed = Observed {
+                let mut observed = Observed {
                     session_epoch: report.session_epoch,
                     rtt_v4_us: report.rtt_v4_us,
                     rtt_v6_us: report.rtt_v6_us,
                     ways: [report.way_v4.checked(), report.way_v6.checked()],
                     tunnel: tunnels.get(&report.node).copied(),
+                    dark_since: None,
                     at: now.boot,
                 };
+                if observed.is_dark() {
+                    let before = last.observes.get(&peer).filter(|it| it.counts(now.boot));
+                    let before = before.and_then(|it| it.dark_since);
+                    observed.dark_since = before.or(Some(now.boot));
+                }
                 // Of a node that is in no segment with this one, it can know nothing.
                 let is_peer = fleet.node(&peer)?.is_in(segment);
                 is_peer.then_some((peer, observed))
@@ -880,6 +886,7 @@ mod tests {
             rtt_v6_us: None,
             ways: Default::default(),
             tunnel: None,
+            dark_since: None,
             at: Duration::from_secs(at),
         };
         let name = |number: usize| format!("node-{number:03}").parse().unwrap();

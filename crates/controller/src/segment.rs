@@ -300,6 +300,12 @@ impl Segment {
         issue.is_some_and(|issue| issue.update.member(node).is_some())
     }
 
+    /// Whether two nodes have a tunnel to each other by the epoch in force.
+    pub(crate) fn connects_in_force(&self, one: &NodeId, other: &NodeId) -> bool {
+        let issue = self.issues.get(&self.current());
+        issue.is_some_and(|issue| issue.update.connects(one, other))
+    }
+
     /// A node, held against the policy.
     pub(crate) fn judge(&self, case: &Case<'_>, now: Now) -> Decision {
         judge(&self.policy, &case.record(now), now.wall)

@@ -1,7 +1,8 @@
 //! All that needs an operator's attention goes when its cause does.
 
 use super::*;
-use wire::message::{InterfaceReport, MAX_FAULTS, NodeFault, NodeFaultKind};
+use wire::Way;
+use wire::message::{InterfaceReport, MAX_FAULTS, NodeFault, NodeFaultKind, PeerReport};
 
 impl World {
     /// The sentences about `word`.
@@ -189,4 +190,58 @@ fn a_sentence_about_many_names_five_and_counts_the_others() {
     assert_eq!(world.attention("not connected"), [] as [&str; 0]);
     world.pass(s(120));
     assert_eq!(world.attention("not connected").len(), 1);
+}
+
+#[test]
+fn members_that_hear_nothing_of_each_other_are_named_until_they_do() {
+    let mut world = World::new(calm());
+    let [a, b, c] = world.members(["a", "b", "c"]);
+    let say = |world: &mut World, from: &Node, to: &Node, answers: bool| {
+        let report = PeerReport {
+            node: to.secret.public(),
+            session_epoch: Some(Epoch(world.epoch())),
+            rtt_v4_us: answers.then_some(300),
+            rtt_v6_us: None,
+            way_v4: Way::Tunnel,
+            way_v6: Way::Tunnel,
+        };
+        let report = ToController::Report {
+            segment: keys::SegmentId::FIRST,
+            peers: vec![report],
+            interface: InterfaceReport::default(),
+        };
+        world.say(from.connection, report);
+    };
+    let dark = |world: &mut World| world.attention("no echo passes");
+    let nobody = [] as [&str; 0];
+    world.pass(s(1));
+    say(&mut world, &b, &a, false);
+    assert_eq!(dark(&mut world), nobody, "one echo may be lost");
+    world.pass(s(10));
+    assert_eq!(dark(&mut world), nobody, "that was one word");
+    say(&mut world, &b, &a, false);
+    let told = dark(&mut world);
+    assert!(
+        told.len() == 1 && told[0].contains(": a and b;"),
+        "{told:?}"
+    );
+    // Both say so, and it is one pair.
+    say(&mut world, &a, &b, false);
+    world.pass(s(10));
+    say(&mut world, &a, &b, false);
+    say(&mut world, &b, &a, false);
+    assert_eq!(dark(&mut world), told);
+    // What is said of one that is not there is about that one: another sentence has it.
+    world.engine.handle_disconnected(a.connection);
+    assert_eq!(dark(&mut world), nobody);
+    say(&mut world, &b, &c, false);
+    world.pass(s(10));
+    say(&mut world, &b, &c, false);
+    assert_eq!(dark(&mut world).len(), 1);
+    say(&mut world, &b, &c, true);
+    assert_eq!(dark(&mut world), nobody);
+    // The word of before does not count towards the next one.
+    world.pass(s(10));
+    say(&mut world, &b, &c, false);
+    assert_eq!(dark(&mut world), nobody);
 }

@@ -70,6 +70,13 @@ export class Model {
     return [...(this.status.alarms ?? []), ...(this.status.attention ?? [])];
   }
 
+  /** How many are members, in words. */
+  membersInWords() {
+    const nodes = Object.values(this.status.nodes), members = nodes.filter((it) => it.membership === "ALLOWED").length;
+    if (nodes.length === 0) return "no node has been enrolled yet";
+    return `${members} of ${count(nodes.length, "node", "nodes")} ${members === 1 ? "is a member" : "are members"}`;
+  }
+
   /** Whether a node is as it should be. A few pairs that are not well are told as pairs; with most of them, it is the node. */
   isWell(node) {
     return node.member && node.unwell <= node.well && ["ACTIVE", "PROBATION"].includes(node.state) && !(node.node.faults?.length) && !node.held;

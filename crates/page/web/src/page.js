@@ -74,10 +74,10 @@ function draw() {
   if (!model) return;
   const { status } = model;
   text($("mesh-name"), `${status.mesh.slice(0, 21)}… by meshd ${status.version}`);
-  const alarms = model.alarms(), unwell = model.nodes.filter((it) => !model.isWell(it)).length, pairs = model.pairs.unwell;
-  const isWell = alarms.length === 0 && unwell === 0 && pairs === 0;
+  const alarms = model.alarms(), isWell = alarms.length === 0;
   $("verdict").className = `verdict ${isWell ? "well" : "unwell"}`;
-  text($("verdict"), isWell ? "✓ All is well" : `! ${[alarms.length > 0 ? count(alarms.length, "thing needs attention", "things need attention") : null, unwell > 0 ? `${count(unwell, "node is", "nodes are")} not well` : null, pairs > 0 ? `${count(pairs, "report of a pair is", "reports of pairs are")} not well` : null].filter(Boolean).join(", ")}`);
+  // What `meshctl status` says first: a node that the policy keeps out is no fault of the mesh.
+  text($("verdict"), isWell ? `✓ Well: ${model.membersInWords()}` : `! ${count(alarms.length, "thing needs", "things need")} attention`);
   $("attention").hidden = alarms.length === 0;
   const said = [...$("alarms").children].map((it) => it.textContent);
   if (said.join("\n") !== alarms.join("\n")) $("alarms").replaceChildren(...alarms.map((it) => h("li", {}, it)));
