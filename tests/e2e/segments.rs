@@ -115,6 +115,33 @@ fn each_segment_is_a_mesh_of_its_own_over_one_port_and_a_node_may_be_in_several(
     let all = "node-a.mesh.internal node-a node-a.training.mesh.internal";
     assert_eq!((&a[..], &c[..]), (all, "node-c.inference.mesh.internal"));
 
+    // Of a node in both, each has its own keys and its own pairs.
+    let seen = mesh.wait_for("both have reported", |mesh| {
+        let node = mesh.node("node-b");
+        let there = &node.segments[&segment(INFERENCE)];
+        let reported = !node.observes.is_empty() && !there.observes.is_empty();
+        reported.then_some(node)
+    });
+    let there = &seen.segments[&segment(INFERENCE)];
+    assert_eq!(seen.observes.keys().collect::<Vec<_>>(), [&name("node-a")]);
+    assert_eq!(there.observes.keys().collect::<Vec<_>>(), [&name("node-c")]);
+    assert_eq!(
+        (seen.psk, there.psk),
+        (PskState::Valid, Some(PskState::Valid))
+    );
+    let export = |of| mesh.meshctl("node-b", &["peer", "export", "node-c", "--segment", of]);
+    let config = export(INFERENCE);
+    assert!(config.status.success(), "{config:?}");
+    let config = String::from_utf8_lossy(&config.stdout).into_owned();
+    assert!(config.contains(&inference.v4.to_string()), "its address");
+    let refused = export(TRAINING);
+    assert!(!refused.status.success());
+    let refused = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        refused.contains("not a member") && refused.contains(TRAINING),
+        "{refused}"
+    );
+
     // A machine that forwards whatever it may, and neighbours that send to it what is not for them.
     for node in ["node-a", "node-b", "node-c"] {
         for family in ["ipv4.ip_forward=1", "ipv6.conf.all.forwarding=1"] {

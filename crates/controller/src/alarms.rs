@@ -119,7 +119,7 @@ impl<'e> View<'e> {
             self.unapproved(),
         ];
         let all = of_segments.chain(of_nodes.into_iter().flatten());
-        all.chain(self.reported(nodes, now)).collect()
+        all.chain(reported(nodes)).collect()
     }
 
     /// The epoch in force should have ended.
@@ -309,34 +309,6 @@ impl<'e> View<'e> {
         ))
     }
 
-    /// The words of connected nodes of themselves, and of the ways to their peers. No node takes more than its share of
-    /// the lines.
-    fn reported(&self, nodes: &BTreeMap<NodeName, NodeStatus>, now: Now) -> Vec<String> {
-        let connected = nodes
-            .iter()
-            .filter(|(_, node)| node.control == Control::Connected);
-        let (mut shown, mut more) = (Vec::new(), 0);
-        for (name, node) in connected {
-            let own = node.faults.iter().map(|it| format!("{name}: {it}"));
-            let pairs = node.observes.iter().flat_map(|(peer, seen)| {
-                let each = seen.faults.iter();
-                each.map(move |it| format!("{name} to {peer}: {it}"))
-            });
-            // The status of a node has its pairs of its first segment alone.
-            let elsewhere = self.faults_elsewhere(name, now);
-            let mut said = own.chain(pairs).chain(elsewhere);
-            let room = (MAX_REPORTED - shown.len()).min(MAX_OF_A_NODE);
-            shown.extend(said.by_ref().take(room));
-            more += said.count();
-        }
-        if more > 0 {
-            shown.push(format!(
-                "and {more} more faults that nodes report: `meshctl node show`"
-            ));
-        }
-        shown
-    }
-
     /// The members of the epoch in force, with what is known of their connections.
     fn members(&self, segment: &Segment) -> impl Iterator<Item = (&'e NodeName, Option<&'e Live>)> {
         let connections = self.connections;
@@ -345,6 +317,37 @@ impl<'e> View<'e> {
         let members = cases.filter(move |(_, case)| is_member(&case.node.id));
         members.map(move |(name, _)| (name, connections.live(name)))
     }
+}
+
+/// The words of connected nodes of themselves, and of the ways to their peers. No node takes more than its share of
+/// the lines.
+fn reported(nodes: &BTreeMap<NodeName, NodeStatus>) -> Vec<String> {
+    let connected = nodes
+        .iter()
+        .filter(|(_, node)| node.control == Control::Connected);
+    let (mut shown, mut more) = (Vec::new(), 0);
+    for (name, node) in connected {
+        let own = node.faults.iter().map(|it| format!("{name}: {it}"));
+        let pairs = node.observes.iter().flat_map(|(peer, seen)| {
+            let each = seen.faults.iter();
+            each.map(move |it| format!("{name} to {peer}: {it}"))
+        });
+        let elsewhere = node.segments.iter().flat_map(|(segment, it)| {
+            let each = it.observes.iter();
+            let each = each.flat_map(|(peer, seen)| seen.faults.iter().map(move |it| (peer, it)));
+            each.map(move |(peer, it)| format!("{name} to {peer} in {segment}: {it}"))
+        });
+        let mut said = own.chain(pairs).chain(elsewhere);
+        let room = (MAX_REPORTED - shown.len()).min(MAX_OF_A_NODE);
+        shown.extend(said.by_ref().take(room));
+        more += said.count();
+    }
+    if more > 0 {
+        shown.push(format!(
+            "and {more} more faults that nodes report: `meshctl node show`"
+        ));
+    }
+    shown
 }
 
 /// ` in NAME`, where the mesh has more than one segment.

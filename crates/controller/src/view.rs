@@ -108,7 +108,9 @@ impl<'e> View<'e> {
         let (node, live) = (case.node, self.connections.live(name));
         let decision = segment.judge(&case, now);
         let member = segment.has_in_force(&node.id);
-        let acked = live.and_then(|live| live.acked.get(&segment.id()));
+        let acked = live.and_then(|live| live.acked.get(&segment.id()).copied());
+        let is_home = self.segments.home_of(node).id() == segment.id();
+        let observes = (!is_home).then(|| self.observes_of(segment, live, now));
         Some(NodeInSegment {
             membership: membership(member),
             state: self.state_in(segment, name, &case),
@@ -123,7 +125,21 @@ impl<'e> View<'e> {
             v4: segment.network().v4(node.host).0,
             v6: segment.network().v6(node.host).0,
             wireguard: node.wg(segment.id())?.to_base64(),
+            psk: Some(psk(segment, (member, acked), control(live, now))),
+            observes: observes.unwrap_or_default(),
         })
+    }
+
+    /// The words of a node about its peers in a segment; none of a node that is gone: they say nothing of now.
+    fn observes_of(
+        &self,
+        segment: &Segment,
+        live: Option<&Live>,
+        now: Now,
+    ) -> BTreeMap<NodeName, Observation> {
+        let reporting = live.filter(|_| control(live, now) != Control::Disconnected);
+        let report = reporting.and_then(|live| Some((live, live.reports.get(&segment.id())?)));
+        report.map_or_else(BTreeMap::new, |report| self.observes(segment, report, now))
     }
 
     /// One node that waits for approval.
@@ -147,16 +163,14 @@ impl<'e> View<'e> {
         let (segment, case) = self.home(name)?;
         let case = &case;
         let (node, live) = (case.node, self.connections.live(name));
-        let current = segment.current();
         let member = segment.has_in_force(&node.id);
         let decision = segment.judge(case, now);
         let control = control(live, now);
         let state = self.state_of(name);
         let acked = live.and_then(|live| live.acked.get(&segment.id()).copied());
-        let holds = member && acked == Some((current, Phase::Activated));
         // The words of a node that is gone say nothing of now.
         let reporting = live.filter(|_| control != Control::Disconnected);
-        let report = reporting.and_then(|live| Some((live, live.reports.get(&segment.id())?)));
+        let report = reporting.and_then(|live| live.reports.get(&segment.id()));
         let segments = self.segments.of(node);
         Some(NodeStatus {
             node: node.id.to_string(),
@@ -169,11 +183,7 @@ impl<'e> View<'e> {
             score: decision.score,
             groups: node.groups.iter().cloned().collect(),
             overriding: node.overriding(now).map(overriding),
-            psk: match control {
-                _ if !holds => PskState::None,
-                Control::Disconnected => PskState::Unknown,
-                Control::Connected | Control::Silent => PskState::Valid,
-            },
+            psk: psk(segment, (member, acked), control),
             reason: if let Some(eviction) = node.eviction() {
                 Some(evicted(eviction))
             } else if member {
@@ -200,33 +210,10 @@ impl<'e> View<'e> {
             duplicate: live
                 .and_then(|live| live.sighting(now))
                 .map(|sighting| DuplicateStatus::new(&sighting.duplicate, utc(sighting.seen.wall))),
-            observed_utc: report.map(|(_, report)| utc(wall(report.at, now))),
-            observes: report
-                .map(|it| self.observes(segment, it, now))
-                .unwrap_or_default(),
+            observed_utc: report.map(|report| utc(wall(report.at, now))),
+            observes: self.observes_of(segment, live, now),
             faults: reporting.map(|live| faults(node, live)).unwrap_or_default(),
         })
-    }
-
-    /// The faults that keep packets of a node from its peers in all of its segments but the first, in words.
-    pub(crate) fn faults_elsewhere(&self, name: &NodeName, now: Now) -> Vec<String> {
-        let (Some(node), Some(live)) = (self.fleet().node(name), self.connections.live(name))
-        else {
-            return Vec::new();
-        };
-        let home = self.segments.home_of(node).id();
-        let others = self.segments.of(node).filter(|it| it.id() != home);
-        let each = others.flat_map(|segment| {
-            let report = live.reports.get(&segment.id());
-            let seen = report.map(|report| self.observes(segment, (live, report), now));
-            seen.unwrap_or_default()
-                .into_iter()
-                .flat_map(move |(peer, seen)| {
-                    let words = move |it| format!("{name} to {peer} in {}: {it}", segment.name());
-                    seen.faults.into_iter().map(words)
-                })
-        });
-        each.collect()
     }
 
     /// The faults that keep packets of a node from `peer`, by its word and by where both are.
@@ -489,4 +476,19 @@ pub(crate) fn control(live: Option<&Live>, now: Now) -> Control {
 fn wall(at: Duration, now: Now) -> Timestamp {
     let ago = now.boot.saturating_sub(at);
     now.wall.checked_sub(ago).unwrap_or(Timestamp::MIN)
+}
+
+/// Whether a node holds the PSKs of the epoch in force in a segment, of which it is a member, and which it has
+/// acknowledged so far.
+fn psk(
+    segment: &Segment,
+    (member, acked): (bool, Option<(Epoch, Phase)>),
+    control: Control,
+) -> PskState {
+    let holds = member && acked == Some((segment.current(), Phase::Activated));
+    match control {
+        _ if !holds => PskState::None,
+        Control::Disconnected => PskState::Unknown,
+        Control::Connected | Control::Silent => PskState::Valid,
+    }
 }

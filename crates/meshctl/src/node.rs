@@ -8,13 +8,13 @@ use crate::failure::Failure;
 use crate::segments;
 use crate::table::{DASH, Fields, Rows, or_dash};
 use crate::units;
-use crate::words::{self, control, membership, state};
+use crate::words::{self, control, membership, psk, state};
 use clap::Subcommand;
 use keys::NodeId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use wire::admin::{
     BannedKey, BenchmarkStatus, ControllerStatus, DuplicateStatus, EvictRequest, EvictionStatus,
-    EvictionsRequest, InstanceStatus, Membership, NodeStatus, OverrideStatus, PskState,
+    EvictionsRequest, InstanceStatus, Membership, NodeStatus, Observation, OverrideStatus,
     WaitingStatus,
 };
 use wire::name::{NodeName, SegmentName};
@@ -277,7 +277,7 @@ pub(crate) fn table(status: &ControllerStatus) -> String {
 /// The table of nodes, a row for each segment that a node is in.
 fn by_segment(status: &ControllerStatus) -> String {
     let mut rows =
-        Rows::new(&HEADER_BY_SEGMENT).sparing(&["EPOCH", "ADDRESS", "MEMBERSHIP", "AGE"]);
+        Rows::new(&HEADER_BY_SEGMENT).sparing(&["EPOCH", "PSK", "ADDRESS", "MEMBERSHIP", "AGE"]);
     let now = &status.generated_utc;
     for (name, node) in &status.nodes {
         let benchmark = node.last_benchmark.as_ref();
@@ -290,6 +290,7 @@ fn by_segment(status: &ControllerStatus) -> String {
                 state(it.state).into(),
                 or_dash(it.score.map(units::score)),
                 age.clone(),
+                or_dash(it.psk.map(psk)),
                 heard(node, now),
                 or_dash(it.epoch),
                 it.v4.to_string(),
@@ -454,9 +455,15 @@ async fn show(name: &NodeName, client: &Client, answer: &Answer) -> Result<(), F
         let mut parts = vec![fields(name, node, now, by_segment).render()];
         if by_segment {
             parts.push(segments::of_node(node));
-            // The controller's answer has the words of a node about its peers in the first of its segments.
+            // A node's own fields are of the first of its segments.
             let home = home(&status, node);
-            parts.extend(home.map(|it| format!("Its peers in {it}:\n{}", observations(node, now))));
+            parts.extend(node.segments.iter().map(|(name, it)| {
+                let seen = match home == Some(name) {
+                    true => observations(node, now),
+                    false => peers(&it.observes, now),
+                };
+                format!("Its peers in {name}:\n{seen}")
+            }));
         } else {
             parts.push(observations(node, now));
         }
@@ -488,6 +495,15 @@ fn heard(node: &NodeStatus, now: &str) -> String {
 }
 
 fn observations(node: &NodeStatus, now: &str) -> String {
+    let shown = peers(&node.observes, now);
+    match &node.observed_utc {
+        Some(then) => format!("Reported {}:\n{shown}", units::ago(now, then)),
+        None => shown,
+    }
+}
+
+/// The words of a node about its peers in one segment.
+fn peers(observes: &BTreeMap<NodeName, Observation>, now: &str) -> String {
     let mut rows = Rows::new(&[
         "PEER",
         "SESSION EPOCH",
@@ -498,7 +514,7 @@ fn observations(node: &NodeStatus, now: &str) -> String {
         "SAID",
         "FAULTS",
     ]);
-    for (peer, seen) in &node.observes {
+    for (peer, seen) in observes {
         let tunnel = seen.tunnel;
         let handshake = tunnel.and_then(|it| it.handshake_seconds);
         rows.row([
@@ -512,11 +528,7 @@ fn observations(node: &NodeStatus, now: &str) -> String {
             faults(&seen.faults),
         ]);
     }
-    let shown = rows.render("It has reported no peers since it connected.");
-    match &node.observed_utc {
-        Some(then) => format!("Reported {}:\n{shown}", units::ago(now, then)),
-        None => shown,
-    }
+    rows.render("It has reported no peers since it connected.")
 }
 
 fn faults(faults: &[String]) -> String {
@@ -538,14 +550,6 @@ fn benchmark(benchmark: &BenchmarkStatus) -> String {
     )
 }
 
-fn psk(psk: PskState) -> &'static str {
-    match psk {
-        PskState::Valid => "valid",
-        PskState::None => "none",
-        PskState::Unknown => "unknown",
-    }
-}
-
 const HEADER: [&str; 10] = [
     "NODE",
     "MEMBERSHIP",
@@ -559,13 +563,14 @@ const HEADER: [&str; 10] = [
     "REASON",
 ];
 
-const HEADER_BY_SEGMENT: [&str; 10] = [
+const HEADER_BY_SEGMENT: [&str; 11] = [
     "NODE",
     "SEGMENT",
     "MEMBERSHIP",
     "STATE",
     "SCORE",
     "AGE",
+    "PSK",
     "CONTROL",
     "EPOCH",
     "ADDRESS",

@@ -8,6 +8,7 @@ use crate::files;
 use clap::Subcommand;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use wire::SegmentName;
 use wire::admin::WgExport;
 use wire::name::NodeName;
 use zeroize::Zeroizing;
@@ -19,6 +20,9 @@ pub(crate) enum Verb {
     Export {
         /// The peer's name.
         name: NodeName,
+        /// The segment, where both are in several; else the first of them.
+        #[arg(long, value_name = "NAME")]
+        segment: Option<SegmentName>,
         /// Write it to a new file of mode 0600 instead.
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
@@ -27,14 +31,19 @@ pub(crate) enum Verb {
 
 /// Runs the command.
 pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<(), Failure> {
-    let Verb::Export { name, output } = verb;
+    let Verb::Export {
+        name,
+        segment,
+        output,
+    } = verb;
     if !is_root() {
         return Err(Failure::refused(
             "an export holds secrets and is for root only",
             "run it with sudo on the node",
         ));
     }
-    let reply = client.post(&format!("/v1/export/{name}")).await?;
+    let of = segment.map_or_else(String::new, |it| format!("?segment={it}"));
+    let reply = client.post(&format!("/v1/export/{name}{of}")).await?;
     let (epoch, text) = secrets(&reply, answer)?;
     answer.remark(&format!(
         "warning: this holds the node's private key and a preshared key; it is valid for epoch {epoch} only"

@@ -4,7 +4,9 @@ use crate::failure::Failure;
 use crate::table::{Fields, clean, or_dash};
 use crate::{terminal, units};
 use wire::NodeName;
-use wire::admin::{Control, ControllerStatus, EpochChange, Membership, NodeState, PolicyStatus};
+use wire::admin::{
+    Control, ControllerStatus, EpochChange, Membership, NodeState, PolicyStatus, PskState,
+};
 use wire::visible::few;
 
 /// `ALLOWED` or `DENIED`.
@@ -119,3 +121,12 @@ pub(crate) fn change(change: &EpochChange) -> String {
 
 /// Nodes that a question names.
 const NAMED: usize = 8;
+
+/// Whether a node holds the PSKs of the epoch in force, in a word.
+pub(crate) fn psk(psk: PskState) -> &'static str {
+    match psk {
+        PskState::Valid => "valid",
+        PskState::None => "none",
+        PskState::Unknown => "unknown",
+    }
+}

@@ -2,20 +2,24 @@
 //! [`wire::admin`], the server in the crate `admin`.
 
 use ::admin::{Body, Desk, Question, Refused, Words};
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use exposition::Page;
 use keys::SegmentId;
+use serde::Deserialize;
 use tokio::sync::oneshot;
-use wire::NodeName;
 use wire::admin::{HostLine, LogStatus, ScoreRequest, Status, WgExport};
+use wire::{NodeName, SegmentName};
 
 /// A client's request to the node.
 pub(crate) enum Request {
     Status(oneshot::Sender<Answer<Status>>),
     Score(f64, oneshot::Sender<Answer<()>>),
-    Export(NodeName, oneshot::Sender<Answer<WgExport>>),
+    Export(
+        (NodeName, Option<SegmentName>),
+        oneshot::Sender<Answer<WgExport>>,
+    ),
     /// The lines of a hosts file.
     Hosts(oneshot::Sender<Answer<Vec<HostLine>>>),
     Log(oneshot::Sender<Answer<LogStatus>>),
@@ -67,11 +71,23 @@ async fn score(State(desk): State<Desk<Request>>, body: Body) -> Answer<Json<Sco
 async fn export(
     State(desk): State<Desk<Request>>,
     Path(peer): Path<String>,
+    Query(of): Query<OfSegment>,
 ) -> Answer<Json<WgExport>> {
     let parsed = peer.parse::<NodeName>();
     let peer = parsed.map_err(|_| Refused::plain(404, format!("`{peer}` is not a node name")))?;
-    let export = desk.ask(|answer| Request::Export(peer, answer)).await?;
+    let segment = of.segment.map(|it| {
+        let parsed = it.parse::<SegmentName>();
+        parsed.map_err(|_| Refused::plain(404, format!("`{it}` is not the name of a segment")))
+    });
+    let whose = (peer, segment.transpose()?);
+    let export = desk.ask(|answer| Request::Export(whose, answer)).await?;
     export.map(Json)
+}
+
+/// The segment that a question is about; the first one that fits, if it does not say.
+#[derive(Debug, Deserialize)]
+struct OfSegment {
+    segment: Option<String>,
 }
 
 pub(crate) fn no_log() -> Refused {
@@ -93,8 +109,14 @@ pub(crate) fn no_score(mean: f64) -> Refused {
     Refused::plain(400, format!("{mean} is not between 0 and 1"))
 }
 
-pub(crate) fn no_member(peer: &NodeName) -> Refused {
-    Refused::plain(404, format!("{peer} is not a member of the epoch in force"))
+pub(crate) fn no_member(peer: &NodeName, segment: Option<&SegmentName>) -> Refused {
+    let place = segment.map_or_else(String::new, |it| {
+        format!(" in {it}, or this node is not in that")
+    });
+    Refused::plain(
+        404,
+        format!("{peer} is not a member of the epoch in force{place}"),
+    )
 }
 
 pub(crate) fn no_tunnel(peer: &NodeName) -> Refused {

@@ -692,8 +692,9 @@ impl Shell {
             Request::Hosts(answer) => {
                 let _ = answer.send(Ok(self.naming.lines()));
             }
-            Request::Export(peer, answer) => {
-                let _ = answer.send(self.export(&peer).await);
+            Request::Export((peer, segment), answer) => {
+                let of = (&peer, segment.as_ref());
+                let _ = answer.send(self.export(of).await);
             }
             Request::Metrics(answer) => {
                 let _ = answer.send(self.metrics().await);
@@ -788,14 +789,19 @@ impl Shell {
         Ok(())
     }
 
-    async fn export(&self, peer: &NodeName) -> Answer<WgExport> {
-        // A peer in several segments is exported from the first of them.
-        let named = self.agent.segments().find_map(|seen| {
+    async fn export(&self, (peer, segment): (&NodeName, Option<&SegmentName>)) -> Answer<WgExport> {
+        // Where nobody says which, a peer in several segments is exported from the first of them.
+        let mut seen = self.agent.segments();
+        let named = seen.find_map(|seen| {
+            let place = &self.segments.get(&seen.id())?.place;
+            if segment.is_some_and(|it| *it != place.segment_name) {
+                return None;
+            }
             let update = seen.view().update?;
             let member = update.roster.iter().find(|it| it.name == *peer)?;
             Some((self.segments.get(&seen.id())?, member))
         });
-        let (segment, member) = named.ok_or_else(|| admin::no_member(peer))?;
+        let (segment, member) = named.ok_or_else(|| admin::no_member(peer, segment))?;
         let psk = segment.export_psk(&self.data, member.wg).await;
         let (epoch, psk) = psk.ok_or_else(|| admin::no_tunnel(peer))?;
         let snapshot = segment.snapshot(&self.data).await;

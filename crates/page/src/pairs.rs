@@ -4,17 +4,19 @@
 
 use serde::Serialize;
 use std::collections::BTreeMap;
-use wire::NodeName;
-use wire::admin::{Control, ControllerStatus, Membership, NodeStatus, Observation};
+use wire::admin::{
+    Control, ControllerStatus, Membership, NodeInSegment, Observation, SegmentStatus,
+};
+use wire::{NodeName, SegmentName};
 
-/// The reports of all nodes about their peers.
+/// The reports of the nodes in a segment about their peers in it.
 pub(crate) type Reports = BTreeMap<NodeName, BTreeMap<NodeName, Observation>>;
 
-/// All pairs.
+/// All pairs of a segment.
 #[derive(Debug, PartialEq, Serialize)]
 pub(crate) struct Pairs {
-    /// A row for each node and a letter for each peer, both in the order of the status's nodes; `None` where there are
-    /// more nodes than [`MAX_ROWS`].
+    /// A row for each node and a letter for each peer, both in the order in which the status has the nodes of the
+    /// segment; `None` where there are more nodes than [`MAX_ROWS`].
     pub(crate) rows: Option<Vec<String>>,
     /// For each node: its pairs that are well, those that are not, those that it says nothing of, and the median of
     /// its round trips in milliseconds.
@@ -28,7 +30,7 @@ pub(crate) struct Pairs {
 /// The word of a node on a peer.
 #[derive(Debug, PartialEq, Serialize)]
 pub(crate) struct Link {
-    /// The node's place in the status.
+    /// The node's place among those of the segment.
     pub(crate) from: usize,
     /// The peer's.
     pub(crate) to: usize,
@@ -48,13 +50,20 @@ const DARK: char = 'd';
 const FAULTY: char = 'f';
 /// The node says nothing of it, or is not connected.
 const UNKNOWN: char = '?';
-/// There is no tunnel between them: one is no member, or they share no segment.
+/// There is no tunnel between them: one is no member.
 const APART: char = '-';
 
 impl Pairs {
-    /// The pairs of a status, by reports that were taken out of it.
-    pub(crate) fn of(status: &ControllerStatus, reports: &Reports) -> Self {
-        let nodes: Vec<(&NodeName, &NodeStatus)> = status.nodes.iter().collect();
+    /// The pairs of a segment in a status, by the reports that were taken out of it.
+    pub(crate) fn of(
+        status: &ControllerStatus,
+        (name, segment): (&SegmentName, &SegmentStatus),
+        reports: &Reports,
+    ) -> Self {
+        let epoch = segment.epoch.id;
+        let nodes = status.nodes.iter();
+        let nodes = nodes.filter_map(|(node, it)| Some((node, it.control, it.segments.get(name)?)));
+        let nodes: Vec<(&NodeName, Control, &NodeInSegment)> = nodes.collect();
         let nothing = BTreeMap::new();
         let mut pairs = Self {
             rows: (nodes.len() <= MAX_ROWS).then(Vec::new),
@@ -63,18 +72,17 @@ impl Pairs {
             unwell: 0,
         };
         let has_all = nodes.len() <= FEW;
-        for (from, (name, node)) in nodes.iter().enumerate() {
-            let said = reports.get(*name).unwrap_or(&nothing);
-            let home = Home::of(status, node);
+        for (from, (node, control, here)) in nodes.iter().enumerate() {
+            let said = reports.get(*node).unwrap_or(&nothing);
             let (mut well, mut unwell, mut unknown) = (0, 0, 0);
             let mut round_trips = Vec::new();
             let mut row = String::with_capacity(nodes.len());
-            for (to, (peer, other)) in nodes.iter().enumerate() {
+            for (to, (peer, _, there)) in nodes.iter().enumerate() {
                 let said = said.get(*peer);
                 let is = if from == to {
                     APART
                 } else {
-                    home.letter(node, other, said)
+                    letter((here, *control), there, said, epoch)
                 };
                 row.push(is);
                 match is {
@@ -104,45 +112,28 @@ impl Pairs {
     }
 }
 
-/// The segment that a node's reports are of.
-struct Home<'s> {
-    name: Option<&'s wire::SegmentName>,
-    /// The epoch in force.
-    epoch: u64,
-}
-
-impl<'s> Home<'s> {
-    fn of(status: &'s ControllerStatus, node: &'s NodeStatus) -> Self {
-        // A node's own fields are those of its first segment, which its address tells.
-        let mut segments = node.segments.iter();
-        let name = segments
-            .find(|(_, it)| it.v4 == node.v4)
-            .map(|(name, _)| name);
-        let segment = name.and_then(|name| status.segments.get(name));
-        let epoch = segment.map_or(status.epoch.id, |segment| segment.epoch.id);
-        Self { name, epoch }
+/// The letter of a pair in a segment with this epoch in force, by the word of the first.
+fn letter(
+    (node, control): (&NodeInSegment, Control),
+    peer: &NodeInSegment,
+    said: Option<&Observation>,
+    in_force: u64,
+) -> char {
+    let is_member = |of: &NodeInSegment| of.membership == Membership::Allowed;
+    if !is_member(node) || !is_member(peer) {
+        return APART;
     }
-
-    fn letter(&self, node: &NodeStatus, peer: &NodeStatus, said: Option<&Observation>) -> char {
-        let is_member = |of: &NodeStatus| {
-            let here = self.name.and_then(|name| of.segments.get(name));
-            here.is_some_and(|it| it.membership == Membership::Allowed)
-        };
-        if !is_member(node) || !is_member(peer) {
-            return APART;
-        }
-        let Some(said) = said.filter(|_| node.control != Control::Disconnected) else {
-            return UNKNOWN;
-        };
-        let answers = said.rtt_v4_ms.is_some() || said.rtt_v6_ms.is_some();
-        match said.session_epoch {
-            _ if !said.faults.is_empty() => FAULTY,
-            None => DARK,
-            Some(_) if !answers => DARK,
-            // Within a rotation the session of the epoch before goes on.
-            Some(epoch) if epoch + 1 < self.epoch => LAGS,
-            Some(_) => WELL,
-        }
+    let Some(said) = said.filter(|_| control != Control::Disconnected) else {
+        return UNKNOWN;
+    };
+    let answers = said.rtt_v4_ms.is_some() || said.rtt_v6_ms.is_some();
+    match said.session_epoch {
+        _ if !said.faults.is_empty() => FAULTY,
+        None => DARK,
+        Some(_) if !answers => DARK,
+        // Within a rotation the session of the epoch before goes on.
+        Some(epoch) if epoch + 1 < in_force => LAGS,
+        Some(_) => WELL,
     }
 }
 

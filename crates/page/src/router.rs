@@ -86,8 +86,10 @@ impl<S: Source> Router<S> {
             ["nodes", name, "pairs"] => {
                 let sheet = self.board.sheet().await.ok_or_else(starting)?;
                 let name = node(name)?;
-                let hint = "the list of nodes has all that are enrolled";
-                let around = sheet.around(&name);
+                let hint = "the list of nodes has all that are enrolled, with their segments";
+                let asked = query.one("segment").map(segment).transpose()?;
+                let of = asked.as_ref().or_else(|| sheet.home(&name));
+                let around = of.and_then(|of| sheet.around(&name, of));
                 json(&around.ok_or_else(|| Refusal::new(404, format!("no node {name}"), hint))?)
             }
             _ => Err(no_such_path()),

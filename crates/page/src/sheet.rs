@@ -4,8 +4,8 @@ use crate::pairs::{Pairs, Reports};
 use hyper::body::Bytes;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use wire::NodeName;
 use wire::admin::{ControllerStatus, Observation};
+use wire::{NodeName, SegmentName};
 
 /// A status, ready to be sent.
 #[derive(Debug)]
@@ -15,14 +15,15 @@ pub(crate) struct Sheet {
     /// Its entity tag, with the quotation marks.
     pub(crate) tag: String,
     /// The numbers of the segments in the log, by name, with the threshold in force.
-    pub(crate) segments: BTreeMap<wire::SegmentName, (u32, f64)>,
-    reports: Reports,
+    pub(crate) segments: BTreeMap<SegmentName, (u32, f64)>,
+    reports: BTreeMap<SegmentName, Reports>,
 }
 
 #[derive(Serialize)]
 struct Form<'s> {
     status: &'s ControllerStatus,
-    pairs: Pairs,
+    /// By segment.
+    pairs: BTreeMap<&'s SegmentName, Pairs>,
 }
 
 /// The words of a node and its peers on each other.
@@ -37,11 +38,14 @@ pub(crate) struct Around<'s> {
 impl Sheet {
     /// The sheet of a status, which is the `count`th of this run.
     pub(crate) fn of(mut status: ControllerStatus, count: u64) -> Self {
-        let nodes = status.nodes.iter_mut();
-        let reports: Reports = nodes
-            .map(|(name, node)| (name.clone(), std::mem::take(&mut node.observes)))
-            .collect();
-        let pairs = Pairs::of(&status, &reports);
+        let reports = taken(&mut status);
+        let nothing = Reports::new();
+        let segments = status.segments.iter();
+        let pairs = segments.map(|(name, it)| {
+            let reports = reports.get(name).unwrap_or(&nothing);
+            (name, Pairs::of(&status, (name, it), reports))
+        });
+        let pairs = pairs.collect();
         let form = Form {
             status: &status,
             pairs,
@@ -57,14 +61,47 @@ impl Sheet {
         }
     }
 
-    /// The words of a node and its peers on each other; `None`: there is no node of this name.
-    pub(crate) fn around(&self, name: &NodeName) -> Option<Around<'_>> {
-        let says = self.reports.get(name)?;
-        let said = self.reports.iter();
+    /// The words of a node and its peers in a segment on each other; `None`: no node of this name is in it.
+    pub(crate) fn around(&self, name: &NodeName, segment: &SegmentName) -> Option<Around<'_>> {
+        let reports = self.reports.get(segment)?;
+        let says = reports.get(name)?;
+        let said = reports.iter();
         let said = said.filter_map(|(peer, about)| Some((peer, about.get(name)?)));
         Some(Around {
             says: (!says.is_empty()).then_some(says),
             said: said.collect(),
         })
     }
+
+    /// The first of the segments that a node is in, by their numbers.
+    pub(crate) fn home(&self, name: &NodeName) -> Option<&SegmentName> {
+        let of = self.reports.iter();
+        let of = of.filter(|(_, reports)| reports.contains_key(name));
+        of.map(|(segment, _)| segment)
+            .min_by_key(|segment| self.segments.get(*segment).map(|(id, _)| *id))
+    }
+}
+
+/// The reports, out of a status, for each of its segments and each node in it.
+fn taken(status: &mut ControllerStatus) -> BTreeMap<SegmentName, Reports> {
+    let numbers: BTreeMap<SegmentName, u32> = status
+        .segments
+        .iter()
+        .map(|(name, it)| (name.clone(), it.id))
+        .collect();
+    let mut taken: BTreeMap<SegmentName, Reports> = BTreeMap::new();
+    for (name, node) in &mut status.nodes {
+        let segments = node.segments.keys();
+        let home = segments.min_by_key(|it| numbers.get(*it)).cloned();
+        for (segment, here) in &mut node.segments {
+            // A node's own fields are those of its first segment.
+            let said = match home.as_ref() == Some(segment) {
+                true => std::mem::take(&mut node.observes),
+                false => std::mem::take(&mut here.observes),
+            };
+            let of = taken.entry(segment.clone()).or_default();
+            of.insert(name.clone(), said);
+        }
+    }
+    taken
 }

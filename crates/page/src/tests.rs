@@ -1,12 +1,13 @@
 //! The page over a real socket, with a role that answers from fixed words.
 
+use crate::sheet::Sheet;
 use crate::{Board, Config, Listener, Refusal, Source, Token};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use wire::admin::{ControllerStatus, EventInfo, EventList, Explanation};
+use wire::admin::{ControllerStatus, EventInfo, EventList, Explanation, Membership};
 use wire::{NodeName, SegmentName};
 use zeroize::Zeroizing;
 
@@ -255,12 +256,15 @@ async fn the_mesh_has_a_letter_for_each_pair_and_is_sent_once() {
     let (_, answer) = say(at, "GET /v1/mesh", &[OWN]).await;
     let mesh = body(&answer);
     assert_eq!(
-        mesh["pairs"]["rows"],
+        mesh["pairs"]["default"]["rows"],
         json!(["-wl-", "d-f-", "??--", "----"])
     );
-    assert_eq!(mesh["pairs"]["unwell"], 3);
-    assert_eq!(mesh["pairs"]["sums"][0], json!([1, 1, 0, 2.5]));
-    assert_eq!(mesh["pairs"]["links"].as_array().unwrap().len(), 4);
+    assert_eq!(mesh["pairs"]["default"]["unwell"], 3);
+    assert_eq!(mesh["pairs"]["default"]["sums"][0], json!([1, 1, 0, 2.5]));
+    assert_eq!(
+        mesh["pairs"]["default"]["links"].as_array().unwrap().len(),
+        4
+    );
     assert!(mesh["status"]["nodes"]["node-a"]["observes"].is_null());
     assert_eq!(mesh["status"]["nodes"]["node-d"]["state"], "QUARANTINED");
     let tag = answer
@@ -332,5 +336,59 @@ async fn an_address_that_is_taken_is_waited_for_and_told() {
         say(address, "GET /v1/mesh", &[OWN]).await.0,
         503,
         "no status yet"
+    );
+}
+
+#[test]
+fn each_segment_has_its_own_pairs() {
+    let mut status = (*status()).clone();
+    let default = status.segments.keys().next().unwrap().clone();
+    let other: SegmentName = "a-second".parse().unwrap();
+    let mut segment = status.segments[&default].clone();
+    (segment.id, segment.epoch.id) = (1, 3);
+    status.segments.insert(other.clone(), segment);
+    // Three of the four are in it, too, and one says that another does not answer there.
+    for name in ["node-a", "node-b", "node-d"] {
+        let node = status.nodes.get_mut(name).unwrap();
+        let mut here = node.segments[&default].clone();
+        here.membership = Membership::Allowed;
+        if name == "node-d" {
+            let mut seen = status.nodes["node-a"]
+                .observes
+                .values()
+                .next()
+                .cloned()
+                .unwrap();
+            seen.session_epoch = Some(3);
+            let well = seen.clone();
+            (seen.rtt_v4_ms, seen.rtt_v6_ms) = (None, None);
+            here.observes = [("node-a", seen), ("node-b", well)]
+                .map(|(name, it)| (name.parse().unwrap(), it))
+                .into();
+        }
+        let node = status.nodes.get_mut(name).unwrap();
+        node.segments.insert(other.clone(), here);
+    }
+    let sheet = Sheet::of(status, 1);
+    let mesh: Value = serde_json::from_slice(&sheet.body).unwrap();
+    assert_eq!(
+        mesh["pairs"]["default"]["rows"],
+        json!(["-wl-", "d-f-", "??--", "----"])
+    );
+    assert_eq!(
+        mesh["pairs"]["a-second"]["rows"],
+        json!(["-??", "?-?", "dw-"])
+    );
+    let d: NodeName = "node-d".parse().unwrap();
+    assert_eq!(sheet.home(&d), Some(&default), "by number, not by name");
+    let around = |segment| serde_json::to_value(sheet.around(&d, segment)).unwrap();
+    assert_eq!(around(&other)["says"].as_object().unwrap().len(), 2);
+    assert_eq!(around(&default)["says"], Value::Null);
+    let c: NodeName = "node-c".parse().unwrap();
+    assert!(sheet.around(&c, &other).is_none(), "it is not in it");
+    let body = String::from_utf8(sheet.body.to_vec()).unwrap();
+    assert!(
+        !body.contains("observes"),
+        "the reports are beside the status"
     );
 }

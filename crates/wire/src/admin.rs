@@ -218,6 +218,12 @@ pub struct NodeInSegment {
     pub v6: Ipv6Addr,
     /// Its WireGuard key, base64.
     pub wireguard: String,
+    /// Whether it holds the PSKs of the epoch in force; `None`: the controller is of a version that does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub psk: Option<PskState>,
+    /// Its words about its peers in it. Those in the first of its segments are the node's own `observes`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub observes: BTreeMap<NodeName, Observation>,
 }
 
 /// A node that waits for an operator's approval.

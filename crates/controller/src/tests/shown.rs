@@ -214,7 +214,7 @@ fn the_quality_of_a_tunnel_is_that_of_the_report_it_came_with_and_its_handshake_
     assert_eq!(shown(&mut world), None);
     // Nor does it with that of a segment of which the node is none, or a word about a stranger.
     let stranger = TunnelReport {
-        node: NodeId([9; 32]),
+        node: keys::NodeId([9; 32]),
         ..measured(&b, None, 0)
     };
     world.measures(&a, vec![stranger]);

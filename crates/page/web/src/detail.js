@@ -31,7 +31,7 @@ export class Detail {
     const inIt = model.status.nodes[name]?.segments[of] ? `?segment=${encodeURIComponent(of)}` : "";
     try {
       const [explained, pairs, history, events] = await Promise.all([
-        ask(`v1/nodes/${node}/explain${inIt}`), ask(`v1/nodes/${node}/pairs`),
+        ask(`v1/nodes/${node}/explain${inIt}`), ask(`v1/nodes/${node}/pairs${inIt}`),
         ask(`v1/history?segment=${encodeURIComponent(of)}&node=${node}&points=240`), ask(`v1/events?node=${node}&limit=30`),
       ]);
       if (this.name === name) this.show(explained, pairs, history, events.events, model, segments);
@@ -42,6 +42,7 @@ export class Detail {
 
   show(explained, pairs, history, events, model, segments) {
     const node = explained.status, here = model.nodes.find((it) => it.name === explained.name), state = here?.state ?? node.state;
+    const inSegment = node.segments[explained.segment];
     const fact = (label, value) => value === null || value === undefined || value === "" ? [] : [h("dt", {}, label), h("dd", {}, value)];
     const age = (utc) => `${seconds(this.now() - Date.parse(utc) / 1000)} ago`;
     const body = [
@@ -51,8 +52,8 @@ export class Detail {
         fact("Reason", explained.decision.reason ?? node.reason),
         fact("Score", `${score(explained.decision.score)} against ${score(model.policy.threshold)}, in ${explained.segment}`),
         fact("Control", `${node.control}${node.heard_utc ? `, heard ${age(node.heard_utc)}` : ", not heard since the controller's start"}`),
-        fact("Keys of the epoch", node.psk),
-        fact("Addresses", `${node.v4}, ${node.v6}`),
+        fact("Keys of the epoch", inSegment?.psk ?? node.psk),
+        fact("Addresses", `${inSegment?.v4 ?? node.v4}, ${inSegment?.v6 ?? node.v6}`),
         fact("Reached at", node.endpoints.join(", ")),
         fact("Segments", Object.keys(node.segments).join(", ")),
         fact("Groups", (node.groups ?? []).join(", ")),

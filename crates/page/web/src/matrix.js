@@ -116,7 +116,7 @@ export class Matrix {
     const colors = Object.fromEntries(["w", "l", "d", "f", "?"].map((letter) => [letter, [...rgb(color[letter]), letter === "w" ? 110 : letter === "?" ? 60 : 255]]));
     let at = 0;
     for (const a of model.nodes) {
-      const row = model.pairs.rows[a.at];
+      const row = model.pairs.rows[a.at] ?? "";
       for (const b of model.nodes) {
         const it = a === b ? undefined : colors[row[b.at]];
         if (it) image.data.set(it, at);

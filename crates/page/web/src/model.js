@@ -21,20 +21,21 @@ export const rank = (state) => RANK.indexOf(state);
 export class Model {
   constructor({ status, pairs }, segment) {
     this.status = status;
-    this.pairs = pairs;
     this.segments = Object.keys(status.segments);
     this.segmentName = this.segments.includes(segment) ? segment : this.segments[0];
     this.segment = status.segments[this.segmentName];
     this.epoch = this.segment?.epoch ?? status.epoch;
     this.policy = this.segment?.policy ?? status.policy;
-    this.all = Object.keys(status.nodes);
+    this.pairs = pairs[this.segmentName] ?? { rows: [], sums: [], links: [], unwell: 0 };
+    // In the order of the pairs: an object has names that are numbers before all others.
+    const names = Object.keys(status.nodes).sort(), segments = (name) => status.nodes[name].segments;
+    /** The nodes in the order of the pairs: those of the segment, and then those that are in none. They would be nowhere. */
+    this.all = [...names.filter((name) => segments(name)[this.segmentName]), ...names.filter((name) => Object.keys(segments(name)).length === 0)];
     this.nodes = [];
     this.all.forEach((name, at) => {
       const node = status.nodes[name];
       const here = node.segments[this.segmentName];
-      // A node that is in no segment is shown in each: it would be nowhere.
-      if (!here && Object.keys(node.segments).length > 0) return;
-      const [well, unwell, unknown, trip] = pairs.sums[at];
+      const [well, unwell, unknown, trip] = this.pairs.sums[at] ?? [0, 0, 0, null];
       this.nodes.push({
         name, at, node, well, unwell, unknown, trip,
         state: here?.state ?? node.state,
@@ -45,7 +46,7 @@ export class Model {
       });
     });
     this.links = new Map();
-    for (const link of pairs.links) this.links.set(link.from * 100000 + link.to, link);
+    for (const link of this.pairs.links) this.links.set(link.from * 100000 + link.to, link);
   }
 
   /** What the node at `from` says of the one at `to`. */
@@ -55,7 +56,7 @@ export class Model {
 
   /** The letter of the pair, by the word of the first. */
   letter(from, to) {
-    return this.pairs.rows ? this.pairs.rows[from][to] : this.link(from, to)?.is ?? "?";
+    return this.pairs.rows ? this.pairs.rows[from]?.[to] ?? "-" : this.link(from, to)?.is ?? "?";
   }
 
   /** The letter of both directions together: the worse one, but a word of one side is better than none. */
@@ -97,7 +98,7 @@ export const millis = (n) => n === null || n === undefined ? "–" : `${n < 10 ?
 
 /** How good a tunnel is, as one end says it: the age of its handshake, and the echoes that were lost of the last ones. */
 export const quality = (it) => it.tunnel
-  ? `handshake ${it.tunnel.handshake_seconds === null ? "none" : `${seconds(it.tunnel.handshake_seconds)} ago`}, ${lost(it)} echoes lost`
+  ? `handshake ${it.tunnel.handshake_seconds === null ? "none" : `${seconds(it.tunnel.handshake_seconds)} ago`}, ${lostEchoes(it)} echoes lost`
   : "handshake and loss not told";
-export const lost = (it) => it.tunnel ? `${it.tunnel.lost} of ${it.tunnel.echoes}` : "–";
+export const lostEchoes = (it) => it.tunnel ? `${it.tunnel.lost} of ${it.tunnel.echoes}` : "–";
 export const score = (n) => n === null || n === undefined ? "–" : n.toFixed(2);

@@ -2,7 +2,7 @@
 
 import { $, h, s, text } from "./dom.js";
 import { Denied, ask, forget, forgetToken, hasToken, setToken } from "./api.js";
-import { Model, PAIRS, STATES, count, lost, millis, seconds } from "./model.js";
+import { Model, PAIRS, STATES, count, lostEchoes, millis, seconds } from "./model.js";
 import { Detail } from "./detail.js";
 import { Graph } from "./graph.js";
 import { List } from "./list.js";
@@ -103,7 +103,7 @@ function unwellPairs() {
   if (!$("unwell-box").open) return;
   $("unwell").replaceChildren(...bad.slice(0, UNWELL).map((it) => h("tr", {},
     h("td", {}, model.all[it.from]), h("td", {}, model.all[it.to]), h("td", {}, it.faults?.length ? it.faults.join("; ") : PAIRS[it.is]),
-    h("td", { class: "number" }, it.session_epoch === null ? "none" : `epoch ${it.session_epoch}`), h("td", { class: "number" }, Number.isFinite(it.tunnel?.handshake_seconds) ? `${seconds(it.tunnel.handshake_seconds)} ago` : "–"), h("td", { class: "number" }, lost(it)),
+    h("td", { class: "number" }, it.session_epoch === null ? "none" : `epoch ${it.session_epoch}`), h("td", { class: "number" }, Number.isFinite(it.tunnel?.handshake_seconds) ? `${seconds(it.tunnel.handshake_seconds)} ago` : "–"), h("td", { class: "number" }, lostEchoes(it)),
     h("td", { class: "number" }, millis(it.rtt_v4_ms ?? it.rtt_v6_ms)), h("td", { class: "number" }, `${seconds(ageOf(it.at_utc))} ago`))));
 }
 
