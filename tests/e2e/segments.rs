@@ -6,7 +6,9 @@ use tests::harness::mesh::name;
 use tests::harness::ping::{self, Pinger};
 use tests::harness::{Builder, CONTROLLER, Mesh};
 use wire::SegmentName;
-use wire::admin::{EpochChange, Explanation, HostLine, Membership, NodeSegmentStatus, NodeStatus};
+use wire::admin::{
+    EpochChange, Explanation, HostLine, Membership, NodeSegmentStatus, NodeStatus, PskState,
+};
 
 const TRAINING: &str = "training";
 const INFERENCE: &str = "inference";
@@ -116,12 +118,12 @@ fn each_segment_is_a_mesh_of_its_own_over_one_port_and_a_node_may_be_in_several(
     assert_eq!((&a[..], &c[..]), (all, "node-c.inference.mesh.internal"));
 
     // Of a node in both, each has its own keys and its own pairs.
-    let seen = mesh.wait_for("both have reported", |mesh| {
+    mesh.wait_until("it has reported of both", |mesh| {
         let node = mesh.node("node-b");
         let there = &node.segments[&segment(INFERENCE)];
-        let reported = !node.observes.is_empty() && !there.observes.is_empty();
-        reported.then_some(node)
+        !node.observes.is_empty() && !there.observes.is_empty()
     });
+    let seen = mesh.node("node-b");
     let there = &seen.segments[&segment(INFERENCE)];
     assert_eq!(seen.observes.keys().collect::<Vec<_>>(), [&name("node-a")]);
     assert_eq!(there.observes.keys().collect::<Vec<_>>(), [&name("node-c")]);

@@ -482,7 +482,7 @@ fn wall(at: Duration, now: Now) -> Timestamp {
 /// acknowledged so far.
 fn psk(
     segment: &Segment,
-    (member, acked): (bool, Option<(Epoch, Phase)>),
+    (member, acked): (bool, Option<(keys::Epoch, Phase)>),
     control: Control,
 ) -> PskState {
     let holds = member && acked == Some((segment.current(), Phase::Activated));

@@ -306,6 +306,7 @@ fn by_segment(status: &ControllerStatus) -> String {
                 state(node.state).into(),
                 dash(),
                 age,
+                dash(),
                 heard(node, now),
                 dash(),
                 dash(),

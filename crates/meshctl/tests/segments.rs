@@ -29,7 +29,8 @@ fn policy() -> Value {
 fn place(membership: &str, state: &str, v4: &str, reason: Option<&str>) -> Value {
     json!({
         "membership": membership, "state": state, "reason": reason, "score": 0.5, "epoch": 12,
-        "probation_left": 0, "v4": v4, "v6": "fd00::2", "wireguard": "KEY="
+        "probation_left": 0, "v4": v4, "v6": "fd00::2", "wireguard": "KEY=",
+        "psk": if membership == "ALLOWED" { "valid" } else { "none" },
     })
 }
 
@@ -78,10 +79,10 @@ SEGMENT    EPOCH  ENDS     NEXT               MEMBERS  POLICY
 inference  4      in 42 s  -                  1 of 1   overall score at least 0.7, evidence at most 2 min 0 s old, epochs of 1 min 0 s
 training   12     in 42 s  13, begins in 5 s  1 of 1   overall score at least 0.7, evidence at most 2 min 0 s old, epochs of 1 min 0 s
 
-NODE    SEGMENT    MEMBERSHIP  STATE        SCORE  AGE  CONTROL    EPOCH  ADDRESS    REASON
-node-a  -          ALLOWED     ACTIVE       -      -    connected  -      -          in no segment
-node-b  inference  DENIED      QUARANTINED  0.500  -    connected  12     10.81.0.2  score below threshold
-node-b  training   ALLOWED     ACTIVE       0.500  -    connected  12     10.80.0.2  -
+NODE    SEGMENT    MEMBERSHIP  STATE        SCORE  AGE  PSK    CONTROL    EPOCH  ADDRESS    REASON
+node-a  -          ALLOWED     ACTIVE       -      -    -      connected  -      -          in no segment
+node-b  inference  DENIED      QUARANTINED  0.500  -    none   connected  12     10.81.0.2  score below threshold
+node-b  training   ALLOWED     ACTIVE       0.500  -    valid  connected  12     10.80.0.2  -
 ";
     assert_eq!(stdout(&output), expected);
 }
@@ -112,11 +113,14 @@ fn a_mesh_whose_one_segment_is_the_default_shows_none() {
 fn a_node_is_shown_with_each_of_its_segments() {
     let mut status = controller();
     status["nodes"]["node-b"]["observed_utc"] = json!("2031-01-01T00:00:50Z");
+    status["nodes"]["node-b"]["segments"]["inference"]["observes"] = json!({ "node-c": {
+        "session_epoch": 4, "rtt_v4_ms": 0.3, "rtt_v6_ms": null, "at_utc": "2031-01-01T00:00:50Z"
+    }});
     let shown = stdout(&Daemon::with(200, &status).run(&["node", "show", "node-b"]));
     let rows = "\
-SEGMENT    MEMBERSHIP  STATE        SCORE  EPOCH  PROBATION  ADDRESSES          WIREGUARD  REASON
-inference  DENIED      QUARANTINED  0.500  12     -          10.81.0.2 fd00::2  KEY=       score below threshold
-training   ALLOWED     ACTIVE       0.500  12     -          10.80.0.2 fd00::2  KEY=       -
+SEGMENT    MEMBERSHIP  STATE        SCORE  EPOCH  PSK    PROBATION  ADDRESSES          WIREGUARD  REASON
+inference  DENIED      QUARANTINED  0.500  12     none   -          10.81.0.2 fd00::2  KEY=       score below threshold
+training   ALLOWED     ACTIVE       0.500  12     valid  -          10.80.0.2 fd00::2  KEY=       -
 ";
     assert!(shown.contains(rows), "{shown}");
     // Said once, with its segment, and nowhere as if it were the node's everywhere.
@@ -125,7 +129,8 @@ training   ALLOWED     ACTIVE       0.500  12     -          10.80.0.2 fd00::2  
         "{shown}"
     );
     assert!(
-        shown.contains("\nIts peers in training:\nReported 10 s ago"),
+        shown.contains("\nIts peers in training:\nReported 10 s ago")
+            && shown.contains("\nIts peers in inference:\nPEER "),
         "{shown}"
     );
     let shown = stdout(&Daemon::with(200, &status).run(&["node", "show", "node-a"]));

@@ -349,11 +349,12 @@ fn each_segment_has_its_own_pairs() {
     status.segments.insert(other.clone(), segment);
     // Three of the four are in it, too, and one says that another does not answer there.
     for name in ["node-a", "node-b", "node-d"] {
-        let node = status.nodes.get_mut(name).unwrap();
+        let name: NodeName = name.parse().unwrap();
+        let node = status.nodes.get_mut(&name).unwrap();
         let mut here = node.segments[&default].clone();
         here.membership = Membership::Allowed;
-        if name == "node-d" {
-            let mut seen = status.nodes["node-a"]
+        if name.as_str() == "node-d" {
+            let mut seen = status.nodes[&"node-a".parse().unwrap()]
                 .observes
                 .values()
                 .next()
@@ -366,7 +367,7 @@ fn each_segment_has_its_own_pairs() {
                 .map(|(name, it)| (name.parse().unwrap(), it))
                 .into();
         }
-        let node = status.nodes.get_mut(name).unwrap();
+        let node = status.nodes.get_mut(&name).unwrap();
         node.segments.insert(other.clone(), here);
     }
     let sheet = Sheet::of(status, 1);
