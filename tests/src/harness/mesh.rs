@@ -599,6 +599,6 @@ impl Drop for Turn {
 static TAKEN: Mutex<usize> = Mutex::new(0);
 static FREED: Condvar = Condvar::new();
 /// More would distort what is measured in seconds.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 4;
 /// Lines of a log that are shown.
 const TAIL: usize = 25;
