@@ -17,7 +17,7 @@ use crate::segment::{InSegment, Segment};
 use crate::ways::PeerWays;
 use crate::witness::{Cosigned, Unbelievable, Witness};
 use epoch::{Command, Derived, Notice, UpdateError};
-use keys::{AuthorityId, LogId, MeshId, NodeId, NodeSecret, SegmentId};
+use keys::{AuthorityId, Epoch, LogId, MeshId, NodeId, NodeSecret, SegmentId};
 use ledger::{cosignature, note};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -27,8 +27,8 @@ use wire::endpoints::PlacesMark;
 use wire::log::{LogEnd, LogNews};
 use wire::message::{ChangedUpdate, InterfaceReport, Phase, Update};
 use wire::{
-    Ask, Digest, Duplicate, Mark, NodeName, Place, SegmentName, Signed, Succession, ToController,
-    ToNode, succession,
+    Ask, Digest, Duplicate, EpochUpdate, Mark, NodeName, Place, SegmentName, Signed, Succession,
+    ToController, ToNode, Verified, succession,
 };
 
 /// The machine.
@@ -224,7 +224,7 @@ impl Agent {
             let waited = now.boot.saturating_sub(came).as_millis();
             let waited = u64::try_from(waited).unwrap_or(u64::MAX);
             let age_ms = update.age_ms.saturating_add(waited);
-            self.update(Update { age_ms, ..update }, now);
+            self.waited(Update { age_ms, ..update }, now);
         }
         self.follow_members();
         true
@@ -543,6 +543,7 @@ impl Agent {
     ) {
         self.counts.control_connections += 1;
         self.control.up(address, remote, skew_ms);
+        self.witness.handle_session();
         let is_among = |id: &SegmentId| places.iter().any(|place| place.segment == *id);
         let known = self.segments.keys().chain(self.opening.keys());
         let known = known.chain(self.unopened.keys());
@@ -659,65 +660,104 @@ impl Agent {
             Err(reason) => {
                 tracing::debug!(%reason, "the update is asked for whole");
                 // It comes with the log from here on, and not once more with what came with this one.
-                let _ = self.witness(&changed.mark, &changed.log);
-                self.say(ToController::Whole);
+                let epoch = changed.mark.verify(&self.authorities);
+                let epoch = epoch.map_or(Epoch::default(), |mark| mark.epoch);
+                if self.believes(epoch, &changed.mark, &changed.log) {
+                    self.say(ToController::Whole);
+                }
             }
         }
     }
 
     fn update(&mut self, update: Update, now: Now) {
+        let Some(verified) = self.verified(&update.signed) else {
+            return;
+        };
+        if let Some(waiting) = self.opening.get(&verified.segment) {
+            let is_full = waiting.len() >= WAITING;
+            // The log is followed in the order in which it is told, whatever becomes of this update.
+            if !self.believes(verified.epoch, &update.mark, &update.log) {
+                return;
+            }
+            if let Some(waiting) = self.opening.get_mut(&verified.segment) {
+                // It waits for the segment to have an interface.
+                if is_full {
+                    waiting.remove(0);
+                }
+                waiting.push((update, now.boot));
+            }
+            return;
+        }
+        if self.is_of_use(&verified) {
+            if self.believes(verified.epoch, &update.mark, &update.log) {
+                self.install(verified, update, now);
+            }
+        } else {
+            self.aside(&update.mark, &update.log);
+        }
+    }
+
+    /// Takes an update that has waited for its segment; the log that came with it is known already.
+    fn waited(&mut self, update: Update, now: Now) {
+        let verified = self.verified(&update.signed);
+        if let Some(verified) = verified.filter(|it| self.is_of_use(it)) {
+            self.install(verified, update, now);
+        }
+    }
+
+    /// The controller's connection key alone moves nothing: only what an authority signed is taken.
+    fn verified(&mut self, signed: &Signed<EpochUpdate>) -> Option<Verified<EpochUpdate>> {
+        match signed.verify(&self.authorities) {
+            Ok(verified) => Some(verified),
+            Err(reason) => {
+                self.counts.updates_unverified += 1;
+                tracing::warn!(%reason, "update rejected");
+                None
+            }
+        }
+    }
+
+    /// Whether a segment that is open has a use for an update.
+    fn is_of_use(&mut self, verified: &Verified<EpochUpdate>) -> bool {
+        let checked = match self.segments.get(&verified.segment) {
+            Some(segment) => segment.member.check(verified),
+            None => Err(UpdateError::Foreign),
+        };
+        if let Err(reason) = &checked {
+            self.counts.updates_rejected += 1;
+            tracing::warn!(epoch = %verified.epoch, %reason, "update rejected");
+        }
+        checked.is_ok()
+    }
+
+    /// Whether the log that an update comes with is the one that this node has seen. Where that is not proved, the
+    /// proof is asked for anew, and the update comes with it.
+    fn believes(&mut self, epoch: Epoch, mark: &Signed<Mark>, log: &LogNews) -> bool {
+        let Err(reason) = self.witness(mark, log) else {
+            return true;
+        };
+        if let Unbelievable::Unproven { ask, .. } = reason {
+            tracing::debug!(%epoch, %reason, "update held back");
+            if let Some(log) = self.witness.kept().filter(|_| ask) {
+                self.say(ToController::Kept { log });
+            }
+            return false;
+        }
+        self.counts.updates_rejected += 1;
+        if self.witness.is_news() {
+            tracing::error!(%epoch, %reason, "update rejected");
+        }
+        false
+    }
+
+    fn install(&mut self, verified: Verified<EpochUpdate>, update: Update, now: Now) {
         let Update {
-            signed,
             secret,
             age_ms,
             mark,
-            log,
+            ..
         } = update;
-        // The controller's connection key alone moves nothing: only what an authority signed is taken.
-        let verified = match signed.verify(&self.authorities) {
-            Ok(verified) => verified,
-            Err(reason) => {
-                self.counts.updates_unverified += 1;
-                return tracing::warn!(%reason, "update rejected");
-            }
-        };
-        let (epoch, digest) = (verified.epoch, verified.digest());
-        let id = verified.segment;
-        if let Some(waiting) = self.opening.get_mut(&id) {
-            // It waits for the segment to have an interface.
-            let update = Update {
-                signed,
-                secret,
-                age_ms,
-                mark,
-                log,
-            };
-            if waiting.len() >= WAITING {
-                waiting.remove(0);
-            }
-            waiting.push((update, now.boot));
-            return;
-        }
-        let checked = match self.segments.get(&id) {
-            Some(segment) => segment.member.check(&verified),
-            None => Err(UpdateError::Foreign),
-        };
-        if let Err(reason) = checked {
-            self.counts.updates_rejected += 1;
-            self.aside(&mark, &log);
-            return tracing::warn!(%epoch, %reason, "update rejected");
-        }
-        if let Err(reason) = self.witness(&mark, &log) {
-            if let (Unbelievable::Unproven { .. }, Some(log)) = (&reason, self.witness.kept()) {
-                tracing::debug!(%epoch, %reason, "update held back");
-                return self.say(ToController::Kept { log });
-            }
-            self.counts.updates_rejected += 1;
-            if self.witness.is_news() {
-                tracing::error!(%epoch, %reason, "update rejected");
-            }
-            return;
-        }
+        let (id, epoch, digest) = (verified.segment, verified.epoch, verified.digest());
         let age = Duration::from_millis(age_ms);
         let (taken, all) = (verified.clone(), self.segments.len());
         let Some(segment) = self.segments.get_mut(&id) else {

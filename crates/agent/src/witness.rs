@@ -2,10 +2,11 @@
 //! checkpoint of a log that extends the one it has kept. A controller that rewrote its log, or shows different
 //! logs to different nodes, is refused by each node that has seen the other one.
 
-use keys::{AuthorityId, MeshId};
+use keys::{AuthorityId, Epoch, MeshId, SegmentId};
 use ledger::note::{Note, Verifier};
 use ledger::proof::{MAX_PROOF, check_consistency};
 use ledger::{Checkpoint, Hash};
+use std::collections::BTreeSet;
 use wire::log::{LogEnd, LogNews, LogRestored, MAX_CHECKPOINT_LEN};
 use wire::{Mark, Verified};
 
@@ -21,6 +22,8 @@ pub(crate) struct Witness {
     is_news: bool,
     /// How often in a row the proof was asked for anew.
     asked: u8,
+    /// The updates that were held back since the proof was asked for last. One that comes again is the answer.
+    held_back: BTreeSet<(SegmentId, Epoch)>,
 }
 
 /// A checkpoint with the cosignature of a node that has kept it.
@@ -53,6 +56,10 @@ pub(crate) enum Unbelievable {
         from: u64,
         /// Where it should.
         kept: u64,
+        /// The update that it came with.
+        about: (SegmentId, Epoch),
+        /// Whether to ask now: updates that were on their way when the proof was asked for anew come before the answer.
+        ask: bool,
     },
     /// It does not extend the log that was seen.
     #[error(
@@ -120,7 +127,7 @@ impl Witness {
         let held = self.hold(mesh, mark, news, trusted);
         match held {
             Ok((end, checkpoint)) => {
-                self.asked = 0;
+                self.handle_session();
                 self.checkpoint = Some(checkpoint);
                 if self.fault.take().is_some() {
                     tracing::info!("the controller's log is again the one that this node knows");
@@ -128,15 +135,33 @@ impl Witness {
                 self.kept = Some(end);
                 Ok(())
             }
-            Err(error @ Unbelievable::Unproven { .. }) => {
-                self.asked += 1;
-                Err(error)
+            Err(Unbelievable::Unproven {
+                from, kept, about, ..
+            }) => {
+                let is_answer = !self.held_back.insert(about);
+                let ask = self.asked == 0 || is_answer || self.held_back.len() > MOST_HELD_BACK;
+                if ask {
+                    self.asked += 1;
+                    self.held_back = BTreeSet::from([about]);
+                }
+                Err(Unbelievable::Unproven {
+                    from,
+                    kept,
+                    about,
+                    ask,
+                })
             }
             Err(error) => {
                 self.is_news = self.fault.replace(error.to_string()).is_none();
                 Err(error)
             }
         }
+    }
+
+    /// The next proof begins where the controller has been told that it should.
+    pub(crate) fn handle_session(&mut self) {
+        self.asked = 0;
+        self.held_back.clear();
     }
 
     /// Takes the log that comes with an update which is of no use, if it is proved: the controller goes on from there,
@@ -167,8 +192,12 @@ impl Witness {
             return Ok((has, checkpoint));
         };
         if news.from != kept.events && news.restored.is_none() && self.asked < ASKS {
-            let (from, kept) = (news.from, kept.events);
-            return Err(Unbelievable::Unproven { from, kept });
+            return Err(Unbelievable::Unproven {
+                from: news.from,
+                kept: kept.events,
+                about: (mark.segment, mark.epoch),
+                ask: false,
+            });
         }
         let why = match extends(news.from, &kept, &has, &news.proof) {
             Ok(()) => return Ok((has, checkpoint)),
@@ -235,14 +264,16 @@ fn goes_on_from(restored: &Verified<LogRestored>, news: &LogNews, has: &LogEnd) 
     extends(news.from, &restored.copy, has, &news.proof).is_ok()
 }
 
-/// How often in a row a proof may begin elsewhere than at the end that was kept: that is no fork yet, because updates
-/// that were on their way when the proof was asked for anew come before the answer.
+/// How often in a row a proof may be asked for anew. An answer that begins elsewhere than at the end that was kept is no
+/// fork yet, because another update may have been lost meanwhile.
 const ASKS: u8 = 4;
+/// Updates of all segments that may be on their way at once.
+const MOST_HELD_BACK: usize = 4 * wire::segment::MAX_SEGMENTS;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keys::{AuthoritySecret, Epoch, LogSecret, SegmentId};
+    use keys::{AuthoritySecret, LogSecret};
     use ledger::Tree;
     use ledger::proof::{Nodes, consistency};
     use rand_core::OsRng;
@@ -297,10 +328,14 @@ mod tests {
         }
 
         fn says(&self, log: &Log, from: u64) -> (Signed<Mark>, LogNews) {
+            self.says_of(SegmentId::FIRST, log, from)
+        }
+
+        fn says_of(&self, segment: SegmentId, log: &Log, from: u64) -> (Signed<Mark>, LogNews) {
             let end = log.end();
             let mark = Mark {
                 mesh: MESH,
-                segment: SegmentId::FIRST,
+                segment,
                 epoch: Epoch(1),
                 update: Digest([1; 32]),
                 log: end,
@@ -403,10 +438,49 @@ mod tests {
         let asked = controller.tell(&mut witness, &longer, 3);
         assert!(matches!(
             asked,
-            Err(Unbelievable::Unproven { from: 3, kept: 5 })
+            Err(Unbelievable::Unproven {
+                from: 3,
+                kept: 5,
+                ask: true,
+                ..
+            })
         ));
         controller.tell(&mut witness, &longer, 5).unwrap();
         assert_eq!(witness.kept(), Some(longer.end()));
+    }
+
+    #[test]
+    fn however_many_updates_are_on_their_way_the_proof_is_asked_for_once() {
+        let controller = Controller::new();
+        let mut witness = Witness::default();
+        let log = Log::new(&["a", "b", "c", "d"]);
+        controller.tell(&mut witness, &log, 0).unwrap();
+        let longer = Log::new(&["a", "b", "c", "d", "e"]);
+        let asks = |witness: &mut Witness, segment| {
+            let (mark, news) = controller.says_of(SegmentId(segment), &longer, 5);
+            let trusted = [controller.authority.public()];
+            match witness.handle_news(MESH, &mark, &news, &trusted) {
+                Err(Unbelievable::Unproven { ask, .. }) => ask,
+                other => panic!("{other:?}"),
+            }
+        };
+        let asked: Vec<bool> = (0..16).map(|segment| asks(&mut witness, segment)).collect();
+        assert!(asked[0] && !asked[1..].contains(&true), "{asked:?}");
+        assert_eq!(witness.fault(), None);
+        controller.tell(&mut witness, &longer, 4).unwrap();
+        assert_eq!(witness.kept(), Some(longer.end()));
+        // An answer that is as bad as what was asked about is asked about again.
+        let shorter = controller.says(&Log::new(&["a", "b", "c"]), 0);
+        let trusted = [controller.authority.public()];
+        for _ in 0..ASKS {
+            let error = witness.handle_news(MESH, &shorter.0, &shorter.1, &trusted);
+            assert!(
+                matches!(error, Err(Unbelievable::Unproven { ask: true, .. })),
+                "{error:?}"
+            );
+        }
+        let error = witness.handle_news(MESH, &shorter.0, &shorter.1, &trusted);
+        assert!(matches!(error, Err(Unbelievable::Fork { .. })), "{error:?}");
     }
 
     #[test]

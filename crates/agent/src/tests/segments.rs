@@ -367,3 +367,27 @@ fn a_place_inside_any_of_the_segments_is_no_endpoint() {
     let both = [(SegmentId::FIRST, places.clone()), (SECOND, places)];
     assert_eq!(told.collect::<Vec<_>>(), both);
 }
+
+#[test]
+fn the_log_is_followed_by_an_update_that_waits_for_its_segment() {
+    let (mut bench, wg) = (Bench::new(), wg());
+    bench.connect();
+    let placed = bench.placed(&bench.second_place());
+    bench.say(placed);
+    bench.effects();
+    let update = bench.second_update(1, &wg);
+    bench.say(update);
+    let effects = bench.effects();
+    assert!(
+        effects
+            .iter()
+            .any(|it| matches!(it, Effect::Witnessed(end) if end.events == 1)),
+        "the controller's next proof begins there: {effects:?}"
+    );
+    assert_eq!(bench.epochs(), [None]);
+    bench.open(&wg);
+    assert_eq!(bench.epochs(), [None, Some(1)]);
+    let said = bench.says();
+    let asks = |it: &ToController| matches!(it, ToController::Kept { .. });
+    assert!(!said.iter().any(asks), "{said:?}");
+}
