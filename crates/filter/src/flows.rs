@@ -86,6 +86,20 @@ impl Flow {
         })
     }
 
+    /// A packet that this host would send on it, as far as rules look at one.
+    pub(crate) fn sent(&self) -> Upper<'static> {
+        let (from, to) = (self.own_port, self.other_port);
+        match self.protocol {
+            TCP => Upper::Tcp { from, to, flags: 0 },
+            UDP => Upper::Udp { from, to },
+            ICMP | ICMPV6 => Upper::Echo {
+                id: from,
+                is_request: true,
+            },
+            other => Upper::Other(other),
+        }
+    }
+
     fn hash(&self, seed: u64) -> u64 {
         let mut hasher = std::hash::DefaultHasher::new();
         hasher.write_u64(seed);
@@ -173,6 +187,15 @@ impl Flows {
                 *place = Some(entry);
             }
             return;
+        }
+    }
+
+    /// Forgets the flows of which `keeps` does not say otherwise.
+    pub(crate) fn retain(&mut self, keeps: impl Fn(&Flow) -> bool) {
+        for place in &mut self.places {
+            if place.is_some_and(|entry| !keeps(&entry.flow)) {
+                *place = None;
+            }
         }
     }
 

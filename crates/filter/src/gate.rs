@@ -5,6 +5,7 @@ use crate::fragments::{Datagram, Fragments};
 use crate::openings::{Access, Openings};
 use crate::parse::{Address, Packet, Part, Upper};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The gate for the packets of one peer. Until anything is sent to it, it remembers nothing.
@@ -47,11 +48,18 @@ impl Gate {
         }
     }
 
-    /// From now on this is what the peer may send. Flows that this host has opened stay.
+    /// From now on this is what the peer may send. Flows that this host has opened stay, as far as the rules still let it
+    /// open them.
     pub fn set(&mut self, access: Access) {
-        match access {
-            Access::All => *self = Self::default(),
-            Access::Only(_) => self.access = access,
+        match (&access, &self.access) {
+            (Access::All, _) => *self = Self::default(),
+            (Access::Only(now), Access::Only(before)) if Arc::ptr_eq(now, before) => {}
+            (Access::Only(openings), _) => {
+                if let Some(flows) = &mut self.flows {
+                    flows.retain(|flow| openings.lets_out(&flow.sent()));
+                }
+                self.access = access;
+            }
         }
     }
 
@@ -135,7 +143,8 @@ fn opened(openings: &Openings, packet: &[u8]) -> Option<(Flow, u8)> {
     };
     // A peer that opens many flows, as the rules allow it to, makes this host send as many answers. Were they
     // entered, it would fill the table.
-    if openings.lets_in_answers(&upper) {
+    // And what the rules do not let out here opens nothing: it answers what the peer has opened, or is dropped there.
+    if openings.lets_in_answers(&upper) || !openings.lets_out(&upper) {
         return None;
     }
     let flags = match upper {

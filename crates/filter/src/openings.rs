@@ -18,28 +18,33 @@ pub enum Access {
     Only(Arc<Openings>),
 }
 
-/// The ways that are open to peers of the same groups. Each is named by the index of the first rule that opens it.
+/// The ways that are open between this node and peers of the same groups.
 #[derive(Debug)]
 pub struct Openings {
+    /// From the peer to here.
+    inward: Ways,
+    /// From here to the peer, who holds what comes against the same rules.
+    outward: Ways,
+    passed: Arc<[AtomicU64]>,
+    room: Arc<Room>,
+}
+
+/// The ways that are open in one direction. Each is named by the index of the first rule that opens it.
+#[derive(Debug)]
+pub(crate) struct Ways {
     any: Option<u16>,
     icmp: Option<u16>,
     tcp: Ports,
     udp: Ports,
-    passed: Arc<[AtomicU64]>,
-    room: Arc<Room>,
 }
 
 /// Ranges of ports that do not overlap, in order: first port, last port, rule.
 #[derive(Debug, Default)]
 struct Ports(Vec<(u16, u16, u16)>);
 
-impl Openings {
+impl Ways {
     /// Of rules with their indices, in their order.
-    pub(crate) fn new<'r>(
-        rules: impl Iterator<Item = (&'r Rule, u16)>,
-        passed: Arc<[AtomicU64]>,
-        room: Arc<Room>,
-    ) -> Self {
+    pub(crate) fn new<'r>(rules: impl Iterator<Item = (&'r Rule, u16)>) -> Self {
         let (mut any, mut icmp) = (None, None);
         let (mut tcp, mut udp) = (BTreeMap::new(), BTreeMap::new());
         for (rule, index) in rules {
@@ -55,6 +60,30 @@ impl Openings {
             icmp,
             tcp: Ports::new(tcp),
             udp: Ports::new(udp),
+        }
+    }
+
+    /// The first rule that opens the way for a packet; `None`: none does.
+    fn rule(&self, upper: &Upper<'_>) -> Option<u16> {
+        let own = match upper {
+            Upper::Tcp { to, .. } => self.tcp.rule(*to),
+            Upper::Udp { to, .. } => self.udp.rule(*to),
+            Upper::Echo { .. } | Upper::IcmpError(_) | Upper::Icmp => self.icmp,
+            Upper::Other(_) => None,
+        };
+        [own, self.any].into_iter().flatten().min()
+    }
+}
+
+impl Openings {
+    pub(crate) fn new(
+        (inward, outward): (Ways, Ways),
+        passed: Arc<[AtomicU64]>,
+        room: Arc<Room>,
+    ) -> Self {
+        Self {
+            inward,
+            outward,
             passed,
             room,
         }
@@ -67,29 +96,42 @@ impl Openings {
 
     /// Whether everything is open: ports need not be known.
     pub(crate) fn any(&self) -> Option<u16> {
-        self.any
+        self.inward.any
     }
 
-    /// The first rule that opens the way for a packet; `None`: none does.
+    /// The first rule that lets a packet of the peer in; `None`: none does.
     pub(crate) fn rule(&self, upper: &Upper<'_>) -> Option<u16> {
-        let own = match upper {
-            Upper::Tcp { to, .. } => self.tcp.rule(*to),
-            Upper::Udp { to, .. } => self.udp.rule(*to),
-            Upper::Echo { .. } | Upper::IcmpError(_) | Upper::Icmp => self.icmp,
-            Upper::Other(_) => None,
-        };
-        [own, self.any].into_iter().flatten().min()
+        self.inward.rule(upper)
     }
 
     /// Whether a packet that answers `sent` would pass by a rule.
     pub(crate) fn lets_in_answers(&self, sent: &Upper<'_>) -> bool {
+        let Ways {
+            any,
+            icmp,
+            tcp,
+            udp,
+        } = &self.inward;
         match *sent {
-            Upper::Tcp { from, .. } => self.tcp.rule(from).is_some() || self.any.is_some(),
-            Upper::Udp { from, .. } => self.udp.rule(from).is_some() || self.any.is_some(),
+            Upper::Tcp { from, .. } => tcp.rule(from).is_some() || any.is_some(),
+            Upper::Udp { from, .. } => udp.rule(from).is_some() || any.is_some(),
             // An echo reply answers a request, which always passes.
-            Upper::Echo { is_request, .. } => !is_request || self.icmp.or(self.any).is_some(),
-            Upper::IcmpError(_) | Upper::Icmp | Upper::Other(_) => self.any.is_some(),
+            Upper::Echo { is_request, .. } => !is_request || icmp.or(*any).is_some(),
+            Upper::IcmpError(_) | Upper::Icmp | Upper::Other(_) => any.is_some(),
         }
+    }
+
+    /// Whether this node may open a flow to the peer with a packet. One that the peer would let in as an answer alone
+    /// belongs to a flow of the peer's, and goes on for no longer than a rule lets that one in here.
+    pub(crate) fn lets_out(&self, sent: &Upper<'_>) -> bool {
+        let is_echo = matches!(
+            sent,
+            Upper::Echo {
+                is_request: true,
+                ..
+            }
+        );
+        is_echo || self.outward.rule(sent).is_some()
     }
 
     /// A rule has let a packet in.

@@ -1,7 +1,7 @@
 //! The rules of a segment as one node has to keep them, and what they come to for each of its peers.
 
 use crate::flows::Room;
-use crate::openings::{Access, Openings};
+use crate::openings::{Access, Openings, Ways};
 use crate::rule::{Groups, Rule};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Rules {
     allow: Vec<Rule>,
     own: Groups,
-    /// The groups that make a difference here: those that a rule for this node names as senders.
+    /// The groups that make a difference here: those that a rule for this node names as senders, and those that one
+    /// for what it sends names as receivers.
     telling: u64,
     /// Packets that each rule has let in.
     passed: Arc<[AtomicU64]>,
@@ -26,6 +27,8 @@ impl Rules {
     pub fn new(allow: Vec<Rule>, own: Groups, room: Arc<Room>) -> Self {
         let mine = allow.iter().filter(|rule| own.is_meant(rule.to));
         let telling = mine.fold(0, |bits, rule| bits | rule.from.0);
+        let mine = allow.iter().filter(|rule| own.is_meant(rule.from));
+        let telling = mine.fold(telling, |bits, rule| bits | rule.to.0);
         let passed = allow.iter().map(|_| AtomicU64::new(0)).collect();
         Self {
             allow,
@@ -49,16 +52,18 @@ impl Rules {
         }
     }
 
-    /// The packets that a peer in the groups `peer` may send to this node.
+    /// The packets that a peer in the groups `peer` may send to this node, and those that this node may send to it.
     pub fn toward(&mut self, peer: Groups) -> Access {
         // Peers that differ in other groups alone share one: of thousands, a handful is compiled.
         let key = peer.0 & self.telling;
         let openings = self.compiled.entry(key).or_insert_with(|| {
-            let mine = self.allow.iter().zip(0..);
-            let mine = mine.filter(|(rule, _)| self.own.is_meant(rule.to));
-            let theirs = mine.filter(|(rule, _)| peer.is_meant(rule.from));
+            let from_to = |from: Groups, to: Groups| {
+                let all = self.allow.iter().zip(0..);
+                let all = all.filter(move |(rule, _)| from.is_meant(rule.from));
+                Ways::new(all.filter(move |(rule, _)| to.is_meant(rule.to)))
+            };
             Arc::new(Openings::new(
-                theirs,
+                (from_to(peer, self.own), from_to(self.own, peer)),
                 Arc::clone(&self.passed),
                 Arc::clone(&self.room),
             ))

@@ -144,8 +144,19 @@ fn rule(protocol: Protocol, ports: &[RangeInclusive<u16>]) -> Rule {
     }
 }
 
+/// A gate with these rules, where this node may send anything to the peer.
 fn gate(rules: Vec<Rule>) -> Gate {
-    Gate::new(of(rules, Groups(0)).toward(Groups(0)))
+    Gate::new(with_all_out(rules))
+}
+
+fn with_all_out(mut rules: Vec<Rule>) -> Access {
+    let (own, peer) = (Groups(1 << 62), Groups(1 << 63));
+    rules.push(Rule {
+        from: own,
+        to: peer,
+        ..rule(Protocol::Any, &[])
+    });
+    of(rules, own).toward(peer)
 }
 
 fn of(rules: Vec<Rule>, own: Groups) -> Rules {
@@ -381,11 +392,58 @@ fn a_rule_that_is_taken_away_ends_what_it_allowed_and_nothing_else() {
     gate.sent(&outbound(false, TCP, &tcp(22, 40_000, ACK)), NOW);
     gate.sent(&outbound(false, TCP, &tcp(50_000, 80, SYN)), NOW);
     assert_eq!(gate.admit(&incoming, NOW), Ok(()));
-    gate.set(of(Vec::new(), Groups(0)).toward(Groups(0)));
+    gate.set(with_all_out(Vec::new()));
     assert_eq!(gate.admit(&incoming, NOW), NOTHING);
     assert_eq!(gate.admit(&answer, NOW), Ok(()));
     gate.set(Access::All);
     assert_eq!(gate.admit(&incoming, NOW), Ok(()));
+}
+
+#[test]
+fn what_this_host_still_sends_on_a_peers_connection_does_not_open_it_again() {
+    let (own, peer) = (Groups(1), Groups(2));
+    let from_to = |from, to, protocol, port: u16| Rule {
+        from,
+        to,
+        ..rule(protocol, &[port..=port])
+    };
+    let out = from_to(own, peer, Protocol::Tcp, 80);
+    let theirs = [(Protocol::Tcp, 22), (Protocol::Udp, 53)];
+    let theirs = theirs.map(|(protocol, port)| from_to(peer, own, protocol, port));
+    let all = [&theirs[..], std::slice::from_ref(&out)].concat();
+    let access = |rules: &[Rule]| of(rules.to_vec(), own).toward(peer);
+    for is_v6 in [false, true] {
+        let mut gate = Gate::new(access(&all));
+        let packets = [
+            (TCP, tcp(40_000, 22, ACK), tcp(22, 40_000, ACK)),
+            (UDP, udp(40_000, 53), udp(53, 40_000)),
+        ];
+        let exchange = |gate: &mut Gate| {
+            packets.clone().map(|(protocol, theirs, ours)| {
+                gate.sent(&outbound(is_v6, protocol, &ours), NOW);
+                gate.admit(&inbound(is_v6, protocol, &theirs), NOW)
+            })
+        };
+        assert_eq!(exchange(&mut gate), [Ok(()); 2]);
+        gate.set(access(std::slice::from_ref(&out)));
+        assert_eq!(exchange(&mut gate), [NOTHING; 2]);
+        // A node that starts anew goes on with its own connections, and with no others.
+        let mut gate = Gate::new(access(std::slice::from_ref(&out)));
+        assert_eq!(exchange(&mut gate), [NOTHING; 2]);
+        let answer = inbound(is_v6, TCP, &tcp(80, 50_000, ACK));
+        gate.sent(&outbound(is_v6, TCP, &tcp(50_000, 80, ACK)), NOW);
+        assert_eq!(gate.admit(&answer, NOW), Ok(()));
+        // The peer may not go on with what this host may open no more.
+        gate.set(access(&theirs));
+        assert_eq!(gate.admit(&answer, NOW), NOTHING);
+        assert_eq!(exchange(&mut gate), [Ok(()); 2]);
+        // Measuring a path needs no rule.
+        let icmp = icmp(is_v6);
+        gate.sent(&outbound(is_v6, icmp, &echo(is_v6, true, 7)), NOW);
+        gate.set(access(&[]));
+        let reply = inbound(is_v6, icmp, &echo(is_v6, false, 7));
+        assert_eq!(gate.admit(&reply, NOW), Ok(()));
+    }
 }
 
 #[test]

@@ -128,7 +128,8 @@ fn a_packet_that_no_rule_allows_is_dropped_alone_and_in_a_batch() {
 fn answers_pass_to_what_this_side_has_sent_also_from_the_queue() {
     let (mut one, mut two) = pair();
     install(&mut two, 2, (one.key, 1));
-    two.door.install_rules(Vec::new(), Groups(0), []);
+    // It may ask anybody, and nobody it.
+    two.door.install_rules(vec![allow(53, 2)], Groups(2), []);
     two.door.activate(Epoch(2), NOW);
     let answer = udp((1, 53), (2, 4_000));
     let early = seal(&mut one, answer.clone());

@@ -244,13 +244,18 @@ fn rules_hold_for_hosts_behind_a_router_as_for_the_router_itself() {
         from: Groups(1),
         to: Groups(0),
     };
+    let asks = Rule {
+        ports: vec![7..=7],
+        from: Groups(2),
+        ..dns.clone()
+    };
     let own = range("172.16.2.0/24");
     install(&mut two, 3, &[(one.key, 1)]);
     two.door.install_own_networks(vec![own]);
     two.door
         .install_networks([(one.key, vec![range("172.16.1.0/24")])]);
     two.door
-        .install_rules(vec![dns], Groups(0), [(one.key, Groups(1))]);
+        .install_rules(vec![dns, asks], Groups(2), [(one.key, Groups(1))]);
     two.door.activate(Epoch(3), NOW);
     let mut says = |two: &mut Node, packet| {
         let datagram = send(&mut one, packet).expect("a session");
@@ -269,5 +274,5 @@ fn rules_hold_for_hosts_behind_a_router_as_for_the_router_itself() {
     assert_eq!(says(&mut two, answer.clone()), refused);
     send(&mut two, udp((BEHIND_TWO, 4_000), (BEHIND_ONE, 7))).expect("it is routed");
     assert_eq!(says(&mut two, answer), delivered);
-    assert_eq!(two.door.passed_by_rule(), Some(vec![4]));
+    assert_eq!(two.door.passed_by_rule(), Some(vec![4, 0]));
 }

@@ -79,7 +79,15 @@ fn rule(protocol: Protocol, port: u16) -> Rule {
     }
 }
 
-fn gate(allow: Vec<Rule>) -> Gate {
+/// A gate with these rules, where this node may send anything to the peer.
+fn gate(mut allow: Vec<Rule>) -> Gate {
+    let (own, peer) = (Groups(1), Groups(2));
+    allow.push(Rule {
+        ports: Vec::new(),
+        from: own,
+        to: peer,
+        ..rule(Protocol::Any, 0)
+    });
     let room = Arc::new(Room::new(1));
-    Gate::new(Rules::new(allow, Groups(0), room).toward(Groups(0)))
+    Gate::new(Rules::new(allow, own, room).toward(peer))
 }
