@@ -87,6 +87,58 @@ fn static_programs_run_in_an_empty_root() {
     assert!(is_good, "{said}");
 }
 
+/// A machine whose lookups begin with modules of the C library, which a static program cannot load.
+#[test]
+fn static_programs_look_in_files_whatever_the_machine_names_besides() {
+    tests::harness::enter();
+    let folder = tempfile::tempdir().expect("there is a place for temporary files");
+    let programs = programs();
+    let switch = folder.path().join("nsswitch.conf");
+    let modules = "passwd: systemd files\ngroup: systemd files\ninitgroups: systemd files\nhosts: resolve mymachines files dns\n";
+    fs::write(&switch, modules).expect("it is ours");
+    let state = folder.path().join("state");
+    let check = |arguments: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c"]);
+        command.arg("mount --bind \"$0\" /etc/nsswitch.conf && exec \"$@\" 2>&1");
+        command.arg(&switch).arg(programs.join("meshd"));
+        command.args(["--check", "--state-dir"]).arg(&state);
+        let output = command.args(arguments).output().expect("unshare runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), said)
+    };
+    let controller = ["--role", "controller", "--advertise", "192.0.2.1:7443"];
+    let group = |name| [&controller[..], &["--socket-group", name]].concat();
+    assert_eq!(check(&group("daemon")).0, Some(0));
+    let (code, said) = check(&group("no-such-group"));
+    assert!(
+        code == Some(2) && said.contains("no group `no-such-group`"),
+        "{code:?} {said}"
+    );
+    let node = [
+        "--role",
+        "node",
+        "--controller",
+        "localhost:7443",
+        "--emitter",
+        "command",
+    ];
+    let user = |name| {
+        let program = ["--benchmark-command", "/bin/true", "--benchmark-user", name];
+        check(&[&node[..], &program].concat())
+    };
+    let (code, said) = user("daemon");
+    assert!(
+        code.is_some() && !said.contains("`daemon`"),
+        "{code:?} {said}"
+    );
+    let (code, said) = user("no-such-user");
+    assert!(
+        code == Some(2) && said.contains("no-such-user"),
+        "{code:?} {said}"
+    );
+}
+
 #[test]
 fn the_story_of_the_compose_file_ends_with_one_node_shut_out() {
     let mut mesh = Mesh::builder().nodes(3).prepare();

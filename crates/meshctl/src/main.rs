@@ -147,6 +147,9 @@ enum Noun {
 }
 
 fn main() -> ExitCode {
+    if cfg!(target_feature = "crt-static") {
+        machine::databases::use_files_and_dns_alone();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() && wants_json() => {

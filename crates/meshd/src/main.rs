@@ -75,6 +75,9 @@ enum Instead {
 }
 
 fn main() -> ExitCode {
+    if cfg!(target_feature = "crt-static") {
+        machine::databases::use_files_and_dns_alone();
+    }
     // Before there is a secret in memory, and whatever the service manager allows.
     rights::protect_memory();
     let Ok(stderr) = StandardError::start(give_up_rights) else {
