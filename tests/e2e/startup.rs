@@ -125,6 +125,21 @@ fn a_node_whose_answer_was_lost_enrols_with_the_same_token_and_nobody_else_does(
     assert_eq!(mesh.status().nodes.len(), 2);
 }
 
+#[test]
+fn a_node_enrols_where_its_settings_say_and_not_where_its_token_does() {
+    let mut mesh = Mesh::builder().nodes(2).prepare();
+    mesh.start_controller();
+    mesh.start_node("node-a");
+    let path = mesh.token_file("node-b");
+    let text = std::fs::read_to_string(&path).expect("it was just written");
+    let mut token: wire::Token = text.trim().parse().expect("a token is a token");
+    let right = std::mem::replace(&mut token.controllers, vec!["198.51.100.9:7443".into()]);
+    std::fs::write(&path, &*token.expose()).expect("it is ours");
+    let join = format!("@{}", path.display());
+    mesh.spawn("node-b", &["--join", &join, "--controller", &right[0]]);
+    mesh.wait_until_all_reach_all();
+}
+
 async fn enrol(identity: &NodeSecret, token: &str, wg: keys::WgPublicKey) -> bool {
     let token: wire::Token = token.parse().expect("a token is a token");
     let dialer = quic::Dialer::bind(identity, token.controller).expect("a port is free");

@@ -28,7 +28,8 @@ impl<'e> View<'e> {
                  nodes that can be reached are connected, `meshctl controller recover` goes on from it"
             )
         });
-        let room = log.is_short_of_room().then(|| {
+        let writes = self.journal.is_writable();
+        let room = (writes && log.is_short_of_room()).then(|| {
             "the disk is full: evidence is refused, and nobody is judged; evictions and epochs go on in \
              the room that was held for them; free some space"
                 .to_owned()
@@ -38,13 +39,15 @@ impl<'e> View<'e> {
              space"
                 .to_owned()
         });
-        let written = (!self.journal.is_writable()).then(|| {
-            "the event log cannot be written: what is in force stays, everything else is refused"
+        let written = (!writes).then(|| {
+            "the event log cannot be written: what is in force stays until leases end, and everything else is refused; \
+             free some space on the disk of the state directory, or see in the controller's log what it says"
                 .to_owned()
         });
         let policy = self.unread_policy.map(|error| {
             format!(
-                "the policy's file was not taken, and the policy before stays in force: {error}"
+                "what was read at the last SIGHUP was not taken, and the policy before stays in force: {error}; mend \
+                 the file, and send SIGHUP again (`systemctl reload`)"
             )
         });
         let (step, void) = (self.step(now), self.void(now));
@@ -102,11 +105,13 @@ impl<'e> View<'e> {
         now: Now,
     ) -> Vec<String> {
         let of_segments = self.segments.iter().flat_map(|segment| {
+            let [gone, lost] = self.gone(segment, now);
             let all = [
                 self.overdue(segment, now),
                 self.nobody(segment),
                 self.behind(segment, now),
-                self.gone(segment, now),
+                gone,
+                lost,
                 self.dark(segment, now),
                 self.held_back(segment),
             ];
@@ -181,8 +186,9 @@ impl<'e> View<'e> {
         ))
     }
 
-    /// Members that are not connected. They go on until their leases end.
-    fn gone(&self, segment: &Segment, now: Now) -> Option<String> {
+    /// Nodes that are not connected. Members go on until their leases end. Others that have ever proved themselves are not
+    /// forgotten with that: nothing is mended by it, until an operator says that they are not to come back.
+    fn gone(&self, segment: &Segment, now: Now) -> [Option<String>; 2] {
         let is_gone = |live: Option<&Live>| {
             let last = live.and_then(|live| live.heard.or(live.since));
             let missing = last.map(|at| now.boot.saturating_sub(at));
@@ -191,17 +197,38 @@ impl<'e> View<'e> {
             is_late && control(live, now) == Control::Disconnected
         };
         let gone = self.members(segment).filter(|(_, live)| is_gone(*live));
-        let shown = listed(gone.map(|(name, _)| name))?;
-        Some(format!(
-            "members{} that are not connected: {shown}; they hear of no epoch: start them, or look for what is between \
-             them and this controller",
-            place(segment)
-        ))
+        let members = listed(gone.map(|(name, _)| name)).map(|shown| {
+            format!(
+                "members{} that are not connected: {shown}; they hear of no epoch: start them, or look for what is \
+                 between them and this controller",
+                place(segment)
+            )
+        });
+        let others = self.fleet().cases(segment.id());
+        let others = others.filter(|(_, case)| {
+            let was_there = case.node.newest_run().is_some();
+            was_there && !case.node.evicted() && !segment.has_in_force(&case.node.id)
+        });
+        let gone = others.filter(|(name, _)| is_gone(self.connections.live(name)));
+        let others = listed(gone.map(|(name, _)| name)).map(|shown| {
+            format!(
+                "nodes that are not connected, and no members{} any more: {shown}; start them, or say with `meshctl \
+                 node evict` or `meshctl node remove` that they are not to come back",
+                place(segment)
+            )
+        });
+        [members, others]
     }
 
-    /// Pairs of connected members that have no tunnel, by the word of either.
-    fn dark(&self, segment: &Segment, now: Now) -> Option<String> {
-        let begun = segment.in_force()?.activates;
+    /// Pairs of connected members that have no tunnel, by the word of either; the name that comes first, first.
+    pub(crate) fn dark_pairs(
+        &self,
+        segment: &Segment,
+        now: Now,
+    ) -> BTreeSet<(&'e NodeName, &'e NodeName)> {
+        let Some(begun) = segment.in_force().map(|it| it.activates) else {
+            return BTreeSet::new();
+        };
         let is_there = |live: Option<&Live>| control(live, now) == Control::Connected;
         let members: BTreeMap<&NodeName, Option<&Live>> = self.members(segment).collect();
         let connected = members.iter().filter(|(_, live)| is_there(**live));
@@ -218,10 +245,14 @@ impl<'e> View<'e> {
             let live = members.get(peer).copied();
             live.is_some_and(is_there) && self.connects(segment, (name, peer))
         };
-        let pairs = pairs
-            .filter(should)
-            .map(|(name, peer)| (name.min(peer), name.max(peer)));
-        let pairs: BTreeSet<_> = pairs.collect();
+        let pairs = pairs.filter(should);
+        pairs
+            .map(|(name, peer)| (name.min(peer), name.max(peer)))
+            .collect()
+    }
+
+    fn dark(&self, segment: &Segment, now: Now) -> Option<String> {
+        let pairs = self.dark_pairs(segment, now);
         let shown = listed(
             pairs
                 .iter()

@@ -31,6 +31,8 @@ exposition::metrics! {
     HELD: Gauge = "meshd_removals_held" in segment;
     /// Connected members that have not said, 15 s after the epoch in force began, that it is in force there
     BEHIND: Gauge = "meshd_members_behind" in segment;
+    /// Pairs of connected members between which no echo passes, by the word of either
+    DARK_PAIRS: Gauge = "meshd_dark_pairs" in segment;
     /// Time from the beginning of the epoch in force until the newest acknowledgement of it; 0 before the first
     FOLLOWED: Gauge = "meshd_epoch_followed_seconds" in segment;
     /// Nodes with a place in the segment, by state
@@ -73,6 +75,9 @@ pub(crate) fn page(view: &View<'_>, counts: &Counts, held: Held, now: Now) -> Pa
     page.put_in(HELD, &segments, |it| (it.name().as_str(), it.held().len()));
     page.put_in(BEHIND, &segments, |it| {
         (it.name().as_str(), view.members_behind(it, now).count())
+    });
+    page.put_in(DARK_PAIRS, &segments, |it| {
+        (it.name().as_str(), view.dark_pairs(it, now).len())
     });
     page.put_in(FOLLOWED, &segments, |it| {
         let followed = it.followed().unwrap_or_default();

@@ -41,12 +41,14 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not a configuration.
-    #[error("{path}: {source}")]
+    #[error("{path}, line {line}: {why}")]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Where and why.
-        source: toml::de::Error,
+        /// Its line, from 1.
+        line: usize,
+        /// The fault there.
+        why: String,
     },
     /// Nobody said which role.
     #[error("which role? say --role controller or --role node")]
@@ -98,7 +100,19 @@ pub fn read_file(path: PathBuf) -> Result<Settings, ConfigError> {
         Ok(text) => text,
         Err(source) => return Err(ConfigError::Read { path, source }),
     };
-    toml::from_str(&text).map_err(|source| ConfigError::Parse { path, source })
+    toml::from_str(&text).map_err(|error| {
+        let before = error.span().and_then(|at| text.get(..at.start));
+        ConfigError::Parse {
+            path,
+            line: before.unwrap_or_default().matches('\n').count() + 1,
+            // Several lines would be none in a log.
+            why: error
+                .message()
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" "),
+        }
+    })
 }
 
 /// Makes a configuration of settings.
@@ -819,7 +833,11 @@ fn page(settings: &Settings) -> Result<Option<page::Config>, ConfigError> {
     Ok(Some(page::Config { address, token }))
 }
 
-fn page_token(path: &Path) -> Result<page::Token, ConfigError> {
+/// The token of the page in its file.
+///
+/// # Errors
+/// When it cannot be read, others may read it, or it is none.
+pub fn page_token(path: &Path) -> Result<page::Token, ConfigError> {
     const NAME: &str = "page_token_file";
     let shown = path.display().to_string();
     let file = private_file(NAME, &shown, "write the token to one")?;

@@ -195,6 +195,10 @@ fn start(cli: Cli, stderr: &StandardError) -> anyhow::Result<ExitCode> {
         file: path,
         given,
         running,
+        page_token: match &config.role {
+            RoleConfig::Controller(it) => it.page.as_ref().and_then(|page| page.token.clone()),
+            RoleConfig::Node(_) => None,
+        },
         change_filter,
         controller: Arc::clone(&remote),
         service: service.clone(),

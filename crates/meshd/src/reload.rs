@@ -1,4 +1,5 @@
-//! The settings that a running daemon takes over from its file at a HUP: the log level, and a controller's policy.
+//! The settings that a running daemon takes over from its files at a HUP: the log level, a controller's policy, and the
+//! token of its page.
 //! Says of everything else that it takes a restart.
 
 use crate::config;
@@ -20,6 +21,8 @@ pub struct Reload {
     pub running: Settings,
     /// Changes the log's filter.
     pub change_filter: ChangeFilter,
+    /// The token of the page, which changes wherever it was cloned to.
+    pub page_token: Option<page::Token>,
     /// The way to the controller, once it serves; a node has none.
     pub controller: Arc<OnceLock<Remote>>,
     /// Hears when it begins to read, and when it has done.
@@ -65,18 +68,21 @@ impl Reload {
         if is_other {
             let filter = logging::filter(&level).map_err(|error| error.to_string());
             let change = |filter| (self.change_filter)(filter).map_err(|error| error.to_string());
-            if let Err(error) = filter.and_then(change) {
-                tracing::warn!(%error, "SIGHUP: `log_level` stays as it is");
-                return;
+            match filter.and_then(change) {
+                Ok(()) => {
+                    self.running.log_level = read.log_level.clone();
+                    tracing::info!(log_level = level, "SIGHUP: the log level is another");
+                }
+                Err(error) => tracing::warn!(%error, "SIGHUP: `log_level` stays as it is"),
             }
-            self.running.log_level = read.log_level.clone();
-            tracing::info!(log_level = level, "SIGHUP: the log level is another");
         }
         let is_other = self.policy_again(&read) || is_other;
-        if differ_beside_level(&read, &self.running) {
-            tracing::warn!(
-                "SIGHUP: other settings than `log_level` and the policy have changed: they take a restart"
-            );
+        let is_other = self.token_again(&read) || is_other;
+        let others = differing(&read, &self.running);
+        if !others.is_empty() {
+            let names = others.iter().map(|it| format!("`{it}`"));
+            let names = names.collect::<Vec<_>>().join(", ");
+            tracing::warn!("SIGHUP: {names} changed: that takes a restart");
         } else if !is_other {
             tracing::info!("SIGHUP: the settings are as they were");
         }
@@ -108,25 +114,59 @@ impl Reload {
     }
 }
 
+impl Reload {
+    /// Takes the page's token from its file, if it is the file of before; whether it is another, or none.
+    fn token_again(&self, read: &Settings) -> bool {
+        let (Some(token), Some(path)) = (&self.page_token, &read.page_token_file) else {
+            return false;
+        };
+        if read.page_token_file != self.running.page_token_file {
+            return false;
+        }
+        match config::page_token(path) {
+            Ok(other) if other == *token => false,
+            Ok(other) => {
+                token.replace(&other);
+                tracing::info!("SIGHUP: the page takes another token, and the one before no more");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "SIGHUP: the page's token stays as it is");
+                true
+            }
+        }
+    }
+}
+
 /// The level in force with these settings.
 pub fn level_of(settings: &Settings) -> String {
     settings.log_level.clone().unwrap_or_else(|| "info".into())
 }
 
-/// A token is left out: it is used once, and nothing to a node that runs.
-fn differ_beside_level(one: &Settings, other: &Settings) -> bool {
+/// The settings that are others, beside those that are taken over. A token of enrolment is left out: it is used once, and
+/// nothing to a node that runs.
+fn differing(one: &Settings, other: &Settings) -> Vec<&'static str> {
     let stripped = |settings: &Settings| Settings {
         log_level: None,
         join: None,
         ..config::without_policy(settings)
     };
-    stripped(one) != stripped(other)
+    stripped(one).differing(&stripped(other))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::{Arc, Mutex};
+
+    #[test]
+    fn settings_that_take_a_restart_are_named_and_those_that_are_taken_over_are_not() {
+        let read = |text: &str| toml::from_str::<Settings>(text).unwrap();
+        let before = read("listen = ['192.0.2.1:7443']\nthreshold = 0.7\nlog_level = 'info'");
+        let after = read("threshold = 0.9\nlog_level = 'debug'\nmetrics_listen = '127.0.0.1:9'");
+        assert_eq!(differing(&before, &after), ["listen", "metrics_listen"]);
+        assert_eq!(differing(&before, &before), [] as [&str; 0]);
+    }
 
     #[test]
     fn the_level_of_the_file_is_taken_over_unless_it_was_given_elsewhere_or_is_none() {
@@ -139,6 +179,7 @@ mod tests {
                 file: Some(path.clone()),
                 running: given.clone(),
                 given,
+                page_token: None,
                 controller: Arc::default(),
                 service: Service::default(),
                 change_filter: Box::new(move |filter| {

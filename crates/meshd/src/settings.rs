@@ -105,6 +105,16 @@ macro_rules! settings {
                 }
             }
 
+            /// The names of those that are not the same in `other`.
+            pub fn differing(&self, other: &Self) -> Vec<&'static str> {
+                let each = [
+                    $((stringify!($name), self.$name == other.$name),)*
+                    ("segment", self.segment == other.segment),
+                ];
+                let differing = each.into_iter().filter(|(_, is_same)| !is_same);
+                differing.map(|(name, _)| name).collect()
+            }
+
             /// The names of all settings.
             pub fn names() -> impl Iterator<Item = &'static str> {
                 [$(stringify!($name),)* "segment"].into_iter()

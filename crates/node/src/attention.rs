@@ -17,6 +17,8 @@ struct OfSegment<'s> {
     reason: Option<&'s str>,
     interface: Option<&'s InterfaceStatus>,
     peers: Vec<(&'s NodeName, &'s PeerStatus)>,
+    /// Its lease is over, and its tunnels with it.
+    is_lapsed: bool,
 }
 
 /// Everything, the control channel first. `faults` is what the controller is told besides.
@@ -32,7 +34,7 @@ pub(crate) fn of(status: &NodeDaemonStatus, faults: &[NodeFault]) -> Vec<String>
     }));
     all.extend(clock(status));
     for segment in segments(status) {
-        of_segment(&segment, &mut all);
+        of_segment(&segment, status.name.as_ref(), &mut all);
     }
     let evidence = status.last_evidence.as_ref();
     let refused = evidence.filter(|it| it.result.starts_with("refused"));
@@ -53,6 +55,7 @@ fn segments(status: &NodeDaemonStatus) -> Vec<OfSegment<'_>> {
             reason: status.reason.as_deref(),
             interface: status.interface.as_ref(),
             peers: status.peers.iter().collect(),
+            is_lapsed: is_lapsed(status.lease_seconds),
         }];
     }
     let each = status.segments.iter().map(|(name, it)| OfSegment {
@@ -61,8 +64,13 @@ fn segments(status: &NodeDaemonStatus) -> Vec<OfSegment<'_>> {
         reason: it.reason.as_deref(),
         interface: Some(&it.interface),
         peers: it.peers.iter().collect(),
+        is_lapsed: is_lapsed(it.lease_seconds),
     });
     each.collect()
+}
+
+fn is_lapsed(lease_seconds: Option<f64>) -> bool {
+    lease_seconds.is_some_and(|left| left <= 0.0)
 }
 
 fn control(status: &NodeDaemonStatus) -> Option<String> {
@@ -87,15 +95,27 @@ fn clock(status: &NodeDaemonStatus) -> Option<String> {
     })
 }
 
-fn of_segment(segment: &OfSegment<'_>, all: &mut Vec<String>) {
+fn of_segment(segment: &OfSegment<'_>, own: Option<&NodeName>, all: &mut Vec<String>) {
+    let own = own.map_or("NODE", NodeName::as_str);
     let place = match segment.name {
         Some(name) => format!(" in {name}"),
         None => String::new(),
     };
     if segment.membership != Some(Membership::Allowed) {
         let reason = segment.reason.unwrap_or("no epoch has come yet");
+        let of = segment
+            .name
+            .map_or_else(String::new, |it| format!(" --segment {it}"));
+        let way_out = match segment.reason {
+            Some(reason) if reason.starts_with(EVICTED) => {
+                format!(
+                    "`meshctl node readmit {own}` at the controller lets it earn its membership again"
+                )
+            }
+            _ => format!("`meshctl explain {own}{of}` at the controller says what it lacks"),
+        };
         all.push(format!(
-            "this node is no member{place} ({reason}): `meshctl explain` at the controller says what it lacks"
+            "this node is no member{place} ({reason}): {way_out}"
         ));
     }
     if let Some(interface) = segment.interface {
@@ -130,8 +150,12 @@ fn of_segment(segment: &OfSegment<'_>, all: &mut Vec<String>) {
     all.extend(unanswered(segment, &place));
 }
 
-/// Members that answered no echo, over neither IP version.
+/// Members that answered no echo, over neither IP version. One that has no tunnels itself hears of nobody, and by no fault
+/// of theirs.
 fn unanswered(segment: &OfSegment<'_>, place: &str) -> Option<String> {
+    if segment.membership != Some(Membership::Allowed) || segment.is_lapsed {
+        return None;
+    }
     let is_dead = |peer: &PeerStatus| {
         let pings = [&peer.ping_v4, &peer.ping_v6];
         let mut asked = pings.into_iter().flatten().peekable();
@@ -147,6 +171,8 @@ fn unanswered(segment: &OfSegment<'_>, place: &str) -> Option<String> {
     ))
 }
 
+/// How the reason begins for which an operator excludes a node.
+const EVICTED: &str = "evicted";
 /// Members that a sentence names.
 const MAX_NAMED: usize = 5;
 
@@ -213,6 +239,26 @@ mod tests {
             status.pointer_mut(parent).unwrap()[field] = value;
             let told = told(status, &[]);
             assert!(told.len() == 1 && told[0].contains(words), "{at}: {told:?}");
+        }
+        for (membership, reason, left) in [
+            ("DENIED", "score below threshold", 90.0),
+            ("DENIED", "evicted", 90.0),
+            ("DENIED", "the lease is over and no update came", 0.0),
+        ] {
+            let mut status = well();
+            status["membership"] = json!(membership);
+            status["reason"] = json!(reason);
+            status["lease_seconds"] = json!(left);
+            status["peers"]["node-b"]["ping_v4"]["ok"] = json!(false);
+            let told = told(status, &[]);
+            let way_out = match reason {
+                "evicted" => "`meshctl node readmit node-a`",
+                _ => "`meshctl explain node-a`",
+            };
+            assert!(
+                told.len() == 1 && told[0].contains(way_out),
+                "that its peers do not answer is no fault of theirs: {told:?}"
+            );
         }
         let fault = NodeFault::new(NodeFaultKind::State, "the disk is full");
         assert_eq!(told(well(), &[fault]), ["the disk is full"]);

@@ -432,7 +432,13 @@ impl Node {
         let asks = self.asks();
         let node = self.identity.public();
         let known = (self.config.name.as_ref(), self.config.interface.as_str());
-        let enrolled = session::enrol(&dialer, token, known, (node, &asks), told).await;
+        // An operator's word goes before the token's, as it does later.
+        let addresses = match &self.config.controllers[..] {
+            [] => token.controllers.clone(),
+            given => given.iter().map(ToString::to_string).collect(),
+        };
+        let ticket = (token, &addresses[..]);
+        let enrolled = session::enrol(&dialer, ticket, known, (node, &asks), told).await;
         dialer.close("enrolled").await;
         let (places, authorities) = enrolled.map_err(ServeError::Enrolment)?;
         let Some(first) = places.first() else {

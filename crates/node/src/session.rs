@@ -342,13 +342,13 @@ fn mapped(observed: SocketAddr) -> Option<SocketAddr> {
     Some(observed).filter(|it| !udp::is_own(it.ip()))
 }
 
-/// Enrols with a token: tries its addresses until one answers or the controller refuses.
+/// Enrols with a token: tries the addresses until one answers or the controller refuses.
 ///
 /// # Errors
 /// The controller's refusal; anything else is tried again.
 pub(crate) async fn enrol(
     dialer: &Dialer,
-    token: &Token,
+    (token, addresses): (&Token, &[String]),
     (name, interface): (Option<&NodeName>, &str),
     (node, asks): (NodeId, &[Ask]),
     told: &watch::Sender<Progress>,
@@ -356,7 +356,7 @@ pub(crate) async fn enrol(
     let mut backoff = Backoff::default();
     let mut caller = Caller::new(dialer);
     let (mut warned, mut told_to_wait) = (false, false);
-    for address in token.controllers.iter().cycle() {
+    for address in addresses.iter().cycle() {
         let mut waits = |name: &NodeName| {
             told.send_replace(Progress {
                 controller: Some(address.clone()),

@@ -8,9 +8,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-/// Stands for the token.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(Arc<[u8; 32]>);
+/// Stands for the token. Those that were cloned from one change together.
+#[derive(Clone)]
+pub struct Token(Arc<Mutex<[u8; 32]>>);
+
+impl PartialEq for Token {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash() == other.hash()
+    }
+}
+
+impl Eq for Token {}
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,17 +47,25 @@ impl Token {
                     .to_owned(),
             );
         }
-        Ok(Self(Arc::new(hash(token.as_bytes()))))
+        Ok(Self(Arc::new(Mutex::new(hash(token.as_bytes())))))
+    }
+
+    /// From now on the other one is the token, and this one is none.
+    pub fn replace(&self, other: &Self) {
+        let other = other.hash();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = other;
+    }
+
+    fn hash(&self) -> [u8; 32] {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this is it. Takes as long for one guess as for another: hashes are compared, and all of them.
     fn is(&self, guess: &[u8]) -> bool {
         let guess = hash(guess);
-        let differing = self
-            .0
-            .iter()
-            .zip(guess)
-            .fold(0, |sum, (a, b)| sum | (a ^ b));
+        let own = self.hash();
+        let both = own.iter().zip(guess);
+        let differing = both.fold(0, |sum, (a, b)| sum | (a ^ b));
         std::hint::black_box(differing) == 0
     }
 }
@@ -156,6 +172,16 @@ mod tests {
 
     fn token() -> Token {
         Token::read(&Zeroizing::new(format!("{TEXT}\n"))).unwrap()
+    }
+
+    #[test]
+    fn a_token_that_is_replaced_opens_nothing_any_more() {
+        let (own, other) = (token(), "another-token-of-some-length");
+        let guard = Guard::new(Some(own.clone()));
+        own.replace(&Token::read(&Zeroizing::new(other.to_owned())).unwrap());
+        let admit = |text: &str| guard.admit(Some(format!("Bearer {text}").as_bytes()));
+        assert_eq!(admit(TEXT), Access::Denied);
+        assert_eq!(admit(other), Access::Granted);
     }
 
     #[test]

@@ -61,7 +61,7 @@ fn a_member_that_does_not_take_the_epoch_is_named_until_it_does() {
 }
 
 #[test]
-fn a_member_that_is_gone_is_named_and_one_that_is_no_member_is_not() {
+fn a_member_that_is_gone_is_named_until_it_is_back_or_excluded_and_one_that_never_was_one_is_not() {
     let mut world = World::new(calm());
     let [mut a, _b] = world.members(["a", "b"]);
     let c = world.node("c");
@@ -76,6 +76,18 @@ fn a_member_that_is_gone_is_named_and_one_that_is_no_member_is_not() {
     let gone = world.attention("not connected");
     assert!(gone.len() == 1 && gone[0].contains(": a;"), "{gone:?}");
     world.reconnect(&mut a);
+    assert_eq!(world.attention("not connected"), [] as [&str; 0]);
+    // That it is dropped in the end mends nothing.
+    world.engine.handle_disconnected(a.connection);
+    world.pass(s(1_200));
+    assert_eq!(
+        world.status_of(&a).membership,
+        wire::admin::Membership::Denied
+    );
+    let gone = world.attention("not connected");
+    assert!(gone.len() == 1 && gone[0].contains(": a;"), "{gone:?}");
+    let evict = Request::Evict(name("a"), wire::admin::EvictRequest::default());
+    assert!(world.ask(evict).is_ok());
     assert_eq!(world.attention("not connected"), [] as [&str; 0]);
 }
 
