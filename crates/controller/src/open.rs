@@ -107,6 +107,8 @@ pub struct Controller {
     pub(crate) page: Option<::page::Listener>,
     pub(crate) clients: usize,
     pub(crate) status_file: PathBuf,
+    /// The places of members, kept for the next start.
+    pub(crate) places: PathBuf,
 }
 
 /// Why a controller cannot serve.
@@ -139,7 +141,7 @@ pub enum OpenError {
     /// The status file.
     #[error(
         "the status file {path} cannot be written: {source}; create its directory and make it \
-         writable, or set another path"
+         writable (under the shipped unit with ReadWritePaths= too), or set another path"
     )]
     StatusFile {
         /// Its path.
@@ -209,6 +211,7 @@ impl Controller {
         let page = page.map(|page| ::page::Listener::open(page, config.clients));
         let advertise = advertise(&config, &listener);
         let (clients, path) = (config.clients, config.status_file.clone());
+        let places = config.state_dir.join("places");
         let setup = setup(config, (controller.public(), authority), advertise);
         let now = Now::read();
         let engine = Engine::start(setup, log, fleet, epochs, now)?;
@@ -226,6 +229,7 @@ impl Controller {
             page,
             clients,
             status_file: path,
+            places,
         })
     }
 

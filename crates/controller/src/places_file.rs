@@ -23,7 +23,12 @@ impl PlacesFile {
     /// Reads the file at `path`, if there is one, into the engine.
     pub(crate) fn open(path: PathBuf, engine: &mut Engine) -> Self {
         let mut kept = Vec::new();
-        let file = File::open(&path).map(|file| file.take(MAX_LEN));
+        // Opening a FIFO would wait for somebody who writes to it.
+        let file = match path.metadata() {
+            Ok(meta) if !meta.is_file() => Err(std::io::Error::other("it is no regular file")),
+            Ok(_) => File::open(&path).map(|file| file.take(MAX_LEN)),
+            Err(error) => Err(error),
+        };
         match file.and_then(|mut file| file.read_to_end(&mut kept)) {
             Ok(_) => engine.resume_places(&kept),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

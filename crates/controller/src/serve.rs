@@ -70,7 +70,7 @@ impl Controller {
         if let Some(page) = &self.page {
             engine.show_page(page.standing());
         }
-        let places = PlacesFile::open(self.status_file.with_file_name("places"), &mut engine);
+        let places = PlacesFile::open(self.places, &mut engine);
         let shell = Shell {
             engine,
             places,

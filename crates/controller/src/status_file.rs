@@ -169,6 +169,7 @@ fn standing(status: &ControllerStatus) -> Standing {
 /// # Errors
 /// The system's.
 pub(crate) fn write(path: &Path, status: &ControllerStatus) -> std::io::Result<()> {
+    refuse_others(path)?;
     let dir = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -189,6 +190,15 @@ pub(crate) fn write(path: &Path, status: &ControllerStatus) -> std::io::Result<(
         .set_permissions(std::fs::Permissions::from_mode(0o644))?;
     file.persist(path)?;
     Ok(())
+}
+
+/// Whatever is put there while the daemon runs is not replaced either, unless it is a regular file: a device, a folder, or
+/// a link to somebody's file.
+fn refuse_others(path: &Path) -> std::io::Result<()> {
+    match path.symlink_metadata() {
+        Ok(meta) if !meta.is_file() => Err(std::io::Error::other("it is no regular file")),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Writes JSON with everything hidden escaped. The serializer writes whole characters.
@@ -237,6 +247,20 @@ const STOP_TIME: Duration = Duration::from_millis(300);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_but_a_regular_file_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (link, file) = (folder.path().join("link"), folder.path().join("file"));
+        std::fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        for refused in [link.as_path(), folder.path(), Path::new("/dev/null")] {
+            assert!(refuse_others(refused).is_err(), "{refused:?}");
+        }
+        for taken in [file.as_path(), &folder.path().join("none")] {
+            assert!(refuse_others(taken).is_ok(), "{taken:?}");
+        }
+    }
 
     #[test]
     fn a_large_mesh_has_its_status_made_less_often() {

@@ -4,7 +4,7 @@
 //! | File | Holds |
 //! |---|---|
 //! | `given` | the settings themselves: each fault, not only the first |
-//! | `places` | state directory, admin socket, files and ports |
+//! | `places` | state directory, admin socket and ports |
 //! | `of_controller`, `of_node` | the roles |
 //!
 //! An error is what a start would end with, or what could never work. A warning is what a start would bear.
@@ -18,6 +18,7 @@ mod tests;
 
 use crate::config::RoleConfig;
 use crate::logging;
+use crate::paths;
 use crate::reload;
 use crate::settings::Settings;
 use places::Place;
@@ -73,7 +74,7 @@ impl Findings {
 /// Looks at everything. `given` are the settings of the command line and the environment, which go before the file's.
 pub fn everything(given: Settings, file: Option<PathBuf>, new_mesh: bool) -> Findings {
     let mut found = Findings::default();
-    let Some(settings) = given::all(given, file, &mut found) else {
+    let Some(settings) = given::all(given, file.clone(), &mut found) else {
         return found;
     };
     if let Err(error) = logging::filter(&reload::level_of(&settings)) {
@@ -89,6 +90,9 @@ pub fn everything(given: Settings, file: Option<PathBuf>, new_mesh: bool) -> Fin
         found
             .errors
             .push("--new-mesh is for a controller: remove it".to_owned());
+    }
+    for fault in paths::faults(&settings, &config, file.as_deref()) {
+        found.error(fault.setting, fault.why);
     }
     let place = Place::look(&config, &mut found);
     match config.role {

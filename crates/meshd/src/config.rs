@@ -20,7 +20,7 @@ use serde::de::{DeserializeOwned, IntoDeserializer as _};
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -96,7 +96,7 @@ pub enum RoleConfig {
 /// # Errors
 /// When it cannot be read, or has a setting that does not exist.
 pub fn read_file(path: PathBuf) -> Result<Settings, ConfigError> {
-    let text = match std::fs::read_to_string(&path) {
+    let text = match text_in(&path, MAX_SETTINGS) {
         Ok(text) => text,
         Err(source) => return Err(ConfigError::Read { path, source }),
     };
@@ -115,6 +115,28 @@ pub fn read_file(path: PathBuf) -> Result<Settings, ConfigError> {
     })
 }
 
+/// The text in a file that settings name, of at most so many bytes. Never waits for a writer: a FIFO is refused.
+///
+/// # Errors
+/// The system's, or the fault in the file.
+pub(crate) fn text_in(path: &Path, limit: u64) -> std::io::Result<String> {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.read(true).custom_flags(NONBLOCK).open(path)?;
+    let kind = file.metadata()?.file_type();
+    // A device ends at once, as /dev/null does, or is refused by its length.
+    if !(kind.is_file() || kind.is_char_device()) {
+        let kind = crate::private::name_of(kind);
+        let why = format!("it is no regular file but a {kind}: write the text to a file");
+        return Err(std::io::Error::other(why));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).map_or(true, |read| read > limit) {
+        return Err(std::io::Error::other(format!("it is over {limit} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8"))
+}
+
 /// Makes a configuration of settings.
 ///
 /// # Errors
@@ -124,6 +146,7 @@ pub fn resolve(settings: Settings) -> Result<Config, ConfigError> {
     if let Some(name) = settings.misplaced(role) {
         return Err(ConfigError::Misplaced(name));
     }
+    paths(&settings)?;
     let (state, socket) = match role {
         Role::Controller => ("/var/lib/meshd/controller", "/run/meshd/controller.sock"),
         Role::Node => ("/var/lib/meshd/node", "/run/meshd/node.sock"),
@@ -141,6 +164,59 @@ pub fn resolve(settings: Settings) -> Result<Config, ConfigError> {
         socket_group,
         role,
     })
+}
+
+/// Refuses a path that no file can have.
+fn paths(settings: &Settings) -> Result<(), ConfigError> {
+    let segments = settings.segment.iter().flatten();
+    let beside = [
+        ("state_dir", &settings.state_dir),
+        ("socket", &settings.socket),
+        ("status_file", &settings.status_file),
+        ("policy_file", &settings.policy_file),
+        ("page_token_file", &settings.page_token_file),
+        ("benchmark_file", &settings.benchmark_file),
+        ("benchmark_directory", &settings.benchmark_directory),
+    ];
+    let of_segments = segments.map(|it| ("segment.policy_file", &it.policy_file));
+    let texts = [
+        ("hosts_file", &settings.hosts_file),
+        ("wireguard_dir", &settings.wireguard_dir),
+    ];
+    let paths = beside.into_iter().chain(of_segments);
+    let paths = paths.filter_map(|(name, path)| Some((name, path.as_ref()?.as_os_str())));
+    let texts = texts
+        .into_iter()
+        .filter_map(|(name, text)| Some((name, std::ffi::OsStr::new(text.as_ref()?))));
+    for (name, path) in paths.chain(texts) {
+        if path.is_empty() {
+            return Err(wrong(name, "empty: give a path, or leave the setting out"));
+        }
+        if path.as_encoded_bytes().contains(&0) {
+            let why = "it holds a zero byte, which no path has: remove that";
+            return Err(wrong(name, why));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses two sockets of one kind at an address.
+fn apart(
+    (one, at): (&'static str, Option<SocketAddr>),
+    (other, there): (&'static str, Option<SocketAddr>),
+) -> Result<(), ConfigError> {
+    let (Some(at), Some(there)) = (at, there) else {
+        return Ok(());
+    };
+    let (a, b) = (at.ip(), there.ip());
+    // The address `::` takes those of IPv4 too.
+    let covers = |any: IpAddr, it: IpAddr| any.is_unspecified() && (any.is_ipv6() || it.is_ipv4());
+    let is_both = a.to_canonical() == b.to_canonical() || covers(a, b) || covers(b, a);
+    if at.port() != 0 && at.port() == there.port() && is_both {
+        let why = format!("{at} is taken by `{other}` ({there}): choose another port");
+        return Err(wrong(one, why));
+    }
+    Ok(())
 }
 
 /// By name or number; a number needs no entry in the machine's list of groups.
@@ -175,6 +251,8 @@ fn controller(
     let listen = settings.listen.as_deref().unwrap_or("[::]:7443");
     let metrics_listen = metrics_listen(&settings)?;
     let page = page(&settings)?;
+    let at_page = page.as_ref().map(|page| page.address);
+    apart(("metrics_listen", metrics_listen), ("page", at_page))?;
     let advertise = host_ports("advertise", settings.advertise.as_deref())?;
     let config = controller::Config {
         listen: local(listen).map_err(|why| wrong("listen", why))?,
@@ -312,13 +390,8 @@ fn policy_in(path: &Path, settings: &Settings) -> Result<Policy, ConfigError> {
     }
     let shown = path.display();
     let wrong = |why: String| wrong("policy_file", why);
-    let file = std::fs::File::open(path).map_err(|error| wrong(format!("{shown}: {error}")))?;
-    let mut text = String::new();
-    let read = file.take(MAX_POLICY_FILE + 1).read_to_string(&mut text);
-    let read = read.map_err(|error| wrong(format!("{shown}: {error}")))?;
-    if u64::try_from(read).map_or(true, |read| read > MAX_POLICY_FILE) {
-        return Err(wrong(format!("{shown} is over {MAX_POLICY_FILE} bytes")));
-    }
+    let text = text_in(path, MAX_POLICY_FILE);
+    let text = text.map_err(|error| wrong(format!("{shown}: {error}")))?;
     Policy::from_toml(&text).map_err(|error| wrong(format!("{shown}: {error}")))
 }
 
@@ -410,7 +483,16 @@ fn flat_policy(settings: &Settings) -> Result<Policy, ConfigError> {
             .split_once('=')
             .ok_or_else(|| wrong("metric_minimum", format!("`{entry}` is not NAME=SCORE")))?;
         let score = parse("metric_minimum", score.trim())?;
-        metric_minimum.insert(name.trim().to_owned(), score);
+        let name = name.trim();
+        if metric_minimum.insert(name.to_owned(), score).is_some() {
+            let why = format!("`{name}` stands there twice: leave one");
+            return Err(wrong("metric_minimum", why));
+        }
+    }
+    // In a policy file it is the word for the default.
+    if settings.lease_seconds == Some(0) {
+        let why = "0 is no time: leave the setting out for five epochs, or give seconds";
+        return Err(wrong("lease_seconds", why));
     }
     let evaluators = entries(settings.evaluator.as_deref());
     let evaluators: Result<Vec<EvaluatorId>, _> =
@@ -461,6 +543,16 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
     let emitter = emitter(&settings)?;
     let metrics_listen = metrics_listen(&settings)?;
     let names = names(&settings)?;
+    apart(
+        ("metrics_listen", metrics_listen),
+        ("dns_listen", names.listen),
+    )?;
+    let wireguard = settings.listen_port.unwrap_or(LISTEN_PORT);
+    let wireguard = SocketAddr::from((Ipv6Addr::UNSPECIFIED, wireguard));
+    apart(
+        ("dns_listen", names.listen),
+        ("listen_port", Some(wireguard)),
+    )?;
     let controllers = host_ports("controller", settings.controller.as_deref())?;
     let advertise = entries(settings.advertise.as_deref())
         .map(|text| for_peers(text).map_err(|why| wrong("advertise", why)));
@@ -470,6 +562,12 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
         return Err(wrong("advertise", why));
     }
     let interface = settings.interface.unwrap_or_else(|| "meshd0".into());
+    if matches!(interface.as_str(), "all" | "default") {
+        let why = format!(
+            "`{interface}` is the kernel's word for every interface (net.ipv4.conf.{interface}): choose another name"
+        );
+        return Err(wrong("interface", why));
+    }
     if !is_interface_name(&interface) {
         let why = format!("`{interface}` is no name for an interface: 1 to 15 letters and digits");
         return Err(wrong("interface", why));
@@ -510,7 +608,7 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
             .transpose()?,
         segments,
         controllers,
-        listen_port: settings.listen_port.unwrap_or(51_820),
+        listen_port: settings.listen_port.unwrap_or(LISTEN_PORT),
         advertise,
         wireguard_dir,
         interface,
@@ -919,9 +1017,11 @@ fn wrong(setting: &'static str, why: impl Into<String>) -> ConfigError {
 
 /// The web page's address, where nobody says.
 const PAGE: &str = "127.0.0.1:7480";
-/// Threads that carry packets, where nobody says.
+/// The port of WireGuard, where nobody says.
+const LISTEN_PORT: u16 = 51_820;
 /// No port that needs a right, on the one address that every machine has.
 const DNS_LISTEN: &str = "127.0.0.1:5376";
+/// Threads that carry packets, where nobody says.
 const DEFAULT_MAX_THREADS: usize = 16;
 const MAX_THREADS: usize = 64;
 const MAX_LOG_NAME: usize = 64;
@@ -929,6 +1029,8 @@ const KEEP_EVIDENCE_DAYS: u64 = 30;
 const MAX_KEEP_DAYS: u64 = 36_500;
 const NONBLOCK: i32 = OFlags::NONBLOCK.bits().cast_signed();
 
+/// Longest settings file, in bytes.
+pub(crate) const MAX_SETTINGS: u64 = 1 << 20;
 /// Longest policy file, in bytes: the admin socket takes no more either.
 const MAX_POLICY_FILE: u64 = 48 << 10;
 
@@ -1004,6 +1106,109 @@ mod tests {
         }
         let error = toml::from_str::<Settings>("mtu = true").unwrap_err();
         assert!(error.to_string().contains("a number or a word"), "{error}");
+    }
+
+    #[test]
+    fn a_path_is_neither_empty_nor_impossible_in_any_setting() {
+        for (role, name) in [
+            ("node", "state_dir"),
+            ("node", "socket"),
+            ("node", "hosts_file"),
+            ("node", "wireguard_dir"),
+            ("node", "benchmark_file"),
+            ("node", "benchmark_directory"),
+            ("controller", "status_file"),
+            ("controller", "policy_file"),
+            ("controller", "page_token_file"),
+        ] {
+            for (value, words) in [("", "empty"), ("/a\\u0000b", "zero byte")] {
+                let text = format!("role = \"{role}\"\n{name} = \"{value}\"");
+                let error = resolve_text(&text).unwrap_err().to_string();
+                assert!(error.starts_with(&format!("`{name}`: ")), "{error}");
+                assert!(error.contains(words), "{text}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_never_ends_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        crate::private::tests::make_fifo(&fifo);
+        let policy = |path: &str| {
+            let text = format!("role = \"controller\"\npolicy_file = \"{path}\"");
+            resolve_text(&text).unwrap_err().to_string()
+        };
+        let error = policy(fifo.to_str().unwrap());
+        assert!(error.contains("no regular file but a FIFO"), "{error}");
+        assert!(policy("/dev/zero").contains("over"));
+        let error = policy(dir.path().to_str().unwrap());
+        assert!(error.contains("directory"), "{error}");
+        let error = read_file(fifo).unwrap_err().to_string();
+        assert!(error.contains("no regular file but a FIFO"), "{error}");
+        assert_eq!(read_file("/dev/null".into()).unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn settings_that_cannot_both_hold_are_errors() {
+        for (role, text, expected) in [
+            (
+                "node",
+                "interface = \"all\"",
+                "`interface`: `all` is the kernel's",
+            ),
+            (
+                "node",
+                "interface = \"default\"",
+                "`interface`: `default` is",
+            ),
+            (
+                "node",
+                "metrics_listen = \"127.0.0.1:5376\"",
+                "`metrics_listen`: 127.0.0.1:5376 is taken by `dns_listen`",
+            ),
+            (
+                "node",
+                "metrics_listen = \"0.0.0.0:5376\"",
+                "is taken by `dns_listen`",
+            ),
+            (
+                "node",
+                "dns_listen = \"127.0.0.1:51820\"",
+                "`dns_listen`: 127.0.0.1:51820 is taken by `listen_port`",
+            ),
+            (
+                "controller",
+                "metrics_listen = \"[::]:7480\"",
+                "is taken by `page`",
+            ),
+            (
+                "controller",
+                "metric_minimum = [\"a=0.5\", \"a = 0.7\"]",
+                "`metric_minimum`: `a` stands there twice",
+            ),
+            (
+                "controller",
+                "lease_seconds = 0",
+                "`lease_seconds`: 0 is no time",
+            ),
+            (
+                "controller",
+                "suite_version = \">=4, <2\"",
+                "no version lies in",
+            ),
+        ] {
+            let error = resolve_text(&format!("role = \"{role}\"\n{text}")).unwrap_err();
+            assert!(error.to_string().contains(expected), "{text}: {error}");
+        }
+        for good in [
+            "role = \"node\"\nmetrics_listen = \"127.0.0.1:0\"\ndns_listen = \"127.0.0.1:0\"",
+            "role = \"node\"\nmetrics_listen = \"127.0.0.2:5376\"",
+            "role = \"node\"\nmetrics_listen = \"127.0.0.1:51820\"",
+            "role = \"controller\"\nmetrics_listen = \"127.0.0.1:7443\"",
+        ] {
+            assert!(resolve_text(good).is_ok(), "{good}");
+        }
     }
 
     #[test]

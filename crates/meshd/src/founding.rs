@@ -212,6 +212,17 @@ pub fn look_at_node(path: &Path) -> Result<Option<(NodeSecret, WgSecret)>, Found
     }
 }
 
+/// The keys of further segments as [`wireguard`] finds them, but one that it would make is not written.
+pub fn look_at_wireguard(path: &Path) -> node::KeyStore {
+    let path = path.to_owned();
+    node::KeyStore(std::sync::Arc::new(move |name: &str| {
+        let state = StateDir::look(&path);
+        let found = state.existing_key((name, RESTORE_NODE), WgSecret::from_base64);
+        let key = found.map_err(|error| error.to_string())?;
+        Ok(key.unwrap_or_else(|| WgSecret::generate(&mut OsRng)))
+    }))
+}
+
 /// The files of a controller's mesh: a start needs them together.
 pub fn mesh_files() -> impl Iterator<Item = &'static str> {
     MESH.into_iter()

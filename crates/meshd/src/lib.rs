@@ -13,6 +13,7 @@ pub mod descriptors;
 pub mod founding;
 pub mod init;
 pub mod logging;
+pub mod paths;
 pub mod ports;
 pub mod private;
 pub mod reload;

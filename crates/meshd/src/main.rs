@@ -5,7 +5,7 @@
 //! | 0 | stopped as asked |
 //! | 1 | failed while running |
 //! | 2 | could not start, and will not be able to: settings, rights, state; nothing is left behind. `--check` has found errors |
-//! | 3 | could not start, but may be able to later: an address that it needs is taken, or not there yet; the disk is full |
+//! | 3 | could not start, but may be able to later: an address that it needs is taken, or not there yet; another interface has one of the mesh; the disk is full |
 //! | 4 | was asked to stop, and something did not let go in time: ended by force |
 
 #![forbid(unsafe_code)]
@@ -21,7 +21,7 @@ use meshd::settings::Settings;
 use meshd::signals::{self, Leftover, Told};
 use meshd::state_dir::StateDir;
 use meshd::stderr::StandardError;
-use meshd::{founding, logging, ports, socket, starting};
+use meshd::{founding, logging, paths, ports, socket, starting};
 use node::rights::{self, Keep};
 use service::{Loop, Service};
 use std::io::Write as _;
@@ -104,7 +104,14 @@ fn may_pass(error: &anyhow::Error) -> bool {
     let is_full = error
         .downcast_ref()
         .is_some_and(controller::OpenError::is_of_a_full_disk);
-    is_name_taken || is_full || ports::may_pass(error.chain())
+    // An address that another network has brought goes with it.
+    let is_collision = matches!(
+        error.downcast_ref(),
+        Some(node::ServeError::Interface(
+            node::InterfaceError::Collision { .. }
+        ))
+    );
+    is_name_taken || is_full || is_collision || ports::may_pass(error.chain())
 }
 
 fn command_line(stderr: &StandardError) -> anyhow::Result<ExitCode> {
@@ -187,6 +194,8 @@ fn start(cli: Cli, stderr: &StandardError) -> anyhow::Result<ExitCode> {
     if cli.new_mesh && matches!(config.role, RoleConfig::Node(_)) {
         return Err(anyhow!("--new-mesh is for a controller: remove it"));
     }
+    // Before anything is made: a mesh that is founded and not served would be of no use.
+    paths::check(&running, &config, path.as_deref())?;
     let remote = Arc::new(OnceLock::new());
     let journal = service::is_journal(std::env::var_os("JOURNAL_STREAM").as_deref());
     let change_filter = logging::install(format, filter, journal, stderr);

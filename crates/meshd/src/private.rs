@@ -159,7 +159,8 @@ fn mode_of(meta: &Metadata) -> u32 {
     meta.mode() & 0o7777
 }
 
-fn name_of(kind: FileType) -> &'static str {
+/// The word for a kind of file.
+pub(crate) fn name_of(kind: FileType) -> &'static str {
     if kind.is_dir() {
         "directory"
     } else if kind.is_symlink() {

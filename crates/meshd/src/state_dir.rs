@@ -2,9 +2,10 @@
 //! holds secrets or state is held against [`private`](crate::private) before any of them is read.
 
 use crate::private::{NotPrivate, Owners};
+use rustix::fs::OFlags;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -116,14 +117,23 @@ impl StateDir {
 
     /// Whether a daemon has locked a directory that is there.
     pub fn is_locked(path: &Path) -> bool {
-        // Opened for reading alone, and let go at once.
-        let lock = File::open(path.join("lock"));
+        // Opened for reading alone, and let go at once. Opening a FIFO would wait for somebody who writes to it.
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(NONBLOCK);
+        let lock = options.open(path.join("lock"));
         lock.is_ok_and(|lock| {
             matches!(
                 lock.try_lock_shared(),
                 Err(std::fs::TryLockError::WouldBlock)
             )
         })
+    }
+
+    /// The number of the process that has locked a directory, as the kernel shows it.
+    pub fn holder(path: &Path) -> Option<i32> {
+        let inode = std::fs::metadata(path.join("lock")).ok()?.ino();
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        holder_in(&locks, inode)
     }
 
     /// The directory.
@@ -207,6 +217,29 @@ fn is_held(name: &str) -> bool {
     // SQLite keeps the newest commits in files beside the database.
     HELD.contains(&name) || name.starts_with("controller.db") || name.starts_with("wireguard-")
 }
+
+/// Whether a file of this name in a state directory is the daemon's own, or may become so. `status.json` is not
+/// counted: a setting may name it.
+pub(crate) fn is_own(name: &str) -> bool {
+    is_held(name) || OTHERS.contains(&name)
+}
+
+/// The process with an exclusive lock on a file, by fields of `/proc/locks`: number, FLOCK, …, WRITE, process,
+/// MAJOR:MINOR:INODE.
+fn holder_in(locks: &str, inode: u64) -> Option<i32> {
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_lock = fields.get(1) == Some(&"FLOCK") && fields.get(3) == Some(&"WRITE");
+        let of: Option<u64> = fields.get(5)?.rsplit(':').next()?.parse().ok();
+        let process: i32 = fields.get(4)?.parse().ok()?;
+        (is_lock && of == Some(inode) && process > 0).then_some(process)
+    })
+}
+
+const NONBLOCK: i32 = OFlags::NONBLOCK.bits().cast_signed();
+
+/// Files beside those that hold secrets.
+const OTHERS: [&str; 3] = ["places", "places.new", "runs.json"];
 
 const HELD: [&str; 12] = [
     "lock",
@@ -312,6 +345,20 @@ mod tests {
         write_private(&temp.path().join("state"), &path, b"garbage!").unwrap();
         assert!(matches!(identity(&dir), Err(StateDirError::Key { .. })));
         assert_eq!(std::fs::read_to_string(path).unwrap(), "garbage!\n");
+    }
+
+    #[test]
+    fn the_process_that_holds_a_lock_is_told_from_those_that_wait() {
+        let locks = "1: POSIX  ADVISORY  WRITE 7 08:01:55 0 EOF\n2: FLOCK  ADVISORY  WRITE 42 08:01:55 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 43 08:01:55 0 EOF\n3: FLOCK  ADVISORY  READ 44 08:01:56 0 EOF\n";
+        assert_eq!(holder_in(locks, 55), Some(42));
+        assert_eq!(holder_in(locks, 56), None);
+        assert_eq!(holder_in("", 55), None);
+        let temp = tempfile::tempdir().unwrap();
+        assert_eq!(StateDir::holder(temp.path()), None);
+        let state = StateDir::open(&temp.path().join("state")).unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(StateDir::holder(state.path()), Some(own));
     }
 
     #[test]

@@ -9,15 +9,32 @@ pub struct Suffix(String);
 
 /// The text is no [`Suffix`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "not a domain of 1 to {MAX} bytes: labels of a-z, 0-9 and '-', with dots between them, as in mesh.internal"
-)]
-pub struct SuffixError;
+pub enum SuffixError {
+    /// It is no domain.
+    #[error(
+        "not a domain of 1 to {MAX} bytes: labels of a-z, 0-9 and '-', with dots between them, as in mesh.internal"
+    )]
+    NoDomain,
+    /// Programs take it for an address.
+    #[error("it ends in a number, as an address does: choose a domain, as mesh.internal")]
+    Address,
+    /// Names in it have another meaning for everybody (RFC 6761, RFC 3172, RFC 6762, RFC 7686).
+    #[error(
+        "names in `{0}` mean something else to every machine: choose a domain, as mesh.internal"
+    )]
+    Special(&'static str),
+}
 
 impl Suffix {
     /// The domain as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is the whole of a top-level domain of others: every name in it would be asked of the mesh alone. Those
+    /// that are nobody's on the Internet are not (RFC 2606, RFC 6762 appendix G, ICANN's reserved words).
+    pub fn is_all_of_a_public_one(&self) -> bool {
+        !self.0.contains('.') && !NOBODYS.contains(&self.as_str())
     }
 
     /// Its labels, the leftmost first.
@@ -44,11 +61,20 @@ impl FromStr for Suffix {
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         };
-        if text.len() <= MAX && text.split('.').all(is_label) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(SuffixError)
+        if text.len() > MAX || !text.split('.').all(is_label) {
+            return Err(SuffixError::NoDomain);
         }
+        let last = text.rsplit('.').next().unwrap_or_default();
+        if last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x") {
+            return Err(SuffixError::Address);
+        }
+        // RFC 8375 sets home.arpa apart for networks such as this one.
+        let is_home = text == "home.arpa" || text.ends_with(".home.arpa");
+        let special = SPECIAL.iter().find(|it| **it == last && !is_home);
+        special.map_or_else(
+            || Ok(Self(text.to_owned())),
+            |it| Err(SuffixError::Special(it)),
+        )
     }
 }
 
@@ -58,6 +84,10 @@ impl fmt::Display for Suffix {
     }
 }
 
+const SPECIAL: [&str; 6] = ["arpa", "localhost", "local", "invalid", "onion", "alt"];
+const NOBODYS: [&str; 9] = [
+    "corp", "example", "home", "internal", "intranet", "lan", "mail", "private", "test",
+];
 /// In bytes: a node's label and a segment's before it still fit into a name of 253 (RFC 1035, section 2.3.4).
 const MAX: usize = 125;
 
@@ -75,8 +105,50 @@ mod tests {
         for bad in [
             "", ".", "mesh.", ".mesh", "a..b", "Mesh", "a_b", "-a", "a-", "é", &long,
         ] {
-            assert_eq!(bad.parse::<Suffix>(), Err(SuffixError), "{bad}");
+            assert_eq!(bad.parse::<Suffix>(), Err(SuffixError::NoDomain), "{bad}");
         }
         assert_eq!(Suffix::default().as_str().parse(), Ok(Suffix::default()));
+    }
+
+    #[test]
+    fn a_suffix_is_nothing_that_has_a_meaning_already() {
+        let parse = |text: &str| text.parse::<Suffix>();
+        for address in ["10.76.0.1", "1", "mesh.10", "0x7f", "a.0x7f000001"] {
+            assert_eq!(parse(address), Err(SuffixError::Address), "{address}");
+        }
+        for special in [
+            "in-addr.arpa",
+            "76.10.in-addr.arpa",
+            "arpa",
+            "localhost",
+            "mesh.local",
+            "a.onion",
+        ] {
+            assert!(
+                matches!(parse(special), Err(SuffixError::Special(_))),
+                "{special}"
+            );
+        }
+        for good in [
+            "home.arpa",
+            "mesh.home.arpa",
+            "local.example",
+            "10.mesh",
+            "3com",
+        ] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for (text, is_public) in [
+            ("com", true),
+            ("de", true),
+            ("lan", false),
+            ("mesh.com", false),
+        ] {
+            assert_eq!(
+                parse(text).unwrap().is_all_of_a_public_one(),
+                is_public,
+                "{text}"
+            );
+        }
     }
 }

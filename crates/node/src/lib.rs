@@ -20,7 +20,7 @@ mod attention;
 mod data;
 mod emitter;
 mod enrolling;
-mod examine;
+pub mod examine;
 mod export;
 mod guard;
 mod heard;
@@ -42,7 +42,7 @@ mod uapi;
 mod underlay;
 
 pub use emitter::{BenchmarkUser, Emitter, Reading, UserError};
-pub use examine::{Standing, examine};
+pub use examine::{Examined, Standing, examine};
 pub use harness::{Format, Labels};
 pub use io::firewall::FirewallMode;
 pub use io::interface::InterfaceError;

@@ -474,7 +474,13 @@ fn read<T: for<'de> Deserialize<'de>>(
     path: &Path,
     way_out: &'static str,
 ) -> Result<Option<T>, PersistError> {
-    match std::fs::read(path) {
+    // Opening a FIFO would wait for somebody who writes to it.
+    let is_file = path.metadata().map(|meta| meta.is_file());
+    let bytes = match is_file {
+        Ok(false) => Err(io::Error::other("it is no regular file")),
+        Ok(true) | Err(_) => std::fs::read(path),
+    };
+    match bytes {
         Ok(bytes) => {
             serde_json::from_slice(&bytes)
                 .map(Some)

@@ -117,6 +117,9 @@ pub enum PolicyError {
     /// A harness, suite or version cannot occur in evidence.
     #[error("`{0}` is not 1 to {MAX_TEXT_LEN} bytes of text")]
     Pin(&'static str),
+    /// The bounds exclude each other.
+    #[error("`suite_version` is `{0}`, but no version lies in it: nobody could pass")]
+    NoVersion(String),
     /// Only evaluators count, and there is none.
     #[error("`required_signer` is \"evaluator\", but `evaluators` is empty: nobody could pass")]
     NoEvaluator,
@@ -212,6 +215,9 @@ impl Policy {
             .is_some_and(|it| !is_text(&it.to_string()))
         {
             return Err(PolicyError::Pin("suite_version"));
+        }
+        if let Some(none) = self.suite_version.as_ref().filter(|it| it.is_empty()) {
+            return Err(PolicyError::NoVersion(none.to_string()));
         }
         let floor_nodes = u64::try_from(self.floor_nodes).unwrap_or(u64::MAX);
         range("max_benchmark_age", self.max_benchmark_age, 1, MAX_SECONDS)?;
@@ -443,6 +449,12 @@ fn check(requirement: &Requirement, evaluators: usize) -> Result<(), PolicyError
             text_rule,
         )?;
     }
+    holds(
+        "suite_version",
+        format!("{:?}", version.unwrap_or_default()),
+        it.suite_version.as_ref().is_none_or(|it| !it.is_empty()),
+        "a range in which some version lies",
+    )?;
     holds(
         "threshold",
         it.threshold.to_string(),

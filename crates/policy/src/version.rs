@@ -53,6 +53,32 @@ impl Versions {
     }
 }
 
+impl Versions {
+    /// Whether no version at all lies in the range. Between two versions there is always another one, and none is below 0.
+    pub fn is_empty(&self) -> bool {
+        let Kind::Range(bounds) = &self.kind else {
+            return false;
+        };
+        let nothing: &[u64] = &[];
+        let least = bounds.iter().filter_map(|(bound, than)| match bound {
+            Bound::AtLeast => Some((than.as_slice(), false)),
+            Bound::Above => Some((than.as_slice(), true)),
+            Bound::AtMost | Bound::Below => None,
+        });
+        let most = bounds.iter().filter_map(|(bound, than)| match bound {
+            Bound::AtMost => Some((than.as_slice(), false)),
+            Bound::Below => Some((than.as_slice(), true)),
+            Bound::AtLeast | Bound::Above => None,
+        });
+        let least: Vec<_> = least.chain([(nothing, false)]).collect();
+        most.into_iter().any(|(most, is_below)| {
+            let mut least = least.iter();
+            least
+                .any(|(least, is_above)| *least > most || *least == most && (is_below || *is_above))
+        })
+    }
+}
+
 impl FromStr for Versions {
     type Err = NoVersions;
 
@@ -140,6 +166,34 @@ mod tests {
         }
         assert!(has(">1.9", "1.10") && !has(">1.9", "1.9.0") && has("<=1.9", "1.9.0"));
         assert!(has("2-b", "2-b") && !has("2-b", "2") && !has("1", "1.0"));
+    }
+
+    #[test]
+    fn a_range_in_which_no_version_lies_is_known() {
+        let is_empty = |text: &str| text.parse::<Versions>().unwrap().is_empty();
+        for nothing in [
+            ">=4, <2",
+            ">2, <2",
+            ">=2, <2",
+            ">2, <=2.0",
+            "<0",
+            ">=1, <3, >3.1",
+            "<1, >=1.0",
+        ] {
+            assert!(is_empty(nothing), "{nothing}");
+        }
+        for some in [
+            ">=2, <4",
+            ">=2, <=2",
+            ">2",
+            "<=0",
+            "<0.1",
+            ">2, <2.0.1",
+            "4",
+            "latest",
+        ] {
+            assert!(!is_empty(some), "{some}");
+        }
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn token_of_another(join: Option<&str>, found: &mut Findings) -> Option<String> 
 }
 
 fn of_file(path: &Path, found: &mut Findings) -> Option<Settings> {
-    let text = match std::fs::read_to_string(path) {
+    let text = match config::text_in(path, config::MAX_SETTINGS) {
         Ok(text) => text,
         Err(error) => {
             let (path, user) = (path.display(), machine::rights::user());

@@ -22,22 +22,6 @@ pub(super) fn look(place: &Place, config: Config, found: &mut Findings) {
                    nodes reach this controller, as in advertise = [\"mesh.example.net:7443\"]";
         found.warning("advertise", why);
     }
-    // The state directory of a first start is made before this file.
-    if let Some(folder) = config
-        .status_file
-        .parent()
-        .filter(|it| *it != config.state_dir)
-    {
-        if folder.is_dir() {
-            places::writable("status_file", folder, found);
-        } else {
-            let why = format!(
-                "{} is no folder: create it, and make it writable for the daemon",
-                folder.display()
-            );
-            found.error("status_file", why);
-        }
-    }
     ages(&config, found);
     ranges(&config, found);
     if place.has_state {
@@ -49,6 +33,15 @@ pub(super) fn look(place: &Place, config: Config, found: &mut Findings) {
 fn ages(config: &Config, found: &mut Findings) {
     for segment in &config.segments {
         let (policy, epoch) = (&segment.policy, segment.policy.epoch_seconds);
+        let probation = u64::from(policy.probation_epochs).saturating_mul(epoch);
+        if probation > LONG_PROBATION {
+            let why = format!(
+                "{} epochs are {} days in which a new node is a member without evidence: give fewer",
+                policy.probation_epochs,
+                probation / 86_400
+            );
+            found.warning("probation_epochs", why);
+        }
         for requirement in policy.requirements().iter() {
             let age = requirement.max_age_seconds;
             if age >= epoch {
@@ -209,5 +202,7 @@ fn copy(state_dir: &Path) -> io::Result<Option<tempfile::TempDir>> {
     Ok(Some(folder))
 }
 
+/// In seconds: a month.
+const LONG_PROBATION: u64 = 30 * 86_400;
 /// Largest event log that is examined, in bytes.
 const MAX_COPY: u64 = 256 << 20;

@@ -6,8 +6,12 @@ use crate::founding;
 use crate::settings::Settings;
 use controller::clock::Now;
 use machine::rights::{self, Right};
+use machine::routes::Tables;
 use machine::{names, programs};
-use node::{Config, Emitter, FirewallMode, Mtu, Node, OpenError, Standing, TunError};
+use node::examine::Segment;
+use node::{
+    Config, Emitter, FirewallMode, InterfaceError, Mtu, Node, OpenError, Standing, TunError,
+};
 use std::fs::{Metadata, OpenOptions};
 use std::io::ErrorKind;
 use std::net::UdpSocket;
@@ -16,7 +20,7 @@ use wire::HostPort;
 use wire::host_port::Host;
 
 pub(super) fn look(place: &Place, config: &Config, settings: &Settings, found: &mut Findings) {
-    enrolment(place, config, found);
+    let segments = enrolment(place, config, found);
     // Let go at once.
     if let Err(error) = Node::bind(config.listen_port) {
         place.cannot_bind("listen_port", &error, found);
@@ -26,6 +30,7 @@ pub(super) fn look(place: &Place, config: &Config, settings: &Settings, found: &
     advertised(config, found);
     controllers(config, found);
     interface(place, config, found);
+    beside(place, &segments, found);
     benchmark(config, settings, found);
 }
 
@@ -42,10 +47,18 @@ fn told(place: &Place, config: &Config, found: &mut Findings) {
         found.warning("dns_listen", why);
     }
     if let Some(file) = &config.names.hosts_file
-        && let Err(error) = OpenOptions::new().write(true).open(file)
+        && let Err(why) = can_be_written(file)
     {
-        let why = format!("cannot write {}: {error}; {without}", file.display());
+        let why = format!("cannot write {}: {why}; {without}", file.display());
         found.warning("hosts_file", why);
+    }
+    if config.names.suffix.is_all_of_a_public_one() {
+        let why = format!(
+            "{} is a whole top-level domain: this machine would ask the mesh for every name in it; choose a domain that \
+             is yours, or mesh.internal",
+            config.names.suffix
+        );
+        found.warning("dns_suffix", why);
     }
     let missing = config.wireguard_dir.as_deref().filter(|it| !it.is_dir());
     if let Some(folder) = missing
@@ -60,18 +73,39 @@ fn told(place: &Place, config: &Config, found: &mut Findings) {
     }
 }
 
-fn enrolment(place: &Place, config: &Config, found: &mut Findings) {
-    let mut standing = Standing::New;
+/// Whether a file is there that a block of names can go into.
+fn can_be_written(file: &Path) -> Result<(), String> {
+    // Opening a FIFO would wait for a reader.
+    match file.metadata() {
+        Ok(meta) if !meta.is_file() => return Err("it is no regular file".to_owned()),
+        Ok(_) => {}
+        Err(error) => return Err(error.to_string()),
+    }
+    let opened = OpenOptions::new().write(true).open(file);
+    opened.map(drop).map_err(|error| {
+        format!(
+            "{error}: let the daemon's user write it, under the shipped unit with ReadWritePaths= too"
+        )
+    })
+}
+
+/// The segments that the node is enrolled in, as far as a start would open them.
+fn enrolment(place: &Place, config: &Config, found: &mut Findings) -> Vec<Segment> {
+    let (mut standing, mut segments) = (Standing::New, Vec::new());
     if place.has_state {
         match founding::look_at_node(&place.state_dir) {
             Err(fault) => found.error("state_dir", fault),
             Ok(None) => {}
             Ok(Some((identity, wireguard))) => {
-                match node::examine(&place.state_dir, identity.public(), wireguard.public()) {
-                    Ok(found) => standing = found,
+                let keys = founding::look_at_wireguard(&place.state_dir);
+                let own = (identity.public(), wireguard.public());
+                match node::examine(config, own, &keys) {
+                    Ok(examined) => {
+                        (standing, segments) = (examined.standing, examined.segments);
+                    }
                     Err(error) => {
                         found.error("state_dir", error);
-                        return;
+                        return segments;
                     }
                 }
             }
@@ -94,6 +128,46 @@ fn enrolment(place: &Place, config: &Config, found: &mut Findings) {
             }
         }
     }
+    segments
+}
+
+/// Others on this machine who have a part of a mesh that the node is in.
+fn beside(place: &Place, segments: &[Segment], found: &mut Findings) {
+    // The first is that of the settings, which is looked at there.
+    for it in segments.iter().skip(1) {
+        if !place.is_running && is_link(&it.interface) {
+            found.error("interface", TunError::Taken(it.interface.clone()));
+        }
+    }
+    let is_own = |name: &str| place.is_running && segments.iter().any(|it| it.interface == name);
+    let (tables, addresses) = (
+        Tables::read(),
+        machine::addresses::all().unwrap_or_default(),
+    );
+    for range in segments.iter().flat_map(|it| it.ranges) {
+        let mut others = addresses.iter().filter(|it| !is_own(&it.interface));
+        if let Some(other) = others.find(|it| range.contains(it.ip)) {
+            let address = other.ip;
+            let error = InterfaceError::Collision { range, address };
+            found.error("interface", format!("{error} ({})", other.interface));
+        }
+        let routes = tables.networks().filter(|it| it.to.overlaps(&range));
+        // A wider one gives way to the mesh's.
+        let narrow = routes.filter(|it| it.to.length() >= range.length());
+        for it in narrow.filter(|it| !is_own(it.interface)) {
+            let why = format!(
+                "a route to {} by {} takes packets of the mesh's range {range}: remove it (`ip route del {} dev {}`), or \
+                 give the mesh another range",
+                it.to, it.interface, it.to, it.interface
+            );
+            found.warning("interface", why);
+        }
+    }
+}
+
+fn is_link(name: &str) -> bool {
+    let links = Path::new("/sys/class/net");
+    links.join(name).symlink_metadata().is_ok()
 }
 
 fn advertised(config: &Config, found: &mut Findings) {
@@ -159,12 +233,7 @@ fn controllers(config: &Config, found: &mut Findings) {
 
 fn interface(place: &Place, config: &Config, found: &mut Findings) {
     let name = &config.interface;
-    if !place.is_running
-        && Path::new("/sys/class/net")
-            .join(name)
-            .symlink_metadata()
-            .is_ok()
-    {
+    if !place.is_running && is_link(name) {
         found.error("interface", TunError::Taken(name.clone()));
     }
     match rights::tun() {

@@ -3,6 +3,7 @@
 use super::Findings;
 use crate::config::Config;
 use crate::private::NotPrivate;
+use crate::socket::SocketError;
 use crate::state_dir::{StateDir, StateDirError};
 use machine::{disk, rights};
 use std::io::ErrorKind;
@@ -23,7 +24,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn look(config: &Config, found: &mut Findings) -> Self {
-        let is_running = socket(&config.socket, found);
+        let is_running = socket(config, found);
         let has_state = state(&config.state_dir, is_running, found);
         Self {
             state_dir: config.state_dir.clone(),
@@ -50,8 +51,9 @@ impl Place {
     }
 }
 
-/// Whether a daemon answers there.
-fn socket(path: &Path, found: &mut Findings) -> bool {
+/// Whether the daemon of these settings answers there.
+fn socket(config: &Config, found: &mut Findings) -> bool {
+    let path = config.socket.as_path();
     let shown = path.display();
     if path.as_os_str().len() > MAX_SOCKET_PATH {
         let why = format!(
@@ -66,7 +68,15 @@ fn socket(path: &Path, found: &mut Findings) -> bool {
             found.error("socket", why);
             false
         }
-        Ok(_) => UnixStream::connect(path).is_ok(),
+        Ok(_) => match UnixStream::connect(path) {
+            Ok(daemon) if is_holder(&daemon, &config.state_dir) => true,
+            Ok(_) => {
+                let error = SocketError::InUse(path.to_owned(), "--socket");
+                found.error("socket", error);
+                false
+            }
+            Err(_) => false,
+        },
         Err(_) => false,
     };
     if is_running {
@@ -74,13 +84,22 @@ fn socket(path: &Path, found: &mut Findings) -> bool {
             format!("a daemon runs and answers on {shown}: these settings are for its next start");
         found.notes.push(note);
     }
-    writable("socket", folder(path), found);
+    writable("socket", disk::folder_of(path), found);
     is_running
 }
 
-fn folder(of: &Path) -> &Path {
-    let parent = of.parent().filter(|it| !it.as_os_str().is_empty());
-    parent.unwrap_or(Path::new("."))
+/// Whether the daemon at the other end is the one whose state directory this is. Without the kernel's word for who has
+/// locked it, whoever has done so counts.
+fn is_holder(daemon: &UnixStream, state_dir: &Path) -> bool {
+    if !StateDir::is_locked(state_dir) {
+        return false;
+    }
+    let peer =
+        rustix::net::sockopt::socket_peercred(daemon).map(|it| it.pid.as_raw_nonzero().get());
+    match (peer, StateDir::holder(state_dir)) {
+        (Ok(peer), Some(holder)) => peer == holder,
+        _ => true,
+    }
 }
 
 /// Notes a folder that this user could not make, or not write into.
@@ -110,7 +129,7 @@ pub(super) fn writable(setting: &str, folder: &Path, found: &mut Findings) -> bo
 fn state(path: &Path, is_running: bool, found: &mut Findings) -> bool {
     const SETTING: &str = "state_dir";
     if path.symlink_metadata().is_err() {
-        let parent = folder(path);
+        let parent = disk::folder_of(path);
         if writable(SETTING, parent, found) {
             room(SETTING, parent, found);
         }

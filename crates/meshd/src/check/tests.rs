@@ -85,6 +85,30 @@ const BAD: &[(&str, &str, &str, &[&str])] = &[
         "dns_suffix = 'Mesh.'",
         &["Mesh.", "mesh.internal"],
     ),
+    (
+        "dns_suffix",
+        NODE,
+        "dns_suffix = 'com'",
+        &["com", "top-level domain", "mesh.internal"],
+    ),
+    (
+        "probation_epochs",
+        CONTROLLER,
+        "probation_epochs = 4294967295",
+        &["days", "without evidence", "fewer"],
+    ),
+    (
+        "hosts_file",
+        NODE,
+        "hosts_file = '/dev/full'",
+        &["/dev/full", "no regular file", "would run without"],
+    ),
+    (
+        "status_file",
+        CONTROLLER,
+        "status_file = '/dev/null'",
+        &["/dev/null is a", "would be replaced", "name a file"],
+    ),
     ("dns_resolved", NODE, "dns_resolved = 'yes'", &["auto, off"]),
     (
         "hosts_file",
@@ -749,6 +773,13 @@ fn an_address_that_is_taken_is_an_error_unless_a_daemon_runs_with_these_settings
         "{errors:?}"
     );
     let _daemon = std::os::unix::net::UnixListener::bind(folder.path().join("a.sock")).unwrap();
+    // The socket is that of a daemon with another state directory.
+    let errors = found(folder.path(), &listen).errors.join("\n");
+    assert!(
+        errors.contains("`socket`: another daemon answers") && errors.contains("`listen`"),
+        "{errors}"
+    );
+    let _state = crate::state_dir::StateDir::open(&folder.path().join("state")).unwrap();
     let found = found(folder.path(), &listen);
     assert!(found.errors.is_empty(), "{:?}", found.errors);
     assert!(
@@ -775,4 +806,56 @@ fn what_is_told_sums_up_what_was_found() {
         found.lines()[2],
         "1 error and 1 warning: meshd would not start, or not work"
     );
+}
+
+/// An enrolled node in two segments, whose second range is loopback's; its state directory, closed.
+fn enrolled(folder: &Path) -> std::path::PathBuf {
+    use serde_json::json;
+    let state = folder.join("state");
+    let opened = crate::state_dir::StateDir::open(&state).unwrap();
+    let (identity, wg) = crate::founding::node(&opened).unwrap();
+    let further = crate::founding::wireguard(&opened, "wireguard-b.key").unwrap();
+    let segment = |number: u16, name: &str, v4: &str, length: u8| json!({ "segment": number, "name": name, "v4": [v4, length], "v6": [format!("fd00:{number}::2"), 64] });
+    let mut first = segment(0, "default", "10.76.0.3", 15);
+    first["wg"] = json!(wg.public());
+    let mut second = segment(1, "b", "127.0.0.3", 8);
+    (second["wg"], second["by_name"]) = (json!(further.public()), json!(true));
+    let enrolment = json!({
+        "name": "node-a",
+        "controllers": ["192.0.2.1:7443"],
+        "controller": keys::ControllerId([1; 32]),
+        "authorities": [],
+        "mesh": keys::MeshId([7; 16]),
+        "node": identity.public(),
+        "segments": [first, second],
+    });
+    std::fs::write(state.join("enrolment.json"), enrolment.to_string()).unwrap();
+    std::fs::set_permissions(
+        state.join("enrolment.json"),
+        PermissionsExt::from_mode(0o600),
+    )
+    .unwrap();
+    state
+}
+
+#[test]
+fn an_enrolled_node_is_looked_at_with_all_its_segments() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = enrolled(folder.path());
+    let look = || found(folder.path(), NODE).errors.join("\n");
+    let errors = look();
+    // The address 127.0.0.1 is in the second segment's range, which is shown as a network.
+    assert!(
+        errors.contains("the mesh range 127.0.0.0/8 collides with 127.0.0.1"),
+        "{errors}"
+    );
+    assert!(!errors.contains("state_dir"), "{errors}");
+    let key = state.join("wireguard-b.key");
+    std::fs::remove_file(&key).unwrap();
+    let errors = look();
+    assert!(
+        errors.contains("`state_dir`") && errors.contains("wireguard-b.key"),
+        "{errors}"
+    );
+    assert!(!key.exists(), "a look makes no key");
 }

@@ -8,18 +8,18 @@ use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
 use rustix::net::{AddressFamily, SocketType, socket};
 use std::io;
 use std::net::IpAddr;
-use wire::Place;
+use wire::{Place, Prefix};
 
 /// Why the interface could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum InterfaceError {
     /// Another interface has an address in the mesh range.
     #[error(
-        "the mesh range {range} collides with {address} on another interface of this machine: choose another range (--mesh-v4, --mesh-v6 at the controller)"
+        "the mesh range {range} collides with {address} on another interface of this machine: give that interface another address, or the mesh another range (--mesh-v4, --mesh-v6 at the controller)"
     )]
     Collision {
         /// The mesh range.
-        range: String,
+        range: Prefix,
         /// The address in it.
         address: IpAddr,
     },
@@ -130,7 +130,7 @@ async fn refuse_collision(
             .find(|(base, prefix)| in_range(address, *base, *prefix))
         {
             return Err(InterfaceError::Collision {
-                range: format!("{base}/{prefix}"),
+                range: Prefix::around(*base, *prefix),
                 address,
             });
         }
@@ -166,6 +166,19 @@ mod tests {
         assert_eq!(batch_segments(1420), 45);
         assert_eq!(batch_segments(1280), 49);
         assert_eq!(batch_segments(65_000), 1);
+    }
+
+    #[test]
+    fn a_collision_names_the_network_and_not_the_nodes_address() {
+        let error = InterfaceError::Collision {
+            range: Prefix::around("10.76.0.3".parse().unwrap(), 15),
+            address: "10.77.1.1".parse().unwrap(),
+        };
+        let said = error.to_string();
+        assert!(
+            said.contains("range 10.76.0.0/15 collides with 10.77.1.1 "),
+            "{said}"
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(crate) enum HostsError {
     NoFile,
     /// The system refused.
     #[error(
-        "{0}: let this daemon's user write the file, or leave the setting out and use `meshctl hosts`"
+        "{0}: let this daemon's user write the file (under the shipped unit with ReadWritePaths= too), or leave the setting out and use `meshctl hosts`"
     )]
     Io(#[from] io::Error),
 }
