@@ -4,9 +4,9 @@
 use crate::settings::Role;
 use clap::{Args, Subcommand};
 use std::fmt::Write as _;
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use wire::{HostPort, NodeName};
 
@@ -103,7 +103,7 @@ pub fn run(init: &Init) -> Result<String, InitError> {
 }
 
 fn controller(args: &ControllerArgs) -> Result<String, InitError> {
-    let places = &args.places;
+    let places = &args.places.absolute()?;
     let (file, policy) = (
         places.dir.join("controller.toml"),
         places.dir.join("policy.toml"),
@@ -138,12 +138,12 @@ fn controller(args: &ControllerArgs) -> Result<String, InitError> {
 }
 
 fn node(args: &NodeArgs) -> Result<String, InitError> {
-    let places = &args.places;
+    let places = &args.places.absolute()?;
     let file = places.dir.join("node.toml");
-    let token = args
-        .token_file
-        .clone()
-        .unwrap_or_else(|| places.dir.join("token"));
+    let token = match &args.token_file {
+        Some(path) => absolute(path)?,
+        None => places.dir.join("token"),
+    };
     let joins = format!("@{}", text_of(&token)?);
     let mut text = places.set_in(NODE.to_owned())?;
     text = set(&text, "join", toml::Value::String(joins))?;
@@ -174,7 +174,7 @@ fn node(args: &NodeArgs) -> Result<String, InitError> {
             "Next, make a token at the controller, and take the file to this machine:\n\n    \
              {sudo}meshctl token create --name {name} --output {name}.token\n\n\
              Then, here:\n\n    {sudo}install -m 0600{owner} {name}.token {}\n{}\n",
-            token.display(),
+            quoted(&token),
             next.commands()
         );
     }
@@ -182,6 +182,15 @@ fn node(args: &NodeArgs) -> Result<String, InitError> {
 }
 
 impl Places {
+    /// The same wherever a daemon is started.
+    fn absolute(&self) -> Result<Self, InitError> {
+        Ok(Self {
+            dir: absolute(&self.dir)?,
+            state_dir: self.state_dir.as_deref().map(absolute).transpose()?,
+            socket: self.socket.as_deref().map(absolute).transpose()?,
+        })
+    }
+
     fn set_in(&self, mut text: String) -> Result<String, InitError> {
         if let Some(path) = &self.state_dir {
             text = set(&text, "state_dir", string(path)?)?;
@@ -209,7 +218,7 @@ impl Next {
             role,
             file: file.to_owned(),
             // The unit reads the file in its usual place.
-            has_unit: file.starts_with("/etc/meshd")
+            has_unit: file.parent() == Some(Path::new("/etc/meshd"))
                 && Path::new("/run/systemd/system").exists()
                 && UNITS
                     .iter()
@@ -227,7 +236,7 @@ impl Next {
     }
 
     fn commands(&self) -> String {
-        let (sudo, file) = (self.sudo, self.file.display());
+        let (sudo, file) = (self.sudo, quoted(&self.file));
         let start = if self.has_unit {
             format!("systemctl enable --now {}", unit(self.role))
         } else {
@@ -246,7 +255,25 @@ fn unit(role: Role) -> &'static str {
 
 fn meshctl_socket(places: &Places) -> String {
     let given = places.socket.as_ref();
-    given.map_or_else(String::new, |path| format!(" --socket {}", path.display()))
+    given.map_or_else(String::new, |path| format!(" --socket {}", quoted(path)))
+}
+
+/// A path as a word of a shell's line.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%,".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, InitError> {
+    std::path::absolute(path).map_err(|source| InitError::Io {
+        what: "find",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The example of a policy as one that works for any mesh: its general part in force, everything from its first table
@@ -324,8 +351,15 @@ fn write_all(folder: &Path, files: &[(&Path, &str)]) -> Result<(), InitError> {
     if let Some((path, _)) = files.iter().find(|(path, _)| is_taken(path)) {
         return Err(InitError::Exists((*path).to_owned()));
     }
+    let missing = folder.ancestors().filter(|it| !it.exists());
+    let missing: Vec<&Path> = missing.collect();
     let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
     made.map_err(refused("create", folder))?;
+    // The umask is that of whoever asks, and the files are for the daemon's user: no secret is in them.
+    for made in missing {
+        let opened = std::fs::set_permissions(made, Permissions::from_mode(0o755));
+        opened.map_err(refused("open to the daemon's user", made))?;
+    }
     for (at, (path, text)) in files.iter().enumerate() {
         let mut options = OpenOptions::new();
         if is_example(path) {
@@ -334,7 +368,8 @@ fn write_all(folder: &Path, files: &[(&Path, &str)]) -> Result<(), InitError> {
         let opened = options.write(true).create_new(true).mode(0o644).open(path);
         let written = opened.and_then(|mut file| {
             let written = file
-                .write_all(text.as_bytes())
+                .set_permissions(Permissions::from_mode(0o644))
+                .and_then(|()| file.write_all(text.as_bytes()))
                 .and_then(|()| file.sync_all());
             // Half a file would look like somebody's own.
             written.inspect_err(|_| drop(std::fs::remove_file(path)))
@@ -469,6 +504,37 @@ mod tests {
         let said = run(&Init::Node(node_args(dir.path()))).unwrap();
         assert!(
             !said.contains("token create") && said.contains("--check"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn paths_are_the_same_wherever_the_daemon_starts() {
+        let relative = Places {
+            dir: "conf".into(),
+            state_dir: Some("state".into()),
+            socket: None,
+        };
+        let here = std::env::current_dir().unwrap();
+        let absolute = relative.absolute().unwrap();
+        assert_eq!(absolute.dir, here.join("conf"));
+        assert_eq!(absolute.state_dir, Some(here.join("state")));
+    }
+
+    #[test]
+    fn a_path_in_a_command_is_one_word_of_the_shell() {
+        for (path, word) in [
+            ("/etc/meshd/node.toml", "/etc/meshd/node.toml"),
+            ("/my mesh/a$b", "'/my mesh/a$b'"),
+            ("/it's;x", r"'/it'\''s;x'"),
+        ] {
+            assert_eq!(quoted(Path::new(path)), word);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let said = run(&Init::Node(node_args(&dir.path().join("my mesh")))).unwrap();
+        let file = dir.path().join("my mesh/etc/node.toml");
+        assert!(
+            said.contains(&format!("meshd --config '{}' --check", file.display())),
             "{said}"
         );
     }
