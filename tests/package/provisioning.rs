@@ -30,7 +30,10 @@ fn input() -> Value {
         "tokens": { "node-a": "token-of-a", "node-b": "token-of-b" },
         "package_url": "https://packages.example/meshd.deb",
         "package_sha256": "ab".repeat(32),
-        "settings": { "emitter": "command", "benchmark_command": ["/bin/true", "<&>"], "emit_seconds": 5 },
+        "settings": {
+            "emitter": "command", "benchmark_command": ["/bin/true", "<&>"], "emit_seconds": 5,
+            "mtu": null, "accept_routes": true,
+        },
     })
 }
 
@@ -60,7 +63,7 @@ fn a_module_renders_user_data_for_each_node_and_refuses_what_cannot_work() {
         assert!(is_good, "{arguments:?}: {said}");
     }
     let apply = ["apply", "-auto-approve", "-input=false", "-no-color"];
-    let cases: [(&str, Value, &str); 5] = [
+    let cases: [(&str, Value, &str); 13] = [
         ("/tokens/node-b", Value::Null, "one word"),
         (
             "/tokens",
@@ -74,6 +77,34 @@ fn a_module_renders_user_data_for_each_node_and_refuses_what_cannot_work() {
         ),
         ("/package_sha256", json!("abc"), "64 hex digits"),
         ("/settings", json!({ "emit_seconds": 5 }), "no emitter"),
+        ("/settings", json!({ "emitter": null }), "no emitter"),
+        ("/settings", json!({ "emitter": "magic" }), "mock, command"),
+        ("/settings", json!("emitter"), "no emitter"),
+        (
+            "/settings",
+            json!({ "emitter": "mock", "segment": { "a": 1 } }),
+            "no tables",
+        ),
+        (
+            "/settings",
+            json!({ "emitter": "mock", "benchmark_only": ["a", null] }),
+            "list of texts",
+        ),
+        (
+            "/settings",
+            json!({ "emitter": "mock", "benchmark_only": ["a", 1] }),
+            "list of texts",
+        ),
+        (
+            "/settings",
+            json!({ "emitter": "mock", "name": "other", "join": "x" }),
+            "role, name or join",
+        ),
+        (
+            "/settings",
+            json!({ "emitter": "mock", "a b": 1 }),
+            "name of a setting",
+        ),
     ];
     for (path, value, cause) in cases {
         let mut wrong = input();
@@ -85,6 +116,8 @@ fn a_module_renders_user_data_for_each_node_and_refuses_what_cannot_work() {
             !is_good && said.join(" ").contains(cause),
             "{path}: {said:?}"
         );
+        let errors = said.iter().filter(|it| **it == "Error:").count();
+        assert_eq!(errors, 1, "{path}, the cause alone: {said:?}");
     }
     give(&input());
     let (is_good, said) = terraform(folder, &apply);
@@ -116,6 +149,7 @@ fn a_module_renders_user_data_for_each_node_and_refuses_what_cannot_work() {
         assert_eq!(read.name.as_deref(), Some(node));
         let words = vec!["/bin/true".to_owned(), "<&>".to_owned()];
         assert_eq!(read.benchmark_command, Some(words));
+        assert_eq!((read.mtu, read.accept_routes), (None, Some(true)));
         let script = user_data["runcmd"][0][4].as_str().expect("it is a script");
         let parsed = Command::new("sh").args(["-nc", script]).status();
         assert!(parsed.expect("there is a shell").success(), "{script}");

@@ -9,15 +9,16 @@ terraform {
 locals {
   settings = {
     for name, node in var.nodes : name => merge(
-      { role = "node", name = name, join = "@/etc/meshd/token" },
+      # A setting that is null is not given.
+      { for key, value in var.settings : key => value if value != null },
       length(node.advertise) > 0 ? { advertise = node.advertise } : {},
       length(node.segments) > 0 ? { segments = node.segments } : {},
       length(var.controller) > 0 ? { controller = var.controller } : {},
-      var.settings,
+      { role = "node", name = name, join = "@/etc/meshd/token" },
     )
   }
 
-  # A JSON text, number, truth value or list of them is TOML too.
+  # A JSON text, number, truth value or list of them is TOML too; variables.tf refuses others.
   node_toml = {
     for name, settings in local.settings : name => join("", concat(
       ["# Written by cloud-init. `meshd --help` explains every setting.\n"],
@@ -42,7 +43,7 @@ locals {
       hostname = name
       write_files = [
         { path = "/etc/meshd/node.toml", permissions = "0644", content = local.node_toml[name] },
-        { path = "/etc/meshd/token.new", permissions = "0600", content = "${var.tokens[name]}\n" },
+        { path = "/etc/meshd/token.new", permissions = "0600", content = "${lookup(var.tokens, name, "")}\n" },
       ]
       runcmd = [["env", "DEBIAN_FRONTEND=noninteractive", "sh", "-ec", local.install, "sh", var.package_url, var.package_sha256]]
     })])

@@ -46,14 +46,37 @@ variable "controller" {
   description = "Addresses of the controller, HOST:PORT, instead of those in the tokens."
   type        = list(string)
   default     = []
+
+  validation {
+    condition     = alltrue([for at in var.controller : at != null])
+    error_message = "controller has a null in it: remove it."
+  }
 }
 
 variable "settings" {
-  description = "More settings of every node, as in node.toml: texts, numbers, truth values, or lists of texts. One of them is `emitter`: without evidence no node is a member."
+  description = "More settings of every node, as in node.toml: texts, numbers, truth values, or lists of texts; null is as if it were not there. One of them is `emitter`: without evidence no node is a member. `role`, `name` and `join` are the module's own."
   type        = any
 
   validation {
-    condition     = can(var.settings.emitter)
-    error_message = "settings has no emitter: without evidence no node is a member. See emitter in node.toml."
+    condition     = try(contains(["none", "mock", "command", "file", "directory"], var.settings.emitter), false)
+    error_message = "settings has no emitter that meshd takes (none, mock, command, file, directory): without evidence no node is a member. See emitter in node.toml."
+  }
+
+  validation {
+    condition     = alltrue([for key in try(keys(var.settings), []) : can(regex("^[a-z0-9_]+$", key))])
+    error_message = "The name of a setting is of a-z, 0-9 and _, as in node.toml."
+  }
+
+  validation {
+    condition     = alltrue([for key in ["role", "name", "join"] : try(var.settings[key], null) == null])
+    error_message = "settings has role, name or join, which this module writes for each node: leave them out."
+  }
+
+  validation {
+    condition = alltrue([
+      for value in try(values(var.settings), []) :
+      can(tostring(value)) || (can(tolist(value)) && alltrue([for one in try([for it in value : jsonencode(it)], []) : startswith(one, "\"")]))
+    ])
+    error_message = "A setting is a text, a number, a truth value, or a list of texts: node.toml has no tables."
   }
 }
