@@ -51,6 +51,35 @@ fn package(out: &Path, version: &str) -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(&built.stdout).trim())
 }
 
+#[test]
+fn a_package_of_static_programs_needs_no_library() {
+    let folder = tempfile::tempdir().expect("there is a place for temporary files");
+    let programs = folder.path().join("bin");
+    fs::create_dir(&programs).expect("it is ours");
+    // Scripts name no version of a C library, as static programs do not.
+    let script = "#!/bin/sh\ncase $1 in\n--version) echo meshd 0.1.0 ;;\nman) : >\"$2/${0##*/}.8\" ;;\nesac\n";
+    for name in ["meshd", "meshctl"] {
+        let program = programs.join(name);
+        fs::write(&program, script).expect("it is ours");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    }
+    let built = Command::new(repository("crates/meshd/packaging/build-deb"))
+        .arg("--bin-dir")
+        .arg(&programs)
+        .arg("--out")
+        .arg(folder.path())
+        .output()
+        .expect("the script is there");
+    let said = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "{said}");
+    let package = String::from_utf8_lossy(&built.stdout);
+    let field = Command::new("dpkg-deb")
+        .args(["--field", package.trim(), "Depends"])
+        .output();
+    let field = field.expect("there is dpkg").stdout;
+    assert_eq!(String::from_utf8_lossy(&field).trim(), "systemd");
+}
+
 /// A folder that is the root of a system to `dpkg`, with a service manager that only writes down what it is told.
 struct Root {
     folder: tempfile::TempDir,
