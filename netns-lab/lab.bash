@@ -139,6 +139,56 @@ settings_from_environment() {
     check_segments
 }
 
+# Refuses a variable of the environment that looks like a setting and is none, before the lab passes over it: one that is
+# misspelt, or that is for a node that there is not.
+refuse_strangers() {
+    local name upper known own=() nodes
+    if is_up && [[ -z ${NUM_NODES-} ]]; then NUM_NODES=$(sed -n 's/^NUM_NODES=//p' "$ENV_FILE"); fi
+    settle NUM_NODES
+    mapfile -t own < <(setting_names)
+    nodes=" ${own[*]} "
+    own=("${SETTINGS[@]}" UP_DEADLINE MESHD_BIN_DIR)
+    while read -r name; do
+        upper=${name^^}
+        if [[ "$nodes ${own[*]} " == *" $name "* ]]; then continue; fi
+        if [[ $upper =~ ^NODE_([A-Z0-9]+)_SCORE_MEAN$ ]]; then
+            known=$(node_names | tr '\n' ' ')
+            die "$name is for node-${BASH_REMATCH[1],,}, and the lab has not that node" \
+                "it has: ${known% }; NUM_NODES says how many, and names are in capitals, as in NODE_A_SCORE_MEAN"
+        fi
+        if [[ $upper =~ ^NODE_([A-Z]{1,2})_.*(SCORE|MEAN) ]]; then
+            die "$name is no setting of the lab: is NODE_${BASH_REMATCH[1]}_SCORE_MEAN meant?" "$LAB/up.sh --help lists the settings"
+        fi
+        for known in "${own[@]}" NODE_A_SCORE_MEAN; do
+            # Short names of others are near to everything.
+            if ((${#known} >= 8)) && is_near "$upper" "$known"; then
+                die "$name is no setting of the lab: is $known meant?" "$LAB/up.sh --help lists the settings; if it is for something else: unset $name"
+            fi
+        done
+    done < <(compgen -e)
+}
+
+# is_near ONE OTHER: whether at most two letters are changed, left out or put in.
+is_near() {
+    local one=$1 other=$2 i j least change row=() next=()
+    local apart=$((${#one} - ${#other}))
+    if ((apart > 2 || apart < -2)); then return 1; fi
+    for ((j = 0; j <= ${#other}; j++)); do row[j]=$j; done
+    for ((i = 1; i <= ${#one}; i++)); do
+        next=("$i")
+        for ((j = 1; j <= ${#other}; j++)); do
+            change=1
+            if [[ ${one:i-1:1} == "${other:j-1:1}" ]]; then change=0; fi
+            least=$((row[j - 1] + change))
+            if ((row[j] + 1 < least)); then least=$((row[j] + 1)); fi
+            if ((next[j - 1] + 1 < least)); then least=$((next[j - 1] + 1)); fi
+            next[j]=$least
+        done
+        row=("${next[@]}")
+    done
+    ((row[${#other}] <= 2))
+}
+
 # SEGMENTS is checked as a whole before anything is started by it.
 check_segments() {
     local entry name node seen=' ' placed=' ' count=0 hint

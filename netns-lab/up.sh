@@ -35,6 +35,7 @@ main() {
     require_root
     require_tools ip ping jq setsid
     # Before anything is built or taken down for settings that make no sense.
+    (refuse_strangers)
     settle UP_DEADLINE
     is_up || (settings_from_environment)
     build

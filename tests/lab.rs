@@ -89,6 +89,43 @@ fn settings_out_of_range_are_refused_with_their_range() {
 }
 
 #[test]
+fn a_variable_that_looks_like_a_setting_and_is_none_is_named() {
+    for (name, meant) in [
+        ("NUM_NODE", "is NUM_NODES meant?"),
+        ("NUMNODES", "is NUM_NODES meant?"),
+        ("num_nodes", "is NUM_NODES meant?"),
+        ("TRESHOLD", "is THRESHOLD meant?"),
+        ("EPOCHS_SECOND", "is EPOCH_SECONDS meant?"),
+        ("MAX_BENCHMARK_AGES", "is MAX_BENCHMARK_AGE meant?"),
+        ("MESH_BIN_DIR", "is MESHD_BIN_DIR meant?"),
+        ("NODE_A_SCORE_MEANS", "is NODE_A_SCORE_MEAN meant?"),
+        ("NODE_B_MEAN", "is NODE_B_SCORE_MEAN meant?"),
+        ("NODE_D_SCORE_MEAN", "the lab has not that node"),
+        ("NODE_2_SCORE_MEAN", "the lab has not that node"),
+        ("node_a_score_mean", "names are in capitals"),
+    ] {
+        let refused = bash(&[(name, "0.5")], "refuse_strangers");
+        assert_eq!(refused.status.code(), Some(1), "{name}: {refused:?}");
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(said.starts_with(&format!("error: {name} ")), "{said}");
+        assert!(said.contains(meant), "{name}: {said}");
+        assert!(said.contains("\nhint: "), "{name}: {said}");
+    }
+    let others = [
+        ("NUM_NODES", "4"),
+        ("NODE_D_SCORE_MEAN", "0.5"),
+        ("UP_DEADLINE", "60"),
+        ("NODE_ENV", "production"),
+        ("NODE_OPTIONS", ""),
+        ("SUDO_USER", "somebody"),
+        ("LANG", "C.UTF-8"),
+        ("LOG_LEVEL", "debug"),
+    ];
+    let taken = bash(&others, "refuse_strangers");
+    assert!(taken.status.success(), "{taken:?}");
+}
+
+#[test]
 fn the_end_of_a_log_is_shown_where_errors_are() {
     let script = "LOGS=$(mktemp -d); say first >$LOGS/controller.log; say last >>$LOGS/controller.log; \
                   show_log controller; show_log node-a; rm -r $LOGS";
