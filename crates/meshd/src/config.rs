@@ -576,13 +576,19 @@ fn node(settings: Settings, state_dir: &std::path::Path) -> Result<node::Config,
     let segments = asked(settings.segments.as_deref())?;
     let advertise_routes = offered(settings.advertise_routes.as_deref())?;
     let emit_seconds = settings.emit_seconds.unwrap_or(30);
-    if emit_seconds == 0 {
-        return Err(wrong(
-            "emit_seconds",
-            "0 is less than 1: give seconds between two runs",
-        ));
+    if !(1..=MAX_SECONDS).contains(&emit_seconds) {
+        let why = format!(
+            "{emit_seconds} is not between 1 and {MAX_SECONDS}: give seconds between two runs"
+        );
+        return Err(wrong("emit_seconds", why));
     }
     let probe_seconds = settings.probe_seconds.unwrap_or(10);
+    if probe_seconds > MAX_SECONDS {
+        let why = format!(
+            "{probe_seconds} is over {MAX_SECONDS}: give seconds between two probes, or 0 for none"
+        );
+        return Err(wrong("probe_seconds", why));
+    }
     let data_threads = settings.data_threads.unwrap_or_else(|| {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // The other half is for what sends and receives, and for the kernel.
@@ -782,8 +788,10 @@ fn emitter(settings: &Settings) -> Result<Emitter, ConfigError> {
                 ));
             }
             let limit = settings.benchmark_timeout_seconds.unwrap_or(300);
-            if limit == 0 {
-                let why = "0 is less than 1: give the seconds that a run may take";
+            if !(1..=MAX_SECONDS).contains(&limit) {
+                let why = format!(
+                    "{limit} is not between 1 and {MAX_SECONDS}: give the seconds that a run may take"
+                );
                 return Err(wrong("benchmark_timeout_seconds", why));
             }
             let user = settings.benchmark_user.as_deref();
@@ -1015,6 +1023,8 @@ fn wrong(setting: &'static str, why: impl Into<String>) -> ConfigError {
     }
 }
 
+/// The longest pause or run, in seconds: a year.
+const MAX_SECONDS: u64 = 365 * 86_400;
 /// The web page's address, where nobody says.
 const PAGE: &str = "127.0.0.1:7480";
 /// The port of WireGuard, where nobody says.
@@ -1186,6 +1196,21 @@ mod tests {
                 "controller",
                 "metric_minimum = [\"a=0.5\", \"a = 0.7\"]",
                 "`metric_minimum`: `a` stands there twice",
+            ),
+            (
+                "node",
+                "emit_seconds = 9223372036854775807",
+                "`emit_seconds`: 9223372036854775807 is not between 1 and 31536000",
+            ),
+            (
+                "node",
+                "probe_seconds = 9223372036854775807",
+                "`probe_seconds`: 9223372036854775807 is over",
+            ),
+            (
+                "node",
+                "emitter = \"command\"\nbenchmark_command = [\"true\"]\nbenchmark_timeout_seconds = 31536001",
+                "`benchmark_timeout_seconds`: 31536001 is not between",
             ),
             (
                 "controller",

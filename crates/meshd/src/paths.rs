@@ -1,11 +1,13 @@
 //! The paths of the settings, held against each other and against this machine before anything is made, founded or
 //! written: a start ends with the first fault, and `--check` says them all. A file that the daemon replaces as a whole must
-//! be its own alone. Changes nothing, and opens nothing.
+//! be its own alone. Changes nothing.
 
 use crate::config::{Config, RoleConfig};
 use crate::settings::Settings;
 use crate::state_dir;
 use machine::{disk, rights};
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf, absolute};
 
 /// A path that cannot be used for its setting.
@@ -44,11 +46,15 @@ pub fn faults(settings: &Settings, config: &Config, file: Option<&Path>) -> Vec<
             let shown = path.display();
             // The one that a person has set rather than the one that others stand in.
             let (setting, other) = match (*setting, other) {
-                ("state_dir", "config" | "policy_file" | "join") => ("state_dir", other),
+                ("state_dir", SETTINGS | "policy_file" | "join") => ("state_dir", other),
                 ("state_dir", other) => (other, "state_dir"),
                 pair => pair,
             };
-            let why = format!("{shown} is `{other}` too: choose a path of its own");
+            let is = match other {
+                SETTINGS => "the settings file".to_owned(),
+                other => format!("`{other}` too"),
+            };
+            let why = format!("{shown} is {is}: choose a path of its own");
             faults.push(PathFault { setting, why });
         }
         if let Some(system) = disk::kernels_own(path) {
@@ -96,7 +102,7 @@ fn read(settings: &Settings, file: Option<&Path>) -> Vec<(&'static str, PathBuf)
     let segments = settings.segment.iter().flatten();
     let token = settings.join.as_deref().and_then(|it| it.strip_prefix('@'));
     let named = [
-        ("config", file.map(Path::to_owned)),
+        (SETTINGS, file.map(Path::to_owned)),
         ("policy_file", own(&settings.policy_file)),
         ("page_token_file", own(&settings.page_token_file)),
         ("join", token.map(PathBuf::from)),
@@ -122,6 +128,11 @@ fn replaced(path: &Path, config: &Config) -> Result<(), String> {
                 "{shown} is a {kind}, and would be replaced: name a file that is this daemon's alone"
             ));
         }
+        Ok(_) if !is_status(path) => {
+            return Err(format!(
+                "{shown} holds something else than a status, and would be replaced: move it away, or choose another path"
+            ));
+        }
         Ok(_) | Err(_) => {}
     }
     let parent = disk::folder_of(path);
@@ -145,6 +156,13 @@ fn replaced(path: &Path, config: &Config) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Whether a regular file holds a status, by its first byte, or nothing, or cannot be read.
+fn is_status(path: &Path) -> bool {
+    let mut first = [b'{'];
+    let read = File::open(path).and_then(|mut file| file.read(&mut first));
+    read.is_err() || first == [b'{']
 }
 
 /// Whether a path is that of a file which the daemon keeps in its state directory.
@@ -180,6 +198,7 @@ fn resolved(path: &Path) -> PathBuf {
 }
 
 const STATUS_FILE: &str = "status_file";
+const SETTINGS: &str = "config";
 
 #[cfg(test)]
 mod tests {
@@ -222,9 +241,9 @@ mod tests {
             ("DIR/fifo", "is a FIFO"),
             ("DIR/folder", "is a directory"),
             ("DIR/link", "`policy_file` too"),
-            ("DIR/controller.toml", "`config` too"),
-            ("DIR/folder/../controller.toml", "`config` too"),
-            ("DIR/here/controller.toml", "`config` too"),
+            ("DIR/controller.toml", "is the settings file"),
+            ("DIR/folder/../controller.toml", "is the settings file"),
+            ("DIR/here/controller.toml", "is the settings file"),
             ("DIR/policy.toml", "`policy_file` too"),
             ("DIR/page.token", "`page_token_file` too"),
             ("DIR/a.sock", "too"),
@@ -235,6 +254,7 @@ mod tests {
             ("DIR/state/places", "of this daemon's state"),
             ("DIR/state/lock", "of this daemon's state"),
             ("DIR/none/status.json", "is no folder"),
+            ("/etc/passwd", "something else than a status"),
             ("/", "no path of a file"),
             ("DIR/new/", "no path of a file"),
             ("/proc/status.json", "the kernel alone"),

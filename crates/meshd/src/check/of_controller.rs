@@ -15,6 +15,10 @@ pub(super) fn look(place: &Place, config: Config, found: &mut Findings) {
     if let Err(error) = Controller::bind(config.listen) {
         place.cannot_bind("listen", &error, found);
     }
+    if config.listen.port() == 0 {
+        let why = "port 0 takes another one at each start, and nodes know the one of their tokens: give the port";
+        found.warning("listen", why);
+    }
     places::metrics(config.metrics_listen, place, found);
     places::page(config.page.as_ref(), place, found);
     if config.advertise.is_empty() && config.listen.ip().is_unspecified() {

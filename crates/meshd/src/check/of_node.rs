@@ -60,7 +60,17 @@ fn told(place: &Place, config: &Config, found: &mut Findings) {
         );
         found.warning("dns_suffix", why);
     }
-    let missing = config.wireguard_dir.as_deref().filter(|it| !it.is_dir());
+    if let Some(folder) = &config.wireguard_dir
+        && folder.exists()
+        && !folder.is_dir()
+    {
+        let why = format!(
+            "{} is no folder: {without} sockets for `wg show`; choose another, or \"off\"",
+            folder.display()
+        );
+        found.warning("wireguard_dir", why);
+    }
+    let missing = config.wireguard_dir.as_deref().filter(|it| !it.exists());
     if let Some(folder) = missing
         && !rustix::process::geteuid().is_root()
     {

@@ -86,6 +86,13 @@ const BAD: &[(&str, &str, &str, &[&str])] = &[
         &["Mesh.", "mesh.internal"],
     ),
     (
+        "wireguard_dir",
+        NODE,
+        "wireguard_dir = '/etc/passwd'",
+        &["/etc/passwd is no folder", "off"],
+    ),
+    ("listen", CONTROLLER, "", &["port 0", "give the port"]),
+    (
         "dns_suffix",
         NODE,
         "dns_suffix = 'com'",
