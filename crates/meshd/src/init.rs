@@ -1,5 +1,7 @@
 //! `meshd init`: writes a commented configuration that works, and says the next step. The text is that of the examples
 //! under `docs/config`, with some settings in force. Asks nothing, and overwrites nothing but such an example as it came.
+//!
+//! The file is long because both roles' files and the words that go with them are read together.
 
 use crate::settings::Role;
 use clap::{Args, Subcommand};
