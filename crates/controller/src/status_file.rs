@@ -192,7 +192,7 @@ pub(crate) fn write(path: &Path, status: &ControllerStatus) -> std::io::Result<(
     Ok(())
 }
 
-/// Whatever is put there while the daemon runs is not replaced either, unless it is a regular file: a device, a folder, or
+/// Refuses a path at which something has been put while the daemon runs, unless it is a regular file: a device, a folder, or
 /// a link to somebody's file.
 fn refuse_others(path: &Path) -> std::io::Result<()> {
     match path.symlink_metadata() {
