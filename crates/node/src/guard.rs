@@ -18,11 +18,12 @@ use crate::standing::{self, Condition, Fault, Restraint, Wanted};
 use agent::{PeerWays, Target};
 use keys::SegmentId;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep};
 
 /// News of a segment's interface for the shell.
 #[derive(Debug)]
@@ -57,7 +58,6 @@ pub(crate) struct Parts {
 pub(crate) struct Guard {
     orders: mpsc::UnboundedSender<Order>,
     condition: watch::Receiver<Condition>,
-    /// Not orders: each of those puts off the look that is due without news.
     networks: watch::Sender<Networks>,
     outcomes: watch::Receiver<Vec<Outcome>>,
 }
@@ -185,26 +185,60 @@ enum Wake {
     Time,
 }
 
+/// All that the keeper waits for.
+struct Wakes {
+    inbox: mpsc::UnboundedReceiver<Order>,
+    news: mpsc::Receiver<()>,
+    /// When the look without news is due. Only a look moves it: peers that come and go would put it off for ever.
+    due: Pin<Box<Sleep>>,
+}
+
+impl Wakes {
+    /// The next one; `None`: nobody is left to give orders.
+    async fn next(
+        &mut self,
+        networks: &mut watch::Receiver<Networks>,
+        targets: &mut watch::Receiver<Vec<Target>>,
+    ) -> Option<Wake> {
+        tokio::select! {
+            biased;
+            order = self.inbox.recv() => order.map(Wake::Order),
+            Some(()) = self.news.recv() => Some(Wake::News),
+            () = &mut self.due => Some(Wake::Time),
+            Ok(()) = networks.changed() => Some(Wake::Networks),
+            Ok(()) = targets.changed() => Some(Wake::Targets),
+        }
+    }
+
+    /// A look was made: the next one without news is due after `pause`.
+    fn looked(&mut self, pause: Duration) {
+        self.due.set(sleep(pause));
+    }
+}
+
 impl Keeper {
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Order>) {
-        let (changed, mut news) = mpsc::channel(1);
+    async fn run(mut self, inbox: mpsc::UnboundedReceiver<Order>) {
+        let (changed, news) = mpsc::channel(1);
         let interest = links::Interest {
             wanted: self.parts.wanted.clone(),
             index: Arc::clone(&self.index),
         };
         tokio::spawn(links::watch(interest, changed));
-        let mut sleep_for = Duration::ZERO;
+        let mut wakes = Wakes {
+            inbox,
+            news,
+            due: Box::pin(sleep(INTERVAL)),
+        };
+        // Before the first look nobody knows by which device packets would leave, and every way is unknown.
+        if let Err(lost) = self.look().await {
+            self.lost(lost).await;
+            return;
+        }
+        wakes.looked(self.pause());
         loop {
-            let wake = tokio::select! {
-                biased;
-                order = inbox.recv() => match order {
-                    Some(order) => Wake::Order(order),
-                    None => return,
-                },
-                Some(()) = news.recv() => Wake::News,
-                Ok(()) = self.networks.changed() => Wake::Networks,
-                Ok(()) = self.parts.targets.changed() => Wake::Targets,
-                () = sleep(sleep_for) => Wake::Time,
+            let networks = &mut self.networks;
+            let Some(wake) = wakes.next(networks, &mut self.parts.targets).await else {
+                return;
             };
             let mut ask = true;
             match wake {
@@ -228,11 +262,12 @@ impl Keeper {
                 Wake::News => {
                     // Changes come in flocks.
                     sleep(SETTLED).await;
-                    let _ = news.try_recv();
+                    let _ = wakes.news.try_recv();
                     if let Err(lost) = self.look().await {
                         self.lost(lost).await;
                         return;
                     }
+                    wakes.looked(self.pause());
                 }
                 Wake::Time => {
                     let before = self.publish.borrow().carries;
@@ -240,19 +275,19 @@ impl Keeper {
                         self.lost(lost).await;
                         return;
                     }
+                    wakes.looked(self.pause());
                     // While something is wrong, there is a look every second; a large mesh has many ways.
                     let is_news = before != self.publish.borrow().carries;
                     ask = is_news || clock::boot() >= self.asked + INTERVAL;
                 }
             }
-            sleep_for = self.pause();
             if !ask {
                 continue;
             }
             self.asked = clock::boot();
             let targets = self.parts.targets.borrow_and_update().clone();
             let ways = ways::ask(&self.parts.exits, &targets).await;
-            if !self.tell_ways(ways, &mut inbox).await {
+            if !self.tell_ways(ways, &mut wakes.inbox).await {
                 return;
             }
         }
@@ -527,3 +562,36 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_secs(1);
 /// The longest wait for a repair that is under way when the node stops.
 const STOP: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_other_wake_puts_off_the_look_that_is_due_without_news() {
+        let (_orders, inbox) = mpsc::unbounded_channel();
+        let (_changed, news) = mpsc::channel(1);
+        let (networks, mut networks_seen) = watch::channel(Networks::default());
+        let (targets, mut targets_seen) = watch::channel(Vec::new());
+        let mut wakes = Wakes {
+            inbox,
+            news,
+            due: Box::pin(sleep(INTERVAL)),
+        };
+        wakes.looked(Duration::from_millis(1));
+        let until_look = async {
+            loop {
+                // Others come all the time.
+                targets.send_replace(Vec::new());
+                networks.send_replace(Networks::default());
+                let wake = wakes.next(&mut networks_seen, &mut targets_seen).await;
+                if let Some(Wake::Time) = wake {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let looked = tokio::time::timeout(INTERVAL, until_look).await;
+        assert!(looked.is_ok(), "no look was due in {INTERVAL:?}");
+    }
+}
