@@ -212,7 +212,8 @@ fn wanted(name: &str, place: &Place, mtu: Mtu) -> Result<Wanted, InterfaceError>
 }
 
 /// The name of the interface of a segment that the node did not enrol in first: the configured name without its
-/// number, and the segment's name after it, or its number where that would be too long for the kernel.
+/// number, and the segment's name after it, or its number where that would be too long for the kernel. The number
+/// follows a dot, which no segment's name has: a segment `4` and the fourth one never want the same name.
 pub(crate) fn interface_name(configured: &str, segment: &SegmentName, id: SegmentId) -> String {
     let stem = configured.trim_end_matches(|c: char| c.is_ascii_digit());
     let stem = if stem.is_empty() { "meshd" } else { stem };
@@ -220,9 +221,13 @@ pub(crate) fn interface_name(configured: &str, segment: &SegmentName, id: Segmen
     if named.len() <= MAX_NAME {
         return named;
     }
-    let number = format!("-{}", id.0);
+    let number = format!(".{}", id.0);
     let mut stem = stem.to_owned();
     while stem.len() + number.len() > MAX_NAME {
+        stem.pop();
+    }
+    if stem.len() + number.len() == configured.len() && configured.ends_with(&number) {
+        // The configured name looks like this one already, and the first segment's interface has it.
         stem.pop();
     }
     stem + &number
@@ -356,9 +361,40 @@ mod tests {
             name
         };
         assert_eq!(name("meshd0", "inference", 1), "meshd-inference");
-        assert_eq!(name("meshd0", "data-pipelines", 12), "meshd-12");
+        assert_eq!(name("meshd0", "data-pipelines", 12), "meshd.12");
         assert_eq!(name("0", "training", 3), "meshd-training");
-        assert_eq!(name("a-long-name-000", "training", 3), "a-long-name--3");
-        assert_eq!(name("fifteen-letters", "training", 14), "fifteen-lett-14");
+        assert_eq!(name("a-long-name-000", "training", 3), "a-long-name-.3");
+        assert_eq!(name("fifteen-letters", "training", 14), "fifteen-lett.14");
+    }
+
+    #[test]
+    fn no_two_segments_want_the_same_interface() {
+        for configured in [
+            "meshd0",
+            "meshd.4",
+            "meshd-4",
+            "meshd--0",
+            "fifteen-lett.14",
+            "abcdefghijklm.4",
+        ] {
+            let mut names = vec![configured.to_owned()];
+            for (segment, id) in [
+                ("averylongsegmentname", 4),
+                ("anotherlongsegmentname", 14),
+                ("4", 5),
+                ("14", 6),
+                ("a-4", 7),
+            ] {
+                names.push(interface_name(
+                    configured,
+                    &segment.parse().unwrap(),
+                    SegmentId(id),
+                ));
+            }
+            let wanted = names.len();
+            names.sort();
+            names.dedup();
+            assert_eq!(names.len(), wanted, "{names:?}");
+        }
     }
 }
