@@ -234,12 +234,16 @@ impl Log {
         if epochs.is_empty() && is_evidence(events) {
             return self.append_evidence(&entries);
         }
-        match self.try_append(&entries, epochs) {
-            Err(LogError::Full | LogError::NotTaken) if self.reserve.spend() => {
-                self.try_append(&entries, epochs)
+        let mut result = self.try_append(&entries, epochs);
+        // Somebody else may take the piece that was given up: then there is another, but not all of them for one write.
+        for _ in 0..PIECES_AT_ONCE {
+            let is_full = matches!(result, Err(LogError::Full | LogError::NotTaken));
+            if !is_full || !self.reserve.spend() {
+                break;
             }
-            result => result,
+            result = self.try_append(&entries, epochs);
         }
+        result
     }
 
     /// Evidence never gets into the room that is held for the rest.
@@ -538,6 +542,8 @@ const SNAPSHOT_AFTER: u64 = 65_536;
 /// The same when evidence is due to leave, which only events before a snapshot can.
 const PRUNE_AFTER: u64 = 4_096;
 const MAX_PROOFS: usize = 4_096;
+/// Pieces of the room that was held that one write may use up.
+const PIECES_AT_ONCE: usize = 8;
 /// Between two snapshots, or attempts at one.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(10);
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
