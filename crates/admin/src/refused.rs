@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use std::fmt;
 use wire::admin::ApiError;
 
 /// A refusal with its HTTP status.
@@ -31,6 +32,16 @@ impl Refused {
             hint: None,
         };
         Self { status, error }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ApiError { error, hint } = &self.error;
+        match hint {
+            Some(hint) => write!(f, "{error}; {hint}"),
+            None => f.write_str(error),
+        }
     }
 }
 

@@ -54,9 +54,10 @@ pub async fn serve_metrics<Q: Question>(listener: Option<Listener>, desk: Desk<Q
     let scrape = move || {
         let desk = desk.clone();
         async move {
-            let mut page = desk.ask(Q::metrics).await.ok()?.ok()?;
+            let page = desk.ask(Q::metrics).await.and_then(|page| page);
+            let mut page = page.map_err(|refused| refused.to_string())?;
             exposition::process::put(&mut page);
-            Some(page)
+            Ok(page)
         }
     };
     listener.serve(scrape).await

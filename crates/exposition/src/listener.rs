@@ -53,14 +53,14 @@ impl Listener {
         self.address
     }
 
-    /// Answers each request with what `scrape` gives; nothing means that the daemon is stopping.
+    /// Answers each request with what `scrape` gives, or with why there is nothing to give.
     /// Goes on until it is dropped.
     pub async fn serve<R>(
         self,
         scrape: impl Fn() -> R + Clone + Send + Sync + 'static,
     ) -> Infallible
     where
-        R: Future<Output = Option<Page>> + Send + 'static,
+        R: Future<Output = Result<Page, String>> + Send + 'static,
     {
         let socket = match self.socket {
             Some(socket) => socket,
@@ -71,13 +71,13 @@ impl Listener {
             let scrape = scrape.clone();
             async move {
                 let response = match refusal(request.method(), request.uri().path()) {
-                    Some(status) => plain(status),
+                    Some(status) => plain(status, ONLY.to_owned()),
                     None => {
                         let accept = request.headers().get(ACCEPT);
                         let format = Format::accepted(accept.and_then(|it| it.to_str().ok()));
                         match scrape().await {
-                            Some(page) => answer(page, format),
-                            None => plain(StatusCode::SERVICE_UNAVAILABLE),
+                            Ok(page) => answer(page, format),
+                            Err(why) => plain(StatusCode::SERVICE_UNAVAILABLE, why),
                         }
                     }
                 };
@@ -115,12 +115,8 @@ fn answer(page: Page, format: Format) -> Response<Full<Bytes>> {
     response
 }
 
-fn plain(status: StatusCode) -> Response<Full<Bytes>> {
-    let words = match status {
-        StatusCode::SERVICE_UNAVAILABLE => "meshd is stopping\n",
-        _ => "only GET /metrics is served here\n",
-    };
-    let mut response = Response::new(Full::from(words));
+fn plain(status: StatusCode, words: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(words + "\n"));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(
@@ -134,6 +130,7 @@ fn plain(status: StatusCode) -> Response<Full<Bytes>> {
 }
 
 const PATH: &str = "/metrics";
+const ONLY: &str = "only GET /metrics is served here";
 /// For the whole of a connection, reading the answer included.
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
 /// Until a request has come in whole.

@@ -17,19 +17,21 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format for a request with this `Accept` header: OpenMetrics for those who name it without refusing it,
-    /// else the one that everything reads.
+    /// The format for a request with this `Accept` header: OpenMetrics for those who name it, and want it no less than
+    /// the one that everything reads.
     pub fn accepted(accept: Option<&str>) -> Self {
-        let names = |range: &str| {
-            let mut parts = range.split(';').map(str::trim);
-            let is_it = parts.next() == Some("application/openmetrics-text");
-            let is_refused = parts.any(|it| it.strip_prefix("q=").is_some_and(is_zero));
-            is_it && !is_refused
+        let ranges: Vec<(String, f32)> = accept.map(ranges).unwrap_or_default();
+        let best_of = |names: &[&str]| {
+            let named = ranges.iter().filter(|(it, _)| names.contains(&it.as_str()));
+            named.map(|(_, weight)| *weight).max_by(f32::total_cmp)
         };
-        if accept.is_some_and(|accept| accept.split(',').any(names)) {
-            Self::OpenMetrics
-        } else {
-            Self::Plain
+        // The range that names it most closely has its weight.
+        let plain = best_of(&["text/plain"]);
+        let plain = plain.or_else(|| best_of(&["text/*"]));
+        let plain = plain.or_else(|| best_of(&["*/*"])).unwrap_or(0.0);
+        match best_of(&["application/openmetrics-text"]) {
+            Some(weight) if weight > 0.0 && weight >= plain => Self::OpenMetrics,
+            _ => Self::Plain,
         }
     }
 
@@ -42,8 +44,21 @@ impl Format {
     }
 }
 
-fn is_zero(weight: &str) -> bool {
-    weight.parse::<f32>().is_ok_and(|weight| weight == 0.0)
+/// The media ranges of an `Accept` header in small letters, with their weights: neither names nor parameters depend on
+/// their letters' case (RFC 9110, section 12.5.1). A weight that is no number is that of none.
+fn ranges(accept: &str) -> Vec<(String, f32)> {
+    let range = |range: &str| {
+        let range = range.to_ascii_lowercase();
+        let mut parts = range.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default().to_owned();
+        let mut weights =
+            parts.filter_map(|it| it.split_once('=').filter(|(key, _)| key.trim() == "q"));
+        let weight = weights
+            .next()
+            .and_then(|(_, weight)| weight.trim().parse().ok());
+        (name, weight.unwrap_or(1.0))
+    };
+    accept.split(',').map(range).collect()
 }
 
 /// Metrics with their values at one moment.
@@ -348,6 +363,23 @@ mod tests {
                 Format::Plain,
             ),
             (Some("application/openmetrics-texts"), Format::Plain),
+            (
+                Some("Application/OpenMetrics-Text; Q=0.7"),
+                Format::OpenMetrics,
+            ),
+            (Some("APPLICATION/OPENMETRICS-TEXT;q = 0"), Format::Plain),
+            (
+                Some("application/openmetrics-text;q=0.5, text/plain;q=0.9"),
+                Format::Plain,
+            ),
+            (
+                Some("application/openmetrics-text;q=0.5, */*;q=0.9"),
+                Format::Plain,
+            ),
+            (
+                Some("application/openmetrics-text;q=0.5, Text/*;q=0.4, */*"),
+                Format::OpenMetrics,
+            ),
             (None, Format::Plain),
         ] {
             assert_eq!(Format::accepted(accept), format, "{accept:?}");

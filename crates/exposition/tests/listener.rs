@@ -16,10 +16,10 @@ exposition::metrics! {
     ON: Gauge = "meshd_on";
 }
 
-async fn page() -> Option<Page> {
+async fn page() -> Result<Page, String> {
     let mut page = Page::default();
     page.put(ON, true);
-    Some(page)
+    Ok(page)
 }
 
 fn any() -> Listener {
@@ -101,11 +101,16 @@ async fn nothing_else_is_served() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_daemon_that_stops_says_so() {
+async fn a_daemon_that_has_nothing_to_give_says_why() {
     let listener = any();
     let address = listener.local_addr();
-    tokio::spawn(listener.serve(async || None));
-    assert!(ask(address, GET).await.starts_with("HTTP/1.1 503 "));
+    tokio::spawn(listener.serve(async || Err("this node is not enrolled yet".to_owned())));
+    let reply = ask(address, GET).await;
+    assert!(reply.starts_with("HTTP/1.1 503 "), "{reply}");
+    assert!(
+        reply.ends_with("\r\n\r\nthis node is not enrolled yet\n"),
+        "{reply}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
