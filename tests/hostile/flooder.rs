@@ -233,6 +233,7 @@ impl Flood {
             Self::Tunnels => raw(&ToController::Tunnels {
                 segment: keys::SegmentId::FIRST,
                 peers: Vec::new(),
+                unix_ms: 1,
             }),
             // Larger than this mesh can make one, and not so large that it is no frame.
             Self::LargeReports => reports(10_000),

@@ -542,7 +542,7 @@ impl Agent {
         now: Now,
     ) {
         self.counts.control_connections += 1;
-        self.control.up(address, remote, skew_ms);
+        self.control.up(address, remote, skew_ms, now);
         self.witness.handle_session();
         let is_among = |id: &SegmentId| places.iter().any(|place| place.segment == *id);
         let known = self.segments.keys().chain(self.opening.keys());

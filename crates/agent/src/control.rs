@@ -1,6 +1,7 @@
 //! The control channel as the agent sees it: up or down, and since when that is worth a line. Carries
 //! nothing itself.
 
+use crate::effect::Now;
 use std::net::SocketAddr;
 use std::time::Duration;
 use wire::{Duplicate, Place, ToNode};
@@ -55,8 +56,9 @@ pub enum Control {
         address: String,
         /// Where the controller is.
         remote: SocketAddr,
-        /// The node's wall clock minus the controller's, in milliseconds.
-        skew_ms: i64,
+        /// The controller's wall clock minus the node's boot-time clock, in milliseconds: both go on, whatever the
+        /// node's wall clock is set to.
+        apart_ms: i64,
     },
 }
 
@@ -75,7 +77,15 @@ impl Control {
         matches!(self, Self::Up { .. })
     }
 
-    pub(crate) fn up(&mut self, address: String, remote: SocketAddr, skew_ms: i64) {
+    /// The node's wall clock minus the controller's, in milliseconds; `None`: not connected.
+    pub fn skew_ms(&self, now: Now) -> Option<i64> {
+        match self {
+            Self::Up { apart_ms, .. } => Some(ahead_ms(now).saturating_sub(*apart_ms)),
+            Self::Down { .. } => None,
+        }
+    }
+
+    pub(crate) fn up(&mut self, address: String, remote: SocketAddr, skew_ms: i64, now: Now) {
         tracing::info!(controller = %address, skew_ms, "control channel up");
         if skew_ms.unsigned_abs() > SKEW_WARNING_MS {
             tracing::warn!(
@@ -86,7 +96,7 @@ impl Control {
         *self = Self::Up {
             address,
             remote,
-            skew_ms,
+            apart_ms: ahead_ms(now).saturating_sub(skew_ms),
         };
     }
 
@@ -122,6 +132,12 @@ impl Control {
         };
         true
     }
+}
+
+/// The wall clock minus the boot-time clock, in milliseconds.
+fn ahead_ms(now: Now) -> i64 {
+    let boot = i64::try_from(now.boot.as_millis()).unwrap_or(i64::MAX);
+    now.wall.as_millisecond().saturating_sub(boot)
 }
 
 /// Clock skew from which on it is worth a warning, in milliseconds.

@@ -107,6 +107,7 @@ impl Segment {
         let tunnels = ToController::Tunnels {
             segment,
             peers: tunnels,
+            unix_ms: u64::try_from(now.wall.as_millisecond()).unwrap_or(0),
         };
         let report = ToController::Report {
             segment,

@@ -364,6 +364,8 @@ fn a_clock_that_was_set_back_is_told_to_the_tunnel_and_closes_nothing() {
     bench.effects();
     bench.now.wall -= Duration::from_secs(86_400);
     bench.agent.handle_clocks(bench.now);
+    let skew = bench.agent.control().skew_ms(bench.now);
+    assert_eq!(skew, Some(-86_400_000), "as it is now, not as it was");
     let now = Duration::from_millis(bench.now.wall.as_millisecond().unsigned_abs());
     let effects = bench.effects();
     assert!(

@@ -110,10 +110,8 @@ impl Ingest<'_> {
         else {
             return;
         };
-        let theirs = i64::try_from(hello.unix_ms).unwrap_or(i64::MAX);
-        let skew = theirs.saturating_sub(now.wall.as_millisecond());
+        let skew = self.clock(name, hello.unix_ms, now);
         let live = self.connections.live_mut(name);
-        live.clock_skew_ms = Some(skew);
         live.software = Some(hello.software);
         tracing::info!(node = %name, skew_ms = skew, "node connected");
         tracing::debug!(node = %name, %remote, "node's address");
@@ -166,13 +164,29 @@ impl Ingest<'_> {
             }
             ToController::Join { ask } => self.join(id, name, &ask, now),
             ToController::Condition { faults } => self.condition(id, name, faults),
-            ToController::Tunnels { segment, peers } => self.tunnels(name, segment, &peers, now),
+            ToController::Tunnels {
+                segment,
+                peers,
+                unix_ms,
+            } => {
+                self.clock(name, unix_ms, now);
+                self.tunnels(name, segment, &peers, now);
+            }
             ToController::Endpoints {
                 listen_port,
                 advertised,
                 addresses,
             } => self.announce(id, name, (listen_port, advertised, addresses), now),
         }
+    }
+
+    /// A node says what its wall clock shows; its skew. Either clock may be set at any time, so that the skew of a Hello
+    /// says nothing of later.
+    fn clock(&mut self, name: &NodeName, unix_ms: u64, now: Now) -> i64 {
+        let theirs = i64::try_from(unix_ms).unwrap_or(i64::MAX);
+        let skew = theirs.saturating_sub(now.wall.as_millisecond());
+        self.connections.live_mut(name).clock_skew_ms = Some(skew);
+        skew
     }
 
     /// A node says what is wrong with it.

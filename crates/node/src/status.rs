@@ -41,14 +41,13 @@ pub(crate) fn of(
     silence: Option<Duration>,
     now: Now,
 ) -> NodeDaemonStatus {
-    let (control, controller, control_error, clock_skew_ms) = match agent.control() {
-        agent::Control::Up {
-            address, skew_ms, ..
-        } => (heard(silence), Some(address.clone()), None, Some(*skew_ms)),
+    let (control, controller, control_error) = match agent.control() {
+        agent::Control::Up { address, .. } => (heard(silence), Some(address.clone()), None),
         agent::Control::Down { address, error } => {
-            (Control::Disconnected, address.clone(), error.clone(), None)
+            (Control::Disconnected, address.clone(), error.clone())
         }
     };
+    let clock_skew_ms = agent.control().skew_ms(now);
     let duplicate = agent.duplicate(now);
     let is_second = duplicate.is_some() && !agent.control().is_up();
     let named = |seen: &Seen<'_>| {

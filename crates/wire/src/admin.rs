@@ -357,7 +357,7 @@ pub struct NodeStatus {
     pub epoch: Option<u64>,
     /// Epochs for which it stays on probation, the one in force included.
     pub probation_left: u32,
-    /// Its wall clock minus the controller's, in milliseconds, at its last connection.
+    /// Its wall clock minus the controller's, in milliseconds, at its last report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_skew_ms: Option<i64>,
     /// Its software version.

@@ -109,6 +109,8 @@ pub enum ToController {
         segment: SegmentId,
         /// One entry for each peer of the report with which there is a tunnel.
         peers: Vec<TunnelReport>,
+        /// The node's wall clock, in milliseconds since 1970: the skew as it is now, and not as it was at the Hello.
+        unix_ms: u64,
     },
 }
 
@@ -493,7 +495,7 @@ pub const fn report_limit(nodes: usize) -> usize {
 
 /// The longest payload that a word on the tunnels in a mesh with `nodes` nodes needs, in bytes.
 pub const fn tunnels_limit(nodes: usize) -> usize {
-    16 + nodes * TUNNEL_ENTRY
+    24 + nodes * TUNNEL_ENTRY
 }
 
 impl Frame for ToController {

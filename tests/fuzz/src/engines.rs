@@ -192,6 +192,7 @@ impl World {
                         ToController::Tunnels {
                             segment: keys::SegmentId(u32::from(a % 2)),
                             peers: vec![tunnel; usize::from(b % 5)],
+                            unix_ms: u64::from(a) << (b % 57),
                         },
                     );
                 }

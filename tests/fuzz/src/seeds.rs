@@ -414,6 +414,7 @@ fn to_controller() -> Vec<ToController> {
                 echoes: 64,
                 lost: 1,
             }],
+            unix_ms: 1_700_000_000_000,
         },
         ToController::Endpoints {
             listen_port: 51820,

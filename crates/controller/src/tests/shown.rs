@@ -32,7 +32,23 @@ impl World {
     /// A node says how good its tunnels to others are; it counts with its next report.
     fn measures(&mut self, node: &Node, peers: Vec<TunnelReport>) {
         let segment = keys::SegmentId::FIRST;
-        self.say(node.connection, ToController::Tunnels { segment, peers });
+        let unix_ms = u64::try_from(self.now.wall.as_millisecond()).unwrap();
+        self.clock_says(node, segment, peers, unix_ms);
+    }
+
+    fn clock_says(
+        &mut self,
+        node: &Node,
+        segment: keys::SegmentId,
+        peers: Vec<TunnelReport>,
+        unix_ms: u64,
+    ) {
+        let tunnels = ToController::Tunnels {
+            segment,
+            peers,
+            unix_ms,
+        };
+        self.say(node.connection, tunnels);
     }
 
     fn heard(&mut self, node: &Node, ago: Duration) {
@@ -47,6 +63,26 @@ fn calm() -> Policy {
         max_benchmark_age: 3_600,
         ..Policy::default()
     }
+}
+
+#[test]
+fn the_skew_of_a_clock_follows_each_report() {
+    let mut world = World::new(calm());
+    let [a, b] = world.members(["a", "b"]);
+    let segment = keys::SegmentId::FIRST;
+    let true_ms = |world: &World| u64::try_from(world.now.wall.as_millisecond()).unwrap();
+    // It is set while the node is connected,
+    world.pass(s(10));
+    let wrong = true_ms(&world) + 3_600_000;
+    world.clock_says(&a, segment, Vec::new(), wrong);
+    world.reports(&a, &b);
+    assert_eq!(world.status_of(&a).clock_skew_ms, Some(3_600_000));
+    // and set right, as the way out says.
+    world.pass(s(10));
+    let right = true_ms(&world);
+    world.clock_says(&a, segment, Vec::new(), right);
+    world.reports(&a, &b);
+    assert_eq!(world.status_of(&a).clock_skew_ms, Some(0));
 }
 
 #[test]
