@@ -20,7 +20,7 @@ pub(crate) enum Verb {
     Export {
         /// The peer's name.
         name: NodeName,
-        /// The segment, where both are in several; else the first of them.
+        /// The segment, where both are in several; else the first of them that has a tunnel.
         #[arg(long, value_name = "NAME")]
         segment: Option<SegmentName>,
         /// Write it to a new file of mode 0600 instead.
@@ -44,9 +44,9 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
     }
     let of = segment.map_or_else(String::new, |it| format!("?segment={it}"));
     let reply = client.post(&format!("/v1/export/{name}{of}")).await?;
-    let (epoch, text) = secrets(&reply, answer)?;
+    let (export, text) = secrets(&reply, answer)?;
     answer.remark(&format!(
-        "warning: this holds the node's private key and a preshared key; it is valid for epoch {epoch} only"
+        "warning: this holds the node's private key and a preshared key; it is valid for {export} only"
     ));
     match output {
         Some(path) => files::create_secret(&path, &text),
@@ -54,7 +54,7 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
     }
 }
 
-fn secrets(reply: &Reply, answer: &Answer) -> Result<(u64, Zeroizing<String>), Failure> {
+fn secrets(reply: &Reply, answer: &Answer) -> Result<(String, Zeroizing<String>), Failure> {
     let export: WgExport = reply.form()?;
     let config = Zeroizing::new(export.config);
     let text = if answer.is_json() {
@@ -62,7 +62,9 @@ fn secrets(reply: &Reply, answer: &Answer) -> Result<(u64, Zeroizing<String>), F
     } else {
         config
     };
-    Ok((export.epoch, text))
+    let of = export.segment.told();
+    let of = of.map_or_else(String::new, |name| format!(" of segment {name}"));
+    Ok((format!("epoch {}{of}", export.epoch), text))
 }
 
 /// The owner of a process's folder in /proc is its effective user.

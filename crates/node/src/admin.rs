@@ -120,7 +120,11 @@ pub(crate) fn no_member(peer: &NodeName, segment: Option<&SegmentName>) -> Refus
 }
 
 pub(crate) fn no_tunnel(peer: &NodeName) -> Refused {
-    Refused::plain(409, format!("there is no tunnel to {peer}"))
+    let hint = format!(
+        "`meshctl status` shows the tunnels; there is one with {peer} once the newest epoch with both nodes is in force \
+         here: try again after the next"
+    );
+    Refused::new(409, format!("there is no tunnel to {peer}"), hint)
 }
 
 /// Said where a data plane would have to answer that has ended.

@@ -23,15 +23,18 @@ pub(crate) fn config(
 ) -> String {
     let secret = own.secret.expose_base64();
     let endpoint = endpoint.map_or_else(String::new, |endpoint| format!("Endpoint = {endpoint}\n"));
+    let in_segment = own.place.segment_name.told();
+    let in_segment = in_segment.map_or_else(String::new, |name| format!(" in segment {name}"));
     let allowed = [IpAddr::V4(member.v4), IpAddr::V6(member.v6)];
     let [v4, v6] =
         allowed.map(|address| format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }));
     format!(
-        "# {} in place of meshd, towards {}, epoch {} only\n\
+        "# {} in place of meshd, towards {}{}, epoch {} only\n\
          [Interface]\nPrivateKey = {}\nListenPort = {}\nAddress = {}/32, {}/128\nMTU = {}\n\n\
          [Peer]\nPublicKey = {}\nPresharedKey = {}\nAllowedIPs = {v4}, {v6}\n{endpoint}PersistentKeepalive = 5\n",
         own.place.name,
         member.name,
+        in_segment,
         epoch,
         *secret,
         own.listen_port,

@@ -35,7 +35,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use wire::admin::{LogStatus, Status, WgExport};
-use wire::message::{NodeFault, NodeFaultKind};
+use wire::message::{MAX_NODE_FAULT_LEN, NodeFault, NodeFaultKind};
 use wire::{NodeName, Place, SegmentName, ToController};
 
 /// The parts that the shell owns.
@@ -297,7 +297,8 @@ impl Shell {
         let snapshot = segment.snapshot(&self.data).await;
         let peers = snapshot.as_ref().map_or(&[][..], |s| &s.peers);
         let condition = segment.guard.condition();
-        self.agent.handle_interface(id, condition.report());
+        let report = condition.report(&segment.underlay.interface().name);
+        self.agent.handle_interface(id, report);
         let full = segment.underlay.mtu();
         // A peer may have moved into a network that is routed.
         self.networks_changed = true;
@@ -570,12 +571,12 @@ impl Shell {
                 "its benchmark gives no results since {:.0}: {}",
                 it.since, it.cause
             );
-            NodeFault::new(NodeFaultKind::Benchmark, &what)
+            fault(NodeFaultKind::Benchmark, &what, MEND_BENCHMARK)
         });
         let unwritten = self.unwritten.borrow();
         let unwritten = unwritten.as_ref().map(|it| {
             let what = format!("what it has to remember is not written: {it}");
-            NodeFault::new(NodeFaultKind::State, &what)
+            fault(NodeFaultKind::State, &what, MEND_STATE)
         });
         benchmark.into_iter().chain(unwritten).collect()
     }
@@ -790,9 +791,7 @@ impl Shell {
     }
 
     async fn export(&self, (peer, segment): (&NodeName, Option<&SegmentName>)) -> Answer<WgExport> {
-        // Where nobody says which, a peer in several segments is exported from the first of them.
-        let mut seen = self.agent.segments();
-        let named = seen.find_map(|seen| {
+        let shared = self.agent.segments().filter_map(|seen| {
             let place = &self.segments.get(&seen.id())?.place;
             if segment.is_some_and(|it| *it != place.segment_name) {
                 return None;
@@ -801,9 +800,19 @@ impl Shell {
             let member = update.roster.iter().find(|it| it.name == *peer)?;
             Some((self.segments.get(&seen.id())?, member))
         });
-        let (segment, member) = named.ok_or_else(|| admin::no_member(peer, segment))?;
-        let psk = segment.export_psk(&self.data, member.wg).await;
-        let (epoch, psk) = psk.ok_or_else(|| admin::no_tunnel(peer))?;
+        let shared: Vec<_> = shared.collect();
+        if shared.is_empty() {
+            return Err(admin::no_member(peer, segment));
+        }
+        // Where nobody says which, a peer in several segments is exported from the first in which there is a tunnel.
+        let mut found = None;
+        for (segment, member) in &shared {
+            if let Some(of_epoch) = segment.export_psk(&self.data, member.wg).await {
+                found = Some((*segment, *member, of_epoch));
+                break;
+            }
+        }
+        let (segment, member, (epoch, psk)) = found.ok_or_else(|| admin::no_tunnel(peer))?;
         let snapshot = segment.snapshot(&self.data).await;
         let seen = snapshot.and_then(|it| it.peers.into_iter().find(|it| it.key == member.wg));
         tracing::warn!(%peer, %epoch, "WireGuard secrets exported by the operator");
@@ -815,12 +824,31 @@ impl Shell {
         };
         let endpoint = seen.and_then(|seen| seen.endpoint?.udp());
         Ok(WgExport {
+            segment: segment.place.segment_name.clone(),
             epoch: epoch.0,
             config: export::config(&own, member, epoch, &psk, endpoint),
         })
     }
 }
 
+/// A fault with its way out, which stays whole where the words are too long.
+fn fault(kind: NodeFaultKind, what: &str, way_out: &str) -> NodeFault {
+    let room = MAX_NODE_FAULT_LEN.saturating_sub(way_out.len() + "; ".len());
+    let what = match what.len() <= room {
+        true => what.to_owned(),
+        false => {
+            let cut = what.floor_char_boundary(room.saturating_sub("…".len()));
+            format!("{}…", &what[..cut])
+        }
+    };
+    NodeFault::new(kind, &format!("{what}; {way_out}"))
+}
+
+/// The way out of a benchmark that fails.
+const MEND_BENCHMARK: &str =
+    "run it by hand there, as its user, and mend it: it is tried again by itself";
+/// The way out of a state directory that cannot be written.
+const MEND_STATE: &str = "free disk space there, or make its state directory writable";
 /// For a segment that is being opened when the node stops.
 const OPENING_TIME: Duration = Duration::from_millis(800);
 /// Between two looks at how the node stands.
@@ -829,3 +857,19 @@ const STANDING: Duration = Duration::from_secs(1);
 const NAMES_TIME: Duration = Duration::from_millis(300);
 /// For the disk to take the newest epoch at the end.
 const KEEP_TIME: Duration = Duration::from_millis(400);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_ends_with_its_way_out_however_long_its_words_are() {
+        for words in ["no space left", &"é".repeat(MAX_NODE_FAULT_LEN)] {
+            for way_out in [MEND_BENCHMARK, MEND_STATE] {
+                let fault = fault(NodeFaultKind::State, words, way_out);
+                assert!(fault.what.ends_with(way_out), "{}", fault.what);
+                assert!(fault.what.len() <= MAX_NODE_FAULT_LEN, "{}", fault.what);
+            }
+        }
+    }
+}

@@ -214,11 +214,26 @@ impl Condition {
         }
     }
 
-    /// For the controller.
-    pub(crate) fn report(&self) -> InterfaceReport {
+    /// For this node's status, where the interface is named beside them.
+    pub(crate) fn words(&self) -> Vec<String> {
+        self.faults.iter().map(ToString::to_string).collect()
+    }
+
+    /// For the controller, which knows the interface by nothing else.
+    pub(crate) fn report(&self, interface: &str) -> InterfaceReport {
+        let named = |fault: &Fault| match fault {
+            Fault::Gone
+            | Fault::Renamed(_)
+            | Fault::Down
+            | Fault::Mtu { .. }
+            | Fault::QueueLen { .. } => format!("{interface} {fault}"),
+            Fault::Missing(..) | Fault::NoIpv6(..) | Fault::Foreign(..) | Fault::Unseen(_) => {
+                format!("{interface}: {fault}")
+            }
+        };
         InterfaceReport {
             unusable: self.state == InterfaceState::Unusable,
-            faults: self.faults.iter().map(ToString::to_string).collect(),
+            faults: self.faults.iter().map(named).collect(),
         }
     }
 }
@@ -293,7 +308,9 @@ mod tests {
         let condition = Condition::of(&wanted(), &seen);
         let faults = condition.faults.iter();
         assert!(faults.clone().all(|it| Fault::KINDS.contains(&it.kind())));
-        (condition.state, condition.report().faults)
+        let told = condition.report("meshd0").faults;
+        assert!(told.iter().all(|it| it.starts_with("meshd0")), "{told:?}");
+        (condition.state, condition.words())
     }
 
     fn is(state: InterfaceState, fault: &str) -> (InterfaceState, Vec<String>) {

@@ -176,7 +176,7 @@ fn interface(
     snapshot: &Snapshot,
 ) -> InterfaceStatus {
     let interface = underlay.interface().clone();
-    let mut faults = condition.report().faults;
+    let mut faults = condition.words();
     let astray = agent.ways_astray();
     let state = match condition.state {
         InterfaceState::Ok if !astray.is_empty() => InterfaceState::Impaired,
@@ -282,7 +282,9 @@ fn evidence(evidence: &Evidence, control: &agent::Control) -> EvidenceStatus {
         EvidenceResult::Pending => "pending".to_owned(),
         EvidenceResult::Accepted => "accepted".to_owned(),
         EvidenceResult::Refused(reason) => format!("refused: {reason}"),
-        EvidenceResult::PutOff { reason, .. } => format!("refused for now: {reason}"),
+        EvidenceResult::PutOff { reason, .. } => {
+            format!("refused for now: {reason}; it is sent again by itself")
+        }
     };
     EvidenceStatus {
         overall: evidence.overall,

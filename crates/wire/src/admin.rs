@@ -1208,6 +1208,9 @@ pub struct ScoreRequest {
 /// A `wg`/`wg-quick` configuration for a stock WireGuard in this node's place. Holds secrets.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WgExport {
+    /// The segment that it is of.
+    #[serde(default)]
+    pub segment: SegmentName,
     /// The epoch whose PSK it holds; of no use after it.
     pub epoch: u64,
     /// The configuration, in the format of `wg-quick(8)`.

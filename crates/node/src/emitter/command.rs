@@ -17,6 +17,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) argv: Vec<String>,
+    /// The time from the beginning of a run to that of the next.
+    pub(super) every: Duration,
     /// After this long it is killed.
     pub(super) limit: Duration,
     pub(super) user: Option<BenchmarkUser>,
@@ -25,7 +27,7 @@ pub(super) struct Program {
 
 impl Program {
     /// Runs it again and again, until the node stops.
-    pub(super) fn run(&self, every: Duration, desk: &Desk) {
+    pub(super) fn run(&self, desk: &Desk) {
         let mut children = Children::adopt(self.user.as_ref());
         loop {
             let begun = clock::boot();
@@ -40,7 +42,7 @@ impl Program {
                 Some(Err(error)) => desk.health.failed(&error, true),
             }
             let passed = clock::boot().saturating_sub(begun);
-            if desk.stops_within(every.saturating_sub(passed)) {
+            if desk.stops_within(self.every.saturating_sub(passed)) {
                 return;
             }
         }
@@ -90,7 +92,12 @@ impl Program {
     /// Waits for the program's end, and for a result.
     fn follow(&self, leader: &mut Leader, desk: &Desk) -> Result<Option<Vec<Emission>>, EmitError> {
         let failed = |source| self.failed(source);
-        let deadline = clock::boot().saturating_add(self.limit);
+        let begun = clock::boot();
+        let (deadline, due) = (
+            begun.saturating_add(self.limit),
+            begun.saturating_add(self.every),
+        );
+        let mut is_late = false;
         let descriptor = leader.descriptor();
         let most = self.reading.limit();
         let mut output = Output::new(leader.take_stdout(), most).map_err(failed)?;
@@ -109,6 +116,11 @@ impl Program {
                 None if ended.is_some() => return self.parse(&output).map(Some),
                 None => return Err(EmitError::Timeout(self.limit)),
             }
+            // Until it is killed, nothing else says that no result comes.
+            let until_due = due.saturating_sub(clock::boot());
+            if until_due.is_zero() && !std::mem::replace(&mut is_late, true) {
+                desk.health.late(&EmitError::Late(self.every));
+            }
             let mut watched = vec![PollFd::new(&desk.stop, PollFlags::IN)];
             let pipe = output.pipe.as_ref();
             watched.extend(pipe.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
@@ -120,6 +132,7 @@ impl Program {
                 (Err(_), None) => left.min(LOOK_EVERY),
                 (_, Some(_)) => left,
             };
+            let wait = if is_late { wait } else { wait.min(until_due) };
             wait_for(&mut watched, wait).map_err(|errno| failed(errno.into()))?;
             if watched
                 .first()
@@ -270,6 +283,7 @@ mod tests {
     fn program(argv: &[String], limit: Duration) -> Program {
         Program {
             argv: argv.to_vec(),
+            every: LONGEST_WAIT,
             limit,
             user: None,
             reading: Reading::default(),
@@ -283,6 +297,31 @@ mod tests {
         let desk = Desk { out, health, stop };
         let mut children = Children::adopt(program.user.as_ref());
         program.once(&mut children, &desk).expect("nobody stops it")
+    }
+
+    #[test]
+    fn a_run_that_outlasts_its_interval_is_told_before_it_is_killed() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stop, _stop) = std::io::pipe().unwrap();
+        let (out, _emissions) = mpsc::channel(1);
+        let (health, seen) = Reporter::new();
+        let desk = Desk { out, health, stop };
+        let slow = Program {
+            every: Duration::from_millis(20),
+            ..program(&sh("sleep 600"), Duration::from_millis(200))
+        };
+        let mut children = Children::adopt(None);
+        assert!(
+            slow.once(&mut children, &desk)
+                .is_some_and(|it| it.is_err())
+        );
+        // The end of the run is told by its caller.
+        let failing = seen.borrow().failing.clone().unwrap();
+        assert!(
+            failing.cause.contains("has run for over 20ms"),
+            "{failing:?}"
+        );
+        assert_eq!(seen.borrow().failed, 0, "it is no failed run yet");
     }
 
     fn run_once(argv: &[String], limit: Duration) -> Result<Emission, EmitError> {

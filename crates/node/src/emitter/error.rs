@@ -21,6 +21,9 @@ pub(super) enum EmitError {
     /// The program hung.
     #[error("the benchmark command took longer than {0:?} and was killed")]
     Timeout(Duration),
+    /// The program has run for longer than its interval, and goes on.
+    #[error("the benchmark command has run for over {0:?}, its interval, and gives no result yet")]
+    Late(Duration),
     /// The output is too large.
     #[error("the benchmark command printed over {0} bytes")]
     TooLarge(usize),

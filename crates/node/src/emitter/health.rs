@@ -53,6 +53,19 @@ impl Reporter {
         });
     }
 
+    /// A run takes too long; it has not failed yet.
+    pub(super) fn late(&self, error: &EmitError) {
+        self.0.send_if_modified(|health| {
+            let is_news = health.failing.is_none();
+            if is_news {
+                tracing::warn!(%error, "no evidence yet: the benchmark takes long");
+                let (cause, since) = (error.to_string(), clock::wall());
+                health.failing = Some(Failing { cause, since });
+            }
+            is_news
+        });
+    }
+
     /// So many results were handed over.
     pub(super) fn succeeded(&self, results: usize) {
         self.0.send_if_modified(|health| {

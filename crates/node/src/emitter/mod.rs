@@ -193,11 +193,12 @@ pub(crate) fn start(emitter: Emitter, every: Duration) -> std::io::Result<Emitti
         } => {
             let program = command::Program {
                 argv,
+                every,
                 limit: timeout,
                 user,
                 reading,
             };
-            on_a_thread(keep, (out, reporter), move |desk| program.run(every, desk))?
+            on_a_thread(keep, (out, reporter), move |desk| program.run(desk))?
         }
         Emitter::File { path, reading } => on_a_thread(keep, (out, reporter), move |desk| {
             files::run(&files::Place::File(path), &reading, desk);
