@@ -52,8 +52,8 @@ exposition::metrics! {
     HANDSHAKES: Counter = "meshd_tunnel_handshakes_total" in segment;
     /// Age of the oldest session with a member, since its handshake; 0 without any
     HANDSHAKE_AGE: Gauge = "meshd_oldest_handshake_seconds" in segment;
-    /// Packets that were not carried, by reason
-    DROPPED: Counter = "meshd_tunnel_dropped_packets_total" by "reason";
+    /// Packets that were not carried, by reason; those for which there is no tunnel have no segment
+    DROPPED: Counter = "meshd_tunnel_dropped_packets_total" by "reason" in segment;
     /// Packets that each traffic rule has let in since the rules are in force, and those that the rules refused
     RULES: Counter = "meshd_rule_packets_total" by "rule" in segment;
     /// Packets that the kernel did not take, by what was tried
@@ -83,7 +83,6 @@ struct Observed<'a> {
     counts: &'a Counts,
     names: &'a naming::Counts,
     data: Common,
-    drops: Drops,
     /// By number.
     segments: Vec<InOne<'a>>,
 }
@@ -106,6 +105,7 @@ struct InOne<'a> {
     /// By rule.
     passed: Vec<u64>,
     refused: u64,
+    drops: Drops,
 }
 
 /// Everything that is measured, as it is now; `segments` in the order of their numbers.
@@ -138,11 +138,8 @@ pub(crate) fn page(
                 .unwrap_or_default(),
             passed: data.passed.clone().unwrap_or_default(),
             refused: refused(&data.own_drops),
+            drops: data.own_drops.clone(),
         }
-    }
-    let mut drops = node.data.drops.clone();
-    for (_, _, data) in segments {
-        drops.add(&data.own_drops);
     }
     let silence = node.silence;
     let observed = Observed {
@@ -152,7 +149,6 @@ pub(crate) fn page(
         counts: node.agent.counts(),
         names: node.names,
         data: node.data.clone(),
-        drops,
         segments: segments.iter().map(|it| in_one(it, boot)).collect(),
     };
     observed.page()
@@ -275,8 +271,12 @@ impl Observed<'_> {
         page.put_in(HANDSHAKE_AGE, all, |it| {
             (it.name, it.handshake_age.as_secs_f64())
         });
-        let drops = self.drops.iter();
-        page.put_each(DROPPED, drops.map(|(reason, n)| (reason.name(), n)));
+        let drops = all.iter().map(|it| (it.name, &it.drops));
+        // Of those the tunnel is not known, nor the segment.
+        let drops: Vec<_> = drops.chain([("", &self.data.drops)]).collect();
+        page.put_each_in(DROPPED, &drops, |(name, drops)| {
+            (*name, drops.iter().map(|(reason, n)| (reason.name(), n)))
+        });
         page.put_each_in(RULES, all, |it| {
             let passed = numbers().zip(it.passed.iter().copied());
             (it.name, passed.chain([("refused", it.refused)]))
@@ -468,6 +468,7 @@ mod tests {
             handshake_age: Duration::ZERO,
             passed: Vec::new(),
             refused: 0,
+            drops: Drops::default(),
         };
         Observed {
             connected: false,
@@ -475,7 +476,6 @@ mod tests {
             counts,
             names: unasked(),
             data: nothing(),
-            drops: Drops::default(),
             segments: vec![first],
         }
     }
@@ -494,7 +494,11 @@ mod tests {
             let zero = |value: &Value| [Value::Count(0), Value::Amount(0.0)].contains(value);
             let zeros = samples.iter().all(|it| zero(&it.value));
             assert!(zeros || *metric == BUILD_INFO, "{}", metric.name);
-            let labels: Vec<_> = samples.iter().filter_map(|it| it.label).collect();
+            let is_of_none = |it: &&exposition::Sample| it.segment.as_deref() == Some("");
+            let of_none: Vec<_> = samples.iter().filter(is_of_none).collect();
+            assert!(of_none.is_empty() || *metric == DROPPED, "{}", metric.name);
+            let in_one = samples.iter().filter(|it| !is_of_none(it));
+            let labels: Vec<_> = in_one.filter_map(|it| it.label).collect();
             let expected = VALUES.iter().find(|(it, _)| it == metric);
             let expected = expected.map_or("", |(_, values)| *values);
             assert_eq!(labels.join(" "), expected, "{}", metric.name);

@@ -47,6 +47,9 @@ pub fn traffic_changes<'n>(
     (changes, is_cut)
 }
 
+/// Echo requests between members pass by any rules: paths are measured with them.
+const ICMP: &str = "icmp other than echo requests";
+
 /// The groups of a member, as far as each of both sets of rules names them.
 type Class = (Groups, Groups);
 
@@ -98,7 +101,7 @@ impl Passing {
         let words = [
             self.tcp.without(&other.tcp).words("tcp"),
             self.udp.without(&other.udp).words("udp"),
-            (self.icmp && !other.icmp).then(|| "icmp".to_owned()),
+            (self.icmp && !other.icmp).then(|| ICMP.to_owned()),
             (self.others && !other.others).then(|| "other protocols".to_owned()),
         ];
         words.into_iter().flatten().collect()
@@ -215,8 +218,8 @@ mod tests {
     #[test]
     fn a_policy_that_denies_closes_all_but_its_rules() {
         let closed = told("", RULE);
-        let all = "-tcp, udp, icmp, other protocols +";
-        let part = "-tcp 0-9, 21-65535, udp, icmp, other protocols +";
+        let all = "-tcp, udp, icmp other than echo requests, other protocols +";
+        let part = "-tcp 0-9, 21-65535, udp, icmp other than echo requests, other protocols +";
         let expected = [
             // The one store has nobody of its kind to talk to.
             format!("2 store>trainer: {all}"),

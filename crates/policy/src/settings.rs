@@ -313,7 +313,7 @@ impl Policy {
     /// # Errors
     /// [`PolicyError`], with the line where it is no policy, or the field and the value that break a rule.
     pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
-        let wrong = |error: toml::de::Error| PolicyError::Toml(error.to_string().trim().to_owned());
+        let wrong = |error: toml::de::Error| PolicyError::Toml(in_a_line(&error, text));
         let table: toml::Table = text.parse().map_err(wrong)?;
         let policy: Self = toml::from_str(text).map_err(wrong)?;
         // Also where it is given as what is the default anyway: whoever wrote it takes it to be in force.
@@ -408,6 +408,18 @@ impl Policy {
             0 => self.epoch_seconds.saturating_mul(5).max(60),
             seconds => seconds,
         })
+    }
+}
+
+/// An error of TOML as other errors are shown: in one line, with the number of the line that it is about.
+fn in_a_line(error: &toml::de::Error, text: &str) -> String {
+    let lines = error.message().lines().map(str::trim);
+    let words = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>();
+    let words = words.join(", ");
+    let before = error.span().and_then(|span| text.get(..span.start));
+    match before {
+        Some(before) => format!("line {}: {words}", before.matches('\n').count() + 1),
+        None => words,
     }
 }
 
@@ -787,7 +799,11 @@ key = "evaluator:020202020202020202020202020202020202020202020202020202020202020
         ] {
             let error = wrong(from, to);
             assert!(error.contains(words), "{to}: {error}");
+            assert!(!error.contains(char::is_control), "in one line: {error}");
         }
+        let error = Policy::from_toml("epoch_seconds = 30\n\nthreshold = \n").unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("line 3") && !error.contains('\n'), "{error}");
         let twice = EXAMPLE.replace(&"02".repeat(32), &"01".repeat(32));
         let error = Policy::from_toml(&twice).unwrap_err().to_string();
         assert!(error.contains("twice"), "{error}");

@@ -48,6 +48,11 @@ impl Names {
 /// Whether an event has a segment's number, so that names are of use.
 pub(super) fn has_segment(event: &EventInfo) -> bool {
     let body = &event.body;
-    let numbers = [&body["segment"], &body["key"]["segment"], &body["segments"]];
+    let numbers = [
+        &body["segment"],
+        &body["key"]["segment"],
+        &body["keys"],
+        &body["segments"],
+    ];
     numbers.into_iter().any(|it| *it != Value::Null)
 }

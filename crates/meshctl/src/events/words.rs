@@ -66,12 +66,18 @@ fn words(kind: &str, body: &Value, names: &Names) -> Option<String> {
             text("node")?
         ),
         "node_rejected" => format!("{} rejected{because}", text("name")?),
-        "node_enrolled" => format!(
-            "{} enrolled with token {}: {}",
-            text("name")?,
-            text("token")?,
-            text("node")?
-        ),
+        "node_enrolled" => {
+            let keys = body["keys"].as_array().map_or(&[][..], Vec::as_slice);
+            let segments = keys.iter();
+            let segments = segments.filter_map(|it| names.apart(it["segment"].as_u64()?));
+            format!(
+                "{} enrolled with token {}: {}{}",
+                text("name")?,
+                text("token")?,
+                text("node")?,
+                list("in", segments.collect())
+            )
+        }
         "node_rekeyed" => format!(
             "{} has new keys, with token {}: {}",
             text("name")?,
@@ -316,6 +322,11 @@ mod tests {
         let token = json!({ "id": "t", "name": null, "uses": 1, "segments": [0, 1] });
         let is = "token t created; into: default, inference";
         assert_eq!(words("token_created", &token, &names), is);
+        let enrolled = json!({
+            "name": "a", "token": "t", "node": "k", "keys": [{ "segment": 0 }, { "segment": 1 }],
+        });
+        let is = "a enrolled with token t: k; in: default, inference";
+        assert_eq!(words("node_enrolled", &enrolled, &names), is);
         // A segment that the controller has no more.
         let invited = json!({ "name": "a", "segment": 7 });
         let is = "a may come into segment 7";
