@@ -641,7 +641,10 @@ impl Engine {
                 self.output.send(id, ToNode::Waiting { name });
             }
             Err(refusal) => {
-                tracing::info!(reason = %refusal, key = peer.short(), "enrolment refused");
+                let asked = enrol.segments.iter().filter_map(|ask| ask.name.as_ref());
+                let segments: Vec<_> = asked.map(ToString::to_string).collect();
+                let segments = segments.join(", ");
+                tracing::info!(reason = %refusal, key = peer.short(), segments, "enrolment refused");
                 self.connections.close(id, refusal, &mut self.output);
             }
         }

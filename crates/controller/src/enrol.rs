@@ -9,7 +9,10 @@
 //! | unknown | taken | good and bound to that name | the node's keys change, its evidence is void |
 //! | unknown | taken | good, not bound | refused |
 //! | banned, or its WireGuard key is | – | any | refused |
-//! | any | – | good, but not for a segment that is asked for | refused |
+//! | any | – | good, but for none of the segments that are asked for | refused |
+//!
+//! Of the segments that are asked for, those that the token does not allow, or that there are not, are left out: the node
+//! asks for them again on its connection, and hears why.
 //!
 //! Where an operator has to approve, an unknown key that would get a place waits for it instead: its keys and the
 //! name are on record, and the token's use is spent. It need not show the token again.
@@ -20,7 +23,7 @@ use crate::by::By;
 use crate::clock::Now;
 use crate::decide::Cause;
 use crate::event::{Event, KeyIn, Probation};
-use crate::fleet::{Fleet, TokenRecord, Waiting};
+use crate::fleet::{Fleet, Node, TokenRecord, Waiting};
 use crate::mesh::EnrolmentMode;
 use crate::rotate::Rotation;
 use crate::segment::Segment;
@@ -107,7 +110,10 @@ impl Enrolment<'_> {
         if let Some(name) = known {
             // A node whose answer was lost asks again; it has proved the key that the place is of.
             let node = self.fleet.node(name);
-            if node.is_some_and(|node| self.has(node.keys(), &enrol.segments)) {
+            let may_have = |node: &Node, id| node.is_in(id) || node.may_ask_for(id);
+            if node
+                .is_some_and(|node| self.has(node.keys(), &enrol.segments, |id| may_have(node, id)))
+            {
                 return Ok(Admission::Known(name.clone()));
             }
         }
@@ -116,7 +122,16 @@ impl Enrolment<'_> {
             return Err(Refusal::Banned);
         }
         let waits = self.fleet.waiting_of(&peer);
-        if let Some((name, _)) = waits.filter(|(_, it)| self.has(&it.keys, &enrol.segments)) {
+        let is_of_token = |waiting: &Waiting, id| {
+            let token = self.fleet.tokens().get(&waiting.token);
+            token.is_none_or(|token| token.segments.contains(&id))
+        };
+        let is_same = |waiting: &Waiting| {
+            self.has(&waiting.keys, &enrol.segments, |id| {
+                is_of_token(waiting, id)
+            })
+        };
+        if let Some((name, _)) = waits.filter(|(_, it)| is_same(it)) {
             return Ok(Admission::StillWaiting(name.clone()));
         }
         // A weak key would be another name for somebody else's, or for nobody's.
@@ -188,9 +203,14 @@ impl Enrolment<'_> {
         }
     }
 
-    /// Whether all that is asked for is there already, with the same keys.
-    fn has(&self, keys: &[KeyIn], asks: &[Ask]) -> bool {
+    /// Whether all that is asked for, and `may_be` there, is there already, with the same keys.
+    fn has(&self, keys: &[KeyIn], asks: &[Ask], may_be: impl Fn(SegmentId) -> bool) -> bool {
         let number = |name: &SegmentName| self.segments.named(name).map(Segment::id);
+        let counts = |ask: &&Ask| match &ask.name {
+            Some(name) => number(name).is_some_and(&may_be),
+            None => true,
+        };
+        let mut asks = asks.iter().filter(counts).peekable();
         let is_there = |ask: &Ask| {
             let mut same = keys.iter().filter(|key| key.wg == ask.wg);
             same.any(|key| {
@@ -198,10 +218,10 @@ impl Enrolment<'_> {
                 asked.is_none_or(|name| number(name) == Some(key.segment))
             })
         };
-        asks.iter().all(is_there)
+        asks.peek().is_some() && asks.all(is_there)
     }
 
-    /// The segments that are asked for, as far as the token allows all of them.
+    /// Those of the segments that are asked for that the token allows; at least one.
     fn keys(&self, asks: &[Ask], allowed: &[SegmentId]) -> Result<Vec<KeyIn>, Refusal> {
         let mut keys: BTreeMap<SegmentId, WgPublicKey> = BTreeMap::new();
         for ask in asks {
@@ -212,10 +232,13 @@ impl Enrolment<'_> {
             let segment = segment.filter(|id| allowed.contains(id));
             // A segment of the token that the configuration has no more is none.
             let segment = segment.filter(|id| self.segments.find(*id).is_some());
-            let segment = segment.ok_or(Refusal::Segment)?;
+            let Some(segment) = segment else { continue };
             if keys.insert(segment, ask.wg).is_some() {
                 return Err(Refusal::Protocol);
             }
+        }
+        if keys.is_empty() {
+            return Err(Refusal::Segment);
         }
         let keys = keys.into_iter();
         Ok(keys.map(|(segment, wg)| KeyIn { segment, wg }).collect())

@@ -3,14 +3,15 @@
 
 use crate::clock::Now;
 use crate::decide::joins;
-use crate::fleet::Case;
+use crate::fleet::{Case, Node};
 use crate::format::{shown, utc};
 use crate::segment::Segment;
-use policy::{Decision, Policy, judge, rules, stale_in};
+use keys::SegmentId;
+use policy::{Decision, Policy, Record, judge, rules, stale_in};
 use std::time::Duration;
-use wire::SegmentName;
-use wire::admin::{DecisionStatus, Explanation, KeptEvidence, RuleStatus};
+use wire::admin::{DecisionStatus, Explanation, KeptEvidence, Membership, RuleStatus};
 use wire::evidence::Signer;
+use wire::{NodeName, SegmentName};
 
 /// Explains a node that is, or is not, in the roster of the newest epoch, held there or not.
 pub(crate) fn explain(
@@ -22,19 +23,6 @@ pub(crate) fn explain(
     let record = case.record(now);
     let decision = judge(policy, &record, now.wall);
     let rules = rules(policy, &record, now.wall);
-    let evidence = record.evidence.iter().map(|it| KeptEvidence {
-        harness: it.run.harness.clone(),
-        suite: it.run.suite.clone(),
-        suite_version: it.run.suite_version.clone(),
-        signer: match it.run.signer {
-            Signer::Node(_) => "self".to_owned(),
-            Signer::Evaluator(key) => key.to_string(),
-        },
-        finished_utc: it.run.finished_at.to_string(),
-        samples: it.run.samples,
-        overall: it.run.overall,
-        digest: it.run.digest.to_string(),
-    });
     Explanation {
         name: case.name.clone(),
         segment: segment.clone(),
@@ -49,7 +37,7 @@ pub(crate) fn explain(
         },
         remedy: decision.reason.as_ref().map(policy::Reason::remedy),
         outlook: outlook(case, policy, &decision, (member, held), now),
-        evidence: evidence.collect(),
+        evidence: evidence(&record),
         policy: policy.digest().to_string(),
         rules: rules
             .into_iter()
@@ -62,6 +50,128 @@ pub(crate) fn explain(
     }
 }
 
+/// Explains a node that is in no segment, so that no policy is asked about it.
+pub(crate) fn explain_nowhere(
+    case: &Case<'_>,
+    name_of: impl Fn(SegmentId) -> Option<SegmentName>,
+    now: Now,
+) -> Explanation {
+    let (name, node) = (case.name, case.node);
+    let mut outlook = ruled(node, now);
+    outlook.push("in no segment: it has no place, and joins nothing".into());
+    let may_come = may_come(node, name_of);
+    let remedy = match may_come.is_empty() {
+        true => Some(let_in(name)),
+        false => None,
+    };
+    outlook.extend(may_come);
+    Explanation {
+        name: name.clone(),
+        segment: SegmentName::default(),
+        status: None,
+        decision: DecisionStatus {
+            membership: Membership::Denied,
+            reason: Some("in no segment".to_owned()),
+            score: None,
+            age_seconds: None,
+            evidence: None,
+            decided_utc: utc(now.wall),
+        },
+        remedy,
+        outlook,
+        evidence: evidence(&case.record(now)),
+        policy: String::new(),
+        rules: Vec::new(),
+    }
+}
+
+/// Why a node that is in no segment is not, with the way out.
+pub(crate) fn nowhere(
+    name: &NodeName,
+    node: &Node,
+    name_of: impl Fn(SegmentId) -> Option<SegmentName>,
+) -> String {
+    let may_come = may_come(node, name_of);
+    let then = match may_come.is_empty() {
+        true => let_in(name),
+        false => may_come.join("; "),
+    };
+    format!("in no segment: {then}")
+}
+
+fn let_in(name: &NodeName) -> String {
+    format!("`meshctl node join {name} SEGMENT` lets it into one")
+}
+
+/// The segments that a node may come into and has not asked for, and when it does; `name_of` knows those that there
+/// are.
+pub(crate) fn may_come(
+    node: &Node,
+    name_of: impl Fn(SegmentId) -> Option<SegmentName>,
+) -> Vec<String> {
+    let (mut invited, mut by_token) = (Vec::new(), Vec::new());
+    for id in node.permitted() {
+        let Some(name) = name_of(id) else { continue };
+        match node.invited().contains(&id) {
+            true => invited.push(name.to_string()),
+            false => by_token.push(name.to_string()),
+        }
+    }
+    let mut said = Vec::new();
+    if !invited.is_empty() {
+        let names = invited.join(", ");
+        said.push(format!(
+            "may come into {names}: it asks when it is connected"
+        ));
+    }
+    if !by_token.is_empty() {
+        let names = by_token.join(", ");
+        said.push(format!(
+            "may come into {names} by its token: it asks when its setting `segments` names it"
+        ));
+    }
+    said
+}
+
+fn evidence(record: &Record<'_>) -> Vec<KeptEvidence> {
+    let kept = record.evidence.iter().map(|it| KeptEvidence {
+        harness: it.run.harness.clone(),
+        suite: it.run.suite.clone(),
+        suite_version: it.run.suite_version.clone(),
+        signer: match it.run.signer {
+            Signer::Node(_) => "self".to_owned(),
+            Signer::Evaluator(key) => key.to_string(),
+        },
+        finished_utc: it.run.finished_at.to_string(),
+        samples: it.run.samples,
+        overall: it.run.overall,
+        digest: it.run.digest.to_string(),
+    });
+    kept.collect()
+}
+
+/// The words of operators about a node that are in force in every segment.
+fn ruled(node: &Node, now: Now) -> Vec<String> {
+    let mut said = Vec::new();
+    if let Some(eviction) = node.eviction() {
+        let by = eviction
+            .by
+            .map_or("nobody knows whom".to_owned(), |by| by.to_string());
+        said.push(format!("evicted by {by} at {}", utc(eviction.at)));
+    }
+    if let Some(it) = node.overriding(now) {
+        let by = it
+            .by
+            .map_or("nobody knows whom".to_owned(), |by| by.to_string());
+        said.push(format!(
+            "overridden by {by} until {}: {}",
+            utc(it.until()),
+            it.reason
+        ));
+    }
+    said
+}
+
 fn outlook(
     case: &Case<'_>,
     policy: &Policy,
@@ -69,24 +179,8 @@ fn outlook(
     (member, held): (bool, bool),
     now: Now,
 ) -> Vec<String> {
-    let mut outlook = Vec::new();
+    let mut outlook = ruled(case.node, now);
     let mut say = |words: String| outlook.push(words);
-    if let Some(eviction) = case.node.eviction() {
-        let by = eviction
-            .by
-            .map_or("nobody knows whom".to_owned(), |by| by.to_string());
-        say(format!("evicted by {by} at {}", utc(eviction.at)));
-    }
-    if let Some(it) = case.node.overriding(now) {
-        let by = it
-            .by
-            .map_or("nobody knows whom".to_owned(), |by| by.to_string());
-        say(format!(
-            "overridden by {by} until {}: {}",
-            utc(it.until()),
-            it.reason
-        ));
-    }
     match (member, decision.allowed()) {
         (true, _) if held => say(
             "a member: held by the sanity floor, until an operator confirms the removal (`meshctl epoch rotate \

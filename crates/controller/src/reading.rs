@@ -3,7 +3,7 @@
 
 use crate::clock::Now;
 use crate::events;
-use crate::explain::{explain, when};
+use crate::explain::{explain, explain_nowhere, may_come, when};
 use crate::membership::named;
 use crate::request::Page;
 use crate::view::View;
@@ -16,7 +16,7 @@ use wire::{NodeName, SegmentName};
 pub(crate) struct Reading<'e>(pub(crate) View<'e>);
 
 impl Reading<'_> {
-    /// Explains a node in a segment; without one, in the first that it is in.
+    /// Explains a node in a segment; without one, in the first that it is in, or why it is in none.
     pub(crate) fn explain(
         &self,
         name: &NodeName,
@@ -26,11 +26,17 @@ impl Reading<'_> {
         let view = self.0;
         let (home, at_home) = view.home(name).ok_or_else(|| unknown(name))?;
         let (segment, case) = match segment {
+            None if view.is_nowhere(at_home.node) => {
+                let mut explanation = explain_nowhere(&at_home, |id| view.called(id), now);
+                explanation.status = view.node_status(name, now);
+                return Ok(explanation);
+            }
             None => (home, at_home),
             Some(of) => {
                 let segment = named(view.segments, of)?;
                 let case = view.fleet().case(segment.id(), name);
-                (segment, case.ok_or_else(|| not_in(name, of))?)
+                let may_come = at_home.node.may_ask_for(segment.id());
+                (segment, case.ok_or_else(|| not_in(name, of, may_come))?)
             }
         };
         let member = segment.standings(view.fleet()).roster().contains(name);
@@ -40,6 +46,8 @@ impl Reading<'_> {
         let allowed = explanation.decision.membership == Membership::Allowed;
         let when = when(segment, member, allowed || held, now);
         explanation.outlook.extend(when);
+        let more = may_come(case.node, |id| view.called(id));
+        explanation.outlook.extend(more);
         explanation.status = view.node_status(name, now);
         Ok(explanation)
     }
@@ -59,7 +67,12 @@ pub(crate) fn unknown(name: &NodeName) -> Refused {
     Refused::new(404, format!("no node {name}"), hint)
 }
 
-fn not_in(name: &NodeName, segment: &SegmentName) -> Refused {
+fn not_in(name: &NodeName, segment: &SegmentName, may_come: bool) -> Refused {
+    if may_come {
+        let error = format!("{name} may come into {segment}, and has not asked for its place");
+        let hint = format!("it asks when it is connected: `meshctl node show {name}` says more");
+        return Refused::new(404, error, hint);
+    }
     let hint = format!("`meshctl node join {name} {segment}` lets it in");
     Refused::new(404, format!("{name} is not in {segment}"), hint)
 }

@@ -95,10 +95,14 @@ pub(crate) fn explain_at(
     let Some((segment, Some(case))) = case else {
         return Ok(None);
     };
-    let called = fleet.segment_name(segment);
     let (boot_ms, at) = clock.unwrap_or((0, then));
     let since = then.as_millisecond() - at.as_millisecond();
     let now = Now::at(boot_ms.saturating_add(since), then);
+    if of.is_none() && keys.is_empty() {
+        let called = |id| Some(fleet.segment_name(id));
+        return Ok(Some(explain::explain_nowhere(&case, called, now)));
+    }
+    let called = fleet.segment_name(segment);
     let policy = fleet.policy(segment).cloned().unwrap_or_default();
     let member = fleet.standings(segment).roster().contains(name);
     let held = case.verdict().is_some_and(|verdict| verdict.held);

@@ -6,6 +6,7 @@
 use crate::clock::{Now, steps_back};
 use crate::connections::{Connections, Live, Observed, Report};
 use crate::decide::why_not;
+use crate::explain::nowhere;
 use crate::fleet::{Case, Eviction, Fleet, Node, Override, Waiting};
 use crate::format::utc;
 use crate::journal::Journal;
@@ -14,6 +15,7 @@ use crate::segment::Segment;
 use crate::segments::Segments;
 use epoch::authority::Span;
 use jiff::Timestamp;
+use keys::SegmentId;
 use policy::{Policy, Reason, Ruling, Run, State};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,7 +26,7 @@ use wire::admin::{
 };
 use wire::evidence::Signer;
 use wire::message::Phase;
-use wire::{NodeName, Way, family};
+use wire::{NodeName, SegmentName, Way, family};
 
 /// Everything that the status is made of.
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +104,16 @@ impl<'e> View<'e> {
         Some((segment, self.fleet().case_as_if(segment.id(), name)?))
     }
 
+    /// Whether a node is in none of the segments that are run.
+    pub(crate) fn is_nowhere(&self, node: &Node) -> bool {
+        self.segments.of(node).next().is_none()
+    }
+
+    /// A segment that is run, by its name.
+    pub(crate) fn called(&self, id: SegmentId) -> Option<SegmentName> {
+        self.segments.find(id).map(|it| it.name().clone())
+    }
+
     /// A node in one of its segments.
     fn in_segment(&self, name: &NodeName, segment: &Segment, now: Now) -> Option<NodeInSegment> {
         let case = self.fleet().case(segment.id(), name)?;
@@ -171,21 +183,24 @@ impl<'e> View<'e> {
         // The words of a node that is gone say nothing of now.
         let reporting = live.filter(|_| control != Control::Disconnected);
         let report = reporting.and_then(|live| live.reports.get(&segment.id()));
-        let segments = self.segments.of(node);
+        let (segments, is_nowhere) = (self.segments.of(node), self.is_nowhere(node));
         Some(NodeStatus {
             node: node.id.to_string(),
             segments: segments
                 .filter_map(|it| Some((it.name().clone(), self.in_segment(name, it, now)?)))
                 .collect(),
+            permitted: node.permitted().filter_map(|id| self.called(id)).collect(),
             membership: membership(member),
             state,
             last_benchmark: node.newest_run().map(benchmark),
-            score: decision.score,
+            score: decision.score.filter(|_| !is_nowhere),
             groups: node.groups.iter().cloned().collect(),
             overriding: node.overriding(now).map(overriding),
             psk: psk(segment, (member, acked), control),
             reason: if let Some(eviction) = node.eviction() {
                 Some(evicted(eviction))
+            } else if is_nowhere {
+                Some(nowhere(name, node, |id| self.called(id)))
             } else if member {
                 decision.reason.as_ref().map(Reason::to_string)
             } else {

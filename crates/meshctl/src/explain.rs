@@ -71,7 +71,10 @@ fn explain(explanation: &Explanation) -> String {
     [
         head,
         decision(explanation).render(),
-        rules.render("The policy has no rules."),
+        rules.render(match explanation.policy.is_empty() {
+            true => "It is in no segment: no policy is held against it.",
+            false => "The policy has no rules.",
+        }),
         runs.render("It has handed in no evidence."),
     ]
     .join("\n")
@@ -99,7 +102,8 @@ fn decision(explanation: &Explanation) -> Fields {
     fields.maybe("score", decision.score.map(units::score));
     fields.maybe("age", decision.age_seconds.map(units::span));
     fields.maybe("rests on", decision.evidence.as_ref());
-    fields.field("policy", &explanation.policy);
+    let policy = Some(&explanation.policy);
+    fields.maybe("policy", policy.filter(|it| !it.is_empty()));
     fields.field("decided", &decision.decided_utc);
     fields
 }

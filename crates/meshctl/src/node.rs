@@ -310,7 +310,9 @@ fn by_segment(status: &ControllerStatus) -> String {
                 heard(node, now),
                 dash(),
                 dash(),
-                "in no segment".to_owned(),
+                node.reason
+                    .clone()
+                    .unwrap_or_else(|| "in no segment".to_owned()),
             ]);
         }
     }
@@ -358,7 +360,19 @@ fn banned(keys: &[BannedKey]) -> String {
 /// in each of its segments.
 pub(crate) fn fields(name: &NodeName, node: &NodeStatus, now: &str, by_segment: bool) -> Fields {
     let mut fields = Fields::default();
+    // A node without a key in any segment is in none, and has no address.
+    let is_nowhere = node.segments.is_empty() && node.wireguard.is_empty();
+    let by_segment = by_segment || is_nowhere;
     fields.field("node", format!("{name}, {}", node.node));
+    if is_nowhere {
+        fields.field("state", state(node.state));
+        fields.maybe("reason", node.reason.as_ref());
+    }
+    let permitted: Vec<_> = node.permitted.iter().map(ToString::to_string).collect();
+    fields.maybe(
+        "may come into",
+        (!permitted.is_empty()).then(|| permitted.join(", ")),
+    );
     if !by_segment {
         fields.field("membership", membership(node.membership));
         fields.field("state", state(node.state));

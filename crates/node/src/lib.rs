@@ -178,12 +178,31 @@ pub enum OpenError {
     Dialer(#[from] quic::BindError),
 }
 
+/// Why a controller did not enrol a node.
+#[derive(Debug)]
+pub struct Refused {
+    /// The controller's reason.
+    pub reason: Refusal,
+    /// The segments that the node asked for by name.
+    pub asked: Vec<SegmentName>,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.reason == Refusal::Segment && !self.asked.is_empty() {
+            let asked: Vec<_> = self.asked.iter().map(ToString::to_string).collect();
+            write!(f, "it asked for {}, and ", asked.join(", "))?;
+        }
+        self.reason.fmt(f)
+    }
+}
+
 /// Why a node ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The controller refused the enrolment.
     #[error("the controller refuses to enrol this node: {0}")]
-    Enrolment(Refusal),
+    Enrolment(Refused),
     /// The result of the enrolment cannot be kept.
     #[error(transparent)]
     State(#[from] PersistError),
@@ -386,12 +405,14 @@ impl Node {
                 service.standing("enrolling".into());
                 let (told, progress) = watch::channel(Progress::default());
                 let node = self.identity.public();
-                tokio::select! {
+                let enrolment = tokio::select! {
                     enrolled = self.enrol(&told) => enrolled?,
                     never = enrolling::answer(node, &mut asked, &progress) => match never {},
                     never = turn(&service) => match never {},
                     () = &mut shutdown => return Ok(()),
-                }
+                };
+                self.ask_by_name(&enrolment);
+                enrolment
             }
         };
         let started = tokio::select! {
@@ -426,7 +447,10 @@ impl Node {
 
     async fn enrol(&self, told: &watch::Sender<Progress>) -> Result<Enrolment, ServeError> {
         let Some(token) = &self.config.join else {
-            return Err(ServeError::Enrolment(Refusal::NotEnrolled));
+            return Err(ServeError::Enrolment(Refused {
+                reason: Refusal::NotEnrolled,
+                asked: Vec::new(),
+            }));
         };
         let dialer = Dialer::bind(&self.identity, token.controller)?;
         let asks = self.asks();
@@ -440,9 +464,17 @@ impl Node {
         let ticket = (token, &addresses[..]);
         let enrolled = session::enrol(&dialer, ticket, known, (node, &asks), told).await;
         dialer.close("enrolled").await;
-        let (places, authorities) = enrolled.map_err(ServeError::Enrolment)?;
+        let asked = asks.iter().filter_map(|ask| ask.name.clone());
+        let asked: Vec<_> = asked.collect();
+        let refused = |reason| {
+            ServeError::Enrolment(Refused {
+                reason,
+                asked: asked.clone(),
+            })
+        };
+        let (places, authorities) = enrolled.map_err(refused)?;
         let Some(first) = places.first() else {
-            return Err(ServeError::Enrolment(Refusal::Segment));
+            return Err(refused(Refusal::Segment));
         };
         let home = asks.first().and_then(|ask| ask.name.as_ref());
         let segment = |place: &wire::Place| {
@@ -469,6 +501,26 @@ impl Node {
             tracing::info!(name = %enrolment.name, segment = %it.name, v4 = %it.v4.0, v6 = %it.v6.0, "enrolled");
         }
         Ok(enrolment)
+    }
+
+    /// A node that was enrolled in others than the segment that it asked for first asks for that one again, with a key
+    /// as for every other: it is in the place of the first no more.
+    fn ask_by_name(&mut self, enrolment: &Enrolment) {
+        let Some(first) = self.config.segments.first() else {
+            return;
+        };
+        if enrolment
+            .segments
+            .iter()
+            .all(|it| it.by_name && it.name != *first)
+        {
+            match self.keys.0(&key_file(first)) {
+                Ok(key) => drop(self.further.insert(first.clone(), key)),
+                Err(error) => {
+                    tracing::error!(segment = %first, %error, "no key for a segment that this node asks for")
+                }
+            }
+        }
     }
 
     /// The segments to enrol in: the first with this node's own key.

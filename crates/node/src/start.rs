@@ -68,6 +68,14 @@ pub(crate) async fn start(
     let mut made = made;
     // A node that has just enrolled has made the first interface alone.
     let names = interfaces(&config.interface, &enrolment.segments);
+    if !made
+        .iter()
+        .zip(&names)
+        .all(|(made, name)| made.name == *name)
+    {
+        // It has no place in the segment that it asked for first, whose interface this would be.
+        made.clear();
+    }
     for name in names.iter().skip(made.len()) {
         made.push(workshop.make(name).map_err(ServeError::Tun)?);
     }

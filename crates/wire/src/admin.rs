@@ -317,6 +317,9 @@ pub struct NodeStatus {
     /// The segments that it is in, by name. What follows and is not the same in all is of the first of them.
     #[serde(default)]
     pub segments: BTreeMap<SegmentName, NodeInSegment>,
+    /// Those that it may come into and has not asked for: by its token, or because an operator has let it in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permitted: Vec<SegmentName>,
     /// Membership in the epoch in force.
     pub membership: Membership,
     /// State in words.
@@ -506,7 +509,7 @@ pub struct TunnelQuality {
 pub struct Explanation {
     /// The node's name.
     pub name: NodeName,
-    /// The segment whose policy it is held against.
+    /// The segment whose policy it is held against; that of no name where it is in none.
     pub segment: SegmentName,
     /// The node as it stands; `None`: the answer is about an earlier time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -520,7 +523,7 @@ pub struct Explanation {
     pub outlook: Vec<String>,
     /// The evidence that is kept of it; the run that finished last is the first.
     pub evidence: Vec<KeptEvidence>,
-    /// Digest of the policy.
+    /// Digest of the policy; empty where it is in no segment.
     pub policy: String,
     /// The rules, one line each, with what they were held against and whether they hold.
     pub rules: Vec<RuleStatus>,

@@ -179,6 +179,12 @@ impl Node {
         &self.invited
     }
 
+    /// The segments that it may ask for and is not in.
+    pub fn permitted(&self) -> impl Iterator<Item = SegmentId> {
+        let all = self.allowed.iter().copied();
+        all.filter(|id| !self.is_in(*id))
+    }
+
     pub(super) fn allow(&mut self, segments: &[SegmentId]) {
         self.allowed.extend(segments);
     }

@@ -234,13 +234,24 @@ fn a_token_says_which_segments_a_node_may_ask_for_and_each_gives_it_a_place() {
         BTreeSet::from([SegmentId::FIRST, SECOND])
     );
 
-    // A segment that the token does not allow, or that there is not, is refused before the token is used up.
+    // Segments that the token does not allow, or that there are not, are left out; nothing but such is refused before
+    // the token is used up.
     let first = [wire::SegmentName::default()];
     let nowhere: wire::SegmentName = "nowhere".parse().unwrap();
-    for asked in [second(), nowhere] {
+    for asked in [second(), nowhere.clone()] {
         let refused = enrol(&mut world, &first, &[Some(asked)]);
         assert_eq!(refused.err(), Some(Refusal::Segment));
     }
+    let asked = [second(), first[0].clone(), nowhere].map(Some);
+    let (b, places) = enrol(&mut world, &first, &asked).unwrap();
+    assert_eq!((places.len(), places[0].segment), (1, SegmentId::FIRST));
+    // It asks for the others on its connection, and hears why not.
+    let answer = join(&mut world, &b, wg());
+    assert!(
+        matches!(answer, Some(ToNode::NotPlaced { .. })),
+        "{answer:?}"
+    );
+    a_lost_answer_is_given_again(&mut world, &first, &asked);
     // Without a name it is the token's first.
     let (_, places) = enrol(&mut world, &[second()], &[None]).unwrap();
     assert_eq!((places.len(), places[0].segment), (1, SECOND));
@@ -248,6 +259,33 @@ fn a_token_says_which_segments_a_node_may_ask_for_and_each_gives_it_a_place() {
     for asked in [vec![], vec![None, Some(wire::SegmentName::default())]] {
         let refused = enrol(&mut world, &first, &asked);
         assert_eq!(refused.err(), Some(Refusal::Protocol));
+    }
+}
+
+/// A node that has its place, and did not hear so, asks for the same again with the token that is used up.
+fn a_lost_answer_is_given_again(
+    world: &mut World,
+    allowed: &[wire::SegmentName],
+    asked: &[Option<wire::SegmentName>],
+) {
+    let token = world.token_of(TokenRequest {
+        segments: allowed.to_vec(),
+        ..TokenRequest::default()
+    });
+    let secret = NodeSecret::generate(&mut OsRng);
+    let asks = asked.iter().cloned();
+    let segments: Vec<_> = asks.map(|name| wire::Ask { name, wg: wg() }).collect();
+    for _ in 0..2 {
+        let connection = world.connect(&secret);
+        let enrol = Enrol {
+            token: keys::TokenSecret::from_bytes(*token.secret.expose()),
+            name: None,
+            segments: segments.clone(),
+            addresses: Vec::new(),
+        };
+        world.say(connection, ToController::Enrol(enrol));
+        let told = world.told.get(&connection).and_then(|it| it.last());
+        assert!(matches!(told, Some(ToNode::Enrolled(_))), "{told:?}");
     }
 }
 
@@ -403,4 +441,55 @@ fn a_segment_keeps_its_number_in_whatever_order_the_configuration_names_them() {
     let default = wire::SegmentName::default();
     assert_eq!(numbers, [(SegmentId::FIRST, default), (SECOND, second())]);
     assert!(world.engine.segments().iter().all(|it| it.is_whole()));
+}
+
+#[test]
+fn a_node_in_no_segment_is_explained_as_such_with_the_way_out() {
+    let mut world = world();
+    let node = world.node("a");
+    let name = node.name.clone();
+    let leave = Request::LeaveSegment(
+        name.clone(),
+        segment_name(SegmentId::FIRST),
+        wire::admin::EvictRequest { reason: None },
+    );
+    assert!(world.ask(leave).is_ok());
+    let explain = |world: &mut World| match world.ask(Request::Explain(name.clone(), None)) {
+        Ok(Answer::Explanation(explanation)) => explanation,
+        _ => panic!("it is not explained"),
+    };
+    let join = format!("`meshctl node join {name} SEGMENT` lets it into one");
+    let explanation = explain(&mut world);
+    assert_eq!(
+        explanation.decision.membership,
+        wire::admin::Membership::Denied
+    );
+    assert_eq!(explanation.remedy, Some(join.clone()));
+    assert!(explanation.rules.is_empty() && explanation.policy.is_empty());
+    let said = explanation.outlook.join("\n");
+    assert!(!said.contains("on its way in"), "{said}");
+    let status = world.status_of(&node);
+    assert_eq!(status.reason, Some(format!("in no segment: {join}")));
+    assert_eq!((status.score, &status.permitted[..]), (None, &[][..]));
+
+    // Let into one, it has to ask for its place.
+    assert!(
+        world
+            .ask(Request::JoinSegment(name.clone(), second()))
+            .is_ok()
+    );
+    let asks = format!("may come into {}: it asks when it is connected", second());
+    let explanation = explain(&mut world);
+    assert!(
+        explanation.outlook.contains(&asks),
+        "{:?}",
+        explanation.outlook
+    );
+    assert_eq!(explanation.remedy, None);
+    let status = world.status_of(&node);
+    assert_eq!(status.permitted, [second()]);
+    assert_eq!(status.reason, Some(format!("in no segment: {asks}")));
+    let of_second = Request::Explain(name.clone(), Some(second()));
+    let refused = world.ask(of_second).err().unwrap();
+    assert!(refused.contains("has not asked"), "{refused}");
 }
