@@ -3,6 +3,8 @@
 //! the peers go. The data threads and their sessions are not disturbed: they get queues of the new device.
 //!
 //! The thread alone keeps the rights for that. It may wait for the kernel and for the firewall; nobody waits for it.
+//!
+//! The file is long because all that the keeper does and says is in one loop.
 
 use crate::InterfaceError;
 use crate::data::NewQueue;

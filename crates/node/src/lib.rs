@@ -1,6 +1,8 @@
 //! The enforcement point: enrols, keeps the control channel, applies verified epochs to the data
 //! plane, submits evidence, probes peers and reports what it observes.
 //!
+//! The file is long because the settings of a node and its reasons to end are declared beside its start.
+//!
 //! ```text
 //!  session ─┐                                          ┌─▶ outbox ─▶ controller
 //!  emitter ─┤                                          │
