@@ -72,6 +72,7 @@ impl EmitError {
             Self::Io { .. }
             | Self::Failed(_)
             | Self::Timeout(_)
+            | Self::Late(_)
             | Self::TooLarge(_)
             | Self::NotAFile { .. }
             | Self::NoFile { .. }
