@@ -243,7 +243,7 @@ fn members_that_hear_nothing_of_each_other_are_named_until_they_do() {
     say(&mut world, &a, &b, false);
     say(&mut world, &b, &a, false);
     assert_eq!(dark(&mut world), told);
-    // What is said of one that is not there is about that one: another sentence has it.
+    // A word on one that is not there is about that one: another sentence has it.
     world.engine.handle_disconnected(a.connection);
     assert_eq!(dark(&mut world), nobody);
     say(&mut world, &b, &c, false);

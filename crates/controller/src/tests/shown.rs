@@ -245,7 +245,7 @@ fn the_quality_of_a_tunnel_is_that_of_the_report_it_came_with_and_its_handshake_
     world.reports(&a, &b);
     let boot = world.now.boot.as_secs();
     assert_eq!(shown(&mut world), seen(Some(boot), 64));
-    // What came with one report does not count for the next one.
+    // The quality that came with one report does not count for the next one.
     world.reports(&a, &b);
     assert_eq!(shown(&mut world), None);
     // Nor does it with that of a segment of which the node is none, or a word about a stranger.
