@@ -92,13 +92,13 @@ pub struct PingResult {
     boot: Duration,
     /// Whether there was a tunnel by what was in force then.
     tunnel: bool,
-    /// What became of the last echoes by that tunnel.
+    /// The fate of the last echoes by that tunnel.
     history: History,
     /// The epoch in which the result was last logged, and whether both families answered.
     logged: (Option<Epoch>, bool, bool),
 }
 
-/// What became of the last echoes by a tunnel: a bit for each, set for those that were not answered, the newest lowest.
+/// The fate of the last echoes by a tunnel: a bit for each, set for those that were not answered, the newest lowest.
 #[derive(Debug, Clone, Copy, Default)]
 struct History {
     lost: u64,

@@ -36,7 +36,7 @@ pub fn question(data: &[u8]) {
         assert!(bytes.len() <= limit && bytes.len() >= 12);
         assert_eq!(bytes[..2], data[..2], "the number of the question");
         assert!(bytes[2] & 0x80 != 0, "it is an answer");
-        // What is an answer is not answered: two responders would go on for ever.
+        // An answer is not answered: two responders would go on for ever.
         assert_eq!(answer(&zone, &bytes, transport).bytes, None);
     }
 }
