@@ -252,7 +252,7 @@ fn every_breach_is_still_needed() {
 
 #[test]
 fn the_map_names_crates_that_exist_and_every_crate_is_in_the_map() {
-    let mut known: Vec<&str> = [PRODUCT, &["tests", "benches"]].concat();
+    let mut known: Vec<&str> = [PRODUCT, &["tests", "benches", "fuzz"]].concat();
     known.sort_unstable();
     assert_eq!(Graph::of_this_workspace().workspace(), known);
     assert!(PURE.iter().all(|name| PRODUCT.contains(name)));
