@@ -206,7 +206,8 @@ fn alive(role: Role, version: &str) -> Finding {
 }
 
 fn dead(role: Role, local: &Local, failure: &Failure) -> Finding {
-    let (unit, file) = (role.unit(), local.file.display());
+    let usual = PathBuf::from(format!("/etc/meshd/{}.toml", role.word()));
+    let (unit, file) = (role.unit(), local.file.as_ref().unwrap_or(&usual).display());
     Finding::wrong(
         "daemon",
         format!(
