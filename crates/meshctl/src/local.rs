@@ -232,6 +232,18 @@ impl Local {
     }
 }
 
+#[cfg(test)]
+impl Local {
+    /// A node without a process, with settings that were read.
+    pub(crate) fn of_settings(settings: &str) -> Self {
+        Self {
+            settings: settings.parse().unwrap(),
+            unread: Vec::new(),
+            ..Self::of(None, Role::Node)
+        }
+    }
+}
+
 /// The process that listens on a socket.
 async fn pid(socket: &Path) -> Option<i32> {
     let stream = UnixStream::connect(socket).await.ok()?;

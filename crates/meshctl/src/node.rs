@@ -139,10 +139,11 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
         }
         Verb::Show { name } => show(&name, client, answer).await,
         Verb::Evict { names, reason, yes } => {
+            // A node that is named twice is evicted once.
+            let names = Vec::from_iter(names.into_iter().collect::<BTreeSet<_>>());
             if !yes && names.len() > 1 {
                 let (_, status) = client.controller_status().await?;
-                let named = names.iter().collect::<BTreeSet<_>>();
-                let going = named.into_iter().filter(|it| {
+                let going = names.iter().filter(|it| {
                     let node = status.nodes.get(it);
                     node.is_some_and(|it| it.membership == Membership::Allowed)
                 });

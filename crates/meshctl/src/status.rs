@@ -113,7 +113,7 @@ fn daemon(status: &NodeDaemonStatus) -> String {
         }
         Control::Silent | Control::Disconnected => "as far as this node can tell",
     };
-    let verdict = verdict::told(own, &status.attention);
+    let verdict = verdict::told(own, &status.attention, &status.version);
     let mut parts = vec![format!("{verdict}\n{}", daemon_fields(status).render())];
     if status.segments.is_empty() {
         parts.push(peers(&status.peers, now));
@@ -403,8 +403,8 @@ fn peers(peers: &BTreeMap<NodeName, PeerStatus>, now: &str) -> String {
                 peer.handshake_seconds
                     .map(|s| format!("{} ago", units::span(s))),
             ),
-            ping(peer.ping_v4.as_ref(), now),
-            ping(peer.ping_v6.as_ref(), now),
+            ping(peer, peer.ping_v4.as_ref(), now),
+            ping(peer, peer.ping_v6.as_ref(), now),
             units::bytes(peer.tx_bytes),
             units::bytes(peer.rx_bytes),
             or_dash(peer.endpoint),
@@ -413,9 +413,13 @@ fn peers(peers: &BTreeMap<NodeName, PeerStatus>, now: &str) -> String {
     }
     let faults = peers.iter().flat_map(|(name, peer)| {
         let faults = peer.faults.iter();
-        faults.map(move |fault| format!("fault       {name}: {fault}\n"))
+        faults.map(move |fault| format!("{name}: {fault}"))
     });
-    rows.render("No peers.") + &faults.collect::<String>()
+    let mut fields = Fields::default();
+    for fault in faults {
+        fields.field("fault     ", fault);
+    }
+    rows.render("No peers.") + &fields.render()
 }
 
 fn session(peer: &PeerStatus) -> String {
@@ -425,8 +429,16 @@ fn session(peer: &PeerStatus) -> String {
     }
 }
 
-/// An echo, with its age if it is not of the last seconds.
-pub(crate) fn ping(ping: Option<&PingStatus>, now: &str) -> String {
+/// An echo to a peer, with its age if it is not of the last seconds; a dash where there is no tunnel that it could take, of
+/// which the peer's reason is the cause.
+pub(crate) fn ping(peer: &PeerStatus, ping: Option<&PingStatus>, now: &str) -> String {
+    let is_without_tunnel = ping.is_some_and(|it| {
+        let cause = it.cause.as_deref().unwrap_or_default();
+        !it.ok && cause.starts_with(NO_TUNNEL)
+    });
+    if is_without_tunnel && peer.reason.is_some() {
+        return DASH.to_owned();
+    }
     let Some(ping) = ping else {
         return "not probed".into();
     };
@@ -444,6 +456,8 @@ pub(crate) fn ping(ping: Option<&PingStatus>, now: &str) -> String {
     }
 }
 
+/// Begins the cause of an echo for which there was no tunnel.
+const NO_TUNNEL: &str = "no tunnel";
 /// Seconds after which an echo is shown with its age.
 const OLD_PING: f64 = 10.0;
 
