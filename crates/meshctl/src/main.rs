@@ -33,6 +33,8 @@ mod key;
 mod local;
 mod log;
 mod metrics;
+#[cfg(test)]
+mod narrow;
 mod node;
 mod peer;
 mod policy;

@@ -6,7 +6,7 @@ use crate::answer::Answer;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::segments;
-use crate::table::{DASH, Fields, Rows, or_dash};
+use crate::table::{DASH, Fields, Rows, or_dash, sentence};
 use crate::units;
 use crate::words::{self, control, membership, psk, state};
 use clap::Subcommand;
@@ -338,10 +338,10 @@ pub(crate) fn waiting(status: &ControllerStatus) -> String {
         ]);
     }
     let hint = "`meshctl node approve NAME` gives one its place, `node reject NAME` sends it away.";
-    format!("\n{}{hint}\n", rows.render(""))
+    format!("\n{}{}\n", rows.render(""), sentence(hint))
 }
 
-fn banned(keys: &[BannedKey]) -> String {
+pub(crate) fn banned(keys: &[BannedKey]) -> String {
     let mut rows = Rows::new(&["KEY", "WAS", "SINCE", "BY", "REASON"]);
     for key in keys {
         rows.row([
@@ -505,7 +505,7 @@ fn observations(node: &NodeStatus, now: &str) -> String {
 }
 
 /// The words of a node about its peers in one segment.
-fn peers(observes: &BTreeMap<NodeName, Observation>, now: &str) -> String {
+pub(crate) fn peers(observes: &BTreeMap<NodeName, Observation>, now: &str) -> String {
     let mut rows = Rows::new(&[
         "PEER",
         "SESSION EPOCH",

@@ -5,7 +5,7 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::node;
 use crate::segments;
-use crate::table::{DASH, Fields, Rows, or_dash};
+use crate::table::{DASH, Fields, Rows, or_dash, sentence};
 use crate::terminal;
 use crate::units;
 use crate::verdict;
@@ -80,7 +80,7 @@ pub(crate) fn epoch_fields(status: &ControllerStatus) -> Fields {
     fields
 }
 
-fn controller(status: &ControllerStatus) -> String {
+pub(crate) fn controller(status: &ControllerStatus) -> String {
     let has_several = segments::has_several(status);
     let fields = if has_several {
         Fields::default()
@@ -93,11 +93,12 @@ fn controller(status: &ControllerStatus) -> String {
         String::new()
     };
     format!(
-        "{}\ncontroller of {}, meshd {}, {}\n{}\n{segments}{}{}",
+        "{}\n{}\n{}\n{segments}{}{}",
         verdict::of_mesh(status),
-        crate::table::clean(&status.mesh),
-        crate::table::clean(&status.version),
-        crate::table::clean(&status.generated_utc),
+        sentence(&format!(
+            "controller of {}, meshd {}, {}",
+            status.mesh, status.version, status.generated_utc
+        )),
         fields.render(),
         node::table(status),
         node::waiting(status),
@@ -105,7 +106,7 @@ fn controller(status: &ControllerStatus) -> String {
 }
 
 /// A node that is in the one segment of a mesh without others is shown as a whole, any other one segment by segment.
-fn daemon(status: &NodeDaemonStatus) -> String {
+pub(crate) fn daemon(status: &NodeDaemonStatus) -> String {
     let now = &status.generated_utc;
     let own = match status.control {
         Control::Connected => {
@@ -133,9 +134,10 @@ fn dropped(counts: &BTreeMap<String, u64>) -> Option<String> {
     let drops: Vec<String> = counts
         .iter()
         .filter(|(_, count)| **count > 0)
-        .map(|(reason, count)| format!("{} {count}", crate::table::clean(reason)))
+        .map(|(reason, count)| format!("{reason} {count}"))
         .collect();
-    (!drops.is_empty()).then(|| format!("packets dropped: {}\n", drops.join(", ")))
+    let words = sentence(&format!("packets dropped: {}", drops.join(", ")));
+    (!drops.is_empty()).then(|| format!("{words}\n"))
 }
 
 /// The rules of the node's segment, with the packets that each has let in here.

@@ -200,7 +200,7 @@ pub(crate) fn clean(text: &str) -> Cow<'_, str> {
 }
 
 /// The columns of a terminal that a text takes.
-fn columns(text: &str) -> usize {
+pub(crate) fn columns(text: &str) -> usize {
     Span::raw(text).width()
 }
 
@@ -231,6 +231,11 @@ pub(crate) fn folded(text: &str, width: Option<usize>) -> Vec<String> {
     }
     lines.push(line);
     lines
+}
+
+/// A sentence in lines that fit the terminal.
+pub(crate) fn sentence(text: &str) -> String {
+    folded(&clean(text), terminal::width()).join("\n")
 }
 
 /// Spaces between columns.

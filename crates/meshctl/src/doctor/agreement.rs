@@ -22,7 +22,12 @@ pub(super) fn reconciled(
         findings.retain(|it| it.area != area || is_bad(it));
         let (seen, way_out) = split(sentence);
         let way_out = way_out.unwrap_or("`meshctl status` has more");
-        findings.push(Finding::wrong(area, seen, way_out));
+        // A thing that is about to happen keeps nothing from working yet.
+        findings.push(if sentence.contains("about to") {
+            Finding::warning(area, seen, way_out)
+        } else {
+            Finding::wrong(area, seen, way_out)
+        });
     }
     let is_well = attention.is_empty() && tells;
     if is_well && !findings.iter().any(|it| it.area == "alarm") {
