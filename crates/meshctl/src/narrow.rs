@@ -90,14 +90,8 @@ fn the_controllers_tables() {
         "them",
     ];
     check("status", &words, || status::controller(&mesh));
-    let fields = || {
-        node::fields(
-            &"node-a".parse().unwrap(),
-            &mesh.nodes["node-a"],
-            &mesh.generated_utc,
-            false,
-        )
-    };
+    let (name, node) = mesh.nodes.last_key_value().unwrap();
+    let fields = || node::fields(name, node, &mesh.generated_utc, false);
     check("node show", &["ALLOWED", "192.0.2.17:51820"], || {
         fields().render()
     });
@@ -122,7 +116,7 @@ fn the_controllers_tables() {
     check("tokens", &words, || token::table(&tokens));
     let explanation: wire::admin::Explanation = of(&json!({
         "name": "node-a", "segment": "default", "policy": format!("sha256:{}", "03".repeat(32)),
-        "status": one("DENIED", "QUARANTINED", Some("score below threshold")),
+        "outlook": [], "status": one("DENIED", "QUARANTINED", Some("score below threshold")),
         "decision": {
             "membership": "DENIED", "reason": "score below threshold", "score": 0.5, "age_seconds": 12.0,
             "evidence": null, "decided_utc": "2031-01-01T00:01:00Z", "state": "QUARANTINED"
