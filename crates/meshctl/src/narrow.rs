@@ -158,7 +158,7 @@ fn a_nodes_tables() {
         "198.18.1.2:51820",
         "denied,",
         "wlp0s20f3,",
-        "1234567",
+        "1234567,",
         "lacks",
     ];
     check("status", &words, || status::daemon(&node));
