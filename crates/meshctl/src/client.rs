@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -165,9 +166,29 @@ impl Client {
     }
 
     fn unreachable(&self, error: &io::Error) -> Failure {
-        let hint = match error.kind() {
-            io::ErrorKind::PermissionDenied => "the socket belongs to the daemon's user; try sudo",
-            io::ErrorKind::ConnectionRefused => "the daemon behind this socket has ended; start it",
+        const NAME_IT: &str = "name the daemon's socket with --socket or MESHCTL_SOCKET";
+        let kind = std::fs::metadata(&self.socket).map(|it| it.file_type());
+        let hint = match (error.kind(), kind) {
+            (_, Ok(kind)) if !kind.is_socket() => {
+                let words = if kind.is_dir() {
+                    "it is a folder, and no socket"
+                } else if kind.is_fifo() {
+                    "it is a pipe, and no socket"
+                } else {
+                    "it is a file, and no socket"
+                };
+                let socket = self.socket.display();
+                return Failure::broken(format!("cannot connect to {socket}: {words}"), NAME_IT);
+            }
+            (io::ErrorKind::PermissionDenied, Ok(_)) => {
+                "the socket belongs to the daemon's user; try sudo"
+            }
+            (io::ErrorKind::PermissionDenied, Err(_)) => {
+                "this user may not look into the folder of the socket; try sudo"
+            }
+            (io::ErrorKind::ConnectionRefused, _) => {
+                "the daemon behind this socket has ended; start it"
+            }
             _ => "is meshd running here? Name its socket with --socket or MESHCTL_SOCKET",
         };
         Failure::broken(

@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::doctor;
 use crate::failure::Failure;
 use crate::files::SecretFile;
-use crate::local::{Local, Role};
+use crate::local::{HIDDEN, Local, Role, without_passwords};
 use clap::Subcommand;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -176,6 +176,8 @@ fn scrubbed(text: &str, secrets: &[String]) -> String {
     for secret in secrets {
         clean = clean.replace(secret.as_str(), HIDDEN);
     }
+    // Quotes end an address in a log or in JSON.
+    let clean = without_passwords(&clean, |c| c.is_whitespace() || "\"'`<>".contains(c));
     let mut parts = clean.split(TOKEN);
     let mut scrubbed = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -209,9 +211,16 @@ fn settings(local: &Local) -> Result<String, String> {
     if shown.is_empty() && !local.unread.is_empty() {
         return Err(local.unread.join("; "));
     }
-    let file = local.file.display();
+    let file = match &local.file {
+        Some(file) => format!("{}, ", file.display()),
+        None => String::new(),
+    };
+    let others = match local.unknown() {
+        Some(why) => wire::visible::line(&why).into_owned(),
+        None => "all other settings have their defaults".to_owned(),
+    };
     Ok(format!(
-        "# Of {file}, the environment and the command line; all other settings have their defaults.\n{shown}"
+        "# Of {file}the environment and the command line; {others}.\n{shown}"
     ))
 }
 
@@ -316,7 +325,6 @@ const UNIT_FIELDS: &str = "--property=LoadState,ActiveState,SubState,Result,Exec
 InactiveExitTimestamp,UnitFileState,FragmentPath";
 /// The beginning of every enrolment token.
 const TOKEN: &str = "meshd1.";
-const HIDDEN: &str = "(hidden)";
 const PAGE: u64 = 1000;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest output of a program that is kept, in bytes.
@@ -333,6 +341,11 @@ mod tests {
         assert_eq!(
             clean,
             "sudo meshd --join meshd1.(hidden)\" and (hidden), meshd1.(hidden)"
+        );
+        let text = "{\"at\": \"https://me:pw@host/x\"}\nhttp://h/y?key=pw end\n";
+        assert_eq!(
+            scrubbed(text, &[]),
+            "{\"at\": \"https://(hidden)@host/x\"}\nhttp://h/y?(hidden) end\n"
         );
     }
 

@@ -7,7 +7,9 @@
 //! | [`of_machine`] | this machine: clock, addresses, rights, devices, disk, names |
 //! | [`of_node`] | a node, by its own word |
 //! | [`of_controller`] | a mesh, by its controller's |
+//! | [`agreement`] | that these say what the status says |
 
+mod agreement;
 mod of_controller;
 mod of_machine;
 mod of_node;
@@ -16,6 +18,7 @@ use crate::answer::Answer;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::local::{Local, Role};
+use crate::verdict;
 use serde::Serialize;
 use std::path::PathBuf;
 use wire::admin::Status;
@@ -128,12 +131,16 @@ pub(crate) async fn examine(client: &Client) -> Diagnosis {
     let mut findings = match &status {
         Ok((Status::Controller(status), _)) => {
             let mut all = vec![alive(role, &status.version)];
-            all.extend(of_controller::look(status));
+            let tells = verdict::tells(&status.version, &status.attention);
+            let found = of_controller::look(status);
+            all.extend(agreement::reconciled(found, &status.attention, tells));
             all
         }
         Ok((Status::Node(status), _)) => {
             let mut all = vec![alive(role, &status.version)];
-            all.extend(of_node::look(status));
+            let tells = verdict::tells(&status.version, &status.attention);
+            let found = of_node::look(status, &local);
+            all.extend(agreement::reconciled(found, &status.attention, tells));
             all
         }
         Err(failure) => vec![dead(role, &local, failure)],
@@ -192,6 +199,22 @@ impl State {
     }
 }
 
+/// A sentence that names the way out at its end: what it says, and the way out. Behind a colon there may be a cause as well, so
+/// that only an order is a way out there.
+fn split(sentence: &str) -> (&str, Option<&str>) {
+    let is_order = |words: &str| {
+        let first = words.split(' ').next().unwrap_or_default();
+        first.starts_with('`') || ORDERS.contains(&first)
+    };
+    if let Some((seen, way_out)) = sentence.rsplit_once("; ") {
+        return (seen, Some(way_out));
+    }
+    match sentence.rsplit_once(": ") {
+        Some((seen, way_out)) if is_order(way_out) => (seen, Some(way_out)),
+        _ => (sentence, None),
+    }
+}
+
 fn alive(role: Role, version: &str) -> Finding {
     let seen = format!("a {} answers, meshd {version}", role.word());
     if version == VERSION {
@@ -206,7 +229,8 @@ fn alive(role: Role, version: &str) -> Finding {
 }
 
 fn dead(role: Role, local: &Local, failure: &Failure) -> Finding {
-    let (unit, file) = (role.unit(), local.file.display());
+    let usual = PathBuf::from(format!("/etc/meshd/{}.toml", role.word()));
+    let (unit, file) = (role.unit(), local.file.as_ref().unwrap_or(&usual).display());
     Finding::wrong(
         "daemon",
         format!(
@@ -220,4 +244,9 @@ fn dead(role: Role, local: &Local, failure: &Failure) -> Finding {
     )
 }
 
+/// First words of a way out.
+const ORDERS: [&str; 15] = [
+    "see", "enrol", "keep", "start", "look", "remove", "give", "stop", "make", "install",
+    "upgrade", "free", "mend", "restart", "set",
+];
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -4,7 +4,7 @@ use crate::answer::Answer;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::node;
-use crate::table::{Fields, Rows, or_dash};
+use crate::table::{Fields, Rows, or_dash, sentence};
 use crate::units;
 use crate::words::membership;
 use jiff::Timestamp;
@@ -36,7 +36,7 @@ pub(crate) async fn text(name: &NodeName, client: &Client) -> Result<String, Fai
     Ok(explain(&reply.form()?))
 }
 
-fn explain(explanation: &Explanation) -> String {
+pub(crate) fn explain(explanation: &Explanation) -> String {
     let mut rules = Rows::new(&["RULE", "VALUE", "HOLDS"]);
     for rule in &explanation.rules {
         let holds = if rule.holds { "yes" } else { "NO" };
@@ -66,7 +66,7 @@ fn explain(explanation: &Explanation) -> String {
             let by_segment = status.segments.keys().any(|it| it.told().is_some());
             node::fields(&explanation.name, status, now, by_segment).render()
         }
-        None => format!("{} at {now}, by the event log\n", explanation.name),
+        None => sentence(&format!("{} at {now}, by the event log", explanation.name)) + "\n",
     };
     [
         head,

@@ -1,6 +1,9 @@
 //! The daemon behind a socket as this machine shows it: its process, and its settings from where it took them. Refuses to
-//! show a secret: a setting that may hold one is told without its value.
+//! show a secret: a setting that may hold one is told without its value ([`shown`]), and so is every name that is no setting.
 
+mod shown;
+
+pub(crate) use shown::without_passwords;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixStream;
 use toml::{Table, Value};
@@ -48,51 +51,132 @@ pub(crate) struct Local {
     pub(crate) role: Role,
     /// Its process; `None`: none answers.
     pub(crate) pid: Option<i32>,
-    /// Its settings file.
-    pub(crate) file: PathBuf,
+    /// Its settings file; `None`: it has none, or its place is not known.
+    pub(crate) file: Option<PathBuf>,
     /// The settings of all sources. They may hold secrets.
     settings: Table,
+    /// Variables that look like settings, and are none.
+    others: Vec<String>,
+    /// Texts of its environment that may be secret.
+    of_environment: Vec<String>,
+    base: Base,
     /// Sources that could not be read, with the reason.
     pub(crate) unread: Vec<String>,
+}
+
+/// The place from which a process sees its files.
+#[derive(Debug, Default)]
+struct Base {
+    /// Its working directory, where relative paths begin.
+    cwd: Option<PathBuf>,
+    /// The way to its root, where it has other file systems than this meshctl.
+    root: Option<PathBuf>,
+}
+
+/// A path as a daemon means it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// As the daemon would say it.
+    pub(crate) shown: PathBuf,
+    /// As it is found from here.
+    pub(crate) read: PathBuf,
+}
+
+impl Base {
+    fn of(pid: i32) -> Self {
+        let link = |path: String| std::fs::read_link(path).ok();
+        let theirs = link(format!("/proc/{pid}/ns/mnt"));
+        let is_elsewhere = theirs.is_some() && theirs != link("/proc/self/ns/mnt".to_owned());
+        Self {
+            cwd: link(format!("/proc/{pid}/cwd")),
+            root: is_elsewhere.then(|| PathBuf::from(format!("/proc/{pid}/root"))),
+        }
+    }
+
+    fn place(&self, path: &Path) -> Option<Place> {
+        let shown = match (path.is_absolute(), &self.cwd) {
+            (true, _) => path.to_owned(),
+            (false, cwd) => cwd.as_ref()?.join(path),
+        };
+        let read = match &self.root {
+            Some(root) => root.join(shown.strip_prefix("/").unwrap_or(&shown)),
+            None => shown.clone(),
+        };
+        Some(Place { shown, read })
+    }
 }
 
 impl Local {
     /// Looks for the daemon behind `socket`.
     pub(crate) async fn find(socket: &Path, role: Role) -> Self {
-        let pid = pid(socket).await;
-        let mut unread = Vec::new();
-        let mut of_process = Table::new();
-        if let Some(pid) = pid {
-            // The command line goes before the environment.
-            for (file, read) in [("environ", variables as Parse), ("cmdline", flags)] {
-                let path = format!("/proc/{pid}/{file}");
-                match std::fs::read(&path) {
-                    Ok(bytes) => of_process.extend(read(&words(&bytes))),
-                    Err(error) => unread.push(format!("{path}: {error}")),
-                }
-            }
-        }
-        let given = of_process.get("config").and_then(Value::as_str);
-        let usual = format!("/etc/meshd/{}.toml", role.word());
-        let file = PathBuf::from(given.unwrap_or(&usual));
-        let mut settings = Table::new();
-        match std::fs::read_to_string(&file) {
-            Ok(text) => match text.parse::<Table>() {
-                Ok(table) => settings = table,
-                // The text around a fault may be a secret.
-                Err(_) => unread.push(format!("{}: it is no TOML", file.display())),
-            },
-            Err(error) => unread.push(format!("{}: {error}", file.display())),
-        }
-        of_process.remove("config");
-        settings.extend(of_process);
-        Self {
+        Self::of(pid(socket).await, role)
+    }
+
+    fn of(pid: Option<i32>, role: Role) -> Self {
+        let mut local = Self {
             role,
             pid,
-            file,
-            settings,
-            unread,
+            file: None,
+            settings: Table::new(),
+            others: Vec::new(),
+            of_environment: Vec::new(),
+            base: pid.map(Base::of).unwrap_or_default(),
+            unread: Vec::new(),
+        };
+        let mut of_process = Table::new();
+        if let Some(pid) = pid {
+            let mut read = |file: &str| {
+                let path = format!("/proc/{pid}/{file}");
+                let bytes = std::fs::read(&path);
+                bytes
+                    .map(|it| words(&it))
+                    .map_err(|error| local.unread.push(format!("{path}: {error}")))
+                    .unwrap_or_default()
+            };
+            // The command line goes before the environment.
+            let (environment, line) = (read("environ"), read("cmdline"));
+            local.of_environment = secret_variables(&environment);
+            let (of_environment, others) = variables(&environment);
+            local.others = others;
+            of_process.extend(of_environment);
+            of_process.extend(flags(&line));
         }
+        let given = of_process.remove("config");
+        let usual = format!("/etc/meshd/{}.toml", role.word());
+        let file = match given.as_ref().and_then(Value::as_str) {
+            Some(given) => Some(given),
+            // A daemon reads no file that it was not given; without one, the usual file is what it would be given.
+            None => local.pid.is_none().then_some(usual.as_str()),
+        };
+        if let Some(file) = file {
+            local.read_file(Path::new(file));
+        }
+        local.settings.extend(of_process);
+        local
+    }
+
+    fn read_file(&mut self, file: &Path) {
+        let Some(place) = self.base.place(file) else {
+            let why = "is relative to a working directory that is not shown";
+            self.unread.push(format!("{} {why}", file.display()));
+            return;
+        };
+        let shown = place.shown.display();
+        match std::fs::read_to_string(&place.read) {
+            Ok(text) => match text.parse::<Table>() {
+                Ok(table) => self.settings = table,
+                // The text around a fault may be a secret.
+                Err(_) => self.unread.push(format!("{shown}: it is no TOML")),
+            },
+            Err(error) => self.unread.push(format!("{shown}: {error}")),
+        }
+        self.file = Some(place.shown);
+    }
+
+    /// Why the settings are not known; `None`: all of their sources were read.
+    pub(crate) fn unknown(&self) -> Option<String> {
+        let why = self.unread.join("; ");
+        (!why.is_empty()).then(|| format!("the settings were not read ({why})"))
     }
 
     /// A setting that is one text.
@@ -111,58 +195,52 @@ impl Local {
         entries.map(str::trim).filter(|it| !it.is_empty()).collect()
     }
 
-    /// Where it keeps its state.
-    pub(crate) fn state_dir(&self) -> PathBuf {
+    /// Where it keeps its state; or why that is not known.
+    pub(crate) fn state_dir(&self) -> Result<Place, String> {
         let usual = format!("/var/lib/meshd/{}", self.role.word());
-        PathBuf::from(self.text("state_dir").unwrap_or(&usual))
+        let given = self.text("state_dir");
+        // A source that was not read may name another folder, whichever this one names.
+        if let Some(why) = self.unknown() {
+            return Err(why);
+        }
+        let path = given.unwrap_or(&usual);
+        self.base
+            .place(Path::new(path))
+            .ok_or_else(|| format!("{path} is relative to a working directory that is not known"))
     }
 
     /// The values that are secret, or may be.
     pub(crate) fn secrets(&self) -> Vec<String> {
-        let secret = self.settings.iter().filter_map(|(name, value)| {
-            let is_command = name.ends_with("_command");
-            let value = value.as_str().filter(|it| it.len() >= SHORTEST_SECRET)?;
-            (!is_command && hidden(name, &Value::String(value.to_owned())).is_some())
-                .then(|| value.to_owned())
-        });
-        secret.collect()
+        let mut all = shown::secrets(&self.settings);
+        all.extend(self.of_environment.iter().cloned());
+        all.retain(|it| it.len() >= SHORTEST_SECRET);
+        // A secret may be the beginning of a longer one.
+        all.sort_by_key(|it| std::cmp::Reverse(it.len()));
+        all
     }
 
     /// The settings as a file, without secrets.
     pub(crate) fn shown(&self) -> String {
-        let settings = self.settings.iter().map(|(name, value)| {
-            let value = match hidden(name, value) {
-                Some(words) => Value::String(words),
-                None => value.clone(),
-            };
-            (name.clone(), value)
-        });
-        toml::to_string(&settings.collect::<Table>()).unwrap_or_default()
+        let mut text = toml::to_string(&shown::table(&self.settings)).unwrap_or_default();
+        if !self.others.is_empty() {
+            let names = self.others.join(", ");
+            text.push_str(&format!(
+                "# Variables that are no settings of meshd, without their values: {names}\n"
+            ));
+        }
+        text
     }
 }
 
-type Parse = fn(&[String]) -> Table;
-
-/// The words that stand for a value which is, or may hold, a secret.
-fn hidden(name: &str, value: &Value) -> Option<String> {
-    let is_reference = |text: &str| text.starts_with('@') || text == "-";
-    let is_secret = name == "join" || SECRETS.iter().any(|word| name.contains(word));
-    match value {
-        // The arguments of a program may be anything.
-        Value::Array(all) if name.ends_with("_command") => {
-            let program = all.first().and_then(Value::as_str).unwrap_or_default();
-            Some(format!(
-                "{program} ({} more arguments, hidden)",
-                all.len().saturating_sub(1)
-            ))
+#[cfg(test)]
+impl Local {
+    /// A node without a process, with settings that were read.
+    pub(crate) fn of_settings(settings: &str) -> Self {
+        Self {
+            settings: settings.parse().unwrap(),
+            unread: Vec::new(),
+            ..Self::of(None, Role::Node)
         }
-        Value::String(program) if name.ends_with("_command") => {
-            let program = program.split_whitespace().next().unwrap_or_default();
-            Some(format!("{program} (hidden behind it)"))
-        }
-        Value::String(text) if is_secret && (is_reference(text) || name.ends_with("_file")) => None,
-        _ if is_secret => Some("(hidden)".to_owned()),
-        _ => None,
     }
 }
 
@@ -180,12 +258,38 @@ fn words(bytes: &[u8]) -> Vec<String> {
         .collect()
 }
 
-fn variables(all: &[String]) -> Table {
-    let settings = all.iter().filter_map(|it| {
-        let (name, value) = it.strip_prefix("MESHD_")?.split_once('=')?;
-        Some((name.to_lowercase(), Value::String(value.to_owned())))
+/// The settings among variables, and the names of those that only look like one.
+fn variables(all: &[String]) -> (Table, Vec<String>) {
+    let (mut settings, mut others) = (Table::new(), Vec::new());
+    for variable in all {
+        let Some((name, value)) = variable.split_once('=') else {
+            continue;
+        };
+        let Some(of_meshd) = name.strip_prefix(PREFIX) else {
+            continue;
+        };
+        let setting = of_meshd.to_lowercase();
+        let is_exact = setting.to_uppercase() == of_meshd;
+        if is_exact && (setting == "config" || shown::is_setting(&setting)) {
+            settings.insert(setting, Value::String(value.to_owned()));
+        } else {
+            others.push(wire::visible::line(name).into_owned());
+        }
+    }
+    (settings, others)
+}
+
+/// The values of variables that are no settings and may be secret: those for meshd, and those whose name says so.
+fn secret_variables(all: &[String]) -> Vec<String> {
+    let pairs = all.iter().filter_map(|it| it.split_once('='));
+    let secret = pairs.filter(|(name, _)| match name.strip_prefix(PREFIX) {
+        Some(of_meshd) => {
+            let setting = of_meshd.to_lowercase();
+            setting != "config" && !shown::is_setting(&setting)
+        }
+        None => SECRETS.iter().any(|it| name.to_lowercase().contains(it)),
     });
-    settings.collect()
+    secret.map(|(_, value)| value.to_owned()).collect()
 }
 
 fn flags(all: &[String]) -> Table {
@@ -217,22 +321,25 @@ fn flags(all: &[String]) -> Table {
     found
 }
 
+/// Stands for a secret.
+pub(crate) const HIDDEN: &str = "(hidden)";
+/// The beginning of the variables that are settings.
+const PREFIX: &str = "MESHD_";
 /// A shorter one is no secret, and stands by chance in many texts.
 const SHORTEST_SECRET: usize = 8;
-/// Parts of the names of settings that may hold a secret.
-const SECRETS: [&str; 3] = ["token", "secret", "password"];
+/// Parts of the names of variables that may hold a secret.
+const SECRETS: [&str; 6] = ["token", "secret", "passw", "key", "credential", "auth"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn local(settings: Table) -> Local {
+        let local = Local::of(None, Role::Node);
         Local {
-            role: Role::Node,
-            pid: None,
-            file: PathBuf::new(),
             settings,
             unread: Vec::new(),
+            ..local
         }
     }
 
@@ -242,7 +349,7 @@ mod tests {
                     benchmark_command = ['/bin/bench', '--password', 'SECRET']";
         let shown = local(text.parse().unwrap()).shown();
         assert!(!shown.contains("SECRET"), "{shown}");
-        for kept in ["/bin/bench (2 more", "node-a", "/etc/meshd/t"] {
+        for kept in ["/bin/bench (2 arguments", "node-a", "/etc/meshd/t"] {
             assert!(shown.contains(kept), "{shown}");
         }
         let by_file = local("join = '@/etc/meshd/token'".parse().unwrap()).shown();
@@ -252,14 +359,80 @@ mod tests {
     #[test]
     fn settings_are_read_from_flags_and_variables() {
         let line = b"meshd\0--role\0node\0--listen-port=7\0--advertise\0a:1\0--advertise\0b:2,c:3\0--accept-routes\0";
-        let local = local(flags(&words(line)));
+        let with_flags = local(flags(&words(line)));
         assert_eq!(
-            (local.text("role"), local.text("listen_port")),
+            (with_flags.text("role"), with_flags.text("listen_port")),
             (Some("node"), Some("7"))
         );
-        assert_eq!(local.list("advertise"), ["a:1", "b:2", "c:3"]);
-        let of = variables(&words(b"PATH=/bin\0MESHD_STATE_DIR=/s\0"));
-        assert_eq!(of.len(), 1);
-        assert_eq!(super::tests::local(of).state_dir(), Path::new("/s"));
+        assert_eq!(with_flags.list("advertise"), ["a:1", "b:2", "c:3"]);
+        let (of, others) = variables(&words(b"PATH=/bin\0MESHD_STATE_DIR=/s\0"));
+        assert_eq!((of.len(), others.len()), (1, 0));
+        assert_eq!(local(of).state_dir().unwrap().shown, Path::new("/s"));
+    }
+
+    #[test]
+    fn a_variable_that_is_no_setting_is_named_and_its_value_is_hidden() {
+        let environment = words(
+            b"MESHD_BENCH_API_KEY=sk-live-0123\0MESHD_NAME=node-a\0HF_TOKEN=hf_012345\0MESHD_name=x\0PATH=/bin:/sbin\0",
+        );
+        let (settings, others) = variables(&environment);
+        assert_eq!(settings.keys().collect::<Vec<_>>(), ["name"]);
+        assert_eq!(others, ["MESHD_BENCH_API_KEY", "MESHD_name"]);
+        let mut local = local(settings);
+        local.others = others;
+        local.of_environment = secret_variables(&environment);
+        let shown = local.shown();
+        assert!(
+            !shown.contains("sk-live") && shown.contains("MESHD_BENCH_API_KEY"),
+            "{shown}"
+        );
+        assert_eq!(local.secrets(), ["sk-live-0123", "hf_012345"]);
+    }
+
+    #[test]
+    fn relative_paths_begin_where_the_daemon_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().canonicalize().unwrap();
+        std::fs::write(
+            folder.join("n.toml"),
+            "state_dir = 'state'\nname = 'node-q'",
+        )
+        .unwrap();
+        let mut sleeping = std::process::Command::new("sleep");
+        sleeping
+            .arg("60")
+            .env_clear()
+            .env("MESHD_CONFIG", "n.toml")
+            .current_dir(&folder);
+        let mut child = sleeping.spawn().unwrap();
+        // The environment is the child's own once it runs the program.
+        let pid = i32::try_from(child.id()).unwrap();
+        let local = Local::of(Some(pid), Role::Node);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(local.unread, [] as [&str; 0]);
+        assert_eq!(local.file, Some(folder.join("n.toml")));
+        assert_eq!(local.text("name"), Some("node-q"));
+        assert_eq!(local.state_dir().unwrap().shown, folder.join("state"));
+    }
+
+    #[test]
+    fn without_its_settings_nobody_knows_a_daemons_folder() {
+        let gone = Local::of(Some(i32::MAX), Role::Node);
+        assert!(gone.unknown().is_some());
+        let why = gone.state_dir().unwrap_err();
+        assert!(
+            why.contains("were not read") && why.contains("environ"),
+            "{why}"
+        );
+        let relative = local("state_dir = 'state'".parse().unwrap());
+        assert!(relative.state_dir().unwrap_err().contains("relative"));
+        let elsewhere = Base {
+            cwd: Some(PathBuf::from("/app")),
+            root: Some(PathBuf::from("/proc/7/root")),
+        };
+        let place = elsewhere.place(Path::new("state")).unwrap();
+        assert_eq!(place.read, Path::new("/proc/7/root/app/state"));
+        assert_eq!(place.shown, Path::new("/app/state"));
     }
 }

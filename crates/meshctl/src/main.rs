@@ -33,6 +33,8 @@ mod key;
 mod local;
 mod log;
 mod metrics;
+#[cfg(test)]
+mod narrow;
 mod node;
 mod peer;
 mod policy;
@@ -155,8 +157,7 @@ fn main() -> ExitCode {
         Err(error) if error.use_stderr() && wants_json() => {
             let words = error.to_string();
             let words = words.trim_start_matches("error: ");
-            let (error, _) = words.split_once("\n\n").unwrap_or((words, ""));
-            return Failure::broken(error, "see `meshctl --help`").report(true);
+            return Failure::broken(in_a_line(words), "see `meshctl --help`").report(true);
         }
         Err(error) => error.exit(),
     };
@@ -175,6 +176,13 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(json),
     }
+}
+
+/// The first paragraph of an error in a line; what stands in lines of its own are the arguments that are meant.
+fn in_a_line(words: &str) -> String {
+    let (error, _) = words.split_once("\n\n").unwrap_or((words, ""));
+    let lines = error.lines().map(str::trim).filter(|it| !it.is_empty());
+    lines.collect::<Vec<_>>().join(" ")
 }
 
 /// Whether the answer was to be JSON, where the command line could not be read.

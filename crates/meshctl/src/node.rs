@@ -6,7 +6,7 @@ use crate::answer::Answer;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::segments;
-use crate::table::{DASH, Fields, Rows, or_dash};
+use crate::table::{DASH, Fields, Rows, or_dash, sentence};
 use crate::units;
 use crate::words::{self, control, membership, psk, state};
 use clap::Subcommand;
@@ -139,10 +139,11 @@ pub(crate) async fn run(verb: Verb, client: &Client, answer: &Answer) -> Result<
         }
         Verb::Show { name } => show(&name, client, answer).await,
         Verb::Evict { names, reason, yes } => {
+            // A node that is named twice is evicted once.
+            let names = Vec::from_iter(names.into_iter().collect::<BTreeSet<_>>());
             if !yes && names.len() > 1 {
                 let (_, status) = client.controller_status().await?;
-                let named = names.iter().collect::<BTreeSet<_>>();
-                let going = named.into_iter().filter(|it| {
+                let going = names.iter().filter(|it| {
                     let node = status.nodes.get(it);
                     node.is_some_and(|it| it.membership == Membership::Allowed)
                 });
@@ -339,10 +340,10 @@ pub(crate) fn waiting(status: &ControllerStatus) -> String {
         ]);
     }
     let hint = "`meshctl node approve NAME` gives one its place, `node reject NAME` sends it away.";
-    format!("\n{}{hint}\n", rows.render(""))
+    format!("\n{}{}\n", rows.render(""), sentence(hint))
 }
 
-fn banned(keys: &[BannedKey]) -> String {
+pub(crate) fn banned(keys: &[BannedKey]) -> String {
     let mut rows = Rows::new(&["KEY", "WAS", "SINCE", "BY", "REASON"]);
     for key in keys {
         rows.row([
@@ -518,7 +519,7 @@ fn observations(node: &NodeStatus, now: &str) -> String {
 }
 
 /// The words of a node about its peers in one segment.
-fn peers(observes: &BTreeMap<NodeName, Observation>, now: &str) -> String {
+pub(crate) fn peers(observes: &BTreeMap<NodeName, Observation>, now: &str) -> String {
     let mut rows = Rows::new(&[
         "PEER",
         "SESSION EPOCH",

@@ -5,7 +5,7 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::node;
 use crate::segments;
-use crate::table::{DASH, Fields, Rows, or_dash};
+use crate::table::{DASH, Fields, Rows, or_dash, sentence};
 use crate::terminal;
 use crate::units;
 use crate::verdict;
@@ -80,7 +80,7 @@ pub(crate) fn epoch_fields(status: &ControllerStatus) -> Fields {
     fields
 }
 
-fn controller(status: &ControllerStatus) -> String {
+pub(crate) fn controller(status: &ControllerStatus) -> String {
     let has_several = segments::has_several(status);
     let fields = if has_several {
         Fields::default()
@@ -93,11 +93,12 @@ fn controller(status: &ControllerStatus) -> String {
         String::new()
     };
     format!(
-        "{}\ncontroller of {}, meshd {}, {}\n{}\n{segments}{}{}",
+        "{}\n{}\n{}\n{segments}{}{}",
         verdict::of_mesh(status),
-        crate::table::clean(&status.mesh),
-        crate::table::clean(&status.version),
-        crate::table::clean(&status.generated_utc),
+        sentence(&format!(
+            "controller of {}, meshd {}, {}",
+            status.mesh, status.version, status.generated_utc
+        )),
         fields.render(),
         node::table(status),
         node::waiting(status),
@@ -105,7 +106,7 @@ fn controller(status: &ControllerStatus) -> String {
 }
 
 /// A node that is in the one segment of a mesh without others is shown as a whole, any other one segment by segment.
-fn daemon(status: &NodeDaemonStatus) -> String {
+pub(crate) fn daemon(status: &NodeDaemonStatus) -> String {
     let now = &status.generated_utc;
     let own = match status.control {
         Control::Connected => {
@@ -113,7 +114,7 @@ fn daemon(status: &NodeDaemonStatus) -> String {
         }
         Control::Silent | Control::Disconnected => "as far as this node can tell",
     };
-    let verdict = verdict::told(own, &status.attention);
+    let verdict = verdict::told(own, &status.attention, &status.version);
     let mut parts = vec![format!("{verdict}\n{}", daemon_fields(status).render())];
     if status.segments.is_empty() {
         parts.push(peers(&status.peers, now));
@@ -133,9 +134,10 @@ fn dropped(counts: &BTreeMap<String, u64>) -> Option<String> {
     let drops: Vec<String> = counts
         .iter()
         .filter(|(_, count)| **count > 0)
-        .map(|(reason, count)| format!("{} {count}", crate::table::clean(reason)))
+        .map(|(reason, count)| format!("{reason} {count}"))
         .collect();
-    (!drops.is_empty()).then(|| format!("packets dropped: {}\n", drops.join(", ")))
+    let words = sentence(&format!("packets dropped: {}", drops.join(", ")));
+    (!drops.is_empty()).then(|| format!("{words}\n"))
 }
 
 /// The rules of the node's segment, with the packets that each has let in here.
@@ -403,8 +405,8 @@ fn peers(peers: &BTreeMap<NodeName, PeerStatus>, now: &str) -> String {
                 peer.handshake_seconds
                     .map(|s| format!("{} ago", units::span(s))),
             ),
-            ping(peer.ping_v4.as_ref(), now),
-            ping(peer.ping_v6.as_ref(), now),
+            ping(peer, peer.ping_v4.as_ref(), now),
+            ping(peer, peer.ping_v6.as_ref(), now),
             units::bytes(peer.tx_bytes),
             units::bytes(peer.rx_bytes),
             or_dash(peer.endpoint),
@@ -413,9 +415,13 @@ fn peers(peers: &BTreeMap<NodeName, PeerStatus>, now: &str) -> String {
     }
     let faults = peers.iter().flat_map(|(name, peer)| {
         let faults = peer.faults.iter();
-        faults.map(move |fault| format!("fault       {name}: {fault}\n"))
+        faults.map(move |fault| format!("{name}: {fault}"))
     });
-    rows.render("No peers.") + &faults.collect::<String>()
+    let mut fields = Fields::default();
+    for fault in faults {
+        fields.field("fault     ", fault);
+    }
+    rows.render("No peers.") + &fields.render()
 }
 
 fn session(peer: &PeerStatus) -> String {
@@ -425,8 +431,16 @@ fn session(peer: &PeerStatus) -> String {
     }
 }
 
-/// An echo, with its age if it is not of the last seconds.
-pub(crate) fn ping(ping: Option<&PingStatus>, now: &str) -> String {
+/// An echo to a peer, with its age if it is not of the last seconds; a dash where there is no tunnel that it could take, of
+/// which the peer's reason is the cause.
+pub(crate) fn ping(peer: &PeerStatus, ping: Option<&PingStatus>, now: &str) -> String {
+    let is_without_tunnel = ping.is_some_and(|it| {
+        let cause = it.cause.as_deref().unwrap_or_default();
+        !it.ok && cause.starts_with(NO_TUNNEL)
+    });
+    if is_without_tunnel && peer.reason.is_some() {
+        return DASH.to_owned();
+    }
     let Some(ping) = ping else {
         return "not probed".into();
     };
@@ -444,6 +458,8 @@ pub(crate) fn ping(ping: Option<&PingStatus>, now: &str) -> String {
     }
 }
 
+/// Begins the cause of an echo for which there was no tunnel.
+const NO_TUNNEL: &str = "no tunnel";
 /// Seconds after which an echo is shown with its age.
 const OLD_PING: f64 = 10.0;
 

@@ -2,12 +2,12 @@
 //! reasons and versions come from other machines, and a terminal obeys what it is shown.
 
 use crate::terminal;
-use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
+use ratatui::text::Span;
 use std::borrow::Cow;
 use std::fmt::Display;
 
-/// A table: a header, then a row per thing; columns are two spaces apart. On a terminal it is not wider than that: the
-/// last column is folded, and columns that can be spared are left out.
+/// A table: a header, then a row per thing; columns are two spaces apart. On a terminal it is not wider than that:
+/// wide columns are folded, columns that can be spared are left out, or each row becomes a block of lines.
 #[derive(Debug)]
 pub(crate) struct Rows {
     header: Vec<String>,
@@ -51,62 +51,108 @@ impl Rows {
         self.fitted(terminal::width())
     }
 
-    /// The table, no wider than that.
+    /// The table, no wider than that: with columns that are folded at spaces, else without those that can be spared, else a
+    /// block of lines for each row. Nothing is cut.
     fn fitted(&self, width: Option<usize>) -> String {
-        let mut shown: Vec<usize> = (0..self.header.len()).collect();
-        let mut left_out = Vec::new();
-        for name in self.spare {
-            if width.is_none_or(|width| self.least(&shown) <= width) {
-                break;
-            }
+        let all: Vec<usize> = (0..self.header.len()).collect();
+        let Some(width) = width else {
+            let natural = all.iter().map(|it| self.widest(*it)).collect::<Vec<_>>();
+            return self.table(&all, &natural);
+        };
+        if let Some(widths) = self.widths(&all, width) {
+            return self.table(&all, &widths);
+        }
+        // A narrow terminal would lose most of a row, for which a block has room.
+        let spare = if width < NARROW { &[] } else { self.spare };
+        let (mut shown, mut left_out) = (all, Vec::new());
+        for name in spare {
             shown.retain(|column| self.header[*column] != *name);
             left_out.push(*name);
-        }
-        let pick = |row: &[String]| shown.iter().map(|it| row[*it].clone()).collect::<Vec<_>>();
-        let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
-        table.set_header(pick(&self.header));
-        table.add_rows(self.rows.iter().map(|row| pick(row)));
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 2));
-        }
-        if let Some(width) = width {
-            // The padding of the last column is trimmed.
-            let columns = u16::try_from(width + 2).unwrap_or(u16::MAX);
-            table.set_width(columns);
-            table.set_content_arrangement(ContentArrangement::Dynamic);
-            for (column, index) in table.column_iter_mut().zip(&shown) {
-                if Some(index) != shown.last() {
-                    let widest = u16::try_from(self.widest(*index) + 2).unwrap_or(u16::MAX);
-                    column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(widest)));
-                }
+            if let Some(widths) = self.widths(&shown, width) {
+                let words = format!(
+                    "(too narrow for {}: a wider terminal, or --json)",
+                    left_out.join(", ")
+                );
+                let note = folded(&words, Some(width)).join("\n");
+                return format!("{}{note}\n", self.table(&shown, &widths));
             }
         }
-        let mut text = format!("{}\n", table.trim_fmt());
-        if !left_out.is_empty() {
-            let names = left_out.join(", ");
-            text.push_str(&format!(
-                "(too narrow for {names}: a wider terminal, or --json)\n"
-            ));
+        self.blocks(width)
+    }
+
+    /// The widths of these columns in so wide a terminal, the widest folded first; `None`: one would be narrower than its
+    /// words.
+    fn widths(&self, shown: &[usize], width: usize) -> Option<Vec<usize>> {
+        let mut widths: Vec<usize> = shown.iter().map(|it| self.widest(*it)).collect();
+        let least: Vec<usize> = shown.iter().map(|it| self.least(*it)).collect();
+        let room = width.checked_sub(GAP * shown.len().saturating_sub(1))?;
+        while widths.iter().sum::<usize>() > room {
+            let foldable = (0..shown.len()).filter(|it| widths[*it] > least[*it]);
+            let widest = foldable.max_by_key(|it| widths[*it])?;
+            widths[widest] -= 1;
+        }
+        Some(widths)
+    }
+
+    fn table(&self, shown: &[usize], widths: &[usize]) -> String {
+        let mut text = String::new();
+        for row in std::iter::once(&self.header).chain(&self.rows) {
+            let cells = shown.iter().zip(widths);
+            let cells: Vec<Vec<String>> = cells
+                .map(|(column, width)| folded(&row[*column], Some(*width)))
+                .collect();
+            let height = cells.iter().map(Vec::len).max().unwrap_or(1);
+            for at in 0..height {
+                let mut line = String::new();
+                for (cell, width) in cells.iter().zip(widths) {
+                    let part = cell.get(at).map_or("", String::as_str);
+                    let padding = (width + GAP).saturating_sub(columns(part));
+                    line.push_str(part);
+                    line.push_str(&" ".repeat(padding));
+                }
+                text.push_str(line.trim_end());
+                text.push('\n');
+            }
         }
         text
     }
 
-    fn widest(&self, column: usize) -> usize {
-        let cells = self.rows.iter().chain([&self.header]);
-        cells
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
+    /// A block for each row: the name of each column with its value, folded.
+    fn blocks(&self, width: usize) -> String {
+        let blocks = self.rows.iter().map(|row| {
+            let cells = self.header.iter().zip(row);
+            let lines = cells.map(|(name, value)| {
+                let words = format!("{name}: {value}");
+                let (first, rest) = (folded(&words, Some(width)), width.saturating_sub(GAP));
+                // The other lines are indented, and folded once more for that.
+                match first.split_first() {
+                    Some((head, tail)) if !tail.is_empty() => {
+                        let behind = words[head.len()..].trim_start();
+                        let behind = folded(behind, Some(rest)).join("\n  ");
+                        format!("{head}\n  {behind}\n")
+                    }
+                    _ => format!("{words}\n"),
+                }
+            });
+            lines.collect::<String>()
+        });
+        blocks.collect::<Vec<_>>().join("\n")
     }
 
-    /// The width that these columns need, with the last one folded as far as it may be.
-    fn least(&self, shown: &[usize]) -> usize {
-        let Some((last, others)) = shown.split_last() else {
-            return 0;
-        };
-        let others = others.iter().map(|it| self.widest(*it) + 2);
-        others.sum::<usize>() + self.widest(*last).min(FOLDED)
+    fn cells(&self, column: usize) -> impl Iterator<Item = &str> {
+        let rows = self.rows.iter().chain([&self.header]);
+        rows.map(move |row| row[column].as_str())
+    }
+
+    fn widest(&self, column: usize) -> usize {
+        self.cells(column).map(columns).max().unwrap_or(0)
+    }
+
+    /// The least width of a column: short ones are not folded, and no word is broken.
+    fn least(&self, column: usize) -> usize {
+        let words = self.cells(column).flat_map(str::split_whitespace);
+        let longest = words.map(columns).max().unwrap_or(0);
+        self.widest(column).min(longest.max(FOLDED))
     }
 }
 
@@ -126,11 +172,20 @@ impl Fields {
 
     /// The lines.
     pub(crate) fn render(&self) -> String {
+        self.fitted(terminal::width())
+    }
+
+    /// The lines, no wider than that; what does not fit goes on in lines of its own.
+    fn fitted(&self, columns: Option<usize>) -> String {
         let width = self.fields.iter().map(|(l, _)| l.len()).max().unwrap_or(0);
-        self.fields
-            .iter()
-            .map(|(label, value)| format!("{label:width$}  {value}\n"))
-            .collect()
+        let indent = width + GAP;
+        let each = self.fields.iter().map(|(label, value)| {
+            let room = columns.map(|it| it.saturating_sub(indent).max(1));
+            let lines = folded(value, room);
+            let between = format!("\n{}", " ".repeat(indent));
+            format!("{label:width$}  {}\n", lines.join(&between))
+        });
+        each.collect()
     }
 }
 
@@ -144,6 +199,49 @@ pub(crate) fn clean(text: &str) -> Cow<'_, str> {
     wire::visible::line(text)
 }
 
+/// The columns of a terminal that a text takes.
+pub(crate) fn columns(text: &str) -> usize {
+    Span::raw(text).width()
+}
+
+/// A text in lines of at most `width` columns, folded at spaces; a word that is wider is broken. Without a width it is one
+/// line.
+pub(crate) fn folded(text: &str, width: Option<usize>) -> Vec<String> {
+    let Some(width) = width.filter(|it| columns(text) > *it) else {
+        return vec![text.to_owned()];
+    };
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    for word in text.split(' ') {
+        let gap = usize::from(!line.is_empty());
+        if columns(&line) + gap + columns(word) <= width {
+            line.push_str(&" ".repeat(gap));
+            line.push_str(word);
+            continue;
+        }
+        if !line.is_empty() {
+            lines.push(std::mem::take(&mut line));
+        }
+        for c in word.chars() {
+            line.push(c);
+            if columns(&line) > width && line.chars().count() > 1 {
+                line.pop();
+                lines.push(std::mem::replace(&mut line, c.to_string()));
+            }
+        }
+    }
+    lines.push(line);
+    lines
+}
+
+/// A sentence in lines that fit the terminal.
+pub(crate) fn sentence(text: &str) -> String {
+    folded(&clean(text), terminal::width()).join("\n")
+}
+
+/// Spaces between columns.
+const GAP: usize = 2;
+/// A terminal of fewer columns loses no column.
+const NARROW: usize = 70;
 /// Columns that a folded text keeps.
 const FOLDED: usize = 24;
 /// Stands where there is nothing.
@@ -165,6 +263,33 @@ mod tests {
         assert_eq!(Rows::new(&["NODE"]).render("none"), "none\n");
     }
 
+    /// A table whose words and whose widest line are checked at each width.
+    fn check(rows: &Rows) {
+        let words = |text: &str| {
+            let mut words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            words.sort();
+            words
+        };
+        for width in [40, 60, 80, 120, 500] {
+            let text = rows.fitted(Some(width));
+            for line in text.lines() {
+                assert!(columns(line) <= width, "{width}: {line}\n{text}");
+            }
+            let is_whole = !text.contains("(too narrow for");
+            assert!(is_whole || width >= NARROW, "{width}: {text}");
+            let longest = rows.rows.iter().flatten().flat_map(|it| it.split(' '));
+            for word in longest.filter(|it| is_whole && columns(it) < width - GAP) {
+                assert!(
+                    words(&text).iter().any(|it| it == word),
+                    "{width}: `{word}` is lost:\n{text}"
+                );
+            }
+            let lines = text.lines().count();
+            let bytes: usize = rows.rows.iter().flatten().map(String::len).sum();
+            assert!(lines < 40 + bytes / 8, "{width}: a letter a line:\n{text}");
+        }
+    }
+
     #[test]
     fn a_table_is_no_wider_than_its_terminal_and_says_what_it_leaves_out() {
         let mut rows =
@@ -181,18 +306,103 @@ mod tests {
             whole.contains(reason) && whole.lines().count() == 2,
             "{whole}"
         );
-        for width in [30, 40, 50, 60, 80, 200] {
-            let text = rows.fitted(Some(width));
-            let table = text.lines().filter(|line| !line.starts_with('('));
-            let widest = table.map(|line| line.chars().count()).max().unwrap();
-            assert!(widest <= width, "{width}: {text}");
-            let told = |name: &str| text.contains(&format!("too narrow for {name}"));
-            assert_eq!(told("PSK"), width < 50, "{width}: {text}");
-            assert!(text.contains("node-a") && text.contains("score"), "{text}");
-        }
+        check(&rows);
+        let wide = Rows {
+            spare: &["A"],
+            ..Rows::new(&["A", "B", "C", "D"])
+        };
+        let mut wide = wide;
+        wide.row(["a".repeat(30), "b".repeat(30), "c".repeat(12), "d d".into()]);
+        let text = wide.fitted(Some(75));
         assert!(
-            rows.fitted(Some(30))
-                .contains("too narrow for PSK, ADDRESS:")
+            text.contains("(too narrow for A:") && !text.contains("aaa"),
+            "{text}"
+        );
+        let text = wide.fitted(Some(40));
+        assert!(text.contains("A: aaa") && text.contains("D: d d"), "{text}");
+    }
+
+    #[test]
+    fn every_shape_of_table_fits_every_terminal() {
+        let time = "2031-01-01T00:00:48Z";
+        let key = format!("node:{}", "ab".repeat(32));
+        let refused = "failed: no tunnel: this node is denied, score below threshold (12 s ago)";
+        let mut tokens = Rows::new(&[
+            "ID", "STATE", "USES", "NAME", "SEGMENTS", "USED BY", "CREATED", "EXPIRES",
+        ]);
+        tokens.row([
+            "tok-0123456789ab".into(),
+            "used".into(),
+            "1 of 1".into(),
+            "node-a".into(),
+            "-".into(),
+            "node-a".into(),
+            time.into(),
+            time.into(),
+        ]);
+        let mut peers =
+            Rows::new(&["PEER", "PING v4", "PING v6", "TX", "REASON"]).sparing(&["TX", "PING v6"]);
+        peers.row([
+            "node-b".into(),
+            refused.into(),
+            refused.into(),
+            "1.5 KiB".into(),
+            "score below threshold".into(),
+        ]);
+        let mut banned = Rows::new(&["KEY", "WAS", "SINCE", "BY", "REASON"]);
+        banned.row([
+            key.clone(),
+            "node-c".into(),
+            time.into(),
+            "uid 0".into(),
+            "its keys were stolen from a backup".into(),
+        ]);
+        let mut rules = Rows::new(&["RULE", "VALUE", "HOLDS"]);
+        rules.row([
+            "the newest evidence is at most 120 s old".into(),
+            "none was handed in".into(),
+            "NO".into(),
+        ]);
+        let mut runs = Rows::new(&[
+            "SUITE",
+            "HARNESS",
+            "SIGNED BY",
+            "FINISHED",
+            "SAMPLES",
+            "OVERALL",
+        ]);
+        runs.row([
+            "mock-safety 1".into(),
+            "mock".into(),
+            key,
+            time.into(),
+            "200".into(),
+            "0.912".into(),
+        ]);
+        let mut wide = Rows::new(&["NAME", "WORDS"]);
+        wide.row(["漢字漢字".into(), "漢字 ".repeat(40).trim_end().into()]);
+        for rows in [&tokens, &peers, &banned, &rules, &runs, &wide] {
+            check(rows);
+        }
+    }
+
+    #[test]
+    fn fields_go_on_below_themselves() {
+        let mut fields = Fields::default();
+        fields.field(
+            "offloads",
+            "a b c d e f g h i j k l m n o p q r s t u v w x y z",
+        );
+        fields.field("node", format!("node-a, node:{}", "ab".repeat(32)));
+        let text = fields.fitted(Some(40));
+        assert!(text.lines().all(|line| columns(line) <= 40), "{text}");
+        assert!(
+            text.lines()
+                .skip(1)
+                .filter(|it| it.starts_with("          "))
+                .count()
+                >= 3,
+            "{text}"
         );
     }
 

@@ -6,6 +6,10 @@ use std::io::{self, BufRead as _, Write as _};
 
 /// Columns of the terminal that the answer goes to; `None`: it goes elsewhere, and nothing is fitted.
 pub(crate) fn width() -> Option<usize> {
+    #[cfg(test)]
+    if let Some(width) = tests::WIDTH.get() {
+        return Some(width);
+    }
     let stdout = stdio::stdout();
     if !isatty(stdout) {
         return None;
@@ -29,4 +33,22 @@ pub(crate) fn confirms(question: &str) -> bool {
     let mut line = String::new();
     let read = io::stdin().lock().read_line(&mut line);
     read.is_ok() && matches!(line.trim(), "y" | "Y" | "yes")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::cell::Cell;
+
+    thread_local! {
+        /// The width of the terminal that a test pretends to have.
+        pub(super) static WIDTH: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    /// What is shown on a terminal of so many columns.
+    pub(crate) fn shown(width: usize, show: impl FnOnce() -> String) -> String {
+        WIDTH.set(Some(width));
+        let text = show();
+        WIDTH.set(None);
+        text
+    }
 }

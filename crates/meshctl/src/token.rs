@@ -107,7 +107,7 @@ async fn create(
     Ok(())
 }
 
-fn table(tokens: &[TokenInfo]) -> String {
+pub(crate) fn table(tokens: &[TokenInfo]) -> String {
     let mut rows = Rows::new(&[
         "ID", "STATE", "USES", "NAME", "SEGMENTS", "USED BY", "CREATED", "EXPIRES",
     ]);

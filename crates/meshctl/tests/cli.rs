@@ -537,3 +537,72 @@ fn an_evaluators_next_key_comes_with_the_word_of_the_old_one() {
     assert!(stdout(&output).contains(&said.new), "{}", stderr(&output));
     assert_eq!(mesh.asked()[0].line, "POST /v1/evaluators/rotate HTTP/1.1");
 }
+
+#[test]
+fn a_node_that_is_named_twice_is_evicted_once() {
+    let change = json!({ "epoch": 13, "activates_in_ms": 0, "members": 1, "excluded": {} });
+    let mesh = Daemon::with(200, &change);
+    let output = mesh.run(&["node", "evict", "node-c", "node-c", "--yes"]);
+    assert!(
+        stdout(&output).starts_with("node-c is evicted:"),
+        "{}",
+        stdout(&output)
+    );
+    assert_eq!(mesh.asked()[0].line, "POST /v1/nodes/node-c/evict HTTP/1.1");
+    let mesh = Daemon::with(200, &change);
+    let output = mesh.run(&["node", "evict", "node-c", "node-a", "node-c", "--yes"]);
+    assert!(
+        stdout(&output).starts_with("2 nodes are evicted:"),
+        "{}",
+        stdout(&output)
+    );
+}
+
+#[test]
+fn a_path_that_is_no_socket_is_called_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let is_broken = |path: &Path, words: &str| {
+        let told = stderr(&meshctl(path, &["status"]));
+        assert!(told.contains(words) && !told.contains("start it"), "{told}");
+    };
+    is_broken(&file, "it is a file, and no socket");
+    is_broken(&pipe, "it is a pipe, and no socket");
+    is_broken(folder.path(), "it is a folder, and no socket");
+    is_broken(&folder.path().join("none"), "is meshd running here?");
+}
+
+#[test]
+fn an_error_in_json_is_one_line_without_escapes() {
+    for args in [
+        &["--json", "explain"][..],
+        &["--json", "node", "evict"],
+        &["--json", "status", "--watch=x"],
+    ] {
+        let output = meshctl(Path::new("/nonexistent/s"), args);
+        let error: Value = serde_json::from_str(&stderr(&output)).unwrap();
+        let error = error["error"].as_str().unwrap();
+        assert!(!error.contains("\\u{") && !error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn a_controller_that_is_too_old_to_tell_is_not_called_well() {
+    let mut old = controller();
+    old["version"] = json!("0.0.9");
+    let output = Daemon::with(200, &old).run(&["status"]);
+    assert!(
+        stdout(&output).starts_with("UNKNOWN   meshd 0.0.9 says nothing"),
+        "{}",
+        stdout(&output)
+    );
+}

@@ -3,7 +3,7 @@
 
 use wire::admin::{
     Control, FirewallState, FirewallStatus, InterfaceStatus, Membership, NodeDaemonStatus,
-    PeerStatus, SKEWED_MS,
+    OTHER_CONTROLLER, PeerStatus, SKEWED_MS,
 };
 use wire::message::NodeFault;
 use wire::visible::few;
@@ -79,6 +79,9 @@ fn control(status: &NodeDaemonStatus) -> Option<String> {
         Control::Connected => None,
         Control::Silent => Some(format!("the controller is silent: {way_out}")),
         Control::Disconnected => Some(match &status.control_error {
+            Some(error) if error.starts_with(OTHER_CONTROLLER) => {
+                format!("the controller is not reached ({error}): {OTHER_WAY_OUT}")
+            }
             Some(error) => format!("the controller is not reached ({error}): {way_out}"),
             None => format!("the controller is not reached: {way_out}"),
         }),
@@ -173,6 +176,9 @@ fn unanswered(segment: &OfSegment<'_>, place: &str) -> Option<String> {
 
 /// How the reason begins for which an operator excludes a node.
 const EVICTED: &str = "evicted";
+/// The way out where another controller answers.
+const OTHER_WAY_OUT: &str = "UDP passes, and no epoch arrives; if the mesh was founded anew, give this node a token \
+of the new controller (`join`), else bring back the old controller's state, or correct its address (`controller`)";
 /// Members that a sentence names.
 const MAX_NAMED: usize = 5;
 
@@ -204,6 +210,17 @@ mod tests {
     #[test]
     fn a_node_to_which_nothing_happened_has_nothing_to_say() {
         assert_eq!(told(well(), &[]), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn another_controller_is_no_missing_one() {
+        let mut status = well();
+        status["control"] = json!("disconnected");
+        status["control_error"] = json!(format!("{OTHER_CONTROLLER}: its key is another"));
+        let told = told(status, &[]);
+        let is_so =
+            told[0].contains("a token of the new controller") && !told[0].contains("UDP reaches");
+        assert!(is_so, "{told:?}");
     }
 
     #[test]

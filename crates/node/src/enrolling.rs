@@ -7,7 +7,7 @@ use ::admin::Refused;
 use keys::NodeId;
 use std::collections::BTreeMap;
 use tokio::sync::{mpsc, watch};
-use wire::admin::{Control, NodeDaemonStatus, SCHEMA, Status};
+use wire::admin::{Control, NodeDaemonStatus, OTHER_CONTROLLER, SCHEMA, Status};
 
 /// How the attempt stands: why there is no place yet, as far as that is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,6 +58,9 @@ fn status(node: NodeId, progress: &Progress) -> NodeDaemonStatus {
     let why = match (waits_as, error) {
         (Some(name), _) => format!(
             "it waits for an operator's approval: `meshctl node approve {name}` at the controller, after comparing its key"
+        ),
+        (None, Some(error)) if error.starts_with(OTHER_CONTROLLER) => format!(
+            "{error}; UDP passes: give it a token of that controller (`join`), or correct the address (`controller`)"
         ),
         (None, Some(error)) => format!(
             "the last attempt failed ({error}), and it tries again; where nobody answered, see that the controller runs, and \

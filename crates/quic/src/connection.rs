@@ -8,6 +8,7 @@ use quinn::{TransportErrorCode, VarInt};
 use rustls::pki_types::CertificateDer;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
+use wire::admin::OTHER_CONTROLLER;
 use wire::frame::{self, Frame, FrameError, HEADER_LEN, Header, Pieces};
 use wire::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
 
@@ -38,6 +39,9 @@ pub enum ConnectionError {
          to {PROTOCOL_VERSION}): upgrade the older of the two by one release at a time"
     )]
     NoVersion,
+    /// The other side holds another key than the pinned one.
+    #[error("{OTHER_CONTROLLER}: its key is not the one that this node was given")]
+    OtherKey,
     /// Nothing was heard for too long.
     #[error("nothing was heard for {} s", .0.as_secs())]
     Silent(std::time::Duration),
@@ -296,8 +300,12 @@ impl From<quinn::ConnectionError> for ConnectionError {
             quinn::ConnectionError::ConnectionClosed(close) => Some(close.error_code),
             _ => None,
         };
+        // This side's own refusal of a key, and not another side's of ours.
+        let is_refused_here = matches!(error, quinn::ConnectionError::TransportError(_));
         if code == Some(TransportErrorCode::crypto(NO_APPLICATION_PROTOCOL)) {
             Self::NoVersion
+        } else if is_refused_here && code == Some(TransportErrorCode::crypto(ACCESS_DENIED)) {
+            Self::OtherKey
         } else {
             Self::Lost(error)
         }
@@ -342,5 +350,7 @@ fn halves<S, R>(
 
 /// The TLS alert of a side that knows none of the names offered (RFC 7301, section 3.2).
 const NO_APPLICATION_PROTOCOL: u8 = 120;
+/// The TLS alert `access_denied` (RFC 8446), by which a side refuses a certificate that its own check does not take.
+const ACCESS_DENIED: u8 = 49;
 /// Most bytes of a payload that are reserved ahead of their arrival.
 const CHUNK: usize = 16 << 10;

@@ -119,7 +119,8 @@ async fn a_node_refuses_a_controller_that_is_not_the_pinned_one() {
     let (there, here) = tokio::join!(dialer.connect(address), async {
         listener.accept().await.unwrap().handshake().await
     });
-    assert!(there.is_err());
+    let there = there.unwrap_err().to_string();
+    assert!(there.starts_with(wire::admin::OTHER_CONTROLLER), "{there}");
     assert!(here.is_err());
 }
 

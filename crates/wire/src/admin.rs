@@ -58,6 +58,8 @@ pub use rules::{AllowInForce, RulesInForce, TrafficChange};
 /// Milliseconds by which a clock may differ from the controller's before somebody is told: a third of what makes evidence
 /// refused.
 pub const SKEWED_MS: u64 = 10_000;
+/// Begins the `control_error` of a node at whose controller's address another key answers than the one that it pins.
+pub const OTHER_CONTROLLER: &str = "another controller answers there";
 
 /// Version of these forms; a new field does not change it, a changed meaning does.
 pub const SCHEMA: u32 = 1;

@@ -10,13 +10,14 @@ pub(super) fn look(status: &ControllerStatus) -> Vec<Finding> {
     let alarms = status.alarms.iter();
     let mut all: Vec<Finding> = alarms
         .map(|it| {
-            let (seen, way_out) = split(it);
-            Finding::wrong("alarm", seen, way_out)
+            let (seen, way_out) = super::split(it);
+            Finding::wrong("alarm", seen, way_out.unwrap_or(MORE))
         })
         .collect();
     all.extend(epochs(status));
     all.extend(connected(status));
     all.extend(pairs(status));
+    all.extend(faults(status));
     all.extend(each(
         status,
         "clock",
@@ -48,15 +49,6 @@ pub(super) fn look(status: &ControllerStatus) -> Vec<Finding> {
         ));
     }
     all
-}
-
-/// A sentence that names the way out behind its last colon or semicolon.
-fn split(sentence: &str) -> (&str, &str) {
-    let at = sentence.rfind("; ").or_else(|| sentence.rfind(": "));
-    match at {
-        Some(at) => (&sentence[..at], &sentence[at + 2..]),
-        None => (sentence, "`meshctl status` has more"),
-    }
 }
 
 fn epochs(status: &ControllerStatus) -> Vec<Finding> {
@@ -131,11 +123,8 @@ fn pairs(status: &ControllerStatus) -> Vec<Finding> {
             let way_out =
                 format!("`meshctl doctor` on {name} and {peer} says which way does not work");
             if let Some(fault) = seen.faults.first() {
-                bad.push(Finding::wrong(
-                    "pairs",
-                    format!("{name} to {peer}: {fault}"),
-                    way_out,
-                ));
+                let seen = format!("{name} to {peer}: {fault}");
+                bad.push(Finding::wrong("pairs", seen, way_out));
             } else if seen.session_epoch.is_none() {
                 bad.push(Finding::wrong(
                     "pairs",
@@ -152,24 +141,41 @@ fn pairs(status: &ControllerStatus) -> Vec<Finding> {
                 well += 1;
             }
         }
-        for fault in &node.faults {
-            bad.push(Finding::warning(
-                "pairs",
-                format!("{name}: {fault}"),
-                format!("`meshctl doctor` on {name}"),
-            ));
-        }
     }
-    let ok = match well {
-        0 => Finding::unknown("pairs", "no member has reported on another"),
-        well => Finding::ok(
+    let mut all = Vec::new();
+    if well > 0 {
+        let seen = format!("echoes are answered in {well} of the directions that members report");
+        all.push(Finding::ok("pairs", seen));
+    } else if bad.is_empty() {
+        all.push(Finding::unknown(
             "pairs",
-            format!("echoes are answered in {well} of the directions that members report"),
-        ),
-    };
-    let mut all = vec![ok];
+            "no member has reported on another",
+        ));
+    }
     all.extend(few("pairs", bad));
     all
+}
+
+/// The words of connected nodes about themselves: their interfaces, benchmarks and disks.
+fn faults(status: &ControllerStatus) -> Vec<Finding> {
+    let of_node = |(name, node): (&NodeName, &NodeStatus)| {
+        let way_out = format!("`meshctl doctor` on {name}");
+        let each = node.faults.iter().map(|it| {
+            let seen = format!("{name}: {it}");
+            Finding::wrong("faults", seen, way_out.clone())
+        });
+        each.collect::<Vec<_>>()
+    };
+    let connected = status.nodes.iter();
+    let connected = connected.filter(|(_, node)| node.control == Control::Connected);
+    let bad: Vec<Finding> = connected.flat_map(of_node).collect();
+    if bad.is_empty() && !status.nodes.is_empty() {
+        return vec![Finding::ok(
+            "faults",
+            "no connected node reports one of its own",
+        )];
+    }
+    few("faults", bad)
 }
 
 fn clock(name: &NodeName, node: &NodeStatus) -> Option<Finding> {
@@ -202,6 +208,10 @@ fn benchmark(name: &NodeName, node: &NodeStatus, (now, limit): (&str, u64)) -> O
             way_out,
         ));
     };
+    if let Some(fault) = node.faults.iter().find(|it| it.contains("benchmark")) {
+        let seen = format!("{name}: {fault}");
+        return Some(Finding::warning("benchmark", seen, way_out));
+    }
     let age = -units::seconds_until(now, &newest.timestamp)?;
     (age > limit as f64).then(|| {
         let (age, limit) = (units::span(age), units::span(limit as f64));
@@ -246,7 +256,81 @@ fn few(area: &'static str, mut all: Vec<Finding>) -> Vec<Finding> {
     all
 }
 
+/// The way out where a sentence names none.
+const MORE: &str = "`meshctl status` has more";
 /// An epoch that should have ended so many seconds ago.
 const OVERDUE: f64 = 5.0;
 /// Nodes that are shown one by one.
 const MAX_SHOWN: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::State;
+    use serde_json::{Value, json};
+
+    fn node(faults: &Value, observes: &Value) -> Value {
+        json!({
+            "node": "node:1", "membership": "ALLOWED", "state": "ACTIVE",
+            "last_benchmark": {
+                "overall": 0.9, "timestamp": "2031-01-01T00:00:48Z", "suite": "s", "suite_version": "1",
+                "signer": "self", "digest": "sha256:00"
+            },
+            "psk": "valid", "control": "connected", "v4": "10.90.0.2", "v6": "fd00::2", "wireguard": "", "endpoints": [],
+            "epoch": 12, "probation_left": 0, "enrolled_utc": "2031-01-01T00:00:00Z", "faults": faults,
+            "observes": observes
+        })
+    }
+
+    fn found(nodes: &Value) -> Vec<Finding> {
+        let status = json!({
+            "schema": 1, "version": "0.1.0", "mesh": "mesh:00", "generated_utc": "2031-01-01T00:01:00Z",
+            "epoch": {
+                "id": 12, "activated_utc": "2031-01-01T00:00:42Z", "expiry_utc": "2031-01-01T00:01:42Z",
+                "secret_hash": "sha256:01", "update": "sha256:02", "members": 2
+            },
+            "policy": { "threshold": 0.7, "max_benchmark_age": 120, "epoch_seconds": 60, "digest": "sha256:03" },
+            "nodes": nodes
+        });
+        look(&serde_json::from_value(status).unwrap())
+    }
+
+    fn of<'f>(all: &'f [Finding], area: &str) -> Vec<(State, &'f str)> {
+        let of_area = all.iter().filter(|it| it.area == area);
+        of_area.map(|it| (it.state, it.seen.as_str())).collect()
+    }
+
+    #[test]
+    fn a_nodes_own_faults_are_no_pairs_and_its_benchmark_is_not_well() {
+        let failing = "its benchmark gives no results since 7: it hangs";
+        let full = "what it has to remember is not written: No space left on device";
+        let all = found(&json!({
+            "node-a": node(&json!([failing, full]), &json!({})), "node-b": node(&json!([]), &json!({}))
+        }));
+        let told = of(&all, "faults");
+        assert!(
+            told.len() == 2 && told.iter().all(|it| it.0 == State::Wrong),
+            "{all:?}"
+        );
+        assert_eq!(of(&all, "benchmark").len(), 1);
+        assert_eq!(of(&all, "benchmark")[0].0, State::Warning);
+        assert_eq!(
+            of(&all, "pairs"),
+            [(State::Unknown, "no member has reported on another")]
+        );
+    }
+
+    #[test]
+    fn a_pair_that_was_reported_on_is_not_unknown() {
+        let seen = json!({ "node-b": {
+            "session_epoch": null, "rtt_v4_ms": null, "rtt_v6_ms": null, "at_utc": "2031-01-01T00:00:59Z"
+        }});
+        let all = found(&json!({
+            "node-a": node(&json!([]), &seen), "node-b": node(&json!([]), &json!({}))
+        }));
+        assert_eq!(
+            of(&all, "pairs"),
+            [(State::Wrong, "node-a to node-b: no session")]
+        );
+    }
+}

@@ -66,7 +66,8 @@ fn ranges(local: &Local, status: Option<&Status>) -> (Vec<Prefix>, Vec<String>) 
                 .into_iter()
                 .filter_map(|it| local.text(it));
             let mut ranges: Vec<Prefix> = given.filter_map(parse).collect();
-            if ranges.is_empty() && local.role == Role::Controller {
+            let is_default = ranges.is_empty() && local.unknown().is_none();
+            if is_default && local.role == Role::Controller {
                 ranges.extend(parse(DEFAULT_MESH_V4));
             }
             (ranges, Vec::new())
@@ -292,7 +293,15 @@ fn resolved(local: &Local, status: Option<&Status>) -> Vec<Finding> {
             ),
         });
     }
-    if found.is_empty() {
+    if let Some(why) = local.unknown() {
+        let seen = format!("{why}: they may name the controller");
+        found.push(Finding::new(
+            "dns",
+            State::Unknown,
+            seen,
+            Some(ASK_AS_ROOT.to_owned()),
+        ));
+    } else if found.is_empty() {
         found.push(Finding::ok(
             "dns",
             "no name is needed: the controller is found by address",
@@ -302,9 +311,15 @@ fn resolved(local: &Local, status: Option<&Status>) -> Vec<Finding> {
 }
 
 fn room(local: &Local) -> Finding {
-    let path = local.state_dir();
-    let shown = path.display();
-    let room = match disk::room(&path) {
+    let place = match local.state_dir() {
+        Ok(place) => place,
+        Err(why) => {
+            let seen = format!("the state directory is not known: {why}");
+            return Finding::new("disk", State::Unknown, seen, Some(ASK_AS_ROOT.to_owned()));
+        }
+    };
+    let shown = place.shown.display();
+    let room = match disk::room(&place.read) {
         Ok(room) => room,
         Err(error) => return Finding::unknown("disk", format!("{shown}: {error}")),
     };
@@ -328,6 +343,8 @@ fn room(local: &Local) -> Finding {
     }
 }
 
+/// The way to settings that are not shown.
+const ASK_AS_ROOT: &str = "ask as root or as the daemon's user, while the daemon runs";
 /// The thread of a node that keeps its interface.
 const KEEPER: &str = "meshd-interface";
 /// Bits of `CAP_NET_ADMIN` and `CAP_NET_RAW` in a set (linux/capability.h).

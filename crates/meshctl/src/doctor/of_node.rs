@@ -2,16 +2,20 @@
 //! firewall and benchmark.
 
 use super::Finding;
+use crate::local::Local;
 use crate::units;
 use std::collections::BTreeMap;
 use wire::NodeName;
 use wire::admin::{
     Control, FirewallState, InterfaceState, InterfaceStatus, Membership, NodeDaemonStatus,
-    PeerStatus, PingStatus, SKEWED_MS,
+    OTHER_CONTROLLER, PeerStatus, PingStatus, SKEWED_MS,
 };
 
 /// Everything.
-pub(super) fn look(status: &NodeDaemonStatus) -> Vec<Finding> {
+pub(super) fn look(status: &NodeDaemonStatus, local: &Local) -> Vec<Finding> {
+    if status.name.is_none() {
+        return not_enrolled(status);
+    }
     let mut all = vec![control(status)];
     all.extend(status.log_fault.as_ref().map(|it| {
         Finding::wrong("log", it.clone(), "`meshctl controller recover`, if an old copy was restored; else ask who has the controller")
@@ -59,8 +63,27 @@ pub(super) fn look(status: &NodeDaemonStatus) -> Vec<Finding> {
             way_out,
         ));
     }
-    all.push(benchmark(status));
+    all.push(benchmark(status, local));
     all.extend(names(status));
+    all
+}
+
+/// A node without a place has nothing else to be looked at.
+fn not_enrolled(status: &NodeDaemonStatus) -> Vec<Finding> {
+    let each = status.attention.iter().map(|it| {
+        let (seen, way_out) = super::split(it);
+        let way_out = way_out.unwrap_or("the node's log says how each attempt ends");
+        Finding::wrong("enrolment", seen, way_out)
+    });
+    let mut all: Vec<Finding> = each.collect();
+    if all.is_empty() {
+        let way_out = "the node's log says how each attempt to enrol ends";
+        all.push(Finding::wrong(
+            "enrolment",
+            "this node is not enrolled",
+            way_out,
+        ));
+    }
     all
 }
 
@@ -107,6 +130,16 @@ fn control(status: &NodeDaemonStatus) -> Finding {
     };
     let way_out = "see that the controller runs, that its address is right (`controller`, or the token's), and that UDP \
                    passes both ways: `tcpdump -ni any udp` on both machines shows which way it does not";
+    let is_other = |it: &String| it.starts_with(OTHER_CONTROLLER);
+    if status.control != Control::Connected && status.control_error.as_ref().is_some_and(is_other) {
+        let way_out = "UDP passes; if the mesh was founded anew, give this node a token of the new controller (`join`), else \
+                       bring back the old controller's state, or correct its address (`controller`)";
+        return Finding::wrong(
+            "controller",
+            format!("{at} is not this node's controller{why}"),
+            way_out,
+        );
+    }
     match status.control {
         Control::Connected => Finding::ok(
             "controller",
@@ -175,9 +208,9 @@ fn interface(place: &str, it: &InterfaceStatus, all: &mut Vec<Finding>) {
         false => format!(": {}", it.faults.join("; ")),
     };
     let seen = format!("{place}{name}{faults}");
-    let way_out =
-        "the node puts right what is its own; remove the route, address or rule that is named";
+    let way_out = way_out_of(&it.faults);
     all.push(match it.state {
+        InterfaceState::Ok if !it.faults.is_empty() => Finding::warning("interface", seen, way_out),
         InterfaceState::Ok => Finding::ok("interface", seen),
         InterfaceState::Impaired => {
             Finding::warning("interface", format!("{seen}; some packets pass"), way_out)
@@ -223,6 +256,40 @@ fn interface(place: &str, it: &InterfaceStatus, all: &mut Vec<Finding>) {
             "install nftables, and give the daemon CAP_NET_ADMIN: it tries again every 10 s",
         ),
     });
+}
+
+/// The way out of an interface's faults: by what is in them, because most name nothing that could be removed.
+fn way_out_of(faults: &[String]) -> String {
+    let mut all: Vec<&str> = Vec::new();
+    let has = |words: &str| faults.iter().any(|it| it.contains(words));
+    if has("IPv4 only") {
+        all.push("IPv6 is off on this machine: `sysctl -w net.ipv6.conf.all.disable_ipv6=0`, if it is wanted");
+    }
+    if has("remove ") {
+        all.push("remove what is named");
+    }
+    let is_own = |it: &String| !it.contains("IPv4 only") && !it.contains("remove ");
+    if all.is_empty() || faults.iter().any(is_own) {
+        all.push("the node puts it right within 10 s: where it comes back, another program here changes the interface");
+    }
+    all.join("; ")
+}
+
+/// The way out of a fault of the way to a peer.
+fn way_out_of_way(fault: &str) -> String {
+    let address = fault.split(' ').next().unwrap_or_default();
+    match address.parse::<std::net::IpAddr>() {
+        Ok(address) => {
+            let off = match (address, fault.contains("nowhere")) {
+                (std::net::IpAddr::V6(_), true) => ", where IPv6 is on here (see `ipv6`)",
+                _ => "",
+            };
+            format!(
+                "`ip route get {address}` here shows the route or rule that takes it: remove that{off}"
+            )
+        }
+        Err(_) => "give both an address of one family, or remove what is named".to_owned(),
+    }
 }
 
 fn peers(of: &Member<'_>, all: &mut Vec<Finding>) {
@@ -279,7 +346,7 @@ fn judged(place: &str, name: &NodeName, peer: &PeerStatus) -> Option<Finding> {
         return Some(Finding::wrong(
             "peers",
             format!("{place}{name}: {fault}"),
-            "remove the route, address or rule that is named, or give both an address of one family",
+            way_out_of_way(fault),
         ));
     }
     let pings: Vec<&PingStatus> = [&peer.ping_v4, &peer.ping_v6]
@@ -301,14 +368,21 @@ fn judged(place: &str, name: &NodeName, peer: &PeerStatus) -> Option<Finding> {
             } else {
                 "IPv6"
             };
+            let way_out = if cause.starts_with(UNSENT) {
+                format!(
+                    "this machine did not send it: see whether {family} is on here, and `interface`"
+                )
+            } else {
+                format!(
+                    "see whether {family} is on at {name}, and whether its firewall drops echoes"
+                )
+            };
             Some(Finding::warning(
                 "peers",
                 format!(
                     "{place}{name}: one echo is answered, and the one over {family} inside the mesh is not ({cause})"
                 ),
-                format!(
-                    "see whether {family} is on at {name}, and whether its firewall drops echoes"
-                ),
+                way_out,
             ))
         }
         (Some(_), false, Some(failed)) => {
@@ -318,9 +392,13 @@ fn judged(place: &str, name: &NodeName, peer: &PeerStatus) -> Option<Finding> {
             } else {
                 "nothing has come from it"
             };
-            let way_out = format!(
-                "{way_out}; if it is well, its own firewall may drop echoes on the mesh's interface"
-            );
+            let way_out = if cause.starts_with(UNSENT) {
+                "this machine did not send it: see `interface` and `addresses` here".to_owned()
+            } else {
+                format!(
+                    "{way_out}; if it is well, its own firewall may drop echoes on the mesh's interface"
+                )
+            };
             Some(Finding::wrong(
                 "peers",
                 format!("{place}{name}: a session, and no echo answered ({cause}); {heard}"),
@@ -345,7 +423,7 @@ fn judged(place: &str, name: &NodeName, peer: &PeerStatus) -> Option<Finding> {
     }
 }
 
-fn benchmark(status: &NodeDaemonStatus) -> Finding {
+fn benchmark(status: &NodeDaemonStatus, local: &Local) -> Finding {
     let now = &status.generated_utc;
     if let Some(it) = &status.benchmark {
         let since = units::ago(now, &it.since_utc);
@@ -357,8 +435,16 @@ fn benchmark(status: &NodeDaemonStatus) -> Finding {
     }
     let is_member = status.membership == Some(Membership::Allowed);
     let Some(it) = &status.last_evidence else {
-        let seen = "no evidence was sent since the start";
-        let way_out = "set `emitter`: without evidence a node is a member only where an evaluator vouches for it";
+        if status.control != Control::Connected {
+            let seen = "nothing was sent, because there is no connection to the controller";
+            return Finding::unknown("benchmark", seen);
+        }
+        let emitter = local.text("emitter").filter(|it| *it != "none");
+        let Some(emitter) = emitter else {
+            return without_emitter(is_member, local);
+        };
+        let seen = format!("no evidence was sent since the start, and `emitter` is `{emitter}`");
+        let way_out = "a first run may still go on; else the daemon's log says what it waits for";
         return if is_member {
             Finding::warning("benchmark", seen, way_out)
         } else {
@@ -385,6 +471,22 @@ fn benchmark(status: &NodeDaemonStatus) -> Finding {
     }
 }
 
+/// A node that has sent no evidence, and has no emitter as far as its settings are known.
+fn without_emitter(is_member: bool, local: &Local) -> Finding {
+    let seen = "no evidence was sent since the start";
+    let way_out = match local.unknown() {
+        None => "set `emitter`: without evidence a node is a member only where an evaluator vouches for it".to_owned(),
+        Some(why) => format!("see whether `emitter` is set: {why}"),
+    };
+    if is_member {
+        Finding::warning("benchmark", seen, way_out)
+    } else {
+        Finding::wrong("benchmark", seen, way_out)
+    }
+}
+
+/// Begins the cause of an echo that did not leave this machine.
+const UNSENT: &str = "not sent";
 /// The suite of the mock emitter.
 const MOCK_SUITE: &str = "mock-safety";
 /// A clock by which evidence is refused, in milliseconds.
@@ -395,55 +497,4 @@ const SHORT_LEASE: f64 = 15.0;
 const MAX_SHOWN: usize = 10;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::doctor::State;
-    use serde_json::json;
-
-    /// A peer with a session or without, and with these answers to its echoes.
-    fn peer(session: bool, v4: Option<bool>, v6: Option<bool>, faults: &[&str]) -> PeerStatus {
-        let ping = |ok: Option<bool>| {
-            ok.map(|ok| json!({"ok": ok, "rtt_ms": null, "at_utc": "2026-01-01T00:00:00Z"}))
-        };
-        let peer = json!({
-            "node": "node:1", "membership": "ALLOWED", "v4": "10.76.0.2", "v6": "fd00::2", "wireguard": null,
-            "endpoint": "192.0.2.2:51820", "session_epoch": session.then_some(7), "lag": null,
-            "handshake_seconds": null, "tx_bytes": 1, "rx_bytes": 0, "ping_v4": ping(v4), "ping_v6": ping(v6),
-            "faults": faults,
-        });
-        serde_json::from_value(peer).unwrap()
-    }
-
-    #[test]
-    fn each_way_in_which_a_peer_is_not_reached_is_told_apart() {
-        let (yes, no) = (Some(true), Some(false));
-        for (peer, state, words) in [
-            (peer(true, yes, yes, &[]), State::Ok, ""),
-            (peer(true, yes, None, &[]), State::Ok, ""),
-            (peer(true, yes, no, &[]), State::Warning, "over IPv6"),
-            (peer(true, no, yes, &[]), State::Warning, "over IPv4"),
-            (
-                peer(true, no, no, &[]),
-                State::Wrong,
-                "nothing has come from it",
-            ),
-            (
-                peer(false, no, None, &[]),
-                State::Wrong,
-                "no handshake with 192.0.2.2:51820",
-            ),
-            (peer(true, None, None, &[]), State::Unknown, "no echo"),
-            (
-                peer(false, None, None, &[]),
-                State::Unknown,
-                "nothing was sent",
-            ),
-            (peer(true, yes, yes, &["by eth1"]), State::Wrong, "by eth1"),
-        ] {
-            let found = judged("", &"node-b".parse().unwrap(), &peer);
-            let (is, seen) = found.map_or((State::Ok, String::new()), |it| (it.state, it.seen));
-            assert_eq!(is, state, "{peer:?}");
-            assert!(seen.contains(words), "{seen}");
-        }
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! How `top` looks. Every state is a word; colour only repeats it.
 
 use super::state::{State, peers};
-use crate::table::{clean, or_dash};
+use crate::table::{clean, folded, or_dash};
 use crate::{status, units, verdict, words};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -23,11 +23,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State) {
         ),
         Status::Node(it) => (
             format!("{}, meshd {}", or_dash(it.name.as_ref()), it.version),
-            verdict::told("by what this node observes", &it.attention),
+            verdict::told("by what this node observes", &it.attention, &it.version),
         ),
     };
     let epochs = epochs(&state.status);
-    let lines: Vec<&str> = verdict.lines().take(MOST_WRONG).collect();
+    let lines = told_in(&verdict, frame.area());
     let heights = [
         Constraint::Length(1),
         Constraint::Length(u16::try_from(lines.len()).unwrap_or(1)),
@@ -39,17 +39,15 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State) {
     frame.render_widget(Line::from(clean(&title).into_owned()).style(BOLD), head);
     let is_well = verdict.starts_with("WELL");
     let style = Style::new().fg(if is_well { Color::Green } else { Color::Yellow });
-    let lines = lines
-        .iter()
-        .map(|line| Line::from(clean(line).into_owned()));
-    frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()).style(style), told);
+    let lines: Vec<Line<'_>> = lines.into_iter().map(Line::from).collect();
+    frame.render_widget(Paragraph::new(lines).style(style), told);
     draw_epochs(frame, bars, &epochs);
     let table = match &state.status {
-        Status::Controller(it) => nodes(it),
-        Status::Node(it) => peers_table(it),
+        Status::Controller(it) => nodes(it, body.width),
+        Status::Node(it) => peers_table(it, body.width),
     };
     let table = table.row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
-    let table = table.highlight_symbol("> ").column_spacing(2);
+    let table = table.highlight_symbol("> ");
     frame.render_stateful_widget(table, body, &mut state.rows);
     let words = match &state.stale {
         Some(why) => format!("NOT CURRENT: {}", clean(why)),
@@ -69,6 +67,33 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State) {
         let block = Block::bordered().title(" any other key closes ");
         frame.render_widget(text.block(block).scroll((*line, 0)), area);
     }
+}
+
+/// The verdict in lines as wide as the screen, and no more than leave room for a table: where there are more, the last line
+/// says so.
+fn told_in(verdict: &str, screen: Rect) -> Vec<String> {
+    let width = usize::from(screen.width.max(1));
+    let first = if width > 2 * verdict::INDENT {
+        verdict::INDENT
+    } else {
+        0
+    };
+    let mut lines = Vec::new();
+    for line in verdict.lines() {
+        let (mut label, words) = line.split_at_checked(first).unwrap_or(("", line));
+        for part in folded(&clean(words), Some(width - first)) {
+            lines.push(format!("{label:first$}{part}"));
+            label = "";
+        }
+    }
+    let most = usize::from(screen.height.saturating_sub(OF_OTHERS));
+    let most = most.clamp(1, MOST_TOLD);
+    if lines.len() > most {
+        let more = lines.len() - most + 1;
+        lines.truncate(most - 1);
+        lines.push(format!("{more} more lines: `meshctl status`"));
+    }
+    lines
 }
 
 /// One epoch in force.
@@ -130,7 +155,7 @@ fn draw_epochs(frame: &mut Frame<'_>, area: Rect, epochs: &[Bar]) {
     }
 }
 
-fn nodes(status: &ControllerStatus) -> Table<'static> {
+fn nodes(status: &ControllerStatus, width: u16) -> Table<'static> {
     let now = &status.generated_utc;
     let rows = status.nodes.iter().map(|(name, node)| {
         let benchmark = node.last_benchmark.as_ref();
@@ -150,21 +175,19 @@ fn nodes(status: &ControllerStatus) -> Table<'static> {
             NodeState::Quarantined | NodeState::Evicted => Color::Red,
             NodeState::Offline => Color::DarkGray,
         });
-        Row::new(cells.map(|cell| Cell::from(clean(&cell).into_owned()))).style(style)
+        (cells, style)
     });
-    let widths = [
-        Constraint::Min(8),
-        Constraint::Length(11),
-        Constraint::Length(5),
-        Constraint::Length(12),
-        Constraint::Length(5),
-        Constraint::Length(12),
-        Constraint::Fill(2),
-    ];
     let header = [
-        "NODE", "STATE", "SCORE", "EVIDENCE", "EPOCH", "PEERS", "REASON",
+        ("NODE", 8),
+        ("STATE", 11),
+        ("SCORE", 5),
+        ("EVIDENCE", 12),
+        ("EPOCH", 5),
+        ("PEERS", 12),
+        ("REASON", 0),
     ];
-    Table::new(rows, widths).header(Row::new(header).style(BOLD))
+    let spare = ["PEERS", "EPOCH", "EVIDENCE", "SCORE"];
+    table(width, header, &spare, rows.collect())
 }
 
 /// How many of the peers that a node has asked of late answered it.
@@ -178,7 +201,7 @@ fn pairs(node: &NodeStatus) -> String {
     }
 }
 
-fn peers_table(status: &NodeDaemonStatus) -> Table<'static> {
+fn peers_table(status: &NodeDaemonStatus, width: u16) -> Table<'static> {
     let now = &status.generated_utc;
     let rows = peers(status).into_iter().map(|(segment, name, peer)| {
         let name = match segment {
@@ -190,39 +213,73 @@ fn peers_table(status: &NodeDaemonStatus) -> Table<'static> {
             words::membership(peer.membership).to_owned(),
             or_dash(peer.session_epoch),
             or_dash(peer.handshake_seconds.map(units::span)),
-            status::ping(peer.ping_v4.as_ref(), now),
-            status::ping(peer.ping_v6.as_ref(), now),
+            status::ping(peer, peer.ping_v4.as_ref(), now),
+            status::ping(peer, peer.ping_v6.as_ref(), now),
             units::bytes(peer.tx_bytes),
             units::bytes(peer.rx_bytes),
             or_dash(peer.reason.as_ref()),
         ];
         let is_member = peer.membership == Membership::Allowed;
         let style = Style::new().fg(if is_member { Color::Green } else { Color::Red });
-        Row::new(cells.map(|cell| Cell::from(clean(&cell).into_owned()))).style(style)
+        (cells, style)
     });
-    let widths = [
-        Constraint::Min(8),
-        Constraint::Length(10),
-        Constraint::Length(7),
-        Constraint::Length(12),
-        Constraint::Length(10),
-        Constraint::Length(10),
-        Constraint::Length(9),
-        Constraint::Length(9),
-        Constraint::Fill(2),
-    ];
     let header = [
-        "PEER",
-        "MEMBERSHIP",
-        "SESSION",
-        "HANDSHAKE",
-        "PING v4",
-        "PING v6",
-        "TX",
-        "RX",
-        "REASON",
+        ("PEER", 8),
+        ("MEMBERSHIP", 10),
+        ("SESSION", 7),
+        ("HANDSHAKE", 12),
+        ("PING v4", 10),
+        ("PING v6", 10),
+        ("TX", 9),
+        ("RX", 9),
+        ("REASON", 0),
     ];
-    Table::new(rows, widths).header(Row::new(header).style(BOLD))
+    let spare = ["TX", "RX", "SESSION", "HANDSHAKE", "PING v6", "PING v4"];
+    table(width, header, &spare, rows.collect())
+}
+
+/// A table in so many columns of the screen. Each column has its width, the last what is left; cells are folded, not cut.
+/// Where the last column would be too narrow, the spare ones are left out, the first of them first.
+fn table<const N: usize>(
+    width: u16,
+    mut header: [(&'static str, usize); N],
+    spare: &[&str],
+    rows: Vec<([String; N], Style)>,
+) -> Table<'static> {
+    let width = usize::from(width).saturating_sub(HIGHLIGHT);
+    let names = rows.iter().map(|(cells, _)| cells[0].chars().count()).max();
+    header[0].1 = header[0].1.max(names.unwrap_or(0).min(width / 3));
+    let mut shown: Vec<usize> = (0..N).collect();
+    let room = |shown: &[usize]| {
+        let others = shown.iter().map(|it| header[*it].1 + usize::from(GAP));
+        (width + usize::from(GAP)).saturating_sub(others.sum::<usize>() + usize::from(GAP))
+    };
+    for name in spare {
+        if room(&shown) >= LEAST_REASON {
+            break;
+        }
+        shown.retain(|it| header[*it].0 != *name);
+    }
+    let last = room(&shown).max(1);
+    let width_of = |at: usize| if at + 1 == N { last } else { header[at].1 };
+    let rows = rows.into_iter().map(|(cells, style)| {
+        let cells = shown
+            .iter()
+            .map(|at| folded(&clean(&cells[*at]), Some(width_of(*at))));
+        let cells: Vec<Vec<String>> = cells.collect();
+        let height = cells.iter().map(Vec::len).max().unwrap_or(1);
+        let row = Row::new(cells.into_iter().map(|it| Cell::from(it.join("\n"))));
+        row.height(u16::try_from(height).unwrap_or(1)).style(style)
+    });
+    let rows: Vec<Row<'static>> = rows.collect();
+    let widths = shown
+        .iter()
+        .map(|at| Constraint::Length(u16::try_from(width_of(*at)).unwrap_or(1)));
+    let words = shown.iter().map(|at| header[*at].0);
+    let table = Table::new(rows, widths.collect::<Vec<_>>());
+    table
+        .header(Row::new(words).style(BOLD))
+        .column_spacing(GAP)
 }
 
 fn generated(status: &Status) -> &str {
@@ -244,5 +301,13 @@ fn inner(area: Rect) -> Rect {
 }
 
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
+/// Columns of the mark at the row that is chosen.
+const HIGHLIGHT: usize = 2;
+/// Columns between two of a table.
+const GAP: u16 = 2;
+/// Least width of the last column.
+const LEAST_REASON: usize = 14;
 /// Lines that the verdict may take.
-const MOST_WRONG: usize = 8;
+const MOST_TOLD: usize = 16;
+/// Lines that the rest of the screen keeps: the head, an epoch, three of the table and the foot.
+const OF_OTHERS: u16 = 6;

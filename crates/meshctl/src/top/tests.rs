@@ -96,6 +96,44 @@ fn whatever_is_wrong_is_told_first_and_an_old_picture_says_that_it_is_old() {
 }
 
 #[test]
+fn each_thing_that_is_wrong_is_told_to_its_way_out_on_a_narrow_screen() {
+    let mut status = mesh(3);
+    let long = "members that are not connected: node-000, node-001; they hear of no epoch: start them, or look for what \
+                is between them and this controller";
+    status["attention"] = json!([
+        long,
+        "a second one; `meshctl explain node-002` says which rule it fails"
+    ]);
+    let mut state = state(status);
+    for columns in [40, 60, 80] {
+        let text = shown(&mut state, columns, 40);
+        let text = text.replace(['"', '\n'], " ");
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let text = words.join(" ");
+        assert!(
+            text.contains(long) && text.contains("which rule it fails"),
+            "{columns}: {text}"
+        );
+    }
+    let small = shown(&mut state, 40, 10);
+    assert!(small.contains("more lines: `meshctl status`"), "{small}");
+}
+
+#[test]
+fn a_reason_is_whole_on_every_screen() {
+    let mut status = mesh(3);
+    let reason = "score below threshold, and the evidence is older than the policy allows";
+    status["nodes"]["node-001"]["reason"] = json!(reason);
+    let mut state = state(status);
+    for columns in [40, 60, 80, 120] {
+        let text = shown(&mut state, columns, 40);
+        for word in reason.split(' ').chain(["node-001", "QUARANTINED"]) {
+            assert!(text.contains(word), "{columns}: no `{word}`:\n{text}");
+        }
+    }
+}
+
+#[test]
 fn every_screen_has_room_and_three_hundred_nodes_scroll() {
     let mut state = state(mesh(300));
     for (columns, rows) in [(1, 1), (20, 3), (40, 10), (80, 24), (300, 100)] {
