@@ -209,6 +209,37 @@ fn each_segment_is_a_mesh_of_its_own_over_one_port_and_a_node_may_be_in_several(
     }
 }
 
+/// Updates of all of them come with one log, at once, and to a node that opens one after the other.
+#[test]
+fn a_node_in_five_segments_comes_back_to_all_of_them_however_often_it_restarts() {
+    let all = ["s-one", "s-two", "s-three", "s-four", "s-five"];
+    let mut builder = Mesh::builder().nodes(2);
+    for (segment, range) in all.into_iter().zip(80..) {
+        builder = builder.segment(segment, &format!("10.{range}.0.0/16"), QUIET);
+    }
+    for node in ["node-a", "node-b"] {
+        builder = builder.node_in(node, &all);
+    }
+    let mut mesh = builder.prepare();
+    mesh.start_controller();
+    for node in mesh.nodes() {
+        mesh.start_node(&node);
+    }
+    let reaches = |mesh: &mut Mesh| all.iter().all(|of| reach(mesh, of, "node-a", "node-b"));
+    mesh.wait_until("both reach each other in all", reaches);
+    for _ in 0..3 {
+        assert!(mesh.stop("node-b").success());
+        for segment in all {
+            let _: EpochChange = mesh.ask(CONTROLLER, &["epoch", "rotate", "--segment", segment]);
+        }
+        mesh.start_node("node-b");
+        mesh.wait_until("they do again in all", reaches);
+    }
+    let log = mesh.log("node-b");
+    assert!(!log.contains("rewritten, cut or forked"), "{log}");
+    assert_eq!(mesh.node_status("node-b").log_fault, None);
+}
+
 #[test]
 fn epochs_of_one_segment_cost_the_other_no_packet() {
     let mut mesh = mesh_with(QUIET, RESTLESS);

@@ -662,7 +662,7 @@ impl Agent {
                 // It comes with the log from here on, and not once more with what came with this one.
                 let epoch = changed.mark.verify(&self.authorities);
                 let epoch = epoch.map_or(Epoch::default(), |mark| mark.epoch);
-                if self.believes(epoch, &changed.mark, &changed.log) {
+                if self.believes(epoch, &changed.mark, &changed.log, now) {
                     self.say(ToController::Whole);
                 }
             }
@@ -676,7 +676,7 @@ impl Agent {
         if let Some(waiting) = self.opening.get(&verified.segment) {
             let is_full = waiting.len() >= WAITING;
             // The log is followed in the order in which it is told, whatever becomes of this update.
-            if !self.believes(verified.epoch, &update.mark, &update.log) {
+            if !self.believes(verified.epoch, &update.mark, &update.log, now) {
                 return;
             }
             if let Some(waiting) = self.opening.get_mut(&verified.segment) {
@@ -689,7 +689,7 @@ impl Agent {
             return;
         }
         if self.is_of_use(&verified) {
-            if self.believes(verified.epoch, &update.mark, &update.log) {
+            if self.believes(verified.epoch, &update.mark, &update.log, now) {
                 self.install(verified, update, now);
             }
         } else {
@@ -732,8 +732,8 @@ impl Agent {
 
     /// Whether the log that an update comes with is the one that this node has seen. Where that is not proved, the
     /// proof is asked for anew, and the update comes with it.
-    fn believes(&mut self, epoch: Epoch, mark: &Signed<Mark>, log: &LogNews) -> bool {
-        let Err(reason) = self.witness(mark, log) else {
+    fn believes(&mut self, epoch: Epoch, mark: &Signed<Mark>, log: &LogNews, now: Now) -> bool {
+        let Err(reason) = self.witness(mark, log, now) else {
             return true;
         };
         if let Unbelievable::Unproven { ask, .. } = reason {
@@ -796,9 +796,15 @@ impl Agent {
     }
 
     /// Holds the controller's log against the one that this node has seen.
-    fn witness(&mut self, mark: &Signed<Mark>, log: &LogNews) -> Result<(), Unbelievable> {
+    fn witness(
+        &mut self,
+        mark: &Signed<Mark>,
+        log: &LogNews,
+        now: Now,
+    ) -> Result<(), Unbelievable> {
         let trusted = &self.authorities;
-        self.witness.handle_news(self.mesh, mark, log, trusted)?;
+        self.witness
+            .handle_news(self.mesh, mark, log, trusted, now.boot)?;
         if let Some(end) = self.witness.kept() {
             self.effects.push_back(Effect::Witnessed(end));
         }

@@ -7,6 +7,7 @@ use ledger::note::{Note, Verifier};
 use ledger::proof::{MAX_PROOF, check_consistency};
 use ledger::{Checkpoint, Hash};
 use std::collections::BTreeSet;
+use std::time::Duration;
 use wire::log::{LogEnd, LogNews, LogRestored, MAX_CHECKPOINT_LEN};
 use wire::{Mark, Verified};
 
@@ -20,8 +21,10 @@ pub(crate) struct Witness {
     fault: Option<String>,
     /// The one before was not.
     is_news: bool,
-    /// How often in a row the proof was asked for anew.
-    asked: u8,
+    /// When the proof was asked for anew last, on the boot-time clock.
+    asked: Option<Duration>,
+    /// How often in a row the answer was no better.
+    answers: u8,
     /// The updates that were held back since the proof was asked for last. One that comes again is the answer.
     held_back: BTreeSet<(SegmentId, Epoch)>,
 }
@@ -123,6 +126,7 @@ impl Witness {
         mark: &wire::Signed<Mark>,
         news: &LogNews,
         trusted: &[AuthorityId],
+        now: Duration,
     ) -> Result<(), Unbelievable> {
         let held = self.hold(mesh, mark, news, trusted);
         match held {
@@ -139,9 +143,11 @@ impl Witness {
                 from, kept, about, ..
             }) => {
                 let is_answer = !self.held_back.insert(about);
-                let ask = self.asked == 0 || is_answer || self.held_back.len() > MOST_HELD_BACK;
+                self.answers += u8::from(is_answer);
+                let waited = self.asked.map(|at| now.saturating_sub(at));
+                let ask = is_answer || waited.is_none_or(|it| it >= ASK_AGAIN);
                 if ask {
-                    self.asked += 1;
+                    self.asked = Some(now);
                     self.held_back = BTreeSet::from([about]);
                 }
                 Err(Unbelievable::Unproven {
@@ -160,7 +166,8 @@ impl Witness {
 
     /// The next proof begins where the controller has been told that it should.
     pub(crate) fn handle_session(&mut self) {
-        self.asked = 0;
+        self.asked = None;
+        self.answers = 0;
         self.held_back.clear();
     }
 
@@ -174,6 +181,8 @@ impl Witness {
         trusted: &[AuthorityId],
     ) {
         if let Ok((end, checkpoint)) = self.hold(mesh, mark, news, trusted) {
+            // It may be the answer to what was asked.
+            self.handle_session();
             self.checkpoint = Some(checkpoint);
             self.kept = Some(end);
         }
@@ -191,7 +200,7 @@ impl Witness {
         let Some(kept) = self.kept else {
             return Ok((has, checkpoint));
         };
-        if news.from != kept.events && news.restored.is_none() && self.asked < ASKS {
+        if news.from != kept.events && news.restored.is_none() && self.answers < ASKS {
             return Err(Unbelievable::Unproven {
                 from: news.from,
                 kept: kept.events,
@@ -264,11 +273,11 @@ fn goes_on_from(restored: &Verified<LogRestored>, news: &LogNews, has: &LogEnd) 
     extends(news.from, &restored.copy, has, &news.proof).is_ok()
 }
 
-/// How often in a row a proof may be asked for anew. An answer that begins elsewhere than at the end that was kept is no
-/// fork yet, because another update may have been lost meanwhile.
+/// How often in a row the answer may begin elsewhere than at the end that was kept: that is no fork yet, because another
+/// update may have been left out meanwhile.
 const ASKS: u8 = 4;
-/// Updates of all segments that may be on their way at once.
-const MOST_HELD_BACK: usize = 4 * wire::segment::MAX_SEGMENTS;
+/// An answer may be left out itself, where a controller has much to say.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
@@ -281,6 +290,7 @@ mod tests {
     use wire::{Digest, Signed};
 
     const MESH: MeshId = MeshId([7; 16]);
+    const NOW: Duration = Duration::from_secs(100);
 
     /// A log that can be forked.
     #[derive(Clone)]
@@ -359,7 +369,7 @@ mod tests {
 
         fn tell(&self, witness: &mut Witness, log: &Log, from: u64) -> Result<(), Unbelievable> {
             let (mark, news) = self.says(log, from);
-            witness.handle_news(MESH, &mark, &news, &[self.authority.public()])
+            witness.handle_news(MESH, &mark, &news, &[self.authority.public()], NOW)
         }
     }
 
@@ -411,7 +421,7 @@ mod tests {
                     continue;
                 }
                 let mut error = controller.tell(&mut witness, &fork, from).unwrap_err();
-                for _ in 0..ASKS {
+                for _ in 0..=ASKS {
                     if from != 5 && matches!(error, Unbelievable::Unproven { .. }) {
                         assert_eq!(witness.fault(), None, "an update may have been lost");
                         error = controller.tell(&mut witness, &fork, from).unwrap_err();
@@ -459,7 +469,7 @@ mod tests {
         let asks = |witness: &mut Witness, segment| {
             let (mark, news) = controller.says_of(SegmentId(segment), &longer, 5);
             let trusted = [controller.authority.public()];
-            match witness.handle_news(MESH, &mark, &news, &trusted) {
+            match witness.handle_news(MESH, &mark, &news, &trusted, NOW) {
                 Err(Unbelievable::Unproven { ask, .. }) => ask,
                 other => panic!("{other:?}"),
             }
@@ -467,19 +477,27 @@ mod tests {
         let asked: Vec<bool> = (0..16).map(|segment| asks(&mut witness, segment)).collect();
         assert!(asked[0] && !asked[1..].contains(&true), "{asked:?}");
         assert_eq!(witness.fault(), None);
+        // The answer may have been left out.
+        let (mark, news) = controller.says_of(SegmentId(99), &longer, 5);
+        let trusted = [controller.authority.public()];
+        let later = witness.handle_news(MESH, &mark, &news, &trusted, NOW + ASK_AGAIN);
+        assert!(
+            matches!(later, Err(Unbelievable::Unproven { ask: true, .. })),
+            "{later:?}"
+        );
         controller.tell(&mut witness, &longer, 4).unwrap();
         assert_eq!(witness.kept(), Some(longer.end()));
         // An answer that is as bad as what was asked about is asked about again.
         let shorter = controller.says(&Log::new(&["a", "b", "c"]), 0);
         let trusted = [controller.authority.public()];
-        for _ in 0..ASKS {
-            let error = witness.handle_news(MESH, &shorter.0, &shorter.1, &trusted);
+        for _ in 0..=ASKS {
+            let error = witness.handle_news(MESH, &shorter.0, &shorter.1, &trusted, NOW);
             assert!(
                 matches!(error, Err(Unbelievable::Unproven { ask: true, .. })),
                 "{error:?}"
             );
         }
-        let error = witness.handle_news(MESH, &shorter.0, &shorter.1, &trusted);
+        let error = witness.handle_news(MESH, &shorter.0, &shorter.1, &trusted, NOW);
         assert!(matches!(error, Err(Unbelievable::Fork { .. })), "{error:?}");
     }
 
@@ -489,7 +507,7 @@ mod tests {
         let log = Log::new(&["a", "b"]);
         let trusted = [controller.authority.public()];
         let hold = |mark: &Signed<Mark>, news: &LogNews| {
-            Witness::default().handle_news(MESH, mark, news, &trusted)
+            Witness::default().handle_news(MESH, mark, news, &trusted, NOW)
         };
         let (mark, news) = controller.says(&log, 0);
         assert!(hold(&mark, &news).is_ok());
@@ -532,7 +550,7 @@ mod tests {
             let mut witness = Witness::new(Some(seen.end()));
             let (mark, news) = controller.says(&now, 2);
             let news = LogNews { restored, ..news };
-            witness.handle_news(MESH, &mark, &news, &trusted)
+            witness.handle_news(MESH, &mark, &news, &trusted, NOW)
         };
         assert!(told(None).is_err());
         assert!(

@@ -4,7 +4,7 @@
 //! pile up does not read, and loses its connection. *News* (where peers are, and where their packets go) comes after
 //! all words, so that it delays no eviction, and does not pile up: of places there is only the note that there are
 //! some, until the connection can take them; of ways, the newest of each node, and of so many nodes. What a node that
-//! reads nothing holds of the controller's memory is bounded by that: 64 words, of which updates are shared with all.
+//! reads nothing holds of the controller's memory is bounded by that: 112 words, of which updates are shared with all.
 
 use keys::{NodeId, SegmentId};
 use std::collections::{BTreeMap, VecDeque};
@@ -40,7 +40,8 @@ pub(crate) struct Outbox {
 
 #[derive(Debug, Default)]
 struct State {
-    words: VecDeque<Outbound>,
+    /// Each with the segment that it is an update of.
+    words: VecDeque<(Option<SegmentId>, Outbound)>,
     /// News of places that the connection has asked for.
     news: VecDeque<ToNode>,
     /// There is more, which it has not asked for yet.
@@ -67,18 +68,19 @@ impl Outbox {
                     }
                 }
                 message => {
-                    if is_update(&message) {
-                        state.forget_old_updates();
+                    let of = updates(&message);
+                    if let Some(segment) = of {
+                        state.forget_old_updates(segment);
                     }
                     if state.words.len() >= WORDS {
                         return Err(Full);
                     }
                     let message = Box::new(message);
-                    state.words.push_back(Outbound::Message(message));
+                    state.words.push_back((of, Outbound::Message(message)));
                 }
             },
             Outbound::Places => state.has_news = true,
-            close @ Outbound::Close(_) => state.words.push_back(close),
+            close @ Outbound::Close(_) => state.words.push_back((None, close)),
         }
         drop(state);
         self.wake.notify_one();
@@ -128,13 +130,14 @@ impl Outbox {
 }
 
 impl State {
-    /// A node that is far behind needs the epoch in force and the one on its way, not each that was: in an
-    /// incident, one eviction after another must not cut off those who are slow to read.
-    fn forget_old_updates(&mut self) {
-        let is_update = |word: &Outbound| matches!(word, Outbound::Message(m) if is_update(m));
-        let mut left = self.words.iter().filter(|word| is_update(word)).count();
-        self.words.retain(|word| {
-            let is_old = is_update(word) && left > UPDATES;
+    /// A node that is far behind needs the epoch in force and the one on its way of each segment, not each that was: in
+    /// an incident, one eviction after another must not cut off those who are slow to read. The proof of the log that
+    /// came with one that is left out is asked for anew.
+    fn forget_old_updates(&mut self, segment: SegmentId) {
+        let is_update = |of: &Option<SegmentId>| *of == Some(segment);
+        let mut left = self.words.iter().filter(|(of, _)| is_update(of)).count();
+        self.words.retain(|(of, _)| {
+            let is_old = is_update(of) && left > UPDATES;
             left -= usize::from(is_old);
             !is_old
         });
@@ -142,7 +145,7 @@ impl State {
 
     /// Words before news; and news in pieces, so that a word waits for one piece at most.
     fn next(&mut self) -> Option<Outbound> {
-        if let Some(word) = self.words.pop_front() {
+        if let Some((_, word)) = self.words.pop_front() {
             return Some(word);
         }
         if let Some(piece) = self.news.pop_front() {
@@ -164,13 +167,19 @@ impl State {
     }
 }
 
-fn is_update(message: &ToNode) -> bool {
-    matches!(message, ToNode::Update(_) | ToNode::Changes(_))
+/// The segment that a message is an update of.
+fn updates(message: &ToNode) -> Option<SegmentId> {
+    let mark = match message {
+        ToNode::Update(update) => &update.mark,
+        ToNode::Changes(changed) => &changed.mark,
+        _ => return None,
+    };
+    mark.peek().map(|mark| mark.segment)
 }
 
-/// Words that may wait for one node.
-const WORDS: usize = 64;
-/// Updates that may wait beside the newest.
+/// Words that may wait for one node: some updates of each of its segments among them.
+const WORDS: usize = 48 + (UPDATES + 1) * wire::segment::MAX_SEGMENTS;
+/// Updates of a segment that may wait beside the newest.
 const UPDATES: usize = 3;
 /// Nodes of whose ways one node is told at a time.
 const WAYS: usize = 256;
@@ -255,6 +264,10 @@ mod tests {
     }
 
     fn update(epoch: u64) -> Outbound {
+        update_of(SegmentId::FIRST, epoch)
+    }
+
+    fn update_of(segment: SegmentId, epoch: u64) -> Outbound {
         use rand_core::OsRng;
         let authority = keys::AuthoritySecret::generate(&mut OsRng);
         let update = wire::fixtures::update(epoch, Vec::new());
@@ -270,7 +283,7 @@ mod tests {
         };
         let mark = wire::Mark {
             mesh: update.mesh,
-            segment: update.segment,
+            segment,
             epoch: update.epoch,
             update: wire::Digest::default(),
             log: log_end,
@@ -300,5 +313,25 @@ mod tests {
             }
         }
         assert_eq!(epochs, [497, 498, 499, 500]);
+    }
+
+    /// Updates of all come with proofs that build on each other: none is left out for another segment's.
+    #[tokio::test]
+    async fn updates_of_one_segment_leave_room_for_those_of_the_others() {
+        let outbox = Outbox::default();
+        for epoch in 1..=4 {
+            for segment in 0..16 {
+                outbox.put(update_of(SegmentId(segment), epoch)).unwrap();
+            }
+        }
+        for _ in 0..48 {
+            outbox.put(word()).unwrap();
+        }
+        outbox.close();
+        let mut updates = 0;
+        while let Some(Outbound::Message(message)) = outbox.take().await {
+            updates += u32::from(matches!(*message, ToNode::Update(_)));
+        }
+        assert_eq!(updates, 4 * 16);
     }
 }

@@ -17,8 +17,6 @@ struct OfSegment<'s> {
     reason: Option<&'s str>,
     interface: Option<&'s InterfaceStatus>,
     peers: Vec<(&'s NodeName, &'s PeerStatus)>,
-    /// Its lease is over, and its tunnels with it.
-    is_lapsed: bool,
 }
 
 /// Everything, the control channel first. `faults` is what the controller is told besides.
@@ -55,7 +53,6 @@ fn segments(status: &NodeDaemonStatus) -> Vec<OfSegment<'_>> {
             reason: status.reason.as_deref(),
             interface: status.interface.as_ref(),
             peers: status.peers.iter().collect(),
-            is_lapsed: is_lapsed(status.lease_seconds),
         }];
     }
     let each = status.segments.iter().map(|(name, it)| OfSegment {
@@ -64,13 +61,8 @@ fn segments(status: &NodeDaemonStatus) -> Vec<OfSegment<'_>> {
         reason: it.reason.as_deref(),
         interface: Some(&it.interface),
         peers: it.peers.iter().collect(),
-        is_lapsed: is_lapsed(it.lease_seconds),
     });
     each.collect()
-}
-
-fn is_lapsed(lease_seconds: Option<f64>) -> bool {
-    lease_seconds.is_some_and(|left| left <= 0.0)
 }
 
 fn control(status: &NodeDaemonStatus) -> Option<String> {
@@ -156,7 +148,7 @@ fn of_segment(segment: &OfSegment<'_>, own: Option<&NodeName>, all: &mut Vec<Str
 /// Members that answered no echo, over neither IP version. One that has no tunnels itself hears of nobody, and by no fault
 /// of theirs.
 fn unanswered(segment: &OfSegment<'_>, place: &str) -> Option<String> {
-    if segment.membership != Some(Membership::Allowed) || segment.is_lapsed {
+    if segment.membership != Some(Membership::Allowed) {
         return None;
     }
     let is_dead = |peer: &PeerStatus| {

@@ -135,6 +135,14 @@ impl<T: Signable> Signed<T> {
         }
     }
 
+    /// The value by nobody's word, for the one who has signed it.
+    pub fn peek(&self) -> Option<T>
+    where
+        T: DeserializeOwned,
+    {
+        postcard::from_bytes(&self.payload).ok()
+    }
+
     /// Bytes of the payload.
     pub fn payload_len(&self) -> usize {
         self.payload.len()
