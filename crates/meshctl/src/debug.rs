@@ -7,6 +7,7 @@ use crate::doctor;
 use crate::failure::Failure;
 use crate::files::SecretFile;
 use crate::local::{HIDDEN, Local, Role, without_passwords};
+use crate::verdict::VERSION;
 use clap::Subcommand;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -128,7 +129,7 @@ impl Bundle {
     fn manifest(&self, local: &Local, now: &str) -> String {
         let mut text = format!(
             "meshctl debug bundle of {now}, meshctl {}\nrole {}, process {}\n\n",
-            doctor::VERSION,
+            VERSION,
             local.role.word(),
             local
                 .pid
@@ -200,7 +201,7 @@ fn versions(status: Option<&Status>) -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     format!(
         "meshctl {}\nmeshd {daemon}\ncores {cores}\n\n/proc/version\n{}\n/etc/os-release\n{}",
-        doctor::VERSION,
+        VERSION,
         read("/proc/version"),
         read("/etc/os-release")
     )

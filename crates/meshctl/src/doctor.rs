@@ -18,7 +18,7 @@ use crate::answer::Answer;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::local::{Local, Role};
-use crate::verdict;
+use crate::verdict::{self, VERSION};
 use serde::Serialize;
 use std::path::PathBuf;
 use wire::admin::Status;
@@ -249,4 +249,3 @@ const ORDERS: [&str; 15] = [
     "see", "enrol", "keep", "start", "look", "remove", "give", "stop", "make", "install",
     "upgrade", "free", "mend", "restart", "set",
 ];
-pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -44,7 +44,7 @@ pub(crate) mod tests {
         pub(super) static WIDTH: Cell<Option<usize>> = const { Cell::new(None) };
     }
 
-    /// What is shown on a terminal of so many columns.
+    /// The words on a terminal of so many columns.
     pub(crate) fn shown(width: usize, show: impl FnOnce() -> String) -> String {
         WIDTH.set(Some(width));
         let text = show();

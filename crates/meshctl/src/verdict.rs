@@ -1,6 +1,5 @@
 //! Whether all is well: the first words of a status.
 
-use crate::doctor::VERSION;
 use crate::table::{clean, folded};
 use crate::{terminal, units};
 use wire::admin::{ControllerStatus, Membership};
@@ -59,6 +58,8 @@ fn well(status: &ControllerStatus) -> String {
     }
 }
 
+/// The version of this program.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The width of the first column.
 pub(crate) const INDENT: usize = 10;
 

@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn settings_that_take_a_restart_are_named_and_those_that_are_taken_over_are_not() {
         let read = |text: &str| toml::from_str::<Settings>(text).unwrap();
-        let before = read("listen = ['192.0.2.1:7443']\nthreshold = 0.7\nlog_level = 'info'");
+        let before = read("listen = '192.0.2.1:7443'\nthreshold = 0.7\nlog_level = 'info'");
         let after = read("threshold = 0.9\nlog_level = 'debug'\nmetrics_listen = '127.0.0.1:9'");
         assert_eq!(differing(&before, &after), ["listen", "metrics_listen"]);
         assert_eq!(differing(&before, &before), [] as [&str; 0]);
