@@ -220,6 +220,10 @@ impl Agent {
         };
         tracing::info!(segment = %place.segment_name, v4 = %place.v4.0, v6 = %place.v6.0, "in one more segment");
         self.take(config);
+        // Those that came while it could not be opened were of no use, and the next one may be long in coming.
+        if waiting.is_empty() {
+            self.ask_for_updates();
+        }
         for (update, came) in waiting {
             let waited = now.boot.saturating_sub(came).as_millis();
             let waited = u64::try_from(waited).unwrap_or(u64::MAX);
@@ -306,6 +310,9 @@ impl Agent {
             self.placed(place);
         }
         if self.control.is_up() {
+            if self.witness.handle_timeout(now.boot) {
+                self.ask_for_updates();
+            }
             for ask in self.asks.due(now.boot) {
                 self.say(ToController::Join { ask });
             }
@@ -325,6 +332,7 @@ impl Agent {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let of_evidence = self.submissions.poll_timeout();
         let again = of_evidence.into_iter().chain(self.asks.poll_timeout());
+        let again = again.chain(self.witness.poll_timeout());
         let again = again.filter(|_| self.control.is_up());
         let segments = self.segments.values();
         let epochs = segments.filter_map(|segment| segment.member.poll_timeout());
@@ -738,8 +746,8 @@ impl Agent {
         };
         if let Unbelievable::Unproven { ask, .. } = reason {
             tracing::debug!(%epoch, %reason, "update held back");
-            if let Some(log) = self.witness.kept().filter(|_| ask) {
-                self.say(ToController::Kept { log });
+            if ask {
+                self.ask_for_updates();
             }
             return false;
         }
@@ -748,6 +756,13 @@ impl Agent {
             tracing::error!(%epoch, %reason, "update rejected");
         }
         false
+    }
+
+    /// Asks for all updates that are in force and on their way, with the proof of the log from the end that was kept.
+    fn ask_for_updates(&mut self) {
+        if let Some(log) = self.witness.kept() {
+            self.say(ToController::Kept { log });
+        }
     }
 
     fn install(&mut self, verified: Verified<EpochUpdate>, update: Update, now: Now) {

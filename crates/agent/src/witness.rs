@@ -21,8 +21,8 @@ pub(crate) struct Witness {
     fault: Option<String>,
     /// The one before was not.
     is_news: bool,
-    /// When the proof was asked for anew last, on the boot-time clock.
-    asked: Option<Duration>,
+    /// When to ask again, because more was held back since; and how long to wait after that.
+    again: Option<(Duration, Duration)>,
     /// How often in a row the answer was no better.
     answers: u8,
     /// The updates that were held back since the proof was asked for last. One that comes again is the answer.
@@ -144,11 +144,10 @@ impl Witness {
             }) => {
                 let is_answer = !self.held_back.insert(about);
                 self.answers += u8::from(is_answer);
-                let waited = self.asked.map(|at| now.saturating_sub(at));
-                let ask = is_answer || waited.is_none_or(|it| it >= ASK_AGAIN);
+                let ask = is_answer || self.again.is_none();
                 if ask {
-                    self.asked = Some(now);
                     self.held_back = BTreeSet::from([about]);
+                    self.again = Some((now + ASK_AGAIN, ASK_AGAIN));
                 }
                 Err(Unbelievable::Unproven {
                     from,
@@ -164,9 +163,25 @@ impl Witness {
         }
     }
 
+    /// When [`Self::handle_timeout`] is due, on the boot-time clock.
+    pub(crate) fn poll_timeout(&self) -> Option<Duration> {
+        self.again.map(|(at, _)| at)
+    }
+
+    /// Whether to ask for the proof once more: the answer was left out itself, or the question was.
+    pub(crate) fn handle_timeout(&mut self, now: Duration) -> bool {
+        let Some((_, wait)) = self.again.filter(|(at, _)| *at <= now) else {
+            return false;
+        };
+        // A controller that has no better answer is not asked for ever.
+        let wait = (wait * 2).min(ASK_AT_LEAST);
+        self.again = Some((now + wait, wait));
+        true
+    }
+
     /// The next proof begins where the controller has been told that it should.
     pub(crate) fn handle_session(&mut self) {
-        self.asked = None;
+        self.again = None;
         self.answers = 0;
         self.held_back.clear();
     }
@@ -276,8 +291,10 @@ fn goes_on_from(restored: &Verified<LogRestored>, news: &LogNews, has: &LogEnd) 
 /// How often in a row the answer may begin elsewhere than at the end that was kept: that is no fork yet, because another
 /// update may have been left out meanwhile.
 const ASKS: u8 = 4;
-/// An answer may be left out itself, where a controller has much to say.
+/// An answer may be left out itself, where a controller has much to say: the first time after which to ask again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// And the longest.
+const ASK_AT_LEAST: Duration = Duration::from_secs(64);
 
 #[cfg(test)]
 mod tests {
@@ -477,16 +494,14 @@ mod tests {
         let asked: Vec<bool> = (0..16).map(|segment| asks(&mut witness, segment)).collect();
         assert!(asked[0] && !asked[1..].contains(&true), "{asked:?}");
         assert_eq!(witness.fault(), None);
-        // The answer may have been left out.
-        let (mark, news) = controller.says_of(SegmentId(99), &longer, 5);
-        let trusted = [controller.authority.public()];
-        let later = witness.handle_news(MESH, &mark, &news, &trusted, NOW + ASK_AGAIN);
-        assert!(
-            matches!(later, Err(Unbelievable::Unproven { ask: true, .. })),
-            "{later:?}"
-        );
+        // The answer may have been left out, and nothing else may come.
+        assert!(!witness.handle_timeout(NOW));
+        let at = witness.poll_timeout().expect("something was held back");
+        assert!(witness.handle_timeout(at));
+        assert_eq!(witness.poll_timeout(), Some(at + 2 * ASK_AGAIN));
         controller.tell(&mut witness, &longer, 4).unwrap();
         assert_eq!(witness.kept(), Some(longer.end()));
+        assert_eq!(witness.poll_timeout(), None);
         // An answer that is as bad as what was asked about is asked about again.
         let shorter = controller.says(&Log::new(&["a", "b", "c"]), 0);
         let trusted = [controller.authority.public()];

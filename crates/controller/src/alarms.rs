@@ -226,9 +226,6 @@ impl<'e> View<'e> {
         segment: &Segment,
         now: Now,
     ) -> BTreeSet<(&'e NodeName, &'e NodeName)> {
-        let Some(begun) = segment.in_force().map(|it| it.activates) else {
-            return BTreeSet::new();
-        };
         let is_there = |live: Option<&Live>| control(live, now) == Control::Connected;
         let members: BTreeMap<&NodeName, Option<&Live>> = self.members(segment).collect();
         let connected = members.iter().filter(|(_, live)| is_there(**live));
@@ -237,7 +234,7 @@ impl<'e> View<'e> {
             let seen = report.into_iter().flat_map(|report| &report.observes);
             let dark = seen.filter(|(_, it)| {
                 let lasts = it.dark_since.map(|since| it.at.saturating_sub(since));
-                lasts.is_some_and(|it| it >= DARK_FOR) && it.counts(now.boot) && it.at > begun
+                lasts.is_some_and(|it| it >= DARK_FOR) && it.counts(now.boot)
             });
             dark.map(move |(peer, _)| (*name, peer))
         });

@@ -503,6 +503,10 @@ impl Ingest<'_> {
         let live = self.connections.live(name);
         let last = live.and_then(|live| live.reports.get(&segment));
         let last = last.cloned().unwrap_or_default();
+        let (in_force, connections) = (self.segments.find(segment), &*self.connections);
+        let Some(own) = fleet.node(name).map(|node| node.id) else {
+            return;
+        };
         let said: BTreeMap<_, _> = peers
             .into_iter()
             .filter_map(|report| {
@@ -516,7 +520,12 @@ impl Ingest<'_> {
                     dark_since: None,
                     at: now.boot,
                 };
-                if observed.is_dark() {
+                // Only time in which both could have had a tunnel counts.
+                let should = in_force.is_some_and(|it| it.connects_in_force(&own, &report.node))
+                    && connections
+                        .live(&peer)
+                        .is_some_and(|it| it.connection.is_some());
+                if should && observed.is_dark() {
                     let before = last.observes.get(&peer).filter(|it| it.counts(now.boot));
                     let before = before.and_then(|it| it.dark_since);
                     observed.dark_since = before.or(Some(now.boot));

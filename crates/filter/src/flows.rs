@@ -100,6 +100,16 @@ impl Flow {
         }
     }
 
+    /// How long it is in force after the last packet of this host.
+    pub(crate) fn idle(&self) -> Duration {
+        match self.protocol {
+            TCP => TCP_IDLE,
+            UDP => UDP_IDLE,
+            ICMP | ICMPV6 => ECHO_IDLE,
+            _ => OTHER_IDLE,
+        }
+    }
+
     fn hash(&self, seed: u64) -> u64 {
         let mut hasher = std::hash::DefaultHasher::new();
         hasher.write_u64(seed);
@@ -113,12 +123,9 @@ impl Flow {
 
 impl Entry {
     fn is_over(&self, now: Duration) -> bool {
-        let idle = match self.flow.protocol {
-            TCP if self.is_closing => TCP_CLOSING,
-            TCP => TCP_IDLE,
-            UDP => UDP_IDLE,
-            ICMP | ICMPV6 => ECHO_IDLE,
-            _ => OTHER_IDLE,
+        let idle = match self.is_closing {
+            true => TCP_CLOSING,
+            false => self.flow.idle(),
         };
         now.saturating_sub(self.sent) >= idle
     }
@@ -261,7 +268,7 @@ const FIRST: usize = 32;
 const WAYS: usize = 8;
 
 /// RFC 5382, section 5: 2 hours 4 minutes, and 4 minutes once it ends.
-const TCP_IDLE: Duration = Duration::from_secs(7_440);
+pub(crate) const TCP_IDLE: Duration = Duration::from_secs(7_440);
 const TCP_CLOSING: Duration = Duration::from_secs(240);
 /// RFC 4787, section 4.3.
 const UDP_IDLE: Duration = Duration::from_secs(300);
@@ -271,5 +278,6 @@ const OTHER_IDLE: Duration = Duration::from_secs(600);
 
 /// RFC 9293, section 3.1.
 const FIN: u8 = 1;
-const SYN: u8 = 2;
+pub(crate) const SYN: u8 = 2;
 const RST: u8 = 4;
+pub(crate) const ACK: u8 = 16;

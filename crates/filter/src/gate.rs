@@ -1,6 +1,6 @@
 //! One peer's gate: packets that go out open it for answers, packets that come in have to pass.
 
-use crate::flows::{Flow, Flows};
+use crate::flows::{ACK, Flow, Flows, SYN, TCP_IDLE};
 use crate::fragments::{Datagram, Fragments};
 use crate::openings::{Access, Openings};
 use crate::parse::{Address, Packet, Part, Upper};
@@ -12,8 +12,18 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub struct Gate {
     access: Access,
+    /// What the peer could send by rules that have been replaced.
+    replaced: Vec<Replaced>,
     flows: Option<Flows>,
     fragments: Option<Box<Fragments>>,
+}
+
+/// Rules that are in force no more.
+#[derive(Debug)]
+struct Replaced {
+    openings: Arc<Openings>,
+    /// When this host first sent anything after it.
+    since: Option<Duration>,
 }
 
 /// Whose the addresses of packets are, where networks are behind nodes.
@@ -43,6 +53,7 @@ impl Gate {
     pub fn new(access: Access) -> Self {
         Self {
             access,
+            replaced: Vec::new(),
             flows: None,
             fragments: None,
         }
@@ -54,9 +65,18 @@ impl Gate {
         match (&access, &self.access) {
             (Access::All, _) => *self = Self::default(),
             (Access::Only(now), Access::Only(before)) if Arc::ptr_eq(now, before) => {}
-            (Access::Only(openings), _) => {
+            (Access::Only(openings), before) => {
                 if let Some(flows) = &mut self.flows {
                     flows.retain(|flow| openings.lets_out(&flow.sent()));
+                }
+                if let Access::Only(before) = before {
+                    if self.replaced.len() >= MOST_REPLACED {
+                        self.replaced.remove(0);
+                    }
+                    self.replaced.push(Replaced {
+                        openings: Arc::clone(before),
+                        since: None,
+                    });
                 }
                 self.access = access;
             }
@@ -72,15 +92,48 @@ impl Gate {
     /// This host sends a packet to the peer: answers to it are let in.
     #[inline]
     pub fn sent(&mut self, packet: &[u8], now: Duration) {
-        if let Access::Only(openings) = &self.access {
-            let flow = opened(openings, packet);
-            if let Some((flow, flags)) = flow {
-                let flows = self
-                    .flows
-                    .get_or_insert_with(|| Flows::new(openings.room()));
-                flows.sent(flow, flags, now);
+        if let Access::Only(openings) = &self.access
+            && let Some(sent) = Sent::read(packet)
+            && openings.lets_out(&sent.upper)
+        {
+            let flows = self.flows.as_ref();
+            let is_known = || flows.is_some_and(|flows| flows.has(&sent.flow, now));
+            if !sent.begins() {
+                // A peer that opens many flows, as the rules allow it to, makes this host send as many answers. Were
+                // they entered, it would fill the table.
+                if openings.lets_in_answers(&sent.upper) {
+                    return;
+                }
+                // Nor does a flow that the peer has opened become this host's own when the rule for it is gone.
+                if !self.replaced.is_empty()
+                    && !is_known()
+                    && Self::was_theirs(&mut self.replaced, &sent, now)
+                {
+                    return;
+                }
             }
+            let flows = self
+                .flows
+                .get_or_insert_with(|| Flows::new(openings.room()));
+            flows.sent(sent.flow, sent.flags, now);
         }
+    }
+
+    /// Whether a rule that has been replaced let in what the other end of a flow sent.
+    fn was_theirs(replaced: &mut Vec<Replaced>, sent: &Sent<'_>, now: Duration) -> bool {
+        replaced.retain(|it| {
+            it.since
+                .is_none_or(|since| now.saturating_sub(since) < LONGEST)
+        });
+        for it in replaced.iter_mut() {
+            it.since.get_or_insert(now);
+        }
+        let is_recent = |it: &&Replaced| {
+            let idle = it.since.map(|since| now.saturating_sub(since));
+            idle.is_some_and(|idle| idle < sent.flow.idle())
+        };
+        let mut recent = replaced.iter().filter(is_recent);
+        recent.any(|it| it.openings.lets_in_answers(&sent.upper))
     }
 
     /// Lets a packet of the peer in, or says why not.
@@ -135,27 +188,36 @@ struct Known<'g> {
     ends: Option<&'g dyn Ends>,
 }
 
-/// The flow that a packet of this host opens, and its TCP flags; `None`: nobody needs to remember it.
-fn opened(openings: &Openings, packet: &[u8]) -> Option<(Flow, u8)> {
-    let packet = Packet::read(packet)?;
-    let (Part::Whole(upper) | Part::First(upper, _)) = packet.part else {
-        return None;
-    };
-    // A peer that opens many flows, as the rules allow it to, makes this host send as many answers. Were they
-    // entered, it would fill the table.
-    // And what the rules do not let out here opens nothing: it answers what the peer has opened, or is dropped there.
-    if openings.lets_in_answers(&upper) || !openings.lets_out(&upper) {
-        return None;
+/// A packet of this host that belongs to a flow.
+struct Sent<'p> {
+    upper: Upper<'p>,
+    flow: Flow,
+    /// Those of TCP.
+    flags: u8,
+}
+
+impl<'p> Sent<'p> {
+    fn read(packet: &'p [u8]) -> Option<Self> {
+        let packet = Packet::read(packet)?;
+        let (Part::Whole(upper) | Part::First(upper, _)) = packet.part else {
+            return None;
+        };
+        let flags = match upper {
+            Upper::Tcp { flags, .. } => flags,
+            Upper::Udp { .. }
+            | Upper::Echo { .. }
+            | Upper::IcmpError(_)
+            | Upper::Icmp
+            | Upper::Other(_) => 0,
+        };
+        let flow = Flow::opened_by(&packet)?;
+        Some(Self { upper, flow, flags })
     }
-    let flags = match upper {
-        Upper::Tcp { flags, .. } => flags,
-        Upper::Udp { .. }
-        | Upper::Echo { .. }
-        | Upper::IcmpError(_)
-        | Upper::Icmp
-        | Upper::Other(_) => 0,
-    };
-    Some((Flow::opened_by(&packet)?, flags))
+
+    /// Whether it asks for a TCP connection: nobody can make a host do that by sending to it.
+    fn begins(&self) -> bool {
+        matches!(self.upper, Upper::Tcp { .. }) && self.flags & (SYN | ACK) == SYN
+    }
 }
 
 impl Known<'_> {
@@ -244,6 +306,11 @@ impl Known<'_> {
         self.flows.is_some_and(|flows| flows.has(flow, now))
     }
 }
+
+/// Rules that are remembered after they have been replaced.
+const MOST_REPLACED: usize = 8;
+/// No flow is idle for longer, and in force still.
+const LONGEST: Duration = TCP_IDLE;
 
 fn address(bytes: Address) -> IpAddr {
     Ipv6Addr::from(bytes).to_canonical()

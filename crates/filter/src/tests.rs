@@ -446,6 +446,55 @@ fn what_this_host_still_sends_on_a_peers_connection_does_not_open_it_again() {
     }
 }
 
+/// Admins may do everything, and the others may reach one port of theirs.
+#[test]
+fn nor_does_it_where_another_rule_lets_this_host_send_there() {
+    let (own, peer) = (Groups(1), Groups(2));
+    let all = Rule {
+        from: own,
+        to: peer,
+        ..rule(Protocol::Any, &[])
+    };
+    let theirs = [(Protocol::Tcp, 22), (Protocol::Udp, 53)].map(|(protocol, port)| Rule {
+        from: peer,
+        to: own,
+        ..rule(protocol, &[port..=port])
+    });
+    let access = |rules: &[Rule]| of(rules.to_vec(), own).toward(peer);
+    let mut gate = Gate::new(access(&[&theirs[..], std::slice::from_ref(&all)].concat()));
+    let exchange = |gate: &mut Gate, now| {
+        [
+            (TCP, tcp(40_000, 22, ACK), tcp(22, 40_000, ACK)),
+            (UDP, udp(40_000, 53), udp(53, 40_000)),
+        ]
+        .map(|(protocol, theirs, ours)| {
+            gate.sent(&outbound(false, protocol, &ours), now);
+            gate.admit(&inbound(false, protocol, &theirs), now)
+        })
+    };
+    // Of its own it has one that goes out by the very port, and one that does not.
+    let own_flows = [(22, 50_000), (60_000, 80)];
+    for (from, to) in own_flows {
+        gate.sent(&outbound(false, TCP, &tcp(from, to, SYN)), NOW);
+    }
+    let own_pass = |gate: &mut Gate, now| {
+        own_flows.map(|(from, to)| {
+            gate.sent(&outbound(false, TCP, &tcp(from, to, ACK)), now);
+            gate.admit(&inbound(false, TCP, &tcp(to, from, ACK)), now)
+        })
+    };
+    assert_eq!(exchange(&mut gate, NOW), [Ok(()); 2]);
+    gate.set(access(std::slice::from_ref(&all)));
+    // And rules that change nothing here come between.
+    gate.set(access(&[all.clone(), all]));
+    assert_eq!(exchange(&mut gate, NOW), [NOTHING; 2]);
+    assert_eq!(own_pass(&mut gate, NOW), [Ok(()); 2]);
+    // Nobody goes on with a datagram that was not answered for so long.
+    let later = NOW + Duration::from_secs(301);
+    assert_eq!(exchange(&mut gate, later), [NOTHING, Ok(())]);
+    assert_eq!(own_pass(&mut gate, later), [Ok(()); 2]);
+}
+
 #[test]
 fn later_fragments_follow_their_first_and_nobody_elses() {
     for is_v6 in [false, true] {

@@ -158,12 +158,19 @@ fn replaced(path: &Path, config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a regular file holds a status, by its first byte, or nothing, or cannot be read.
+/// Whether a regular file holds a status, by the members that one begins with, or nothing. One that cannot be read is
+/// somebody else's.
 fn is_status(path: &Path) -> bool {
-    let mut first = [b'{'];
-    let read = File::open(path).and_then(|mut file| file.read(&mut first));
-    read.is_err() || first == [b'{']
+    let mut begin = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(BEGIN).read_to_end(&mut begin));
+    let text = String::from_utf8_lossy(&begin);
+    let has = |member| text.contains(member);
+    let is_ours = text.starts_with('{') && has("\"schema\"") && has("\"mesh\"");
+    read.is_ok() && (begin.is_empty() || is_ours)
 }
+
+/// Bytes of a status that hold its first members.
+const BEGIN: u64 = 4_096;
 
 /// Whether a path is that of a file which the daemon keeps in its state directory.
 fn is_of_state(path: &Path, state_dir: &Path) -> bool {
@@ -263,9 +270,14 @@ mod tests {
             let said = of(status);
             assert!(said.contains(word), "{status}: {said:?}");
         }
-        std::fs::write(at.join("status.json"), "{}").unwrap();
+        std::fs::write(at.join("other.json"), "{\"log-driver\": \"journald\"}").unwrap();
+        assert!(of("DIR/other.json").contains("something else than a status"));
+        let begin = "{\"schema\":1,\"version\":\"0.1.0\",\"mesh\":\"mesh:00\"";
+        std::fs::write(at.join("status.json"), begin).unwrap();
+        std::fs::write(at.join("empty.json"), "").unwrap();
         for status in [
             "DIR/status.json",
+            "DIR/empty.json",
             "DIR/new.json",
             "DIR/state/status.json",
             "rel.json",

@@ -164,7 +164,7 @@ mod tests {
         let read = |text: &str| toml::from_str::<Settings>(text).unwrap();
         let before = read("listen = '192.0.2.1:7443'\nthreshold = 0.7\nlog_level = 'info'");
         let after = read("threshold = 0.9\nlog_level = 'debug'\nmetrics_listen = '127.0.0.1:9'");
-        assert_eq!(differing(&before, &after), ["listen", "metrics_listen"]);
+        assert_eq!(differing(&before, &after), ["metrics_listen", "listen"]);
         assert_eq!(differing(&before, &before), [] as [&str; 0]);
     }
 
