@@ -12,7 +12,7 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub struct Gate {
     access: Access,
-    /// What the peer could send by rules that have been replaced.
+    /// Openings for the peer of rules that have been replaced.
     replaced: Vec<Replaced>,
     flows: Option<Flows>,
     fragments: Option<Box<Fragments>>,
