@@ -4,6 +4,40 @@ use tests::harness::{CONTROLLER, Mesh};
 use wire::admin::{Control, ControllerStatus, NodeStatus, Observation, PskState};
 
 #[test]
+fn two_members_whose_udp_is_blocked_are_named_by_the_controller_until_it_passes_again() {
+    let mut mesh = crate::quiet_mesh();
+    mesh.wait_until_all_reach_all();
+    let said = |mesh: &Mesh| {
+        let all = mesh.status().attention;
+        all.iter()
+            .any(|it| it.contains("no echo passes: node-a and node-b;"))
+    };
+    assert!(!said(&mesh));
+    let nft = |mesh: &Mesh, words: &str| {
+        let done = mesh.exec("node-a", &["nft", words]);
+        assert!(done.status.success(), "{done:?}");
+    };
+    nft(&mesh, "add table inet wall");
+    nft(
+        &mesh,
+        "add chain inet wall in { type filter hook input priority 0 ; }",
+    );
+    for from in mesh.underlay_of("node-b") {
+        let family = if from.is_ipv4() { "ip" } else { "ip6" };
+        nft(
+            &mesh,
+            &format!("add rule inet wall in {family} saddr {from} udp dport 51820 drop"),
+        );
+    }
+    mesh.wait_until("the controller names them", |mesh| said(mesh));
+    assert_eq!(mesh.status().attention.len(), 1, "and nobody else");
+    nft(&mesh, "delete table inet wall");
+    mesh.wait_until("all is well again", |mesh| {
+        mesh.status().attention.is_empty()
+    });
+}
+
+#[test]
 fn what_is_shown_of_a_node_that_died_and_of_a_controller_out_of_reach_is_dated_or_gone() {
     let mut mesh = crate::quiet_mesh();
     mesh.wait_until("all have reported", |mesh| {
