@@ -668,9 +668,7 @@ impl Agent {
             Err(reason) => {
                 tracing::debug!(%reason, "the update is asked for whole");
                 // It comes with the log from here on, and not once more with what came with this one.
-                let epoch = changed.mark.verify(&self.authorities);
-                let epoch = epoch.map_or(Epoch::default(), |mark| mark.epoch);
-                if self.believes(epoch, &changed.mark, &changed.log, now) {
+                if self.believes(&changed.mark, &changed.log, now) {
                     self.say(ToController::Whole);
                 }
             }
@@ -681,15 +679,12 @@ impl Agent {
         let Some(verified) = self.verified(&update.signed) else {
             return;
         };
-        if let Some(waiting) = self.opening.get(&verified.segment) {
-            let is_full = waiting.len() >= WAITING;
-            // The log is followed in the order in which it is told, whatever becomes of this update.
-            if !self.believes(verified.epoch, &update.mark, &update.log, now) {
-                return;
-            }
-            if let Some(waiting) = self.opening.get_mut(&verified.segment) {
-                // It waits for the segment to have an interface.
-                if is_full {
+        if self.opening.contains_key(&verified.segment) {
+            // It waits for the segment to have an interface. The log is followed in the order in which it is told.
+            if self.believes(&update.mark, &update.log, now)
+                && let Some(waiting) = self.opening.get_mut(&verified.segment)
+            {
+                if waiting.len() >= WAITING {
                     waiting.remove(0);
                 }
                 waiting.push((update, now.boot));
@@ -697,7 +692,7 @@ impl Agent {
             return;
         }
         if self.is_of_use(&verified) {
-            if self.believes(verified.epoch, &update.mark, &update.log, now) {
+            if self.believes(&update.mark, &update.log, now) {
                 self.install(verified, update, now);
             }
         } else {
@@ -740,10 +735,12 @@ impl Agent {
 
     /// Whether the log that an update comes with is the one that this node has seen. Where that is not proved, the
     /// proof is asked for anew, and the update comes with it.
-    fn believes(&mut self, epoch: Epoch, mark: &Signed<Mark>, log: &LogNews, now: Now) -> bool {
+    fn believes(&mut self, mark: &Signed<Mark>, log: &LogNews, now: Now) -> bool {
         let Err(reason) = self.witness(mark, log, now) else {
             return true;
         };
+        // For the log alone: nobody may have signed it.
+        let epoch = mark.peek().map_or(Epoch::default(), |mark| mark.epoch);
         if let Unbelievable::Unproven { ask, .. } = reason {
             tracing::debug!(%epoch, %reason, "update held back");
             if ask {

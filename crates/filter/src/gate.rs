@@ -121,9 +121,10 @@ impl Gate {
 
     /// Whether a rule that has been replaced let in what the other end of a flow sent.
     fn was_theirs(replaced: &mut Vec<Replaced>, sent: &Sent<'_>, now: Duration) -> bool {
+        // No flow is in force for longer without a packet.
         replaced.retain(|it| {
             it.since
-                .is_none_or(|since| now.saturating_sub(since) < LONGEST)
+                .is_none_or(|since| now.saturating_sub(since) < TCP_IDLE)
         });
         for it in replaced.iter_mut() {
             it.since.get_or_insert(now);
@@ -309,8 +310,6 @@ impl Known<'_> {
 
 /// Rules that are remembered after they have been replaced.
 const MOST_REPLACED: usize = 8;
-/// No flow is idle for longer, and in force still.
-const LONGEST: Duration = TCP_IDLE;
 
 fn address(bytes: Address) -> IpAddr {
     Ipv6Addr::from(bytes).to_canonical()

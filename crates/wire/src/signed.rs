@@ -135,7 +135,7 @@ impl<T: Signable> Signed<T> {
         }
     }
 
-    /// The value by nobody's word, for the one who has signed it.
+    /// The value by nobody's word: for the one who has signed it, and for a line in a log.
     pub fn peek(&self) -> Option<T>
     where
         T: DeserializeOwned,
